@@ -1,0 +1,45 @@
+"""One tree of exceptions. A message says what is wrong, where, why, and what to do about it."""
+
+
+class LucidError(Exception):
+    """The root: everything Lucid raises on purpose."""
+
+
+class InputError(LucidError, ValueError):
+    """An array given to a model does not fit it (rank, shape, dtype, or not an array at all)."""
+
+
+class ShapeError(LucidError, ValueError):
+    """An op was given operands whose types it does not accept."""
+
+
+class TraceError(LucidError):
+    """The model's forward does something a traced graph cannot express."""
+
+
+class UnsupportedError(LucidError):
+    """The graph holds ops that the compiler has no kernel for; all of them are listed."""
+
+
+class ParseError(LucidError, ValueError):
+    """IR text that does not follow the grammar. The message carries line and column."""
+
+
+class VerifyError(LucidError):
+    """A graph or program that breaks a rule of its IR; names node, op and pass."""
+
+
+class WeightsError(LucidError, ValueError):
+    """A weight file or state dict that cannot be read or does not fit the model."""
+
+
+class UnknownNameError(LucidError, LookupError):
+    """No model, pass, stage or kernel of this name; the closest names are suggested."""
+
+
+class ImageError(LucidError, ValueError):
+    """An image that cannot be read."""
+
+
+class CompileError(LucidError):
+    """Lucid failed to compile a legal graph: a defect of Lucid, not of the model."""

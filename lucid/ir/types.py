@@ -1,0 +1,82 @@
+"""The types of values: a dtype and a shape whose dimensions are ints or multiples of the batch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucid.errors import ParseError
+
+DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+
+
+@dataclass(frozen=True, slots=True)
+class Dim:
+    """`coefficient` times the symbolic batch `symbol`; prints as `N` or `2N`."""
+
+    coefficient: int = 1
+    symbol: str = "N"
+
+    def __mul__(self, factor: int) -> Dim:
+        return Dim(self.coefficient * factor, self.symbol)
+
+    __rmul__ = __mul__
+
+    def __str__(self) -> str:
+        return self.symbol if self.coefficient == 1 else f"{self.coefficient}{self.symbol}"
+
+
+Shape = tuple["int | Dim", ...]
+BATCH = Dim()
+
+
+def concrete(shape: Shape, batch: int) -> tuple[int, ...]:
+    """The shape with the symbolic batch replaced by `batch`."""
+    return tuple(d.coefficient * batch if isinstance(d, Dim) else d for d in shape)
+
+
+def parse_dim(text: str) -> int | Dim:
+    """`7` -> 7, `N` -> Dim(1), `2N` -> Dim(2). Raises ParseError."""
+    match = re.fullmatch(r"(\d*)([A-Za-z_]\w*)?", text.strip())
+    if not match or not match.group(0):
+        raise ParseError(f"{text!r} is not a dimension: expected an integer, N or a multiple of N")
+    digits, symbol = match.groups()
+    return Dim(int(digits or 1), symbol) if symbol else int(digits)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorType:
+    """The type of a value: `f32[N,3,224,224]`. Layout is no part of it: shapes are logical NCHW."""
+
+    dtype: str
+    shape: Shape
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def concrete(self, batch: int) -> tuple[int, ...]:
+        """The shape for one size of the batch."""
+        return concrete(self.shape, batch)
+
+    def with_shape(self, shape: Shape) -> TensorType:
+        return TensorType(self.dtype, tuple(shape))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+    @staticmethod
+    def parse(text: str) -> TensorType:
+        """The inverse of `str`. Raises ParseError."""
+        match = re.fullmatch(r"\s*(\w+)\[([^\]]*)\]\s*", text)
+        if not match or match.group(1) not in DTYPES:
+            raise ParseError(f"{text!r} is not a tensor type such as f32[N,3,224,224]")
+        dims = [d for d in match.group(2).split(",") if d.strip()]
+        return TensorType(match.group(1), tuple(parse_dim(d) for d in dims))
+
+
+def f32(*shape: int | Dim) -> TensorType:
+    """Shorthand for a float32 tensor type."""
+    return TensorType("f32", shape)

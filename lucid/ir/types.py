@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.errors import ParseError
+from lucid.errors import ParseError, ShapeError
 
 DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
 
@@ -35,6 +35,28 @@ BATCH = Dim()
 def concrete(shape: Shape, batch: int) -> tuple[int, ...]:
     """The shape with the symbolic batch replaced by `batch`."""
     return tuple(d.coefficient * batch if isinstance(d, Dim) else d for d in shape)
+
+
+def broadcast(a: Shape, b: Shape) -> Shape:
+    """The shape of an elementwise op over both, by NumPy's rules. Raises ShapeError."""
+    rank = max(len(a), len(b))
+    result: list[int | Dim] = []
+    for x, y in zip((1,) * (rank - len(a)) + a, (1,) * (rank - len(b)) + b, strict=True):
+        if x != y and x != 1 and y != 1:
+            shapes = f"({','.join(map(str, a))}) and ({','.join(map(str, b))})"
+            raise ShapeError(f"shapes {shapes} cannot be broadcast: {x} and {y} differ")
+        result.append(y if x == 1 else x)
+    return tuple(result)
+
+
+def volume(shape: Shape) -> tuple[int, tuple[str, ...]]:
+    """The number of elements: the product of all coefficients, and the symbols it is times."""
+    count, symbols = 1, []
+    for d in shape:
+        count *= d.coefficient if isinstance(d, Dim) else d
+        if isinstance(d, Dim):
+            symbols.append(d.symbol)
+    return count, tuple(sorted(symbols))
 
 
 def parse_dim(text: str) -> int | Dim:

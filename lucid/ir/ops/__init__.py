@@ -1,1 +1,97 @@
 """The ops, one file a family. Importing this package registers them all."""
+
+from lucid.ir.ops.attention import (
+    RadixCombine,
+    RadixMean,
+    RadixSoftmax,
+    SplitAttention,
+    SplitAttentionParts,
+)
+from lucid.ir.ops.base import OPS, Array, Op, op, op_class
+from lucid.ir.ops.constant import Constant
+from lucid.ir.ops.convolution import Conv2d
+from lucid.ir.ops.elementwise import (
+    Abs,
+    Add,
+    Binary,
+    Clip,
+    Div,
+    Elementwise,
+    Erf,
+    Exp,
+    Gelu,
+    Hardsigmoid,
+    Hardswish,
+    Maximum,
+    Minimum,
+    Mul,
+    Neg,
+    Relu,
+    Rsqrt,
+    Sigmoid,
+    Silu,
+    Sqrt,
+    Sub,
+    Tanh,
+    Unary,
+)
+from lucid.ir.ops.fusion import Fusion
+from lucid.ir.ops.linear import Linear, MatMul
+from lucid.ir.ops.normalization import BatchNorm
+from lucid.ir.ops.pooling import AvgPool2d, MaxPool2d
+from lucid.ir.ops.reduction import Max, Mean, Reduction, Softmax, Sum
+from lucid.ir.ops.shape import Concat, Expand, Permute, Reshape, Slice
+
+__all__ = [
+    "OPS",
+    "Abs",
+    "Add",
+    "Array",
+    "AvgPool2d",
+    "BatchNorm",
+    "Binary",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv2d",
+    "Div",
+    "Elementwise",
+    "Erf",
+    "Exp",
+    "Expand",
+    "Fusion",
+    "Gelu",
+    "Hardsigmoid",
+    "Hardswish",
+    "Linear",
+    "MatMul",
+    "Max",
+    "MaxPool2d",
+    "Maximum",
+    "Mean",
+    "Minimum",
+    "Mul",
+    "Neg",
+    "Op",
+    "Permute",
+    "RadixCombine",
+    "RadixMean",
+    "RadixSoftmax",
+    "Reduction",
+    "Relu",
+    "Reshape",
+    "Rsqrt",
+    "Sigmoid",
+    "Silu",
+    "Slice",
+    "Softmax",
+    "SplitAttention",
+    "SplitAttentionParts",
+    "Sqrt",
+    "Sub",
+    "Sum",
+    "Tanh",
+    "Unary",
+    "op",
+    "op_class",
+]

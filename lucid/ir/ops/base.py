@@ -7,13 +7,15 @@ a new op is one class here, one lowering in `lucid/codegen/kernels`, and one row
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import numpy as np
 
 from lucid.errors import ShapeError, UnknownNameError
-from lucid.ir.types import TensorType
+from lucid.ir.types import Dim, TensorType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -29,26 +31,53 @@ class Op:
 
     name: ClassVar[str] = ""
 
-    def infer(self, *operands: TensorType) -> TensorType | tuple[TensorType, ...]:
+    # Subclasses spell out their operands. `Any` for all arguments is what lets a type checker
+    # accept any such signature.
+    def infer(self, *operands: Any, **_: Any) -> TensorType | tuple[TensorType, ...]:
         raise NotImplementedError(f"{type(self).__name__} declares no shape rule")
 
-    def evaluate(self, *operands: Array) -> Array | tuple[Array, ...]:
+    def evaluate(self, *operands: Any, **_: Any) -> Array | tuple[Array, ...]:
         raise NotImplementedError(f"{type(self).__name__} declares no reference")
 
     def result_types(self, *operands: TensorType) -> tuple[TensorType, ...]:
-        """`infer`, always as a tuple."""
+        """`infer`, always as a tuple, with the number of operands checked."""
+        least, most = self.arity()
+        if len(operands) < least or (most is not None and len(operands) > most):
+            wanted = {least: f"{least}", None: f"at least {least}"}.get(most, f"{least} to {most}")
+            self.require(False, f"takes {wanted} operands, got {len(operands)}")
         result = self.infer(*operands)
         return result if isinstance(result, tuple) else (result,)
 
     def results(self, *operands: Array) -> tuple[Array, ...]:
-        """`evaluate`, always as a tuple."""
+        """`evaluate`, always as a tuple of arrays (NumPy turns 0-d results into scalars)."""
         result = self.evaluate(*operands)
-        return result if isinstance(result, tuple) else (result,)
+        return tuple(map(np.asarray, result if isinstance(result, tuple) else (result,)))
+
+    @classmethod
+    @cache
+    def arity(cls) -> tuple[int, int | None]:
+        """The least and the most number of operands (None: any), as `infer` declares them."""
+        operands = list(inspect.signature(cls.infer).parameters.values())[1:]
+        if any(p.kind is p.VAR_POSITIONAL for p in operands):
+            return len(operands) - 1, None
+        return sum(p.default is p.empty for p in operands), len(operands)
 
     def require(self, condition: bool, message: str) -> None:
         """Raise ShapeError with the op's name unless `condition` holds."""
         if not condition:
             raise ShapeError(f"{self.name}: {message}")
+
+    def integers(self, *dims: int | Dim) -> tuple[int, ...]:
+        """The dimensions, none of which may depend on the batch. Raises ShapeError."""
+        for d in dims:
+            self.require(isinstance(d, int), f"only the batch axis may depend on the batch: {d}")
+        return tuple(d for d in dims if isinstance(d, int))
+
+    def require_float(self, **operands: TensorType | None) -> None:
+        """Raise ShapeError unless every operand given is of a floating dtype."""
+        for name, kind in operands.items():
+            wrong = kind is not None and kind.dtype != "f32"
+            self.require(not wrong, f"{name} must be f32, got {kind}")
 
 
 OPS: dict[str, type[Op]] = {}
@@ -63,10 +92,9 @@ def op(name: str) -> Callable[[T], T]:
 
     def declare(cls: T) -> T:
         cls.name = name
-        declared = dataclasses.dataclass(frozen=True)(cls)
         assert name not in OPS, f"two ops are named {name}"
-        OPS[name] = declared
-        return declared
+        OPS[name] = dataclasses.dataclass(frozen=True)(cls)
+        return cls
 
     return declare
 

@@ -1,0 +1,35 @@
+"""Values written into the graph: scalars of a forward, and int64 tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.types import DTYPES, TensorType
+
+Nested = float | int | tuple["Nested", ...]
+
+
+@op("constant")
+class Constant(Op):
+    """y = value: a number, or nested tuples of numbers. No operands."""
+
+    value: Nested
+    dtype: str = "f32"
+
+    def infer(self) -> TensorType:
+        self.require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}")
+        try:
+            return TensorType(self.dtype, np.shape(self.value))
+        except ValueError:
+            self.require(False, "the nested tuples must form a full array")
+            raise
+
+    def evaluate(self) -> Array:
+        return self.array(DTYPES[self.dtype])
+
+    def array(self, floating: np.dtype[Any]) -> Array:
+        """The value; a floating one in dtype `floating`, unrounded where that is float64."""
+        return np.array(self.value, dtype=floating if self.dtype == "f32" else DTYPES[self.dtype])

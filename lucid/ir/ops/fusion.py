@@ -1,0 +1,58 @@
+"""A region: one anchor op, and the elementwise ops that its kernel inlines into its epilogue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.elementwise import Elementwise
+from lucid.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from lucid.ir.graph import Graph
+
+
+@op("fusion")
+class Fusion(Op):
+    """y = body(anchor(anchor's operands), extras).
+
+    Operands: the anchor's (a bias among them), then the extras (a residual, a scale by channel).
+    `body`: a graph whose inputs are the anchor's result and the extras in order, with one output
+    of the type of the anchor's result, made of elementwise ops only and without parameters.
+    """
+
+    anchor: Op
+    body: Graph
+
+    def infer(self, *operands: TensorType) -> TensorType:
+        own = self.anchor_operands(len(operands))
+        least, _ = self.anchor.arity()
+        self.require(own >= least, f"{len(operands)} operands are too few for {self.anchor.name}")
+        anchored = self.anchor.result_types(*operands[:own])
+        given, wanted = anchored + operands[own:], tuple(v.type for v in self.body.inputs)
+        self.require(given == wanted, f"the body takes {_listed(wanted)}, given {_listed(given)}")
+        self.require(not self.body.parameters, "the body must have no parameters")
+        strangers = [n.op.name for n in self.body.nodes if not isinstance(n.op, Elementwise)]
+        self.require(not strangers, f"the body must be elementwise, but holds {strangers}")
+        self.require(
+            len(self.body.outputs) == 1 and self.body.outputs[0].type == wanted[0],
+            f"the body must give one {wanted[0]},"
+            f" gives {_listed(tuple(v.type for v in self.body.outputs))}",
+        )
+        return wanted[0]
+
+    def anchor_operands(self, count: int) -> int:
+        """How many of `count` operands, from the first on, are the anchor's own."""
+        return count - (len(self.body.inputs) - 1)
+
+    def evaluate(self, *operands: Array) -> Array:
+        from lucid.ir.interpret import interpret  # the interpreter knows the ops, not they it
+
+        own = self.anchor_operands(len(operands))
+        (y,) = self.anchor.results(*operands[:own])
+        (result,) = interpret(self.body, [y, *operands[own:]], dtype=y.dtype)
+        return result
+
+
+def _listed(types: tuple[TensorType, ...]) -> str:
+    return ", ".join(map(str, types)) or "nothing"

@@ -1,0 +1,113 @@
+"""Pooling over sliding windows, with PyTorch's rules for borders."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.windows import Padding, Pair, extent, padded, spatial_result, taps
+from lucid.ir.types import TensorType
+
+
+@op("max_pool2d")
+class MaxPool2d(Op):
+    """y[n,c,i,j] = max over x[n,c,window(i,j)], where x outside the input is -inf. NaN wins.
+
+    x: (N, C, H, W) -> (N, C, OH, OW). Padding is (top, left, bottom, right). With `ceil_mode` the
+    last window may hang over the end if it starts inside the input or the padding before it.
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        size = spatial_result(
+            self, x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+        return x.with_shape((*x.shape[:2], *size))
+
+    def evaluate(self, x: Array) -> Array:
+        *_, rows, columns = self.infer(TensorType("f32", x.shape)).concrete(1)
+        border = _reach(self.padding, self.kernel, self.stride, self.dilation, (rows, columns), x)
+        views = taps(
+            padded(x, border, -np.inf), self.kernel, self.stride, self.dilation, (rows, columns)
+        )
+        y = next(views).copy()
+        for view in views:
+            np.maximum(y, view, out=y)
+        return y
+
+
+@op("avg_pool2d")
+class AvgPool2d(Op):
+    """y[n,c,i,j] = sum(x[n,c,window(i,j)]) / divisor, where x outside the input is zero.
+
+    x: (N, C, H, W) -> (N, C, OH, OW). Padding is (top, left, bottom, right). The divisor is
+    `divisor` where given; else the number of the window's pixels that lie in the input or, with
+    `count_include_pad`, in the padded input (what `ceil_mode` adds beyond it never counts).
+    """
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+    divisor: int | None = None
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        self.require(self.divisor != 0, "the divisor must not be 0")
+        size = spatial_result(
+            self, x, self.kernel, self.stride, self.padding, (1, 1), self.ceil_mode
+        )
+        return x.with_shape((*x.shape[:2], *size))
+
+    def evaluate(self, x: Array) -> Array:
+        *_, rows, columns = self.infer(TensorType("f32", x.shape)).concrete(1)
+        border = _reach(self.padding, self.kernel, self.stride, (1, 1), (rows, columns), x)
+        y = np.zeros((*x.shape[:2], rows, columns), dtype=x.dtype)
+        for view in taps(padded(x, border), self.kernel, self.stride, (1, 1), (rows, columns)):
+            y += view
+        y /= self.divisors(x.shape[2], x.shape[3]).astype(x.dtype)
+        return y
+
+    def divisors(self, height: int, width: int) -> Array:
+        """What each window's sum is divided by, (OH, OW) integers, never 0."""
+        top, left, bottom, right = self.padding
+        rows = self._counts(height, 0, (top, bottom))
+        columns = self._counts(width, 1, (left, right))
+        if self.divisor is not None:
+            return np.full((rows.size, columns.size), self.divisor)
+        # A window wholly in padding that does not count has the sum 0: keep its mean 0.
+        counts: Array = np.outer(rows, columns)
+        return counts.clip(min=1)
+
+    def uniform_divisor(self, height: int, width: int) -> int | None:
+        """The divisor where all windows have the same one, else None."""
+        values = np.unique(self.divisors(height, width))
+        return int(values[0]) if values.size == 1 else None
+
+    def _counts(self, size: int, axis: int, pads: Pair) -> Array:
+        """How many of each window's pixels count, along one axis."""
+        kernel, stride = self.kernel[axis], self.stride[axis]
+        count = extent(size, kernel, stride, pads, ceil_mode=self.ceil_mode)
+        start = np.arange(count) * stride - pads[0]
+        end = np.minimum(start + kernel, size + pads[1])
+        if not self.count_include_pad:
+            start, end = np.maximum(start, 0), np.minimum(end, size)
+        return np.maximum(end - start, 0)
+
+
+def _reach(
+    padding: Padding, kernel: Pair, stride: Pair, dilation: Pair, out: Pair, x: Array
+) -> Padding:
+    """The border that the windows really read: `ceil_mode` may need more than the padding."""
+    top, left, bottom, right = padding
+    needed = [(out[a] - 1) * stride[a] + dilation[a] * (kernel[a] - 1) + 1 for a in (0, 1)]
+    below = max(bottom, needed[0] - top - x.shape[2])
+    beside = max(right, needed[1] - left - x.shape[3])
+    return (top, left, below, beside)

@@ -1,0 +1,83 @@
+"""Reductions over axes, and the softmax. Axes count from 0."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.types import TensorType
+
+
+class Reduction(Op):
+    """Base of the reductions: the axes named become 1, or go away without `keepdims`."""
+
+    axes: tuple[int, ...]
+    keepdims: bool
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        legal = len(set(self.axes)) == len(self.axes) and all(0 <= a < x.rank for a in self.axes)
+        self.require(legal, f"axes must be distinct and within 0..{x.rank - 1}, got {self.axes}")
+        if self.keepdims:
+            return x.with_shape(tuple(1 if a in self.axes else d for a, d in enumerate(x.shape)))
+        return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in self.axes))
+
+
+@op("sum")
+class Sum(Reduction):
+    """y = the sum over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.sum(x, axis=self.axes, keepdims=self.keepdims)
+        return y
+
+
+@op("mean")
+class Mean(Reduction):
+    """y = the mean over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.mean(x, axis=self.axes, keepdims=self.keepdims)
+        return y
+
+
+@op("max")
+class Max(Reduction):
+    """y = the maximum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.max(x, axis=self.axes, keepdims=self.keepdims)
+        return y
+
+
+@op("softmax")
+class Softmax(Op):
+    """y = exp(x - max x) / sum(exp(x - max x)) along `axis`; the type stays."""
+
+    axis: int
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        self.require(
+            0 <= self.axis < x.rank, f"axis must be within 0..{x.rank - 1}, got {self.axis}"
+        )
+        return x
+
+    def evaluate(self, x: Array) -> Array:
+        return softmax(x, self.axis)
+
+
+def softmax(x: Array, axis: int) -> Array:
+    """The softmax of an array along one axis."""
+    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+    y: Array = powers / np.sum(powers, axis=axis, keepdims=True)
+    return y

@@ -1,9 +1,12 @@
 """The intermediate representation: types, ops, graphs, and what works on any graph."""
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.interpret import interpret
 from lucid.ir.ops import OPS, Op, op_class
 from lucid.ir.recipe import Apply, Literal, Recipe, Source
+from lucid.ir.text import parse_graph, print_graph
 from lucid.ir.types import BATCH, Dim, Shape, TensorType, f32
+from lucid.ir.verify import verify
 
 __all__ = [
     "BATCH",
@@ -21,5 +24,9 @@ __all__ = [
     "TensorType",
     "Value",
     "f32",
+    "interpret",
     "op_class",
+    "parse_graph",
+    "print_graph",
+    "verify",
 ]

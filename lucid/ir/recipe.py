@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op
+from lucid.ir.ops.constant import Constant
 from lucid.ir.types import TensorType
 
 
@@ -75,6 +76,8 @@ def evaluate(recipe: Recipe, tensor: Callable[[str], Array]) -> Array:
             return array if kind.dtype == "i64" else array.astype(np.float64)
         case Literal(value):
             return np.float64(value)  # type: ignore[return-value]  # a 0-d array
+        case Apply(Constant() as constant):
+            return constant.array(np.dtype(np.float64))
         case Apply(operation, arguments):
             (result,) = operation.results(*(evaluate(a, tensor) for a in arguments))
             return result

@@ -1,0 +1,117 @@
+"""The interpreter: runs any graph at any stage by the ops' references.
+
+It is what everything else is compared with, in float32 or float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lucid.errors import InputError, WeightsError
+from lucid.ir import recipe
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops import Array, Constant, Expand, Op, Reshape
+from lucid.ir.types import DTYPES, Dim, TensorType
+
+Observer = Callable[[Node, tuple[Array, ...]], None]
+
+
+def interpret(
+    graph: Graph,
+    inputs: Sequence[Array],
+    payload: Mapping[str, Any] | None = None,
+    dtype: np.dtype[Any] | type[np.floating[Any]] = np.float32,
+    observe: Observer | None = None,
+) -> list[Array]:
+    """The outputs of `graph` for `inputs`, computed in `dtype` (float32 or float64).
+
+    Parameters are evaluated by their recipes over `payload` (the graph's own where None) in
+    float64 and then cast. Values are released after their last use. `observe` sees every node's
+    results. Raises InputError where an input does not fit, WeightsError where a tensor is missing.
+    """
+    floating = np.dtype(dtype)
+    batch = _check_inputs(graph, inputs)
+    read = _Tensors(graph.payload if payload is None else payload, graph)
+    last_use = {value: node for node in graph.nodes for value in node.inputs}
+    values: dict[Value, Array] = {
+        value: np.asarray(array).astype(_dtype(value.type, floating), copy=False)
+        for value, array in zip(graph.inputs, inputs, strict=True)
+    }
+
+    def value_of(value: Value) -> Array:
+        if value not in values and isinstance(value, Parameter):
+            array = recipe.evaluate(value.recipe, read)
+            values[value] = np.asarray(array, dtype=_dtype(value.type, floating))
+        return values[value]
+
+    for node in graph.nodes:
+        results = _run(node, [value_of(v) for v in node.inputs], batch, floating)
+        if observe is not None:
+            observe(node, results)
+        values.update(zip(node.outputs, results, strict=True))
+        for value in set(node.inputs):
+            if last_use[value] is node and value not in graph.outputs:
+                del values[value]
+        for value in node.outputs:
+            if not graph.is_used(value):
+                del values[value]
+    return [value_of(v) for v in graph.outputs]
+
+
+def _run(
+    node: Node, operands: list[Array], batch: int, floating: np.dtype[Any]
+) -> tuple[Array, ...]:
+    if isinstance(node.op, Constant):
+        return (node.op.array(floating),)
+    results = _at_batch(node, batch).results(*operands)
+    for value, array in zip(node.outputs, results, strict=True):
+        wanted = value.type.concrete(batch)
+        assert array.shape == wanted, f"{node} gave {array.shape}, its type says {wanted}"
+    return results
+
+
+def _at_batch(node: Node, batch: int) -> Op:
+    """The node's op; where it names a shape, the one it has at this size of the batch."""
+    if isinstance(node.op, Reshape | Expand):
+        return type(node.op)(node.output.type.concrete(batch))
+    return node.op
+
+
+def _dtype(kind: TensorType, floating: np.dtype[Any]) -> np.dtype[Any]:
+    return floating if kind.dtype == "f32" else DTYPES[kind.dtype]
+
+
+def _check_inputs(graph: Graph, inputs: Sequence[Array]) -> int:
+    """The size of the batch (1 where no input has one). Raises InputError."""
+    if len(inputs) != len(graph.inputs):
+        raise InputError(f"{graph.name} takes {len(graph.inputs)} inputs, got {len(inputs)}")
+    batch: int | None = None
+    for value, array in zip(graph.inputs, inputs, strict=True):
+        shape = np.shape(array)
+        if len(shape) == value.type.rank:
+            for size, dim in zip(shape, value.type.shape, strict=True):
+                if batch is None and isinstance(dim, Dim):
+                    batch = size // dim.coefficient
+        if shape != value.type.concrete(1 if batch is None else batch):
+            at = "" if batch is None else f" (N = {batch})"
+            raise InputError(f"input {value.name} wants {value.type}{at}, got the shape {shape}")
+    return 1 if batch is None else batch
+
+
+class _Tensors:
+    """Looks source tensors up, and says what is missing or misshapen."""
+
+    def __init__(self, payload: Mapping[str, Any], graph: Graph) -> None:
+        self.payload = payload
+        self.types = {name: source.type for name, source in graph.sources().items()}
+
+    def __call__(self, name: str) -> Array:
+        if name not in self.payload:
+            raise WeightsError(f"there is no tensor {name!r} among the {len(self.payload)} given")
+        array = np.asarray(self.payload[name])
+        if array.shape != self.types[name].shape:
+            raise WeightsError(f"tensor {name!r} is {self.types[name]}, got shape {array.shape}")
+        return array

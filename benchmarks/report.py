@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -20,8 +21,8 @@ def show(result: dict[str, Any]) -> None:
             f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s: {result['gflop']:.2f} GFLOP "
             f"of direct convolution in {machine['peak_ms']:.1f} ms"
         )
-    table = Table("engine", "version")
-    heads = ("min ms", "median", "p90", "min ratio", "median ratio", "MiB", "load s", "error")
+    table = Table("engine", "", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    heads = ("min ms", "median", "p90", "min x", "med x", "MiB", "load", "error")
     for head in heads:
         table.add_column(head, justify="right")
     figures = {"min": ".1f", "median": ".1f", "p90": ".1f", "min_ratio": ".2f"}

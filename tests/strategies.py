@@ -1,0 +1,415 @@
+"""Random legal graphs, for the tests of text, passes, schedules and compiled code.
+
+`graphs()` is a hypothesis strategy of small convolutional networks as a trace gives them:
+primitive ops only, every weight a plain source, and a payload of random arrays at hand
+(`graph.payload`), scaled so that values stay near 1. `random_inputs` makes inputs for any graph,
+and `assert_equivalent` compares two graphs by the interpreter:
+
+    @given(graphs())
+    def test_the_pass_keeps_the_meaning(graph):
+        after = my_pass(graph.clone())
+        verify(after)
+        assert_equivalent(graph, after)
+
+A graph grows step by step, each step reading values made before, so that residual connections
+and values with several users are common. The steps are the methods of `Builder` listed in
+`STEPS`; `graphs(only=...)` and `graphs(without=...)` choose among them, for passes and kernels
+that are about some. `Builder` also serves to write a graph by hand: each method appends one
+building block and returns its result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from lucid.ir import BATCH, Graph, Op, Value, f32, interpret
+from lucid.ir.ops import (
+    Abs,
+    Add,
+    AvgPool2d,
+    BatchNorm,
+    Clip,
+    Concat,
+    Constant,
+    Conv2d,
+    Erf,
+    Gelu,
+    Hardsigmoid,
+    Hardswish,
+    Linear,
+    Maximum,
+    MaxPool2d,
+    Mean,
+    Mul,
+    Neg,
+    Permute,
+    Relu,
+    Reshape,
+    Sigmoid,
+    Silu,
+    Slice,
+    Softmax,
+    Sub,
+    Sum,
+    Tanh,
+)
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+ACTIVATIONS: list[Op] = [
+    Relu(),
+    Clip(0, 6),
+    Silu(),
+    Sigmoid(),
+    Hardswish(),
+    Hardsigmoid(),
+    Gelu(),
+    Gelu("tanh"),
+    Tanh(),
+    Clip(low=-0.5),
+    Abs(),
+    Neg(),
+    Erf(),
+]
+
+
+class Builder:
+    """A graph that grows by building blocks, and the payload of its weights.
+
+    Every block takes and returns (N, C, H, W) values unless it says otherwise. `origin` names the
+    block's nodes and weights (`block3.conv`); left out, blocks are numbered.
+    """
+
+    def __init__(self, seed: int = 0, name: str = "random") -> None:
+        self.rng = np.random.default_rng(seed)
+        self.payload: dict[str, np.ndarray] = {}
+        self.graph = Graph(name, self.payload)
+        self.blocks = 0
+
+    def input(self, channels: int, height: int, width: int) -> Value:
+        return self.graph.add_input(f32(BATCH, channels, height, width))
+
+    def next_origin(self, kind: str) -> str:
+        """`block4.conv`: a module path that no other block has."""
+        self.blocks += 1
+        return f"block{self.blocks}.{kind}"
+
+    def apply(self, op: Op, *operands: Value, origin: str = "") -> Value:
+        """One node of one result."""
+        return self.graph.append(op, operands, origin=origin).output
+
+    def weight(self, name: str, *shape: int, positive: bool = False) -> Value:
+        """A new source, normal with variance 1/fan-in, or uniform in 0.5 .. 1.5."""
+        array = self.rng.uniform(0.5, 1.5, shape)
+        if not positive:
+            fan_in = max(1, int(np.prod(shape[1:]))) if len(shape) > 1 else 4
+            array = self.rng.standard_normal(shape) / np.sqrt(fan_in)
+        self.payload[name] = array.astype(np.float32)
+        return self.graph.add_source(name, f32(*shape))
+
+    # -- building blocks --------------------------------------------------------------------
+
+    def conv(
+        self,
+        x: Value,
+        out: int,
+        kernel: tuple[int, int] = (1, 1),
+        bias: bool = False,
+        origin: str = "",
+        **fields: Any,
+    ) -> Value:
+        """A convolution with new weights; `fields` are those of Conv2d."""
+        origin = origin or self.next_origin("conv")
+        op = Conv2d(**fields)
+        operands = [x, self.weight(f"{origin}.weight", out, sizes(x)[1] // op.groups, *kernel)]
+        operands += [self.weight(f"{origin}.bias", out)] if bias else []
+        return self.apply(op, *operands, origin=origin)
+
+    def batch_norm(self, x: Value, origin: str = "") -> Value:
+        """A batch norm whose weights, biases and statistics are all away from 0 and 1."""
+        origin = origin or self.next_origin("bn")
+        channels = sizes(x)[1]
+        weights = [
+            self.weight(f"{origin}.weight", channels, positive=True),
+            self.weight(f"{origin}.bias", channels),
+            self.weight(f"{origin}.running_mean", channels),
+            self.weight(f"{origin}.running_var", channels, positive=True),
+        ]
+        return self.apply(BatchNorm(), x, *weights, origin=origin)
+
+    def linear(self, x: Value, out: int, bias: bool = True, origin: str = "") -> Value:
+        """(..., in) -> (..., out)."""
+        origin = origin or self.next_origin("fc")
+        operands = [x, self.weight(f"{origin}.weight", out, sizes(x)[-1])]
+        operands += [self.weight(f"{origin}.bias", out)] if bias else []
+        return self.apply(Linear(), *operands, origin=origin)
+
+    def squeeze_excitation(self, x: Value, hidden: int, gate: Op, origin: str = "") -> Value:
+        """x * gate(fc2(relu(fc1(mean x))))."""
+        origin = origin or self.next_origin("se")
+        mean = self.apply(Mean((2, 3), keepdims=True), x, origin=origin)
+        y = self.conv(mean, hidden, bias=True, origin=f"{origin}.fc1")
+        y = self.apply(Relu(), y, origin=f"{origin}.relu")
+        y = self.conv(y, sizes(x)[1], bias=True, origin=f"{origin}.fc2")
+        return self.apply(Mul(), x, self.apply(gate, y, origin=origin), origin=origin)
+
+    def split_attention(
+        self,
+        x: Value,
+        radix: int,
+        cardinality: int = 1,
+        hidden: int = 4,
+        by_slices: bool = True,
+        origin: str = "",
+    ) -> Value:
+        """ResNeSt's split attention after its 3x3 convolution, in primitive ops.
+
+        (N, radix*C, H, W) -> (N, C, H, W). The splits are taken apart by slices, as in the
+        official code, or by one reshape to five axes and sums over the second.
+        """
+        origin = origin or self.next_origin("splat")
+        _, channels, height, width = sizes(x)
+        inner = channels // radix
+
+        def at(op: Op, *operands: Value) -> Value:
+            return self.apply(op, *operands, origin=origin)
+
+        def parts(value: Value) -> list[Value]:
+            return [at(Slice(1, r * inner, (r + 1) * inner), value) for r in range(radix)]
+
+        def total(values: list[Value]) -> Value:
+            result = values[0]
+            for value in values[1:]:
+                result = at(Add(), result, value)
+            return result
+
+        by_slices = by_slices or radix == 1
+        splits = parts(x) if by_slices and radix > 1 else [x]
+        five = x if by_slices else at(Reshape((BATCH, radix, inner, height, width)), x)
+        gap = at(Mean((2, 3), keepdims=True), total(splits) if by_slices else at(Sum((1,)), five))
+        y = self.conv(gap, hidden, bias=True, groups=cardinality, origin=f"{origin}.fc1")
+        y = self.batch_norm(y, origin=f"{origin}.bn1")
+        y = self.apply(Relu(), y, origin=f"{origin}.relu")
+        y = self.conv(y, channels, bias=True, groups=cardinality, origin=f"{origin}.fc2")
+        if radix == 1:
+            return at(Mul(), x, at(Sigmoid(), y))
+        y = at(Reshape((BATCH, cardinality, radix, inner // cardinality)), y)
+        y = at(Softmax(1), at(Permute((0, 2, 1, 3)), y))
+        if by_slices:
+            gates = parts(at(Reshape((BATCH, channels, 1, 1)), y))
+            return total([at(Mul(), s, g) for s, g in zip(splits, gates, strict=True)])
+        return at(Sum((1,)), at(Mul(), five, at(Reshape((BATCH, radix, inner, 1, 1)), y)))
+
+    def head(self, x: Value, classes: int, origin: str = "") -> Value:
+        """Global average, then a linear layer: (N, C, H, W) -> (N, classes)."""
+        origin = origin or self.next_origin("head")
+        return self.linear(self.apply(Mean((2, 3)), x, origin=origin), classes, origin=origin)
+
+
+def sizes(value: Value) -> tuple[int, ...]:
+    """The shape of a value with the batch as 1."""
+    return value.type.concrete(1)
+
+
+# -- steps: each draws what it needs, reads values made before, and returns a new one -----------
+
+
+def _window(draw: Draw, x: Value, kernels: list[int]) -> dict[str, Any]:
+    """A kernel, stride and padding that fit x; padding is at most half the kernel."""
+    height, width = sizes(x)[2:]
+    kernel = tuple(draw(st.sampled_from([k for k in kernels if k <= s])) for s in (height, width))
+    stride = tuple(draw(st.integers(1, 2)) for _ in range(2))
+    same = tuple(k // 2 for k in kernel) * 2
+    odd = st.tuples(*(st.integers(0, k // 2) for k in kernel * 2))
+    return {"kernel": kernel, "stride": stride, "padding": draw(st.just(same) | odd)}
+
+
+def conv(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A convolution of any kind: pointwise, 3x3, strided, dilated, grouped, depthwise."""
+    x = draw(st.sampled_from(values))
+    _, channels, height, width = sizes(x)
+    fields = _window(draw, x, [1, 3])
+    if draw(st.booleans()) and min(height, width) >= 5:
+        fields["dilation"] = (2, 2)
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    out = groups * draw(st.integers(1, max(1, 8 // groups)))
+    y = build.conv(x, out, bias=draw(st.booleans()), groups=groups, **fields)
+    if draw(st.booleans()):
+        y = build.batch_norm(y)
+    return build.apply(draw(st.sampled_from(ACTIVATIONS)), y) if draw(st.booleans()) else y
+
+
+def residual(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """relu(bn(conv(x)) + x), or the plain sum of two values of one shape, in either order."""
+    x = draw(st.sampled_from(values))
+    like = [v for v in values if v.type == x.type and v is not x]
+    if like and draw(st.booleans()):
+        y = draw(st.sampled_from(like))
+    else:
+        origin = build.next_origin("residual")
+        y = build.conv(x, sizes(x)[1], (3, 3), padding=(1, 1, 1, 1), origin=f"{origin}.conv")
+        y = build.batch_norm(y, origin=f"{origin}.bn")
+    y = build.apply(Add(), *draw(st.permutations([x, y])))
+    return build.apply(Relu(), y) if draw(st.booleans()) else y
+
+
+def activation(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    return build.apply(draw(st.sampled_from(ACTIVATIONS)), draw(st.sampled_from(values)))
+
+
+def batch_norm(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A batch norm after anything, which folds only sometimes."""
+    return build.batch_norm(draw(st.sampled_from(values)))
+
+
+def max_pool(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    x = draw(st.sampled_from(values))
+    op = MaxPool2d(**_window(draw, x, [1, 2, 3]), ceil_mode=draw(st.booleans()))
+    return build.apply(op, x, origin=build.next_origin("pool"))
+
+
+def avg_pool(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Any average pool, often followed by the pointwise convolution its divisor may join."""
+    x = draw(st.sampled_from(values))
+    op = AvgPool2d(
+        **_window(draw, x, [1, 2, 3]),
+        ceil_mode=draw(st.booleans()),
+        count_include_pad=draw(st.booleans()),
+        divisor=draw(st.sampled_from([None, None, 3])),
+    )
+    y = build.apply(op, x, origin=build.next_origin("pool"))
+    return build.conv(y, draw(st.integers(1, 8))) if draw(st.booleans()) else y
+
+
+def split_attention(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """conv, bn, relu and the split attention of a ResNeSt block."""
+    x = draw(st.sampled_from(values))
+    radix, cardinality = draw(st.sampled_from([(2, 1), (2, 2), (1, 1), (3, 1), (4, 2)]))
+    channels = radix * cardinality * draw(st.integers(1, 2))
+    origin = build.next_origin("splat")
+    y = build.conv(x, channels, (3, 3), padding=(1, 1, 1, 1), origin=f"{origin}.conv")
+    y = build.apply(Relu(), build.batch_norm(y, origin=f"{origin}.bn0"), origin=f"{origin}.relu")
+    hidden = cardinality * draw(st.integers(1, 3))
+    by_slices = draw(st.booleans())
+    return build.split_attention(y, radix, cardinality, hidden, by_slices, origin=origin)
+
+
+def squeeze_excitation(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    x = draw(st.sampled_from(values))
+    gate = draw(st.sampled_from([Sigmoid(), Hardsigmoid()]))
+    return build.squeeze_excitation(x, draw(st.integers(1, 4)), gate)
+
+
+def scale(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Arithmetic with a scalar constant, or with a weight per channel."""
+    x = draw(st.sampled_from(values))
+    op = draw(st.sampled_from([Mul(), Add(), Sub(), Maximum()]))
+    if draw(st.booleans()):
+        origin = build.next_origin("scale")
+        other = build.weight(f"{origin}.weight", sizes(x)[1], 1, 1, positive=True)
+    else:
+        other = build.apply(Constant(draw(st.sampled_from([0.0, 1.0, 0.1, -0.75]))))
+    return build.apply(op, *draw(st.permutations([x, other])))
+
+
+def concat(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Two values of one image size, along the channels."""
+    x = draw(st.sampled_from(values))
+    like = [v for v in values if sizes(v)[2:] == sizes(x)[2:]]
+    return build.apply(Concat(1), x, draw(st.sampled_from(like)))
+
+
+def channels_slice(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    x = draw(st.sampled_from(values))
+    start = draw(st.integers(0, sizes(x)[1] - 1))
+    return build.apply(Slice(1, start, draw(st.integers(start + 1, sizes(x)[1]))), x)
+
+
+def shuffle(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A channel shuffle by reshape, permute, reshape: with one group, an identity."""
+    x = draw(st.sampled_from(values))
+    _, channels, height, width = sizes(x)
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    y = build.apply(Reshape((BATCH, groups, channels // groups, height, width)), x)
+    y = build.apply(Permute((0, 2, 1, 3, 4)), y)
+    return build.apply(Reshape((BATCH, channels, height, width)), y)
+
+
+STEPS: dict[str, Callable[[Draw, Builder, list[Value]], Value]] = {
+    step.__name__: step
+    for step in (
+        conv,
+        residual,
+        activation,
+        batch_norm,
+        max_pool,
+        avg_pool,
+        split_attention,
+        squeeze_excitation,
+        scale,
+        concat,
+        channels_slice,
+        shuffle,
+    )
+}
+
+
+@st.composite
+def graphs(
+    draw: Draw,
+    max_steps: int = 6,
+    only: Collection[str] = tuple(STEPS),
+    without: Collection[str] = (),
+    head: bool | None = None,
+) -> Graph:
+    """Random legal graphs of one input with a payload; batch N, small images, few channels.
+
+    `only` and `without` name steps; `head`: whether a linear head ends the graph (None: either).
+    Dead values are left in on purpose: a pass must cope with them. Some graphs have two outputs.
+    """
+    build = Builder(seed=draw(st.integers(0, 2**16)))
+    size = st.integers(3, 9)
+    values = [build.input(draw(st.integers(1, 8)), draw(size), draw(size))]
+    names = [name for name in only if name not in without]
+    for name in draw(st.lists(st.sampled_from(names), min_size=1, max_size=max_steps)):
+        # The newest value twice: chains are what most passes are about.
+        values.append(STEPS[name](draw, build, [values[-1], *values]))
+    outputs = [values[-1]]
+    if head or (head is None and draw(st.booleans())):
+        outputs = [build.head(values[-1], draw(st.integers(1, 5)))]
+    if draw(st.integers(0, 4)) == 4:
+        outputs.append(draw(st.sampled_from(values[1:])))
+    build.graph.set_outputs(outputs)
+    return build.graph
+
+
+# -- comparing ----------------------------------------------------------------------------------
+
+
+def random_inputs(graph: Graph, batch: int = 2, seed: int = 0) -> list[np.ndarray]:
+    """Normal float32 inputs for a graph at one size of the batch."""
+    rng = np.random.default_rng(seed)
+    shapes = [v.type.concrete(batch) for v in graph.inputs]
+    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+
+
+def assert_equivalent(
+    before: Graph,
+    after: Graph,
+    batch: int = 2,
+    dtype: Any = np.float64,
+    tolerance: float = 1e-9,
+) -> None:
+    """Both graphs compute the same over `before`'s payload, relative to the largest value."""
+    inputs = random_inputs(before, batch)
+    wanted = interpret(before, inputs, dtype=dtype)
+    given = interpret(after, inputs, payload=before.payload, dtype=dtype)
+    assert len(wanted) == len(given)
+    for a, b in zip(wanted, given, strict=True):
+        assert a.shape == b.shape
+        scale = max(1.0, float(np.max(np.abs(a), initial=0)))
+        np.testing.assert_allclose(b, a, rtol=tolerance, atol=tolerance * scale)

@@ -1,1 +1,36 @@
-"""To be filled."""
+"""Lucid compiles convolutional networks to native CPU code, from Python alone.
+
+model = lucid.models.resnest_50()
+fast = lucid.compile(model, (1, 3, 224, 224))
+logits = fast(images)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from lucid import models, nn, random
+from lucid.frontend.tensor import Tensor
+from lucid.frontend.trace import trace
+
+if TYPE_CHECKING:
+    from lucid.compiler import CompiledModel, CompileOptions, compile
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CompileOptions",
+    "CompiledModel",
+    "Tensor",
+    "compile",
+    "models",
+    "nn",
+    "random",
+    "trace",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The compiler is imported when first asked for: LLVM takes a while to load."""
+    if name in ("CompileOptions", "CompiledModel", "compile"):
+        return getattr(import_module("lucid.compiler"), name)
+    raise AttributeError(f"module 'lucid' has no attribute {name!r}")

@@ -1,0 +1,192 @@
+"""Weight files and state dicts: reading them, and matching them with a model's own keys.
+
+Official, timm and torchvision checkpoints load as they are: `num_batches_tracked` is ignored, a
+`module.` prefix is stripped, and the state dict may lie under `state_dict` or `model`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lucid.errors import WeightsError
+from lucid.ir.ops.base import Array
+
+PREFIX = "module."
+IGNORED = "num_batches_tracked"
+FLOATS = {"F64", "F32", "F16"}
+
+
+class TensorFile:
+    """A safetensors file, mapped into memory: its tensors are read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self.path = path
+        self._file: Any = safe_open(path, framework="numpy")
+
+    def __reduce__(self) -> tuple[type[TensorFile], tuple[Path]]:
+        return TensorFile, (self.path,)
+
+    def tensors(self) -> dict[str, FileTensor]:
+        """Every tensor of the file by its name; nothing is read yet."""
+        found = {}
+        for name in self._file.keys():  # noqa: SIM118 - the handle is no mapping
+            part = self._file.get_slice(name)
+            found[name] = FileTensor(self, name, tuple(part.get_shape()), part.get_dtype())
+        return found
+
+    def read(self, name: str) -> Array:
+        try:
+            array: Array = self._file.get_tensor(name)
+        except Exception as error:  # the library's own, OSError, TypeError by what is wrong
+            raise WeightsError(f"{self.path}: cannot read tensor {name}: {error}") from error
+        return array
+
+
+class FileTensor:
+    """One tensor of a weight file, which `numpy.asarray` reads, as float32."""
+
+    is_lazy: ClassVar[bool] = True
+
+    def __init__(self, file: TensorFile, name: str, shape: tuple[int, ...], kind: str) -> None:
+        self.file = file
+        self.name = name
+        self.shape = shape
+        self.kind = kind
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What reading gives; integers and other kinds report a dtype that is not floating."""
+        return np.dtype(np.float32 if self.kind in FLOATS else np.int64)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return self.file.read(self.name).astype(dtype or np.float32, copy=False)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The tensors of a weight file by their normalised keys; safetensors are read when used.
+
+    `.pth`, `.pt`, `.bin` and `.tar` need torch. Raises WeightsError for a file that is missing,
+    damaged, or of no kind known.
+    """
+    file = Path(path)
+    readers: dict[str, Callable[[Path], Mapping[str, Any]]] = {
+        ".safetensors": _read_safetensors,
+        **dict.fromkeys((".pth", ".pt", ".bin", ".tar"), _read_torch),
+    }
+    reader = readers.get(file.suffix.lower())
+    if reader is None:
+        raise WeightsError(f"{file}: not a weight file known here; those end in {list(readers)}")
+    if not file.is_file():
+        raise WeightsError(f"{file}: no such file")
+    return normalise_keys(reader(file), str(file))
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return TensorFile(path).tensors()
+    except Exception as error:  # safetensors' own class, or OSError
+        raise WeightsError(
+            f"{path}: not a whole safetensors file ({error}); it may be truncated or damaged: "
+            "fetch it again"
+        ) from error
+
+
+def _read_torch(path: Path) -> Mapping[str, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: reading {path.suffix} files needs torch: `pip install torch`, or convert "
+            "the file to safetensors where torch is installed"
+        ) from error
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip, runtime errors: by where the damage is
+        raise WeightsError(
+            f"{path}: torch cannot read it as weights ({error}); it may be truncated, damaged, or "
+            "hold more than tensors"
+        ) from error
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            value = value.detach()
+            return (value.float() if value.is_floating_point() else value).numpy()
+        return {k: plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
+    return {key: plain(value) for key, value in loaded.items()}
+
+
+def normalise_keys(state: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The state dict by the keys that models use. Raises WeightsError where two become one."""
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state.get(wrapper), Mapping):
+            return normalise_keys(state[wrapper], source)
+    found: dict[str, Any] = {}
+    for key, value in state.items():
+        name = str(key).removeprefix(PREFIX)
+        if name in found:
+            raise WeightsError(f"{source}: holds {name} twice, with and without {PREFIX!r}")
+        if name.rsplit(".", 1)[-1] != IGNORED:
+            found[name] = value
+    return found
+
+
+def match_weights(
+    expected: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, Any],
+    source: str,
+    model: str,
+    strict: bool = True,
+) -> tuple[dict[str, Any], list[str]]:
+    """What fills each expected key, and the keys that fit nothing.
+
+    `expected`: shapes by key. Raises one WeightsError with every missing, unexpected, misshapen
+    and non-floating tensor; without `strict` missing and unexpected ones are no errors.
+    """
+    found = normalise_keys(found, source)
+    missing = [key for key in expected if key not in found]
+    unexpected = [key for key in found if key not in expected]
+    problems: list[str] = []
+    if strict:
+        problems += [f"missing: {key} {list(expected[key])}" for key in missing]
+        problems += [f"unexpected: {key} {_shape(found[key])}" for key in unexpected]
+    matched: dict[str, Any] = {}
+    for key, shape in expected.items():
+        if key in found:
+            value = found[key]
+            value = value if hasattr(value, "shape") else np.asarray(value)
+            problem = _misfit(value, shape)
+            if problem:
+                problems.append(f"{key}: {problem}")
+            matched[key] = value
+    if problems:
+        count = f"{len(problems)} tensor{'s' if len(problems) > 1 else ''}"
+        raise WeightsError(
+            f"{source} does not fit {model}: {count}\n  "
+            + "\n  ".join(problems)
+            + "\nCheck that the weights are of this variant and number of classes."
+        )
+    return matched, unexpected
+
+
+def _misfit(value: Any, shape: tuple[int, ...]) -> str:
+    """What is wrong with a value for a tensor of this shape; empty if nothing is."""
+    if tuple(value.shape) != tuple(shape):
+        return f"expected shape {list(shape)}, got {_shape(value)}"
+    # Tensors of other libraries tell their dtype by name.
+    kind = str(getattr(value, "dtype", "float32"))
+    return "" if "float" in kind else f"expected floating numbers, got {kind}"
+
+
+def _shape(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"of type {type(value).__name__}" if shape is None else str(list(shape))

@@ -1,0 +1,95 @@
+"""Activations as modules. `inplace` is accepted and has no effect: tensors are values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from lucid.errors import LucidError
+from lucid.frontend.tensor import Tensor
+from lucid.nn import functional as F
+from lucid.nn.module import Module
+
+
+class _Inplace(Module):
+    """Base of the activations that PyTorch can apply in place."""
+
+    function: ClassVar[Callable[[Tensor], Tensor]]
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        return type(self).function(input)
+
+
+class ReLU(_Inplace):
+    """max(x, 0), keeping NaN."""
+
+    function = F.relu
+
+
+class ReLU6(_Inplace):
+    """min(max(x, 0), 6)."""
+
+    function = F.relu6
+
+
+class SiLU(_Inplace):
+    """x * sigmoid(x)."""
+
+    function = F.silu
+
+
+class Hardswish(_Inplace):
+    """x * min(max(x + 3, 0), 6) / 6."""
+
+    function = F.hardswish
+
+
+class Hardsigmoid(_Inplace):
+    """min(max(x + 3, 0), 6) / 6."""
+
+    function = F.hardsigmoid
+
+
+class Sigmoid(Module):
+    """1 / (1 + exp(-x))."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.sigmoid(input)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.tanh(input)
+
+
+class GELU(Module):
+    """x * Phi(x); approximate: "none" (by erf) or "tanh"."""
+
+    def __init__(self, approximate: str = "none") -> None:
+        if approximate not in ("none", "tanh"):
+            raise LucidError(f"GELU: approximate must be 'none' or 'tanh', got {approximate!r}")
+        self.approximate = approximate
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.gelu(input, self.approximate)
+
+    def extra_repr(self) -> str:
+        return f"approximate={self.approximate!r}"
+
+
+class Softmax(Module):
+    """exp(x) / sum(exp(x)) along `dim`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"

@@ -29,6 +29,14 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
+def parse_op(text: str) -> Op:
+    """The op that `print_op` printed: `conv2d{stride=(2,2)}`. Raises ParseError."""
+    parser = _Parser(text)
+    op = parser.op(parser.expect("name", what="an op"), parser.attributes())
+    parser.expect("end", what="nothing more after the op")
+    return op
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text

@@ -21,11 +21,12 @@ are left out. Lines may be broken anywhere; `#` starts a comment. Names with oth
 letters, digits, `_` and `.` are quoted: `@"odd name"`.
 """
 
-from lucid.ir.parser import parse_graph
+from lucid.ir.parser import parse_graph, parse_op
 from lucid.ir.printer import print_attributes, print_graph, print_node, print_op, print_recipe
 
 __all__ = [
     "parse_graph",
+    "parse_op",
     "print_attributes",
     "print_graph",
     "print_node",

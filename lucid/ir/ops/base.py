@@ -43,7 +43,7 @@ class Op:
         """`infer`, always as a tuple, with the number of operands checked."""
         least, most = self.arity()
         if len(operands) < least or (most is not None and len(operands) > most):
-            wanted = {least: f"{least}", None: f"at least {least}"}.get(most, f"{least} to {most}")
+            wanted = {least: f"{least}", None: f"at least {least}"}.get(most, f"{least} or {most}")
             self.require(False, f"takes {wanted} operands, got {len(operands)}")
         result = self.infer(*operands)
         return result if isinstance(result, tuple) else (result,)

@@ -1,5 +1,6 @@
-"""The networks Lucid knows by name: the ResNet and ResNeSt families, and their registry."""
+"""The networks Lucid knows by name: the ResNet and ResNeSt families, a trained one, the registry."""
 
+from lucid.models.digits import resnest_digits
 from lucid.models.registry import (
     ModelInfo,
     create_model,
@@ -53,6 +54,7 @@ __all__ = [
     "resnest_101",
     "resnest_200",
     "resnest_269",
+    "resnest_digits",
     "resnet_18",
     "resnet_34",
     "resnet_50",

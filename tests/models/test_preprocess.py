@@ -103,7 +103,9 @@ def test_a_missing_file_and_a_folder_are_clear_errors(tmp_path: Path) -> None:
         load_image(tmp_path, DIGITS)
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0"]
+)
 def test_a_file_that_is_no_image_is_a_clear_error(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(ImageError, match=r"cannot read image '.*broken\.png'"):

@@ -179,6 +179,15 @@ class Graph:
             self.replace_uses(old, new)
         self.erase(node)
 
+    def substitute(self, node: Node, op: Op, inputs: Sequence[Value], **fields: Any) -> Node:
+        """A new node in the place of `node`, its results under the old names."""
+        names = [v.name for v in node.outputs]
+        self._names.difference_update(names)
+        new = self._insert(self.nodes.index(node), op, inputs, names=names, **fields)
+        self.replace(node, new.outputs)
+        self._names.update(names)
+        return new
+
     def erase(self, node: Node) -> None:
         """Remove a node that nobody reads."""
         assert not any(self.is_used(v) for v in node.outputs), f"{node} is still read"

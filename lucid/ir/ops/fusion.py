@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.elementwise import Elementwise
 from lucid.ir.types import TensorType
 
@@ -18,7 +19,8 @@ class Fusion(Op):
 
     Operands: the anchor's (a bias among them), then the extras (a residual, a scale by channel).
     `body`: a graph whose inputs are the anchor's result and the extras in order, with one output
-    of the type of the anchor's result, made of elementwise ops only and without parameters.
+    of the type of the anchor's result, made of elementwise ops and scalar constants only, without
+    parameters.
     """
 
     anchor: Op
@@ -32,7 +34,7 @@ class Fusion(Op):
         given, wanted = anchored + operands[own:], tuple(v.type for v in self.body.inputs)
         self.require(given == wanted, f"the body takes {_listed(wanted)}, given {_listed(given)}")
         self.require(not self.body.parameters, "the body must have no parameters")
-        strangers = [n.op.name for n in self.body.nodes if not isinstance(n.op, Elementwise)]
+        strangers = [n.op.name for n in self.body.nodes if not _is_inlined(n.op)]
         self.require(not strangers, f"the body must be elementwise, but holds {strangers}")
         self.require(
             len(self.body.outputs) == 1 and self.body.outputs[0].type == wanted[0],
@@ -52,6 +54,13 @@ class Fusion(Op):
         (y,) = self.anchor.results(*operands[:own])
         (result,) = interpret(self.body, [y, *operands[own:]], dtype=y.dtype)
         return result
+
+
+def _is_inlined(op: Op) -> bool:
+    """Elementwise ops, and the scalars they read."""
+    return isinstance(op, Elementwise) or (
+        isinstance(op, Constant) and not isinstance(op.value, tuple)
+    )
 
 
 def _listed(types: tuple[TensorType, ...]) -> str:

@@ -1,1 +1,34 @@
-"""To be filled."""
+"""Passes: named rewrites from graph to graph, one file each, and the pipeline they form.
+
+Each is legal on any graph, alone or in any order; the pipeline's order is the one in which each
+finds what the ones before it have prepared.
+"""
+
+from lucid.ir.passes import (
+    canonicalise,
+    drop_dead_parameters,
+    fold_batch_norm,
+    fold_scales,
+    fuse_epilogue,
+    fuse_split_attention,
+)
+from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
+from lucid.ir.passes.rewriter import PASSES, Firing, Pass, Rewriter, rewrite, rewrite_graph
+
+__all__ = [
+    "PASSES",
+    "PIPELINE",
+    "Firing",
+    "Pass",
+    "Rewriter",
+    "canonicalise",
+    "drop_dead_parameters",
+    "find_pass",
+    "fold_batch_norm",
+    "fold_scales",
+    "fuse_epilogue",
+    "fuse_split_attention",
+    "rewrite",
+    "rewrite_graph",
+    "run_passes",
+]

@@ -1,0 +1,74 @@
+"""fold-batch-norm: batch norms become part of the weights before them."""
+
+from __future__ import annotations
+
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import Add, BatchNorm, Conv2d, Linear, Mul
+from lucid.ir.passes.recipes import (
+    add,
+    along,
+    are_parameters,
+    mul,
+    recipe_of,
+    rsqrt,
+    sub,
+)
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.recipe import Literal, Recipe
+
+fold_batch_norm = Pass(
+    "fold-batch-norm", "Fold batch norms into the weights of the convolution or linear before them"
+)
+
+
+@rewrite(fold_batch_norm, BatchNorm)
+def into_weights(norm: Node, graph: Rewriter) -> None:
+    """conv2d or linear -> batch_norm: scale the rows of the weights, shift the bias (in float64).
+
+    Fires where the batch norm alone reads the convolution and all their tensors are parameters.
+    Not where the convolution is read elsewhere too (it would be computed twice), and not after a
+    linear of more than (N, features): there axis 1, which is normalised, is not the features.
+    """
+    x, *statistics = norm.inputs
+    layer = x.producer
+    if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
+        return
+    if graph.only_user(x) is not norm or not are_parameters(*layer.inputs[1:], *statistics):
+        return
+    if isinstance(layer.op, Linear) and x.type.rank != 2:
+        return
+    scale, shift = scale_and_shift(norm)
+    operand, weight, *biases = layer.inputs
+    rows = mul(recipe_of(weight), along(scale, 0, weight.type.rank))
+    if biases:
+        shift = add(mul(recipe_of(biases[0]), scale), shift)
+    new_weight = graph.parameter(f"{weight.name}.folded", rows)
+    new_bias = graph.parameter(f"{biases[0].name if biases else bias_name(weight)}.folded", shift)
+    graph.substitute(norm, layer.op, [operand, new_weight, new_bias], fuses=[layer, norm])
+
+
+@rewrite(fold_batch_norm, BatchNorm)
+def into_scale_and_shift(norm: Node, graph: Rewriter) -> None:
+    """Any other batch norm over parameters: a multiplication and an addition by channel."""
+    x, *statistics = norm.inputs
+    if not are_parameters(*statistics):
+        return
+    scale, shift = (along(r, 0, x.type.rank - 1) for r in scale_and_shift(norm))
+    stem = statistics[0].name
+    scaled = graph.insert_before(norm, Mul(), [x, graph.parameter(f"{stem}.folded", scale)])
+    bias = graph.parameter(f"{statistics[1].name}.folded", shift)
+    graph.substitute(norm, Add(), [scaled, bias], fuses=[norm])
+
+
+def scale_and_shift(norm: Node) -> tuple[Recipe, Recipe]:
+    """The batch norm as y = x * scale + shift, both (C)."""
+    assert isinstance(norm.op, BatchNorm)
+    weight, bias, mean, variance = (recipe_of(v) for v in norm.inputs[1:])
+    scale = mul(weight, rsqrt(add(variance, Literal(norm.op.eps))))
+    return scale, sub(bias, mul(mean, scale))
+
+
+def bias_name(weight: Value) -> str:
+    """What the bias beside a weight is called: `conv1.bias` beside `conv1.weight`."""
+    stem = weight.name.removesuffix(".folded")
+    return f"{stem.removesuffix('weight')}bias" if stem.endswith("weight") else f"{stem}.bias"

@@ -1,0 +1,72 @@
+"""fold-scales: constant factors move from activations into weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lucid.ir.graph import Node
+from lucid.ir.ops import AvgPool2d, Conv2d, Linear, Slice, SplitAttention
+from lucid.ir.passes.recipes import apply, are_parameters, ints, mul, recipe_of, reshape, sub
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.recipe import Literal, Recipe
+
+fold_scales = Pass(
+    "fold-scales", "Move the divisor of average pools, and radix-2 softmaxes, into weights"
+)
+
+
+@rewrite(fold_scales, AvgPool2d)
+def divisor_into_weights(pool: Node, graph: Rewriter) -> None:
+    """avg_pool2d -> conv2d or linear, as in ResNeSt: the pool sums, 1/9 goes into the weights.
+
+    Fires where the divisor of every window is one number whatever the size of the image: padding
+    counts (or the divisor is given) and no window hangs over. Packed weights are shared by all
+    image sizes, so it must not depend on one: not with `ceil_mode`, not where padding does not
+    count, and not without padding, where a pool may be global at one size (canonicalise makes that
+    a mean). The convolution must be the only reader. Its own padding may be anything, for the zeros
+    it adds stay zeros, and its bias stays as it is.
+    """
+    op = pool.op
+    assert isinstance(op, AvgPool2d)
+    if op.ceil_mode or op.divisor == 1 or not any(op.padding):
+        return
+    if not op.count_include_pad and op.divisor is None:
+        return
+    layer = graph.only_user(pool.output)
+    if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
+        return
+    weight = layer.inputs[1]
+    if layer.inputs.count(pool.output) > 1 or not are_parameters(weight):
+        return
+    divisor = op.divisor or op.kernel[0] * op.kernel[1]
+    scaled = graph.parameter(
+        f"{weight.name}.scaled", mul(recipe_of(weight), Literal(1.0 / divisor))
+    )
+    summed = graph.substitute(pool, replace(op, divisor=1), pool.inputs)
+    graph.substitute(layer, layer.op, [summed.output, scaled, *layer.inputs[2:]])
+
+
+@rewrite(fold_scales, SplitAttention)
+def softmax_of_two(attention: Node, graph: Rewriter) -> None:
+    """A radix-2 split attention: softmax over two logits is the sigmoid of their difference.
+
+    fc2 keeps the differences of its rows, half of them, in the order of the output channels:
+    softmax(z0, z1) = (s, 1 - s) with s = sigmoid(z0 - z1), so y = x1 + s * (x0 - x1). Fires where
+    fc2 is given by parameters; not for other radices, which have no such form.
+    """
+    op = attention.op
+    assert isinstance(op, SplitAttention)
+    *others, weight, bias = attention.inputs
+    if op.radix != 2 or op.folded or op.gate != "softmax" or not are_parameters(weight, bias):
+        return
+    new_weight = graph.parameter(f"{weight.name}.difference", _difference(op, recipe_of(weight)))
+    new_bias = graph.parameter(f"{bias.name}.difference", _difference(op, recipe_of(bias)))
+    graph.substitute(attention, replace(op, folded=True), [*others, new_weight, new_bias])
+
+
+def _difference(op: SplitAttention, rows: Recipe) -> Recipe:
+    """Rows (cardinality, 2, C/cardinality) of fc2 -> row of split 0 minus row of split 1, (C)."""
+    count, *rest = ints(rows.type.shape)
+    pairs = reshape(rows, op.cardinality, 2, count // (2 * op.cardinality), *rest)
+    first, second = (apply(Slice(1, k, k + 1), pairs) for k in (0, 1))
+    return reshape(sub(first, second), count // 2, *rest)

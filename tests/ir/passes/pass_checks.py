@@ -1,0 +1,35 @@
+"""What the tests of passes share: graphs as text before and after, compared and run."""
+
+from __future__ import annotations
+
+import numpy as np
+from strategies import assert_equivalent
+
+from lucid.ir import Graph
+from lucid.ir.passes import Firing, run_passes
+from lucid.ir.text import parse_graph, print_graph
+
+
+def with_payload(text: str, seed: int = 0) -> Graph:
+    """The graph of a text, with random tensors for its sources; positive ones, as variances are."""
+    graph = parse_graph(text)
+    rng = np.random.default_rng(seed)
+    graph.payload = {
+        name: rng.uniform(0.5, 1.5, source.type.concrete(1))
+        for name, source in graph.sources().items()
+    }
+    return graph
+
+
+def assert_rewrites(names: str | list[str], before: str, after: str) -> list[Firing]:
+    """The passes turn one text into the other, both computing the same; gives what fired."""
+    graph, log = with_payload(before), []
+    result = run_passes(graph, [names] if isinstance(names, str) else names, log=log)
+    assert print_graph(result) == print_graph(parse_graph(after))
+    assert_equivalent(graph, result)
+    return log
+
+
+def assert_unchanged(names: str | list[str], text: str) -> None:
+    """The passes leave the graph as it is."""
+    assert assert_rewrites(names, text, text) == []

@@ -166,10 +166,12 @@ class Gelu(Unary):
 
     def evaluate(self, x: Array) -> Array:
         if self.approximate == "tanh":
-            bend = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+            with np.errstate(over="ignore"):  # of x^3: tanh(inf) is the right 1
+                bend = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
         else:
             bend = _erf(x * math.sqrt(0.5))
-        y: Array = 0.5 * x * (1 + bend)
+        with np.errstate(invalid="ignore"):
+            y: Array = 0.5 * x * (1 + bend)
         return y
 
 

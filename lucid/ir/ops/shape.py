@@ -37,16 +37,10 @@ class Reshape(Op):
         return x.with_shape(tuple(rest if d == -1 else d for d in self.shape))
 
     def evaluate(self, x: Array) -> Array:
-        if -1 in self.shape:
-            shape = tuple(
-                d.coefficient * x.shape[0] if isinstance(d, Dim) else d for d in self.shape
-            )
-            # Not NumPy's -1, which is undefined where the batch is 0.
-            if 0 in shape and x.size == 0:
-                known = int(np.prod([d for d in shape if d > 0]))
-                inner = int(np.prod(x.shape[1:]))
-                shape = tuple(inner // known if d == -1 else d for d in shape)
-            return x.reshape(shape)
+        symbols = [d.symbol for d in self.shape if isinstance(d, Dim)]
+        if symbols and -1 in self.shape:
+            kind = self.infer(TensorType("f32", (Dim(1, symbols[0]), *x.shape[1:])))
+            return x.reshape(kind.concrete(len(x)))
         return x.reshape(tuple(-1 if isinstance(d, Dim) else d for d in self.shape))
 
 

@@ -21,14 +21,13 @@ def extent(
 ) -> int:
     """How many windows fit along one axis; `pads` is what lies before and after it.
 
-    With `ceil_mode` the last window may hang over the end, but must start inside the input or the
-    padding before it (PyTorch's rule).
+    With `ceil_mode` the last window may hang over the end, but every window must start inside the
+    input or the padding before it (PyTorch's rule).
     """
     room = size + pads[0] + pads[1] - dilation * (kernel - 1) - 1
     if not ceil_mode:
         return room // stride + 1
-    count = -(-room // stride) + 1
-    return count - 1 if (count - 1) * stride >= size + pads[0] else count
+    return min(-(-room // stride) + 1, -(-(size + pads[0]) // stride))
 
 
 def spatial_result(

@@ -18,12 +18,12 @@ class Linear(Op):
     ) -> TensorType:
         self.require_float(x=x, weight=weight, bias=bias)
         self.require(weight.rank == 2, f"weight must be (out, in), got {weight}")
+        out, _ = self.integers(*weight.shape)
         self.require(x.rank >= 1, f"x must have a last axis of {weight.shape[1]}, got {x}")
         self.require(
             x.shape[-1] == weight.shape[1],
             f"x has {x.shape[-1]} features, but the weight takes {weight.shape[1]} ({x}, {weight})",
         )
-        out = weight.shape[0]
         self.require(bias is None or bias.shape == (out,), f"bias must be f32[{out}], got {bias}")
         return x.with_shape((*x.shape[:-1], out))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from lucid.errors import InputError
 from lucid.frontend.recording import refusal
 from lucid.frontend.tensor import Tensor, apply
@@ -32,10 +34,8 @@ def index(x: Tensor, key: Any) -> Tensor:
 def _expand(keys: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
     """The keys with Ellipsis, or its absence at the end, spelt out as full slices."""
     for k in keys:
-        known = k is None or k is Ellipsis or isinstance(k, slice)
-        if not known and (
-            isinstance(k, bool) or not hasattr(k, "__index__") or hasattr(k, "shape")
-        ):
+        known = k is None or k is Ellipsis or isinstance(k, slice | int | np.integer)
+        if not known or isinstance(k, bool):
             raise InputError(f"a tensor is indexed by ints, slices, None and ..., not {k!r}")
     used = sum(k is not None and k is not Ellipsis for k in keys)
     if used > rank:
@@ -70,7 +70,7 @@ def _slice(x: Tensor, axis: int, key: slice) -> Tensor:
 
 def _pick(x: Tensor, axis: int, key: Any) -> Tensor:
     """Position `key` of an axis, which stays, of length 1, until the final reshape."""
-    position, length = key.__index__(), _length(x, axis)
+    position, length = int(key), _length(x, axis)
     if not -length <= position < length:
         raise IndexError(f"index {position} is out of range for axis {axis} of size {length}")
     return apply(ops.Slice(axis, position % length, position % length + 1), x)

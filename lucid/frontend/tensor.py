@@ -265,7 +265,7 @@ class Tensor:
 
     def reshape(self, *shape: Any) -> Tensor:
         """The same elements in another shape, of which one dimension may be -1."""
-        return apply(ops.Reshape(_dims(shape)), self)
+        return apply(ops.Reshape(_counted(_dims(shape), self.type.shape)), self)
 
     view = reshape
 
@@ -276,8 +276,10 @@ class Tensor:
         start, end = self.axis(start_dim), self.axis(end_dim)
         if start == end:
             return self
-        kept = self.type.shape
-        return apply(ops.Reshape((*kept[:start], -1, *kept[end + 1 :])), self)
+        kept, merged = self.type.shape, self.type.shape[start : end + 1]
+        sizes = [d for d in merged if isinstance(d, int)]
+        size = math.prod(sizes) if len(sizes) == len(merged) else -1
+        return apply(ops.Reshape((*kept[:start], size, *kept[end + 1 :])), self)
 
     def permute(self, *dims: Any) -> Tensor:
         return apply(ops.Permute(tuple(self.axis(d) for d in _unpack(dims))), self)
@@ -357,6 +359,16 @@ def _unpack(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(arguments) == 1 and isinstance(arguments[0], tuple | list):
         return tuple(arguments[0])
     return arguments
+
+
+def _counted(shape: Shape, own: Shape) -> Shape:
+    """The shape with its -1 counted where there are no elements: of the dimensions but the zero."""
+    if -1 not in shape or 0 not in own:
+        return shape
+    if 0 not in shape:
+        return tuple(0 if d == -1 else d for d in shape)
+    sizes, known = ([d for d in s if isinstance(d, int) and d > 0] for s in (own, shape))
+    return tuple(math.prod(sizes) // math.prod(known) if d == -1 else d for d in shape)
 
 
 def _dims(arguments: tuple[Any, ...]) -> Shape:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lucid.errors import InputError, ShapeError, TraceError
 from lucid.frontend import recording
-from lucid.frontend.batch import BatchSize
+from lucid.frontend.batch import WHY, BatchSize
 from lucid.frontend.tensor import Operand, Tensor
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Constant, Op
@@ -180,6 +180,8 @@ class GraphRecorder:
             case float() | int():
                 number = float(operand) if floating else operand
                 return self._constant(number, "f32" if isinstance(number, float) else "i64")
+            case BatchSize():
+                raise recording.refusal("the forward computes with the batch size", WHY)
         array = np.asarray(operand)
         if array.dtype.kind not in "fi" or array.size > LARGEST_CONSTANT:
             raise recording.refusal(

@@ -118,20 +118,15 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle, zip, runtime errors: by where the damage is
+        reason = (str(error) or type(error).__name__).split(". ")[0]
         raise WeightsError(
-            f"{path}: torch cannot read it as weights ({error}); it may be truncated, damaged, or "
+            f"{path}: torch cannot read it as weights ({reason}); it may be truncated, damaged, or "
             "hold more than tensors"
         ) from error
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, torch.Tensor):
-            value = value.detach()
-            return (value.float() if value.is_floating_point() else value).numpy()
-        return {k: plain(v) for k, v in value.items()} if isinstance(value, Mapping) else value
-
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    return {key: plain(value) for key, value in loaded.items()}
+    return loaded
 
 
 def normalise_keys(state: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -145,8 +140,16 @@ def normalise_keys(state: Mapping[str, Any], source: str) -> dict[str, Any]:
         if name in found:
             raise WeightsError(f"{source}: holds {name} twice, with and without {PREFIX!r}")
         if name.rsplit(".", 1)[-1] != IGNORED:
-            found[name] = value
+            found[name] = _readable(value)
     return found
+
+
+def _readable(value: Any) -> Any:
+    """What `numpy.asarray` takes: torch's tensors may hold bfloat16, gradients, other devices."""
+    if type(value).__module__.split(".")[0] != "torch" or not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.is_floating_point() else value).numpy()
 
 
 def match_weights(
@@ -171,12 +174,10 @@ def match_weights(
     matched: dict[str, Any] = {}
     for key, shape in expected.items():
         if key in found:
-            value = found[key]
-            value = value if hasattr(value, "shape") else np.asarray(value)
+            value = matched[key] = found[key]
             problem = _misfit(value, shape)
             if problem:
                 problems.append(f"{key}: {problem}")
-            matched[key] = value
     if problems:
         count = f"{len(problems)} tensor{'s' if len(problems) > 1 else ''}"
         raise WeightsError(
@@ -189,13 +190,12 @@ def match_weights(
 
 def _misfit(value: Any, shape: tuple[int, ...]) -> str:
     """What is wrong with a value for a tensor of this shape; empty if nothing is."""
-    if tuple(value.shape) != tuple(shape):
+    if not hasattr(value, "shape") or tuple(value.shape) != tuple(shape):
         return f"expected shape {list(shape)}, got {_shape(value)}"
-    # Tensors of other libraries tell their dtype by name.
-    kind = str(getattr(value, "dtype", "float32"))
+    kind = str(getattr(value, "dtype", "float32"))  # a name suits every library's dtype
     return "" if "float" in kind else f"expected floating numbers, got {kind}"
 
 
 def _shape(value: Any) -> str:
     shape = getattr(value, "shape", None)
-    return f"of type {type(value).__name__}" if shape is None else str(list(shape))
+    return f"a {type(value).__name__}" if shape is None else str(list(shape))

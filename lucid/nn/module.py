@@ -138,7 +138,7 @@ class Module:
         return dict(self.named_tensors())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
-        """Take the values of a state dict: arrays, or anything `numpy.asarray` accepts.
+        """Take the values of a state dict: arrays, tensors of Lucid or torch, and their like.
 
         Raises WeightsError, listing every missing, unexpected and misshapen tensor, and then
         changes nothing. With `strict=False` only misshapen ones are errors.

@@ -124,14 +124,16 @@ def test_every_problem_is_in_one_error() -> None:
     state["0.weight"] = state["0.weight"][:3]
     state["3.bias"] = np.zeros(3, np.int64)
     state["extra"] = np.zeros(2, np.float32)
+    state["1.weight"] = "text"
     network = model()
     with pytest.raises(WeightsError) as error:
         network.load_state_dict(state)
     text = str(error.value)
-    assert "the state dict does not fit Sequential: 4 tensors" in text
+    assert "the state dict does not fit Sequential: 5 tensors" in text
     assert "missing: 0.bias [4]" in text
     assert "unexpected: extra [2]" in text
     assert "0.weight: expected shape [4, 2, 3, 3], got [3, 2, 3, 3]" in text
+    assert "1.weight: expected shape [4], got a str" in text
     assert "3.bias: expected floating numbers, got int64" in text
     np.testing.assert_array_equal(network.state_dict()["1.bias"].numpy(), before)
 

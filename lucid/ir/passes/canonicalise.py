@@ -36,7 +36,7 @@ from lucid.ir.ops import (
 )
 from lucid.ir.passes.recipes import size
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite, rewrite_graph
-from lucid.ir.recipe import Apply, Literal, Recipe
+from lucid.ir.recipe import Apply, Literal, Recipe, sources
 
 canonicalise = Pass(
     "canonicalise",
@@ -112,8 +112,8 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
         return
     recipe = Apply(node.op, tuple(known))
     if recipe.type == kind and size(recipe, MOST_OPS) < MOST_OPS:
-        name = f"{first.name.removesuffix('.folded')}.folded"
-        graph.replace(node, [graph.parameter(name, recipe)])
+        named_after = next((s.name for s in sources(recipe)), first.name)
+        graph.replace(node, [graph.parameter(f"{named_after}.folded", recipe)])
 
 
 def _recipe(value: Value) -> Recipe | None:

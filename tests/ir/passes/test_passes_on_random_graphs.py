@@ -60,5 +60,3 @@ def test_the_batch_is_no_part_of_it(graph):
     after = run_passes(graph)
     for batch in (0, 1, 3):
         assert_equivalent(graph, after, batch=batch)
-
-

@@ -1,0 +1,241 @@
+"""fuse-epilogue: text before and after, and what must stay apart."""
+
+import pytest
+from pass_checks import assert_rewrites, assert_unchanged
+
+Y = "f32[N,4,5,5]"
+HEAD = f"graph g(%x: f32[N,3,5,5], %r: {Y}) -> {Y}"
+CONV = f'%c = conv2d(%x, @c.weight) : {Y} at "c"'
+WEIGHT = "param @c.weight: f32[4,3,1,1]"
+
+
+def test_a_block_becomes_one_region():
+    log = assert_rewrites(
+        "fuse-epilogue",
+        before=f"""{HEAD} {{
+          {WEIGHT}
+          param @gamma: f32[4,1,1]
+          {CONV}
+          %k = constant() {{value=0.5}} : f32[] at "block"
+          %s = mul(%c, @gamma) : {Y} at "scale"
+          %a = add(%r, %s) : {Y} at "block"
+          %h = mul(%a, %k) : {Y} at "block"
+          %y = silu(%h) : {Y} at "act"
+          return %y
+        }}""",
+        after=f"""{HEAD} {{
+          source @gamma: f32[4,1,1]
+          {WEIGHT}
+          param @gamma.reshaped: f32[1,4,1,1] = reshape(@gamma){{shape=(1,4,1,1)}}
+          %y = fusion(%x, @c.weight, @gamma.reshaped, %r) {{anchor=conv2d, body=
+            graph body(%y: {Y}, %e: f32[1,4,1,1], %e_1: {Y}) -> {Y} {{
+              %mul = mul(%y, %e) : {Y}
+              %add = add(%e_1, %mul) : {Y}
+              %constant = constant() {{value=0.5}} : f32[]
+              %mul_1 = mul(%add, %constant) : {Y}
+              %silu = silu(%mul_1) : {Y}
+              return %silu
+            }}}} : {Y}
+            at "c" from ("conv2d c", "mul scale", "add block", "mul block", "silu act")
+          return %y
+        }}""",
+    )
+    assert [f.rule for f in log] == ["into_body"] * 4
+
+
+@pytest.mark.parametrize("operands", ["%a, %b", "%b, %a"])
+def test_where_two_convolutions_meet_the_later_one_takes_the_add(operands):
+    first, second = (f"%{'y' if o == '%b' else 'e'}" for o in operands.split(", "))
+    assert_rewrites(
+        "fuse-epilogue",
+        before=f"""graph g(%x: f32[N,3,5,5]) -> {Y} {{
+          param @a.weight: f32[4,3,1,1]
+          param @b.weight: f32[4,3,1,1]
+          %a = conv2d(%x, @a.weight) : {Y} at "a"
+          %b = conv2d(%x, @b.weight) : {Y} at "b"
+          %s = add({operands}) : {Y} at "block"
+          %y = relu(%s) : {Y} at "relu"
+          return %y
+        }}""",
+        after=f"""graph g(%x: f32[N,3,5,5]) -> {Y} {{
+          param @a.weight: f32[4,3,1,1]
+          param @b.weight: f32[4,3,1,1]
+          %a = conv2d(%x, @a.weight) : {Y} at "a"
+          %y = fusion(%x, @b.weight, %a) {{anchor=conv2d, body=
+            graph body(%y: {Y}, %e: {Y}) -> {Y} {{
+              %add = add({first}, {second}) : {Y}
+              %relu = relu(%add) : {Y}
+              return %relu
+            }}}} : {Y} at "b" from ("conv2d b", "add block", "relu relu")
+          return %y
+        }}""",
+    )
+
+
+def test_a_residual_computed_after_the_convolution_comes_before_the_fusion():
+    assert_rewrites(
+        "fuse-epilogue",
+        before=f"""{HEAD} {{
+          {WEIGHT}
+          {CONV}
+          %late = exp(%r) : {Y} at "late"
+          %y = add(%c, %late) : {Y} at "add"
+          return %y
+        }}""",
+        after=f"""{HEAD} {{
+          {WEIGHT}
+          %late = exp(%r) : {Y} at "late"
+          %y = fusion(%x, @c.weight, %late) {{anchor=conv2d, body=
+            graph body(%y: {Y}, %e: {Y}) -> {Y} {{
+              %add = add(%y, %e) : {Y}
+              return %add
+            }}}} : {Y} at "c" from ("conv2d c", "add add")
+          return %y
+        }}""",
+    )
+
+
+def test_parameters_by_channel_become_the_bias():
+    assert_rewrites(
+        "fuse-epilogue",
+        before=f"""{HEAD} {{
+          {WEIGHT}
+          param @shift: f32[1,4,1,1]
+          {CONV}
+          %y = add(@shift, %c) : {Y} at "s"
+          return %y
+        }}""",
+        after=f"""{HEAD} {{
+          source @shift: f32[1,4,1,1]
+          {WEIGHT}
+          param @c.bias.folded: f32[4] = reshape(@shift){{shape=(4)}}
+          %y = conv2d(%x, @c.weight, @c.bias.folded) : {Y} at "c" from ("conv2d c", "add s")
+          return %y
+        }}""",
+    )
+
+
+def test_a_bias_joins_the_bias_and_one_after_an_activation_does_not():
+    assert_rewrites(
+        "fuse-epilogue",
+        before="""graph g(%x: f32[N,3]) -> f32[N,4] {
+          param @l.weight: f32[4,3]
+          param @l.bias: f32[4]
+          param @more: f32[1,4]
+          param @last: f32[1]
+          %l = linear(%x, @l.weight, @l.bias) : f32[N,4] at "l"
+          %m = add(%l, @more) : f32[N,4] at "m"
+          %a = relu(%m) : f32[N,4] at "a"
+          %y = add(%a, @last) : f32[N,4] at "y"
+          return %y
+        }""",
+        after="""graph g(%x: f32[N,3]) -> f32[N,4] {
+          source @l.bias: f32[4]
+          source @more: f32[1,4]
+          source @last: f32[1]
+          param @l.weight: f32[4,3]
+          param @l.bias.folded: f32[4] = add(@l.bias, reshape(@more){shape=(4)})
+          param @last.reshaped: f32[4] = expand(reshape(@last){shape=()}){shape=(4)}
+          %y = fusion(%x, @l.weight, @l.bias.folded, @last.reshaped) {anchor=linear, body=
+            graph body(%y: f32[N,4], %e: f32[4]) -> f32[N,4] {
+              %relu = relu(%y) : f32[N,4]
+              %add = add(%relu, %e) : f32[N,4]
+              return %add
+            }} : f32[N,4] at "l" from ("linear l", "add m", "relu a", "add y")
+          return %y
+        }""",
+    )
+
+
+def test_a_gate_by_image_and_a_square_join():
+    assert_rewrites(
+        "fuse-epilogue",
+        before=f"""graph g(%x: f32[N,3,5,5], %gate: f32[N,4,1,1]) -> {Y} {{
+          {WEIGHT}
+          {CONV}
+          %q = mul(%c, %c) : {Y} at "q"
+          %y = mul(%gate, %q) : {Y} at "y"
+          return %y
+        }}""",
+        after=f"""graph g(%x: f32[N,3,5,5], %gate: f32[N,4,1,1]) -> {Y} {{
+          {WEIGHT}
+          %y = fusion(%x, @c.weight, %gate) {{anchor=conv2d, body=
+            graph body(%y: {Y}, %e: f32[N,4,1,1]) -> {Y} {{
+              %mul = mul(%y, %y) : {Y}
+              %mul_1 = mul(%e, %mul) : {Y}
+              return %mul_1
+            }}}} : {Y} at "c" from ("conv2d c", "mul q", "mul y")
+          return %y
+        }}""",
+    )
+
+
+def test_one_residual_read_twice_is_one_extra():
+    assert_rewrites(
+        "fuse-epilogue",
+        before=f"""{HEAD} {{
+          {WEIGHT}
+          {CONV}
+          %a = add(%c, %r) : {Y} at "a"
+          %y = mul(%a, %r) : {Y} at "y"
+          return %y
+        }}""",
+        after=f"""{HEAD} {{
+          {WEIGHT}
+          %y = fusion(%x, @c.weight, %r) {{anchor=conv2d, body=
+            graph body(%y: {Y}, %e: {Y}) -> {Y} {{
+              %add = add(%y, %e) : {Y}
+              %mul = mul(%add, %e) : {Y}
+              return %mul
+            }}}} : {Y} at "c" from ("conv2d c", "add a", "mul y")
+          return %y
+        }}""",
+    )
+
+
+@pytest.mark.parametrize(
+    ("nodes", "returned"),
+    [
+        (f"%y = relu(%c) : {Y}", "%y, %c"),  # returned
+        (f"%s = sigmoid(%c) : {Y} %y = mul(%c, %s) : {Y}", "%y, %r"),  # read twice
+        (f"%y = add(%c, @w) : {Y}", "%y, %r"),  # by column, not by channel
+        (f"%m = max(%c) {{axes=(1), keepdims=true}} : f32[N,1,5,5]"
+         f" %y = sub(%r, %m) : {Y}", "%y, %r"),  # no elementwise op on the convolution
+        (f"%y = add(%c, %v) : {Y}", "%y, %v"),  # by column, and no parameter
+    ],
+)  # fmt: skip
+def test_what_stays_apart(nodes, returned):
+    second = "f32[5]" if returned.endswith("%v") else Y
+    assert_unchanged(
+        "fuse-epilogue",
+        f"""graph g(%x: f32[N,3,5,5], %r: {Y}, %v: f32[5]) -> {Y}, {second} {{
+          {WEIGHT}
+          {"param @w: f32[5]" if "@w" in nodes else ""}
+          {CONV}
+          {nodes}
+          return {returned}
+        }}""",
+    )
+
+
+def test_a_result_that_broadcasting_enlarges_stays_apart():
+    assert_unchanged(
+        "fuse-epilogue",
+        f"""graph g(%x: f32[N,3,1,1], %r: {Y}) -> {Y} {{
+          {WEIGHT}
+          %c = conv2d(%x, @c.weight) : f32[N,4,1,1] at "c"
+          %y = add(%r, %c) : {Y} at "y"
+          return %y
+        }}""",
+    )
+
+
+def test_pools_are_no_anchors():
+    assert_unchanged(
+        "fuse-epilogue",
+        f"""graph g(%x: {Y}) -> {Y} {{
+          %p = max_pool2d(%x) {{kernel=(3,3), stride=(1,1), padding=(1,1,1,1)}} : {Y}
+          %y = relu(%p) : {Y}
+          return %y
+        }}""",
+    )

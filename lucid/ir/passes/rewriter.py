@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from lucid.errors import CompileError, LucidError
+from lucid.errors import CompileError
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Op
 from lucid.ir.recipe import Recipe
@@ -255,10 +255,11 @@ def _fire(
     node: Node | None = None,
 ) -> bool:
     """Call a rule; whether it changed anything. Failures name pass, rule and node."""
-    seen, place = rewriter.changes, f" at {node!r}" if node else ""
+    seen = rewriter.changes
     try:
         call()
-    except (LucidError, AssertionError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:
+        place = f" at {node!r}" if node is not None else ""
         raise CompileError(
             f"pass {owner.name}, rule {rule.__name__}{place}, failed: {error}. This is a defect of"
             f" the pass; disable it by name to go on"

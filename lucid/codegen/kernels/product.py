@@ -1,0 +1,141 @@
+"""The matrix product: 1x1 convolution, linear layers, and every other convolution over its taps.
+
+    y[r, g*columns + c] = body(bias + sum over k of x[r, g, k] * weights[g, c, k])
+
+One task is one block of rows by one chunk of a group's weight panels. Where there are many rows a
+task has all panels, and its rows stay in L2; where the weights are the larger side the panels are
+split, so that each is read from memory once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.emit import Int, Pointer
+from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
+from lucid.codegen.kernels.loaders import Loader
+from lucid.codegen.microkernels import TILE_TYPE, UNROLL
+from lucid.codegen.target import Target
+
+
+@dataclass(frozen=True)
+class Product(KernelSpec):
+    """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` floats apart.
+
+    `extras`: as in the tile's body, `"tensor"` (as y) or `"channel"` (packed like a bias).
+    """
+
+    family: ClassVar[str] = "product"
+    loader: Loader | None = None
+    extras: tuple[str, ...] = ()
+
+    def arguments(self) -> tuple[Arg, ...]:
+        rows = self.loader.arguments() if self.loader else buffers("x") + ints("x_row")
+        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
+        return (
+            rows
+            + buffers("weights", "bias", "y")
+            + sum(extras, ())
+            + codes("tile6", "tile5", "tile4")
+            + ints("y_row", "rows", "depth", "columns", "groups", "panel", "panels")
+            + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+        )
+
+    def emit(self, target: Target) -> ir.Module:
+        return _ProductEmitter(self, target).emit()
+
+
+class _ProductEmitter:
+    def __init__(self, spec: Product, target: Target) -> None:
+        self.spec = spec
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+
+    def emit(self) -> ir.Module:
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            block = task.index // f.block_stride % f.blocks
+            part = task.index // f.chunk_stride % (f.groups * f.chunks)
+            group, chunk = part // f.chunks, part % f.chunks
+            start, stop = _share(block, f.rows, f.blocks)
+            x, x_row = self._rows(start, stop - start, group)
+            with k.loop(*_share(chunk, f.panels, f.chunks)) as panel:
+                self._panel(x, x_row, start, stop - start, group, panel.index)
+        return f.finish()
+
+    def _rows(self, start: Int, count: Int, group: Int) -> tuple[Pointer, Int]:
+        """The block's rows: where they lie, or in scratch, put there by the loader."""
+        f = self.frame
+        if self.spec.loader is None:
+            return f.x + (start * f.x_row + group * f.depth), f.x_row
+        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, f.depth)
+        return f.scratch, f.depth
+
+    def _panel(
+        self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
+    ) -> None:
+        """All row groups of the block times one weight panel."""
+        f, k = self.frame, self.kernel
+        column = group * f.columns + panel * f.panel
+        packed = (group * f.panels + panel) * f.panel
+        weights = f.weights + packed * f.depth
+        tiles = count.ceil_div(f.kernel.target.tile_rows)
+        lines = (f.panel * f.prefetch).ceil_div(tiles * UNROLL)
+        share = f.depth * lines * UNROLL
+        with k.loop(0, tiles) as loop:
+            offset, rows = row_group(loop.index, count, tiles)
+            row = start + offset
+            self._set_extras(row, column, packed)
+            beyond = loop.index * lines * UNROLL >= f.panel
+            k.call(
+                pick_tile(f, rows),
+                TILE_TYPE,
+                [
+                    x + offset * x_row,
+                    weights,
+                    f.y + row * f.y_row + column,
+                    f.depth,
+                    x_row,
+                    f.y_row,
+                    rows,
+                    f.columns - panel * f.panel,
+                    f.bias + packed,
+                    weights + f.depth * f.panel + loop.index * share,
+                    k.select(beyond, 0, lines),
+                    self.extras,
+                ],
+            )
+
+    def _set_extras(self, row: Int, column: Int, packed: Int) -> None:
+        """Address and row stride of each extra operand, for the tile to read."""
+        f, k = self.frame, self.kernel
+        for i, kind in enumerate(self.spec.extras):
+            stride = getattr(f, f"extra{i}_row")
+            at = packed if kind == "channel" else row * stride + column
+            k.store_pointer(getattr(f, f"extra{i}") + at, self.extras.words(2 * i))
+            k.store_int(stride, self.extras.words(2 * i + 1))
+
+
+def _share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
+    """Begin and end of one of `parts` even shares of `total`."""
+    return part * total // parts, (part + 1) * total // parts
+
+
+def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
+    """Offset and height of one of `groups` row groups: heights differ by one at most, so that
+    49 rows are four groups of 6 and five of 5, and no short tail is left."""
+    base, longer = rows // groups, rows % groups
+    k = index.kernel
+    height = base + k.select(index < longer, 1, 0)
+    return index * base + index.minimum(longer), height
+
+
+def pick_tile(frame: Frame, rows: Int) -> Pointer:
+    """The tile function for a row group of this height."""
+    k = frame.kernel
+    shorter = k.choose(rows.equals(5), frame.tile5, frame.tile4)
+    return k.choose(rows.equals(6), frame.tile6, shorter)

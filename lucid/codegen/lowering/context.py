@@ -1,0 +1,227 @@
+"""The state of a lowering: where each value lies, what is not yet computed, and the calls so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from lucid.codegen.kernels.base import KernelSpec
+from lucid.codegen.kernels.loaders import Loader, Stage
+from lucid.codegen.packing import Flat, Packed, Packing
+from lucid.codegen.program import ArgumentValue, Buffer, KernelCall, Program, View, WeightRef
+from lucid.codegen.schedule import Schedule
+from lucid.codegen.target import Target
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops.base import Op
+from lucid.ir.recipe import Recipe
+from lucid.ir.types import TensorType
+
+Lower = Callable[["Lowering", Node], None]
+LOWERINGS: dict[type[Op], Lower] = {}
+
+
+def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
+    """Register the decorated function as the lowering of these ops."""
+
+    def register(function: Lower) -> Lower:
+        for op_class in op_classes:
+            LOWERINGS[op_class] = function
+        return function
+
+    return register
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous array of this shape."""
+    strides, step = [], 1
+    for d in reversed(shape):
+        strides.append(step)
+        step *= d
+    return tuple(reversed(strides))
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of an NCHW array that is stored as NHWC; other ranks are row-major."""
+    if len(shape) != 4:
+        return row_major(shape)
+    n, c, h, w = shape
+    batch, line, pixel, channel = row_major((n, h, w, c))
+    return batch, channel, line, pixel
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A value that a loader makes when its reader needs it: rows of channels, pixel by pixel.
+
+    `arguments` are the loader's; `build` appends what it computes to a region whose inputs are
+    `reads`, and returns the value.
+    """
+
+    loader: Loader
+    arguments: dict[str, ArgumentValue]
+    reads: tuple[View, ...]
+    build: Callable[[Graph, Sequence[Value]], Value]
+    origin: str
+
+
+@dataclass
+class Lowering:
+    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`."""
+
+    graph: Graph
+    schedule: Schedule
+    target: Target
+    batch: int
+    threads: int
+    program: Program
+    views: dict[Value, View] = field(default_factory=dict)
+    deferred: dict[Value, Deferred] = field(default_factory=dict)
+    sums: dict[Value, View] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+    siblings: set[KernelSpec] = field(default_factory=set)
+
+    # -- where values lie -------------------------------------------------------------------
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        return value.type.concrete(self.batch)
+
+    def allocate(self, name: str, shape: Sequence[int], strides: Sequence[int]) -> View:
+        """A new arena buffer, dense under the given strides."""
+        while name in self.program.buffers:
+            name += "'"
+        self.program.buffers[name] = Buffer(name, "arena", prod(shape))
+        return View(name, tuple(shape), tuple(strides))
+
+    def result(self, value: Value) -> View:
+        """Where to write a value: the user's array if it is an output that can lie there as it is,
+        else an arena buffer; channels last."""
+        shape = self.shape(value)
+        strides = channels_last(shape)
+        dense = strides == row_major(shape) or same_places(shape, strides, row_major(shape))
+        view = self.output_view(value) if dense else None
+        self.views[value] = view or self.allocate(value.name, shape, strides)
+        return self.views[value]
+
+    def output_view(self, value: Value) -> View | None:
+        """The first of the user's arrays that this value is to be written to."""
+        for i, output in enumerate(self.graph.outputs):
+            if output is value:
+                return self.program.outputs[i]
+        return None
+
+    def view(self, value: Value) -> View:
+        """Where the value lies; what was deferred is computed now."""
+        if value in self.views:
+            return self.views[value]
+        if isinstance(value, Parameter):
+            name = self.weights(value.recipe, Flat(), self.shape(value), value.name)
+            self.views[value] = View(name.name, self.shape(value), row_major(self.shape(value)))
+        else:
+            self._stage(value)
+        return self.views[value]
+
+    def rows_view(self, value: Value) -> View:
+        """Where the value lies as rows of features (channels last for rank 4); copied if need be."""
+        view = self.view(value)
+        if row_stride(view) is not None:
+            return view
+        from lucid.codegen.lowering.strided import copy  # the copy is lowered in this context
+
+        rows = self.allocate(f"{value.name}.rows", view.shape, channels_last(view.shape))
+        copy(self, view, rows, value.producer.origin if value.producer else "")
+        self.views[value] = rows
+        return rows
+
+    def _stage(self, value: Value) -> None:
+        shape = self.shape(value)
+        self.views[value] = self.stage(self.deferred[value], shape, self.result(value))
+
+    def stage(self, rows: Deferred, shape: tuple[int, ...], out: View | None = None) -> View:
+        """Write what a loader makes to a buffer (rank 4, channels last) as a phase of its own."""
+        out = out or self.allocate(f"{rows.origin}.rows", shape, channels_last(shape))
+        count, depth = shape[0] * shape[2] * shape[3], shape[1]
+        blocks = self.pieces(count, 12)
+        region, inputs = self.region(rows.origin, rows.reads)
+        region.set_outputs([rows.build(region, inputs)])
+        arguments = {**rows.arguments, "y": out, "rows": count, "depth": depth, "blocks": blocks}
+        self.call(Stage(rows.loader), blocks, arguments, rows.reads, [out], region, rows.origin)
+        return out
+
+    def pieces(self, count: int, least: int) -> int:
+        """Into how many tasks to split `count` items, `least` of them in one where possible: a few
+        for each thread, so that a disturbed core costs little."""
+        return max(1, min(count // max(1, least), 8 * self.threads))
+
+    def weights(
+        self, recipe: Recipe | None, packing: Packing, shape: tuple[int, ...], name: str
+    ) -> WeightRef:
+        """A packed parameter; the same recipe and packing give the same one."""
+        packed = Packed(recipe, packing, shape)
+        for known, other in self.program.weights.items():
+            if other == packed:
+                return WeightRef(known)
+        while name in self.program.weights or name in self.program.buffers:
+            name += "'"
+        self.program.weights[name] = packed
+        return WeightRef(name)
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def region(self, name: str, reads: Sequence[View]) -> tuple[Graph, list[Value]]:
+        """An empty region over these operands, and its inputs."""
+        region = Graph(name or "region", self.graph.payload)
+        return region, [region.add_input(TensorType("f32", v.shape), "a") for v in reads]
+
+    def call(
+        self,
+        kernel: KernelSpec,
+        tasks: int,
+        arguments: dict[str, ArgumentValue],
+        reads: Sequence[View],
+        writes: Sequence[View],
+        region: Graph,
+        origin: str,
+        **fields: Any,
+    ) -> None:
+        """Append a call, in the first phase after those that write what it reads."""
+        tasks = tasks if all(0 not in v.shape for v in writes) else 0
+        level = max((self.levels.get(v.buffer, 0) for v in reads), default=0)
+        for view in writes:  # parts of one buffer may be written by several calls, in one phase
+            self.levels[view.buffer] = max(level + 1, self.levels.get(view.buffer, 0))
+        while len(self.program.phases) <= level:
+            self.program.phases.append([])
+        call = KernelCall(
+            kernel, tasks, arguments, tuple(reads), tuple(writes), region, origin, **fields
+        )
+        self.program.phases[level].append(call)
+
+    def may_need(self, *kernels: KernelSpec) -> None:
+        """Kernels that another batch or image size may call in place of those chosen here."""
+        self.siblings.update(kernels)
+
+
+def row_stride(view: View) -> int | None:
+    """Floats from one row of features to the next, where all rows are evenly spaced and each is
+    contiguous (rank 4: rows are pixels, features channels); else None."""
+    order = (0, 2, 3, 1) if len(view.shape) == 4 else tuple(range(len(view.shape)))
+    dims = [(view.shape[i], view.strides[i]) for i in order]
+    *leading, (features, step) = dims
+    if features > 1 and step != 1:
+        return None
+    rows, stride = 1, None
+    for size, between in reversed(leading):
+        if size == 1:
+            continue
+        if stride is None:
+            stride = between
+        elif between != rows * stride:
+            return None
+        rows *= size
+    return features if stride is None else stride
+
+
+def same_places(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two strides say the same, dimensions of size 1 apart."""
+    return all(d == 1 or s == t for d, s, t in zip(shape, a, b, strict=True))

@@ -1,0 +1,164 @@
+"""The microkernel: a register tile of a matrix product, six rows by one weight panel.
+
+    y[r, :] = body(bias + sum over k of x[r, k] * panel[k, :])
+
+Every convolution, Winograd's products and linear layers run through these tiles, so each output is
+one ascending chain of multiply-adds, whatever tile it falls into. Strides are run-time values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.emit import I64, PTR, VOID, Int, Kernel, Pointer, Vector
+from lucid.codegen.kernels.base import KernelSpec
+from lucid.codegen.target import Target
+
+UNROLL = 4
+"""Steps of k in the loop body: constant offsets, and the loop's own cost spread over 4 x 24 FMAs."""
+
+SIGNATURE = [
+    ("x", PTR),  # the first row
+    ("panel", PTR),  # weights, [depth][panel width]
+    ("y", PTR),  # the first row of the result
+    ("depth", I64),
+    ("x_row", I64),  # floats from one row to the next
+    ("y_row", I64),
+    ("rows", I64),  # read by the shortest tile only, which also does fewer
+    ("columns", I64),  # how many of the panel's columns the result has
+    ("bias", PTR),  # as wide as the panel
+    ("next", PTR),  # the part of the next panel to bring into L2 meanwhile
+    ("lines", I64),  # cache lines of it to ask for each UNROLL steps
+    ("extras", PTR),  # for each extra operand of the body: address, floats from row to row
+]
+TILE_TYPE = ir.FunctionType(VOID, [kind for _, kind in SIGNATURE])
+
+
+@dataclass(frozen=True)
+class Tile(KernelSpec):
+    """Register tiles of 6, 5 and 4 (or fewer) rows by `vectors` vectors, ending in `body`.
+
+    With three heights no problem of four rows or more has a tail of one to three rows. `raw` tiles
+    add no bias, have no body, and store whole aligned panels: Winograd's products.
+    """
+
+    family: ClassVar[str] = "tile"
+    exports: ClassVar[tuple[str, ...]] = ("tile6", "tile5", "tile4")
+
+    vectors: int
+    body: Body = PLAIN
+    raw: bool = False
+
+    def emit(self, target: Target) -> ir.Module:
+        module = ir.Module("tile")
+        module.triple = target.triple
+        for rows in (6, 5, 4):
+            _TileEmitter(module, target, self, rows).emit()
+        return module
+
+
+class _TileEmitter:
+    """One tile function: rows x vectors accumulators over a loop on k, then the epilogue."""
+
+    def __init__(self, module: ir.Module, target: Target, spec: Tile, rows: int) -> None:
+        self.k = Kernel(module, target, f"tile{rows}", SIGNATURE)
+        self.k.no_alias("panel")
+        self.spec = spec
+        self.height = rows
+        self.clamped = rows == 4
+        self.align = 4 * target.vector
+        for name, _ in SIGNATURE:
+            setattr(self, name, self.k.args[name])
+
+    x: Pointer
+    panel: Pointer
+    y: Pointer
+    depth: Int
+    x_row: Int
+    y_row: Int
+    rows: Int
+    columns: Int
+    bias: Pointer
+    next: Pointer
+    lines: Int
+    extras: Pointer
+
+    def emit(self) -> None:
+        k, width = self.k, self.spec.vectors * self.k.vector
+        rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
+        start = [
+            k.zero() if self.spec.raw else k.load(self.bias + v * k.vector, align=self.align)
+            for v in range(self.spec.vectors)
+        ]
+        tile = [vector for _ in rows for vector in start]
+        whole = self.depth // UNROLL * UNROLL
+        with k.loop(0, whole, UNROLL, carry=tile) as loop:
+            self._prefetch(loop.index)
+            tile = loop.carried
+            for u in range(UNROLL):
+                tile = self._step(tile, rows, loop.index + u, width)
+            loop.carry(tile)
+        with k.loop(whole, self.depth, carry=loop.results) as rest:
+            rest.carry(self._step(rest.carried, rows, rest.index, width))
+        self._epilogue(rest.results)
+        k.finish()
+
+    def _row(self, r: int) -> Int:
+        """The row's number; rows beyond the last repeat it, and store the same values again."""
+        if not self.clamped or r == 0:
+            return self.k.int(r)
+        return (self.rows - 1).minimum(r)
+
+    def _prefetch(self, step: Int) -> None:
+        """Ask for `lines` lines of the next panel, spread evenly over the steps of this one."""
+        k = self.k
+        line = k.target.line // 4
+        base = self.next + step * self.lines * (line // UNROLL)
+        with k.loop(0, self.lines) as loop:
+            k.prefetch(base + loop.index * line)
+
+    def _step(self, tile: list[Vector], rows: list[Pointer], step: Int, width: int) -> list[Vector]:
+        """One step of k. The panel's vectors stay in registers, the rows' floats are broadcast:
+        the other order spills."""
+        k, vectors = self.k, self.spec.vectors
+        at = self.panel + step * width
+        weights = [k.load(at + v * k.vector, align=self.align) for v in range(vectors)]
+        result = []
+        for r, row in enumerate(rows):
+            value = k.splat(k.load(row + step, lanes=1))
+            result += [k.fma(value, weights[v], tile[r * vectors + v]) for v in range(vectors)]
+        return result
+
+    def _epilogue(self, tile: list[Vector]) -> None:
+        k = self.k
+        if self.spec.raw:
+            self._store_rows(tile, lambda v: None, self.align)
+            return
+        masks = [k.first_lanes(self.columns - v * k.vector) for v in range(self.spec.vectors)]
+        if k.target.masked:
+            self._store_rows(tile, masks.__getitem__, 4)
+            return
+        k.either(
+            self.columns >= self.spec.vectors * k.vector,
+            lambda: self._store_rows(tile, lambda v: None, 4),
+            lambda: self._store_rows(tile, masks.__getitem__, 4),
+        )
+
+    def _store_rows(self, tile: list[Vector], mask: Any, align: int) -> None:
+        k, vectors, body = self.k, self.spec.vectors, self.spec.body
+        for r in range(self.height):
+            row = self._row(r)
+            extras = [
+                k.load_pointer(self.extras.words(2 * i))
+                + row * k.load_int(self.extras.words(2 * i + 1))
+                for i in range(len(body.extras))
+            ]
+            for v in range(vectors):
+                at = v * k.vector
+                read = [k.load(e + at, mask=mask(v)) for e in extras]
+                result = body.emit(k, tile[r * vectors + v], read)
+                k.store(result, self.y + row * self.y_row + at, mask=mask(v), align=align)

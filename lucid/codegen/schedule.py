@@ -1,0 +1,192 @@
+"""Which kernel each layer gets, and in what blocks: a cost model over `Target` alone.
+
+A `Choice` settles what affects a sum (algorithm, tile blocks); it depends on the graph, the target,
+the batch compiled for and the precision, never on the number of threads. How the tasks are split is
+decided by the lowering for the team at hand, and changes no result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lucid.codegen.target import Target
+from lucid.errors import ParseError, UnknownNameError
+from lucid.ir.graph import Graph, Node
+from lucid.ir.ops import Conv2d, Fusion
+
+KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
+"""The names by which convolution kernels are chosen and forced."""
+
+TILE_BLOCK = 16
+"""Output tiles in a Winograd block. 12 to 16 won over 24, 48 and 96 on AVX-512 with 2 MB of L2 as
+well as on AVX2 with 512 KB."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one convolution is computed. `tiles`: output tiles in a Winograd block."""
+
+    kernel: str
+    tiles: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The choices for a graph, by the name of the convolution's result."""
+
+    choices: Mapping[str, Choice]
+
+    def to_json(self) -> str:
+        rows = {name: dataclasses.asdict(c) for name, c in self.choices.items()}
+        return json.dumps(rows, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Schedule:
+        """The inverse of `to_json`. Raises ParseError."""
+        try:
+            rows = json.loads(text)
+            choices = {name: Choice(**row) for name, row in rows.items()}
+        except (ValueError, TypeError, AttributeError) as problem:
+            raise ParseError(f"this is not a schedule: {problem}") from problem
+        for name, choice in choices.items():
+            if choice.kernel not in KERNELS:
+                raise ParseError(f"{name}: no kernel is named {choice.kernel!r}")
+        return Schedule(choices)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution in numbers; sizes are those of the batch and image compiled for."""
+
+    batch: int
+    channels: int
+    columns: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    op: Conv2d
+
+    @property
+    def depth(self) -> int:
+        """Input channels of a group."""
+        return self.channels // self.op.groups
+
+    @property
+    def group_columns(self) -> int:
+        return self.columns // self.op.groups
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of the direct sum."""
+        taps = self.kernel[0] * self.kernel[1]
+        pixels = self.batch * self.out_height * self.out_width
+        return pixels * self.columns * self.depth * taps
+
+    @staticmethod
+    def of(node: Node, batch: int) -> ConvShape:
+        op = node.op.anchor if isinstance(node.op, Fusion) else node.op
+        assert isinstance(op, Conv2d)
+        n, channels, *_ = node.inputs[0].type.concrete(batch)
+        columns, _, *kernel = node.inputs[1].type.concrete(batch)
+        _, _, height, width = node.output.type.concrete(batch)
+        return ConvShape(n, channels, columns, height, width, (kernel[0], kernel[1]), op)
+
+
+def convolutions(graph: Graph) -> list[Node]:
+    """The convolution nodes of a graph, fused or not."""
+    return [
+        n
+        for n in graph.nodes
+        if isinstance(n.op, Conv2d) or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Conv2d))
+    ]
+
+
+def legal_kernels(shape: ConvShape) -> list[str]:
+    """The kernels that can compute this convolution, the plain ones first."""
+    op = shape.op
+    if shape.depth == 1 and shape.group_columns == 1 and op.groups > 1:
+        return ["depthwise", "direct"]
+    plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
+    if shape.kernel == (1, 1) and plain:
+        return ["pointwise", "direct"]
+    if shape.kernel == (3, 3) and op.stride == (1, 1) and op.dilation == (1, 1):
+        return ["direct", "winograd2x2", "winograd4x4"]
+    return ["direct"]
+
+
+def schedule(
+    graph: Graph,
+    target: Target,
+    batch: int,
+    precision: str = "fast",
+    forced: Mapping[str, str] | None = None,
+) -> Schedule:
+    """A choice for every convolution. `forced`: kernel names by patterns over origins.
+
+    Raises UnknownNameError for a forced kernel that does not exist or cannot compute the layer.
+    """
+    choices = {}
+    for node in convolutions(graph):
+        shape = ConvShape.of(node, batch)
+        kernel = _forced_kernel(node, shape, forced or {}) or cheapest(shape, target, precision)
+        choices[node.output.name] = Choice(kernel, tile_block(shape, kernel))
+    return Schedule(choices)
+
+
+def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> str | None:
+    for pattern, kernel in forced.items():
+        if not fnmatch.fnmatchcase(node.origin, pattern):
+            continue
+        legal = legal_kernels(shape)
+        if kernel not in KERNELS:
+            raise UnknownNameError(f"no kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+        if kernel not in legal:
+            raise UnknownNameError(
+                f"kernel {kernel!r} cannot compute {node.origin}: it may have {', '.join(legal)}"
+            )
+        return kernel
+    return None
+
+
+def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
+    """The kernel with the lowest modelled time; `strict` precision leaves F(4x4) out."""
+    names = legal_kernels(shape)
+    if precision == "strict":
+        names = [n for n in names if n != "winograd4x4"]
+    return min(names, key=lambda name: cycles(shape, name, target))
+
+
+BYTES_PER_CYCLE = 4.0
+"""Weights streamed from memory by one core: 8 to 15 GB/s at 3 GHz, both machines measured."""
+
+
+def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
+    """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
+    rate = 2.0 * target.vector  # multiply-adds a cycle
+    if not kernel.startswith("winograd"):
+        size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
+        return max(shape.products / (0.85 * rate), 4 * size / BYTES_PER_CYCLE)
+    m = int(kernel[-1])
+    points = (m + 2) ** 2
+    tiles = shape.batch * -(-shape.out_height // m) * -(-shape.out_width // m)
+    products = tiles * points * shape.columns * shape.depth / (0.8 * rate)
+    operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
+    vectors = tiles / target.vector
+    transforms = vectors * (shape.channels * operations[0] + shape.columns * operations[1])
+    weights = 4 * points * shape.columns * shape.depth / BYTES_PER_CYCLE
+    return max(products, weights) + transforms
+
+
+def tile_block(shape: ConvShape, kernel: str) -> int:
+    """Tiles in a Winograd block: even blocks of an image, or several whole images."""
+    if not kernel.startswith("winograd"):
+        return 0
+    m = int(kernel[-1])
+    tiles = -(-shape.out_height // m) * -(-shape.out_width // m)
+    if tiles >= TILE_BLOCK:
+        return -(-tiles // -(-tiles // TILE_BLOCK))
+    return tiles * max(1, TILE_BLOCK // max(1, tiles))

@@ -1,0 +1,131 @@
+"""A Program bound to addresses: the tables that native code walks, and the memory of one call."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.kernels.base import WORDS, words_of
+from lucid.codegen.program import ArgumentValue, Code, KernelCall, Program, View, WeightRef
+from lucid.runtime.library import KernelLibrary
+from lucid.runtime.memory import Memory
+from lucid.runtime.team import BARRIER_SPINS, syscall_address
+from lucid.runtime.weights import WeightStore
+
+GUARD = 1 << 12
+"""Bytes after the arena and each thread's scratch that belong to nobody."""
+
+
+class BoundProgram:
+    """The step and argument tables of a program over one store of weights.
+
+    Buffer numbers: the inputs, the outputs, the arena, and last one at address 0, so that a weight's
+    offset is its address.
+    """
+
+    def __init__(self, program: Program, native: KernelLibrary, weights: WeightStore) -> None:
+        self.program = program
+        self.weights = weights
+        self.arena_bytes = 4 * program.arena
+        self.scratch_bytes = -(-4 * program.scratch // 4096) * 4096 + GUARD
+        users = [v.buffer for v in (*program.inputs, *program.outputs)]
+        self._numbers = {name: i for i, name in enumerate(users)}
+        self._arena, self._absolute = len(users), len(users) + 1
+        self._native = native
+        calls = [c for c in program.calls() if c.tasks]
+        starts = self._barriers(program)
+        self.steps = np.zeros((max(1, len(calls)), driver.STEP_WORDS), np.int64)
+        self.count = len(calls)
+        lengths = [words_of(c.kernel.arguments()) for c in calls]
+        self.words = np.zeros(max(1, sum(lengths)), np.int64)
+        at = 0
+        for step, call, length in zip(self.steps, calls, lengths, strict=False):
+            self.words[at : at + length] = self._arguments(call)
+            step[driver.STEP_CODE] = native.address(call.kernel)
+            step[driver.STEP_ARGUMENTS] = self.words.ctypes.data + 8 * at
+            step[driver.STEP_TASKS] = call.tasks
+            step[driver.STEP_BARRIER] = id(call) in starts
+            at += length
+
+    @staticmethod
+    def _barriers(program: Program) -> set[int]:
+        """The calls before which all threads meet: the first of each phase but the first."""
+        phases = [[c for c in phase if c.tasks] for phase in program.phases]
+        return {id(phase[0]) for phase in [p for p in phases if p][1:]}
+
+    def _arguments(self, call: KernelCall) -> list[int]:
+        words: list[int] = []
+        for declared in call.kernel.arguments():
+            value = call.arguments[declared.name]
+            encoded = self._encode(value, declared.kind)
+            assert len(encoded) == WORDS[declared.kind], (call.kernel, declared.name)
+            words += encoded
+        return words
+
+    def _encode(self, value: ArgumentValue, kind: str) -> list[int]:
+        match value:
+            case WeightRef(name):
+                return [self._absolute, self.weights.address(self.program.weights[name])]
+            case View():
+                return self._place(value)
+            case Code(kernel, export):
+                return [self._native.address(kernel, export)]
+            case float() | int() if kind == "float":
+                return [struct.unpack("<I", struct.pack("<f", value))[0]]
+            case _:
+                return [int(value)]
+
+    def _place(self, view: View) -> list[int]:
+        """Buffer number and byte offset of a view."""
+        if view.buffer in self.program.weights:
+            base = self.weights.address(self.program.weights[view.buffer])
+            return [self._absolute, base + 4 * view.offset]
+        if view.buffer in self._numbers:
+            return [self._numbers[view.buffer], 4 * view.offset]
+        return [self._arena, 4 * (self.program.offsets[view.buffer] + view.offset)]
+
+    def buffers(self, arrays: Sequence[int], arena: int) -> list[int]:
+        """The buffer table for the addresses of the user's arrays and an arena."""
+        return [*arrays, arena, 0]
+
+
+class Workspace:
+    """The memory of one call at a time: arena, scratch, counters and the call table."""
+
+    def __init__(self, threads: int, arena_bytes: int, scratch_bytes: int, steps: int) -> None:
+        self.threads = threads
+        self.arena = Memory(arena_bytes + GUARD)
+        self.scratch = Memory(threads * scratch_bytes + GUARD)
+        self.counters = np.zeros(max(1, steps), np.int64)
+        self._barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
+        self.table = np.zeros(driver.CALL_WORDS, np.int64)
+        self.capacity = (arena_bytes, scratch_bytes, steps)
+        self._buffers = np.zeros(0, np.int64)
+        barrier = self._barrier.ctypes.data
+        self.table[driver.CALL_VERSION] = driver.VERSION
+        self.table[driver.CALL_SCRATCH] = self.scratch.address
+        self.table[driver.CALL_COUNTERS] = self.counters.ctypes.data
+        self.table[driver.CALL_BARRIER] = barrier + -barrier % 128
+        self.table[driver.CALL_SYSCALL] = syscall_address()
+        self.table[driver.CALL_SPINS] = BARRIER_SPINS
+
+    def fits(self, bound: BoundProgram) -> bool:
+        needs = (bound.arena_bytes, bound.scratch_bytes, bound.count)
+        return all(c >= n for c, n in zip(self.capacity, needs, strict=True))
+
+    def smaller(self, other: Workspace) -> bool:
+        """Whether the other does all that this one does."""
+        return all(a <= b for a, b in zip(self.capacity, other.capacity, strict=True))
+
+    def prepare(self, bound: BoundProgram, arrays: Sequence[int]) -> int:
+        """Fill the call table for one run; gives its address."""
+        self._buffers = np.array(bound.buffers(arrays, self.arena.address), np.int64)
+        self.counters[:] = 0
+        self.table[driver.CALL_STEPS] = bound.steps.ctypes.data
+        self.table[driver.CALL_STEP_COUNT] = bound.count
+        self.table[driver.CALL_BUFFERS] = self._buffers.ctypes.data
+        self.table[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
+        return int(self.table.ctypes.data)

@@ -1,0 +1,22 @@
+"""Anonymous memory for arenas and weights: aligned, and in huge pages where the system has them."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+
+HUGE_PAGE = 2 << 20
+
+
+class Memory:
+    """`size` bytes of zeroed memory at `address`, aligned to a page (a huge one when large)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = max(size, mmap.PAGESIZE)
+        slack = HUGE_PAGE if self.size >= HUGE_PAGE else 0
+        self._map = mmap.mmap(-1, self.size + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if slack and hasattr(mmap, "MADV_HUGEPAGE"):
+            self._map.madvise(mmap.MADV_HUGEPAGE)
+        self._window = (ctypes.c_char * len(self._map)).from_buffer(self._map)
+        base = ctypes.addressof(self._window)
+        self.address = -(-base // slack) * slack if slack else base

@@ -1,0 +1,72 @@
+"""Packed parameters: evaluated by their recipes tensor by tensor, laid out, and then shared by all
+plans of a model. Another checkpoint is another store; calls in flight keep the one they began with.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from lucid.codegen.packing import Packed
+from lucid.ir import recipe
+from lucid.ir.ops.base import Array
+from lucid.runtime.memory import Memory
+
+ALIGNMENT = 64
+"""Bytes; no vector is longer, so that panels may be read by aligned loads."""
+SLACK = 1 << 16
+"""Bytes after the last array that prefetches may touch."""
+
+
+class WeightStore:
+    """Packed arrays by what they are packed from; `payload` gives the source tensors."""
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self.payload = payload
+        self._addresses: dict[Packed, int] = {}
+        self._segments: list[Memory] = []
+        self._lock = threading.Lock()
+
+    def ensure(
+        self, parameters: Iterable[Packed], progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
+        """Pack what is not packed yet, in this order (that of execution), in one segment."""
+        with self._lock:
+            missing = [p for p in dict.fromkeys(parameters) if p not in self._addresses]
+            if not missing:
+                return
+            offsets, size = [], 0
+            for packed in missing:
+                offsets.append(size)
+                size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
+            segment = Memory(size + SLACK)
+            for done, (packed, offset) in enumerate(zip(missing, offsets, strict=True)):
+                if progress:
+                    progress("weights", done, len(missing))
+                self._pack(packed, segment.address + offset)
+            self._segments.append(segment)
+            if progress:
+                progress("weights", len(missing), len(missing))
+
+    def _pack(self, packed: Packed, address: int) -> None:
+        if packed.recipe is not None:  # fresh memory is zero
+            value = recipe.evaluate(packed.recipe, self._tensor)
+            view = (ctypes.c_float * packed.floats).from_address(address)
+            np.frombuffer(view, np.float32)[:] = packed.pack(value)
+        self._addresses[packed] = address
+
+    def _tensor(self, name: str) -> Array:
+        return np.asarray(self.payload[name])
+
+    def address(self, packed: Packed) -> int:
+        """Where a packed array lies."""
+        return self._addresses[packed]
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(s.size for s in self._segments)

@@ -1,0 +1,29 @@
+"""The measured peak, and the code that measures it."""
+
+import pytest
+
+from lucid.codegen.kernels.peak import UNROLL, Peak, chains
+from lucid.codegen.llvm import assembly
+from lucid.codegen.target import LEVELS, Target
+from lucid.runtime.peak import measured_peak
+
+INSTRUCTION = {"x86-64": "mulps", "x86-64-v3": "vfmadd", "x86-64-v4": "vfmadd", "aarch64": "fmla"}
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=LEVELS)
+def test_the_loop_is_all_multiply_adds(target):
+    text = assembly(Peak(), target)
+    assert text.count(INSTRUCTION[target.name]) == UNROLL * chains(target)
+    if target.is_x86:
+        assert "rsp" not in text
+
+
+def test_wider_vectors_do_more():
+    levels = [t for t in LEVELS.values() if t.runs_here()]
+    peaks = [measured_peak(t) for t in levels]
+    assert peaks == sorted(peaks)
+    assert peaks[0] > 1
+
+
+def test_each_thread_adds_work():
+    assert measured_peak(Target.host(), 2) > 1

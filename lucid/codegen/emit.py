@@ -30,7 +30,7 @@ def _constant(value: int) -> ir.Constant:
 class Int:
     """A 64-bit integer of the generated code; operations on constants are done here and now."""
 
-    __slots__ = ("known", "kernel", "raw")
+    __slots__ = ("kernel", "known", "raw")
 
     def __init__(self, kernel: Kernel, raw: Any) -> None:
         self.kernel = kernel
@@ -195,6 +195,12 @@ class Loop:
         self.carried = list(values)
 
 
+# Types for the methods of Kernel, inside which `int` is a method.
+Number = int
+Lanes = int | None
+IntLike = int | Int
+
+
 class Kernel:
     """One function under construction, in a module of its own or beside others.
 
@@ -211,7 +217,9 @@ class Kernel:
     ) -> None:
         self.module = module
         self.target = target
-        self.function = ir.Function(module, ir.FunctionType(result, [t for _, t in arguments]), name)
+        self.function = ir.Function(
+            module, ir.FunctionType(result, [t for _, t in arguments]), name
+        )
         self.function.attributes.add("nounwind")
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.args: dict[str, Any] = {}
@@ -237,13 +245,11 @@ class Kernel:
 
     # -- integers ---------------------------------------------------------------------------
 
-    def int(self, value: int | Int) -> Int:
+    def int(self, value: IntLike) -> Int:
         return value if isinstance(value, Int) else Int(self, value)
 
-    def select(self, condition: Any, yes: Int | int, no: Int | int) -> Int:
-        return Int(
-            self, self.builder.select(condition, self.int(yes).raw, self.int(no).raw)
-        )
+    def select(self, condition: Any, yes: IntLike, no: IntLike) -> Int:
+        return Int(self, self.builder.select(condition, self.int(yes).raw, self.int(no).raw))
 
     def both(self, *conditions: Any) -> Any:
         """Whether all conditions hold (without branches)."""
@@ -258,7 +264,7 @@ class Kernel:
     def load_pointer(self, address: Pointer) -> Pointer:
         return Pointer(self, self.builder.load(address.raw, typ=PTR, align=8))
 
-    def store_int(self, value: int | Int, address: Pointer) -> None:
+    def store_int(self, value: IntLike, address: Pointer) -> None:
         self.builder.store(self.int(value).raw, address.raw, align=8)
 
     def store_pointer(self, value: Pointer, address: Pointer) -> None:
@@ -273,9 +279,9 @@ class Kernel:
     @contextlib.contextmanager
     def loop(
         self,
-        start: int | Int,
-        stop: int | Int,
-        step: int | Int = 1,
+        start: IntLike,
+        stop: IntLike,
+        step: IntLike = 1,
         carry: Sequence[Vector] = (),
     ) -> Iterator[Loop]:
         """`for index in range(start, stop, step)`, run not at all when start >= stop."""
@@ -318,6 +324,24 @@ class Kernel:
             with otherwise:
                 no()
 
+    def merge(
+        self, condition: Any, yes: Callable[[], list[Vector]], no: Callable[[], list[Vector]]
+    ) -> list[Vector]:
+        """The values of `yes()` if the condition holds, else those of `no()`."""
+        b = self.builder
+        with b.if_else(condition) as (then, otherwise):
+            with then:
+                first, from_first = yes(), b.block
+            with otherwise:
+                second, from_second = no(), b.block
+        merged = []
+        for one, other in zip(first, second, strict=True):
+            phi = b.phi(one.raw.type)
+            phi.add_incoming(one.raw, from_first)
+            phi.add_incoming(other.raw, from_second)
+            merged.append(Vector(self, phi))
+        return merged
+
     def call(self, function: Any, kind: ir.FunctionType, arguments: Sequence[Any]) -> Any:
         """Call a function, or the address of one, of this type."""
         raw = [a.raw if isinstance(a, Int | Pointer | Vector) else a for a in arguments]
@@ -334,7 +358,7 @@ class Kernel:
 
     # -- memory of the function -------------------------------------------------------------
 
-    def stack(self, floats: int, align: int = 64) -> Pointer:
+    def stack(self, floats: Number, align: Number = 64) -> Pointer:
         """Room on the stack, for the whole life of the function."""
         with self.builder.goto_entry_block():
             room = self.builder.alloca(ir.ArrayType(F32, floats))
@@ -344,21 +368,21 @@ class Kernel:
 
     # -- vectors ----------------------------------------------------------------------------
 
-    def vector_type(self, lanes: int | None = None) -> ir.Type:
+    def vector_type(self, lanes: Lanes = None) -> ir.Type:
         count = self.vector if lanes is None else lanes
         return F32 if count == 1 else ir.VectorType(F32, count)
 
-    def splat_constant(self, value: float, lanes: int | None = None) -> Vector:
+    def splat_constant(self, value: float, lanes: Lanes = None) -> Vector:
         kind = self.vector_type(lanes)
         single = struct.unpack("f", struct.pack("f", value))[0]
         if isinstance(kind, ir.VectorType):
             return Vector(self, ir.Constant(kind, [single] * kind.count))
         return Vector(self, ir.Constant(kind, single))
 
-    def zero(self, lanes: int | None = None) -> Vector:
+    def zero(self, lanes: Lanes = None) -> Vector:
         return self.splat_constant(0.0, lanes)
 
-    def splat(self, scalar: Vector, lanes: int | None = None) -> Vector:
+    def splat(self, scalar: Vector, lanes: Lanes = None) -> Vector:
         """A scalar in every lane."""
         kind = self.vector_type(lanes)
         if not isinstance(kind, ir.VectorType):
@@ -370,7 +394,7 @@ class Kernel:
         return Vector(self, self.builder.shuffle_vector(first, undefined, mask))
 
     def load(
-        self, address: Pointer, lanes: int | None = None, mask: Any = None, align: int = 4
+        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Number = 4
     ) -> Vector:
         """Floats at `address`; lanes that `mask` leaves out are zero, and not read."""
         kind = self.vector_type(lanes)
@@ -386,7 +410,7 @@ class Kernel:
             self, self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
         )
 
-    def store(self, value: Vector, address: Pointer, mask: Any = None, align: int = 4) -> None:
+    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Number = 4) -> None:
         if mask is None:
             self.builder.store(value.raw, address.raw, align=align)
             return
@@ -398,7 +422,7 @@ class Kernel:
         )
         self.builder.call(store, [value.raw, address.raw, ir.Constant(I32, align), mask])
 
-    def first_lanes(self, count: Int, lanes: int | None = None) -> Any:
+    def first_lanes(self, count: Int, lanes: Lanes = None) -> Any:
         """A mask of the first `count` lanes (none when negative, all when more than there are)."""
         width = self.vector if lanes is None else lanes
         kind = ir.VectorType(I32, width)
@@ -435,7 +459,7 @@ class Kernel:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return Vector(self, self.builder.select(condition, yes.raw, no.raw))
 
-    def prefetch(self, address: Pointer, locality: int = 2) -> None:
+    def prefetch(self, address: Pointer, locality: Number = 2) -> None:
         """Ask for a cache line; locality 3 is L1, 2 is L2."""
         function = self.intrinsic("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
         arguments = [ir.Constant(I32, v) for v in (0, locality, 1)]

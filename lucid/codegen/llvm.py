@@ -27,7 +27,7 @@ def versions() -> str:
 
 
 def target_machine(target: Target) -> Any:
-    """LLVM's machine for a target: position-independent small code, no long constants' addresses."""
+    """LLVM's machine for a target: position-independent code of the small model."""
     _initialise()
     return binding.Target.from_triple(target.triple).create_target_machine(
         cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"

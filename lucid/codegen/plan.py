@@ -67,7 +67,11 @@ def lower_bound(program: Program) -> int:
     spans = lifetimes(program)
     return max(
         (
-            sum(aligned(program.buffers[n].floats) for n, s in spans.items() if s.first <= p <= s.last)
+            sum(
+                aligned(program.buffers[n].floats)
+                for n, s in spans.items()
+                if s.first <= p <= s.last
+            )
             for p in range(len(program.phases))
         ),
         default=0,

@@ -30,7 +30,11 @@ class View:
         """One past the last float the view reaches."""
         if 0 in self.shape:
             return self.offset
-        return self.offset + 1 + sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
+        return (
+            self.offset
+            + 1
+            + sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
+        )
 
     def __str__(self) -> str:
         at = f"+{self.offset}" if self.offset else ""
@@ -61,7 +65,7 @@ class KernelCall:
     """One kernel over its grid of tasks.
 
     `reads` and `writes` are the inputs and outputs of `region`, in order. `scratch`: floats of
-    thread-private memory. `algorithm`: how it computes, for tables and for forcing. `work`: floating
+    thread-private memory. `algorithm`: how it computes, for tables and forcing. `work`: floating
     operations that a direct evaluation needs (2 a multiply-add).
     """
 

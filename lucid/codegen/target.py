@@ -83,7 +83,9 @@ class Target:
         if machine in ("aarch64", "arm64"):
             return LEVELS["aarch64"]
         if machine not in ("x86_64", "amd64"):
-            raise UnknownNameError(f"Lucid generates code for x86-64 and aarch64, not for {machine}")
+            raise UnknownNameError(
+                f"Lucid generates code for x86-64 and aarch64, not for {machine}"
+            )
         from llvmlite import binding
 
         has = binding.get_host_cpu_features().get

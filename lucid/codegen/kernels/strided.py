@@ -142,15 +142,17 @@ class Reduce(KernelSpec):
     def _nest(
         self, f: Frame, x: Pointer, lanes: int, mask: Any, total: Vector, depth: int
     ) -> Vector:
-        """One loop for each reduced dimension, the accumulator carried through."""
+        """One loop for each reduced dimension. Each line is summed by itself and then added, which
+        keeps the chains, and so the rounding errors, short."""
         k = f.kernel
         if depth == REDUCED:
             value = k.load(x, lanes, mask)
             return total + value if self.kind == "sum" else maximum(f, total, value)
-        with k.loop(0, getattr(f, f"reduced{depth}"), carry=[total]) as loop:
+        initial = k.zero(lanes) if self.kind == "sum" else total
+        with k.loop(0, getattr(f, f"reduced{depth}"), carry=[initial]) as loop:
             at = x + loop.index * getattr(f, f"x_reduced{depth}")
             loop.carry([self._nest(f, at, lanes, mask, loop.carried[0], depth + 1)])
-        return loop.results[0]
+        return total + loop.results[0] if self.kind == "sum" else loop.results[0]
 
 
 def maximum(f: Frame, a: Vector, b: Vector) -> Vector:

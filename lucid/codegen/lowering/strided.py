@@ -168,9 +168,8 @@ def reduce(
         [[x.strides[i] for i in kept], [out.strides[i] for i in places]],
         1,
     )
-    reduced, (r_steps,) = merged(
-        [x.shape[i] for i in axes], [[x.strides[i] for i in axes]], 0
-    )
+    reduced = [x.shape[i] for i in axes]  # not merged: the kernel sums line by line
+    r_steps = [x.strides[i] for i in axes]
     if len(reduced) > REDUCED:
         raise UnsupportedError(f"{origin}: a reduction over {len(reduced)} separate dimensions")
     scalar = x_steps[-1] != 1 or y_steps[-1] != 1

@@ -11,6 +11,7 @@ from lucid.codegen.plan import plan
 from lucid.codegen.program import Buffer, Program, View
 from lucid.codegen.schedule import Schedule
 from lucid.codegen.target import Target
+from lucid.codegen.verify import verify_program
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Value
 
@@ -40,6 +41,7 @@ def lower(
             copy(context, context.view(value), out, "output")
     program.may_need = frozenset(context.siblings)
     plan(program)
+    verify_program(program)
     return program
 
 

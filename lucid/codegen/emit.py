@@ -283,13 +283,20 @@ class Kernel:
         stop: IntLike,
         step: IntLike = 1,
         carry: Sequence[Vector] = (),
+        never_empty: bool = False,
     ) -> Iterator[Loop]:
-        """`for index in range(start, stop, step)`, run not at all when start >= stop."""
+        """`for index in range(start, stop, step)`, run not at all when start >= stop.
+
+        `never_empty`: promise that it runs at least once, which saves the check before it.
+        """
         b = self.builder
         first, last, stride = self.int(start), self.int(stop), self.int(step)
         before = b.block
         body, end = b.append_basic_block("loop"), b.append_basic_block("after")
-        b.cbranch(first < last, body, end)
+        if never_empty:
+            b.branch(body)
+        else:
+            b.cbranch(first < last, body, end)
         b.position_at_end(body)
         index = b.phi(I64, "index")
         index.add_incoming(first.raw, before)
@@ -305,6 +312,9 @@ class Kernel:
         inside = b.block
         b.cbranch(following < last, body, end)
         b.position_at_end(end)
+        if never_empty:
+            loop.results = list(loop.carried)
+            return
         for value, final in zip(carry, loop.carried, strict=True):
             merged = b.phi(value.raw.type)
             merged.add_incoming(value.raw, before)

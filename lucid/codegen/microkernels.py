@@ -100,7 +100,7 @@ class _TileEmitter:
             for v in range(self.spec.vectors)
         ]
         tile = [vector for _ in rows for vector in start]
-        with k.loop(0, self.depth, CHAIN, carry=tile) as chain:
+        with k.loop(0, self.depth, CHAIN, carry=tile, never_empty=True) as chain:
             stop = (chain.index + CHAIN).minimum(self.depth)
             tile = self._chain(chain.carried, rows, chain.index, stop)
             done = stop.equals(self.depth)

@@ -5,6 +5,7 @@ Vector width, registers, tile sizes and caches come from a `Target`, never from 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import platform
@@ -75,7 +76,12 @@ class Target:
     @staticmethod
     @functools.cache
     def host() -> Target:
-        """The highest level this machine runs; LUCID_TARGET overrides it."""
+        """The highest level this machine runs (LUCID_TARGET overrides it), with its L2 cache."""
+        level = Target._host_level()
+        return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
+
+    @staticmethod
+    def _host_level() -> Target:
         forced = os.environ.get("LUCID_TARGET")
         if forced:
             return Target.named(forced)
@@ -92,6 +98,20 @@ class Target:
         if all(has(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")):
             return LEVELS["x86-64-v4"]
         return LEVELS["x86-64-v3" if has("avx2") and has("fma") else "x86-64"]
+
+
+LARGEST_L2 = 2 << 20
+"""Beyond this no core has a second level of its own: what says so is a hypervisor."""
+
+
+def _l2_bytes() -> int | None:
+    """The L2 cache of one core, as the system tells it; None where it does not."""
+    try:
+        with open("/sys/devices/system/cpu/cpu0/cache/index2/size") as file:
+            size = int(file.read().strip().removesuffix("K")) << 10
+    except (OSError, ValueError):
+        return None
+    return max(128 << 10, min(size, LARGEST_L2))
 
 
 X86_TRIPLE = "x86_64-unknown-linux-gnu"

@@ -114,15 +114,16 @@ class Split:
 
 
 def split_product(
-    ctx: Lowering, rows: int, depth: int, columns: int, groups: int, panels: int
+    ctx: Lowering, rows: int, depth: int, columns: int, groups: int, panels: int, copied: bool
 ) -> Split:
     """Rows are split where x is the larger side, and a block of them (a quarter of L2) meets all
-    panels; else panels are split, so that each weight is read from memory once."""
+    panels; else panels are split, so that each weight is read from memory once. Where each chunk of
+    panels would copy the rows again (`copied`) there are no more chunks than threads need."""
     if rows >= columns * groups or rows >= 24 * 8 * ctx.threads:
         fitting = max(24, min(192, ctx.target.l2 // 4 // (4 * depth)))
         blocks = max(-(-rows // fitting), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks, 1, False)
-    return Split(1, panels, True)
+    return Split(1, _chunks(ctx, groups, panels) if copied else panels, True)
 
 
 def product(
@@ -141,7 +142,8 @@ def product(
     vectors = panel_vectors(columns, ctx.target)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    split = split_product(ctx, count, depth, columns, groups, panels)
+    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch)
+    split = split_product(ctx, count, depth, columns, groups, panels, copied)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
     loader = rows.loader if isinstance(rows, Deferred) else None
@@ -329,7 +331,7 @@ def _winograd(ctx: Lowering, layer: Layer, choice: Choice) -> None:
     if tiles <= choice.tiles:
         image_blocks, block_images = 1, max(1, choice.tiles // tiles)
     blocks = image_blocks * -(-n // block_images)
-    block_tiles = max(-(-tiles // image_blocks), tiles * min(block_images, max(1, n)))
+    block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
     chunks = _chunks(ctx, op.groups * blocks, panels)
     wants_sums = any(
         isinstance(u.op, SplitAttention) and u.inputs[0] is layer.result

@@ -6,8 +6,8 @@ is compiled.
 
 from __future__ import annotations
 
-import functools
-import threading
+import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,9 +17,12 @@ from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.llvm import compile_object, symbol, target_machine
 from lucid.codegen.target import Target
 from lucid.runtime.cache import ObjectCache
+from lucid.runtime.planning import PLANNING
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
+
+log = logging.getLogger("lucid.kernels")
 
 
 class KernelLibrary:
@@ -28,7 +31,6 @@ class KernelLibrary:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.emitted = 0
-        self._lock = threading.Lock()
         self._addresses: dict[KernelSpec, dict[str, int]] = {}
         machine = target_machine(target)
         empty = binding.parse_assembly("", context=binding.create_context())
@@ -43,15 +45,16 @@ class KernelLibrary:
         progress: Progress | None = None,
     ) -> None:
         """Make sure that these kernels are in memory."""
-        with self._lock:
+        with PLANNING:
             missing = [k for k in dict.fromkeys(kernels) if k not in self._addresses]
+            if not missing:
+                return
             for done, kernel in enumerate(missing):
                 if progress:
                     progress("kernels", done, len(missing))
                 code = self._object_code(kernel, cache)
                 self._engine.add_object_file(binding.ObjectFileRef.from_data(code))
-            if missing:
-                self._engine.finalize_object()
+            self._engine.finalize_object()
             for kernel in missing:
                 self._addresses[kernel] = {
                     export: self._engine.get_function_address(symbol(kernel, export))
@@ -62,11 +65,16 @@ class KernelLibrary:
 
     def _object_code(self, kernel: KernelSpec, cache: ObjectCache | None) -> bytes:
         code = cache.get(kernel, self.target) if cache else None
-        if code is None:
-            code = compile_object(kernel, self.target)
-            self.emitted += 1
-            if cache:
-                cache.put(kernel, self.target, code)
+        if code is not None:
+            log.debug("%s: from the cache, %d bytes", kernel, len(code))
+            return code
+        start = time.perf_counter()
+        code = compile_object(kernel, self.target)
+        self.emitted += 1
+        milliseconds = 1000 * (time.perf_counter() - start)
+        log.debug("%s: compiled in %.0f ms, %d bytes", kernel, milliseconds, len(code))
+        if cache:
+            cache.put(kernel, self.target, code)
         return code
 
     def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
@@ -74,7 +82,12 @@ class KernelLibrary:
         return self._addresses[kernel][export]
 
 
-@functools.cache
+_libraries: dict[str, KernelLibrary] = {}
+
+
 def library(target: Target) -> KernelLibrary:
     """The process's library for a target."""
-    return KernelLibrary(target)
+    with PLANNING:
+        if target.name not in _libraries:  # caches are no part of what code is generated for
+            _libraries[target.name] = KernelLibrary(target)
+        return _libraries[target.name]

@@ -1,0 +1,178 @@
+"""Runs programs in memory that shows every stray access, and compares them with the interpreter.
+
+`check` compiles a graph for every target the machine runs and holds the results against the
+float64 interpreter. User arrays, arena and each thread's scratch lie in larger blocks filled with
+NaNs of one pattern: what is read before it is written, or beside its array, turns the result into
+NaN, and what is written beside it breaks the pattern. With `apart`, every arena buffer has guards
+of its own around it, and user arrays begin at odd floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import settings
+from strategies import random_inputs
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.lowering import lower
+from lucid.codegen.plan import ALIGNMENT, aligned
+from lucid.codegen.program import Program
+from lucid.codegen.schedule import schedule
+from lucid.codegen.target import LEVELS, Target
+from lucid.codegen.verify import verify_program
+from lucid.ir import Graph, interpret
+from lucid.ir.passes import run_passes
+from lucid.runtime.binding import BoundProgram, Workspace
+from lucid.runtime.library import library
+from lucid.runtime.team import RUN_TYPE, team
+from lucid.runtime.weights import WeightStore
+
+TARGETS = [t for t in LEVELS.values() if t.runs_here()]
+"""Every target whose code this machine runs, the plainest first."""
+
+PATTERN = 0x7FC5A5A5
+"""A quiet NaN."""
+GUARD = 256
+"""Floats before and after each array: more than the widest panel."""
+
+LIMITS = {"winograd4x4": 3e-6, "winograd2x2": 1e-6}
+"""Largest error, relative to the largest output, by kernel; others have 1e-6."""
+
+
+def examples(share: float) -> settings:
+    """Settings with this share of the profile's examples: kernels are compiled on the way."""
+    return settings(max_examples=max(3, round(settings.default.max_examples * share)))
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """`floats` floats between guards, in a block filled with the pattern. `skew`: floats by which
+    they lie off a page's start."""
+
+    def __init__(self, floats: int, skew: int = 0) -> None:
+        page = 4096 // 4
+        self._block = np.full(floats + 2 * GUARD + 2 * page, PATTERN, np.int32)
+        at = -(self._block.ctypes.data // 4 + GUARD) % page
+        self.start, self.floats = GUARD + at + skew, floats
+        self.address = self._block.ctypes.data + 4 * self.start
+        self.bits = self._block[self.start : self.start + floats]
+
+    def array(self, shape: Sequence[int]) -> np.ndarray:
+        """The floats as an array."""
+        return self.bits.view(np.float32).reshape(shape)
+
+    def assert_intact(self, what: str) -> None:
+        for side in (self._block[: self.start], self._block[self.start + self.floats :]):
+            broken = np.flatnonzero(side != PATTERN)
+            assert not broken.size, f"{what}: {broken.size} floats beside it were written"
+
+
+@dataclass
+class Run:
+    """One run of a program, and the memory it had."""
+
+    program: Program
+    target: Target
+    threads: int = 1
+    skew: int = 0
+
+    def outputs(self, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The program's outputs; all guards are checked."""
+        native, store = library(self.target), WeightStore(payload)
+        native.load([*self.program.kernels(), Driver()])
+        store.ensure(self.program.weights.values())
+        bound = BoundProgram(self.program, native, store)
+        room = Workspace(self.threads, 0, 0, bound.count)
+        self.arena = Guarded(self.program.arena)
+        self.scratch = Guarded(self.threads * bound.scratch_bytes // 4)
+        room.arena = self.arena  # type: ignore[assignment]  # all it needs is an address
+        room.table[driver.CALL_SCRATCH] = self.scratch.address
+        given = [Guarded(a.size, self.skew) for a in inputs]
+        for block, array in zip(given, inputs, strict=True):
+            block.array(array.shape)[...] = array
+        results = [Guarded(int(np.prod(v.shape)), self.skew) for v in self.program.outputs]
+        call = room.prepare(bound, [b.address for b in (*given, *results)])
+        assert self._run(call) == 0
+        self._check(bound, [*given, *results])
+        for block, array in zip(given, inputs, strict=True):
+            np.testing.assert_array_equal(block.array(array.shape), array)
+        views = self.program.outputs
+        return [b.array(v.shape).copy() for b, v in zip(results, views, strict=True)]
+
+    def _run(self, call: int) -> int:
+        if self.threads > 1:
+            return team(self.target, self.threads).run(call)
+        entry = RUN_TYPE(library(self.target).address(Driver(), "lucid_run"))
+        return int(entry(call, 0, 1))
+
+    def _check(self, bound: BoundProgram, users: list[Guarded]) -> None:
+        for number, block in enumerate(users):
+            block.assert_intact(f"user array {number}")
+        self.arena.assert_intact("the arena")
+        self.scratch.assert_intact("the scratch")
+        owned = np.zeros(self.program.arena, bool)
+        for name, offset in self.program.offsets.items():
+            owned[offset : offset + self.program.buffers[name].floats] = True
+        assert (self.arena.bits[~owned] == PATTERN).all(), "between arena buffers"
+        shares = self.scratch.bits.reshape(self.threads, bound.scratch_bytes // 4)
+        beyond = shares[:, self.program.scratch :]
+        assert (beyond == PATTERN).all(), "beyond what the calls ask of scratch"
+
+
+def set_apart(program: Program) -> None:
+    """Plan the arena anew: every buffer at a place of its own, with guards around it."""
+    at = GUARD
+    for name in program.offsets:
+        program.offsets[name] = at
+        at += aligned(program.buffers[name].floats + GUARD)
+    program.arena = aligned(at)
+    assert GUARD % ALIGNMENT == 0
+    verify_program(program)
+
+
+# -- comparing ------------------------------------------------------------------------------------
+
+
+def check(
+    graph: Graph,
+    batch: int = 2,
+    kernels: Mapping[str, str] | None = None,
+    limit: float | None = None,
+    targets: Iterable[Target] = TARGETS,
+    disable: Sequence[str] = (),
+) -> Graph:
+    """The compiled graph agrees with the interpreter on every target, bitwise the same with one
+    thread and two. `kernels` forces kernels, as the option does. Gives the optimised graph."""
+    inputs = random_inputs(graph, batch)
+    wanted = interpret(graph, inputs, dtype=np.float64)
+    fused = run_passes(graph, disable=disable)
+    if limit is None:
+        limit = max((LIMITS.get(k, 1e-6) for k in (kernels or {}).values()), default=1e-6)
+    for target in targets:
+        choices = schedule(fused, target, max(1, batch), "strict", kernels)
+        alone = lower(fused, choices, target, batch, threads=1)
+        set_apart(alone)
+        together = lower(fused, choices, target, batch, threads=2)
+        results = Run(alone, target, skew=3).outputs(graph.payload, inputs)
+        again = Run(together, target, threads=2).outputs(graph.payload, inputs)
+        for number, (value, other, exact) in enumerate(zip(results, again, wanted, strict=True)):
+            where = f"output {number} on {target.name}"
+            np.testing.assert_array_equal(value, other, err_msg=f"{where}: threads change it")
+            assert_near(value, exact, limit, where)
+    return fused
+
+
+def assert_near(value: np.ndarray, exact: np.ndarray, limit: float, where: str = "") -> None:
+    """The largest difference is at most `limit` of the largest value (or of 0.01, if that is more)."""
+    assert value.shape == exact.shape
+    assert not np.isnan(value).any(), f"{where}: something unwritten was read"
+    if exact.size:
+        error = np.abs(value - exact).max() / max(1e-2, np.abs(exact).max())
+        assert error <= limit, f"{where}: error {error:.2e}, allowed {limit:.0e}"

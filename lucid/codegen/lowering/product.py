@@ -119,7 +119,7 @@ def split_product(
     """Rows are split where x is the larger side, and a block of them (a quarter of L2) meets all
     panels; else panels are split, so that each weight is read from memory once. Where each chunk of
     panels would copy the rows again (`copied`) there are no more chunks than threads need."""
-    if rows >= columns * groups or rows >= 24 * 8 * ctx.threads:
+    if rows >= columns * groups:
         fitting = max(24, min(192, ctx.target.l2 // 4 // (4 * depth)))
         blocks = max(-(-rows // fitting), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks, 1, False)

@@ -18,16 +18,21 @@ from lucid.codegen.kernels.peak import Peak, operations
 from lucid.codegen.target import Target
 from lucid.runtime.library import library
 
-TRIPS = 500_000
-"""Trips of one run: 4 to 15 ms, long against the start of threads, short against clock drift."""
+TRIPS = 200_000
+"""Trips of one call: 2 to 6 ms."""
+CALLS = 16
+"""Calls that a thread makes one after the other: a new thread may share its core with the thread
+that made it for some milliseconds, so the first calls say little."""
+
+Span = tuple[float, float]
 
 KERNEL_TYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
 )
 
 
-def measured_peak(target: Target, threads: int = 1, runs: int = 8) -> float:
-    """GFLOP/s of the fastest of `runs` runs on `threads` threads at once, measured now.
+def measured_peak(target: Target, threads: int = 1, rounds: int = 3) -> float:
+    """GFLOP/s of the fastest of `rounds` rounds on `threads` threads at once, measured now.
 
     2 operations a multiply-add. `target` must be one that runs here.
     """
@@ -35,8 +40,8 @@ def measured_peak(target: Target, threads: int = 1, runs: int = 8) -> float:
     native.load([spec])
     kernel = KERNEL_TYPE(native.address(spec))
     rows = [_Arguments(target) for _ in range(threads)]
-    seconds = min(_run(kernel, rows) for _ in range(runs))
-    return operations(target) * TRIPS * threads / seconds / 1e9
+    calls = max(calls_per_second(_round(kernel, rows)) for _ in range(rounds))
+    return operations(target) * TRIPS * calls / 1e9
 
 
 @functools.cache
@@ -56,21 +61,40 @@ class _Arguments:
         self.buffers = np.array([self.data.ctypes.data], np.int64)
 
 
-def _run(kernel: Callable[..., None], rows: list[_Arguments]) -> float:
-    """Seconds from the first thread's start to the last one's end, all at work together."""
+def _round(kernel: Callable[..., None], rows: list[_Arguments]) -> list[list[Span]]:
+    """Each thread's calls as (start, end), all threads at work together."""
     ready = threading.Barrier(len(rows))
-    spans: list[tuple[float, float]] = []
+    spans: list[list[Span]] = [[] for _ in rows]
 
-    def work(row: _Arguments) -> None:
+    def work(row: _Arguments, mine: list[Span]) -> None:
         ready.wait()
-        start = time.perf_counter()
-        kernel(row.words.ctypes.data, row.buffers.ctypes.data, 0, 1, None)
-        spans.append((start, time.perf_counter()))
+        for _ in range(CALLS):
+            start = time.perf_counter()
+            kernel(row.words.ctypes.data, row.buffers.ctypes.data, 0, 1, None)
+            mine.append((start, time.perf_counter()))
 
-    others = [threading.Thread(target=work, args=(row,)) for row in rows[1:]]
+    others = [threading.Thread(target=work, args=p) for p in zip(rows[1:], spans[1:], strict=True)]
     for thread in others:
         thread.start()
-    work(rows[0])
+    work(rows[0], spans[0])
     for thread in others:
         thread.join()
-    return max(end for _, end in spans) - min(start for start, _ in spans)
+    return spans
+
+
+def calls_per_second(spans: list[list[Span]]) -> float:
+    """The rate of calls on all threads together, from when each has done a quarter of its calls to
+    when the first has done all; a call partly in that time counts by that part.
+
+    0 where the threads were not at work at the same time.
+    """
+    begin = max(calls[len(calls) // 4][0] for calls in spans)
+    finish = min(calls[-1][1] for calls in spans)
+    if finish <= begin:
+        return 0.0
+    done = sum(
+        max(0.0, min(end, finish) - max(start, begin)) / (end - start)
+        for calls in spans
+        for start, end in calls
+    )
+    return done / (finish - begin)

@@ -5,7 +5,7 @@ import pytest
 from lucid.codegen.kernels.peak import UNROLL, Peak, chains
 from lucid.codegen.llvm import assembly
 from lucid.codegen.target import LEVELS, Target
-from lucid.runtime.peak import measured_peak
+from lucid.runtime.peak import calls_per_second, measured_peak
 
 INSTRUCTION = {"x86-64": "mulps", "x86-64-v3": "vfmadd", "x86-64-v4": "vfmadd", "aarch64": "fmla"}
 
@@ -27,3 +27,11 @@ def test_wider_vectors_do_more():
 
 def test_each_thread_adds_work():
     assert measured_peak(Target.host(), 2) > 1
+
+
+def test_only_what_runs_together_counts():
+    steady = [(float(i), float(i + 1)) for i in range(8)]
+    late = [(i + 0.5, i + 1.5) for i in range(8)]
+    assert calls_per_second([steady]) == pytest.approx(1)
+    assert calls_per_second([steady, late]) == pytest.approx(2)
+    assert calls_per_second([steady, [(20.0, 21.0)] * 8]) == 0

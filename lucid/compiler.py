@@ -1,7 +1,8 @@
-"""`lucid.compile`: the one place that strings front, passes, code generation and runtime together."""
+"""`lucid.compile`: the one place that strings front, passes, codegen and runtime together."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,24 +10,26 @@ from typing import Any
 
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
-from lucid.errors import InputError, UnknownNameError
+from lucid.errors import InputError, ShapeError, UnknownNameError, UnsupportedError, WeightsError
 from lucid.frontend.tensor import Tensor
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import load_weights, match_weights
-from lucid.ir.graph import Graph
-from lucid.ir.passes import run_passes
-from lucid.ir.types import Dim
+from lucid.ir.graph import Graph, Value
+from lucid.ir.passes import PIPELINE, Firing, run_passes
+from lucid.ir.types import BATCH, Dim, f32
 from lucid.nn.module import Module
+from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
-from lucid.runtime.team import default_threads
+from lucid.runtime.processors import default_threads
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
 PRECISIONS = ("fast", "strict")
 
+pass_log = logging.getLogger("lucid.passes")
 register_converter(Tensor, Tensor)
 
 
@@ -36,13 +39,15 @@ class CompileOptions:
 
     `target`: a name such as "x86-64-v3", or "host". `disable`: passes to leave out (LUCID_DISABLE
     adds to them). `kernels`: kernel names by patterns over module paths, such as
-    {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: choices to take as they are.
+    {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: choices to take as they are. `debug`: what
+    to log to stderr, of passes, schedule and kernels (LUCID_LOG adds to it).
     """
 
     target: str = "host"
     disable: Sequence[str] = ()
     kernels: Mapping[str, str] = field(default_factory=dict)
     schedule: Schedule | None = None
+    debug: Sequence[str] = ()
 
     def disabled(self) -> list[str]:
         return [*self.disable, *filter(None, os.environ.get("LUCID_DISABLE", "").split(","))]
@@ -61,7 +66,7 @@ def compile(
     """Compile a model to native code.
 
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
-    and image size runs. Without it the model is compiled at its first call. `threads`: by default
+    and image size runs. Without it a module is compiled at its first call. `threads`: by default
     what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what changes the
     order of magnitude of rounding errors (Winograd F(4x4)). Raises InputError, TraceError,
     UnsupportedError, UnknownNameError.
@@ -69,11 +74,12 @@ def compile(
     if precision not in PRECISIONS:
         raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
     chosen = options or CompileOptions()
+    log.enable(chosen.debug)
     target = Target.named(chosen.target)
     if not target.runs_here():
         raise UnknownNameError(f"this machine ({Target.host().name}) cannot run {target.name}")
     count = default_threads() if threads is None else threads
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"threads must be a positive integer, got {threads!r}")
 
     def schedule_for(graph: Graph, batch: int) -> Schedule:
@@ -104,46 +110,85 @@ class ModelSource:
             )
         self.model = model
         self.disable = disable
+        if isinstance(model, Graph):
+            _check_batches(model)
+
+    @property
+    def name(self) -> str:
+        return self.model.name
 
     def captured(self, shape: tuple[int, ...]) -> Graph:
         """The graph as traced, before any pass. Raises InputError where the shape does not fit."""
-        if isinstance(self.model, Module):
-            return trace(self.model, shape)
-        wanted = self.model.inputs[0].type
-        fits = len(shape) == wanted.rank and all(
-            isinstance(d, Dim) or d == s for d, s in zip(wanted.shape, shape, strict=True)
-        )
-        if not fits:
-            raise InputError(f"{self.model.name} takes {wanted}, got an array of shape {shape}")
-        return self.model
+        if isinstance(self.model, Graph):
+            wanted = self.model.inputs[0].type
+            if wanted.shape[1:] != shape[1:]:
+                raise InputError(f"{self.name} is a graph, which has one size: {wanted}")
+            return self.model
+        try:
+            graph = trace(self.model, shape)
+        except ShapeError as problem:
+            wanted = f32(BATCH, *shape[1:])
+            raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
+        _check_batches(graph)
+        return graph
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        return run_passes(self.captured(shape), disable=self.disable)
+        """The optimised graph for inputs of this shape."""
+        firings: list[Firing] | None = [] if pass_log.isEnabledFor(logging.DEBUG) else None
+        graph = run_passes(self.captured(shape), disable=self.disable, log=firings)
+        for f in firings or ():
+            before, after = "\n  ".join(f.before), "\n  ".join(f.after)
+            pass_log.debug("%s, %s:\n  %s\nbecomes\n  %s", f.pass_name, f.rule, before, after)
+        return graph
+
+    def stages(self) -> list[str]:
+        """`captured`, each pass of the pipeline that is not disabled, `canonical` (after the first
+        of them) and `fused` (after the last)."""
+        passes = [name for name in PIPELINE if name not in self.disable]
+        return ["captured", *passes[:1], "canonical", *passes[1:], "fused"]
 
     def stage(self, shape: tuple[int, ...], name: str) -> Graph:
-        """The graph at `captured`, `canonical`, after a pass, or `fused`."""
-        if name == "captured":
-            return self.captured(shape)
-        kept: dict[str, Graph] = {}
-        final = run_passes(
-            self.captured(shape),
-            disable=self.disable,
-            observe=lambda done, graph: kept.setdefault(done, graph.clone()) and None,
-        )
-        kept |= {"canonical": kept.get("canonicalise", final), "fused": final}
-        if name not in kept:
-            raise UnknownNameError(f"no stage is named {name!r}; there are captured, {', '.join(kept)}")
-        return kept[name]
+        """The graph at one of `stages`."""
+        names = self.stages()
+        done = names[: names.index(name) + 1]
+        passes = [n for n in done if n in PIPELINE]
+        return run_passes(self.captured(shape), passes) if passes else self.captured(shape)
 
     def match(self, weights: Any) -> Mapping[str, Any]:
-        found = weights if isinstance(weights, Mapping) else load_weights(weights)
-        if isinstance(self.model, Module):
-            expected = {n: s.type.shape for n, s in self._tensors().items()}
+        """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
+        if isinstance(weights, Mapping):
+            found, origin = weights, "the state dict"
+        elif isinstance(weights, str | os.PathLike):
+            found, origin = load_weights(weights), str(weights)
         else:
-            expected = {n: s.type.shape for n, s in self.model.sources().items()}
-        matched, _ = match_weights(expected, found, str(weights)[:200], "model", True)
+            kind = type(weights).__name__
+            raise WeightsError(f"load_weights takes a path or tensors by name, got {kind}")
+        if isinstance(self.model, Graph):
+            expected = {n: s.type.concrete(1) for n, s in self.model.sources().items()}
+        else:
+            expected = {n: tensor.shape for n, tensor in self.model.state_dict().items()}
+        matched, _ = match_weights(expected, found, origin, self.name)
         return matched
 
-    def _tensors(self) -> dict[str, Any]:
-        assert isinstance(self.model, Module)
-        return {n: p for n, p in self.model.state_dict().items()}
+
+def _check_batches(graph: Graph) -> None:
+    """Raises UnsupportedError unless the graph has one float32 input with the batch in front, and
+    the batch in front of all its outputs, so that a batch can be run in slices."""
+
+    def batched(value: Value) -> bool:
+        return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
+
+    types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
+    if len(graph.inputs) != 1 or graph.inputs[0].type != f32(
+        BATCH, *graph.inputs[0].type.shape[1:]
+    ):
+        raise UnsupportedError(
+            f"{graph.name} has the inputs ({types}); a compiled model has one, float32, with the "
+            "batch N as its first dimension"
+        )
+    strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
+    if strangers:
+        raise UnsupportedError(
+            f"{graph.name} returns {', '.join(strangers)}; the first dimension of what a compiled "
+            "model returns must be the batch"
+        )

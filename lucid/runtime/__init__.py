@@ -1,1 +1,1 @@
-"""To be filled."""
+"""What runs compiled models: kernels in memory and on disk, weights, teams of threads, calls."""

@@ -19,24 +19,35 @@ def register_converter(kind: type, convert: Callable[[Array], Any]) -> None:
     CONVERTERS[kind] = convert
 
 
-def as_array(x: Any, name: str) -> Array:
-    """`x` as a C-contiguous float32 array, without a copy where it is one. Raises InputError."""
-    if isinstance(x, np.ndarray):
-        array = x
-    elif hasattr(x, "__dlpack__"):
-        try:
-            array = np.from_dlpack(x)
-        except (BufferError, TypeError, RuntimeError, ValueError) as problem:
-            raise InputError(f"{name}: this {type(x).__name__} cannot be read: {problem}") from None
-    elif hasattr(x, "__array__"):
-        array = np.asarray(x)
-    else:
-        raise InputError(f"{name} must be a float32 array, got {type(x).__name__}")
+def describe(array: Array) -> str:
+    """`float64[1,3,224,224]`"""
+    return f"{array.dtype}[{','.join(map(str, array.shape))}]"
+
+
+def as_array(x: Any) -> Array:
+    """`x` as an aligned, C-contiguous float32 array, without a copy where it is one.
+
+    Raises InputError, which says what `x` is: `got float64[1,3,224,224]; ...`.
+    """
+    array = x if isinstance(x, np.ndarray) else _foreign(x)
     if array.dtype != np.float32:
-        raise InputError(
-            f"{name} must be float32, got {array.dtype}; convert it with x.astype('float32')"
-        )
-    return np.ascontiguousarray(array)
+        raise InputError(f"got {describe(array)}; convert it with x.astype('float32')")
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.array(array, order="C")
+
+
+def _foreign(x: Any) -> Array:
+    """An array of another library, or what becomes one, as NumPy's."""
+    kind = type(x).__name__
+    try:
+        if hasattr(x, "__dlpack__"):
+            return np.from_dlpack(x)
+        if hasattr(x, "__array__"):
+            return np.asarray(x)
+    except (BufferError, TypeError, RuntimeError, ValueError) as problem:
+        raise InputError(f"got a {kind} that cannot be read: {problem}") from problem
+    raise InputError(f"got {kind}; give an array: NumPy's, or one with __array__ or DLPack")
 
 
 def like(x: Any, result: Array) -> Any:
@@ -46,9 +57,10 @@ def like(x: Any, result: Array) -> Any:
     for kind, convert in CONVERTERS.items():
         if isinstance(x, kind):
             return convert(result)
-    module = type(x).__module__.partition(".")[0]
-    if module == "torch":
+    if type(x).__module__.partition(".")[0] == "torch":
         import torch
 
         return torch.from_numpy(result)
+    if hasattr(x, "__array_namespace__"):
+        return x.__array_namespace__().from_dlpack(result)
     return result

@@ -22,8 +22,8 @@ GUARD = 1 << 12
 class BoundProgram:
     """The step and argument tables of a program over one store of weights.
 
-    Buffer numbers: the inputs, the outputs, the arena, and last one at address 0, so that a weight's
-    offset is its address.
+    Buffer numbers: the inputs, the outputs, the arena, and last one at address 0, so that the
+    offset of a weight is its address. A workspace fills the table they point to.
     """
 
     def __init__(self, program: Program, native: KernelLibrary, weights: WeightStore) -> None:
@@ -38,6 +38,7 @@ class BoundProgram:
         calls = [c for c in program.calls() if c.tasks]
         starts = self._barriers(program)
         self.steps = np.zeros((max(1, len(calls)), driver.STEP_WORDS), np.int64)
+        self.steps_address = int(self.steps.ctypes.data)
         self.count = len(calls)
         lengths = [words_of(c.kernel.arguments()) for c in calls]
         self.words = np.zeros(max(1, sum(lengths)), np.int64)
@@ -87,45 +88,50 @@ class BoundProgram:
             return [self._numbers[view.buffer], 4 * view.offset]
         return [self._arena, 4 * (self.program.offsets[view.buffer] + view.offset)]
 
-    def buffers(self, arrays: Sequence[int], arena: int) -> list[int]:
-        """The buffer table for the addresses of the user's arrays and an arena."""
-        return [*arrays, arena, 0]
+    @property
+    def needs(self) -> tuple[int, int, int]:
+        """The capacity of a workspace that this program can run in."""
+        return self.arena_bytes, self.scratch_bytes, self.count
 
 
 class Workspace:
-    """The memory of one call at a time: arena, scratch, counters and the call table."""
+    """The memory of one call at a time: arena, scratch, counters and the call table.
 
-    def __init__(self, threads: int, arena_bytes: int, scratch_bytes: int, steps: int) -> None:
-        self.threads = threads
-        self.arena = Memory(arena_bytes + GUARD)
-        self.scratch = Memory(threads * scratch_bytes + GUARD)
-        self.counters = np.zeros(max(1, steps), np.int64)
+    `capacity`: bytes of arena, bytes of scratch for each of the `threads`, and steps.
+    """
+
+    def __init__(self, threads: int, capacity: tuple[int, int, int]) -> None:
+        arena_bytes, scratch_bytes, steps = self.capacity = capacity
+        self._threads = threads
+        self._arena = Memory(arena_bytes + GUARD)
+        self._scratch = Memory(threads * scratch_bytes + GUARD)
+        self._counters = np.zeros(max(1, steps), np.int64)
         self._barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
-        self.table = np.zeros(driver.CALL_WORDS, np.int64)
-        self.capacity = (arena_bytes, scratch_bytes, steps)
         self._buffers = np.zeros(0, np.int64)
+        self.table = np.zeros(driver.CALL_WORDS, np.int64)
+        self.address = int(self.table.ctypes.data)
         barrier = self._barrier.ctypes.data
         self.table[driver.CALL_VERSION] = driver.VERSION
-        self.table[driver.CALL_SCRATCH] = self.scratch.address
-        self.table[driver.CALL_COUNTERS] = self.counters.ctypes.data
+        self.table[driver.CALL_SCRATCH] = self._scratch.address
+        self.table[driver.CALL_COUNTERS] = self._counters.ctypes.data
         self.table[driver.CALL_BARRIER] = barrier + -barrier % 128
         self.table[driver.CALL_SYSCALL] = syscall_address()
         self.table[driver.CALL_SPINS] = BARRIER_SPINS
 
     def fits(self, bound: BoundProgram) -> bool:
-        needs = (bound.arena_bytes, bound.scratch_bytes, bound.count)
-        return all(c >= n for c, n in zip(self.capacity, needs, strict=True))
+        return all(c >= n for c, n in zip(self.capacity, bound.needs, strict=True))
 
-    def smaller(self, other: Workspace) -> bool:
-        """Whether the other does all that this one does."""
-        return all(a <= b for a, b in zip(self.capacity, other.capacity, strict=True))
+    def larger(self, bound: BoundProgram) -> Workspace:
+        """One in which this program fits, and all that fit in this one."""
+        arena, scratch, steps = map(max, self.capacity, bound.needs)
+        return Workspace(self._threads, (arena, scratch, steps))
 
     def prepare(self, bound: BoundProgram, arrays: Sequence[int]) -> int:
         """Fill the call table for one run; gives its address."""
-        self._buffers = np.array(bound.buffers(arrays, self.arena.address), np.int64)
-        self.counters[:] = 0
-        self.table[driver.CALL_STEPS] = bound.steps.ctypes.data
+        self._buffers = np.array([*arrays, self._arena.address, 0], np.int64)
+        self._counters[: bound.count] = 0
+        self.table[driver.CALL_STEPS] = bound.steps_address
         self.table[driver.CALL_STEP_COUNT] = bound.count
         self.table[driver.CALL_BUFFERS] = self._buffers.ctypes.data
         self.table[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
-        return int(self.table.ctypes.data)
+        return self.address

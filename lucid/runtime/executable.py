@@ -1,28 +1,37 @@
-"""CompiledModel: what `lucid.compile` gives. Plans by size, weights by checkpoint, calls by thread."""
+"""CompiledModel: what `lucid.compile` gives. Plans by size, weights by checkpoint, calls by thread.
+
+A call of a known size takes no lock: it looks up its plan, checks out a workspace, and enters
+native code, which releases the GIL. Plans are made under PLANNING and never change once made.
+"""
 
 from __future__ import annotations
 
-import threading
+import logging
+import operator
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Iterator, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
 from lucid.codegen.program import Program
 from lucid.codegen.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError
+from lucid.errors import CompileError, InputError, UnknownNameError
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim
-from lucid.runtime.arrays import as_array, like
+from lucid.ir.types import DTYPES, Dim
+from lucid.runtime import log
+from lucid.runtime.arrays import as_array, describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import Progress, library
+from lucid.runtime.planning import PLANNING
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
@@ -31,19 +40,46 @@ MAX_BATCH = 16
 PLANS_KEPT = 24
 """Plans of other sizes that are kept: a server's few image sizes by batches 1 to 16."""
 
+schedule_log = logging.getLogger("lucid.schedule")
+
 
 class Source(Protocol):
     """What the compiler hands in: graphs for image sizes, at every stage, and how to match a
     checkpoint with the model's tensors."""
 
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape. Raises InputError where it fits none."""
+        """The optimised graph for inputs of this shape, which has one float32 input, the batch
+        first in it and in every output. Raises InputError where the shape fits none."""
+
+    def stages(self) -> list[str]:
+        """The names that `stage` takes, in order."""
 
     def stage(self, shape: tuple[int, ...], name: str) -> Graph:
         """The graph after one stage: `captured`, a pass by name, or `fused`."""
 
     def match(self, weights: Any) -> Mapping[str, Any]:
-        """A checkpoint (path or state dict) as tensors by name. Raises WeightsError."""
+        """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
+        them. Raises WeightsError."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What calls of one input shape need: the graph, and its program bound to addresses."""
+
+    graph: Graph
+    bound: BoundProgram
+
+    @property
+    def weights(self) -> WeightStore:
+        return self.bound.weights
+
+    def outputs(self, batch: int) -> list[tuple[int, ...]]:
+        """The shapes of the outputs for a batch of any size."""
+        return [v.type.concrete(batch) for v in self.graph.outputs]
 
 
 class CompiledModel:
@@ -63,72 +99,92 @@ class CompiledModel:
         cache: ObjectCache | None,
         progress: Progress | None = None,
     ) -> None:
-        self._source = source
-        self._schedule_for = schedule_for
         self.target = target
         self.threads = threads
+        self.input_shape: tuple[int, ...] | None = None
+        self._source = source
+        self._schedule_for = schedule_for
         self._cache = cache
         self._progress = progress
         self._schedule: Schedule | None = None
         self._weights: WeightStore | None = None
-        self._graphs: dict[tuple[int, ...], Graph] = {}
-        self._plans: OrderedDict[tuple[int, ...], Program] = OrderedDict()
-        self._bound: dict[int, BoundProgram] = {}
-        self._workspaces: list[Workspace] = []
-        self._lock = threading.RLock()
-        self.input_shape: tuple[int, ...] | None = None
+        self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._free: list[Workspace] = []
         self._native = library(target)
-        self._run = None
+        self._enter: Callable[[int], int] = self._first_entry
+
+    def __repr__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"<CompiledModel {self._source.name}: {self.target.name}, {threads}>"
 
     # -- planning ---------------------------------------------------------------------------
 
     def prepare(self, shape: Sequence[int]) -> Program:
-        """Plan, compile and pack for inputs of this shape now, not at the first call."""
-        return self._bind(tuple(shape)).program
+        """Plan, compile and pack for inputs of this shape now, not at the first call.
 
-    def _bind(self, shape: tuple[int, ...]) -> BoundProgram:
-        with self._lock:
-            program = self._program(shape)
-            bound = self._bound.get(id(program))
-            if bound is None or bound.weights is not self._weights:
-                assert self._weights is not None
-                self._weights.ensure(program.weights.values(), self._progress)
-                bound = self._bound[id(program)] = BoundProgram(
-                    program, self._native, self._weights
-                )
-            return bound
+        The Program of its first slice, which is the whole batch up to 16. Raises InputError.
+        """
+        whole, _ = self._plans_for(_checked_shape(shape))
+        return whole.bound.program
 
-    def _program(self, shape: tuple[int, ...]) -> Program:
-        program = self._plans.get(shape)
-        if program is None:
-            graph = self.graph(shape)
-            if self._schedule is None:  # the first shape settles algorithms for all
-                self._schedule = self._schedule_for(graph, max(1, shape[0]))
-                self.input_shape = shape
-            program = lower(graph, self._schedule, self.target, shape[0], self.threads)
-            kernels = [*program.kernels(), *program.may_need, Driver()]
-            self._native.load(kernels, self._cache, self._progress)
-            self._plans[shape] = program
-            if len(self._plans) > PLANS_KEPT:
-                _, dropped = self._plans.popitem(last=False)
-                self._bound.pop(id(dropped), None)
-        self._plans.move_to_end(shape)
-        return program
+    def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
+        """The plan of a batch's slices and the plan of its last slice, over the same weights."""
+        batch, *image = shape
+        whole = self._plan((min(max(batch, 1), MAX_BATCH), *image))
+        rest = batch % MAX_BATCH
+        if batch <= MAX_BATCH or not rest:
+            return whole, whole
+        last = self._plan((rest, *image))
+        if last.weights is not whole.weights:  # another thread swapped them in between
+            return self._plans_for(shape)
+        return whole, last
 
-    def graph(self, shape: tuple[int, ...] | None = None) -> Graph:
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        plan = self._plans.get(shape)
+        if plan is None:
+            with PLANNING:
+                plan = self._plans.get(shape) or self._make_plan(shape)
+        else:
+            with suppress(KeyError):  # another thread dropped it; this call has it still
+                self._plans.move_to_end(shape)
+        return plan
+
+    def _make_plan(self, shape: tuple[int, ...]) -> Plan:
+        graph = self.graph(shape)
+        schedule = self._schedule or self._choose(graph, shape)
+        program = lower(graph, schedule, self.target, shape[0], self.threads)
+        kernels = [*program.kernels(), *program.may_need, Driver()]
+        self._native.load(kernels, self._cache, self._progress)
+        store = self._weights = self._weights or WeightStore(graph.payload)
+        store.ensure(program.weights.values(), self._progress)
+        plan = self._plans[shape] = Plan(graph, BoundProgram(program, self._native, store))
+        if self._schedule is None:  # the first shape settles algorithms for all
+            self._schedule, self.input_shape = schedule, shape
+            log.dump(self, self._source.name, shape)
+        if len(self._plans) > PLANS_KEPT:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _choose(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
+        schedule = self._schedule_for(graph, shape[0])
+        for name, choice in schedule.choices.items():
+            schedule_log.debug("%s: %s", name, choice)
+        return schedule
+
+    def graph(self, shape: Sequence[int] | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
         key = self._shape_or_first(shape)[1:]
-        with self._lock:
+        with PLANNING:
             if key not in self._graphs:
-                graph = self._source.graph((1, *key))
-                self._graphs[key] = graph
-                if self._weights is None:
-                    self._weights = WeightStore(graph.payload)
+                self._graphs[key] = self._source.graph((1, *key))
+                if len(self._graphs) > PLANS_KEPT:
+                    self._graphs.popitem(last=False)
             return self._graphs[key]
 
-    def _shape_or_first(self, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    def _shape_or_first(self, shape: Sequence[int] | None) -> tuple[int, ...]:
         if shape is not None:
-            return shape
+            return _checked_shape(shape)
         if self.input_shape is None:
             raise InputError("the model is compiled at its first call; give a shape to look before")
         return self.input_shape
@@ -137,95 +193,170 @@ class CompiledModel:
 
     def __call__(self, x: Any, out: Array | None = None) -> Any:
         """The model's outputs for a batch of inputs, (N, C, H, W) float32, in the kind of array
-        that `x` is. `out`: an array to write to (one output only). Raises InputError."""
-        array = as_array(x, "x")
-        outputs = self._outputs(array)
-        given = [out] if out is not None else None
-        if given is not None:
-            _check_out(given[0], outputs)
-        results = given or [np.empty(shape, np.float32) for shape in outputs]
-        for start in range(0, len(array), MAX_BATCH):
-            stop = min(start + MAX_BATCH, len(array))
-            self._run_slice(array[start:stop], [r[start:stop] for r in results])
+        that `x` is. `out`: an array to write to (one output only), which is then the result.
+        Raises InputError."""
+        array = self._read(x)
+        batch = len(array)
+        whole, last = self._planned(array)
+        shapes = whole.outputs(batch)
+        if out is None:
+            results = [np.empty(shape, np.float32) for shape in shapes]
+        else:
+            results = [_checked_out(out, shapes)]
+            array = array.copy() if np.may_share_memory(array, out) else array
+        if batch <= MAX_BATCH:
+            if batch:
+                self._run(whole, array, results)
+        else:
+            for start in range(0, batch, MAX_BATCH):
+                rows = slice(start, min(start + MAX_BATCH, batch))
+                plan = whole if rows.stop - start == MAX_BATCH else last
+                parts = zip(plan.graph.outputs, results, strict=True)
+                self._run(plan, array[rows], [r[_rows_of(v.type.shape[0], rows)] for v, r in parts])
+        if out is not None:
+            return out
         wrapped = [like(x, r) for r in results]
         return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
 
-    def _outputs(self, array: Array) -> list[tuple[int, ...]]:
-        """The shapes of the outputs for this input; the input is checked on the way."""
+    def _read(self, x: Any) -> Array:
+        try:
+            array = as_array(x)
+        except InputError as problem:
+            raise InputError(f"{self._wanted()}, {problem}") from problem
         if array.ndim == 0:
-            raise InputError("x must be a batch of inputs, got a single number")
-        graph = self.graph((max(1, len(array)), *array.shape[1:]))
-        return [v.type.concrete(len(array)) for v in graph.outputs]
+            raise InputError(f"{self._wanted()}, got a single number")
+        return array
 
-    def _run_slice(self, x: Array, results: Sequence[Array]) -> None:
-        bound = self._bind(x.shape)
-        with self._workspace(bound) as workspace:
-            call = workspace.prepare(bound, [x.ctypes.data, *(r.ctypes.data for r in results)])
-            if self.threads == 1:
-                status = self._run_here(call)
-            else:
-                status = team(self.target, self.threads).run(call)
+    def _planned(self, array: Array) -> tuple[Plan, Plan]:
+        try:
+            return self._plans_for(array.shape)
+        except InputError as problem:
+            raise InputError(f"{self._wanted()}, got {describe(array)}: {problem}") from problem
+
+    def _wanted(self) -> str:
+        """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
+        if self.input_shape is None:
+            return "x wants a float32 array, the batch first"
+        (value,) = self.graph().inputs
+        type = value.type
+        return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
+
+    def _run(self, plan: Plan, x: Array, results: Sequence[Array]) -> None:
+        with self._workspace(plan.bound) as workspace:
+            arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
+            status = self._enter(workspace.prepare(plan.bound, arrays))
         if status:
             raise CompileError(f"the native runtime refused the program (status {status})")
 
-    def _run_here(self, call: int) -> int:
-        if self._run is None:
-            self._run = RUN_TYPE(self._native.address(Driver(), "lucid_run"))
-        return int(self._run(call, 0, 1))
+    def _first_entry(self, call: int) -> int:
+        """Find the way into native code, and go it."""
+        if self.threads == 1:
+            run = RUN_TYPE(self._native.address(Driver(), "lucid_run"))
+            self._enter = lambda call: int(run(call, 0, 1))
+        else:  # looked up each time: a fork makes another team
+            self._enter = lambda call: team(self.target, self.threads).run(call)
+        return self._enter(call)
 
     @contextmanager
     def _workspace(self, bound: BoundProgram) -> Iterator[Workspace]:
-        """Memory for one call; calls at the same time have one each."""
-        with self._lock:
-            fitting = [w for w in self._workspaces if w.fits(bound)]
-            if fitting:
-                workspace = fitting[0]
-                self._workspaces.remove(workspace)
-            else:
-                workspace = Workspace(
-                    self.threads, bound.arena_bytes, bound.scratch_bytes, bound.count
-                )
-                self._workspaces = [w for w in self._workspaces if not w.smaller(workspace)]
+        """Memory for one call; calls at the same time have one each, and leave it to later ones."""
+        try:  # pop and append are atomic
+            workspace = self._free.pop()
+        except IndexError:
+            workspace = Workspace(self.threads, bound.needs)
+        if not workspace.fits(bound):
+            workspace = workspace.larger(bound)
         try:
             yield workspace
         finally:
-            with self._lock:
-                self._workspaces.append(workspace)
+            self._free.append(workspace)
 
     # -- weights ----------------------------------------------------------------------------
 
     def load_weights(self, weights: Any) -> CompiledModel:
         """Swap the checkpoint (a path, or tensors by name) without compiling anything.
 
-        Calls in flight finish with the old weights. Raises WeightsError, and then keeps the old.
+        Calls in flight finish with the old weights. Tensors are read, not copied, now and when
+        another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
         store = WeightStore(self._source.match(weights))
-        with self._lock:
-            for program in self._plans.values():
-                store.ensure(program.weights.values())
-            self._weights = store
+        with PLANNING:
+            programs = [plan.bound.program for plan in self._plans.values()]
+            store.ensure([w for p in programs for w in p.weights.values()], self._progress)
+            plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+            for shape, plan in list(self._plans.items()):
+                bound = BoundProgram(plan.bound.program, self._native, store)
+                plans[shape] = Plan(plan.graph, bound)
+            self._weights, self._plans = store, plans
         return self
 
     # -- looking inside ---------------------------------------------------------------------
 
     def program(self, shape: Sequence[int] | None = None) -> Program:
         """The Program for an input shape (by default the one compiled for)."""
-        return self.prepare(self._shape_or_first(tuple(shape) if shape else None))
+        return self.prepare(self._shape_or_first(shape))
 
     @property
     def schedule(self) -> Schedule:
         """The choices made for the first shape."""
         if self._schedule is None:
-            self.prepare(self._shape_or_first(None))
+            self._shape_or_first(None)  # raises
         assert self._schedule is not None
         return self._schedule
 
+    def stages(self) -> list[str]:
+        """The names that `ir` takes, in the order in which a model goes through them."""
+        return [*self._source.stages(), "scheduled", "llvm", "asm"]
 
-def _check_out(out: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    def ir(self, stage: str = "fused", shape: Sequence[int] | None = None) -> str:
+        """The model as text at a stage: a graph (`captured`, after a pass by its name, `fused`),
+        its Program (`scheduled`), or its kernels (`llvm`, `asm`).
+
+        `shape`: an input shape, by default the one compiled for. Raises UnknownNameError.
+        """
+        if stage not in self.stages():
+            names = ", ".join(self.stages())
+            raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
+        sizes = self._shape_or_first(shape)
+        if stage == "scheduled":
+            return str(self.program(sizes))
+        if stage not in ("llvm", "asm"):
+            return str(self._source.stage((1, *sizes[1:]), stage))
+        text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
+        with PLANNING:  # which keeps LLVM's own lock out of forks
+            return "\n".join(
+                f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
+                for kernel in self.program(sizes).kernels()
+            )
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Raises InputError for what is no shape of a batch."""
+    try:
+        sizes = tuple(operator.index(d) for d in shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 0:
+        raise InputError(
+            f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
+        )
+    return sizes
+
+
+def _rows_of(dimension: int | Dim, rows: slice) -> slice:
+    """The part of an output that a slice of the batch makes; its first dimension may be 2N."""
+    assert isinstance(dimension, Dim)
+    return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
+
+
+def _checked_out(out: Any, shapes: Sequence[tuple[int, ...]]) -> Array:
     if len(shapes) != 1:
         raise InputError(f"out= takes one array, the model has {len(shapes)} outputs")
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32 or out.shape != shapes[0]:
-        got = f"{out.dtype}{list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise InputError(f"out must be a float32 array of shape {shapes[0]}, got {got}")
-    if not out.flags.c_contiguous or not out.flags.writeable:
-        raise InputError("out must be contiguous and writeable")
+    wanted = f"out wants a float32 array {list(shapes[0])}, contiguous and writeable"
+    if not isinstance(out, np.ndarray):
+        raise InputError(f"{wanted}, got {type(out).__name__}")
+    if out.dtype != np.float32 or out.shape != shapes[0]:
+        raise InputError(f"{wanted}, got {describe(out)}")
+    if not out.flags.carray:  # contiguous, aligned, writeable
+        raise InputError(f"{wanted}; this one is not")
+    return out

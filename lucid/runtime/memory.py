@@ -5,6 +5,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 
+import numpy as np
+
+from lucid.ir.ops.base import Array
+
 HUGE_PAGE = 2 << 20
 
 
@@ -20,3 +24,8 @@ class Memory:
         self._window = (ctypes.c_char * len(self._map)).from_buffer(self._map)
         base = ctypes.addressof(self._window)
         self.address = -(-base // slack) * slack if slack else base
+        self._start = self.address - base
+
+    def floats(self, offset: int, count: int) -> Array:
+        """The `count` float32 numbers from byte `offset` on."""
+        return np.frombuffer(self._map, np.float32, count, self._start + offset)

@@ -10,13 +10,17 @@ import ctypes
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
+from lucid.errors import InputError
 from lucid.runtime.library import library
+from lucid.runtime.planning import PLANNING
 
 IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
@@ -24,6 +28,10 @@ busy server, short enough to cost an idle one nothing."""
 BARRIER_SPINS = 20000
 """Rounds at a barrier before sleeping: longer than any imbalance on undisturbed cores."""
 
+FUTEX_X86, FUTEX_ARM = 202, 98
+"""The number of the system call by which threads sleep and wake."""
+
+# Calls by these types release the GIL.
 RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 SUBMIT_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
@@ -35,27 +43,11 @@ def syscall_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def default_threads() -> int:
-    """LUCID_NUM_THREADS, else the processors this process may use: affinity and cgroup quota."""
-    forced = os.environ.get("LUCID_NUM_THREADS")
-    if forced:
-        return max(1, int(forced))
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(available or 1, _quota() or available or 1))
-
-
-def _quota() -> int | None:
-    """Processors the cgroup's CPU quota allows, rounded up; None where there is no quota."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        return None if quota == "max" else -(-int(quota) // int(period))
-    except (OSError, ValueError):
-        return None
-
-
 class Team:
-    """`size` threads, the caller's among them. One call at a time runs on a team."""
+    """`size` threads, the caller's among them. One call at a time runs on a team.
+
+    Raises InputError where the system does not let the process start so many threads.
+    """
 
     def __init__(self, target: Target, size: int, profiled: bool = False) -> None:
         self.size = size
@@ -71,17 +63,28 @@ class Team:
         self._table[driver.TEAM_THREADS] = size
         self._table[driver.TEAM_SYSCALL] = syscall_address()
         self._table[driver.TEAM_SPINS] = IDLE_SPINS
-        self._threads = [
-            threading.Thread(target=self._live, args=(i,), name=f"lucid-{i}", daemon=True)
-            for i in range(1, size)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._futex = FUTEX_X86 if target.is_x86 else FUTEX_ARM
+        self._threads: list[threading.Thread] = []
+        with _signals_blocked():
+            self._start()
 
-    def _live(self, number: int) -> None:
-        if hasattr(signal, "pthread_sigmask"):
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self._worker(self._address, number)
+    def _start(self) -> None:
+        for number in range(1, self.size):
+            thread = threading.Thread(
+                target=self._worker,
+                args=(self._address, number),
+                name=f"lucid-{number}",
+                daemon=True,
+            )
+            try:
+                thread.start()
+            except RuntimeError as problem:
+                self.stop()
+                raise InputError(
+                    f"this process may start {number} threads for a model, not {self.size}: "
+                    f"{problem}; compile with fewer threads="
+                ) from problem
+            self._threads.append(thread)
 
     def run(self, call: int) -> int:
         """Run the call table at this address on all threads; the native status."""
@@ -89,36 +92,49 @@ class Team:
             return int(self._submit(self._address, call))
 
     def stop(self) -> None:
-        """Let the workers end."""
+        """Let the workers end. A call that comes later runs on its own thread alone."""
         with self._lock:
             self._table[driver.TEAM_STOP] = 1
-            self._table[driver.TEAM_THREADS] = 0
+            self._table[driver.TEAM_THREADS] = 1
+        with self._lock:  # taken anew, so that workers see the above before the epoch
             self._table[driver.TEAM_EPOCH] += 1
-            wake = ctypes.CDLL(None).syscall
-            number = 202 if os.uname().machine in ("x86_64", "amd64") else 98
-            wake(number, ctypes.c_void_p(self._address), driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE)
+            word = ctypes.c_void_p(self._address + 8 * driver.TEAM_EPOCH)
+            wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+            ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), word, wake, everyone)
         for thread in self._threads:
             thread.join(timeout=1)
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Threads started here inherit that they get no signals: those are for the user's threads."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _teams: dict[tuple[Target, int, bool], Team] = {}
-_teams_lock = threading.Lock()
 
 
 def team(target: Target, size: int, profiled: bool = False) -> Team:
     """The process's team of this size."""
-    with _teams_lock:
-        key = (target, size, profiled)
-        if key not in _teams:
-            _teams[key] = Team(target, size, profiled)
-        return _teams[key]
+    key = (target, size, profiled)
+    found = _teams.get(key)
+    if found is None:
+        with PLANNING:
+            found = _teams.get(key) or Team(target, size, profiled)
+            _teams[key] = found
+    return found
 
 
 def _after_fork() -> None:
-    """Threads do not survive a fork: forget the teams, and make a lock nobody holds."""
-    global _teams_lock
+    """Threads do not survive a fork: forget the teams, so that the child makes its own."""
     _teams.clear()
-    _teams_lock = threading.Lock()
 
 
 def _at_exit() -> None:

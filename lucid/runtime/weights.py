@@ -4,8 +4,6 @@ plans of a model. Another checkpoint is another store; calls in flight keep the 
 
 from __future__ import annotations
 
-import ctypes
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +13,7 @@ from lucid.codegen.packing import Packed
 from lucid.ir import recipe
 from lucid.ir.ops.base import Array
 from lucid.runtime.memory import Memory
+from lucid.runtime.planning import PLANNING
 
 ALIGNMENT = 64
 """Bytes; no vector is longer, so that panels may be read by aligned loads."""
@@ -29,13 +28,12 @@ class WeightStore:
         self.payload = payload
         self._addresses: dict[Packed, int] = {}
         self._segments: list[Memory] = []
-        self._lock = threading.Lock()
 
     def ensure(
         self, parameters: Iterable[Packed], progress: Callable[[str, int, int], None] | None = None
     ) -> None:
         """Pack what is not packed yet, in this order (that of execution), in one segment."""
-        with self._lock:
+        with PLANNING:
             missing = [p for p in dict.fromkeys(parameters) if p not in self._addresses]
             if not missing:
                 return
@@ -47,17 +45,17 @@ class WeightStore:
             for done, (packed, offset) in enumerate(zip(missing, offsets, strict=True)):
                 if progress:
                     progress("weights", done, len(missing))
-                self._pack(packed, segment.address + offset)
+                self._pack(packed, segment.floats(offset, packed.floats))
             self._segments.append(segment)
+            self._addresses |= {
+                p: segment.address + o for p, o in zip(missing, offsets, strict=True)
+            }
             if progress:
                 progress("weights", len(missing), len(missing))
 
-    def _pack(self, packed: Packed, address: int) -> None:
+    def _pack(self, packed: Packed, place: Array) -> None:
         if packed.recipe is not None:  # fresh memory is zero
-            value = recipe.evaluate(packed.recipe, self._tensor)
-            view = (ctypes.c_float * packed.floats).from_address(address)
-            np.frombuffer(view, np.float32)[:] = packed.pack(value)
-        self._addresses[packed] = address
+            place[:] = packed.pack(recipe.evaluate(packed.recipe, self._tensor))
 
     def _tensor(self, name: str) -> Array:
         return np.asarray(self.payload[name])

@@ -1,0 +1,68 @@
+"""How many threads a model gets by default: what this process may use, not what the machine has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from lucid.errors import InputError
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def default_threads() -> int:
+    """LUCID_NUM_THREADS, else the processors that affinity and cgroup quotas allow.
+
+    Raises InputError where LUCID_NUM_THREADS is no positive number.
+    """
+    forced = os.environ.get("LUCID_NUM_THREADS", "").strip()
+    if forced:
+        if not forced.isdecimal() or int(forced) < 1:
+            raise InputError(f"LUCID_NUM_THREADS must be a positive integer, not {forced!r}")
+        return int(forced)
+    has_affinity = hasattr(os, "sched_getaffinity")
+    available = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(1, min(available, cpu_quota() or available))
+
+
+def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
+    """Processors that the tightest CPU quota of this process's control groups allows, rounded up.
+
+    Both versions of cgroups are read. None where no quota is set.
+    """
+    found = [quota for folder in _folders(cgroups, membership) for quota in _quotas(folder)]
+    return min(found, default=None)
+
+
+def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:
+    """The folders that may hold a quota: of the process's groups and of all groups above them."""
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        lines = ["0::/"]
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        roots = (cgroups / controllers, cgroups / "cpu") if controllers else (cgroups,)
+        inside = PurePosixPath(path.lstrip("/"))
+        for root in roots:
+            yield from (root / above for above in (inside, *inside.parents))
+
+
+def _quotas(folder: Path) -> Iterator[int]:
+    """The quota set in one folder, if any: `cpu.max` in version 2, two files in version 1."""
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        if quota != "max":
+            yield -(-int(quota) // int(period))
+    except (OSError, ValueError):
+        pass
+    try:
+        limit = int((folder / "cpu.cfs_quota_us").read_text())
+        if limit > 0:
+            yield -(-limit // int((folder / "cpu.cfs_period_us").read_text()))
+    except (OSError, ValueError):
+        pass

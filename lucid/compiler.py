@@ -69,7 +69,7 @@ def compile(
     and image size runs. Without it a module is compiled at its first call. `threads`: by default
     what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what changes the
     order of magnitude of rounding errors (Winograd F(4x4)). Raises InputError, TraceError,
-    UnsupportedError, UnknownNameError.
+    UnsupportedError, UnknownNameError, WeightsError.
     """
     if precision not in PRECISIONS:
         raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
@@ -112,6 +112,8 @@ class ModelSource:
         self.disable = disable
         if isinstance(model, Graph):
             _check_batches(model)
+            present = {n: model.payload[n] for n in self._shapes() if n in model.payload}
+            match_weights(self._shapes(), present, "the graph's payload", model.name)
 
     @property
     def name(self) -> str:
@@ -163,12 +165,14 @@ class ModelSource:
         else:
             kind = type(weights).__name__
             raise WeightsError(f"load_weights takes a path or tensors by name, got {kind}")
-        if isinstance(self.model, Graph):
-            expected = {n: s.type.concrete(1) for n, s in self.model.sources().items()}
-        else:
-            expected = {n: tensor.shape for n, tensor in self.model.state_dict().items()}
-        matched, _ = match_weights(expected, found, origin, self.name)
+        matched, _ = match_weights(self._shapes(), found, origin, self.name)
         return matched
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every tensor that the model reads, by name."""
+        if isinstance(self.model, Graph):
+            return {n: source.type.concrete(1) for n, source in self.model.sources().items()}
+        return {n: tensor.shape for n, tensor in self.model.state_dict().items()}
 
 
 def _check_batches(graph: Graph) -> None:

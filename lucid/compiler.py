@@ -112,8 +112,6 @@ class ModelSource:
         self.disable = disable
         if isinstance(model, Graph):
             _check_batches(model)
-            present = {n: model.payload[n] for n in self._shapes() if n in model.payload}
-            match_weights(self._shapes(), present, "the graph's payload", model.name)
 
     @property
     def name(self) -> str:
@@ -135,7 +133,11 @@ class ModelSource:
         return graph
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape."""
+        """The optimised graph for inputs of this shape. Raises WeightsError where values for its
+        parameters are missing."""
+        if isinstance(self.model, Graph):
+            given = {n: self.model.payload[n] for n in self._shapes() if n in self.model.payload}
+            match_weights(self._shapes(), given, "the graph's payload", self.name)
         firings: list[Firing] | None = [] if pass_log.isEnabledFor(logging.DEBUG) else None
         graph = run_passes(self.captured(shape), disable=self.disable, log=firings)
         for f in firings or ():

@@ -43,15 +43,18 @@ class Panels(Packing):
     """A convolution's or linear layer's weights as a product's right operand.
 
     (O, I, KH, KW) or (O, I) -> [group][panel][tap, input channel][column], columns padded with
-    zeros to whole panels of `width`.
+    zeros to whole panels of `width`. `planar`: [input channel, tap] instead.
     """
 
     groups: int
     width: int
+    planar: bool = False
 
     def pack(self, array: Array) -> Array:
-        taps_last = array.reshape(*array.shape[:2], -1).transpose(0, 2, 1)
-        rows = taps_last.reshape(self.groups, array.shape[0] // self.groups, -1)
+        steps = array.reshape(*array.shape[:2], -1)
+        if not self.planar:
+            steps = steps.transpose(0, 2, 1)
+        rows = steps.reshape(self.groups, array.shape[0] // self.groups, -1)
         return np.ascontiguousarray(in_panels(rows, self.width), np.float32)
 
     def floats(self, shape: tuple[int, ...]) -> int:

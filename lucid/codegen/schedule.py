@@ -170,7 +170,8 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     rate = 2.0 * target.vector  # multiply-adds a cycle
     if not kernel.startswith("winograd"):
         size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
-        return max(shape.products / (0.85 * rate), 4 * size / BYTES_PER_CYCLE)
+        share = 0.75 if kernel == "direct" else 0.85  # rows copied tap by tap, and read from L2
+        return max(shape.products / (share * rate), 4 * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
     tiles = shape.batch * -(-shape.out_height // m) * -(-shape.out_width // m)

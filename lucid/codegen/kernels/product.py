@@ -21,6 +21,11 @@ from lucid.codegen.microkernels import TILE_TYPE, UNROLL
 from lucid.codegen.target import Target
 
 
+ROW_SLACK = 4
+"""Floats between the rows a loader writes: room for its last store to run over, and rows of a power
+of two floats fall into different cache sets."""
+
+
 @dataclass(frozen=True)
 class Product(KernelSpec):
     """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` floats apart.
@@ -72,8 +77,9 @@ class _ProductEmitter:
         f = self.frame
         if self.spec.loader is None:
             return f.x + (start * f.x_row + group * f.depth), f.x_row
-        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, f.depth)
-        return f.scratch, f.depth
+        step = f.depth + ROW_SLACK
+        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, step)
+        return f.scratch, step
 
     def _panel(
         self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 
 from lucid.codegen.body import PLAIN
-from lucid.codegen.kernels.loaders import Combine, Patch, Stage
-from lucid.codegen.kernels.product import Product
+from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage
+from lucid.codegen.kernels.product import ROW_SLACK, Product
 from lucid.codegen.kernels.windows import Depthwise
 from lucid.codegen.kernels.winograd import Winograd, scratch_floats
 from lucid.codegen.lowered_ops import PartialSums
@@ -142,7 +142,8 @@ def product(
     vectors = panel_vectors(columns, ctx.target)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch)
+    planar = isinstance(rows, Deferred) and isinstance(rows.loader, PlanarPatch)
+    copied = planar or (isinstance(rows, Deferred) and isinstance(rows.loader, Patch))
     split = split_product(ctx, count, depth, columns, groups, panels, copied)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
@@ -159,7 +160,7 @@ def product(
     name = layer.weight.name
     arguments: dict[str, ArgumentValue] = {
         **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
-        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width), shape, name),
+        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width, planar), shape, name),
         "bias": bias_of(ctx, layer, groups, width),
         "y": result,
         **extra_arguments,
@@ -186,7 +187,7 @@ def product(
         region,
         layer.origin,
         algorithm=algorithm,
-        scratch=0 if loader is None else depth * -(-count // split.blocks),
+        scratch=0 if loader is None else (depth + ROW_SLACK) * -(-count // split.blocks),
         work=2 * count * depth * columns * groups,
     )
 
@@ -260,14 +261,12 @@ def _direct(ctx: Lowering, layer: Layer, kernel: str) -> None:
 
 
 def patch_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
-    """The `Patch` loader for a convolution, reading NCHW or channels-last images as they lie."""
-    x = ctx.view(layer.x)
-    channel_stride = x.strides[1]
-    if channel_stride != 1 and x.shape[1] > 1 and x.shape[1] // op.groups > 16:
-        x = ctx.rows_view(layer.x)
-        channel_stride = x.strides[1]
-    planar = channel_stride != 1 and x.shape[1] > 1
+    """The loader for a convolution's taps: few channels are read from NCHW images as they lie."""
     _, inner, *taps = ctx.shape(layer.weight)
+    x = ctx.view(layer.x)
+    planar = x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES
+    if not planar:
+        x = ctx.rows_view(layer.x)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, out),
         **window((taps[0], taps[1]), op.stride, op.padding),
@@ -276,8 +275,13 @@ def patch_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) ->
         "taps_depth": inner,
     }
     if planar:
-        arguments["plane"] = channel_stride
-    return Deferred(Patch(planar), arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
+        arguments["plane"] = x.strides[1]
+    loader = PlanarPatch() if planar else Patch()
+    return Deferred(loader, arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
+
+
+MOST_PLANES = 16
+"""Channels up to which a planar image is read as it is; more are worth a copy to channels last."""
 
 
 def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:

@@ -94,6 +94,7 @@ def compile(
         progress,
     )
     if input_shape is None and isinstance(model, Graph):
+        _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)
     if input_shape is not None:
         compiled.prepare(input_shape)
@@ -110,8 +111,6 @@ class ModelSource:
             )
         self.model = model
         self.disable = disable
-        if isinstance(model, Graph):
-            _check_batches(model)
 
     @property
     def name(self) -> str:
@@ -120,36 +119,41 @@ class ModelSource:
     def captured(self, shape: tuple[int, ...]) -> Graph:
         """The graph as traced, before any pass. Raises InputError where the shape does not fit."""
         if isinstance(self.model, Graph):
-            wanted = self.model.inputs[0].type
-            if wanted.shape[1:] != shape[1:]:
-                raise InputError(f"{self.name} is a graph, which has one size: {wanted}")
+            for value in self.model.inputs[:1]:
+                if value.type.shape[1:] != shape[1:]:
+                    raise InputError(f"{self.name} is a graph, which has one size: {value.type}")
             return self.model
         try:
-            graph = trace(self.model, shape)
+            return trace(self.model, shape)
         except ShapeError as problem:
             wanted = f32(BATCH, *shape[1:])
             raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
-        _check_batches(graph)
-        return graph
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape. Raises WeightsError where values for its
-        parameters are missing."""
+        """The optimised graph for inputs of this shape. Raises InputError where the shape does not
+        fit, UnsupportedError where the batch is not in front, WeightsError where a graph has no
+        values for its parameters."""
+        captured = self.captured(shape)
+        _check_batches(captured)
         if isinstance(self.model, Graph):
             given = {n: self.model.payload[n] for n in self._shapes() if n in self.model.payload}
             match_weights(self._shapes(), given, "the graph's payload", self.name)
         firings: list[Firing] | None = [] if pass_log.isEnabledFor(logging.DEBUG) else None
-        graph = run_passes(self.captured(shape), disable=self.disable, log=firings)
+        graph = run_passes(captured, disable=self.disable, log=firings)
         for f in firings or ():
             before, after = "\n  ".join(f.before), "\n  ".join(f.after)
             pass_log.debug("%s, %s:\n  %s\nbecomes\n  %s", f.pass_name, f.rule, before, after)
         return graph
 
     def stages(self) -> list[str]:
-        """`captured`, each pass of the pipeline that is not disabled, `canonical` (after the first
-        of them) and `fused` (after the last)."""
-        passes = [name for name in PIPELINE if name not in self.disable]
-        return ["captured", *passes[:1], "canonical", *passes[1:], "fused"]
+        """`captured`, each pass of the pipeline that is not disabled, `canonical` (which is after
+        canonicalise) and `fused` (after the last)."""
+        first = PIPELINE.index("canonicalise") + 1
+        before, after = (
+            [name for name in part if name not in self.disable]
+            for part in (PIPELINE[:first], PIPELINE[first:])
+        )
+        return ["captured", *before, "canonical", *after, "fused"]
 
     def stage(self, shape: tuple[int, ...], name: str) -> Graph:
         """The graph at one of `stages`."""

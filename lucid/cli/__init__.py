@@ -1,1 +1,27 @@
-"""To be filled."""
+"""The command `lucid`: one file a command or a small family of them.
+
+Commands import what they need when they run, so that `lucid --help` answers at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import typer
+
+COMMANDS = ("run", "bench", "ir", "opt", "viz", "catalogue", "env", "cache")
+"""The modules that declare commands, in the order in which the help shows them."""
+
+
+def command_line() -> "typer.Typer":
+    """The application with all its commands."""
+    from lucid.cli.app import app
+
+    for name in COMMANDS:
+        import_module(f"lucid.cli.{name}")
+    return app
+
+
+def main() -> None:
+    """The entry point of `lucid`. Exit codes: 0 fine, 1 the user's model or input, 2 usage."""
+    command_line()()

@@ -1,0 +1,133 @@
+"""The application: its help, its version, how errors are told, and options that commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lucid.errors import LucidError
+
+RUN, INSIDE, ABOUT = "Run a network", "Look inside", "What there is"
+"""The panels of the help."""
+
+
+class LucidGroup(TyperGroup):
+    """Tells what went wrong in one message: the user's model or input is exit code 1.
+
+    LUCID_DEBUG=1 shows the traceback instead.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output has seen enough
+            raise
+        except (LucidError, OSError) as error:
+            if os.environ.get("LUCID_DEBUG"):
+                raise
+            complain(_message(error))
+            raise typer.Exit(1) from error
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, LucidError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def complain(message: str, label: str = "error", style: str = "red") -> None:
+    """Write `label: message` to stderr."""
+    typer.secho(f"{label}:", err=True, fg=style, bold=True, nl=False)
+    typer.echo(f" {message}", err=True)
+
+
+def warn(message: str) -> None:
+    """Write a warning to stderr."""
+    complain(message, "warning", "yellow")
+
+
+app = typer.Typer(
+    name="lucid",
+    cls=LucidGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import lucid
+
+        typer.echo(f"lucid {lucid.__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="MODEL is a registered name ([bold]lucid models[/] lists them), the path of IR text "
+    "(net.lir, or - for stdin), or something that makes a model: package.module:callable or "
+    "file.py:callable."
+)
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Lucid compiles convolutional networks to native CPU code, from Python alone.
+
+    Start with [bold]lucid run resnest_digits picture.png[/], look inside with [bold]lucid ir
+    resnest_digits[/], and see how fast it is with [bold]lucid bench resnest_50[/].
+    """
+
+
+# -- options that commands share ------------------------------------------------------------
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A registered name, package.module:callable, file.py:callable, or IR text (.lir, -).",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Weight file: .safetensors, or .pth where torch is installed."),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        metavar="S|HxW|CxHxW",
+        help="Image size, such as 224, 65x80 (height x width) or 1x32x32.",
+        show_default="the model's own, else 224",
+    ),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of the team.", show_default="what this process may use"),
+]
+Target = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Instruction set: host, x86-64, x86-64-v3, x86-64-v4 or aarch64.",
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="fast, or strict (no Winograd F(4x4), the smallest rounding errors).")
+]
+Disable = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PASS", help="A pass to leave out; may be given several times."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write.", show_default="stdout")
+]

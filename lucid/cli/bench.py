@@ -1,0 +1,137 @@
+"""`lucid bench`: how fast a compiled model runs, and what it spends its work on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from lucid.cli.app import RUN, Batch, Json, Model, Precision, Size, Target, Threads, Weights, app
+from lucid.cli.output import Report, print_json, print_table, progress
+from lucid.cli.subject import load_subject
+
+if TYPE_CHECKING:
+    from lucid.codegen.program import Program
+
+WARM = 3
+"""Untimed runs before the timed ones: they touch the arena and wake the team."""
+
+
+@app.command(rich_help_panel=RUN)
+def bench(
+    model: Model,
+    batch: Batch = 1,
+    size: Size = None,
+    threads: Threads = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed runs.")] = 30,
+    precision: Precision = "fast",
+    target: Target = "host",
+    weights: Weights = None,
+    json: Json = False,
+) -> None:
+    """Measure a compiled model: milliseconds, GFLOP/s, and the share of this machine's peak.
+
+    GFLOP/s count the work of direct convolution, 2 operations a multiply-add, whatever the
+    algorithm: Winograd does a layer with fewer, and can pass 100% of the peak. The peak is
+    measured too, as the rate of nothing but multiply-adds on as many threads.
+    """
+    import lucid
+    from lucid.runtime.peak import measured_peak
+
+    subject = load_subject(model, weights)
+    shape = subject.shape(batch, size)
+    with progress() as report:
+        start = time.perf_counter()
+        compiled = lucid.compile(
+            subject.model,
+            shape,
+            threads=threads,
+            precision=precision,
+            options=lucid.CompileOptions(target=target),
+            progress=report,
+        )
+        compile_seconds = time.perf_counter() - start
+        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        times = measure(lambda: compiled(x), runs, report)
+    program = compiled.program()
+    peak = measured_peak(compiled.target, compiled.threads)
+    result = {
+        "model": subject.name,
+        "input_shape": list(shape),
+        "threads": compiled.threads,
+        "target": compiled.target.name,
+        "precision": precision,
+        "compile_seconds": compile_seconds,
+        **figures(times, sum(c.work for c in program.calls()), peak),
+        "algorithms": by_algorithm(program),
+    }
+    if json:
+        print_json(result | {"times_ms": [1e3 * t for t in times]})
+    else:
+        _show(result)
+
+
+def measure(call: Callable[[], Any], runs: int, report: Report) -> list[float]:
+    """Seconds of each of `runs` calls, after a few untimed ones."""
+    seconds = []
+    for number in range(WARM + runs):
+        report("runs", number, WARM + runs)
+        start = time.perf_counter()
+        call()
+        if number >= WARM:
+            seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def figures(seconds: list[float], work: int, peak: float) -> dict[str, float]:
+    """Milliseconds, GFLOP/s of the fastest run, and its share of the peak."""
+    low, middle, high = (1e3 * float(v) for v in np.percentile(seconds, [0, 50, 90]))
+    rate = work / low / 1e6
+    return {
+        "min_ms": low,
+        "median_ms": middle,
+        "p90_ms": high,
+        "gflop": work / 1e9,
+        "gflops": rate,
+        "peak_gflops": peak,
+        "share_of_peak": rate / peak,
+    }
+
+
+def by_algorithm(program: Program) -> list[dict[str, Any]]:
+    """Kernel calls and direct-equivalent work of each algorithm, the most work first."""
+    rows: dict[str, dict[str, Any]] = {}
+    for call in program.calls():
+        name = call.algorithm or call.kernel.family
+        row = rows.setdefault(name, {"algorithm": name, "calls": 0, "gflop": 0.0})
+        row["calls"] += 1
+        row["gflop"] += call.work / 1e9
+    return sorted(rows.values(), key=lambda row: -row["gflop"])
+
+
+def _show(result: dict[str, Any]) -> None:
+    shape = "x".join(map(str, result["input_shape"]))
+    typer.echo(
+        f"{result['model']} for {shape}, {result['threads']} thread(s), {result['target']}, "
+        f"{result['precision']}; compiled in {result['compile_seconds']:.2f} s"
+    )
+    columns = ("min ms", "median ms", "p90 ms", "GFLOP/s", "of peak")
+    row = [f"{result[k]:.2f}" for k in ("min_ms", "median_ms", "p90_ms")]
+    row += [f"{result['gflops']:.0f}", f"{result['share_of_peak']:.0%}"]
+    print_table(columns, [row], right=columns)
+    rows = [
+        (a["algorithm"], str(a["calls"]), f"{a['gflop']:.3f}", _share(a, result))
+        for a in result["algorithms"]
+    ]
+    print_table(("algorithm", "calls", "GFLOP", "of work"), rows, ("calls", "GFLOP", "of work"))
+    typer.echo(
+        f"{result['gflop']:.2f} GFLOP of direct convolution; measured peak "
+        f"{result['peak_gflops']:.0f} GFLOP/s"
+    )
+
+
+def _share(row: dict[str, Any], result: dict[str, Any]) -> str:
+    return f"{row['gflop'] / result['gflop']:.1%}" if result["gflop"] else ""

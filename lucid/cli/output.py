@@ -1,0 +1,89 @@
+"""What commands print: tables for people, JSON for scripts, text to a file or stdout, progress."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+Report = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+PATIENCE = 0.3
+"""Seconds before a progress bar shows itself: what is quicker needs none."""
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+) -> None:
+    """A table on stdout, as wide as its content where that is no terminal. `right`: columns of
+    numbers."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    if not console.is_terminal:  # nothing to wrap for
+        console = Console(width=console.measure(table, options=_unbounded(console)).maximum)
+    console.print(table)
+
+
+def _unbounded(console: Any) -> Any:
+    return console.options.update(width=10_000)
+
+
+def write_text(text: str, output: Path | None) -> None:
+    """Write to the file, or to stdout where there is none."""
+    if output is None:
+        typer.echo(text, nl=not text.endswith("\n"))
+    else:
+        output.write_text(text, encoding="utf-8")
+        typer.echo(f"wrote {output} ({len(text):,} characters)", err=True)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """A progress bar on stderr, on a terminal only, and only for what takes a while."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    bar = Progress(*columns, console=console, transient=True)
+    tasks: dict[str, TaskID] = {}
+    begin = time.monotonic()
+
+    def report(what: str, done: int, total: int) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=total)
+        bar.update(tasks[what], completed=done, total=total)
+        if not bar.live.is_started and time.monotonic() - begin > PATIENCE:
+            bar.start()
+
+    try:
+        yield report
+    finally:
+        bar.stop()

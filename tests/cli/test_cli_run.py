@@ -1,0 +1,160 @@
+"""`lucid run` and what MODEL may be."""
+
+import json
+
+import pytest
+
+from lucid.models import model_info
+
+SMALL = ("resnest_14", "--size", 64)
+
+
+def test_digits_are_read(lucid_command, digits):
+    result = lucid_command("run", "resnest_digits", *digits, "--compare", "--json", "--top", 2)
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert len(answer["images"]) == len(digits) == 12
+    for path, image in zip(digits, answer["images"], strict=True):
+        assert image["image"] == str(path)
+        assert image["top"][0]["label"] == path.name[0]
+        assert len(image["top"]) == 2
+    assert answer["compare"]["same_class"] == 12
+    assert answer["compare"]["relative_error"] < 1e-6
+    assert "warning" not in result.stderr
+
+
+def test_a_table_for_people(lucid_command, digits):
+    result = lucid_command("run", "resnest_digits", digits[0], "--compare", "--threads", 1)
+    assert result.exit_code == 0
+    assert "probability" in result.stdout
+    assert "float64 interpreter" in result.stdout
+    assert "1 thread" in result.stdout
+    assert result.stderr == ""
+
+
+def test_generated_weights_are_said_to_mean_nothing(lucid_command, digits):
+    result = lucid_command("run", *SMALL, digits[0], "--json")
+    assert result.exit_code == 0
+    assert "generated weights" in result.stderr
+    assert len(json.loads(result.stdout)["images"][0]["top"]) == 5
+
+
+def test_labels(lucid_command, digits, tmp_path):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"digit {i}" for i in range(10)))
+    result = lucid_command("run", "resnest_digits", digits[0], "--labels", names)
+    assert "digit 0" in result.stdout
+    names.write_text("one\ntwo\n")
+    result = lucid_command("run", "resnest_digits", digits[0], "--labels", names)
+    assert result.exit_code == 1
+    assert "names 2 classes, the model has 10" in result.stderr
+
+
+def test_a_model_from_a_file(lucid_command, digits, model_file):
+    for name in ("build", "instance"):
+        result = lucid_command(
+            "run", f"{model_file}:{name}", digits[0], "--size", 32, "--json", "--compare"
+        )
+        assert result.exit_code == 0, result.stderr
+        assert len(json.loads(result.stdout)["images"][0]["top"]) == 4
+
+
+def test_what_is_no_classifier_tells_its_shape(lucid_command, digits, model_file):
+    result = lucid_command("run", f"{model_file}:features", digits[0], "--size", 32)
+    assert result.exit_code == 0
+    assert "8x30x30" in result.stdout
+
+
+def test_a_model_from_a_module(lucid_command, digits):
+    result = lucid_command("run", "lucid.models:resnest_14", digits[0], "--size", 64)
+    assert result.exit_code == 0
+
+
+def test_ir_text_with_its_weights(lucid_command, digits, tmp_path):
+    """Text before the passes has the model's own tensors, so the model's file fits it."""
+    text = lucid_command("ir", "resnest_digits", "--stage", "captured").stdout
+    file = tmp_path / "digits.lir"
+    file.write_text(text)
+    weights = model_info("resnest_digits").weights
+    result = lucid_command("opt", file, "-o", tmp_path / "fused.lir")
+    assert result.exit_code == 0
+    for path in (file, tmp_path / "fused.lir"):
+        result = lucid_command("ir", path, "--stage", "fused", "--weights", weights)
+        assert result.exit_code == 0, result.stderr
+
+
+# -- bad input ------------------------------------------------------------------------------
+
+
+def complaint(result) -> str:
+    """The one clean message of a failed command."""
+    assert result.exit_code == 1, result.output
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.output
+    return result.stderr
+
+
+def test_an_unknown_model_has_neighbours(lucid_command, digits):
+    message = complaint(lucid_command("run", "resnest_51", digits[0]))
+    assert "did you mean resnest_50" in message
+
+
+def test_images_that_cannot_be_read(lucid_command, digits, tmp_path):
+    message = complaint(lucid_command("run", "resnest_digits", digits[0], tmp_path / "none.png"))
+    assert "none.png" in message
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+    assert "not an image" in complaint(lucid_command("run", "resnest_digits", text))
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(digits[0].read_bytes()[:80])
+    assert "cut.png" in complaint(lucid_command("run", "resnest_digits", cut))
+
+
+def test_weights_that_do_not_fit(lucid_command, digits, tmp_path):
+    whole = model_info("resnest_digits").weights
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:5000])
+    run = ("run", "resnest_digits", digits[0], "--weights")
+    assert "truncated" in complaint(lucid_command(*run, cut))
+    assert "no such file" in complaint(lucid_command(*run, tmp_path / "none.safetensors"))
+    message = complaint(lucid_command("run", *SMALL, digits[0], "--weights", whole))
+    assert "conv1.0.weight" in message
+
+
+@pytest.mark.parametrize(
+    ("attribute", "part"),
+    [
+        ("number", "gives a int"),
+        ("broken", "RuntimeError: no such luck"),
+        ("nothing", "it has build"),
+    ],
+)
+def test_callables_that_make_no_model(lucid_command, model_file, attribute, part):
+    assert part in complaint(lucid_command("ir", f"{model_file}:{attribute}"))
+
+
+def test_places_that_are_not_there(lucid_command, tmp_path):
+    assert "no such file" in complaint(lucid_command("ir", tmp_path / "none.lir"))
+    assert "no such file" in complaint(lucid_command("ir", f"{tmp_path}/none.py:build"))
+    assert "No module named" in complaint(lucid_command("ir", "no_such_package.x:build"))
+
+
+def test_debug_shows_the_traceback(lucid_command, monkeypatch):
+    monkeypatch.setenv("LUCID_DEBUG", "1")
+    with pytest.raises(LookupError):
+        lucid_command("ir", "resnest_51")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "resnest_digits"),
+        ("run", "resnest_digits", "x.png", "--top", "0"),
+        ("run", "resnest_digits", "x.png", "--size", "big"),
+        ("run", "resnest_digits", "x.png", "--size", "65x80"),
+        ("nonsense",),
+        ("ir", "resnest_14", "--no-such-option"),
+    ],
+)
+def test_usage_is_exit_code_2(lucid_command, arguments):
+    assert lucid_command(*arguments).exit_code == 2

@@ -3,7 +3,7 @@
     y[r, :] = body(bias + sum over k of x[r, k] * panel[k, :])
 
 Every convolution, Winograd's products and linear layers run through these tiles, so each output is
-the same ascending chains of multiply-adds, whatever tile it falls into. Strides are run-time values.
+the same ascending chains of multiply-adds, whatever tile it falls into. Strides are arguments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CHAIN = 256
 with the root of its length: whole chains of 4608 steps cost ResNeSt-50's logits 1.5e-6, chains of
 256, whose sums are added in turn, a third of that; putting a tile by costs 1% of its chain."""
 UNROLL = 4
-"""Steps of k in the loop body: constant offsets, and the loop's own cost spread over 4 x 24 FMAs."""
+"""Steps of k in the loop body: constant offsets, the loop's own cost spread over 4 x 24 FMAs."""
 
 SIGNATURE = [
     ("x", PTR),  # the first row
@@ -105,7 +105,9 @@ class _TileEmitter:
             stop = (chain.index + CHAIN).minimum(self.depth)
             tile = self._chain(chain.carried, rows, chain.index, stop)
             done = stop.equals(self.depth)
-            chain.carry(k.merge(done, lambda: self._finished(tile), lambda: self._put_by(tile, chain)))
+            chain.carry(
+                k.merge(done, lambda: self._finished(tile), lambda: self._put_by(tile, chain))
+            )
         self._epilogue(chain.results)
         k.finish()
 
@@ -176,7 +178,7 @@ class _TileEmitter:
                     places.append((self._extra(i, row), False))
             for place, written in places:
                 for at in range(0, self.spec.vectors * k.vector, line):
-                    k.prefetch(place + at, 3, written)
+                    k.prefetch(place + at, near=True, written=written)
 
     def _extra(self, i: int, row: Int) -> Pointer:
         """Where a row of an extra operand begins."""

@@ -23,8 +23,8 @@ KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
 
 TILE_BLOCK = 49
 """Output tiles in a Winograd block, where L2 holds what they need. With 2 MB of L2 ResNeSt-50's
-Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9 with 98 and 15.3 with
-196: larger blocks reuse the weights more often and leave L2 in the end."""
+Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9 with 98 and 15.3
+with 196: larger blocks reuse the weights more often and leave L2 in the end."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ def convolutions(graph: Graph) -> list[Node]:
     return [
         n
         for n in graph.nodes
-        if isinstance(n.op, Conv2d) or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Conv2d))
+        if isinstance(n.op, Conv2d)
+        or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Conv2d))
     ]
 
 

@@ -64,9 +64,7 @@ class KernelSpec:
         return ()
 
     def __str__(self) -> str:
-        options = ", ".join(
-            f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self)
-        )
+        options = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self))
         return f"{self.family}({options})"
 
     def key(self) -> str:

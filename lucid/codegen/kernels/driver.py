@@ -48,7 +48,7 @@ FLUSH_TO_ZERO_X86 = 0x8040  # MXCSR: denormals are zero, flush to zero
 FLUSH_TO_ZERO_ARM = 1 << 24  # FPCR.FZ
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64, PTR])
-SYSCALL_TYPE = ir.FunctionType(I64, [I64] + [PTR, I64, I64, I64, I64, I64])
+SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
 
 
 @dataclass(frozen=True)

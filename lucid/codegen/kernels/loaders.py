@@ -37,7 +37,14 @@ class Loader:
         raise NotImplementedError
 
     def rows(
-        self, frame: Frame, first: Int, count: Int, channel: Int, depth: Int, out: Pointer, step: Int
+        self,
+        frame: Frame,
+        first: Int,
+        count: Int,
+        channel: Int,
+        depth: Int,
+        out: Pointer,
+        step: Int,
     ) -> None:
         """Write `count` rows, `step` floats apart."""
         with frame.kernel.loop(0, count) as loop:
@@ -68,7 +75,7 @@ class Patch(Loader):
         return buffers("x") + IMAGE + WINDOW + TAPS
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
-        """`channel` counts in units of a tap's channels: the group's first one is channel / taps."""
+        """`channel` counts over all taps: the group's first channel is channel / taps."""
         f, k = frame, frame.kernel
         image, line, column = _position(f, row)
         source = f.x + (image * f.image + channel // (f.kernel_h * f.kernel_w))
@@ -102,7 +109,14 @@ class PlanarPatch(Loader):
         return buffers("x") + IMAGE + WINDOW + TAPS + ints("plane")
 
     def rows(
-        self, frame: Frame, first: Int, count: Int, channel: Int, depth: Int, out: Pointer, step: Int
+        self,
+        frame: Frame,
+        first: Int,
+        count: Int,
+        channel: Int,
+        depth: Int,
+        out: Pointer,
+        step: Int,
     ) -> None:
         """Output line by output line: for each, all pixels of one channel and kernel line."""
         f, k = frame, frame.kernel
@@ -174,7 +188,7 @@ class Combine(Loader):
     """The radix combination of a split attention, averaged over the windows of a pool.
 
     `gate`: `"folded"` (radix 2, x1 + s (x0 - x1)), `"weights"` (sum of x_r g_r) or `"none"` (radix
-    1: a plain average pool). `pool`: `"none"`, `"fixed"` (every window has the divisor 1 / `scale`),
+    1: a plain average pool). `pool`: `"none"`, `"fixed"` (each window has the divisor 1 / `scale`),
     `"inside"` (the divisor counts the pixels inside the map) or `"padded"` (those inside the padded
     map, for windows that hang over its end).
     """
@@ -218,9 +232,7 @@ class Combine(Loader):
 
     def _parts(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
         k = f.kernel
-        return [
-            k.load(at + (f.channels * r if r else 0), mask=mask) for r in range(self.radix)
-        ]
+        return [k.load(at + (f.channels * r if r else 0), mask=mask) for r in range(self.radix)]
 
     @staticmethod
     def _inverse(f: Frame, count: Int) -> Vector:
@@ -229,9 +241,7 @@ class Combine(Loader):
         bounded = count.maximum(1)
         return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, ir.FloatType()))
 
-    def _window(
-        self, f: Frame, line: Int, column: Int
-    ) -> Callable[[Pointer, Any], list[Vector]]:
+    def _window(self, f: Frame, line: Int, column: Int) -> Callable[[Pointer, Any], list[Vector]]:
         """How to read one vector of each split at an output pixel."""
         k = f.kernel
         if self.pool == "none":

@@ -36,7 +36,7 @@ def _grid(operands: Sequence[str]) -> tuple[Arg, ...]:
 
 
 class _Strided:
-    """Walks the grid: for each task, the operands' addresses and the piece of the inner dimension."""
+    """Walks the grid: for each task, the operands' addresses and a piece of the inner dimension."""
 
     def __init__(self, spec: KernelSpec, target: Target, operands: Sequence[str]) -> None:
         self.frame = Frame(spec, target)

@@ -93,7 +93,7 @@ class MaxPool(KernelSpec):
 
 @dataclass(frozen=True)
 class Depthwise(KernelSpec):
-    """Convolution of each channel by itself: weights [tap][channel], bias and body in the epilogue."""
+    """Convolution of each channel by itself: weights [tap][channel], bias and body as epilogue."""
 
     family: ClassVar[str] = "depthwise"
     body: Body = PLAIN
@@ -116,7 +116,10 @@ class Depthwise(KernelSpec):
 
                 total = _window(f, top, left, k.load(f.bias + c, mask=mask), step)
                 extras = [
-                    k.load(getattr(f, f"extra{e}") + (c if kind == "channel" else offset + c), mask=mask)
+                    k.load(
+                        getattr(f, f"extra{e}") + (c if kind == "channel" else offset + c),
+                        mask=mask,
+                    )
                     for e, kind in enumerate(self.body.extras)
                 ]
                 k.store(self.body.emit(k, total, extras), out + c, mask)

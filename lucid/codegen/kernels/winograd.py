@@ -124,9 +124,7 @@ class _WinogradEmitter:
         image, line, column = self._place(tile)
         top, left = line - f.pad_top, column - f.pad_left
         image_at = f.x + (image * f.image + group * f.depth)
-        interior = k.both(
-            top >= 0, left >= 0, top + self.a <= f.height, left + self.a <= f.width
-        )
+        interior = k.both(top >= 0, left >= 0, top + self.a <= f.height, left + self.a <= f.width)
         with k.when(k.builder.not_(interior)):
             self._fill_patch(image_at, top, left)
         source = k.choose(interior, image_at + (top * f.line + left * f.pixel), self.patch)

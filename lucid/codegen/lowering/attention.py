@@ -84,9 +84,7 @@ def _layer(
     origin = f"{node.origin}.{name}" if node.origin else name
     result = Value(TensorType("f32", shape), f"{node.output.name}.{name}", node)
     layer = Layer(op, result, weight, bias, result, origin, Epilogue(Body((), steps)))
-    product(
-        ctx, layer, rows, out, count=n, depth=depth, groups=op.groups, algorithm="gate"
-    )
+    product(ctx, layer, rows, out, count=n, depth=depth, groups=op.groups, algorithm="gate")
     return out
 
 

@@ -1,4 +1,4 @@
-"""The state of a lowering: where each value lies, what is not yet computed, and the calls so far."""
+"""The state of a lowering: where values lie, what is not yet computed, and the calls so far."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Lowering:
         return self.views[value]
 
     def rows_view(self, value: Value) -> View:
-        """Where the value lies as rows of features (channels last for rank 4); copied if need be."""
+        """Where the value lies as rows of features (rank 4: channels last); copied if need be."""
         view = self.view(value)
         if row_stride(view) is not None:
             return view

@@ -45,9 +45,7 @@ def lower(
     return program
 
 
-def _user_views(
-    program: Program, values: Iterable[Value], kind: str, batch: int
-) -> Iterable[View]:
+def _user_views(program: Program, values: Iterable[Value], kind: str, batch: int) -> Iterable[View]:
     """Buffers for the user's arrays, row-major."""
     for i, value in enumerate(values):
         shape = value.type.concrete(batch)
@@ -62,5 +60,9 @@ def _complaint(nodes: Sequence[Node]) -> str:
         for n in nodes
     ]
     return "\n".join(
-        [f"{len(nodes)} ops of this model have no kernel:", *rows, "`lucid ops` lists those that do"]
+        [
+            f"{len(nodes)} ops of this model have no kernel:",
+            *rows,
+            "`lucid ops` lists those that do",
+        ]
     )

@@ -30,9 +30,7 @@ def _max_pool(ctx: Lowering, node: Node) -> None:
         "y_line": y.strides[2],
         "y_pixel": y.strides[3],
     }
-    ctx.call(
-        MaxPool(), n * height, arguments, [x], [y], region, node.origin, algorithm="max_pool"
-    )
+    ctx.call(MaxPool(), n * height, arguments, [x], [y], region, node.origin, algorithm="max_pool")
 
 
 @lowers(AvgPool2d)

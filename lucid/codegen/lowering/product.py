@@ -68,9 +68,7 @@ def _fused(ctx: Lowering, node: Node) -> None:
     apply_body(ctx, op.body, [layer.result, *extras], node.output, node.origin)
 
 
-def _layer(
-    ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, origin: str
-) -> Layer:
+def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, origin: str) -> Layer:
     weight, *rest = operands[1:]
     bias = rest[0] if rest else None
     assert isinstance(weight, Parameter), f"{origin}: the weight must be a parameter"
@@ -338,8 +336,7 @@ def _winograd(ctx: Lowering, layer: Layer, choice: Choice) -> None:
     block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
     chunks = _chunks(ctx, op.groups * blocks, panels)
     wants_sums = any(
-        isinstance(u.op, SplitAttention) and u.inputs[0] is layer.result
-        for u in layer.result.users
+        isinstance(u.op, SplitAttention) and u.inputs[0] is layer.result for u in layer.result.users
     )
     kernel = Winograd(m, layer.epilogue.body, wants_sums)
     tile = Tile(vectors, PLAIN, raw=True)

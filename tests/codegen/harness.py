@@ -10,6 +10,7 @@ of its own around it, and user arrays begin at odd floats.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,9 +28,9 @@ from lucid.codegen.target import LEVELS, Target
 from lucid.codegen.verify import verify_program
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
-from lucid.runtime.binding import BoundProgram, Workspace
+from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
-from lucid.runtime.team import RUN_TYPE, team
+from lucid.runtime.team import BARRIER_SPINS, RUN_TYPE, syscall_address
 from lucid.runtime.weights import WeightStore
 
 TARGETS = [t for t in LEVELS.values() if t.runs_here()]
@@ -89,28 +90,41 @@ class Run:
         native.load([*self.program.kernels(), Driver()])
         store.ensure(self.program.weights.values())
         bound = BoundProgram(self.program, native, store)
-        room = Workspace(self.threads, 0, 0, bound.count)
         self.arena = Guarded(self.program.arena)
         self.scratch = Guarded(self.threads * bound.scratch_bytes // 4)
-        room.arena = self.arena  # type: ignore[assignment]  # all it needs is an address
-        room.table[driver.CALL_SCRATCH] = self.scratch.address
         given = [Guarded(a.size, self.skew) for a in inputs]
         for block, array in zip(given, inputs, strict=True):
             block.array(array.shape)[...] = array
         results = [Guarded(int(np.prod(v.shape)), self.skew) for v in self.program.outputs]
-        call = room.prepare(bound, [b.address for b in (*given, *results)])
-        assert self._run(call) == 0
+        self._run(bound, [b.address for b in (*given, *results, self.arena)])
         self._check(bound, [*given, *results])
         for block, array in zip(given, inputs, strict=True):
             np.testing.assert_array_equal(block.array(array.shape), array)
         views = self.program.outputs
         return [b.array(v.shape).copy() for b, v in zip(results, views, strict=True)]
 
-    def _run(self, call: int) -> int:
-        if self.threads > 1:
-            return team(self.target, self.threads).run(call)
-        entry = RUN_TYPE(library(self.target).address(Driver(), "lucid_run"))
-        return int(entry(call, 0, 1))
+    def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
+        """Fill the call table, and enter `lucid_run` on every thread."""
+        buffers = np.array([*addresses, 0], np.int64)
+        counters = np.zeros(bound.count + 1, np.int64)
+        barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
+        call = np.zeros(driver.CALL_WORDS, np.int64)
+        call[driver.CALL_VERSION] = driver.VERSION
+        call[driver.CALL_STEPS] = bound.steps.ctypes.data
+        call[driver.CALL_STEP_COUNT] = bound.count
+        call[driver.CALL_BUFFERS] = buffers.ctypes.data
+        call[driver.CALL_SCRATCH] = self.scratch.address
+        call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
+        call[driver.CALL_COUNTERS] = counters.ctypes.data
+        call[driver.CALL_BARRIER] = barrier.ctypes.data + -barrier.ctypes.data % 128
+        call[driver.CALL_SYSCALL] = syscall_address()
+        call[driver.CALL_SPINS] = BARRIER_SPINS
+        run = RUN_TYPE(library(self.target).address(Driver(), "lucid_run"))
+        with ThreadPoolExecutor(self.threads) as pool:
+            entries = [
+                pool.submit(run, call.ctypes.data, t, self.threads) for t in range(self.threads)
+            ]
+            assert [entry.result() for entry in entries] == [0] * self.threads
 
     def _check(self, bound: BoundProgram, users: list[Guarded]) -> None:
         for number, block in enumerate(users):
@@ -170,7 +184,7 @@ def check(
 
 
 def assert_near(value: np.ndarray, exact: np.ndarray, limit: float, where: str = "") -> None:
-    """The largest difference is at most `limit` of the largest value (or of 0.01, if that is more)."""
+    """The largest difference is at most `limit` of the largest value (or of 0.01 if more)."""
     assert value.shape == exact.shape
     assert not np.isnan(value).any(), f"{where}: something unwritten was read"
     if exact.size:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import Builder
 
 from lucid.codegen.schedule import ConvShape, convolutions, legal_kernels
-from lucid.ir import Graph, Value
+from lucid.ir import BATCH, Graph, Value, f32
 from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Relu, Sigmoid, Silu
 
 CHANNELS = [1, 3, 10, 16, 40, 66, 130]
@@ -25,8 +25,7 @@ def layers(draw: Any, like: str = "") -> Graph:
     inner, outer = (draw(st.sampled_from(CHANNELS)) for _ in range(2))
     size = st.integers(1, 13)
     if like == "depthwise":
-        groups, multiplier = inner if inner > 1 else 3, 1
-        channels, out = groups, groups
+        groups = channels = out = inner if inner > 1 else 3
     else:
         groups = draw(st.sampled_from([1, 1, 2, 3]))
         channels, out = groups * inner, groups * outer
@@ -101,8 +100,6 @@ def anchor(build: Builder, kind: str, channels: int) -> tuple[Value, Value]:
 
 
 def _flat(build: Builder, channels: int) -> tuple[Value, Value]:
-    from lucid.ir import BATCH, f32
-
     x = build.graph.add_input(f32(BATCH, 9))
     return x, build.weight("before.weight", channels, 9)
 
@@ -144,8 +141,6 @@ def test_extra_operands(kind: str, body: str) -> None:
 @given(st.data())
 def test_linear(data: st.DataObject) -> None:
     """Rows of any number, and ranks above two."""
-    from lucid.ir import BATCH, f32
-
     build = Builder()
     leading = data.draw(st.sampled_from([(), (1,), (7,), (2, 3)]))
     depth, out = (data.draw(st.sampled_from(CHANNELS)) for _ in range(2))

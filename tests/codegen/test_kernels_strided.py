@@ -1,4 +1,4 @@
-"""Strided kernels against the interpreter: elementwise ops, reductions, softmax, moving elements."""
+"""Strided kernels against the interpreter: elementwise ops, reductions, softmax, moved elements."""
 
 from __future__ import annotations
 

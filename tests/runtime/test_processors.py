@@ -1,0 +1,75 @@
+"""The number of threads by default: the environment, affinity, and both kinds of cgroup quota."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lucid.errors import InputError
+from lucid.runtime import processors
+from lucid.runtime.processors import cpu_quota, default_threads
+
+
+def quota(tmp_path: Path, membership: str, **files: str) -> int | None:
+    """The quota for this /proc/self/cgroup and these files under /sys/fs/cgroup."""
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        path = tmp_path / "cgroup" / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return cpu_quota(tmp_path / "cgroup", tmp_path / "membership")
+
+
+def test_a_quota_of_version_2_is_rounded_up(tmp_path: Path) -> None:
+    files = {"cpu_dot_max": "150000 100000\n"}
+    assert quota(tmp_path, "0::/\n", **files) == 2
+
+
+def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
+    files = {
+        "cpu_dot_max": "max 100000\n",
+        "user__cpu_dot_max": "100000 100000\n",
+        "user__app__cpu_dot_max": "800000 100000\n",
+        "other__cpu_dot_max": "10000 100000\n",
+    }
+    assert quota(tmp_path, "0::/user/app\n", **files) == 1
+
+
+def test_no_quota(tmp_path: Path) -> None:
+    assert quota(tmp_path, "0::/\n", cpu_dot_max="max 100000\n") is None
+    assert quota(tmp_path, "0::/gone\n") is None
+    assert cpu_quota(tmp_path / "nothing", tmp_path / "nothing") is None
+
+
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_a_quota_of_version_1(tmp_path: Path, mount: str) -> None:
+    (tmp_path / "membership").write_text(f"4:memory:/\n3:{mount}:/box\n1:name=systemd:/\n")
+    folder = tmp_path / mount / "box"
+    folder.mkdir(parents=True)
+    (folder / "cpu.cfs_quota_us").write_text("-1\n")
+    (folder / "cpu.cfs_period_us").write_text("100000\n")
+    assert cpu_quota(tmp_path, tmp_path / "membership") is None
+
+    (folder / "cpu.cfs_quota_us").write_text("300000\n")
+    assert cpu_quota(tmp_path, tmp_path / "membership") == 3
+
+
+def test_what_is_no_quota_is_ignored(tmp_path: Path) -> None:
+    assert quota(tmp_path, "0::/\n", cpu_dot_max="nonsense") is None
+
+
+def test_the_default_is_what_affinity_and_quota_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LUCID_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5, 7}, raising=False)
+    for allowed, expected in ((None, 4), (3, 3), (8, 4)):
+        monkeypatch.setattr(processors, "cpu_quota", lambda allowed=allowed: allowed)
+        assert default_threads() == expected
+
+
+def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUCID_NUM_THREADS", "7")
+    assert default_threads() == 7
+    for wrong in ("0", "-2", "many", "1.5"):
+        monkeypatch.setenv("LUCID_NUM_THREADS", wrong)
+        with pytest.raises(InputError, match="LUCID_NUM_THREADS must be a positive integer"):
+            default_threads()

@@ -1,0 +1,256 @@
+"""Teams of threads: forks, signals, idleness, more threads than cores, and the end of a process."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lucid
+from lucid import nn
+from lucid.codegen.target import Target
+from lucid.errors import InputError
+from lucid.runtime.planning import PLANNING
+from lucid.runtime.team import RUN_TYPE, SUBMIT_TYPE, team
+
+IMAGE = np.random.default_rng(0).standard_normal((2, 3, 20, 20)).astype(np.float32)
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+no_warning = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
+
+class Small(nn.Module):
+    def __init__(self, channels: int = 32) -> None:
+        self.conv = nn.Conv2d(3, channels, 3, padding=1)
+        self.last = nn.Conv2d(channels, 16, 1)
+
+    def forward(self, x):
+        return self.last(nn.functional.relu(self.conv(x)))
+
+
+def in_a_fork(work: Callable[[], bool], seconds: float = 20) -> bool:
+    """Whether `work` is true in a forked child, which is killed when it takes too long."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 1)
+        except BaseException:
+            os._exit(2)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+@forks
+@no_warning
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_model_works_on_both_sides_of_a_fork(threads: int) -> None:
+    fast = lucid.compile(Small(), IMAGE.shape, threads=threads)
+    expected = fast(IMAGE)
+
+    def child() -> bool:
+        known = np.array_equal(fast(IMAGE), expected)
+        other_size = fast(IMAGE[:1, :, :16]).shape == (1, 16, 16, 20)
+        another = lucid.compile(Small(), IMAGE.shape, threads=threads)(IMAGE)
+        return known and other_size and np.array_equal(another, expected)
+
+    assert in_a_fork(child)
+    assert np.array_equal(fast(IMAGE), expected)
+
+
+@forks
+@no_warning
+def test_a_fork_waits_for_a_compilation_in_another_thread() -> None:
+    fast = lucid.compile(Small(), IMAGE.shape, threads=2)
+    expected = fast(IMAGE)
+    holds, stop = threading.Event(), threading.Event()
+
+    def compiling() -> None:
+        with PLANNING:
+            holds.set()
+            stop.wait(0.2)
+
+    other = threading.Thread(target=compiling)
+    other.start()
+    holds.wait()
+    assert in_a_fork(lambda: np.array_equal(fast(IMAGE[:1]), expected[:1]))
+    other.join()
+
+
+@forks
+@no_warning
+def test_a_fork_while_another_thread_calls() -> None:
+    fast = lucid.compile(Small(), IMAGE.shape, threads=2)
+    expected, stop = fast(IMAGE), threading.Event()
+
+    def calling() -> None:
+        while not stop.is_set():
+            fast(IMAGE)
+
+    caller = threading.Thread(target=calling)
+    caller.start()
+    try:
+        for _ in range(5):
+            assert in_a_fork(lambda: np.array_equal(fast(IMAGE), expected))
+    finally:
+        stop.set()
+        caller.join()
+
+
+def put_result(queue, fast, image) -> None:
+    queue.put(fast(image))
+
+
+@forks
+@no_warning
+def test_multiprocessing_by_fork() -> None:
+    fast = lucid.compile(Small(), IMAGE.shape, threads=2)
+    expected = fast(IMAGE)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    process = context.Process(target=put_result, args=(queue, fast, IMAGE))
+    process.start()
+    assert np.array_equal(queue.get(), expected)
+    process.join(10)
+    assert process.exitcode == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
+def test_workers_block_signals_and_callers_do_not() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    lucid.compile(Small(), IMAGE.shape, threads=3)(IMAGE)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+    workers = [t for t in threading.enumerate() if t.name.startswith("lucid-")]
+    assert workers
+    for worker in workers:
+        status = Path(f"/proc/self/task/{worker.native_id}/status").read_text()
+        blocked = int(next(li for li in status.splitlines() if li.startswith("SigBlk")).split()[1], 16)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
+            assert blocked >> (number - 1) & 1
+
+
+def test_idle_workers_sleep() -> None:
+    lucid.compile(Small(), IMAGE.shape, threads=4)(IMAGE)
+    time.sleep(0.05)  # they spin for a moment after a call
+    start = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - start < 0.1
+
+
+def test_more_threads_than_cores() -> None:
+    alone = lucid.compile(Small(), IMAGE.shape, threads=1)(IMAGE)
+    many = lucid.compile(Small(), IMAGE.shape, threads=3 * (os.cpu_count() or 1) + 1)
+    for _ in range(3):
+        assert np.array_equal(many(IMAGE), alone)
+
+
+def test_callers_of_one_team_take_turns() -> None:
+    fast = lucid.compile(Small(), IMAGE.shape, threads=2)
+    expected = fast(IMAGE)
+    wrong = []
+
+    def calling() -> None:
+        for _ in range(20):
+            if not np.array_equal(fast(IMAGE), expected):
+                wrong.append(1)
+
+    callers = [threading.Thread(target=calling) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+def test_native_calls_release_the_gil() -> None:
+    holds_it = 4  # FUNCFLAG_PYTHONAPI
+    assert not RUN_TYPE._flags_ & holds_it
+    assert not SUBMIT_TYPE._flags_ & holds_it
+
+
+def test_too_many_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name == "lucid-3":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(InputError, match="may start 3 threads for a model, not 77"):
+        team(Target.host(), 77)
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+MODEL = """
+import os, signal, sys, threading, time
+import numpy as np
+import lucid
+fast = lucid.compile(lucid.models.resnest_digits(), (1, 1, 32, 32), threads=2)
+x = np.zeros((4, 1, 32, 32), np.float32)
+expected = fast(x)
+"""
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "",
+        "sys.exit(0)",
+        "import lucid.runtime.team as t; [team.stop() for team in t._teams.values()]; fast(x)",
+        "threading.Thread(target=lambda: [fast(x) for _ in iter(int, 1)], daemon=True).start()",
+    ],
+    ids=["end", "exit", "stopped-team", "daemon-caller"],
+)
+def test_a_process_ends_without_hanging(ending: str) -> None:
+    done = run_python(MODEL + ending)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+INTERRUPTED = """
+big = np.zeros((64, 1, 32, 32), np.float32)
+def interrupt():
+    while caught < 10:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.02)
+caught = 0
+interrupter = threading.Thread(target=interrupt)
+while caught < 10:
+    try:
+        if not caught:
+            interrupter.start()
+        while True:
+            fast(big)
+    except KeyboardInterrupt:
+        caught += 1
+interrupter.join()
+assert np.array_equal(fast(x), expected)
+print("caught", caught)
+"""
+
+
+def test_an_interrupt_leaves_the_model_usable() -> None:
+    done = run_python(MODEL + INTERRUPTED)
+    assert done.stdout == "caught 10\n", done.stderr

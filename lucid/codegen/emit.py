@@ -221,6 +221,9 @@ class Kernel:
             module, ir.FunctionType(result, [t for _, t in arguments]), name
         )
         self.function.attributes.add("nounwind")
+        # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
+        # llvmlite's own list of attributes lacks this one.
+        set.add(self.function.attributes, '"no-builtins"')
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.args: dict[str, Any] = {}
         for (label, kind), raw in zip(arguments, self.function.args, strict=True):

@@ -193,6 +193,9 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     panel = target.panel_vectors * target.vector
     bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
     most = max(12, min(TILE_BLOCK, target.l2 // bytes_per_tile))
-    if tiles >= most:
-        return -(-tiles // -(-tiles // most))
-    return tiles * max(1, most // max(1, tiles))
+    if tiles < most:
+        return tiles * max(1, most // max(1, tiles))
+    blocks = -(-tiles // most)
+    if blocks == 2 and tiles * bytes_per_tile <= 2 * target.l2:
+        blocks = 1  # to read the weights once is worth a working set of twice L2
+    return -(-tiles // blocks)

@@ -21,6 +21,8 @@ from lucid.ir.ops import Conv2d, Fusion
 KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
 """The names by which convolution kernels are chosen and forced."""
 
+SPLITS = ("auto", "rows", "panels")
+
 TILE_BLOCK = 49
 """Output tiles in a Winograd block, where L2 holds what they need. With 2 MB of L2 ResNeSt-50's
 Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9 with 98 and 15.3
@@ -29,10 +31,18 @@ with 196: larger blocks reuse the weights more often and leave L2 in the end."""
 
 @dataclass(frozen=True)
 class Choice:
-    """How one convolution is computed. `tiles`: output tiles in a Winograd block."""
+    """How one convolution is computed, and how its work is cut.
+
+    `tiles`: output tiles in a Winograd block. The rest changes no result, and where it is 0 or
+    "auto" the lowering decides for the team at hand: `split` a product's "rows" or "panels", `rows`
+    in a block, `chunks` of weight panels.
+    """
 
     kernel: str
     tiles: int = 0
+    split: str = "auto"
+    rows: int = 0
+    chunks: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,8 @@ class Schedule:
         for name, choice in choices.items():
             if choice.kernel not in KERNELS:
                 raise ParseError(f"{name}: no kernel is named {choice.kernel!r}")
+            if choice.split not in SPLITS:
+                raise ParseError(f"{name}: a split is one of {SPLITS}, not {choice.split!r}")
         return Schedule(choices)
 
 

@@ -1,16 +1,16 @@
 """From a graph and its schedule to a Program: one lowering for each op, registered by its class."""
 
-from lucid.codegen.lowering import attention, pooling, product, shapes, strided
+from lucid.codegen.lowering import attention, convolution, pooling, shapes, strided
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.lower import lower, unsupported
 
 __all__ = [
     "Lowering",
     "attention",
+    "convolution",
     "lower",
     "lowers",
     "pooling",
-    "product",
     "shapes",
     "strided",
     "unsupported",

@@ -9,7 +9,8 @@ from lucid.codegen.kernels.loaders import Combine, Sums
 from lucid.codegen.lowered_ops import GatherSums, PartialSums
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
 from lucid.codegen.lowering.epilogue import Epilogue
-from lucid.codegen.lowering.product import Layer, geometry, product
+from lucid.codegen.lowering.layer import Layer, geometry
+from lucid.codegen.lowering.product import product
 from lucid.codegen.lowering.strided import Semantics, reduce, softmax
 from lucid.codegen.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Node, Parameter, Value

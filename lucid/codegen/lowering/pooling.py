@@ -5,7 +5,7 @@ from __future__ import annotations
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.windows import MaxPool
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
-from lucid.codegen.lowering.product import geometry, window
+from lucid.codegen.lowering.layer import geometry, window
 from lucid.codegen.program import ArgumentValue
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import AvgPool2d, MaxPool2d

@@ -1,0 +1,61 @@
+"""Convolution and linear layers, alone or with a fused body: which lowering each one gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lucid.codegen.lowering.context import Lowering, lowers
+from lucid.codegen.lowering.depthwise import depthwise
+from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
+from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.product import direct, linear
+from lucid.codegen.lowering.strided import apply_body
+from lucid.codegen.lowering.winograd import winograd
+from lucid.codegen.schedule import Choice
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import Conv2d, Fusion, Linear, Op
+
+
+@lowers(Conv2d, Linear)
+def _plain(ctx: Lowering, node: Node) -> None:
+    _lower(ctx, _layer(ctx, node.op, node.inputs, node.output, node.origin))
+
+
+@lowers(Fusion)
+def _fused(ctx: Lowering, node: Node) -> None:
+    """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
+    op = node.op
+    assert isinstance(op, Fusion)
+    own = op.anchor_operands(len(node.inputs))
+    extras = node.inputs[own:]
+    kinds = [kind_of(ctx, e, node.output) for e in extras]
+    layer = _layer(ctx, op.anchor, node.inputs[:own], node.output, node.origin)
+    if None not in kinds:
+        body = to_body(op.body, [k for k in kinds if k is not None])
+        layer.epilogue = Epilogue(body, tuple(extras))
+        _lower(ctx, layer)
+        return
+    layer.result = Value(node.output.type, f"{node.output.name}.anchor", node)
+    _lower(ctx, layer, ctx.schedule.choices.get(node.output.name))
+    apply_body(ctx, op.body, [layer.result, *extras], node.output, node.origin)
+
+
+def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, origin: str) -> Layer:
+    weight, *rest = operands[1:]
+    bias = rest[0] if rest else None
+    assert isinstance(weight, Parameter), f"{origin}: the weight must be a parameter"
+    assert bias is None or isinstance(bias, Parameter), f"{origin}: the bias must be a parameter"
+    return Layer(op, operands[0], weight, bias, result, origin)
+
+
+def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
+    if isinstance(layer.op, Linear):
+        linear(ctx, layer)
+        return
+    layer.choice = choice or ctx.schedule.choices[layer.result.name]
+    if layer.choice.kernel == "depthwise":
+        depthwise(ctx, layer)
+    elif layer.choice.kernel.startswith("winograd"):
+        winograd(ctx, layer)
+    else:
+        direct(ctx, layer)

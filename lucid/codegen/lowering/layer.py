@@ -14,7 +14,6 @@ from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import Op
 
-
 POINTWISE = Choice("pointwise")
 
 

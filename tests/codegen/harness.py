@@ -36,8 +36,8 @@ from lucid.runtime.weights import WeightStore
 TARGETS = [t for t in LEVELS.values() if t.runs_here()]
 """Every target whose code this machine runs, the plainest first."""
 
-PATTERN = 0x7FC5A5A5
-"""A quiet NaN."""
+PATTERN = 0x7FA5A5A5
+"""A signalling NaN: whatever is computed from it is another one."""
 GUARD = 256
 """Floats before and after each array: more than the widest panel."""
 

@@ -6,6 +6,7 @@ of a model share.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +18,12 @@ from lucid.ir.recipe import Recipe
 
 @dataclass(frozen=True)
 class Packing:
-    """Base: `pack` takes the parameter in float64 and gives the array the kernels read."""
+    """Base: `pack` writes the parameter, given in float64, as the kernels read it.
 
-    def pack(self, array: Array) -> Array:
+    `out` is flat, float32 and zero; rounding happens as it is written, without a copy in between.
+    """
+
+    def pack(self, array: Array, out: Array) -> None:
         raise NotImplementedError
 
     def floats(self, shape: tuple[int, ...]) -> int:
@@ -31,8 +35,8 @@ class Packing:
 class Flat(Packing):
     """As it is, row-major."""
 
-    def pack(self, array: Array) -> Array:
-        return np.ascontiguousarray(array, np.float32)
+    def pack(self, array: Array, out: Array) -> None:
+        out[:] = array.reshape(-1)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
@@ -50,12 +54,16 @@ class Panels(Packing):
     width: int
     planar: bool = False
 
-    def pack(self, array: Array) -> Array:
-        steps = array.reshape(*array.shape[:2], -1)
-        if not self.planar:
-            steps = steps.transpose(0, 2, 1)
-        rows = steps.reshape(self.groups, array.shape[0] // self.groups, -1)
-        return np.ascontiguousarray(in_panels(rows, self.width), np.float32)
+    def pack(self, array: Array, out: Array) -> None:
+        columns = array.shape[0] // self.groups
+        steps = array.reshape(self.groups, columns, array.shape[1], -1)  # taps last
+        order = (1, 2, 0) if self.planar else (2, 1, 0)
+        taps, inner = steps.shape[3], steps.shape[2]
+        shape = (inner, taps) if self.planar else (taps, inner)
+        panels = out.reshape(self.groups, -1, *shape, self.width)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            block = steps[group, first:last]
+            panels[group, panel, ..., : last - first] = block.transpose(order)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         columns = shape[0] // self.groups
@@ -71,13 +79,13 @@ class WinogradPanels(Packing):
     groups: int
     width: int
 
-    def pack(self, array: Array) -> Array:
-        points = transform_filter(array, self.m).astype(np.float32)
-        count, outputs, inputs = points.shape
-        grouped = points.reshape(count * self.groups, outputs // self.groups, inputs)
-        panels = in_panels(grouped, self.width)
-        split = panels.reshape(count, self.groups, *panels.shape[1:])
-        return np.ascontiguousarray(split.transpose(1, 2, 0, 3, 4))
+    def pack(self, array: Array, out: Array) -> None:
+        columns, inner = array.shape[0] // self.groups, array.shape[1]
+        filters = array.reshape(self.groups, columns, inner, 3, 3)
+        panels = out.reshape(self.groups, -1, (self.m + 2) ** 2, inner, self.width)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            points = transform_filter(filters[group, first:last], self.m)
+            panels[group, panel, ..., : last - first] = points.transpose(0, 2, 1)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         columns = -(-(shape[0] // self.groups) // self.width) * self.width
@@ -91,10 +99,9 @@ class Channels(Packing):
     groups: int
     width: int
 
-    def pack(self, array: Array) -> Array:
+    def pack(self, array: Array, out: Array) -> None:
         rows = array.reshape(self.groups, -1)
-        pad = -rows.shape[1] % self.width
-        return np.pad(rows, ((0, 0), (0, pad))).astype(np.float32)
+        out.reshape(self.groups, -1)[:, : rows.shape[1]] = rows
 
     def floats(self, shape: tuple[int, ...]) -> int:
         channels = int(np.prod(shape, dtype=np.int64)) // self.groups
@@ -105,20 +112,18 @@ class Channels(Packing):
 class Taps(Packing):
     """Depthwise filters, (C, 1, KH, KW) -> [tap][channel]."""
 
-    def pack(self, array: Array) -> Array:
-        return np.ascontiguousarray(array.reshape(array.shape[0], -1).T, np.float32)
+    def pack(self, array: Array, out: Array) -> None:
+        out.reshape(-1, array.shape[0])[:] = array.reshape(array.shape[0], -1).T
 
     def floats(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
 
 
-def in_panels(rows: Array, width: int) -> Array:
-    """(G, O, K) -> (G, panels, K, width), zeros beyond the last row."""
-    groups, outputs, depth = rows.shape
-    panels = -(-outputs // width)
-    if outputs % width:
-        rows = np.pad(rows, ((0, 0), (0, panels * width - outputs), (0, 0)))
-    return rows.reshape(groups, panels, width, depth).transpose(0, 1, 3, 2)
+def each_panel(groups: int, columns: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+    """Group, panel, and first and last (exclusive) column of every panel, in order."""
+    for group in range(groups):
+        for panel, first in enumerate(range(0, columns, width)):
+            yield group, panel, first, min(first + width, columns)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,6 @@ class Packed:
     def floats(self) -> int:
         return self.packing.floats(self.shape)
 
-    def pack(self, value: Array) -> Array:
-        """The packed array, flat, in float32; `value` is the recipe's value in float64."""
-        return self.packing.pack(np.asarray(value).reshape(self.shape)).reshape(-1)
+    def pack(self, value: Array, out: Array) -> None:
+        """Write the packed array to `out`, flat and zero; `value` is the recipe's, in float64."""
+        self.packing.pack(np.asarray(value).reshape(self.shape), out)

@@ -5,6 +5,7 @@ plans of a model. Another checkpoint is another store; calls in flight keep the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,16 @@ from lucid.ir import recipe
 from lucid.ir.ops.base import Array
 from lucid.runtime.memory import Memory
 from lucid.runtime.planning import PLANNING
+from lucid.runtime.processors import default_threads
 
 ALIGNMENT = 64
 """Bytes; no vector is longer, so that panels may be read by aligned loads."""
 SLACK = 1 << 16
 """Bytes after the last array that prefetches may touch."""
+
+
+PACKERS = 4
+"""Threads that pack: NumPy lets go of the interpreter while it copies; more would wait for memory."""
 
 
 class WeightStore:
@@ -42,10 +48,11 @@ class WeightStore:
                 offsets.append(size)
                 size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
             segment = Memory(size + SLACK)
-            for done, (packed, offset) in enumerate(zip(missing, offsets, strict=True)):
-                if progress:
-                    progress("weights", done, len(missing))
-                self._pack(packed, segment.floats(offset, packed.floats))
+            places = [segment.floats(o, p.floats) for p, o in zip(missing, offsets, strict=True)]
+            with ThreadPoolExecutor(min(PACKERS, default_threads())) as pool:
+                for done, _ in enumerate(pool.map(self._pack, missing, places)):
+                    if progress:
+                        progress("weights", done, len(missing))
             self._segments.append(segment)
             self._addresses |= {
                 p: segment.address + o for p, o in zip(missing, offsets, strict=True)
@@ -55,7 +62,7 @@ class WeightStore:
 
     def _pack(self, packed: Packed, place: Array) -> None:
         if packed.recipe is not None:  # fresh memory is zero
-            place[:] = packed.pack(recipe.evaluate(packed.recipe, self._tensor))
+            packed.pack(recipe.evaluate(packed.recipe, self._tensor), place)
 
     def _tensor(self, name: str) -> Array:
         return np.asarray(self.payload[name])

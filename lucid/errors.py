@@ -43,3 +43,7 @@ class ImageError(LucidError, ValueError):
 
 class CompileError(LucidError):
     """Lucid failed to compile a legal graph: a defect of Lucid, not of the model."""
+
+
+class MissingPackageError(LucidError, ImportError):
+    """A package that only this feature needs is not installed; names the extra that brings it."""

@@ -34,7 +34,7 @@ def interpret(
     """
     floating = np.dtype(dtype)
     batch = _check_inputs(graph, inputs)
-    read = _Tensors(graph.payload if payload is None else payload, graph)
+    read = Tensors(graph.payload if payload is None else payload, graph)
     last_use = {value: node for node in graph.nodes for value in node.inputs}
     values: dict[Value, Array] = {
         value: np.asarray(array).astype(_dtype(value.type, floating), copy=False)
@@ -101,8 +101,8 @@ def _check_inputs(graph: Graph, inputs: Sequence[Array]) -> int:
     return 1 if batch is None else batch
 
 
-class _Tensors:
-    """Looks source tensors up, and says what is missing or misshapen."""
+class Tensors:
+    """Looks source tensors up by name. Raises WeightsError for what is missing or misshapen."""
 
     def __init__(self, payload: Mapping[str, Any], graph: Graph) -> None:
         self.payload = payload

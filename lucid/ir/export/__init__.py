@@ -1,0 +1,1 @@
+"""Graphs in the formats of others, one module a format: `onnx` (operators in `onnx_operators`)."""

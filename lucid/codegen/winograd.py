@@ -31,13 +31,24 @@ def filter_matrix(m: int) -> Array:
     return np.array([*rows, [0, 0, 1]], np.float64)
 
 
+CHUNK = 262_144
+"""Multiplications of one matrix product below which BLAS stays on its caller's thread (OpenBLAS'
+own threshold). Parameters are packed on several threads already, and two pools of threads that spin
+for the same processors took ten times as long."""
+
+
 def transform_filter(weight: Array, m: int) -> Array:
     """G g G^T for each 3x3 filter: (O, I, 3, 3) -> ((m + 2)^2, O, I), in float64."""
     g = filter_matrix(m)
     outputs, inputs = weight.shape[:2]
     both = np.einsum("ia,jb->ijab", g, g).reshape(-1, 9)
-    product = both @ weight.reshape(outputs * inputs, 9).T.astype(np.float64)
-    return np.asarray(product).reshape(-1, outputs, inputs)
+    filters = weight.reshape(outputs * inputs, 9)
+    result = np.empty((len(both), outputs * inputs))
+    step = CHUNK // both.size
+    for first in range(0, outputs * inputs, step):
+        part = filters[first : first + step].astype(np.float64, copy=False)
+        np.matmul(both, part.T, out=result[:, first : first + step])
+    return result.reshape(-1, outputs, inputs)
 
 
 def _input4(k: Kernel, d: Sequence[Vector]) -> list[Vector]:

@@ -68,6 +68,9 @@ class Schedule:
                 raise ParseError(f"{name}: no kernel is named {choice.kernel!r}")
             if choice.split not in SPLITS:
                 raise ParseError(f"{name}: a split is one of {SPLITS}, not {choice.split!r}")
+            counts = (choice.tiles, choice.rows, choice.chunks)
+            if not all(isinstance(n, int) and n >= 0 for n in counts):
+                raise ParseError(f"{name}: tiles, rows and chunks are counts, not {counts}")
         return Schedule(choices)
 
 

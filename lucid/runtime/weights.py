@@ -24,7 +24,7 @@ SLACK = 1 << 16
 
 
 PACKERS = 4
-"""Threads that pack: NumPy lets go of the interpreter while it copies; more would wait for memory."""
+"""Threads that pack: NumPy lets go of the interpreter while it copies; more wait for memory."""
 
 
 class WeightStore:

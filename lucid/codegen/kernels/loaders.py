@@ -271,6 +271,48 @@ class Combine(Loader):
         return average
 
 
+class _Part:
+    """A frame as one part of a `Join` sees it: its own arguments under their plain names."""
+
+    def __init__(self, frame: Frame, number: int) -> None:
+        self.kernel = frame.kernel
+        self._frame = frame
+        self._number = number
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._frame, part_name(name, self._number))
+
+
+def part_name(name: str, number: int) -> str:
+    """What an argument of part `number` is called among those of a `Join`."""
+    return f"{name}_{number}"
+
+
+@dataclass(frozen=True)
+class Join(Loader):
+    """Rows of several loaders side by side: a block's last convolution and its shortcut's."""
+
+    name: ClassVar[str] = "join"
+    parts: tuple[Loader, ...] = ()
+
+    def arguments(self) -> tuple[Arg, ...]:
+        declared: tuple[Arg, ...] = ()
+        for i, part in enumerate(self.parts):
+            own = (*part.arguments(), Arg("columns"))
+            declared += tuple(Arg(part_name(a.name, i), a.kind) for a in own)
+        return declared
+
+    def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
+        """All channels of all parts; a `Join` has no groups to start in the middle."""
+        for i, loader in enumerate(self.parts):
+            part: Any = _Part(frame, i)
+            loader.row(part, row, channel, part.columns, out)
+            out = out + part.columns
+
+    def __str__(self) -> str:
+        return f"join[{', '.join(map(str, self.parts))}]"
+
+
 @dataclass(frozen=True)
 class Sums(Loader):
     """One row an image: the mean over the map of each channel, summed over the radix.

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from lucid.codegen.kernels.base import KernelSpec
-from lucid.codegen.kernels.loaders import Loader, Stage
+from lucid.codegen.kernels.loaders import Join, Loader, Stage
 from lucid.codegen.packing import Flat, Packed, Packing
 from lucid.codegen.program import ArgumentValue, Buffer, KernelCall, Program, View, WeightRef
 from lucid.codegen.schedule import Schedule
@@ -133,6 +133,18 @@ class Lowering:
         copy(self, view, rows, value.producer.origin if value.producer else "")
         self.views[value] = rows
         return rows
+
+    def rows(self, value: Value, whole: bool = True) -> Deferred | View:
+        """The value as rows: what makes them if it is not computed yet, else where they lie.
+
+        `whole`: whether the reader takes all channels at once, as the rows of a `Join` have to be.
+        """
+        waiting = self.deferred.get(value)
+        if waiting is None or value in self.views:
+            return self.rows_view(value)
+        if isinstance(waiting.loader, Join) and not whole:
+            return self.rows_view(value)
+        return waiting
 
     def _stage(self, value: Value) -> None:
         shape = self.shape(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage
+from lucid.codegen.kernels.loaders import Combine, Join, Patch, PlanarPatch, Stage
 from lucid.codegen.kernels.product import ROW_SLACK, Product
 from lucid.codegen.lowering.context import Deferred, Lowering, row_stride
 from lucid.codegen.lowering.layer import (
@@ -120,7 +120,7 @@ def _stage_where_split(
     ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[str, ...]
 ) -> Deferred | View:
     """A combination that every chunk of panels would repeat is computed once, into a buffer."""
-    if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine)):
+    if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join)):
         return rows
     ctx.may_need(Product(rows.loader, extras), Stage(rows.loader), Product(None, extras))
     if split.chunks == 1:
@@ -160,9 +160,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     n, _, height, width = result.shape
     rows: Deferred | View
     if kernel == "pointwise":
-        rows = ctx.deferred.get(layer.x) or ctx.rows_view(layer.x)
-        if layer.x in ctx.views:
-            rows = ctx.rows_view(layer.x)
+        rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
         rows = patch_rows(ctx, layer, op, (height, width))
     product(

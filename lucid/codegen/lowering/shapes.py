@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucid.codegen.lowering.context import Lowering, lowers, row_major
+from lucid.codegen.kernels.loaders import Combine, Join, part_name
+from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major
+from lucid.codegen.lowering.layer import geometry
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.packing import Flat
-from lucid.codegen.program import View
-from lucid.ir.graph import Node
+from lucid.codegen.program import ArgumentValue, View
+from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import Concat, Constant, Expand, Permute, Reshape, Slice
 from lucid.ir.recipe import Apply
 
@@ -85,14 +87,46 @@ def _expand(ctx: Lowering, node: Node) -> None:
 
 @lowers(Concat)
 def _concat(ctx: Lowering, node: Node) -> None:
-    op, out = node.op, ctx.result(node.output)
+    op = node.op
     assert isinstance(op, Concat)
+    if op.axis == 1 and node.output.type.rank == 4 and len(node.inputs) == 2:
+        ctx.deferred[node.output] = _joined(ctx, node)
+        return
+    out = ctx.result(node.output)
     start = 0
     for value in node.inputs:
         source = ctx.view(value)
         offset = out.offset + start * out.strides[op.axis]
         copy(ctx, source, View(out.buffer, source.shape, out.strides, offset), node.origin)
         start += source.shape[op.axis]
+
+
+def _joined(ctx: Lowering, node: Node) -> Deferred:
+    """Channels side by side, left to whoever reads them: a product loads both into its rows."""
+    parts = [_rows(ctx, value, node.origin) for value in node.inputs]
+    arguments: dict[str, ArgumentValue] = {}
+    for i, (part, value) in enumerate(zip(parts, node.inputs, strict=True)):
+        own = {**part.arguments, "columns": ctx.shape(value)[1]}
+        arguments |= {part_name(name, i): v for name, v in own.items()}
+    first, second = parts
+    count = len(first.reads)
+
+    def build(region: Graph, read: Sequence[Value]) -> Value:
+        both = [first.build(region, read[:count]), second.build(region, read[count:])]
+        return region.append(Concat(1), both).output
+
+    loader = Join((first.loader, second.loader))
+    return Deferred(loader, arguments, (*first.reads, *second.reads), build, node.origin)
+
+
+def _rows(ctx: Lowering, value: Value, origin: str) -> Deferred:
+    """The loader of a value's rows; where they lie in memory, one that copies them."""
+    rows = ctx.rows(value, whole=False)
+    if isinstance(rows, Deferred):
+        return rows
+    _, _, height, width = rows.shape
+    arguments = geometry(rows, (height, width))
+    return Deferred(Combine(), arguments, (rows,), lambda region, read: read[0], origin)
 
 
 @lowers(Constant)

@@ -11,6 +11,7 @@ from lucid.ir.passes import (
     fold_scales,
     fuse_epilogue,
     fuse_split_attention,
+    merge_shortcut,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
 from lucid.ir.passes.rewriter import PASSES, Firing, Pass, Rewriter, rewrite, rewrite_graph
@@ -28,6 +29,7 @@ __all__ = [
     "fold_scales",
     "fuse_epilogue",
     "fuse_split_attention",
+    "merge_shortcut",
     "rewrite",
     "rewrite_graph",
     "run_passes",

@@ -16,6 +16,7 @@ PIPELINE = [
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion
     "fold-scales",  # while convolutions stand alone, and split attentions do already
     "fuse-epilogue",
+    "merge-shortcut",  # once the block's add is part of its last convolution
     "drop-dead-parameters",
 ]
 

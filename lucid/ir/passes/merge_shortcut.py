@@ -1,0 +1,103 @@
+"""merge-shortcut: a convolution in the shortcut becomes part of the one it is added to."""
+
+from __future__ import annotations
+
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops import Add, AvgPool2d, Concat, Conv2d, Fusion
+from lucid.ir.passes.recipes import add, apply, recipe_of
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.recipe import Recipe
+
+merge_shortcut = Pass(
+    "merge-shortcut", "Compute a 1x1 shortcut convolution and the one it is added to as one"
+)
+
+
+@rewrite(merge_shortcut, Fusion)
+def into_one_convolution(node: Node, graph: Rewriter) -> None:
+    """relu(W a + V b) = relu([W V] [a; b]), as where ResNet and ResNeSt change the resolution.
+
+    The shortcut's result is then neither written nor read. Fires where both convolutions are 1x1
+    without padding and groups, the first with stride 1, the first step of the fused body adds the
+    shortcut's result, and nothing else reads that. A stride of the shortcut becomes a pool of 1x1
+    windows. Not where the weights are computed values.
+    """
+    op = node.op
+    assert isinstance(op, Fusion)
+    if not _is_plain(op.anchor, stride_too=True):
+        return
+    own = op.anchor_operands(len(node.inputs))
+    position = _added_first(op.body)
+    if position is None:
+        return
+    shortcut = node.inputs[own + position].producer
+    weights = [n.inputs[1] for n in (node, shortcut) if n is not None]
+    if (
+        shortcut is None
+        or not _is_plain(shortcut.op, stride_too=False)
+        or graph.only_user(shortcut.output) is not node
+        or node.inputs.count(shortcut.output) != 1
+        or not all(isinstance(w, Parameter) and w.type.shape[2:] == (1, 1) for w in weights)
+    ):
+        return
+    extras = [v for v in node.inputs[own:] if v is not shortcut.output]
+    both = graph.insert_before(node, Concat(1), [node.inputs[0], _sampled(shortcut, node, graph)])
+    joined = apply(Concat(1), *(recipe_of(w) for w in weights))
+    operands = [both, graph.parameter(f"{weights[0].name}.joined", joined)]
+    bias = _bias(node.inputs[2:own], shortcut.inputs[2:])
+    if bias is not None:
+        operands.append(graph.parameter(f"{weights[0].name}.bias.joined", bias))
+    merged = Fusion(op.anchor, _without_first_add(op.body, position))
+    graph.substitute(node, merged, [*operands, *extras], fuses=[node, shortcut])
+
+
+def _is_plain(op: object, stride_too: bool) -> bool:
+    if not isinstance(op, Conv2d) or op.groups != 1 or any(op.padding):
+        return False
+    return op.stride == (1, 1) or not stride_too
+
+
+def _added_first(body: Graph) -> int | None:
+    """The extra that the body's first step adds to the anchor's result, both read only there."""
+    y, *extras = body.inputs
+    first = body.nodes[0]
+    if not isinstance(first.op, Add) or y.users != [first]:
+        return None
+    for position, extra in enumerate(extras):
+        if set(first.inputs) == {y, extra} and extra.users == [first] and extra.type == y.type:
+            return position
+    return None
+
+
+def _sampled(shortcut: Node, node: Node, graph: Rewriter) -> Value:
+    """What the shortcut's convolution reads, at its stride."""
+    op, x = shortcut.op, shortcut.inputs[0]
+    assert isinstance(op, Conv2d)
+    if op.stride == (1, 1):
+        return x
+    return graph.insert_before(node, AvgPool2d((1, 1), op.stride), [x])
+
+
+def _bias(first: list[Value], second: list[Value]) -> Recipe | None:
+    recipes = [recipe_of(v) for v in (*first, *second)]
+    if len(recipes) == 2:
+        return add(*recipes)
+    return recipes[0] if recipes else None
+
+
+def _without_first_add(body: Graph, position: int) -> Graph:
+    """The body without its first step and the extra which that added."""
+    result = Graph("body")
+    first = body.nodes[0]
+    mapped: dict[Value, Value] = {}
+    for i, value in enumerate(body.inputs):
+        if i != position + 1:
+            mapped[value] = result.add_input(value.type, value.name)
+    mapped[first.output] = mapped[body.inputs[0]]
+    for old in body.nodes[1:]:
+        new = result.append(
+            old.op, [mapped[v] for v in old.inputs], names=[v.name for v in old.outputs]
+        )
+        mapped.update(zip(old.outputs, new.outputs, strict=True))
+    result.set_outputs([mapped[v] for v in body.outputs])
+    return result

@@ -319,12 +319,10 @@ def expand(w: Writer, op: Expand, operands: Sequence[Edge], kind: TensorType) ->
 
 @writes(RadixMean)
 def radix_mean(w: Writer, op: RadixMean, operands: Sequence[Edge], kind: TensorType) -> str:
+    """The sum of the splits' means: no sum of whole images."""
     (x,) = operands
-    if op.radix > 1:
-        n, channels, *size = x.type.shape
-        splits = w.apply(Reshape((n, op.radix, _int(channels) // op.radix, *size)), x)
-        x = w.apply(Sum((1,)), splits)
-    return w.apply(Mean((2, 3), keepdims=True), x).name
+    mean = w.apply(Mean((2, 3), keepdims=True), x)
+    return _total(w, [w.apply(part, mean) for part in _splits(op.radix, kind)])
 
 
 @writes(RadixSoftmax)
@@ -344,20 +342,13 @@ def radix_combine(w: Writer, op: RadixCombine, operands: Sequence[Edge], kind: T
     x, gate = operands
     if op.radix == 1:
         return w.apply(Mul(), x, gate).name
-    channels = _int(kind.shape[1])
-    parts = [Slice(1, r * channels, (r + 1) * channels) for r in range(op.radix)]
+    parts = _splits(op.radix, kind)
     splits = [w.apply(part, x) for part in parts]
     if op.folded:
         difference = w.apply(Sub(), splits[0], splits[1])
         return w.apply(Add(), splits[1], w.apply(Mul(), gate, difference)).name
-    terms = [
-        w.apply(Mul(), split, w.apply(part, gate))
-        for split, part in zip(splits, parts, strict=True)
-    ]
-    total = terms[0]
-    for term in terms[1:]:
-        total = w.apply(Add(), total, term)
-    return total.name
+    gates = [w.apply(part, gate) for part in parts]
+    return _total(w, [w.apply(Mul(), s, g) for s, g in zip(splits, gates, strict=True)])
 
 
 @writes(SplitAttention)
@@ -375,6 +366,19 @@ def split_attention(
 def fusion(w: Writer, op: Fusion, operands: Sequence[Edge], kind: TensorType) -> str:
     own = op.anchor_operands(len(operands))
     return w.inline(op.body, w.apply(op.anchor, *operands[:own]), *operands[own:]).name
+
+
+def _splits(radix: int, kind: TensorType) -> list[Slice]:
+    """What cuts (N, radix*C, ...) into its splits; `kind`: the type of one."""
+    channels = _int(kind.shape[1])
+    return [Slice(1, r * channels, (r + 1) * channels) for r in range(radix)]
+
+
+def _total(w: Writer, terms: Sequence[Edge]) -> str:
+    total = terms[0]
+    for term in terms[1:]:
+        total = w.apply(Add(), total, term)
+    return total.name
 
 
 def _int(dim: int | Dim) -> int:

@@ -12,7 +12,7 @@ from strategies import Builder
 
 from lucid.codegen.schedule import ConvShape, convolutions, legal_kernels
 from lucid.ir import BATCH, Graph, Value, f32
-from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Relu, Sigmoid, Silu
+from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Permute, Relu, Sigmoid, Silu
 
 CHANNELS = [1, 3, 10, 16, 40, 66, 130]
 """Tails of every kind: below a vector, one over a panel, several panels."""
@@ -156,3 +156,24 @@ def test_long_sums(depth: int) -> None:
     x = build.input(depth, 3, 3)
     build.graph.set_outputs([build.conv(x, 20, bias=True, origin="conv")])
     check(build.graph, 1, {"conv": "pointwise"})
+
+
+@pytest.mark.parametrize("body", ["", "relu", "add", "scale", "last"])
+@pytest.mark.parametrize("permuted", [False, True])
+def test_linear_over_the_last_axis_of_a_map(body: str, permuted: bool) -> None:
+    """Rank 4, where every other kernel has the channels last: before and after a convolution."""
+    build = Builder()
+    x = build.apply(Relu(), build.conv(build.input(3, 4, 9), 5, bias=True))
+    if permuted:
+        x = build.apply(Permute((0, 2, 3, 1)), x)
+    *_, leading, _, features = x.type.concrete(1)
+    y = build.linear(x, features, origin="fc")
+    if body == "relu":
+        y = build.apply(Relu(), y)
+    elif body == "add":
+        y = build.apply(Add(), y, x)
+    elif body:
+        shape = (leading, 1, 1) if body == "scale" else (features,)
+        y = build.apply(Mul(), y, build.weight("scale", *shape, positive=True))
+    build.graph.set_outputs([build.conv(y, 6, origin="conv"), y])
+    check(build.graph, 2)

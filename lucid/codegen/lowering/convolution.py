@@ -30,7 +30,8 @@ def _fused(ctx: Lowering, node: Node) -> None:
     extras = node.inputs[own:]
     kinds = [kind_of(ctx, e, node.output) for e in extras]
     layer = _layer(ctx, op.anchor, node.inputs[:own], node.output, node.origin)
-    if None not in kinds:
+    last = isinstance(op.anchor, Linear) and node.output.type.rank == 4  # features, not the width
+    if None not in kinds and not (last and extras):
         body = to_body(op.body, [k for k in kinds if k is not None])
         layer.epilogue = Epilogue(body, tuple(extras))
         _lower(ctx, layer)

@@ -7,7 +7,7 @@ from math import prod
 
 from lucid.codegen.kernels.loaders import Combine, Join, Patch, PlanarPatch, Stage
 from lucid.codegen.kernels.product import ROW_SLACK, Product
-from lucid.codegen.lowering.context import Deferred, Lowering, row_stride
+from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.layer import (
     Layer,
     bias_of,
@@ -16,6 +16,7 @@ from lucid.codegen.lowering.layer import (
     panel_vectors,
     window,
 )
+from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.microkernels import Tile
 from lucid.codegen.packing import Panels
 from lucid.codegen.program import ArgumentValue, Code, View
@@ -136,19 +137,16 @@ def _plain_rows(x: View) -> dict[str, ArgumentValue]:
 
 def linear(ctx: Lowering, layer: Layer) -> None:
     """A linear layer: one row for each leading index."""
-    x = ctx.rows_view(layer.x)
-    *leading, depth = x.shape
-    result = ctx.result(layer.result)
-    product(
-        ctx,
-        layer,
-        x,
-        result,
-        count=prod(leading),
-        depth=depth,
-        groups=1,
-        algorithm="linear",
-    )
+    *leading, depth = ctx.shape(layer.x)
+    count, outputs = prod(leading), ctx.shape(layer.weight)[0]
+    if len(leading) == 3:  # features come last here, where other values of rank 4 have the width
+        x = matrix(ctx, layer.x, (count, depth), layer.origin)
+        result = ctx.allocate(layer.result.name, (count, outputs), (outputs, 1))
+        shape = ctx.shape(layer.result)
+        ctx.views[layer.result] = View(result.buffer, shape, row_major(shape))
+    else:
+        x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
+    product(ctx, layer, x, result, count=count, depth=depth, groups=1, algorithm="linear")
 
 
 def direct(ctx: Lowering, layer: Layer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
-from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major
+from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
 from lucid.codegen.lowering.layer import geometry
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.packing import Flat
@@ -49,6 +49,17 @@ def reshaped(view: View, shape: Sequence[int]) -> View | None:
                 position, pending = position + 1, 1
         strides.append(step if step is not None else 1)
     return View(view.buffer, tuple(shape), tuple(reversed(strides)), view.offset)
+
+
+def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> View:
+    """The value's elements, in logical order, as contiguous rows; copied if need be."""
+    source = ctx.view(value)
+    view = reshaped(source, shape)
+    if view is not None and row_stride(view) is not None:
+        return view
+    rows = ctx.allocate(f"{value.name}.rows", source.shape, row_major(source.shape))
+    copy(ctx, source, rows, origin)
+    return View(rows.buffer, shape, row_major(shape))
 
 
 @lowers(Reshape)

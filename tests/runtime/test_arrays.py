@@ -40,7 +40,10 @@ WANTED = r"image wants f32\[N,3,12,12\] \(float32, 4 dimensions\), got "
         (np.zeros((1, 1, 3, 12, 12), np.float32), r"float32\[1,1,3,12,12\]: .*conv2d: x must be"),
         (np.zeros((1, 4, 12, 12), np.float32), r"float32\[1,4,12,12\]: .*x has 4 channels, but"),
         (np.zeros((0, 4, 12, 12), np.float32), r"float32\[0,4,12,12\]: .*x has 4 channels, but"),
-        (np.zeros((1, 3, 12, 4), np.float32), r"float32\[1,3,12,4\]: .*the 5x5 window .* is larger"),
+        (
+            np.zeros((1, 3, 12, 4), np.float32),
+            r"float32\[1,3,12,4\]: .*the 5x5 window .* is larger",
+        ),
         (np.zeros((1, 3, 0, 12), np.float32), r"float32\[1,3,0,12\]: "),
         (np.array([object()]), r"object\[1\]"),
         (np.float32(1), "a single number"),
@@ -163,9 +166,7 @@ def test_torch_gives_torch(fast: lucid.CompiledModel, x: np.ndarray) -> None:
         fast(torch.from_numpy(x).half())
 
 
-def test_other_libraries_get_their_own_by_dlpack(
-    fast: lucid.CompiledModel, x: np.ndarray
-) -> None:
+def test_other_libraries_get_their_own_by_dlpack(fast: lucid.CompiledModel, x: np.ndarray) -> None:
     class Other:
         """An array of the Array API standard."""
 
@@ -198,7 +199,7 @@ def test_arrays_that_cannot_be_read(fast: lucid.CompiledModel) -> None:
         def __dlpack_device__(self):
             return (2, 0)
 
-    with pytest.raises(InputError, match="got a Remote that cannot be read: .*device"):
+    with pytest.raises(InputError, match=r"got a Remote that cannot be read: .*device"):
         fast(Remote())
 
 

@@ -55,16 +55,14 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
 
 
 def test_the_key_holds_all_that_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {key_text(KERNEL, HOST), key_text(Driver(True), HOST)}
-    keys |= {key_text(KERNEL, Target.named(n)) for n in ("x86-64", "x86-64-v3", "x86-64-v4")}
-    with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "versions", lambda: "LLVM 99")
-        keys.add(key_text(KERNEL, HOST))
-    with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "generator_hash", lambda: "other sources")
-        keys.add(key_text(KERNEL, HOST))
+    targets = [Target.named(name) for name in ("x86-64", "x86-64-v3", "aarch64")]
+    keys = [key_text(kernel, t) for kernel in (KERNEL, Driver(profiled=True)) for t in targets]
+    for changed in ("versions", "generator_hash"):
+        with monkeypatch.context() as patch:
+            patch.setattr(cache_module, changed, lambda: "another one")
+            keys.append(key_text(KERNEL, targets[0]))
 
-    assert len(keys) == 7 - (HOST.name in ("x86-64", "x86-64-v3", "x86-64-v4"))
+    assert len(set(keys)) == 8
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "foreign"])

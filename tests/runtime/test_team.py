@@ -137,7 +137,9 @@ def test_workers_block_signals_and_callers_do_not() -> None:
     assert workers
     for worker in workers:
         status = Path(f"/proc/self/task/{worker.native_id}/status").read_text()
-        blocked = int(next(li for li in status.splitlines() if li.startswith("SigBlk")).split()[1], 16)
+        blocked = int(
+            next(li for li in status.splitlines() if li.startswith("SigBlk")).split()[1], 16
+        )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
             assert blocked >> (number - 1) & 1
 

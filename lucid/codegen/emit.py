@@ -472,10 +472,10 @@ class Kernel:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return Vector(self, self.builder.select(condition, yes.raw, no.raw))
 
-    def prefetch(self, address: Pointer, near: bool = False, written: bool = False) -> None:
-        """Ask for a cache line, to be read or `written`: into L2, or `near`, into L1."""
+    def prefetch(self, address: Pointer, near: bool = False) -> None:
+        """Ask for a cache line that will be read: into L2, or `near`, into L1."""
         function = self.intrinsic("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
-        arguments = [ir.Constant(I32, v) for v in (1 if written else 0, 3 if near else 2, 1)]
+        arguments = [ir.Constant(I32, v) for v in (0, 3 if near else 2, 1)]
         self.builder.call(function, [address.raw, *arguments])
 
     def intrinsic(self, name: str, result: ir.Type, operands: Sequence[ir.Type]) -> Any:

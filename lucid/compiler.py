@@ -24,6 +24,8 @@ from lucid.runtime.cache import ObjectCache
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.processors import default_threads
+from lucid.runtime.tune import Tuner
+from lucid.runtime.tuning_log import TuningLog
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
@@ -59,6 +61,7 @@ def compile(
     *,
     threads: int | None = None,
     precision: str = "fast",
+    tune: bool = False,
     cache: bool = True,
     options: CompileOptions | None = None,
     progress: Progress | None = None,
@@ -68,37 +71,52 @@ def compile(
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
     and image size runs. Without it a module is compiled at its first call. `threads`: by default
     what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what changes the
-    order of magnitude of rounding errors (Winograd F(4x4)). Raises InputError, TraceError,
-    UnsupportedError, UnknownNameError, WeightsError.
+    order of magnitude of rounding errors (Winograd F(4x4)). `tune`: measure what each layer is
+    fastest with, for about a minute, or take it from the log of earlier times (in the cache folder;
+    neither read nor written without `cache`); bits are then the same for this compiled model only.
+    Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
-    if precision not in PRECISIONS:
-        raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     chosen = options or CompileOptions()
     log.enable(chosen.debug)
-    target = Target.named(chosen.target)
-    if not target.runs_here():
-        raise UnknownNameError(f"this machine ({Target.host().name}) cannot run {target.name}")
+    target = runnable_target(chosen.target)
     count = default_threads() if threads is None else threads
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"threads must be a positive integer, got {threads!r}")
+    kept = ObjectCache() if cache else None
 
     def schedule_for(graph: Graph, batch: int) -> Schedule:
-        return chosen.schedule or schedule(graph, target, batch, precision, chosen.kernels)
+        forced = chosen.kernels
+        if chosen.schedule is not None:
+            return chosen.schedule
+        if not tune:
+            return schedule(graph, target, batch, precision, forced)
+        results = TuningLog() if cache else None
+        tuner = Tuner(target, batch, count, precision, cache=kept, progress=progress)
+        return tuner.tune(graph, forced=forced, log=results).schedule
 
-    compiled = CompiledModel(
-        ModelSource(model, chosen.disabled()),
-        schedule_for,
-        target,
-        count,
-        ObjectCache() if cache else None,
-        progress,
-    )
+    source = ModelSource(model, chosen.disabled())
+    compiled = CompiledModel(source, schedule_for, target, count, kept, progress)
     if input_shape is None and isinstance(model, Graph):
         _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)
     if input_shape is not None:
         compiled.prepare(input_shape)
     return compiled
+
+
+def check_precision(precision: str) -> None:
+    """Raises UnknownNameError unless there is such a class of accuracy."""
+    if precision not in PRECISIONS:
+        raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def runnable_target(name: str) -> Target:
+    """The target of this name. Raises UnknownNameError where this machine cannot run it."""
+    target = Target.named(name)
+    if not target.runs_here():
+        raise UnknownNameError(f"this machine ({Target.host().name}) cannot run {target.name}")
+    return target
 
 
 class ModelSource:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 from lucid.cli.app import ABOUT, Json, app
@@ -29,7 +28,7 @@ def _facts() -> dict[str, Any]:
     from lucid.codegen.target import Target
     from lucid.runtime.cache import default_folder
     from lucid.runtime.peak import measured_peak
-    from lucid.runtime.processors import default_threads
+    from lucid.runtime.processors import default_threads, processor_name
 
     target, threads = Target.host(), default_threads()
     return {
@@ -49,17 +48,6 @@ def _facts() -> dict[str, Any]:
         "cache_folder": str(default_folder()),
         "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith("LUCID_")},
     }
-
-
-def processor_name() -> str:
-    """The processor as it calls itself."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
 
 
 def _text(value: Any) -> str:

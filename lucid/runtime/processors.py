@@ -1,8 +1,9 @@
-"""How many threads a model gets by default: what this process may use, not what the machine has."""
+"""The processors: how many this process may use (not what the machine has), and their name."""
 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +11,7 @@ from lucid.errors import InputError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+CPU_INFO = Path("/proc/cpuinfo")
 
 
 def default_threads() -> int:
@@ -66,3 +68,14 @@ def _quotas(folder: Path) -> Iterator[int]:
             yield -(-limit // int((folder / "cpu.cfs_period_us").read_text()))
     except (OSError, ValueError):
         pass
+
+
+def processor_name() -> str:
+    """The processor as it calls itself."""
+    try:
+        for line in CPU_INFO.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or platform.machine()

@@ -26,8 +26,8 @@ IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
 busy server, short enough to cost an idle one nothing."""
 BARRIER_SPINS = 2000
-"""Rounds at a barrier before sleeping: about 100 us, what a sleep costs. Ten times as many halve the
-throughput of a machine that has other work: the thread waited for may need this very core."""
+"""Rounds at a barrier before sleeping: about 100 us, which is what a sleep costs. Ten times as many
+halve the throughput of a machine with other work: the thread waited for may need this very core."""
 
 FUTEX_X86, FUTEX_ARM = 202, 98
 """The number of the system call by which threads sleep and wake."""

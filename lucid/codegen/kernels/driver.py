@@ -39,7 +39,7 @@ VERSION = 1
 BARRIER_WORDS = 48
 BARRIER_ARRIVED, BARRIER_GENERATION, BARRIER_SLEEPERS = 0, 16, 32
 TEAM_WORDS = 64
-TEAM_EPOCH, TEAM_SLEEPERS, TEAM_REMAINING = 0, 16, 32
+TEAM_EPOCH, TEAM_SLEEPERS, TEAM_REMAINING, TEAM_WAITERS = 0, 16, 32, 40
 TEAM_CALL, TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_SPINS = range(48, 53)
 
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
@@ -270,7 +270,9 @@ class _DriverEmitter:
         call = k.load_pointer(team.words(TEAM_CALL))
         threads = k.load_int(team.words(TEAM_THREADS))
         b.call(self.run_function, [call.raw, thread.raw, threads.raw])
-        self._add(k, team.words(TEAM_REMAINING), -1)
+        remaining = team.words(TEAM_REMAINING)
+        self._add(k, remaining, -1)
+        self._wake(k, syscall, remaining, team.words(TEAM_WAITERS))
         seen.add_incoming(epoch.raw, b.block)
         b.branch(start)
         b.position_at_end(stop)
@@ -289,12 +291,14 @@ class _DriverEmitter:
         self._add(k, team.words(TEAM_EPOCH), 1)
         self._wake(k, syscall, team.words(TEAM_EPOCH), team.words(TEAM_SLEEPERS))
         status = b.call(self.run_function, [call.raw, ir.Constant(I64, 0), threads.raw])
-        wait, pause, done = (b.append_basic_block(n) for n in ("wait", "pause", "done"))
-        b.branch(wait)
+        check, wait, done = (b.append_basic_block(n) for n in ("check", "wait", "done"))
+        b.branch(check)
+        b.position_at_end(check)
+        left = self._read(k, remaining)
+        b.cbranch(left > 0, wait, done)
         b.position_at_end(wait)
-        b.cbranch(self._read(k, remaining) > 0, pause, done)
-        b.position_at_end(pause)
-        self._pause(k)
-        b.branch(wait)
+        spins = k.load_int(team.words(TEAM_SPINS))
+        self._wait(k, remaining, left, team.words(TEAM_WAITERS), syscall, spins)
+        b.branch(check)
         b.position_at_end(done)
         k.finish(status)

@@ -15,7 +15,7 @@ from lucid.codegen.program import KernelCall, Program
 from lucid.codegen.schedule import Choice, ConvShape, cycles, legal_kernels, tile_block
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import AvgPool2d, Constant, Fusion, RadixCombine, SplitAttention
+from lucid.ir.ops import AvgPool2d, Concat, Constant, Fusion, RadixCombine, SplitAttention
 from lucid.ir.printer import print_op
 
 TILES = (49, 25, 98, 16, 64, 32, 12, 8, 196)
@@ -28,7 +28,7 @@ LARGEST_COPY = 32 << 20
 """Bytes of scratch that each thread may need for the rows a loader makes: where panels are split,
 these are all rows, which no thread should copy for itself when they are many."""
 
-DEFERRED = (AvgPool2d, SplitAttention, RadixCombine)
+DEFERRED = (AvgPool2d, Concat, SplitAttention, RadixCombine)
 """Ops whose work is left to the layers that read them."""
 
 
@@ -138,8 +138,9 @@ def _feed(value: Value, batch: int) -> str:
         return "input"
     if not isinstance(producer.op, DEFERRED):
         return "rows"
-    source = producer.inputs[0]
-    return f"{print_op(producer.op)} of {_sizes(source, batch)} from {_feed(source, batch)}"
+    sources = [v for v in producer.inputs if not isinstance(v, Parameter)]
+    made_from = ", ".join(f"{_sizes(v, batch)} from {_feed(v, batch)}" for v in sources)
+    return f"{print_op(producer.op)} of ({made_from})"
 
 
 def _sizes(value: Value, batch: int) -> str:

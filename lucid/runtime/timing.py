@@ -110,16 +110,15 @@ def shared_by_phase(stamps: Array, barriers: Array) -> Array:
 
     `stamps`: (threads, steps, 3), each thread's clock before the step's barrier, after it, and
     after the step; `barriers`: (steps), whether a step begins a phase. Clocks of different threads
-    are never compared: a phase lasts until the caller's thread is past the next barrier.
+    are never compared: a phase lasts from one barrier to the next by the thread that sees most of
+    it, since one that wakes late sees the work done already.
     """
     steps = stamps.shape[1]
     ticks = np.zeros(steps)
     starts = [0, *(i for i in range(1, steps) if barriers[i])]
     for first, end in zip(starts, [*starts[1:], steps], strict=True):
-        if end < steps:
-            span = stamps[0, end, 1] - stamps[0, first, 1]
-        else:
-            span = (stamps[:, -1, 2] - stamps[:, first, 1]).max()
+        finish = stamps[:, end, 1] if end < steps else stamps[:, -1, 2]
+        span = (finish - stamps[:, first, 1]).max()
         busy = (stamps[:, first:end, 2] - stamps[:, first:end, 1]).sum(axis=0)
         ticks[first:end] = span * busy / max(1, busy.sum())
     return ticks

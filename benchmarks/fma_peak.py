@@ -18,12 +18,14 @@ UNROLL = 4
 class FmaLoop:
     """A compiled loop of nothing but multiply-adds; one `run` is `flops` operations."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, widest: int = 16) -> None:
+        """`widest`: the most floats a vector may hold."""
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         features = llvm.get_host_cpu_features()
         lanes = 16 if features.get("avx512f") else 8 if features.get("avx2") else 4
-        chains = 12 if lanes == 8 else 24  # of 16 registers with AVX2, else 32; two hold x and y
+        lanes = min(lanes, widest)
+        chains = 12 if lanes == 8 else 24  # of 16 registers with AVX2, else of 32; two hold x and y
         machine = llvm.Target.from_default_triple().create_target_machine(
             cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=2
         )

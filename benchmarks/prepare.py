@@ -1,71 +1,58 @@
-"""The files all engines start from: weights, ONNX model, float64 reference.
+"""The files that all engines start from: weights, ONNX model, float64 reference.
 
-Runs in a process of its own, so that torch's memory is nobody's.
+Runs in a process of its own, so that its memory is nobody's. The network is Lucid's trace of the
+model with batch norms folded in float64 and split attention written out, so that all engines run
+exactly the same one.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from peers import Job
+from job import Job, weights
+from lucid.frontend.trace import trace
+from lucid.ir import Graph, interpret
+from lucid.ir.export.onnx import to_onnx
+from lucid.ir.ops import Conv2d, Linear
+from lucid.ir.passes import run_passes
+from lucid.models import create_model
 
-Weights = Callable[[Mapping[str, tuple[int, ...]]], dict[str, np.ndarray]]
-
-TIMM_NAMES = {
-    "resnest_14": "resnest14d",
-    "resnest_26": "resnest26d",
-    "resnest_50": "resnest50d",
-    "resnest_101": "resnest101e",
-    "resnest_200": "resnest200e",
-    "resnest_269": "resnest269e",
-    "resnest_50_1s4x24d": "resnest50d_1s4x24d",
-    "resnest_50_4s2x40d": "resnest50d_4s2x40d",
-    "resnet_18": "resnet18",
-    "resnet_34": "resnet34",
-    "resnet_50": "resnet50",
-    "resnet_101": "resnet101",
-    "resnet_152": "resnet152",
-}
+PASSES = ["canonicalise", "fold-batch-norm", "fuse-split-attention"]
 
 
-def prepare(job: Job, weights: Weights) -> None:
-    """Write what is missing of the job's files: weights, ONNX model, float64 reference."""
-    if job.model not in TIMM_NAMES:
-        raise SystemExit(f"no counterpart of {job.model!r} in timm; known: {', '.join(TIMM_NAMES)}")
-    import torch
+def prepare(job: Job) -> None:
+    """Write what is missing of the job's files."""
+    from safetensors.numpy import save_file
 
-    net = import_timm(torch).create_model(TIMM_NAMES[job.model]).eval()
+    model = create_model(job.model, weights=None)
     if not job.weights.exists():
-        values = weights({key: tuple(value.shape) for key, value in net.state_dict().items()})
-        with written(job.weights) as path, path.open("wb") as file:
-            np.savez(file, **values)
-    with np.load(job.weights) as state:
-        net.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
+        shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        with written(job.weights) as path:
+            save_file(weights(shapes), path)
+    model.load_weights(job.weights)
+    graph = trace(model, job.shape)
     if not job.onnx.exists():
+        data = to_onnx(run_passes(graph, PASSES)).SerializeToString()
         with written(job.onnx) as path:
-            torch.onnx.export(
-                net,
-                (torch.zeros(2, 3, job.size, job.size),),
-                str(path),
-                input_names=["images"],
-                output_names=["logits"],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                external_data=False,
-            )
+            path.write_bytes(data)
     if not job.reference.exists():
-        from torch.utils.flop_counter import FlopCounterMode
-
-        counter = FlopCounterMode(display=False)
-        with torch.inference_mode(), counter:
-            logits = net.double()(torch.from_numpy(job.images()).double())
+        (logits,) = interpret(graph, [job.images()], dtype=np.float64)
         with written(job.reference) as path, path.open("wb") as file:
-            np.savez(file, logits=logits.numpy(), flops=counter.get_total_flops())
+            np.savez(file, logits=logits, flops=flops(graph, job.batch))
+
+
+def flops(graph: Graph, batch: int) -> int:
+    """Operations of all convolutions and linear layers, computed directly; 2 a multiply-add."""
+    return sum(
+        2 * prod(node.output.type.concrete(batch)) * prod(node.inputs[1].type.concrete(1)[1:])
+        for node in graph.nodes
+        if isinstance(node.op, Conv2d | Linear)
+    )
 
 
 @contextlib.contextmanager
@@ -74,18 +61,3 @@ def written(path: Path) -> Iterator[Path]:
     place = path.with_name(f"partial-{path.name}")
     yield place
     place.replace(path)
-
-
-def import_timm(torch: Any) -> Any:
-    """timm, even next to a torchvision made for another torch (PyPI's next to a CPU-only one).
-
-    Such a torchvision fails at import, for want of two operators that no model here uses.
-    """
-    try:
-        import timm
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor boxes, Tensor scores, float overlap) -> Tensor")
-        import timm
-    return timm

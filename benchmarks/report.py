@@ -1,35 +1,93 @@
-"""A benchmark's result, for people."""
+"""A benchmark's result, for people: a table on the terminal, or as Markdown."""
+
+from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from lucid.cli.output import print_table
+
+FIGURES = {
+    "min": ("min ms", ".1f"),
+    "median": ("median", ".1f"),
+    "p90": ("p90", ".1f"),
+    "images_s": ("images/s", ".1f"),
+    "min_ratio": ("min x", ".2f"),
+    "median_ratio": ("med x", ".2f"),
+    "memory": ("MiB", ".0f"),
+    "load": ("load s", ".2f"),
+    "error": ("error", ".1e"),
+}
+"""Each column: its head, and the form of its numbers."""
+
+
+def title(result: dict[str, Any]) -> str:
+    """What was run, and where."""
+    job, machine = result["job"], result["machine"]
+    callers = job.get("callers", 1)
+    who = (
+        f"{callers} callers of {job['threads']} thread(s) each"
+        if callers > 1
+        else (f"{job['threads']} thread(s)")
+    )
+    return (
+        f"{job['model']} at {job['size']}, float32, batch {job['batch']}, {who}, "
+        f"{result['runs']} runs each, on {machine['cpu']}, {machine['cores']} core(s), "
+        f"load {machine['load']:.1f} before"
+    )
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    """What the table does not say: the peak, the fastest peer, Lucid's compilation."""
+    job, machine, lines = result["job"], result["machine"], []
+    if job.get("isa") == "avx2":
+        hidden = result["avx512_hidden"]
+        how = "AVX-512 is hidden from all engines"
+        lines.append(how if hidden else "AVX2 only where an engine has a setting for it")
+    if "peak_ms" in machine:
+        lines.append(
+            f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s: {result['gflop']:.2f} GFLOP "
+            f"of direct convolution in {machine['peak_ms']:.1f} ms"
+        )
+    best = result.get("fastest")
+    if best is not None:
+        ratio = f", {best['ratio']:.2f} times Lucid's time" if best["ratio"] else ""
+        lines.append(f"Fastest peer: {best['engine']}{ratio}")
+    lucid = result["engines"].get("lucid", {})
+    if "compile_cold" in lucid:
+        lines.append(
+            f"Lucid compiles in {lucid['compile_cold']:.2f} s, in {lucid['compile_cached']:.2f} s "
+            "with its kernels cached"
+        )
+    return lines
+
+
+def rows(result: dict[str, Any]) -> list[list[str]]:
+    """The table, its head first, the fastest engine next."""
+    engines = sorted(result["engines"].items(), key=lambda item: item[1]["min"])
+    body = [
+        [name, engine["version"]]
+        + [f"{engine[key]:{form}}" if key in engine else "" for key, (_, form) in FIGURES.items()]
+        for name, engine in engines
+    ]
+    return [["engine", "version", *(head for head, _ in FIGURES.values())], *body]
 
 
 def show(result: dict[str, Any]) -> None:
     """Print a result of `peers.compare` as a table."""
-    job, machine = result["job"], result["machine"]
-    console = Console()
-    console.print(
-        f"{job['model']} at {job['size']}, float32, batch {job['batch']}, "
-        f"{job['threads']} thread(s), {result['runs']} runs each, on {machine['cpu']}, "
-        f"{machine['cores']} core(s), load {machine['load']:.1f} before"
-    )
-    if "peak_ms" in machine:
-        console.print(
-            f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s: {result['gflop']:.2f} GFLOP "
-            f"of direct convolution in {machine['peak_ms']:.1f} ms"
-        )
-    table = Table("engine", "", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    heads = ("min ms", "median", "p90", "min x", "med x", "MiB", "load", "error")
-    for head in heads:
-        table.add_column(head, justify="right")
-    figures = {"min": ".1f", "median": ".1f", "p90": ".1f", "min_ratio": ".2f"}
-    figures |= {"median_ratio": ".2f", "memory": ".0f", "load": ".2f", "error": ".1e"}
-    for name, engine in result["engines"].items():
-        cells = [f"{engine[key]:{form}}" if key in engine else "" for key, form in figures.items()]
-        table.add_row(name, engine["version"], *cells)
-    console.print(table)
+    head, *body = rows(result)
+    print(title(result))
+    print_table(head, body, right=head[2:])
+    for line in notes(result):
+        print(line)
     for failure in result["failures"].values():
-        console.print(f"failed: {failure}", style="red", markup=False)
+        print(f"failed: {failure}")
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The same for a page: a heading, the table, the notes."""
+    head, *body = rows(result)
+    align = ["---", "---", *("---:" for _ in head[2:])]
+    table = ["| " + " | ".join(row) + " |" for row in (head, align, *body)]
+    failures = [f"Failed: {failure}" for failure in result["failures"].values()]
+    points = [f"- {line}" for line in (*notes(result), *failures)]
+    return "\n".join([f"### {title(result)}", "", *table, "", *points, "", ""])

@@ -1,4 +1,4 @@
-"""The benchmark's own machinery: weights, the worker protocol, the figures."""
+"""The benchmark's own machinery: weights, files, the worker protocol, the figures."""
 
 import sys
 from pathlib import Path
@@ -9,43 +9,112 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
-import peers  # noqa: E402 (a script's folder, not a package)
+import engines  # noqa: E402 (a script's folder, not a package)
+import isa  # noqa: E402
+import peers  # noqa: E402
 import report  # noqa: E402
+from job import Job, tensor, weights  # noqa: E402
+from worker import EngineError, Worker  # noqa: E402
 
 
 @pytest.fixture
 def job(tmp_path):
-    return peers.Job("resnest_50", 1, 1, 32, str(tmp_path))
+    return Job("resnest_digits", 2, 1, 32, str(tmp_path), channels=1)
 
 
-def state(worker):
+@pytest.fixture
+def prepared(job):
+    """The job with its files. The reference is of the interpreter."""
+    pytest.importorskip("onnx", reason="the package onnx is not installed")
+    from prepare import prepare
+
+    prepare(job)
+    return job
+
+
+def state(process):
     """The letter of the process's state: T is stopped."""
-    stat = Path(f"/proc/{worker.process.pid}/stat").read_text()
+    stat = Path(f"/proc/{process.pid}/stat").read_text()
     return stat.rsplit(")", 1)[1].split()[0]
+
+
+def skip_without(name):
+    """Skip the test where the package of this engine is not installed."""
+    modules = {"onnxruntime": "onnxruntime", "openvino": "openvino", "ncnn": "ncnn", "mnn": "MNN"}
+    module = modules.get(name, "torch")
+    return pytest.importorskip(module, reason=f"{module} is not installed")
 
 
 def test_weights_follow_from_names_and_shapes():
     shapes = {"a.weight": (4, 2, 3, 3), "a.bias": (4,), "bn.running_var": (4,)}
-    first, second = peers.weights(shapes), peers.weights(shapes)
+    first, second = weights(shapes), weights(shapes)
     assert {key: value.shape for key, value in first.items()} == shapes
     assert all(np.array_equal(first[key], second[key]) for key in shapes)
-    assert not np.array_equal(first["a.weight"], peers.tensor("b.weight", (4, 2, 3, 3)))
+    assert not np.array_equal(first["a.weight"], tensor("b.weight", (4, 2, 3, 3)))
     assert (first["bn.running_var"] > 0).all()
 
 
+def test_operations_are_those_of_direct_convolution(prepared):
+    from lucid.frontend.trace import trace
+    from lucid.nn import Conv2d, Flatten, Linear, Sequential
+    from prepare import flops
+
+    model = Sequential(Conv2d(4, 6, 3, groups=2, padding=1), Flatten(), Linear(6 * 25, 7))
+    graph = trace(model, (1, 4, 5, 5))
+    assert flops(graph, 3) == 3 * 2 * (6 * 25 * 2 * 9 + 7 * 150)
+
+
 def test_a_worker_runs_only_in_its_turn(job):
-    worker = peers.Worker("peak", job)
+    worker = Worker("peak", job)
     try:
-        assert state(worker) == "T"
+        (process,) = worker.processes
+        assert state(process) == "T"
         with worker.turn():
-            loaded = worker.ask("load", **peers.asdict(job))
-            seconds = worker.ask("burst", runs=2)["seconds"]
-            assert state(worker) != "T"
-        assert state(worker) == "T"
+            loaded = worker.load()
+            seconds = worker.burst(2)
+            assert state(process) != "T"
+        assert state(process) == "T"
         assert len(seconds) == 2
         assert 1 < loaded["flops"] / min(seconds) / 1e9 < 1000
+        with worker.turn():
+            assert worker.memory() > 10
     finally:
         worker.close()
+
+
+@pytest.mark.parametrize("name", [name for name in engines.Engine.registry if name != "peak"])
+@pytest.mark.slow
+def test_every_engine_runs_the_same_network(prepared, name):
+    if name != "lucid":
+        skip_without(name)
+    workers, facts, failures = peers.ready([name], prepared)
+    try:
+        assert not failures
+        assert facts[name]["error"] < 1e-5
+        with workers[0].turn():
+            assert len(workers[0].burst(2)) == 2
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+@pytest.mark.parametrize("name", ["lucid", "onnxruntime", "ncnn"])
+@pytest.mark.slow
+def test_callers_take_part_in_every_run(prepared, name):
+    """In threads, or in processes where the engine wants that; one figure a burst."""
+    if name != "lucid":
+        skip_without(name)
+    job = Job(**{**prepared.__dict__, "callers": 2})
+    workers, _, failures = peers.ready([name], job)
+    try:
+        assert not failures
+        assert len(workers[0].processes) == (2 if name == "ncnn" else 1)
+        with workers[0].turn():
+            (seconds,) = workers[0].burst(3)
+        assert 0 < seconds < 10
+    finally:
+        for worker in workers:
+            worker.close()
 
 
 def test_a_failure_is_reported(job):
@@ -55,22 +124,78 @@ def test_a_failure_is_reported(job):
     assert "lucid" in failures["lucid"]
 
 
+def test_an_engine_that_errs_does_not_count(prepared, monkeypatch):
+    monkeypatch.setattr(peers, "TOLERANCE", -1.0)
+    workers, _, failures = peers.ready(["lucid"], prepared)
+    assert not workers
+    assert "does not count" in failures["lucid"]
+
+
 def test_a_dead_worker_is_an_engine_error(job):
-    worker = peers.Worker("peak", job)
-    worker.process.kill()
-    worker.process.wait()
-    with pytest.raises(peers.EngineError, match="died"), worker.turn():
-        worker.ask("memory")
+    worker = Worker("peak", job)
+    worker.processes[0].kill()
+    worker.processes[0].wait()
+    with pytest.raises(EngineError, match="died"), worker.turn():
+        worker.memory()
     worker.close()
 
 
-def test_ratios_are_to_lucid(capsys):
-    facts = {name: {"version": "1", "flops": 0, "error": 3e-7} for name in ("lucid", "other")}
-    engines = peers.summary(facts, {"lucid": [0.01, 0.02, 0.03], "other": [0.02, 0.05, 0.06]})
-    assert engines["other"]["min_ratio"] == pytest.approx(2)
-    assert engines["other"]["median_ratio"] == pytest.approx(2.5)
-    assert engines["lucid"]["min_ratio"] == 1
-    job = {"model": "m", "size": 8, "batch": 1, "threads": 1}
-    machine = {"cpu": "c", "cores": 1, "load": 0.0}
-    report.show({"job": job, "machine": machine, "runs": 3, "engines": engines, "failures": {}})
-    assert "2.50" in capsys.readouterr().out
+def test_avx512_can_be_hidden(job):
+    """By all means or by none: a machine that cannot says so by an empty answer."""
+    settings = isa.hiding(Path(job.folder))
+    assert set(settings) <= {"LD_PRELOAD"}
+    if settings:
+        worker = Worker("peak", job, settings)
+        with worker.turn():
+            assert worker.load()["flops"] % (2 * 8 * 12) == 0
+        worker.close()
+
+
+@pytest.fixture
+def result():
+    facts = {name: {"version": "1", "error": 3e-7} for name in ("lucid", "other", "third")}
+    facts["lucid"] |= {"compile_cold": 2.0, "compile_cached": 0.25}
+    times = {"lucid": [0.01, 0.02, 0.03], "other": [0.02, 0.05, 0.06], "third": [0.1, 0.1, 0.1]}
+    job = Job("m", 4, 1, 8, "", callers=2, isa="avx2")
+    found = peers.summary(facts, times, job)
+    return {
+        "job": {"model": "m", "size": 8, "batch": 4, "threads": 1, "callers": 2, "isa": "avx2"},
+        "machine": {"cpu": "c", "cores": 1, "load": 0.0, "peak_gflops": 100.0, "peak_ms": 5.0},
+        "avx512_hidden": True,
+        "gflop": 1.0,
+        "runs": 3,
+        "engines": found,
+        "fastest": peers.fastest(found),
+        "failures": {"late": "late: it broke"},
+    }
+
+
+def test_ratios_are_to_lucid(result):
+    found = result["engines"]
+    assert found["other"]["min_ratio"] == pytest.approx(2)
+    assert found["other"]["median_ratio"] == pytest.approx(2.5)
+    assert found["lucid"]["min_ratio"] == 1
+    assert found["lucid"]["images_s"] == pytest.approx(400)
+    assert result["fastest"] == {"engine": "other", "ratio": pytest.approx(2)}
+
+
+def test_the_result_is_a_table(result, capsys):
+    report.show(result)
+    shown = capsys.readouterr().out
+    for part in ("2 callers", "2.50", "Fastest peer: other, 2.00", "2.00 s", "late: it broke"):
+        assert part in shown
+
+
+def test_the_result_is_a_markdown_table(result):
+    lines = report.markdown(result).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) == 2 + 3
+    assert len({line.count("|") for line in table}) == 1
+    assert table[2].startswith("| lucid |")
+    assert "- AVX-512 is hidden from all engines" in lines
+
+
+def test_without_lucid_there_are_no_ratios():
+    found = peers.summary({"other": {"version": "1"}}, {"other": [0.5]}, Job("m", 1, 1, 8, ""))
+    assert "min_ratio" not in found["other"]
+    assert peers.fastest(found) == {"engine": "other", "ratio": None}

@@ -1,0 +1,113 @@
+"""A worker's side: one engine, which answers requests as JSON lines over pipes."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines import Caller, Engine
+from job import Job
+
+WARM = 2  # untimed runs of each caller before a timed burst
+
+
+class Host:
+    """What a worker can be asked; every public method is one request, its result the reply."""
+
+    def __init__(self, name: str) -> None:
+        self._engine = Engine.registry[name]()
+
+    def prepare(self, **job: Any) -> dict[str, Any]:
+        """What the engine does once before it is loaded, and the facts about it."""
+        return self._engine.prepare(Job(**job))
+
+    def load(self, **job: Any) -> dict[str, Any]:
+        """Make the engine ready; the facts that it has about itself."""
+        self._job = Job(**job)
+        self._images = self._job.images()
+        start = time.perf_counter()
+        self._engine.load(self._job)
+        seconds = time.perf_counter() - start
+        self._callers: list[Caller] = [self._engine.run]
+        if self._job.callers > 1:
+            self._callers = [self._engine.caller() for _ in range(self._job.callers)]
+            self._pool = ThreadPoolExecutor(self._job.callers)
+        try:
+            version = importlib.metadata.version(self._engine.package)
+        except importlib.metadata.PackageNotFoundError:
+            version = "?"
+        return {"load": seconds, "version": version, **self._engine.facts}
+
+    def check(self) -> dict[str, Any]:
+        """The largest error of the logits, divided by the largest logit of the reference."""
+        with np.load(self._job.reference) as data:
+            expected = data["logits"]
+        found = np.asarray(self._engine.run(self._images), np.float64)
+        if found.shape != expected.shape:
+            raise ValueError(f"logits have shape {found.shape}, not {expected.shape}")
+        return {"error": float(np.abs(found - expected).max() / np.abs(expected).max())}
+
+    def warm(self) -> dict[str, Any]:
+        """Untimed runs of every caller, which bring caches and threads back."""
+        self._run(WARM * len(self._callers))
+        return {}
+
+    def burst(self, runs: int) -> dict[str, Any]:
+        """`runs` timed runs for each caller: seconds of each, and when all began and ended."""
+        began = time.monotonic()
+        seconds = self._run(runs * len(self._callers))
+        return {"seconds": seconds, "began": began, "ended": time.monotonic()}
+
+    def _run(self, runs: int) -> list[float]:
+        """Run the callers at once until so many runs are done; a free one takes the next."""
+        tickets = itertools.count()
+
+        def work(call: Caller) -> list[float]:
+            seconds = []
+            while next(tickets) < runs:
+                start = time.perf_counter()
+                call(self._images)
+                seconds.append(time.perf_counter() - start)
+            return seconds
+
+        if len(self._callers) == 1:
+            return work(self._callers[0])
+        return list(itertools.chain(*self._pool.map(work, self._callers)))
+
+    def memory(self) -> dict[str, Any]:
+        """Peak resident memory of the whole process in MiB, interpreter and images included."""
+        status = Path("/proc/self/status").read_text()
+        return {"memory": int(status.split("VmHWM:")[1].split()[0]) / 1024}
+
+
+def serve(name: str) -> None:
+    """A worker's main loop: one JSON line in, one JSON line out, until the pipe closes."""
+    # PR_SET_PDEATHSIG: a stopped worker would outlive a parent that was killed.
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    wire = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no reply
+    host = Host(name)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            reply = getattr(host, request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            reply = {"failure": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=wire, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])

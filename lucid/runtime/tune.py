@@ -39,8 +39,10 @@ MARGIN = 0.02
 """By how much a choice must beat the cost model's to replace it: less is noise."""
 FINALISTS = 3
 """Candidates of a layer in the last round: the fastest two and the cost model's."""
-FIRST_VISITS, LAST_VISITS = 2, 15
-"""How often a program is visited while kernels are compared, and (time permitting) at the end."""
+FIRST_VISITS, LAST_VISITS = 2, 6
+"""How often a program is visited while kernels are compared, and in the last round."""
+SETTLED = 0.005
+"""The last round is repeated while the times of those in it still fall by more than this."""
 COMPARISONS = 30
 """How often whole programs are visited to be compared."""
 RUNS = 2
@@ -250,9 +252,19 @@ class Contest:
             visits += 1
         for layer in self.open:
             layer.times.clear()  # the lucky runs of so many candidates prove nothing
-        self._heat("last round", LAST_VISITS, deadline, sure=True)
+        self._last_round(deadline)
         for layer in self.open:
             layer.finding = layer.conclude()
+
+    def _last_round(self, deadline: float) -> None:
+        """Measure those that are left until their times settle, or the deadline."""
+        before = np.inf
+        while True:
+            self._heat("last round", LAST_VISITS, deadline, sure=before == np.inf)
+            total = sum(layer.mean(choice) for layer in self.open for choice in layer.alive)
+            if total > (1 - SETTLED) * before or time.perf_counter() > deadline:
+                return
+            before = total
 
     def _drop_duplicates(self, deadline: float) -> None:
         """Keep one of the candidates that come to the same calls; what the deadline leaves no time

@@ -2,7 +2,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml $(shell find lucid -name '*.py' -o -path '*/data/*')
 
 .PHONY: help demo test lint format types bench peers fuzz docs ci clean
 
@@ -13,7 +12,7 @@ help:
 	@echo "make types    mypy, strict"
 	@echo "make format   let ruff rewrite the sources"
 	@echo "make bench    milliseconds, GFLOP/s and share of peak of ResNeSt-50, batch 1 and 8"
-	@echo "make peers    ResNeSt-50 against ONNX Runtime (installs torch)"
+	@echo "make peers    ResNeSt-50 against other engines (installs them, torch among them)"
 	@echo "make fuzz     the tests on generated graphs, many more of them"
 	@echo "make docs     draw the pictures in docs/ anew"
 	@echo "make ci       what the project's CI runs, in an environment of its own"
@@ -25,10 +24,9 @@ $(BIN)/python:
 		{ echo "$(PYTHON) is older than Python 3.11; set PYTHON=" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: which extras the environment has. The plain one copies the package, the others link it.
-$(VENV)/.plain: $(BIN)/python $(SOURCES)
-	rm -rf build
-	$(BIN)/python -m pip install --quiet .
+# Stamps say which extras the environment has. The package is linked, so sources are never stale.
+$(VENV)/.plain: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
 $(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(BIN)/python pyproject.toml

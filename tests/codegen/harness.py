@@ -41,8 +41,9 @@ PATTERN = 0x7FA5A5A5
 GUARD = 256
 """Floats before and after each array: more than the widest panel."""
 
-LIMITS = {"winograd4x4": 3e-6, "winograd2x2": 1e-6}
-"""Largest error, relative to the largest output, by kernel; others have 1e-6."""
+LIMITS = {"winograd4x4": 4e-6}
+"""Largest error, relative to the largest output, by kernel; that of others is `LIMIT`."""
+LIMIT = 2e-6
 
 
 def examples(share: float) -> settings:
@@ -168,7 +169,7 @@ def check(
     wanted = interpret(graph, inputs, dtype=np.float64)
     fused = run_passes(graph, disable=disable)
     if limit is None:
-        limit = max((LIMITS.get(k, 1e-6) for k in (kernels or {}).values()), default=1e-6)
+        limit = max((LIMITS.get(k, LIMIT) for k in (kernels or {}).values()), default=LIMIT)
     for target in targets:
         choices = schedule(fused, target, max(1, batch), "strict", kernels)
         alone = lower(fused, choices, target, batch, threads=1)
@@ -184,9 +185,10 @@ def check(
 
 
 def assert_near(value: np.ndarray, exact: np.ndarray, limit: float, where: str = "") -> None:
-    """The largest difference is at most `limit` of the largest value (or of 0.01 if more)."""
+    """The largest difference is at most `limit` of the largest value, or of 0.1 if that is more: a
+    few values that happen to cancel say nothing."""
     assert value.shape == exact.shape
     assert not np.isnan(value).any(), f"{where}: something unwritten was read"
     if exact.size:
-        error = np.abs(value - exact).max() / max(1e-2, np.abs(exact).max())
+        error = np.abs(value - exact).max() / max(0.1, np.abs(exact).max())
         assert error <= limit, f"{where}: error {error:.2e}, allowed {limit:.0e}"

@@ -27,7 +27,8 @@ def layers(draw: Any, like: str = "") -> Graph:
     if like == "depthwise":
         groups = channels = out = inner if inner > 1 else 3
     else:
-        groups = draw(st.sampled_from([1, 1, 2, 3]))
+        alone = like and inner == outer == 1  # in groups that would be a depthwise convolution
+        groups = 1 if alone else draw(st.sampled_from([1, 1, 2, 3]))
         channels, out = groups * inner, groups * outer
     if like == "pointwise":
         kernel, fields = (1, 1), {}

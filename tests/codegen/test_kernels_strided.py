@@ -121,7 +121,7 @@ def test_reductions(op: type, data: st.DataObject) -> None:
     x = build.graph.add_input(f32(BATCH, *shape))
     y = build.apply(op(tuple(sorted(axes)), keepdims=data.draw(st.booleans())), x)
     build.graph.set_outputs([y])
-    check(build.graph, data.draw(st.integers(1, 3)))
+    check(build.graph, data.draw(st.integers(1, 3)), limit=1e-5)  # sums of a few values cancel
 
 
 @pytest.mark.parametrize("op", [Sum, Mean, Max], ids=lambda op: op.__name__)

@@ -7,6 +7,7 @@ Official, timm and torchvision checkpoints load as they are: `num_batches_tracke
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,7 +33,9 @@ class TensorFile:
         with safe_open(path, framework="numpy"):
             pass  # has checked that header, offsets and the file's length agree
         self.path = path
-        self._map = np.memmap(path, np.uint8, "r")
+        with path.open("rb") as file:
+            self._mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map = np.frombuffer(self._mapped, np.uint8)
         self._data = 8 + int(self._map[:8].view("<u8")[0])
         header = json.loads(bytes(self._map[8 : self._data]))
         self._entries = {name: e for name, e in header.items() if name != "__metadata__"}
@@ -47,11 +50,18 @@ class TensorFile:
             for name, entry in self._entries.items()
         }
 
+    def _drop(self, start: int, end: int) -> None:
+        """Let go of the pages that were read: the file is the copy to keep, not this process."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = start // mmap.PAGESIZE * mmap.PAGESIZE
+            self._mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
+
     def read(self, name: str) -> Array:
         """A copy of one floating tensor, as float32."""
         entry = self._entries[name]
-        start, end = entry["data_offsets"]
-        raw = self._map[self._data + start : self._data + end].tobytes()
+        start, end = (self._data + offset for offset in entry["data_offsets"])
+        raw = self._map[start:end].tobytes()
+        self._drop(start, end)
         stored = np.frombuffer(raw, STORED[entry["dtype"]]).reshape(entry["shape"])
         if entry["dtype"] == "BF16":
             return (stored.astype(np.uint32) << 16).view(np.float32)

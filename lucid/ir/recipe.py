@@ -14,6 +14,7 @@ import numpy as np
 
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.ops.constant import Constant
+from lucid.ir.ops.shape import Concat, Expand, Permute, Reshape, Slice
 from lucid.ir.types import TensorType
 
 
@@ -69,15 +70,34 @@ def sources(recipe: Recipe) -> Iterator[Source]:
 
 
 def evaluate(recipe: Recipe, tensor: Callable[[str], Array]) -> Array:
-    """The recipe's value in float64 (integers stay int64); `tensor` gives a source by its name."""
+    """The recipe's value; `tensor` gives a source by its name.
+
+    Everything is computed in float64. Sources that are only moved about stay as they are, which is
+    exact and spares large weights a copy of twice their size.
+    """
     match recipe:
-        case Source(name, kind):
-            array = np.asarray(tensor(name))
-            return array if kind.dtype == "i64" else array.astype(np.float64)
+        case Source(name):
+            return np.asarray(tensor(name))
         case Literal(value):
             return np.float64(value)  # type: ignore[return-value]  # a 0-d array
         case Apply(Constant() as constant):
             return constant.array(np.dtype(np.float64))
         case Apply(operation, arguments):
-            (result,) = operation.results(*(evaluate(a, tensor) for a in arguments))
+            values = [evaluate(a, tensor) for a in arguments]
+            if not isinstance(operation, MOVES) and not any(v.dtype == np.float64 for v in values):
+                values = _with_one_double(values)
+            (result,) = operation.results(*values)
             return result
+
+
+MOVES = (Reshape, Permute, Concat, Slice, Expand)
+"""Ops that compute nothing."""
+
+
+def _with_one_double(values: list[Array]) -> list[Array]:
+    """The smallest float32 operand as float64, which makes NumPy compute in float64."""
+    floats = [i for i, v in enumerate(values) if v.dtype == np.float32]
+    if not floats:
+        return values
+    smallest = min(floats, key=lambda i: values[i].size)
+    return [v.astype(np.float64) if i == smallest else v for i, v in enumerate(values)]

@@ -21,10 +21,9 @@ ALIGNMENT = 64
 """Bytes; no vector is longer, so that panels may be read by aligned loads."""
 SLACK = 1 << 16
 """Bytes after the last array that prefetches may touch."""
-
-
-PACKERS = 4
-"""Threads that pack: NumPy lets go of the interpreter while it copies; more wait for memory."""
+PACKERS = 2
+"""Threads that pack: NumPy lets go of the interpreter while it copies. Each holds a weight of its
+own in float64, and more would wait for memory."""
 
 
 class WeightStore:

@@ -48,7 +48,9 @@ def split_product(
     groups = getattr(layer.op, "groups", 1)
     if copied or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
-    return Split(1, panels, True)
+    # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads.
+    each = 2 if panels >= 4 * ctx.threads else 1
+    return Split(1, min(panels, each * ctx.threads), True)
 
 
 def product(

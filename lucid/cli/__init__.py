@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import typer
 
-COMMANDS = ("run", "bench", "tune", "export", "ir", "opt", "viz", "catalogue", "env", "cache")
+COMMANDS = (
+    "run",
+    "bench",
+    "tune",
+    "export",
+    "ir",
+    "opt",
+    "viz",
+    "profile",
+    "catalogue",
+    "env",
+    "cache",
+)
 """The modules that declare commands, in the order in which the help shows them."""
 
 

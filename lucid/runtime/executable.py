@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from lucid.runtime.library import Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.runtime.profile import Profile
 
 MAX_BATCH = 16
 """The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""
@@ -295,6 +298,26 @@ class CompiledModel:
     def program(self, shape: Sequence[int] | None = None) -> Program:
         """The Program for an input shape (by default the one compiled for)."""
         return self.prepare(self._shape_or_first(shape))
+
+    def profile(self, x: Any, runs: int = 20) -> Profile:
+        """Where a call with `x` spends its time, measured inside the generated code in `runs` runs:
+        by kernel call, by module, by thread (`print` it, or see `lucid.runtime.profile`).
+
+        Of a batch larger than 16 its first slice is run. Raises InputError.
+        """
+        from lucid.runtime.profile import Profiler
+
+        if runs < 1:
+            raise InputError(f"a profile takes one run at least, not {runs}")
+        array = self._read(x)
+        plan, _ = self._planned(array)
+        if not len(array):
+            raise InputError("an empty batch has no profile")
+        array = np.ascontiguousarray(array[:MAX_BATCH])
+        results = [np.empty(shape, np.float32) for shape in plan.outputs(len(array))]
+        addresses = [array.ctypes.data, *(r.ctypes.data for r in results)]
+        profiler = Profiler(self.target, self.threads, self._cache, self._progress)
+        return profiler.profile(plan.bound, self._source.name, addresses, runs)
 
     @property
     def schedule(self) -> Schedule:

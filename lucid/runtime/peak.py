@@ -10,7 +10,7 @@ import ctypes
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def measured_peak(target: Target, threads: int = 1, rounds: int = 3) -> float:
     native.load([spec])
     kernel = KERNEL_TYPE(native.address(spec))
     rows = [_Arguments(target) for _ in range(threads)]
-    calls = max(calls_per_second(_round(kernel, rows)) for _ in range(rounds))
+    works = [functools.partial(kernel, *row.operands) for row in rows]
+    calls = max(calls_per_second(side_by_side(works, CALLS)) for _ in range(rounds))
     return operations(target) * TRIPS * calls / 1e9
 
 
@@ -59,24 +60,26 @@ class _Arguments:
         self.data[target.vector : 2 * target.vector] = 1
         self.words = np.array([TRIPS, 0, 0], np.int64)
         self.buffers = np.array([self.data.ctypes.data], np.int64)
+        self.operands = (self.words.ctypes.data, self.buffers.ctypes.data, 0, 1, None)
 
 
-def _round(kernel: Callable[..., None], rows: list[_Arguments]) -> list[list[Span]]:
-    """Each thread's calls as (start, end), all threads at work together."""
-    ready = threading.Barrier(len(rows))
-    spans: list[list[Span]] = [[] for _ in rows]
+def side_by_side(works: Sequence[Callable[[], object]], calls: int) -> list[list[Span]]:
+    """Each thread calls its own of `works` so often, all threads together; the spans of the calls,
+    as (start, end) in seconds, by thread."""
+    ready = threading.Barrier(len(works))
+    spans: list[list[Span]] = [[] for _ in works]
 
-    def work(row: _Arguments, mine: list[Span]) -> None:
+    def work(call: Callable[[], object], mine: list[Span]) -> None:
         ready.wait()
-        for _ in range(CALLS):
+        for _ in range(calls):
             start = time.perf_counter()
-            kernel(row.words.ctypes.data, row.buffers.ctypes.data, 0, 1, None)
+            call()
             mine.append((start, time.perf_counter()))
 
-    others = [threading.Thread(target=work, args=p) for p in zip(rows[1:], spans[1:], strict=True)]
+    others = [threading.Thread(target=work, args=p) for p in zip(works[1:], spans[1:], strict=True)]
     for thread in others:
         thread.start()
-    work(rows[0], spans[0])
+    work(works[0], spans[0])
     for thread in others:
         thread.join()
     return spans

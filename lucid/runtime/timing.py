@@ -5,8 +5,8 @@ work, and its weights as cold as the rest of the network leaves them.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,17 +26,37 @@ ATTEMPTS = 10
 """Runs to try where a thread's clock goes back, as it may when a virtual machine is moved."""
 
 
+@dataclass(frozen=True)
+class Clocked:
+    """One run: `stamps`, (threads, steps, 3), each thread's clock before a step's barrier, after
+    it, and after the step; `start` and `end`, in seconds, of the whole by the caller's clock."""
+
+    stamps: Array
+    start: float
+    end: float
+
+    @property
+    def ms(self) -> float:
+        """The run as its caller sees it."""
+        return 1000 * (self.end - self.start)
+
+    @property
+    def ms_per_tick(self) -> float:
+        """What a tick of the stamps takes."""
+        return self.ms / max(1, int(self.stamps[0, -1, 2] - self.stamps[0, 0, 0]))
+
+
 class Stopwatch:
     """Runs programs over one set of weights and notes the clock around their calls.
 
-    `payload`: the source tensors of the parameters. `runs` counts the runs so far.
+    `weights`: where the programs' weights are packed. `runs` counts the runs so far.
     """
 
     def __init__(
         self,
         target: Target,
         threads: int,
-        payload: Mapping[str, Any],
+        weights: WeightStore,
         cache: ObjectCache | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -45,8 +65,8 @@ class Stopwatch:
         self._cache, self._progress = cache, progress
         self._native = library(target)
         self._native.load([Driver(profiled=True)], cache)
-        self._team = team(target, threads, profiled=True)
-        self._store = WeightStore(payload)
+        self._target = target
+        self._store = weights
         self._workspace: Workspace | None = None
         self._arrays: dict[tuple[str, int], Array] = {}
         self._rates: list[float] = []
@@ -63,35 +83,46 @@ class Stopwatch:
         What a phase takes, up to the next barrier, is shared among its calls by their work; so what
         threads wait for each other counts. Raises CompileError.
         """
-        if self._workspace is None or not self._workspace.fits(bound):
-            larger = self._workspace.larger(bound) if self._workspace else None
-            self._workspace = larger or Workspace(self._threads, bound.needs)
-        for _ in range(ATTEMPTS):
-            stamps, rate = self._clocked(bound, self._workspace)
-            if (np.diff(stamps.reshape(len(stamps), -1)) >= 0).all():
-                break
-        else:
-            raise CompileError("this machine's clock runs backwards: nothing can be measured by it")
-        self._rates.append(rate)
-        steps = shared_by_phase(stamps, bound.steps[:, driver.STEP_BARRIER] != 0)
+        addresses = self._user_arrays(bound.program)
+        clocked = self.clock(bound, addresses)
+        self._rates.append(clocked.ms_per_tick)
+        steps = shared_by_phase(clocked.stamps, bound.steps[:, driver.STEP_BARRIER] != 0)
         times = np.zeros(sum(1 for _ in bound.program.calls()))
         worked = [i for i, c in enumerate(bound.program.calls()) if c.tasks]
         times[worked] = steps[: bound.count] * np.median(self._rates)
         return times
 
-    def _clocked(self, bound: BoundProgram, workspace: Workspace) -> tuple[Array, float]:
-        """The stamps of one run, (threads, steps, 3), and milliseconds a tick by the caller's
-        clock."""
+    def clock(
+        self, bound: BoundProgram, addresses: Sequence[int], profiled: bool = True
+    ) -> Clocked:
+        """One run on the user's arrays at these addresses, inputs and then outputs.
+
+        Unless `profiled` it is a run of the ordinary driver, and its stamps are all 0. Raises
+        CompileError.
+        """
+        if self._workspace is None or not self._workspace.fits(bound):
+            larger = self._workspace.larger(bound) if self._workspace else None
+            self._workspace = larger or Workspace(self._threads, bound.needs)
+        for _ in range(ATTEMPTS):
+            clocked = self._clocked(bound, self._workspace, addresses, profiled)
+            if (np.diff(clocked.stamps.reshape(len(clocked.stamps), -1)) >= 0).all():
+                return clocked
+        raise CompileError("this machine's clock runs backwards: nothing can be measured by it")
+
+    def _clocked(
+        self, bound: BoundProgram, workspace: Workspace, addresses: Sequence[int], profiled: bool
+    ) -> Clocked:
+        crew = team(self._target, self._threads, profiled)
         stamps = np.zeros((self._threads, max(1, bound.count), 3), np.int64)
-        call = workspace.prepare(bound, self._user_arrays(bound.program))
+        call = workspace.prepare(bound, addresses)
         workspace.table[driver.CALL_PROFILE] = stamps.ctypes.data
         start = time.perf_counter()
-        status = self._team.run(call)
-        seconds = time.perf_counter() - start
+        status = crew.run(call)
+        end = time.perf_counter()
         if status:
             raise CompileError(f"the native runtime refused the program (status {status})")
         self.runs += 1
-        return stamps, 1000 * seconds / max(1, int(stamps[0, -1, 2] - stamps[0, 0, 0]))
+        return Clocked(stamps, start, end)
 
     def _user_arrays(self, program: Program) -> list[int]:
         """Addresses of arrays for the program's inputs and outputs."""
@@ -113,12 +144,23 @@ def shared_by_phase(stamps: Array, barriers: Array) -> Array:
     are never compared: a phase lasts from one barrier to the next by the thread that sees most of
     it, since one that wakes late sees the work done already.
     """
+    starts = phase_starts(barriers)
+    finishes = [*(stamps[:, s, 1] for s in starts[1:]), stamps[:, -1, 2]]
+    spans = [(f - stamps[:, s, 1]).max() for s, f in zip(starts, finishes, strict=True)]
+    return shared(np.array(spans), stamps, starts)
+
+
+def phase_starts(barriers: Array) -> list[int]:
+    """The steps that begin a phase."""
+    return [0, *(i for i in range(1, len(barriers)) if barriers[i])]
+
+
+def shared(spans: Array, stamps: Array, starts: Sequence[int]) -> Array:
+    """What phases take, shared among their steps by the time that threads spend in them."""
     steps = stamps.shape[1]
-    ticks = np.zeros(steps)
-    starts = [0, *(i for i in range(1, steps) if barriers[i])]
-    for first, end in zip(starts, [*starts[1:], steps], strict=True):
-        finish = stamps[:, end, 1] if end < steps else stamps[:, -1, 2]
-        span = (finish - stamps[:, first, 1]).max()
-        busy = (stamps[:, first:end, 2] - stamps[:, first:end, 1]).sum(axis=0)
-        ticks[first:end] = span * busy / max(1, busy.sum())
-    return ticks
+    busy = (stamps[..., 2] - stamps[..., 1]).sum(axis=0).astype(np.float64)
+    parts = np.zeros(steps)
+    for span, first, end in zip(spans, starts, [*starts[1:], steps], strict=True):
+        total = busy[first:end].sum()
+        parts[first:end] = span * busy[first:end] / total if total else 0.0
+    return parts

@@ -27,6 +27,7 @@ from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import Progress
 from lucid.runtime.timing import Stopwatch
 from lucid.runtime.tuning_log import Finding, Setting, TuningLog
+from lucid.runtime.weights import WeightStore
 
 BUDGET = 60.0
 """Seconds to tune for by default: enough for ResNeSt-50 with a batch of 1."""
@@ -192,7 +193,8 @@ class Tuner:
         return lower(graph, choices, self.target, self.batch, self.threads)
 
     def _stopwatch(self, graph: Graph) -> Stopwatch:
-        return Stopwatch(self.target, self.threads, graph.payload, self.cache, self.progress)
+        weights = WeightStore(graph.payload)
+        return Stopwatch(self.target, self.threads, weights, self.cache, self.progress)
 
 
 def distinct_layers(

@@ -1,0 +1,119 @@
+"""Profiles: they add up, compare with measured rates, and are told in several ways."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import lucid
+from lucid.errors import InputError
+from lucid.runtime.bandwidth import measured_bandwidth
+from lucid.runtime.profile import Profile, aligned, bytes_moved, fastest, milliseconds_a_tick
+from lucid.runtime.profile_report import module_totals, to_json, trace_events
+from lucid.runtime.timing import Clocked
+
+SHAPE = (2, 3, 64, 64)
+
+
+@pytest.fixture(scope="module", params=[1, 2])
+def measured(request: pytest.FixtureRequest) -> Profile:
+    fast = lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=request.param)
+    return fast.profile(np.ones(SHAPE, np.float32), runs=6)
+
+
+def test_every_thread_adds_up_to_the_latency(measured: Profile) -> None:
+    for thread in measured.threads:
+        assert thread.total == pytest.approx(measured.latency_ms, rel=0.05)
+        assert min(thread.kernels, thread.barriers, thread.ends) >= 0
+    assert sum(c.ms for c in measured.calls) == pytest.approx(measured.latency_ms, rel=0.05)
+    assert sum(c.share for c in measured.calls) == pytest.approx(1, rel=0.05)
+
+
+def test_calls_are_compared_with_what_was_measured(measured: Profile) -> None:
+    fc = measured.calls[-1]
+    assert (fc.origin, fc.algorithm, fc.work) == ("fc", "linear", 2 * 2 * 2048 * 1000)
+    weights, x, y = 2048 * 1008 + 1008, 2 * 2048, 2 * 1000
+    assert fc.moved == pytest.approx(4 * (weights + x + y), rel=0.02)
+    for call in measured.calls:
+        assert call.busy_ms <= call.ms * 1.001
+        assert call.bound in ("compute", "memory")
+        assert call.share_of_peak == pytest.approx(call.gflops / measured.peak_gflops)
+    winograd = next(c for c in measured.calls if c.algorithm == "winograd4x4")
+    assert winograd.done == winograd.work / 4
+
+
+def test_modules_hold_what_is_below_them(measured: Profile) -> None:
+    totals = {t["module"]: t for t in module_totals(measured)}
+    assert totals[""]["calls"] == len(measured.calls)
+    below = [totals[f"layer1.0.{name}"]["ms"] for name in ("conv1", "conv2", "conv3")]
+    assert totals["layer1.0"]["ms"] == pytest.approx(sum(below))
+    names = list(totals)
+    assert names[0] == ""
+    assert names.index("layer1.0.conv2.fc1") == names.index("layer1.0.conv2") + 2
+
+
+def test_a_trace_has_a_track_a_thread_without_overlaps(measured: Profile) -> None:
+    events = json.loads(json.dumps(trace_events(measured)))["traceEvents"]
+    for thread in range(len(measured.threads)):
+        own = [e for e in events if e["tid"] == thread and e["ph"] == "X"]
+        assert sum(e["cat"] != "wait" for e in own) == len(measured.calls)
+        for one, other in pairwise(own):
+            assert one["ts"] + one["dur"] <= other["ts"] + 1e-6
+
+
+def test_text_and_json(measured: Profile) -> None:
+    text = str(measured)
+    assert "layer4.0.conv2.conv" in text
+    assert "measured peak" in text
+    data = json.loads(json.dumps(to_json(measured)))
+    assert data["calls"][0]["origin"] == "conv1.0"
+    assert len(data["threads"]) == len(measured.threads)
+
+
+def test_what_cannot_be_profiled() -> None:
+    fast = lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=1)
+    with pytest.raises(InputError, match="one run at least"):
+        fast.profile(np.ones(SHAPE, np.float32), runs=0)
+    with pytest.raises(InputError, match="empty batch"):
+        fast.profile(np.ones((0, *SHAPE[1:]), np.float32))
+    with pytest.raises(InputError, match="x wants"):
+        fast.profile(np.ones(SHAPE))
+
+
+def stamps(*threads: list[tuple[int, int, int]]) -> np.ndarray:
+    return np.array(threads, np.int64)
+
+
+def test_ticks_are_calibrated_over_all_runs() -> None:
+    runs = [
+        Clocked(stamps([(s, s, s + 10)]), seconds, seconds + 1e-6)
+        for s, seconds in ((1000, 1.0), (3000, 1.002), (9000, 1.008))
+    ]
+    assert milliseconds_a_tick(runs) == pytest.approx(1e-3)
+    assert milliseconds_a_tick(runs[:1]) == pytest.approx(1e-4)
+    assert fastest([*runs, Clocked(stamps([(0, 0, 1)]), 0.0, 1.0)]) == runs[:2]
+
+
+def test_clocks_that_disagree_are_shifted() -> None:
+    first = [(0, 0, 10), (10, 20, 30)]
+    second = [(0, 0, 18), (18, 20, 30)]
+    barriers = np.array([False, True])
+    same = aligned(stamps(first, second), barriers)
+    np.testing.assert_array_equal(same, stamps(first, second))
+    late = [tuple(t + 500 for t in row) for row in second]
+    shifted = aligned(stamps(first, late), barriers)
+    assert shifted[0, 1, 1] >= shifted[1, 1, 0]  # nobody left before the other came
+    assert shifted[1, 1, 1] >= shifted[0, 1, 0]
+
+
+def test_bytes_count_places_once() -> None:
+    fast = lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=1)
+    program = fast.program()
+    pool = next(c for c in program.calls() if c.algorithm == "max_pool")
+    assert bytes_moved(program, pool) == 4 * 2 * 64 * (32 * 32 + 16 * 16)
+
+
+def test_smaller_sets_move_faster() -> None:
+    assert measured_bandwidth(1 << 20) > 0
+    assert measured_bandwidth((1 << 20) - 1) == measured_bandwidth(1 << 20)  # measured once

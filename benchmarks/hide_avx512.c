@@ -1,16 +1,23 @@
 /* Hides AVX-512, AVX10 and AMX from the process that preloads this library.
  *
  * CPUID faults once the kernel is asked for it (arch_prctl, inherited by threads, not by exec). The
- * handler executes the instruction itself, clears the bits of what is hidden, and skips it. Where
- * the processor or the kernel cannot do that, nothing is hidden.
+ * handler executes the instruction itself, clears the bits of what is hidden, and skips it. Nobody
+ * else gets to handle SIGSEGV: compilers and others would take the place. Where the processor or the
+ * kernel cannot let CPUID fault, nothing is hidden.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <signal.h>
+#include <stddef.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 enum { ARCH_SET_CPUID = 0x1012 };
+
+typedef void (*handler)(int);
+typedef int (*sigaction_function)(int, const struct sigaction *, struct sigaction *);
+typedef handler (*signal_function)(int, handler);
 
 static long set_cpuid(int allowed) { return syscall(SYS_arch_prctl, ARCH_SET_CPUID, allowed); }
 
@@ -29,6 +36,19 @@ static void hide(unsigned leaf, unsigned subleaf, unsigned *a, unsigned *b, unsi
     }
 }
 
+static int real_sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    return ((sigaction_function)dlsym(RTLD_NEXT, "sigaction"))(number, action, old);
+}
+
+int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
+    return real_sigaction(number, number == SIGSEGV ? NULL : action, old);
+}
+
+handler signal(int number, handler action) {
+    return number == SIGSEGV ? SIG_DFL
+                             : ((signal_function)dlsym(RTLD_NEXT, "signal"))(number, action);
+}
+
 static void answer(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const unsigned char *code = (const unsigned char *)registers[REG_RIP];
@@ -36,7 +56,8 @@ static void answer(int number, siginfo_t *info, void *context) {
     const unsigned leaf = a, subleaf = c;
     (void)info;
     if (code[0] != 0x0f || code[1] != 0xa2) { /* a true fault: happens again, and kills */
-        signal(number, SIG_DFL);
+        struct sigaction fallback = {.sa_handler = SIG_DFL};
+        real_sigaction(number, &fallback, NULL);
         return;
     }
     set_cpuid(1);
@@ -53,6 +74,6 @@ static void answer(int number, siginfo_t *info, void *context) {
 __attribute__((constructor)) static void start(void) {
     struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGSEGV, &action, 0) == 0)
+    if (real_sigaction(SIGSEGV, &action, NULL) == 0)
         set_cpuid(0);
 }

@@ -23,7 +23,7 @@ def hiding(folder: Path) -> dict[str, str]:
     if compiler is None:
         return {}
     library = folder / "hide_avx512.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE)]
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
     if subprocess.run(command).returncode:
         return {}
     settings = {"LD_PRELOAD": str(library)}

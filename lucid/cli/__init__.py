@@ -18,6 +18,7 @@ COMMANDS = (
     "opt",
     "viz",
     "profile",
+    "memory",
     "catalogue",
     "env",
     "cache",

@@ -1,20 +1,27 @@
-"""Ops that only a Program's regions hold: what kernels leave for one another between anchors."""
+"""Ops that only a Program's regions hold: what kernels leave for one another between anchors.
+
+They are not registered: no graph of a user's has them, and IR text does not know them.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
-from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.base import Array, Op
 from lucid.ir.types import TensorType
 
 
-@op("partial_sums")
+@dataclass(frozen=True)
 class PartialSums(Op):
     """Sums of each channel over the map, in `chunks` parts: x (N, C, H, W) -> (N, chunks, C).
 
     How a total is spread over its parts is the kernel's choice; the reference puts it in the first.
     """
 
+    name: ClassVar[str] = "partial_sums"
     chunks: int
 
     def infer(self, x: TensorType) -> TensorType:
@@ -27,11 +34,12 @@ class PartialSums(Op):
         return y
 
 
-@op("gather_sums")
+@dataclass(frozen=True)
 class GatherSums(Op):
     """y[n,c] = scale * sum over parts and radix of x[n, part, r*C + c]: (N, parts, radix*C) ->
     (N, C, 1, 1)."""
 
+    name: ClassVar[str] = "gather_sums"
     radix: int
     scale: float
 

@@ -73,7 +73,7 @@ def test_disable(lucid_command):
         (("ir", "resnest_14", "--print-after", "fold"), "fold-batch-norm"),
         (("ir", "resnest_14", "--disable", "no-pass"), "no pass is named"),
         (("viz", "resnest_14", "-o", "g.dot", "--stage", "asm"), "no stage is named"),
-        (("viz", "resnest_14", "-o", "g.gif"), ".dot or .json"),
+        (("viz", "resnest_14", "-o", "g.gif"), ".svg, .html, .dot, .json"),
         (("opt", "x.lir", "-p", "fuse"), "no pass is named"),
     ],
 )

@@ -1,10 +1,30 @@
-"""Pictures of graphs: what is drawn (`picture`), and one file for each form it is drawn in."""
+"""Pictures of graphs: what is drawn (`picture`), and one file for each form it is drawn in.
 
+A `Picture` is boxes in modules. `cut` takes a part of one, `compare` marks what a pass did, the
+`overlay` functions add times and layouts. `modules` nests it, `layers` and `place` lay it out.
+"""
+
+from lucid.ir.view.compare import compare
+from lucid.ir.view.cut import cut
 from lucid.ir.view.dot import to_dot
 from lucid.ir.view.explorer import to_explorer
+from lucid.ir.view.html import Stage, page, to_html
 from lucid.ir.view.picture import Picture, picture
+from lucid.ir.view.svg import to_svg
 
-FORMS = {".dot": to_dot, ".json": to_explorer}
-"""How to draw a graph, by the ending of the file."""
+FORMS = {".svg": to_svg, ".html": to_html, ".dot": to_dot, ".json": to_explorer}
+"""How to draw a graph or a picture, by the ending of the file."""
 
-__all__ = ["FORMS", "Picture", "picture", "to_dot", "to_explorer"]
+__all__ = [
+    "FORMS",
+    "Picture",
+    "Stage",
+    "compare",
+    "cut",
+    "page",
+    "picture",
+    "to_dot",
+    "to_explorer",
+    "to_html",
+    "to_svg",
+]

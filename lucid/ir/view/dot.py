@@ -15,7 +15,7 @@ HEAD = """\
   edge [fontname="Helvetica", fontsize=8, color="#7a8694", fontcolor="#55606e", arrowsize=0.6];"""
 
 
-def to_dot(graph: Graph) -> str:
+def to_dot(graph: Graph | Picture) -> str:
     """The graph in the DOT language: `dot -Tsvg g.dot -o g.svg` draws it."""
     drawn = picture(graph)
     lines = [f"digraph {json.dumps(drawn.name)} {{", HEAD]

@@ -10,10 +10,10 @@ from typing import Any
 
 from lucid.ir.graph import Graph
 from lucid.ir.view.colours import colour
-from lucid.ir.view.picture import Box, picture
+from lucid.ir.view.picture import Box, Picture, picture
 
 
-def to_explorer(graph: Graph) -> str:
+def to_explorer(graph: Graph | Picture) -> str:
     """A list with this one graph, as Model Explorer's JSON loader takes it."""
     drawn = picture(graph)
     return json.dumps([{"id": drawn.name, "nodes": [_node(b) for b in drawn.boxes]}], indent=1)

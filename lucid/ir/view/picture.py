@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Constant, Conv2d, Fusion, Op
+from lucid.ir.ops import OPS, AvgPool2d, Constant, Conv2d, Fusion, MaxPool2d, Op, SplitAttention
 from lucid.ir.text import print_attributes, print_op, print_recipe
 
 Group = tuple[str, ...]
@@ -26,20 +26,38 @@ class Edge:
     result: int
     operand: int
     type: str
+    gone: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the nodes that a fused node was made of."""
+
+    op: str
+    origin: str
+    kind: str
 
 
 @dataclass(frozen=True)
 class Box:
-    """One thing drawn. `kind`: `input`, `output`, or the family of the op, such as `pooling`."""
+    """One thing drawn. `kind`: `input`, `output`, or the family of the op, such as `pooling`.
+
+    `status`, where the picture is compared with one before: `added`, `changed`, or `removed`.
+    `milliseconds`, where a profile is known.
+    """
 
     id: str
     title: str
     kind: str
     detail: str = ""
+    origin: str = ""
     group: Group = ()
     results: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    status: str = ""
+    milliseconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -55,8 +73,10 @@ class Picture:
         return list(dict.fromkeys(found))
 
 
-def picture(graph: Graph) -> Picture:
-    """The picture of a graph at any stage."""
+def picture(graph: Graph | Picture) -> Picture:
+    """The picture of a graph at any stage; a picture is its own."""
+    if isinstance(graph, Picture):
+        return graph
     inner = _inner_groups(graph)
     sources = {v: (v.name, 0) for v in graph.inputs}
     boxes = [Box(v.name, v.name, "input", results=(str(v.type),)) for v in graph.inputs]
@@ -86,11 +106,20 @@ def _node_box(node: Node, inner: set[Group], sources: dict[Value, tuple[str, int
         title=title(node.op),
         kind=family(anchor),
         detail=_detail(anchor, node),
+        origin=node.origin,
         group=path if path in inner else path[:-1],
         results=tuple(str(v.type) for v in node.outputs),
         edges=tuple(_edges(node.inputs, sources)),
         facts=_facts(node, anchor),
+        parts=tuple(map(_part, node.fused_from)),
     )
+
+
+def _part(text: str) -> Part:
+    """What `conv2d layer1.0.conv1` names."""
+    name, _, origin = text.partition(" ")
+    kind = OPS[name].__module__.rsplit(".", 1)[-1] if name in OPS else ""
+    return Part(name, origin, kind)
 
 
 def title(op: Op) -> str:
@@ -108,11 +137,17 @@ def family(op: Op) -> str:
 
 def _detail(op: Op, node: Node) -> str:
     """The second line of a box: window and stride, which say most about a layer."""
-    if not isinstance(op, Conv2d):
+    if isinstance(op, Conv2d):
+        height, width = node.inputs[1].type.shape[2:]
+    elif isinstance(op, MaxPool2d | AvgPool2d):
+        height, width = op.kernel
+    elif isinstance(op, SplitAttention):
+        cardinality = f", cardinality {op.cardinality}" if op.cardinality > 1 else ""
+        return f"radix {op.radix}{cardinality}"
+    else:
         return ""
-    height, width = node.inputs[1].type.shape[2:]
     stride = f", stride {op.stride[0]}" if op.stride != (1, 1) else ""
-    groups = f", {op.groups} groups" if op.groups > 1 else ""
+    groups = f", {op.groups} groups" if isinstance(op, Conv2d) and op.groups > 1 else ""
     return f"{height}x{width}{stride}{groups}"
 
 

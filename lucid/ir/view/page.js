@@ -1,0 +1,452 @@
+"use strict";
+// The page: what is unfolded, where one looks, what is selected, and the controls around it.
+
+const FEW = 16; // boxes that the first picture shows at most, if modules can stay folded
+const FOUND = 40; // results of a search
+const READABLE = 0.75; // the scale of the first picture, at least
+const NEAR = 0.85; // the scale at which a found node is shown, at least
+
+const $ = (id) => document.getElementById(id);
+const data = JSON.parse($("data").textContent);
+const canvas = $("canvas"), camera = $("camera");
+const pen = document.createElement("canvas").getContext("2d");
+
+/** Of a frame's title, in the font of the page. */
+function textWidth(text) {
+  pen.font = "bold 11.5px Helvetica, Arial, 'Liberation Sans', sans-serif";
+  return pen.measureText(text).width * 1.05;
+}
+
+const open = new Set();
+const layouts = new Layouts(data, open, textWidth);
+const drawing = new Drawing(data, layouts);
+const view = { x: 0, y: 0, scale: 1, moved: false };
+let stage = data.stages[data.first];
+let paths = new Map(); // of this stage: the scopes from the root to one, by its path
+let homes = new Map(); // and to the scope of a node, by the node's number
+let selected = null;
+
+// -- the tree of this stage -----------------------------------------------------------------------
+
+function walk(number, above) {
+  const chain = [...above, number], scope = data.scopes[number];
+  paths.set(scope.path, chain);
+  for (const item of scope.items) item < 0 ? walk(-1 - item, chain) : homes.set(item, chain);
+}
+
+function nodeNamed(id) {
+  for (const item of homes.keys()) if (data.nodes[item][0] === id) return item;
+  return null;
+}
+
+/** Unfold from the outside in, as long as there is not much to see. */
+function unfoldFew() {
+  let level = [stage.root], count = data.scopes[stage.root].items.length;
+  while (level.length) {
+    const inner = level.flatMap((n) => data.scopes[n].items.filter((i) => i < 0).map((i) => -1 - i));
+    const more = inner.reduce((sum, n) => sum + data.scopes[n].items.length, 0);
+    if (!inner.length || count + more > FEW) return;
+    inner.forEach((n) => open.add(data.scopes[n].path));
+    count += more;
+    level = inner;
+  }
+}
+
+// -- drawing --------------------------------------------------------------------------------------
+
+function draw() {
+  camera.replaceChildren(drawing.of(stage.root));
+  mark();
+}
+
+/** Fold or unfold a module; what was clicked stays where it is. */
+function toggle(path, wanted = !open.has(path)) {
+  const chain = paths.get(path);
+  if (!chain || wanted === open.has(path)) return;
+  const before = corner(chain);
+  wanted ? open.add(path) : open.delete(path);
+  chain.forEach((number) => drawing.forget(number));
+  draw();
+  const after = corner(chain);
+  view.x += (before.x - after.x) * view.scale;
+  view.y += (before.y - after.y) * view.scale;
+  view.moved = true;
+  look();
+}
+
+/** The corner of a module in the picture, the scopes from the root to it given. */
+function corner(chain) {
+  let x = 0, y = 0;
+  for (let i = 1; i < chain.length; i++) {
+    const laid = layouts.of(chain[i - 1]);
+    const slot = data.scopes[chain[i - 1]].items.indexOf(-1 - chain[i]);
+    x += laid.left + laid.x[slot] - laid.cells[slot].width / 2;
+    y += laid.top + laid.y[slot];
+    if (!open.has(data.scopes[chain[i]].path)) break;
+  }
+  return { x, y };
+}
+
+// -- where one looks ------------------------------------------------------------------------------
+
+function look() {
+  camera.setAttribute("transform", `translate(${view.x},${view.y}) scale(${view.scale})`);
+}
+
+function fit() {
+  const { width, height } = layouts.of(stage.root), room = canvas.getBoundingClientRect();
+  const whole = Math.min((room.width - 40) / width, (room.height - 40) / height, 1.4);
+  view.scale = Math.max(whole, Math.min(READABLE, (room.width - 40) / width));
+  view.x = (room.width - width * view.scale) / 2;
+  view.y = Math.max(20, (room.height - height * view.scale) / 2);
+  view.moved = false;
+  look();
+}
+
+function zoom(factor, x, y) {
+  const scale = Math.min(8, Math.max(0.01, view.scale * factor));
+  view.x = x - ((x - view.x) * scale) / view.scale;
+  view.y = y - ((y - view.y) * scale) / view.scale;
+  view.scale = scale;
+  view.moved = true;
+  look();
+}
+
+function zoomMiddle(factor) {
+  const room = canvas.getBoundingClientRect();
+  zoom(factor, room.width / 2, room.height / 2);
+}
+
+function pan(x, y) {
+  view.x += x;
+  view.y += y;
+  view.moved = true;
+  look();
+}
+
+/** Unfold all around a node, bring it to the middle and select it. */
+function reveal(item) {
+  const chain = homes.get(item);
+  const closed = chain.filter((n) => n !== stage.root && !open.has(data.scopes[n].path));
+  if (closed.length) {
+    closed.forEach((n) => open.add(data.scopes[n].path));
+    chain.forEach((n) => drawing.forget(n));
+    draw();
+  }
+  const home = chain[chain.length - 1], laid = layouts.of(home);
+  const slot = data.scopes[home].items.indexOf(item), at = corner(chain);
+  const room = canvas.getBoundingClientRect();
+  view.scale = Math.max(view.scale, NEAR);
+  view.x = room.width / 2 - (at.x + laid.left + laid.x[slot]) * view.scale;
+  const middle = at.y + laid.top + laid.y[slot] + laid.cells[slot].height / 2;
+  view.y = room.height / 2 - middle * view.scale;
+  view.moved = true;
+  look();
+  select(item);
+}
+
+// -- selecting ------------------------------------------------------------------------------------
+
+function select(item) {
+  selected = item;
+  mark();
+  describe();
+  markBuffer();
+}
+
+/** Show what is selected, and the edges that lead to and from it. */
+function mark() {
+  for (const old of camera.querySelectorAll(".selected, .near")) old.classList.remove("selected", "near");
+  if (selected === null) return;
+  const [id, , , , , , , , results, reads] = data.nodes[selected];
+  camera.querySelector(`[data-node="${selected}"]`)?.classList.add("selected");
+  const values = new Set([...reads, ...results.map((_, i) => `${id}:${i}`)]);
+  for (const edge of camera.querySelectorAll(".edge")) {
+    if (values.has(edge.dataset.value)) edge.classList.add("near");
+  }
+}
+
+function describe() {
+  const aside = $("details");
+  aside.hidden = selected === null;
+  if (selected === null) return;
+  const [id, title, kind, origin, status, , facts, parts, results, reads, ms] = data.nodes[selected];
+  const known = new Set(["op", "origin", "fused from"]);
+  const rows = data.facts[facts].filter(([key]) => !known.has(key));
+  const sections = [
+    `<button class="close" aria-label="Close">×</button><h2>${escaped(title)}</h2>`,
+    `<p class="faint">%${escaped(id)}${origin ? ` in <b>${escaped(origin)}</b>` : ""} · ${escaped(kind)}</p>`,
+    status ? `<p class="status ${status}">${status} by ${escaped(stage.name)}</p>` : "",
+    ms === null ? "" : `<p>${ms.toPrecision(3)} ms</p>`,
+    section("results", results.map((r) => `<code>${escaped(r)}</code>`)),
+    section("reads", reads.map(link)),
+    section("read by", readers(id).map((item) => link(`${data.nodes[item][0]}:0`))),
+    section("made of", data.parts[parts].map(([op, from, family]) =>
+      `${swatch(family)} ${escaped(op)} <span class="faint">${escaped(from)}</span>`)),
+    rows.length ? `<h3>attributes</h3><dl>${rows.map(fact).join("")}</dl>` : "",
+  ];
+  aside.innerHTML = sections.join("");
+  aside.scrollTop = 0;
+}
+
+function section(title, items) {
+  return items.length ? `<h3>${title}</h3><ul>${items.map((i) => `<li>${i}</li>`).join("")}</ul>` : "";
+}
+
+function fact([key, value]) {
+  return `<dt>${escaped(key)}</dt><dd>${escaped(value)}</dd>`;
+}
+
+function link(value) {
+  const id = value.slice(0, value.lastIndexOf(":")), item = nodeNamed(id);
+  if (item === null) return escaped(id);
+  const [, title, , origin] = data.nodes[item];
+  return `<a href="#" data-reveal="${item}">${escaped(title)}</a> <span class="faint">${escaped(origin || `%${id}`)}</span>`;
+}
+
+function readers(id) {
+  return [...homes.keys()].filter((item) =>
+    data.nodes[item][9].some((value) => value.slice(0, value.lastIndexOf(":")) === id));
+}
+
+// -- searching ------------------------------------------------------------------------------------
+
+let index = [];
+
+function buildIndex() {
+  index = [...homes.keys()].map((item) => {
+    const [id, title, kind, origin, status, , , parts, results] = data.nodes[item];
+    const made = data.parts[parts].map(([op, from]) => `${op} ${from}`);
+    return [item, [origin, title, `%${id}`, kind, status, ...results, ...made].join(" ").toLowerCase()];
+  });
+}
+
+function search() {
+  const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const list = $("results");
+  list.hidden = !words.length;
+  if (!words.length) return;
+  const found = index.filter(([, text]) => words.every((w) => text.includes(w)));
+  const shown = found.slice(0, FOUND).map(([item]) => {
+    const [id, title, , origin] = data.nodes[item];
+    return `<li><a href="#" data-reveal="${item}"><b>${escaped(title)}</b> ${escaped(origin || `%${id}`)}</a></li>`;
+  });
+  const rest = found.length > FOUND ? `<li class="faint">and ${found.length - FOUND} more</li>` : "";
+  list.innerHTML = shown.join("") + rest || '<li class="faint">nothing found</li>';
+}
+
+// -- stages ---------------------------------------------------------------------------------------
+
+function setStage(number) {
+  const id = selected === null ? null : data.nodes[selected][0];
+  stage = data.stages[number];
+  $("slider").value = number;
+  paths = new Map();
+  homes = new Map();
+  walk(stage.root, []);
+  buildIndex();
+  drawing.forgetAll();
+  selected = id === null ? null : nodeNamed(id);
+  colour();
+  const signs = { added: "+", changed: "~", removed: "−" };
+  const counts = Object.entries(stage.counts).filter(([, n]) => n).map(([status, n]) =>
+    `<span class="status ${status}">${signs[status]}${n} ${status}</span>`);
+  $("stage-note").innerHTML = `<b>${escaped(stage.name)}</b> ${escaped(stage.note)} ${counts.join(" ")}`;
+  [...$("ticks").children].forEach((tick, i) => tick.classList.toggle("current", i === number));
+  describe();
+  markBuffer();
+  if (!view.moved) fit();
+}
+
+function step(by) {
+  const number = data.stages.indexOf(stage) + by;
+  if (number >= 0 && number < data.stages.length) setStage(number);
+}
+
+// -- colour, memory -------------------------------------------------------------------------------
+
+function colour() {
+  const times = [...homes.keys()].map((item) => data.nodes[item][10]).filter((ms) => ms !== null);
+  $("colour-label").hidden = !times.length;
+  const most = Math.max(...times);
+  const byTime = $("colour").value === "time" && times.length;
+  drawing.fill = byTime ? (ms) => `${Math.round(100 * Math.min(1, Math.sqrt((ms || 0) / most)))}%` : null;
+  $("legend").innerHTML = byTime
+    ? '<span class="scale"></span> the redder, the more time'
+    : families().map(([name, style]) => `<span>${swatch(style)} ${name}</span>`).join("");
+  drawing.kept.clear();
+  draw();
+}
+
+function families() {
+  const shown = new Set([...homes.keys()].map((item) => data.nodes[item][2]));
+  return data.families.filter(([name]) => shown.has(name) && name !== "input" && name !== "output");
+}
+
+/** A small sample of a family's colours. */
+function swatch(style) {
+  return `<svg class="lucid swatch" viewBox="0 0 12 12"><rect class="${style}" x="0.5" y="0.5" width="11" height="11" rx="3"/></svg>`;
+}
+
+function drawMemory() {
+  const { size, phases, buffers } = data.memory;
+  const wide = 1000, high = 150;
+  const blocks = buffers.map((b) => {
+    const x = (wide * b.first) / phases, width = (wide * (b.last - b.first + 1)) / phases;
+    const y = high * (1 - (b.offset + b.size) / size), height = (high * b.size) / size;
+    const told = `${b.name}: ${kib(b.size)} at ${kib(b.offset)}, phases ${b.first} to ${b.last}`;
+    return `<rect class="buffer" data-buffer="${escaped(b.name)}" x="${x}" y="${y}" width="${width}" ` +
+      `height="${height}"><title>${escaped(told)}</title></rect>`;
+  });
+  $("memory").innerHTML =
+    `<p><b>arena</b> ${kib(size)}, ${buffers.length} buffers over ${phases} phases: ` +
+    `time to the right, addresses upwards. <span id="buffer-note" class="faint">Click a buffer to find its node.</span></p>` +
+    `<svg viewBox="0 0 ${wide} ${high}" preserveAspectRatio="none">${blocks.join("")}</svg>`;
+}
+
+function kib(bytes) {
+  return bytes < 1 << 20 ? `${(bytes / 1024).toFixed(1)} KiB` : `${(bytes / (1 << 20)).toFixed(1)} MiB`;
+}
+
+/** The node that a buffer belongs to: that of its name, or of the beginning of it. */
+function bufferNode(name) {
+  return nodeNamed(name) ?? nodeNamed(name.split(".")[0]);
+}
+
+function markBuffer() {
+  if (!data.memory) return;
+  const id = selected === null ? null : data.nodes[selected][0];
+  for (const block of $("memory").querySelectorAll(".buffer")) {
+    const mine = id !== null && block.dataset.buffer.split(".")[0] === id;
+    block.classList.toggle("selected", mine);
+    if (mine) $("buffer-note").textContent = block.textContent;
+  }
+}
+
+// -- controls -------------------------------------------------------------------------------------
+
+function setAll(unfolded) {
+  open.clear();
+  if (unfolded) for (const path of paths.keys()) if (path) open.add(path);
+  drawing.forgetAll();
+  draw();
+  fit();
+}
+
+function press(button, panel) {
+  const shown = panel.hidden;
+  panel.hidden = !shown;
+  button.setAttribute("aria-pressed", shown);
+}
+
+function activate(target) {
+  const link = target.closest("[data-reveal]");
+  const scope = target.closest("[data-scope]"), node = target.closest("[data-node]");
+  const buffer = target.closest("[data-buffer]");
+  if (link) {
+    $("results").hidden = true;
+    reveal(Number(link.dataset.reveal));
+  } else if (scope) toggle(scope.dataset.scope);
+  else if (node) select(Number(node.dataset.node));
+  else if (buffer) {
+    const item = bufferNode(buffer.dataset.buffer);
+    if (item !== null) reveal(item);
+    $("buffer-note").textContent = buffer.textContent;
+  } else return false;
+  return true;
+}
+
+const KEYS = {
+  "/": ["search", () => $("search").focus()],
+  "[": ["the stage before", () => step(-1)],
+  "]": ["the stage after", () => step(1)],
+  "+": ["nearer", () => zoomMiddle(1.25)],
+  "-": ["further away", () => zoomMiddle(0.8)],
+  0: ["show everything", fit],
+  e: ["unfold all", () => setAll(true)],
+  c: ["fold all", () => setAll(false)],
+  m: ["the plan of memory", () => data.memory && press($("memory-button"), $("memory"))],
+  "?": ["these keys", () => press($("help-button"), $("help"))],
+  ArrowLeft: ["look left", () => pan(80, 0)],
+  ArrowRight: ["look right", () => pan(-80, 0)],
+  ArrowUp: ["look up", () => pan(0, 80)],
+  ArrowDown: ["look down", () => pan(0, -80)],
+  Escape: ["close, select nothing", () => { $("results").hidden = true; select(null); canvas.focus(); }],
+};
+
+function onKey(event) {
+  const typing = event.target.matches("input[type=search], select, input[type=range]");
+  if (event.ctrlKey || event.metaKey || event.altKey || (typing && event.key !== "Escape")) return;
+  const target = event.target.closest("[data-scope], [data-node]");
+  if (target && (event.key === "Enter" || event.key === " ")) activate(target);
+  else if (KEYS[event.key]) KEYS[event.key][1]();
+  else return;
+  event.preventDefault();
+}
+
+function controls() {
+  let grip = null;
+  canvas.addEventListener("pointerdown", (e) => { grip = { x: e.clientX, y: e.clientY, far: false }; });
+  window.addEventListener("pointermove", (e) => {
+    if (!grip) return;
+    const [dx, dy] = [e.clientX - grip.x, e.clientY - grip.y];
+    if (!grip.far && Math.hypot(dx, dy) < 4) return;
+    pan(dx, dy);
+    grip = { x: e.clientX, y: e.clientY, far: true };
+    canvas.classList.add("panning");
+  });
+  window.addEventListener("pointerup", (e) => {
+    const click = grip && !grip.far;
+    grip = null;
+    canvas.classList.remove("panning");
+    if (click && !activate(e.target)) select(null);
+  });
+  window.addEventListener("pointercancel", () => { grip = null; });
+  canvas.addEventListener("wheel", (e) => {
+    e.preventDefault();
+    const room = canvas.getBoundingClientRect();
+    if (e.ctrlKey || !e.shiftKey) zoom(Math.exp(-e.deltaY * 0.0015), e.clientX - room.left, e.clientY - room.top);
+    else pan(-e.deltaY, 0);
+  }, { passive: false });
+  document.addEventListener("click", (e) => {
+    if (canvas.contains(e.target)) return; // told by pointerup
+    if (e.target.closest(".close")) select(null);
+    else if (activate(e.target)) e.preventDefault();
+    else if (!e.target.closest(".search")) $("results").hidden = true;
+  });
+  document.addEventListener("keydown", onKey);
+  $("search").addEventListener("input", search);
+  $("search").addEventListener("focus", search);
+  $("search").addEventListener("keydown", (e) => {
+    const first = $("results").querySelector("[data-reveal]");
+    if (e.key === "Enter" && first) activate(first);
+  });
+  $("slider").addEventListener("input", () => setStage(Number($("slider").value)));
+  $("ticks").addEventListener("click", (e) => {
+    if (e.target.dataset.stage) setStage(Number(e.target.dataset.stage));
+  });
+  $("colour").addEventListener("change", colour);
+  $("fit").addEventListener("click", fit);
+  $("unfold").addEventListener("click", () => setAll(true));
+  $("fold").addEventListener("click", () => setAll(false));
+  $("memory-button").addEventListener("click", () => press($("memory-button"), $("memory")));
+  $("help-button").addEventListener("click", () => press($("help-button"), $("help")));
+  window.addEventListener("resize", () => { if (!view.moved) fit(); });
+}
+
+function start() {
+  $("name").textContent = data.name;
+  $("slider").max = data.stages.length - 1;
+  $("passes").hidden = data.stages.length < 2;
+  $("ticks").innerHTML = data.stages.map((s, i) => `<button data-stage="${i}">${escaped(s.name)}</button>`).join("");
+  $("memory-button").hidden = !data.memory;
+  $("help").innerHTML = `<dl>${Object.entries(KEYS).map(([key, [what]]) => fact([key, what])).join("")}</dl>`;
+  if (data.memory) drawMemory();
+  walk(stage.root, []);
+  unfoldFew();
+  controls();
+  setStage(data.first);
+  fit();
+}
+
+start();

@@ -1,0 +1,97 @@
+"""Code for aarch64, run under qemu-user where that is installed, against the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data import golden
+from emulated import EMULATOR, TARGET, emulate
+from harness import assert_near
+from strategies import ACTIVATIONS, Builder, random_inputs
+from test_kernels_attention import block
+
+from lucid import trace
+from lucid.codegen.lowering import lower
+from lucid.codegen.schedule import schedule
+from lucid.ir import BATCH, Graph, f32, interpret
+from lucid.ir.ops import Add, AvgPool2d, Gelu, Max, MaxPool2d, Mul, Relu, Softmax, Sum
+from lucid.ir.passes import run_passes
+from lucid.models import create_model
+
+pytestmark = pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed")
+
+
+def check_emulated(
+    graph: Graph, folder: Path, batch: int = 2, kernels: Mapping[str, str] | None = None
+) -> None:
+    inputs = random_inputs(graph, batch)
+    wanted = interpret(graph, inputs, dtype=np.float64)
+    fused = run_passes(graph)
+    choices = schedule(fused, TARGET, batch, "fast", kernels)
+    program = lower(fused, choices, TARGET, batch)
+    values = emulate(program, graph.payload, inputs, folder)
+    for value, exact in zip(values, wanted, strict=True):
+        assert_near(value, exact, 4e-6)
+
+
+@pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4"])
+def test_split_attention(kernel: str, tmp_path: Path) -> None:
+    check_emulated(block(2, 1, 24, "last"), tmp_path, 2, {"conv2": kernel})
+
+
+@pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4", "depthwise"])
+def test_convolutions(kernel: str, tmp_path: Path) -> None:
+    build = Builder()
+    x = build.input(22, 7, 9)
+    groups = 22 if kernel == "depthwise" else 2
+    options = {"padding": (1, 0, 2, 1), "groups": groups, "bias": True}
+    y = build.conv(x, 22, (3, 3), origin="conv", **options)
+    scale = build.weight("scale", 22, 1, 1, positive=True)
+    build.graph.set_outputs([build.apply(Gelu(), build.apply(Mul(), y, scale))])
+    check_emulated(build.graph, tmp_path, 2, {"conv": kernel})
+
+
+def test_a_residual_and_a_long_sum(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.input(600, 3, 3)
+    y = build.conv(build.conv(x, 600, origin="a"), 600, origin="b")
+    build.graph.set_outputs([build.apply(Relu(), build.apply(Add(), y, x))])
+    check_emulated(build.graph, tmp_path, 1)
+
+
+def test_pools_reductions_and_softmax(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.input(21, 8, 7)
+    average = AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1), ceil_mode=True)
+    outputs = [
+        build.apply(MaxPool2d((3, 3), (2, 2), (1, 1, 1, 1)), x),
+        build.conv(build.apply(average, x), 5),
+        build.apply(Sum((2, 3)), x),
+        build.apply(Max((1,)), x),
+        build.apply(Softmax(1), x),
+        build.apply(Softmax(3), x),
+    ]
+    build.graph.set_outputs(outputs)
+    check_emulated(build.graph, tmp_path)
+
+
+def test_activations(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.graph.add_input(f32(BATCH, 37))
+    build.graph.set_outputs([build.apply(op, x) for op in ACTIVATIONS])
+    check_emulated(build.graph, tmp_path, 3)
+
+
+def test_a_golden_case(tmp_path: Path) -> None:
+    (case,) = (c for c in golden.cases() if str(c) == "resnest_14-seed1-1x97x129")
+    model = create_model(case.model)
+    shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
+    model.load_state_dict(golden.weights(shapes, case.seed))
+    graph = run_passes(trace(model, (case.batch, 3, case.height, case.width)))
+    program = lower(graph, schedule(graph, TARGET, case.batch), TARGET, case.batch)
+    (logits,) = emulate(program, graph.payload, [case.image()], tmp_path)
+    error = np.abs(logits - case.logits).max() / np.abs(case.logits).max()
+    assert error <= 1.5e-6

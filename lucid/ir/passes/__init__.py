@@ -14,13 +14,16 @@ from lucid.ir.passes import (
     merge_shortcut,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
-from lucid.ir.passes.rewriter import PASSES, Firing, Pass, Rewriter, rewrite, rewrite_graph
+from lucid.ir.passes.rewrite_log import Firing, Miss, RewriteLog
+from lucid.ir.passes.rewriter import PASSES, Pass, Rewriter, rewrite, rewrite_graph
 
 __all__ = [
     "PASSES",
     "PIPELINE",
     "Firing",
+    "Miss",
     "Pass",
+    "RewriteLog",
     "Rewriter",
     "canonicalise",
     "drop_dead_parameters",

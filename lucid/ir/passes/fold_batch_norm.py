@@ -32,11 +32,19 @@ def into_weights(norm: Node, graph: Rewriter) -> None:
     x, *statistics = norm.inputs
     layer = x.producer
     if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
-        return
-    if graph.only_user(x) is not norm or not are_parameters(*layer.inputs[1:], *statistics):
-        return
-    if isinstance(layer.op, Linear) and x.type.rank != 2:
-        return
+        graph.miss(norm, f"%{x.name}, which it normalises, is made by no conv2d or linear")
+    elif graph.only_user(x) is not norm:
+        graph.miss(norm, f"%{x.name} is read elsewhere too")
+    elif not are_parameters(*layer.inputs[1:], *statistics):
+        graph.miss(norm, "not all weights and statistics are parameters")
+    elif isinstance(layer.op, Linear) and x.type.rank != 2:
+        graph.miss(norm, f"axis 1 of {x.type}, which is normalised, is not the linear's features")
+    else:
+        _fold(norm, layer, graph)
+
+
+def _fold(norm: Node, layer: Node, graph: Rewriter) -> None:
+    """Put the layer with other weights in the place of the norm."""
     scale, shift = scale_and_shift(norm)
     operand, weight, *biases = layer.inputs
     rows = mul(recipe_of(weight), along(scale, 0, weight.type.rank))
@@ -52,6 +60,7 @@ def into_scale_and_shift(norm: Node, graph: Rewriter) -> None:
     """Any other batch norm over parameters: a multiplication and an addition by channel."""
     x, *statistics = norm.inputs
     if not are_parameters(*statistics):
+        graph.miss(norm, "its statistics are computed, not parameters")
         return
     scale, shift = (along(r, 0, x.type.rank - 1) for r in scale_and_shift(norm))
     stem = statistics[0].name

@@ -26,18 +26,36 @@ def divisor_into_weights(pool: Node, graph: Rewriter) -> None:
     a mean). The convolution must be the only reader. Its own padding may be anything, for the zeros
     it adds stay zeros, and its bias stays as it is.
     """
-    op = pool.op
+    op, readers = pool.op, pool.output.users
     assert isinstance(op, AvgPool2d)
-    if op.ceil_mode or op.divisor == 1 or not any(op.padding):
+    layer = next((n for n in readers if isinstance(n.op, (Conv2d, Linear))), None)
+    if op.divisor == 1 or layer is None:
         return
+    obstacle = _depends_on_size(op)
+    if obstacle:
+        graph.miss(pool, obstacle)
+    elif graph.only_user(pool.output) is not layer or layer.inputs.count(pool.output) > 1:
+        graph.miss(pool, f"%{pool.output.name} is read more than once")
+    elif not are_parameters(layer.inputs[1]):
+        graph.miss(pool, "the weight after it is computed, not a parameter")
+    else:
+        _scale(pool, op, layer, graph)
+
+
+def _depends_on_size(op: AvgPool2d) -> str:
+    """Why the divisor is not one number for all windows of all image sizes; empty where it is."""
+    if op.ceil_mode:
+        return "with ceil_mode, windows that hang over have another divisor"
+    if not any(op.padding):
+        return "without padding it may be a global pool at another image size"
     if not op.count_include_pad and op.divisor is None:
-        return
-    layer = graph.only_user(pool.output)
-    if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
-        return
+        return "padding does not count, so windows at the rim have another divisor"
+    return ""
+
+
+def _scale(pool: Node, op: AvgPool2d, layer: Node, graph: Rewriter) -> None:
+    """Let the pool sum, and the weights of the layer after it divide."""
     weight = layer.inputs[1]
-    if layer.inputs.count(pool.output) > 1 or not are_parameters(weight):
-        return
     divisor = op.divisor or op.kernel[0] * op.kernel[1]
     scaled = graph.parameter(
         f"{weight.name}.scaled", mul(recipe_of(weight), Literal(1.0 / divisor))
@@ -57,7 +75,13 @@ def softmax_of_two(attention: Node, graph: Rewriter) -> None:
     op = attention.op
     assert isinstance(op, SplitAttention)
     *others, weight, bias = attention.inputs
-    if op.radix != 2 or op.folded or op.gate != "softmax" or not are_parameters(weight, bias):
+    if op.folded or op.gate != "softmax":
+        return
+    if op.radix != 2:
+        graph.miss(attention, f"only a softmax over 2 splits is a sigmoid, this is over {op.radix}")
+        return
+    if not are_parameters(weight, bias):
+        graph.miss(attention, "fc2 is computed, not a parameter")
         return
     new_weight = graph.parameter(f"{weight.name}.difference", _difference(op, recipe_of(weight)))
     new_bias = graph.parameter(f"{bias.name}.difference", _difference(op, recipe_of(bias)))

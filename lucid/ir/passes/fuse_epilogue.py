@@ -57,7 +57,9 @@ def into_body(node: Node, graph: Rewriter) -> None:
     the add stood, so that all its operands are defined before it. Not where the layer's result is
     read elsewhere too: it would have to be stored besides.
     """
-    candidates = [y for y in dict.fromkeys(node.inputs) if _can_join(node, y, graph)]
+    layers = [y for y in dict.fromkeys(node.inputs) if _anchor(y.producer) is not None]
+    obstacles = {y: _obstacle(node, y, graph) for y in layers}
+    candidates = [y for y, obstacle in obstacles.items() if not obstacle]
     if candidates:
         order = graph.graph.nodes
         latest = max(
@@ -65,15 +67,23 @@ def into_body(node: Node, graph: Rewriter) -> None:
             key=lambda y: order.index(y.producer) if len(candidates) > 1 and y.producer else 0,
         )
         _join(node, latest, graph)
+        return
+    for obstacle in obstacles.values():
+        graph.miss(node, obstacle)
 
 
-def _can_join(node: Node, y: Value, graph: Rewriter) -> bool:
-    if graph.only_user(y) is not node or y.type != node.output.type:
-        return False
+def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:
+    """Why `node` cannot join the layer that makes `y`; empty where it can."""
     anchor = _anchor(y.producer)
-    return anchor is not None and all(
-        v is y or _scalar(v) is not None or _reads_along(v, y.type, anchor) for v in node.inputs
-    )
+    assert anchor is not None
+    if graph.only_user(y) is not node:
+        return f"%{y.name} is read elsewhere too"
+    if y.type != node.output.type:
+        return f"it makes {node.output.type} of %{y.name}, which is {y.type}"
+    for v in node.inputs:
+        if v is not y and _scalar(v) is None and not _reads_along(v, y.type, anchor):
+            return f"an epilogue of {y.type} cannot read {v!r} beside it"
+    return ""
 
 
 def _anchor(node: Node | None) -> Op | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
     Add,
     Array,
@@ -69,14 +69,22 @@ def split_attention(softmax: Node, graph: Rewriter) -> None:
     linears, over parameters, and the softmax is the rSoftmax of that many groups. The splits may
     be a reshape to five axes or slices along the channels; sums may be a `sum` or additions.
     """
-    excitation = _excitation(softmax.inputs[0])
-    splits = _sum_of_splits(excitation.features) if excitation is not None else None
-    if excitation is None or splits is None:
+    excitation = _excitation_of_gate(softmax, graph)
+    if excitation is None:
+        return
+    splits = _sum_of_splits(excitation.features)
+    if splits is None:
+        graph.miss(softmax, f"%{excitation.features.name} is not the sum of all splits of a tensor")
         return
     gate = Gate(softmax, excitation, splits.radix)
-    total = _weighted_sum(splits, gate) if gate.is_radix_softmax() else None
-    if total is not None and total.output.type == excitation.features.type:
-        _fuse(total, splits.x, splits.radix, "softmax", excitation, graph)
+    if not gate.is_radix_softmax():
+        graph.miss(softmax, f"it is no softmax over the {splits.radix} splits of each channel")
+        return
+    total = _weighted_sum(splits, gate)
+    if total is None or total.output.type != excitation.features.type:
+        graph.miss(softmax, "its weights do not meet the splits they are of, to be summed")
+        return
+    _fuse(total, splits.x, softmax, splits.radix, excitation, graph)
 
 
 @rewrite(fuse_split_attention, Sigmoid, Hardsigmoid)
@@ -85,13 +93,16 @@ def squeeze_and_excitation(sigmoid: Node, graph: Rewriter) -> None:
 
     Fires under the same conditions. Not where the mean is of another tensor than the one scaled.
     """
-    excitation = _excitation(sigmoid.inputs[0])
-    product = _first_product(sigmoid.output)
+    excitation, product = _excitation_of_gate(sigmoid, graph), _first_product(sigmoid.output)
     if excitation is None or product is None:
         return
     x, gate = excitation.features, Gate(sigmoid, excitation, 1)
     if product.output.type == x.type and gate.weighed(product, gate.expected()[:, 0]) is x:
-        _fuse(product, x, 1, sigmoid.op.name, excitation, graph)
+        _fuse(product, x, sigmoid, 1, excitation, graph)
+    else:
+        graph.miss(
+            sigmoid, f"what it scales is not %{x.name}, which is averaged, channel by channel"
+        )
 
 
 @dataclass(frozen=True)
@@ -175,11 +186,24 @@ def _sorted_rows(rows: Array) -> Array:
 # -- from the gate upwards ------------------------------------------------------------------
 
 
-def _excitation(value: Value) -> Excitation | None:
-    """The layers that compute a gate's logits, of which `value` is a rearrangement."""
+def _excitation_of_gate(node: Node, graph: Rewriter) -> Excitation | None:
+    """The layers before a softmax or sigmoid that is a gate: whose result scales something."""
+    excitation = _excitation(node.inputs[0])
+    if excitation is None and _first_product(node.output) and _dense(_unmoved(node.inputs[0])):
+        graph.miss(node, "before it are not mean, fc1, activation and fc2 of the same groups")
+    return excitation
+
+
+def _unmoved(value: Value) -> Value:
+    """The value before reshapes and permutes."""
     while value.producer is not None and isinstance(value.producer.op, (Reshape, Permute)):
         value = value.producer.inputs[0]
-    fc2 = _dense(value)
+    return value
+
+
+def _excitation(value: Value) -> Excitation | None:
+    """The layers that compute a gate's logits, of which `value` is a rearrangement."""
+    fc2 = _dense(_unmoved(value))
     activation = _unreshaped(fc2.inputs[0]).producer if fc2 is not None else None
     if fc2 is None or activation is None or not isinstance(activation.op, Unary):
         return None
@@ -325,11 +349,13 @@ def _next(node: Node | None) -> Node | None:
 
 
 def _fuse(
-    total: Node, x: Value, radix: int, gate: str, excitation: Excitation, graph: Rewriter
+    total: Node, x: Value, gate: Node, radix: int, excitation: Excitation, graph: Rewriter
 ) -> None:
     """Put one split attention in the place of `total`, if all before it serves only that."""
     members = _between(x, total)
-    if not _is_closed(members, x, total, graph.graph):
+    leak = _read_outside(members, x, total, graph)
+    if leak is not None:
+        graph.miss(gate, f"%{leak.name}, which is part of it, is read elsewhere too")
         return
     operands = [x]
     for layer in (excitation.fc1, excitation.fc2):
@@ -342,7 +368,7 @@ def _fuse(
             operands.append(weight)
         zero = f"{bias_name(weight)}.zero"
         operands.append(biases[0] if biases else graph.parameter(zero, zeros(out)))
-    op = SplitAttention(radix, excitation.groups, excitation.activation, gate)
+    op = SplitAttention(radix, excitation.groups, excitation.activation, gate.op.name)
     graph.substitute(total, op, operands, fuses=graph.in_order(members))
 
 
@@ -357,15 +383,13 @@ def _between(x: Value, total: Node) -> set[Node]:
     return members
 
 
-def _is_closed(members: set[Node], x: Value, total: Node, graph: Graph) -> bool:
-    """Whether nothing but `total` is read outside; mere views of x may be, and then stay."""
-    for node in members - {total}:
+def _read_outside(members: set[Node], x: Value, total: Node, graph: Rewriter) -> Value | None:
+    """What is read outside, `total` apart; mere views of x may be, and then stay."""
+    for node in graph.in_order(members - {total}):
         inside = all(user in members for user in node.output.users)
-        if not inside or node.output in graph.outputs:
-            if _is_view(node.output, x):
-                continue
-            return False
-    return True
+        if (not inside or node.output in graph.graph.outputs) and not _is_view(node.output, x):
+            return node.output
+    return None
 
 
 def _is_view(value: Value, x: Value) -> bool:

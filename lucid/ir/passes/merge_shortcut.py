@@ -24,22 +24,39 @@ def into_one_convolution(node: Node, graph: Rewriter) -> None:
     """
     op = node.op
     assert isinstance(op, Fusion)
-    if not _is_plain(op.anchor, stride_too=True):
-        return
     own = op.anchor_operands(len(node.inputs))
     position = _added_first(op.body)
-    if position is None:
+    shortcut = node.inputs[own + position].producer if position is not None else None
+    if position is None or shortcut is None or not isinstance(shortcut.op, Conv2d):
         return
-    shortcut = node.inputs[own + position].producer
-    weights = [n.inputs[1] for n in (node, shortcut) if n is not None]
-    if (
-        shortcut is None
-        or not _is_plain(shortcut.op, stride_too=False)
-        or graph.only_user(shortcut.output) is not node
-        or node.inputs.count(shortcut.output) != 1
-        or not all(isinstance(w, Parameter) and w.type.shape[2:] == (1, 1) for w in weights)
-    ):
-        return
+    obstacle = _obstacle(node, op, shortcut, graph)
+    if obstacle:
+        graph.miss(node, obstacle)
+    else:
+        _merge(node, op, shortcut, position, graph)
+
+
+def _obstacle(node: Node, op: Fusion, shortcut: Node, graph: Rewriter) -> str:
+    """Why the shortcut's convolution cannot become part of `node`; empty where it can."""
+    name = f"the shortcut %{shortcut.output.name}"
+    if not _is_plain(op.anchor, stride_too=True):
+        return "its own convolution has a stride, padding or groups"
+    if not _is_plain(shortcut.op, stride_too=False):
+        return f"{name} has padding or groups"
+    if graph.only_user(shortcut.output) is not node or node.inputs.count(shortcut.output) != 1:
+        return f"{name} is read elsewhere too"
+    weights = (node.inputs[1], shortcut.inputs[1])
+    if not all(isinstance(w, Parameter) for w in weights):
+        return "the weights are computed, not parameters"
+    if any(w.type.shape[2:] != (1, 1) for w in weights):
+        return "not both convolutions are 1x1"
+    return ""
+
+
+def _merge(node: Node, op: Fusion, shortcut: Node, position: int, graph: Rewriter) -> None:
+    """Put one convolution over both inputs, side by side, in the place of the two."""
+    own = op.anchor_operands(len(node.inputs))
+    weights = (node.inputs[1], shortcut.inputs[1])
     extras = [v for v in node.inputs[own:] if v is not shortcut.output]
     both = graph.insert_before(node, Concat(1), [node.inputs[0], _sampled(shortcut, node, graph)])
     joined = apply(Concat(1), *(recipe_of(w) for w in weights))

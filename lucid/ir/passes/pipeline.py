@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from lucid.errors import CompileError, UnknownNameError, VerifyError
 from lucid.ir.graph import Graph
-from lucid.ir.passes.rewriter import PASSES, Firing, Pass, apply_pass
+from lucid.ir.passes.rewrite_log import Firing, Miss
+from lucid.ir.passes.rewriter import PASSES, Pass, apply_pass
 from lucid.ir.verify import verify
 
 PIPELINE = [
@@ -35,13 +36,15 @@ def run_passes(
     disable: Iterable[str] = (),
     observe: Callable[[str, Graph], None] | None = None,
     log: list[Firing] | None = None,
+    misses: list[Miss] | None = None,
 ) -> Graph:
     """A copy of `graph` after the passes `names` (by default PIPELINE) without those in `disable`.
 
     The graph is verified before the first pass and after each. `observe` is then called with the
     name of the pass and the graph as it stands, which later passes go on to change: clone it to
-    keep it. Every rewrite that fires is added to `log`. Raises VerifyError where the given graph
-    is no legal one, CompileError where a pass fails or leaves an illegal one, UnknownNameError.
+    keep it. Every rewrite that fires is added to `log`, what nearly did to `misses`. Raises
+    VerifyError where the given graph is no legal one, CompileError where a pass fails or leaves an
+    illegal one, UnknownNameError.
     """
     without = {find_pass(name).name for name in disable}
     passes = [find_pass(name) for name in (PIPELINE if names is None else names)]
@@ -50,7 +53,7 @@ def run_passes(
     for owner in passes:
         if owner.name in without:
             continue
-        apply_pass(owner, result, log)
+        apply_pass(owner, result, log, misses)
         try:
             verify(result, f"after {owner.name}")
         except VerifyError as error:

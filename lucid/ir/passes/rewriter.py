@@ -7,6 +7,7 @@ of them fires. Rules never erase nodes: what nobody reads any more goes away by 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,34 +15,29 @@ from typing import TypeVar
 
 from lucid.errors import CompileError
 from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.lineage import lineage
+from lucid.ir.lineage import origins as origins_of
 from lucid.ir.ops import Op
+from lucid.ir.passes.rewrite_log import Firing, Miss
 from lucid.ir.recipe import Recipe
 from lucid.ir.text import print_node
-
-
-@dataclass(frozen=True)
-class Firing:
-    """One rewrite that happened: which rule, where it is declared, and the nodes as text."""
-
-    pass_name: str
-    rule: str
-    line: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
 
 
 class Rewriter:
     """The graph as a rule sees it. The mutators keep users, names, work list and log right."""
 
-    def __init__(self, graph: Graph, keep_text: bool = False) -> None:
+    def __init__(self, graph: Graph, keep_text: bool = False, keep_misses: bool = False) -> None:
         self.graph = graph
         self.changes = 0
         self.pending: set[Node] = set(graph.nodes)
         self.erased: set[Node] = set()
         self._sources = frozenset(graph.sources())
         self._keep_text = keep_text
-        self._before: list[str] = []
+        self._keep_misses = keep_misses
+        self._before: list[Node] = []
+        self._before_text: list[str] = []
         self._created: list[Node] = []
+        self._missed: list[tuple[Node, str, str]] = []
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -52,6 +48,17 @@ class Rewriter:
     def in_order(self, nodes: set[Node]) -> list[Node]:
         """The nodes in the graph's order."""
         return [n for n in self.graph.nodes if n in nodes]
+
+    def miss(self, node: Node, reason: str) -> None:
+        """Note why a rule that nearly fired on `node` did not, for those who read the log.
+
+        For what a reader would wonder about, not for every node that is something else. The last
+        thing a rule says about a node counts; where it fires in the end, nothing does.
+        """
+        if self._keep_misses:
+            caller = sys._getframe(1)
+            module = str(caller.f_globals["__name__"])
+            self._missed.append((node, reason, _place(module, caller.f_lineno)))
 
     # -- rewriting --------------------------------------------------------------------------
 
@@ -78,11 +85,11 @@ class Rewriter:
         has the origin of the first. Without them it is `node` in another form.
         """
         first = fuses[0] if fuses else node
-        lineage = tuple(line for n in fuses for line in _lineage(n)) or node.fused_from
+        parts = tuple(line for n in fuses for line in lineage(n)) or node.fused_from
         operands, types = list(node.inputs), [v.type for v in node.outputs]
         self._forget(node)
         new = self.graph.substitute(
-            node, op, inputs, origin=first.origin, fused_from=lineage, location=first.location
+            node, op, inputs, origin=first.origin, fused_from=parts, location=first.location
         )
         assert [v.type for v in new.outputs] == types, f"{new} has another type than {types}"
         self._note(new)
@@ -147,20 +154,22 @@ class Rewriter:
         self.erased.add(node)
         self.pending.discard(node)
         if self._keep_text and node not in self._created:
-            self._before.append(print_node(node))
+            self._before.append(node)
+            self._before_text.append(print_node(node))
 
-    def take_record(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The texts of the nodes erased and made since the last call."""
-        alive = [n for n in self._created if n not in self.erased]
-        after = tuple(map(print_node, alive)) if self._keep_text else ()
-        before = tuple(reversed(self._before))
-        self._before, self._created = [], []
-        return before, after
+    def take_record(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+        """The texts of the nodes erased and made since the last call, and their origins."""
+        alive = [n for n in self._created if n not in self.erased] if self._keep_text else []
+        after = tuple(map(print_node, alive))
+        before = tuple(reversed(self._before_text))
+        origins = dict.fromkeys(o for n in (*self._before, *alive) for o in origins_of(n))
+        self._before, self._before_text, self._created = [], [], []
+        return before, after, tuple(origins)
 
-
-def _lineage(node: Node) -> tuple[str, ...]:
-    """What a node was fused from, or itself: `conv2d layer1.0.conv1`."""
-    return node.fused_from or (f"{node.op.name} {node.origin}".strip(),)
+    def take_misses(self) -> list[tuple[Node, str, str]]:
+        """What `miss` was told since the last call: node, reason, and the line that said so."""
+        told, self._missed = self._missed, []
+        return told
 
 
 # -- passes and rules -----------------------------------------------------------------------
@@ -213,66 +222,97 @@ def rewrite_graph(owner: Pass) -> Callable[[G], G]:
     return declare
 
 
-def apply_pass(owner: Pass, graph: Graph, log: list[Firing] | None = None) -> None:
+def apply_pass(
+    owner: Pass,
+    graph: Graph,
+    log: list[Firing] | None = None,
+    misses: list[Miss] | None = None,
+) -> None:
     """Rewrite `graph` in place until no rule of the pass fires.
 
-    What fires is added to `log`. Raises CompileError, naming pass, rule and node, where a rule
-    fails or the rules undo each other without end.
+    What fires is added to `log`, and to `misses` what nearly did: where a rule said why not, and
+    neither fired there later nor saw the node go in another rewrite. Raises CompileError, naming
+    pass, rule and node, where a rule fails or the rules undo each other without end.
     """
-    rewriter = Rewriter(graph, keep_text=log is not None)
+    rewriter = Rewriter(graph, log is not None, misses is not None)
+    run = _Application(owner, rewriter, log)
     most = 1000 + 100 * len(graph.nodes)
     while True:
         seen = rewriter.changes
         for graph_rule in owner.graph_rules:
-            _fire(owner, graph_rule, partial(graph_rule, rewriter), rewriter, log)
+            run.fire(graph_rule, partial(graph_rule, rewriter))
         sweep, rewriter.pending = rewriter.pending, set()
         for node in rewriter.in_order(sweep):
-            _visit(owner, node, rewriter, log)
+            run.visit(node)
         if rewriter.changes == seen:
-            return
+            break
         if rewriter.changes > most:
             raise CompileError(
                 f"pass {owner.name} does not come to an end on graph {graph.name}: more than {most}"
                 f" changes. Its rules undo each other, a defect; disable it by name to go on"
             )
+    if misses is not None:
+        misses += run.misses()
 
 
-def _visit(owner: Pass, node: Node, rewriter: Rewriter, log: list[Firing] | None) -> None:
-    """Offer one node to each rule of its op."""
-    for rule in owner.rules_for(node.op):
-        if node in rewriter.erased:
-            return
-        if _fire(owner, rule, partial(rule, node, rewriter), rewriter, log, node):
-            rewriter.pending.update({node} - rewriter.erased)
+@dataclass
+class _Application:
+    """A pass at work. `told`: what each rule last said about each node; `rewritten`: the nodes on
+    which a rule fired."""
+
+    owner: Pass
+    rewriter: Rewriter
+    log: list[Firing] | None
+    told: dict[tuple[str, Node | None], list[tuple[Node, Miss]]] = field(default_factory=dict)
+    rewritten: set[Node] = field(default_factory=set)
+
+    def visit(self, node: Node) -> None:
+        """Offer one node to each rule of its op."""
+        for rule in self.owner.rules_for(node.op):
+            if node in self.rewriter.erased:
+                return
+            if self.fire(rule, partial(rule, node, self.rewriter), node):
+                self.rewritten.add(node)
+                self.rewriter.pending.update({node} - self.rewriter.erased)
+
+    def fire(
+        self, rule: NodeRule | GraphRule, call: Callable[[], None], node: Node | None = None
+    ) -> bool:
+        """Call a rule; whether it changed anything. Failures name pass, rule and node."""
+        seen = self.rewriter.changes
+        try:
+            call()
+        except Exception as error:
+            place = f" at {node!r}" if node is not None else ""
+            raise CompileError(
+                f"pass {self.owner.name}, rule {rule.__name__}{place}, failed: {error}. This is a"
+                f" defect of the pass; disable it by name to go on"
+            ) from error
+        told = self.rewriter.take_misses()
+        self.told.pop((rule.__name__, node), None)
+        if self.rewriter.changes == seen:
+            if told:
+                misses = [(n, self._miss(rule, n, *why)) for n, *why in told]
+                self.told[rule.__name__, node] = misses
+            return False
+        before, after, origins = self.rewriter.take_record()
+        if self.log is not None:
+            line = _place(rule.__module__, rule.__code__.co_firstlineno)
+            self.log.append(Firing(self.owner.name, rule.__name__, line, before, after, origins))
+        return True
+
+    def _miss(self, rule: NodeRule | GraphRule, node: Node, reason: str, line: str) -> Miss:
+        value = node.outputs[0].name
+        text = print_node(node)
+        owner, op = self.owner.name, node.op.name
+        return Miss(owner, rule.__name__, line, value, op, node.origin, text, reason)
+
+    def misses(self) -> list[Miss]:
+        """What was last said of nodes that are there still, or that another rule took."""
+        gone = self.rewriter.erased - self.rewritten
+        return [miss for told in self.told.values() for node, miss in told if node not in gone]
 
 
-def _fire(
-    owner: Pass,
-    rule: NodeRule | GraphRule,
-    call: Callable[[], None],
-    rewriter: Rewriter,
-    log: list[Firing] | None,
-    node: Node | None = None,
-) -> bool:
-    """Call a rule; whether it changed anything. Failures name pass, rule and node."""
-    seen = rewriter.changes
-    try:
-        call()
-    except Exception as error:
-        place = f" at {node!r}" if node is not None else ""
-        raise CompileError(
-            f"pass {owner.name}, rule {rule.__name__}{place}, failed: {error}. This is a defect of"
-            f" the pass; disable it by name to go on"
-        ) from error
-    if rewriter.changes == seen:
-        return False
-    before, after = rewriter.take_record()
-    if log is not None:
-        log.append(Firing(owner.name, rule.__name__, _line(rule), before, after))
-    return True
-
-
-def _line(rule: NodeRule | GraphRule) -> str:
-    """Where a rule is declared: `lucid/ir/passes/fold_batch_norm.py:31`."""
-    code = rule.__code__
-    return f"{rule.__module__.replace('.', '/')}.py:{code.co_firstlineno}"
+def _place(module: str, line: int) -> str:
+    """A line of a pass: `lucid/ir/passes/fold_batch_norm.py:31`."""
+    return f"{module.replace('.', '/')}.py:{line}"

@@ -1,0 +1,100 @@
+"""What passes did, rewrite by rewrite, and what they nearly did: for people, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from lucid.ir.lineage import matches
+from lucid.ir.marked import ADDED, HEADING, NOTE, PLAIN, REMOVED, Line, block
+
+
+@dataclass(frozen=True)
+class Firing:
+    """One rewrite that happened: which rule, where it is declared, and the nodes as text.
+
+    `origins`: the module paths of all these nodes.
+    """
+
+    pass_name: str
+    rule: str
+    line: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Miss:
+    """One rewrite that nearly happened, and why it did not.
+
+    `line`: where the rule gave up. `value`: the name of the node's first result, `origin` its
+    module path, `node` its text.
+    """
+
+    pass_name: str
+    rule: str
+    line: str
+    value: str
+    op: str
+    origin: str
+    node: str
+    reason: str
+
+    def __str__(self) -> str:
+        place = f" at {self.origin}" if self.origin else ""
+        return f"{self.op} %{self.value}{place}: {self.reason}"
+
+
+@dataclass
+class RewriteLog:
+    """The rewrites of a run of passes, in order, and the near misses that stood in the end."""
+
+    passes: Sequence[str] = ()
+    firings: list[Firing] = field(default_factory=list)
+    misses: list[Miss] = field(default_factory=list)
+
+    def about(self, pattern: str) -> RewriteLog:
+        """Only what concerns the modules that match, such as `layer1.0` or `*.conv2`."""
+        return RewriteLog(
+            self.passes,
+            [f for f in self.firings if any(matches(o, pattern) for o in f.origins)],
+            [m for m in self.misses if matches(m.origin, pattern)],
+        )
+
+    def lines(self) -> Iterator[Line]:
+        """For each pass its rewrites, with the nodes before and after, and its near misses."""
+        for name in self.passes:
+            firings = [f for f in self.firings if f.pass_name == name]
+            misses = [m for m in self.misses if m.pass_name == name]
+            yield Line(
+                HEADING, f"{name}: {_count(firings, 'rewrite')}, {_count(misses, 'near miss')}"
+            )
+            for number, firing in enumerate(firings, 1):
+                yield Line(PLAIN, "")
+                yield Line(PLAIN, f"{number}. {firing.rule} ({firing.line})")
+                for text in firing.before:
+                    yield from block(REMOVED, text)
+                for text in firing.after:
+                    yield from block(ADDED, text)
+            if misses:
+                yield Line(PLAIN, "")
+                yield Line(PLAIN, "did not fire:")
+            for miss in misses:
+                yield Line(NOTE, f"{miss}")
+                yield Line(PLAIN, f"    {miss.rule} ({miss.line})")
+            yield Line(PLAIN, "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "passes": list(self.passes),
+            "rewrites": [asdict(f) for f in self.firings],
+            "near_misses": [asdict(m) for m in self.misses],
+        }
+
+
+def _count(things: Sequence[object], kind: str) -> str:
+    plural = f"{kind}es" if kind.endswith("s") else f"{kind}s"
+    return f"{len(things)} {kind if len(things) == 1 else plural}"

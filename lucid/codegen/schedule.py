@@ -154,6 +154,22 @@ def schedule(
     return Schedule(choices)
 
 
+def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
+    """Every convolution has a choice, and one that can compute it. Raises UnknownNameError."""
+    for node in convolutions(graph):
+        layer = f"{node.output.name} ({node.origin})"
+        choice = chosen.choices.get(node.output.name)
+        if choice is None:
+            raise UnknownNameError(f"the schedule has nothing for {layer}: it is another model's")
+        legal = legal_kernels(ConvShape.of(node, batch))
+        if choice.kernel not in legal:
+            raise UnknownNameError(
+                f"kernel {choice.kernel!r} cannot compute {layer}: it may have {', '.join(legal)}"
+            )
+        if choice.kernel.startswith("winograd") and not choice.tiles:
+            raise UnknownNameError(f"the schedule gives no tiles for {layer}, {choice.kernel}")
+
+
 def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> str | None:
     for pattern, kernel in forced.items():
         if not fnmatch.fnmatchcase(node.origin, pattern):

@@ -110,6 +110,23 @@ def test_forcing_a_kernel_that_cannot() -> None:
         schedule(graph, HOST, 1, "fast", {"layer1.0.conv1": "winograd4x4"})
 
 
+def test_a_schedule_that_does_not_fit() -> None:
+    """A schedule from elsewhere is refused, where its kernels would read what is not there."""
+    graph = fused("resnest_14")
+    right = schedule(graph, HOST, 1).choices
+    by_origin = {n.origin: n.output.name for n in convolutions(graph)}
+    for origin, choice, problem in [
+        ("layer1.0.conv1", None, r"nothing for .*layer1\.0\.conv1"),
+        ("layer1.0.conv1", Choice("winograd4x4", 16), r"cannot compute .*layer1\.0\.conv1"),
+        ("layer1.0.conv2.conv", Choice("winograd2x2"), "gives no tiles"),
+    ]:
+        choices = {n: c for n, c in right.items() if n != by_origin[origin]}
+        if choice is not None:
+            choices[by_origin[origin]] = choice
+        with pytest.raises(UnknownNameError, match=problem):
+            lower(graph, Schedule(choices), HOST, 1)
+
+
 def test_strict_precision_has_no_large_tiles() -> None:
     graph = fused("resnest_50", side=224)
     for precision, wanted in [("fast", True), ("strict", False)]:

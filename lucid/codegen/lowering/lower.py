@@ -9,7 +9,7 @@ from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
 from lucid.codegen.lowering.strided import copy
 from lucid.codegen.plan import plan
 from lucid.codegen.program import Buffer, Program, View
-from lucid.codegen.schedule import Schedule
+from lucid.codegen.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.codegen.verify import verify_program
 from lucid.errors import UnsupportedError
@@ -25,10 +25,12 @@ def lower(
     graph: Graph, schedule: Schedule, target: Target, batch: int, threads: int = 1
 ) -> Program:
     """The Program of a graph for one batch. Raises UnsupportedError, which lists every node that
-    has no kernel, with its module path and source line."""
+    has no kernel, with its module path and source line, and UnknownNameError where the schedule
+    does not fit the graph."""
     strangers = unsupported(graph)
     if strangers:
         raise UnsupportedError(_complaint(strangers))
+    check_schedule(schedule, graph, batch)
     program = Program(graph.name, target.name, batch)
     program.inputs = tuple(_user_views(program, graph.inputs, "input", batch))
     program.outputs = tuple(_user_views(program, graph.outputs, "output", batch))

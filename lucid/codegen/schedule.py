@@ -8,6 +8,7 @@ decided by the lowering for the team at hand, and changes no result.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
 import json
 from collections.abc import Mapping
@@ -147,6 +148,7 @@ def schedule(
     Raises UnknownNameError for a forced kernel that does not exist or cannot compute the layer.
     """
     choices = {}
+    _check_forced(graph, forced or {})
     for node in convolutions(graph):
         shape = ConvShape.of(node, batch)
         kernel = _forced_kernel(node, shape, forced or {}) or cheapest(shape, target, precision)
@@ -170,13 +172,24 @@ def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
             raise UnknownNameError(f"the schedule gives no tiles for {layer}, {choice.kernel}")
 
 
+def _check_forced(graph: Graph, forced: Mapping[str, str]) -> None:
+    """Every kernel has a known name, and every pattern names a layer. Raises UnknownNameError."""
+    origins = sorted({n.origin for n in convolutions(graph)})
+    for pattern, kernel in forced.items():
+        if kernel not in KERNELS:
+            raise UnknownNameError(f"no kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+        if not fnmatch.filter(origins, pattern):
+            close = difflib.get_close_matches(pattern, origins) or origins[:3]
+            raise UnknownNameError(
+                f"no convolution lies at {pattern!r}; there are {', '.join(close)}, ..."
+            )
+
+
 def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> str | None:
     for pattern, kernel in forced.items():
         if not fnmatch.fnmatchcase(node.origin, pattern):
             continue
         legal = legal_kernels(shape)
-        if kernel not in KERNELS:
-            raise UnknownNameError(f"no kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
         if kernel not in legal:
             raise UnknownNameError(
                 f"kernel {kernel!r} cannot compute {node.origin}: it may have {', '.join(legal)}"

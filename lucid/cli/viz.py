@@ -9,7 +9,7 @@ import typer
 
 from lucid.cli.app import INSIDE, Batch, Disable, Model, Size, app, warn
 from lucid.cli.output import write_text
-from lucid.cli.stages import Stages, check_passes, check_stage
+from lucid.cli.stages import Stages, check_name, check_passes, check_stage
 from lucid.cli.subject import load_subject
 from lucid.errors import LucidError
 
@@ -74,18 +74,12 @@ def viz(
     subject = load_subject(model)
     stages = Stages(subject, subject.shape(batch, size), Target.host(), disabled)
     graphs = stages.graphs()
-    check_stage_runs(stage, graphs)
+    check_name(stage, list(graphs), "stage")
     if output.suffix.lower() == ".html":
         write_text(_page(stages, graphs, stage, op, times), output)
     else:
         drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
         write_text(draw(drawn), output)
-
-
-def check_stage_runs(stage: str, graphs: dict[str, Graph]) -> None:
-    """A stage whose pass is disabled is a usage error."""
-    if stage not in graphs:
-        raise typer.BadParameter(f"{stage} is disabled; there are {', '.join(graphs)}")
 
 
 def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Picture]:
@@ -120,8 +114,8 @@ def _page(
     from lucid.ir.view import Stage, compare, page
     from lucid.ir.view.overlay import with_layouts
 
-    pictures = _pictures(graphs, op)
-    passes = [name for name in pictures if name in PASSES]
+    passes = [name for name in graphs if name in PASSES]
+    pictures = _pictures({name: graphs[name] for name in ("captured", *passes)}, op)
     steps = [Stage("captured", pictures["captured"], "The graph as the model was traced.")]
     before = pictures["captured"]
     for name in passes:
@@ -129,7 +123,7 @@ def _page(
         steps.append(Stage(name, compare(before, drawn), f"{PASSES[name].summary}."))
         before = drawn
     program = _program(stages, graphs["fused"])
-    final = _known(pictures["fused"], times, "fused")
+    final = _known(before, times, "fused")
     if program is not None:
         final = with_layouts(final, layouts(program))
     steps.append(Stage("fused", final, "What is scheduled and compiled."))

@@ -268,3 +268,19 @@ class Graph:
         from lucid.ir.text import print_graph
 
         return print_graph(self)
+
+    # -- showing itself in a notebook ----------------------------------------------------------
+
+    def _repr_svg_(self) -> str:
+        from lucid.ir.view import to_svg
+
+        return to_svg(self)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that neither sees the other's style."""
+        from html import escape
+
+        from lucid.ir.view import to_html
+
+        style = "width:100%;height:640px;border:1px solid #8886;border-radius:8px"
+        return f'<iframe style="{style}" srcdoc="{escape(to_html(self))}"></iframe>'

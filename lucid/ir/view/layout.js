@@ -6,7 +6,8 @@ const SIDE = 14, HEAD = 24, FOOT = 10;
 const BOX = 4, MIXED = 1, LANE = 12; // weights of links between boxes, of others, between lanes
 
 /** What stands in each slot of an order: {width, height, foot, ins, outs}; `ins` and `outs` say
- *  where links of a wire enter and leave, from the middle. Gives {x, y, row, tops, bottoms, ...}. */
+ *  where links of a wire enter and leave, from the middle; `light`: it hangs beside what others
+ *  stand below. Gives {x, y, row, tops, bottoms, ...}. */
 function place(order, cells) {
   const [ins, outs, lanes, layers, wired] = order;
   const slots = layers.reduce((n, layer) => n + layer.length, 0);
@@ -51,7 +52,7 @@ function columns(layers, links, lanes, cells) {
   const x = cells.map(() => 0);
   const up = cells.map(() => []), down = cells.map(() => []);
   for (const { a, b, leave, enter } of links) {
-    const weight = [BOX, MIXED, LANE][(a >= lanes) + (b >= lanes)];
+    const weight = cells[b].light ? MIXED : [BOX, MIXED, LANE][(a >= lanes) + (b >= lanes)];
     up[b].push([a, leave - enter, weight]);
     down[a].push([b, enter - leave, weight]);
   }
@@ -154,6 +155,7 @@ class Layouts {
     if (inner && this.open.has(inner.path)) return this.frameCell(scope, item, inner, slot);
     const look = this.data.looks[inner ? inner.look : this.data.nodes[item][5]];
     const cell = { width: look[0], height: look[1], foot: look[2], ins: null, outs: {} };
+    cell.light = !inner && this.data.nodes[item][4] === "removed";
     scope.wires.forEach(([name, source], wire) => {
       if (source !== slot) return;
       const result = inner ? inner.outs.indexOf(name) : Number(name.slice(name.lastIndexOf(":") + 1));

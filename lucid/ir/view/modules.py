@@ -187,7 +187,11 @@ class _Builder:
 
 
 def _follows(before: Scope, scope: Scope) -> bool:
-    return scope.signature == before.signature and set(scope.ins) == set(before.outs)
+    """Whether they are equal but for a number in the name, and one feeds the other."""
+    names = [s.path.rstrip("0123456789") for s in (before, scope)]
+    numbered = names[0] == names[1] and before.path != names[0] and scope.path != names[1]
+    fed = set(scope.ins) == set(before.outs)
+    return numbered and fed and scope.signature == before.signature
 
 
 def _title(path: str) -> str:

@@ -27,13 +27,15 @@ PASSES = 7
 @dataclass
 class Cell:
     """The size of what stands in a slot. `foot`: where links leave, above a label if there is one.
-    `ins` and `outs`: where, from the middle, the links of a wire enter and leave."""
+    `ins` and `outs`: where, from the middle, the links of a wire enter and leave. `light`: it hangs
+    beside what others stand below."""
 
     width: float = 0
     height: float = 0
     foot: float = 0
     ins: dict[int, float] | None = None
     outs: dict[int, float] = field(default_factory=dict)
+    light: bool = False
 
 
 @dataclass
@@ -93,6 +95,7 @@ def _columns(order: Order, cells: list[Cell], links: list[Link]) -> list[float]:
     for a, b, leave, enter in links:
         weight = 1 + (a >= order.lanes) + (b >= order.lanes)
         weight = {1: 4, 2: 1, 3: 12}[weight]  # boxes straight below each other, then lanes straight
+        weight = 1 if cells[b].light else weight
         near[True].setdefault(b, []).append((a, leave - enter, weight))
         near[False].setdefault(a, []).append((b, enter - leave, weight))
     for layer in order.layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 from lucid.ir.graph import Graph
@@ -16,6 +16,7 @@ from lucid.ir.view.text_width import text_width
 
 SIDE, HEAD, FOOT = 14, 24, 10
 """The room between a frame and what is in it."""
+BEHIND = 6
 MARGIN, TITLE, LEGEND = 20, 34, 30
 
 
@@ -77,6 +78,11 @@ class _Laid:
     left: float = 0
     top: float = 0
 
+    @property
+    def behind(self) -> float:
+        """The room for frames behind this one."""
+        return BEHIND if self.scope.repeat > 1 else 0
+
     def port(self, slot: int) -> float:
         """Where a port is, from the middle of the frame."""
         assert self.placed is not None
@@ -86,15 +92,7 @@ class _Laid:
         """Frame, links and everything inside, the frame's corner at (x, y)."""
         assert self.placed is not None
         if self.title:
-            for d in (6, 3, 0) if self.scope.repeat > 1 else (0,):
-                emit(
-                    f'<rect class="frame" x="{x + d:.1f}" y="{y - d:.1f}" '
-                    f'width="{self.width:.1f}" height="{self.height:.1f}" rx="10"/>'
-                )
-            emit(
-                f'<text class="frame-title" x="{x + 10:.1f}" y="{y + 17:.1f}">'
-                f"{escape(self.title)}</text>"
-            )
+            self._draw_frame(x, y, emit)
         x, y = x + self.left, y + self.top
         for line in self._links(x, y):
             emit(line)
@@ -106,6 +104,20 @@ class _Laid:
             else:
                 emit(_placed_box(self.scope.items[slot], item, left, top))
 
+    def _draw_frame(self, x: float, y: float, emit: Callable[[str], None]) -> None:
+        """The frame and its title; more frames behind it where it stands for several modules."""
+        behind = self.behind
+        for d in (behind, behind / 2, 0) if behind else (0,):
+            emit(
+                f'<rect class="{"behind" if d else "frame"}" x="{x + d:.1f}" '
+                f'y="{y + behind - d:.1f}" width="{self.width - behind:.1f}" '
+                f'height="{self.height - behind:.1f}" rx="10"/>'
+            )
+        emit(
+            f'<text class="frame-title" x="{x + 10:.1f}" y="{y + behind + 17:.1f}">'
+            f"{escape(self.title)}</text>"
+        )
+
     def _links(self, x: float, y: float) -> list[str]:
         """The path of every link: down its row, through the gap, and down to where it ends."""
         assert self.placed is not None
@@ -113,6 +125,8 @@ class _Laid:
         lines, items = [], len(self.looks)
         ends = len(p.tops) - 1
         for wire, a, b in order.links:
+            known = self.scope.wires[wire]
+            old = set(known.gone) >= ({b} if b < order.lanes else set(known.targets))
             x1 = x + p.x[a] + cells[a].outs.get(wire, 0)
             x2 = x + p.x[b] + (cells[b].ins or {}).get(wire, 0)
             row, below = p.row[a], p.row[b]
@@ -120,11 +134,11 @@ class _Laid:
             bend, meet = y + p.bottoms[row], y + p.tops[below]
             y2 = y + (p.tops[below] if b >= order.lanes else p.y[b])
             if self.title and row == 0 and a >= items:
-                y1 -= HEAD
+                y1 -= self.top
             if self.title and below == ends and items <= b < order.lanes:
                 y2 += FOOT
             lines.append(
-                f'<path class="edge" d="{curve(x1, y1, bend, x2, meet, y2)}'
+                f'<path class="edge{" gone" if old else ""}" d="{curve(x1, y1, bend, x2, meet, y2)}'
                 f'{arrow(x2, y2) if b < items and isinstance(self.looks[b], Look) else ""}"/>'
             )
         return lines
@@ -150,18 +164,21 @@ def _placed_box(item: Box | Scope, look: Look, x: float, y: float) -> str:
     assert isinstance(item, Box)
     facts = "\n".join(f"{k}: {v}" for k, v in item.facts.items())
     tip = f"<title>{escape(facts)}</title>" if facts else ""
-    return f'<g class="box" transform="translate({x:.1f},{y:.1f})">{tip}{look.svg}</g>'
+    place = f'transform="translate({x:.1f},{y:.1f})"'
+    return f'<g class="box {item.status}" data-id="{escape(item.id)}" {place}>{tip}{look.svg}</g>'
 
 
 def _laid_out(scope: Scope, title: str = "") -> _Laid:
-    """The scope and all scopes in it, with coordinates; of scopes that repeat the first."""
+    """The scope and all scopes in it, with coordinates."""
     laid = _Laid(scope, title)
     for number, item in enumerate(scope.items):
         if isinstance(item, Box):
             look = box_look(item, scope.path)
             outs = {w: look.outs[scope.wires[w].key[1]] for w in _leaving(scope, number)}
             laid.looks.append(look)
-            laid.cells.append(Cell(look.width, look.height, look.foot, None, outs))
+            laid.cells.append(
+                Cell(look.width, look.height, look.foot, None, outs, item.status == "removed")
+            )
         else:
             inner = _inner(item)
             laid.looks.append(inner)
@@ -172,9 +189,9 @@ def _laid_out(scope: Scope, title: str = "") -> _Laid:
     if title:
         label = 10 + text_width(title, 11.5, True) + 10
         laid.left = max(SIDE, label - min(ports, default=label))
-        laid.top = HEAD
-        laid.width = max(laid.left + placed.width + SIDE, label)
-        laid.height = HEAD + placed.height + FOOT
+        laid.top = HEAD + laid.behind
+        laid.width = max(laid.left + placed.width + SIDE, label) + laid.behind
+        laid.height = laid.top + placed.height + FOOT
     else:
         laid.width, laid.height = placed.width, placed.height
     return laid
@@ -186,15 +203,7 @@ def _inner(item: Scope) -> _Laid:
         return _laid_out(item, item.title)
     first = item.items[0]
     assert isinstance(first, Scope)
-    laid = _laid_out(first, f"{item.title} ×{item.repeat}")
-    laid.scope = _repeated(first, item.repeat)
-    return laid
-
-
-def _repeated(first: Scope, repeat: int) -> Scope:
-    return Scope(
-        first.path, first.title, first.items, first.ins, first.outs, first.wires, repeat=repeat
-    )
+    return _laid_out(replace(first, repeat=item.repeat), f"{item.title} ×{item.repeat}")
 
 
 def _frame_cell(scope: Scope, number: int, item: Scope, inner: _Laid) -> Cell:

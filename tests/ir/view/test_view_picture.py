@@ -1,4 +1,4 @@
-"""Pictures: boxes, groups, DOT text and Model Explorer's JSON."""
+"""What pictures hold, DOT text and Model Explorer's JSON."""
 
 import json
 import re

@@ -48,17 +48,29 @@ class ProgramInterpreter:
 
     def run(self, inputs: Sequence[Array], observe: Observer | None = None) -> list[Array]:
         """The program's outputs. `observe` sees each call and the arrays it wrote."""
+        self.feed(inputs)
+        for call in self.program.calls():
+            if call.tasks:
+                results = self.step(call)
+                if observe is not None:
+                    observe(call, results)
+        return self.outputs()
+
+    def feed(self, inputs: Sequence[Array]) -> None:
+        """Write the program's inputs."""
         for view, array in zip(self.program.inputs, inputs, strict=True):
             self.array(view)[...] = array
-        for call in self.program.calls():
-            if not call.tasks:
-                continue
-            read = [self.array(v).copy() for v in call.reads]
-            results = interpret(call.region, read, self.payload, self.dtype)
-            for view, result in zip(call.writes, results, strict=True):
-                self.array(view)[...] = result.reshape(view.shape)
-            if observe is not None:
-                observe(call, results)
+
+    def step(self, call: KernelCall, dtype: type[np.floating[Any]] | None = None) -> list[Array]:
+        """Run one call, computed in `dtype` (by default that of the buffers); what it wrote."""
+        read = [self.array(v).copy() for v in call.reads]
+        results = interpret(call.region, read, self.payload, dtype or self.dtype)
+        for view, result in zip(call.writes, results, strict=True):
+            self.array(view)[...] = result.reshape(view.shape)
+        return results
+
+    def outputs(self) -> list[Array]:
+        """Copies of the program's outputs as they stand."""
         return [self.array(v).copy() for v in self.program.outputs]
 
     def array(self, view: View) -> Array:

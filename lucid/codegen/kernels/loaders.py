@@ -62,6 +62,8 @@ def _position(frame: Frame, row: Int) -> tuple[Int, Int, Int]:
     return row // area, inside // frame.out_width, inside % frame.out_width
 
 
+COPIED = 8
+"""Floats of one copy of a planar image's line, at most: a line of a 7x7 kernel is one copy."""
 TAPS = ints("dilation_h", "dilation_w", "taps_depth")
 
 
@@ -99,8 +101,8 @@ class PlanarPatch(Loader):
     """`Patch` for images as the user has them, NCHW: channel by channel, and tap by tap in each.
 
     Pixels of a line lie side by side (`plane` floats from channel to channel), so each line of the
-    kernel is a copy of `kernel_w` floats, four at a time. A store may run up to three floats over
-    the end of its line: what lies there is written later, or is the slack after the row.
+    kernel is a copy of `kernel_w` floats, up to eight at a time. A store may run up to seven floats
+    over the end of its line: what lies there is written later, or is the slack after the row.
     """
 
     name: ClassVar[str] = "planar_patch"
@@ -153,11 +155,12 @@ class PlanarPatch(Loader):
         self, f: Frame, at: Pointer, taps: Pointer, column: Int, a: Int, b: Int, step: Int
     ) -> None:
         k = f.kernel
-        with k.loop(0, f.kernel_w, 4) as piece:
-            mask = k.first_lanes(f.kernel_w - piece.index, 4)
+        lanes = min(COPIED, k.vector)
+        with k.loop(0, f.kernel_w, lanes) as piece:
+            mask = k.first_lanes(f.kernel_w - piece.index, lanes)
             source, out = at + (piece.index - f.pad_left), taps + piece.index
             with k.loop(a, b) as pixel:
-                value = k.load(source + (column + pixel.index) * f.stride_w, 4, mask)
+                value = k.load(source + (column + pixel.index) * f.stride_w, lanes, mask)
                 k.store(value, out + pixel.index * step)
 
     def _pick(

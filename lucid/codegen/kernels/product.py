@@ -20,7 +20,7 @@ from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.microkernels import TILE_TYPE, UNROLL
 from lucid.codegen.target import Target
 
-ROW_SLACK = 4
+ROW_SLACK = 8
 """Floats between the rows a loader writes: room for its last store to run over, and rows of a power
 of two floats fall into different cache sets."""
 

@@ -19,6 +19,7 @@ COMMANDS = (
     "viz",
     "profile",
     "memory",
+    "check",
     "catalogue",
     "env",
     "cache",

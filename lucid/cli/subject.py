@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import math
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import typer
 
 from lucid.errors import InputError, UnknownNameError
@@ -153,11 +151,13 @@ def _user_code(what: str, call: Any) -> Any:
 
 def _from_text(spec: str, weights: Path | None) -> Subject:
     """A graph from IR text. Its text holds no weights: they come from a file, or are generated."""
+    from lucid.ir.samples import sample_payload
+
     graph = parse_text(spec)
     if weights:
         graph = _with_weights(graph, weights)
     else:
-        graph.payload = generated_payload(graph)
+        graph.payload = sample_payload(graph)
     name = graph.name if spec == "-" else spec
     return Subject(name, graph, _unregistered(graph), weights is not None)
 
@@ -184,22 +184,6 @@ def _with_weights(graph: Graph, weights: Path) -> Graph:
 
     graph.payload = ModelSource(graph, ()).match(weights)
     return graph
-
-
-def generated_payload(graph: Graph) -> dict[str, np.ndarray[Any, Any]]:
-    """Values for every source tensor of a graph, by the rules of new layers: scaled for weights,
-    1 for variances and scales, 0 for the rest."""
-    generator = np.random.default_rng(0)
-    payload = {}
-    for name, source in graph.sources().items():
-        shape = source.type.concrete(1)
-        if len(shape) > 1:
-            scale = np.float32(math.sqrt(2 / max(1, math.prod(shape[1:]))))
-            payload[name] = generator.standard_normal(shape, np.float32) * scale
-        else:
-            one = name.rsplit(".", 1)[-1] in ("weight", "running_var")
-            payload[name] = np.full(shape, float(one), np.float32)
-    return payload
 
 
 def first_layer(model: Module) -> Module | None:

@@ -10,6 +10,7 @@ import numpy as np
 from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.base import WORDS, words_of
 from lucid.codegen.program import ArgumentValue, Code, KernelCall, Program, View, WeightRef
+from lucid.ir.ops.base import Array
 from lucid.runtime.library import KernelLibrary
 from lucid.runtime.memory import Memory
 from lucid.runtime.team import BARRIER_SPINS, syscall_address
@@ -126,12 +127,17 @@ class Workspace:
         arena, scratch, steps = map(max, self.capacity, bound.needs)
         return Workspace(self._threads, (arena, scratch, steps))
 
-    def prepare(self, bound: BoundProgram, arrays: Sequence[int]) -> int:
-        """Fill the call table for one run; gives its address."""
+    def arena(self, offset: int, count: int) -> Array:
+        """`count` floats of the arena, from float `offset` on."""
+        return self._arena.floats(4 * offset, count)
+
+    def prepare(self, bound: BoundProgram, arrays: Sequence[int], step: int | None = None) -> int:
+        """Fill the call table for one run, or for that of a single step; gives its address."""
         self._buffers = np.array([*arrays, self._arena.address, 0], np.int64)
         self._counters[: bound.count] = 0
-        self.table[driver.CALL_STEPS] = bound.steps_address
-        self.table[driver.CALL_STEP_COUNT] = bound.count
+        first, count = (0, bound.count) if step is None else (step, 1)
+        self.table[driver.CALL_STEPS] = bound.steps_address + 8 * driver.STEP_WORDS * first
+        self.table[driver.CALL_STEP_COUNT] = count
         self.table[driver.CALL_BUFFERS] = self._buffers.ctypes.data
         self.table[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
         return self.address

@@ -1,0 +1,33 @@
+"""Generated values for graphs that have none: sources of parameters, and inputs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from lucid.ir.graph import Graph
+from lucid.ir.ops.base import Array
+
+
+def sample_payload(graph: Graph) -> dict[str, Array]:
+    """Values for every source tensor of a graph, by the rules of new layers: scaled for weights,
+    1 for variances and scales, 0 for the rest."""
+    generator = np.random.default_rng(0)
+    payload: dict[str, Array] = {}
+    for name, source in graph.sources().items():
+        shape = source.type.concrete(1)
+        if len(shape) > 1:
+            scale = np.float32(math.sqrt(2 / max(1, math.prod(shape[1:]))))
+            payload[name] = generator.standard_normal(shape, np.float32) * scale
+        else:
+            one = name.rsplit(".", 1)[-1] in ("weight", "running_var")
+            payload[name] = np.full(shape, float(one), np.float32)
+    return payload
+
+
+def sample_inputs(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
+    """Normally distributed inputs for a batch."""
+    generator = np.random.default_rng(seed)
+    shapes = [v.type.concrete(batch) for v in graph.inputs]
+    return [generator.standard_normal(shape, np.float32) for shape in shapes]

@@ -168,7 +168,7 @@ class _Builder:
         folded: list[Box | Scope] = []
         run: list[Scope] = []
         for item in [*items, None]:
-            follows = isinstance(item, Scope) and run and _follows(run[-1], item)
+            follows = isinstance(item, Scope) and run and self._follows(run[-1], item)
             if run and not follows:
                 folded += [self._run(run)] if len(run) > 1 else run
                 run = []
@@ -178,20 +178,22 @@ class _Builder:
                 folded.append(item)
         return folded
 
+    def _follows(self, before: Scope, scope: Scope) -> bool:
+        """Whether they are equal but for a number in the name, and one feeds the other alone."""
+        names = [s.path.rstrip("0123456789") for s in (before, scope)]
+        numbered = names[0] == names[1] and before.path != names[0] and scope.path != names[1]
+        if not numbered or before.signature != scope.signature:
+            return False
+        inside = {box.id for box in scope.boxes()}
+        fed = set(scope.ins) == set(before.outs)
+        return fed and all(inside.issuperset(self.readers[key]) for key in before.outs)
+
     def _run(self, run: list[Scope]) -> Scope:
         first, last = run[0], run[-1]
         name = last.path.rsplit(".", 1)[-1]
         path = f"{first.path}–{name}"
         scope = Scope(path, f"{first.title}–{name}", list(run), repeat=len(run))
         return self._wired(scope)
-
-
-def _follows(before: Scope, scope: Scope) -> bool:
-    """Whether they are equal but for a number in the name, and one feeds the other."""
-    names = [s.path.rstrip("0123456789") for s in (before, scope)]
-    numbered = names[0] == names[1] and before.path != names[0] and scope.path != names[1]
-    fed = set(scope.ins) == set(before.outs)
-    return numbered and fed and scope.signature == before.signature
 
 
 def _title(path: str) -> str:

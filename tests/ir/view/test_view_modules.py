@@ -46,6 +46,12 @@ def test_equal_modules_fold():
     assert all(i.repeat == 1 for i in modules(different).items if isinstance(i, Scope))
 
 
+def test_what_others_read_keeps_modules_apart():
+    groups = ["", *(f"l.{i}" for i in range(3) for _ in range(2)), ""]
+    (_, layer, _) = modules(chain(*groups, skips=[(2, 7)])).items
+    assert [i.title for i in layer.items] == ["l.0", "l.1–2"]
+
+
 def test_a_module_called_twice_becomes_two():
     root = modules(chain("a", "a", "b", "b", "a", "a", "c"))
     paths = [i.path if isinstance(i, Scope) else i.id for i in root.items]

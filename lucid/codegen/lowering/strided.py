@@ -171,6 +171,8 @@ def reduce(
     reduced = [x.shape[i] for i in axes]  # not merged: the kernel sums line by line
     r_steps = [x.strides[i] for i in axes]
     if len(reduced) > REDUCED:
+        reduced, (r_steps,) = merged(reduced, [r_steps], 0)
+    if len(reduced) > REDUCED:
         raise UnsupportedError(f"{origin}: a reduction over {len(reduced)} separate dimensions")
     scalar = x_steps[-1] != 1 or y_steps[-1] != 1
     arguments, tasks = grid(ctx, ("x", "y"), sizes, [x_steps, y_steps], origin)

@@ -74,7 +74,7 @@ def _graph_lines(graph: Graph) -> list[str]:
     results = ", ".join(str(v.type) for v in graph.outputs)
     name = graph.name if re.fullmatch(r"[A-Za-z_]\w*", graph.name) else json.dumps(graph.name)
     body = [*_source_lines(graph)]
-    body += [_parameter_line(p) for p in graph.parameters.values()]
+    body += [print_parameter(p) for p in graph.parameters.values()]
     body += [print_node(node) for node in graph.nodes]
     if graph.outputs:
         body.append(f"return {_operands(graph.outputs)}")
@@ -92,7 +92,8 @@ def _source_lines(graph: Graph) -> list[str]:
     ]
 
 
-def _parameter_line(parameter: Parameter) -> str:
+def print_parameter(parameter: Parameter) -> str:
+    """The line that declares a parameter, with its recipe unless it is a source as it is."""
     line = f"param {_name('@', parameter.name)}: {parameter.type}"
     return line if _is_plain(parameter) else f"{line} = {print_recipe(parameter.recipe)}"
 
@@ -101,8 +102,11 @@ def _is_plain(parameter: Parameter) -> bool:
     return parameter.recipe == Source(parameter.name, parameter.type)
 
 
-def print_node(node: Node) -> str:
-    """The line of one node (several lines where an attribute is a graph), not indented."""
+def print_node(node: Node, lineage: bool = True) -> str:
+    """The line of one node (several lines where an attribute is a graph), not indented.
+
+    `lineage`: whether to say what it was fused from.
+    """
     types = ", ".join(str(v.type) for v in node.outputs)
     attributes = print_attributes(node.op)
     line = f"{_operands(node.outputs)} = {node.op.name}({_operands(node.inputs)})"
@@ -110,7 +114,7 @@ def print_node(node: Node) -> str:
     line += f" : {types}"
     if node.origin:
         line += f" at {json.dumps(node.origin)}"
-    if node.fused_from:
+    if node.fused_from and lineage:
         line += f" from ({', '.join(map(json.dumps, node.fused_from))})"
     return line
 

@@ -22,7 +22,14 @@ letters, digits, `_` and `.` are quoted: `@"odd name"`.
 """
 
 from lucid.ir.parser import parse_graph, parse_op
-from lucid.ir.printer import print_attributes, print_graph, print_node, print_op, print_recipe
+from lucid.ir.printer import (
+    print_attributes,
+    print_graph,
+    print_node,
+    print_op,
+    print_parameter,
+    print_recipe,
+)
 
 __all__ = [
     "parse_graph",
@@ -31,5 +38,6 @@ __all__ = [
     "print_graph",
     "print_node",
     "print_op",
+    "print_parameter",
     "print_recipe",
 ]

@@ -7,8 +7,17 @@ from pass_checks import with_payload
 
 from lucid.errors import CompileError, UnknownNameError, VerifyError
 from lucid.ir import BATCH, Graph, f32
+from lucid.ir.marked import plain
 from lucid.ir.ops import Add, Neg, Relu, Sigmoid, Tanh
-from lucid.ir.passes import PIPELINE, Pass, rewrite, rewrite_graph, rewriter, run_passes
+from lucid.ir.passes import (
+    PIPELINE,
+    Pass,
+    RewriteLog,
+    rewrite,
+    rewrite_graph,
+    rewriter,
+    run_passes,
+)
 from lucid.ir.text import print_graph
 
 
@@ -142,3 +151,59 @@ def test_a_pass_that_leaves_an_illegal_graph_is_named(monkeypatch):
     monkeypatch.setattr("lucid.ir.passes.pipeline.PASSES", {"broken": broken})
     with pytest.raises(CompileError, match="after broken: "):
         run_passes(chain(Relu(), Tanh()), ["broken"])
+
+
+def test_near_misses_stand_unless_the_rule_fires_in_the_end(toy):
+    @rewrite(toy, Relu)
+    def after_tanh(node, graph):
+        before = node.inputs[0].producer
+        if before is None or before.op != Tanh():
+            graph.miss(node, "no tanh before it")
+        else:
+            graph.substitute(node, Tanh(), node.inputs)
+
+    @rewrite(toy, Neg)
+    def to_tanh(node, graph):
+        graph.substitute(node, Tanh(), node.inputs)
+
+    graph, log, misses = chain(Relu(), Neg(), Relu()), [], []
+    rewriter.apply_pass(toy, graph, log, misses)
+    assert [n.op for n in graph.nodes] == [Relu(), Tanh(), Tanh()]
+    (miss,) = misses
+    assert str(miss) == "relu %relu at relu: no tanh before it"
+    assert miss.node == '%relu = relu(%x) : f32[N,4] at "relu"'
+    assert (miss.pass_name, miss.rule) == ("toy", "after_tanh")
+    assert miss.line.partition(":")[0].endswith("test_rewriter.py")
+
+
+def test_near_misses_on_nodes_that_another_rule_takes_stand_too(toy):
+    @rewrite(toy, Relu)
+    def never(node, graph):
+        graph.miss(node, "never")
+
+    @rewrite(toy, Relu)
+    def always(node, graph):
+        graph.substitute(node, Tanh(), node.inputs)
+
+    misses = []
+    rewriter.apply_pass(toy, chain(Relu()), misses=misses)
+    assert [m.reason for m in misses] == ["never"]
+
+
+def test_the_log_as_text_and_as_data(toy):
+    @rewrite(toy, Relu)
+    def to_tanh(node, graph):
+        graph.substitute(node, Tanh(), node.inputs)
+
+    @rewrite(toy, Neg)
+    def never(node, graph):
+        graph.miss(node, "never")
+
+    log = RewriteLog(["toy"])
+    rewriter.apply_pass(toy, chain(Relu(), Neg()), log.firings, log.misses)
+    text = plain(log.lines())
+    assert text.startswith("toy: 1 rewrite, 1 near miss\n")
+    assert '  - %relu = relu(%x) : f32[N,4] at "relu"\n  + %relu = tanh(%x)' in text
+    assert "  ? neg %neg at neg: never\n" in text
+    assert log.to_json()["near_misses"][0]["reason"] == "never"
+    assert (len(log.about("relu").firings), len(log.about("relu").misses)) == (1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -79,6 +80,8 @@ def viz(
         write_text(_page(stages, graphs, stage, op, times), output)
     else:
         drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
+        if output.suffix.lower() == ".svg":
+            drawn = replace(drawn, name=f"{drawn.name}, {stage}")
         write_text(draw(drawn), output)
 
 

@@ -3,7 +3,8 @@
 
 const BETWEEN = 18, GAP = 24, PORT_GAP = 12, BEND = 36, PITCH = 15, PASSES = 7;
 const SIDE = 14, HEAD = 24, FOOT = 10;
-const BOX = 4, MIXED = 1, LANE = 12; // weights of links between boxes, of others, between lanes
+const BOX = 4, MIXED = 1, LANE = 12; // weights of links between boxes, with a lane, within one
+const FIRM = { [BOX]: 1, [MIXED]: 0.0001, [LANE]: 0.003 }; // how firmly it keeps its place in a row
 
 /** What stands in each slot of an order: {width, height, foot, ins, outs}; `ins` and `outs` say
  *  where links of a wire enter and leave, from the middle; `light`: it hangs beside what others
@@ -56,40 +57,41 @@ function columns(layers, links, lanes, cells) {
     up[b].push([a, leave - enter, weight]);
     down[a].push([b, enter - leave, weight]);
   }
-  for (const layer of layers) settle(layer, layer.map(() => 0), cells, lanes, x);
+  for (const layer of layers) settle(layer, layer.map(() => [0, 1]), cells, x);
   const upwards = [...layers].reverse();
   for (let pass = 0; pass < PASSES; pass++) {
     const near = pass % 2 ? down : up;
     for (const layer of pass % 2 ? upwards : layers) {
-      settle(layer, layer.map((slot) => wish(slot, near[slot], x)), cells, lanes, x);
+      settle(layer, layer.map((slot) => wish(slot, near[slot], x)), cells, x);
     }
   }
   return x;
 }
 
-/** Where a slot would like to be: the weighted median of what it is linked with. */
+/** Where a slot would like to be, the weighted median of what it is linked with; how firmly. */
 function wish(slot, near, x) {
-  if (!near.length) return x[slot];
+  if (!near.length) return [x[slot], FIRM[MIXED]];
+  const firm = Math.max(...near.map((link) => FIRM[link[2]]));
   const places = near.map(([other, shift, weight]) => [x[other] + shift, weight]);
   places.sort((p, q) => p[0] - q[0]);
   const half = places.reduce((sum, p) => sum + p[1], 0) / 2;
   let passed = 0;
   for (let i = 0; ; i++) {
     passed += places[i][1];
-    if (passed > half) return places[i][0];
-    if (passed === half) return (places[i][0] + places[i + 1][0]) / 2;
+    if (passed > half) return [places[i][0], firm];
+    if (passed === half) return [(places[i][0] + places[i + 1][0]) / 2, firm];
   }
 }
 
 /** Set `x` of a row: least squares from the wishes, no two nearer than they may be. */
-function settle(layer, wished, cells, lanes, x) {
+function settle(layer, wished, cells, x) {
   const blocks = [], shifts = []; // a block: weighted sum of wishes, weight, members
   let shift = 0;
   layer.forEach((slot, i) => {
     if (i) shift += (cells[layer[i - 1]].width + cells[slot].width) / 2 + BETWEEN;
     shifts.push(shift);
-    const weight = slot >= lanes ? 3 : 1;
-    blocks.push([(wished[i] - shift) * weight, weight, 1]);
+    const [wish, weight] = wished[i];
+    blocks.push([(wish - shift) * weight, weight, 1]);
     for (let n = blocks.length; n > 1; n--) {
       const [p, q] = [blocks[n - 2], blocks[n - 1]];
       if (p[0] / p[1] <= q[0] / q[1]) break;

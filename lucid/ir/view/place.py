@@ -20,6 +20,11 @@ PITCH = 15
 """Between the ends of links that enter the same box."""
 PORT_GAP = 12
 """The least height between a row and the ports above or below it."""
+BOX, MIXED, LANE = 4, 1, 12
+"""How much a link weighs in a median: between boxes, between a box and a lane, within a lane."""
+FIRM = {BOX: 1.0, MIXED: 0.0001, LANE: 0.003}
+"""How firmly what has such a link keeps its place in a row: boxes stand straight below each other,
+and lanes make way."""
 PASSES = 7
 """Down and up by turns, down at the end: what follows stands straight below."""
 
@@ -93,40 +98,40 @@ def _columns(order: Order, cells: list[Cell], links: list[Link]) -> list[float]:
     x = [0.0] * len(cells)
     near: dict[bool, dict[int, list[tuple[int, float, int]]]] = {True: {}, False: {}}
     for a, b, leave, enter in links:
-        weight = 1 + (a >= order.lanes) + (b >= order.lanes)
-        weight = {1: 4, 2: 1, 3: 12}[weight]  # boxes straight below each other, then lanes straight
-        weight = 1 if cells[b].light else weight
+        weight = (BOX, MIXED, LANE)[(a >= order.lanes) + (b >= order.lanes)]
+        weight = MIXED if cells[b].light else weight
         near[True].setdefault(b, []).append((a, leave - enter, weight))
         near[False].setdefault(a, []).append((b, enter - leave, weight))
     for layer in order.layers:
-        _settle(layer, [0.0] * len(layer), cells, order.lanes, x)
+        _settle(layer, [(0.0, 1.0)] * len(layer), cells, x)
     for number in range(PASSES):
         above = number % 2 == 0
         for layer in order.layers if above else reversed(order.layers):
             wished = [_wish(s, near[above].get(s, ()), x) for s in layer]
-            _settle(layer, wished, cells, order.lanes, x)
+            _settle(layer, wished, cells, x)
     if order.ins == 1 and order.outs == 1:  # so that modules that follow each other do not drift
         x[order.lanes - 1] = x[order.lanes - 2]
     return x
 
 
-def _wish(slot: int, near: Sequence[tuple[int, float, int]], x: list[float]) -> float:
-    """Where a slot would like to be: the weighted median of what it is linked with."""
+def _wish(slot: int, near: Sequence[tuple[int, float, int]], x: list[float]) -> tuple[float, float]:
+    """Where a slot would like to be, the weighted median of what it is linked with; how firmly."""
     if not near:
-        return x[slot]
+        return x[slot], FIRM[MIXED]
     places = sorted((x[other] + shift, weight) for other, shift, weight in near)
+    firm = max(FIRM[weight] for _, weight in places)
     half, passed = sum(weight for _, weight in places) / 2, 0
     for i, (here, weight) in enumerate(places):
         passed += weight
         if passed > half:
-            return here
+            return here, firm
         if passed == half:
-            return (here + places[i + 1][0]) / 2
+            return (here + places[i + 1][0]) / 2, firm
     raise AssertionError("half of the weights is reached")
 
 
 def _settle(
-    layer: Sequence[int], wished: list[float], cells: list[Cell], lanes: int, x: list[float]
+    layer: Sequence[int], wished: Sequence[tuple[float, float]], cells: list[Cell], x: list[float]
 ) -> None:
     """Set `x` of a row: least squares from the wishes, no two nearer than they may be.
 
@@ -139,8 +144,8 @@ def _settle(
             before = layer[i - 1]
             shift += (cells[before].width + cells[slot].width) / 2 + BETWEEN
         shifts.append(shift)
-        weight = 3.0 if slot >= lanes else 1.0
-        blocks.append([(wished[i] - shift) * weight, weight, 1])
+        wish, weight = wished[i]
+        blocks.append([(wish - shift) * weight, weight, 1])
         while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
             last = blocks.pop()
             blocks[-1] = [p + q for p, q in zip(blocks[-1], last, strict=True)]

@@ -15,12 +15,13 @@ from lucid.frontend.tensor import Tensor
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import load_weights, match_weights
 from lucid.ir.graph import Graph, Value
-from lucid.ir.passes import PIPELINE, Firing, run_passes
+from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.types import BATCH, Dim, f32
 from lucid.nn.module import Module
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
+from lucid.runtime.crash import CrashReporter
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.processors import default_threads
@@ -96,7 +97,10 @@ def compile(
         return tuner.tune(graph, forced=forced, log=results).schedule
 
     source = ModelSource(model, chosen.disabled())
-    compiled = CompiledModel(source, schedule_for, target, count, kept, progress)
+    reporter = CrashReporter(
+        source.captured, target.name, precision, count, source.disable, chosen.kernels
+    )
+    compiled = CompiledModel(source, schedule_for, target, count, kept, progress, reporter)
     if input_shape is None and isinstance(model, Graph):
         _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)
@@ -156,12 +160,23 @@ class ModelSource:
         if isinstance(self.model, Graph):
             given = {n: self.model.payload[n] for n in self._shapes() if n in self.model.payload}
             match_weights(self._shapes(), given, "the graph's payload", self.name)
-        firings: list[Firing] | None = [] if pass_log.isEnabledFor(logging.DEBUG) else None
-        graph = run_passes(captured, disable=self.disable, log=firings)
-        for f in firings or ():
+        if not pass_log.isEnabledFor(logging.DEBUG):
+            return run_passes(captured, disable=self.disable)
+        log = RewriteLog()
+        graph = run_passes(captured, None, self.disable, log=log.firings, misses=log.misses)
+        for f in log.firings:
             before, after = "\n  ".join(f.before), "\n  ".join(f.after)
             pass_log.debug("%s, %s:\n  %s\nbecomes\n  %s", f.pass_name, f.rule, before, after)
+        for miss in log.misses:
+            pass_log.debug("%s, %s, did not fire: %s", miss.pass_name, miss.rule, miss)
         return graph
+
+    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
+        """What the passes do to the graph for inputs of this shape, and what they nearly do."""
+        log = RewriteLog([name for name in PIPELINE if name not in self.disable])
+        captured = self.captured(shape)
+        run_passes(captured, log.passes, log=log.firings, misses=log.misses)
+        return log
 
     def stages(self) -> list[str]:
         """`captured`, each pass of the pipeline that is not disabled, `canonical` (which is after

@@ -1,5 +1,7 @@
 """One tree of exceptions. A message says what is wrong, where, why, and what to do about it."""
 
+from pathlib import Path
+
 
 class LucidError(Exception):
     """The root: everything Lucid raises on purpose."""
@@ -42,7 +44,12 @@ class ImageError(LucidError, ValueError):
 
 
 class CompileError(LucidError):
-    """Lucid failed to compile a legal graph: a defect of Lucid, not of the model."""
+    """Lucid failed to compile a legal graph: a defect of Lucid, not of the model.
+
+    `bundle`: the folder that holds what repeats it, where one was written.
+    """
+
+    bundle: Path | None = None
 
 
 class MissingPackageError(LucidError, ImportError):

@@ -80,6 +80,7 @@ def check(
     from lucid.runtime.check import bisect as find_blame
     from lucid.runtime.check import check as compare
     from lucid.runtime.check import reduce as find_smallest
+    from lucid.runtime.crash import CrashReporter
 
     if is_repro(Path(model)):
         case = load_case(Path(model))
@@ -88,7 +89,11 @@ def check(
         case = _case(model, weights, settings, inputs, (batch, size, seed))
     blame: Blame | None = None
     report: CheckReport | None = None
-    with progress() as bar:
+    chosen = case.settings
+    reporter = CrashReporter(
+        lambda shape: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
+    )
+    with progress() as bar, reporter.watching((case.batch,)):
         tools = Tools(ObjectCache(), bar)
         if reduce:
             smallest = find_smallest(case, tools)

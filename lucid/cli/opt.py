@@ -38,8 +38,12 @@ def opt(
     The text is checked before the first pass and after each. An empty list (-p "") only checks it.
     """
     from lucid.ir.passes import run_passes
+    from lucid.runtime.crash import CrashReporter
 
     names = None
     if passes is not None:
         names = check_passes([n for part in passes for n in part.split(",") if n])
-    write_text(str(run_passes(parse_text(file), names)), output)
+    graph = parse_text(file)
+    with CrashReporter(lambda shape: graph).watching(()):
+        result = run_passes(graph, names)
+    write_text(str(result), output)

@@ -1,23 +1,31 @@
-"""The stages a model goes through, by name, as text or as graphs."""
+"""The stages a model goes through, by name: as text, as plain data, whole or in part."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lucid.cli.output import Report
     from lucid.cli.subject import Subject
     from lucid.codegen.kernels.base import KernelSpec
     from lucid.codegen.program import Program
+    from lucid.codegen.schedule import Schedule
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph
+    from lucid.ir.passes import RewriteLog
 
 CODE_STAGES = ("scheduled", "llvm", "asm")
+SUFFIXES = {"scheduled": "txt", "llvm": "ll", "asm": "s"}
+"""How files of stages end; those of graphs in `lir`."""
 
 
 def graph_stages() -> list[str]:
@@ -51,7 +59,10 @@ def check_passes(names: list[str]) -> list[str]:
 
 @dataclass
 class Stages:
-    """A model for one input shape, at every stage."""
+    """A model for one input shape, at every stage.
+
+    `forced`: kernel names by patterns over module paths; `given`: a schedule to take as it is.
+    """
 
     subject: Subject
     shape: tuple[int, ...]
@@ -59,55 +70,135 @@ class Stages:
     disable: list[str]
     precision: str = "fast"
     threads: int = 1
+    forced: Mapping[str, str] = field(default_factory=dict)
+    given: Schedule | None = None
 
-    def text(self, stage: str, report: Report) -> str:
-        """The text of a stage: a graph, the Program, or the code of its kernels."""
-        from lucid.codegen import llvm
+    def names(self) -> list[str]:
+        """The stages of this model, in order."""
+        return [*self.subject.source(self.disable).stages(), *CODE_STAGES]
 
-        if stage == "scheduled":
-            return str(self.program())
-        if stage == "llvm":
-            return self._code(llvm.ir_text, ";", report)
-        if stage == "asm":
-            return self._code(llvm.assembly, "#" if self.target.is_x86 else "//", report)
-        return str(self.graph(stage))
+    # -- graphs -----------------------------------------------------------------------------
 
     def graph(self, stage: str) -> Graph:
         """The graph at a stage. A pass that is disabled or unknown is a usage error."""
-        kept = self.graphs()
-        return kept[check_name(stage, list(kept), "stage")]
+        return self._graphs[check_name(stage, list(self._graphs), "stage")]
 
     def graphs(self) -> dict[str, Graph]:
         """The graph as captured, after each pass, and fused, in order."""
+        return dict(self._graphs)
+
+    @cached_property
+    def _graphs(self) -> dict[str, Graph]:
         from lucid.ir.passes import run_passes
 
-        captured = self.subject.source().captured(self.shape)
+        source = self.subject.source(self.disable)
+        captured = source.captured(self.shape)
         kept = {"captured": captured}
 
         def keep(name: str, graph: Graph) -> None:
             kept[name] = graph.clone()
 
-        final = run_passes(captured, disable=self._disabled(), observe=keep)
+        final = run_passes(captured, disable=source.disable, observe=keep)
         return kept | {"canonical": kept.get("canonicalise", captured), "fused": final}
 
-    def _disabled(self) -> list[str]:
-        return list(self.subject.source(self.disable).disable)
+    def part(self, stage: str, pattern: str | None) -> Graph:
+        """The graph at a stage, or the part of it that matches; a usage error if none does."""
+        from lucid.ir.cut import cut
 
-    def program(self) -> Program:
-        """Scheduled and lowered for the target, which need not be one that runs here."""
-        from lucid.codegen.lowering import lower
+        graph = self.graph(stage)
+        found = graph if pattern is None else cut(graph, pattern)
+        if found is None:
+            raise self.no_match(pattern)
+        return found
+
+    def no_match(self, pattern: str | None) -> typer.BadParameter:
+        """The usage error where nothing matches."""
+        from lucid.ir.cut import outermost
+
+        known = ", ".join(outermost(self.graph("captured")))
+        hint = f"the outermost modules are {known}" if known else "its nodes have no modules"
+        return typer.BadParameter(
+            f"nothing matches {pattern!r}; {hint}. Patterns are over module paths (layer1.0, "
+            "'*.conv2') or, with a %, over results ('%relu*')"
+        )
+
+    def rewrites(self) -> RewriteLog:
+        """What the passes do, rewrite by rewrite."""
+        return self.subject.source(self.disable).rewrites(self.shape)
+
+    # -- programs and code ------------------------------------------------------------------
+
+    def schedule(self) -> Schedule:
+        """The choices for the fused graph: those given, else the cost model's."""
         from lucid.codegen.schedule import schedule
 
-        graph, batch = self.graph("fused"), max(1, self.shape[0])
-        choices = schedule(graph, self.target, batch, self.precision)
-        return lower(graph, choices, self.target, batch, self.threads)
+        if self.given is not None:
+            return self.given
+        batch = max(1, self.shape[0])
+        return schedule(self.graph("fused"), self.target, batch, self.precision, self.forced)
 
-    def _code(self, show: Callable[[KernelSpec, Target], str], comment: str, report: Report) -> str:
-        """The code of every kernel of the Program, each under its name."""
-        kernels = self.program().kernels()
-        parts = []
+    def program(self, pattern: str | None = None) -> Program:
+        """Scheduled and lowered for the target, which need not be one that runs here; or only the
+        calls that match."""
+        from lucid.codegen.attribution import part_of
+
+        if pattern is None:
+            return self._program
+        part = part_of(self._program, self.graph("fused"), pattern)
+        if part is None:
+            raise self.no_match(pattern)
+        return part
+
+    @cached_property
+    def _program(self) -> Program:
+        from lucid.codegen.lowering import lower
+
+        batch = max(1, self.shape[0])
+        return lower(self.graph("fused"), self.schedule(), self.target, batch, self.threads)
+
+    def _code(self, stage: str, pattern: str | None, report: Report) -> dict[KernelSpec, str]:
+        """The code of every kernel of the Program, or of the calls that match."""
+        from lucid.codegen import llvm
+
+        show: Callable[[KernelSpec, Target], str]
+        show = llvm.ir_text if stage == "llvm" else llvm.assembly
+        kernels = self.program(pattern).kernels()
+        texts = {}
         for done, kernel in enumerate(kernels):
-            report("kernels", done, len(kernels))
-            name = " ".join(str(kernel).split())
-            parts.append(f"{comment} kernel {name}\n{show(kernel, self.target)}")
-        return "\n".join(parts)
+            report(f"kernels ({stage})", done, len(kernels))
+            texts[kernel] = show(kernel, self.target)
+        return texts
+
+    # -- any stage --------------------------------------------------------------------------
+
+    def text(self, stage: str, report: Report, pattern: str | None = None) -> str:
+        """The text of a stage: a graph, the Program, or the code of its kernels."""
+        if stage == "scheduled":
+            return str(self.program(pattern))
+        if stage not in CODE_STAGES:
+            return str(self.part(stage, pattern))
+        comment = ";" if stage == "llvm" else "#" if self.target.is_x86 else "//"
+        code = self._code(stage, pattern, report).items()
+        return "\n".join(f"{comment} kernel {_name(kernel)}\n{text}" for kernel, text in code)
+
+    def data(self, stage: str, report: Report, pattern: str | None = None) -> Any:
+        """The same as plain data."""
+        from lucid.codegen.json_form import program_json
+        from lucid.ir.json_form import graph_json
+
+        if stage == "scheduled":
+            return program_json(self.program(pattern))
+        if stage not in CODE_STAGES:
+            return graph_json(self.part(stage, pattern))
+        code = self._code(stage, pattern, report).items()
+        return [{"kernel": _name(kernel), "code": text} for kernel, text in code]
+
+    def show(self, stage: str, report: Report, pattern: str | None, as_json: bool) -> str:
+        """A stage in the form asked for."""
+        if as_json:
+            return json.dumps(self.data(stage, report, pattern), indent=1) + "\n"
+        return self.text(stage, report, pattern)
+
+
+def _name(kernel: KernelSpec) -> str:
+    return " ".join(str(kernel).split())

@@ -30,6 +30,7 @@ from lucid.runtime import log
 from lucid.runtime.arrays import as_array, describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
+from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.team import RUN_TYPE, team
@@ -101,6 +102,7 @@ class CompiledModel:
         threads: int,
         cache: ObjectCache | None,
         progress: Progress | None = None,
+        crashes: CrashReporter | None = None,
     ) -> None:
         self.target = target
         self.threads = threads
@@ -109,6 +111,7 @@ class CompiledModel:
         self._schedule_for = schedule_for
         self._cache = cache
         self._progress = progress
+        self._crashes = crashes or CrashReporter(lambda shape: source.stage(shape, "captured"))
         self._schedule: Schedule | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
@@ -146,7 +149,7 @@ class CompiledModel:
     def _plan(self, shape: tuple[int, ...]) -> Plan:
         plan = self._plans.get(shape)
         if plan is None:
-            with PLANNING:
+            with PLANNING, self._crashes.watching(shape):
                 plan = self._plans.get(shape) or self._make_plan(shape)
         else:
             with suppress(KeyError):  # another thread dropped it; this call has it still
@@ -177,10 +180,12 @@ class CompiledModel:
 
     def graph(self, shape: Sequence[int] | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
-        key = self._shape_or_first(shape)[1:]
+        sizes = self._shape_or_first(shape)
+        key = sizes[1:]
         with PLANNING:
             if key not in self._graphs:
-                self._graphs[key] = self._source.graph((1, *key))
+                with self._crashes.watching(sizes):
+                    self._graphs[key] = self._source.graph((1, *key))
                 if len(self._graphs) > PLANS_KEPT:
                     self._graphs.popitem(last=False)
             return self._graphs[key]
@@ -249,7 +254,8 @@ class CompiledModel:
             arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
             status = self._enter(workspace.prepare(plan.bound, arrays))
         if status:
-            raise CompileError(f"the native runtime refused the program (status {status})")
+            with self._crashes.watching(plan.bound.program.inputs[0].shape):
+                raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _first_entry(self, call: int) -> int:
         """Find the way into native code, and go it."""

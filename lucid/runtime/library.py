@@ -16,6 +16,7 @@ from llvmlite import binding
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.llvm import compile_object, symbol, target_machine
 from lucid.codegen.target import Target
+from lucid.errors import CompileError
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.planning import PLANNING
 
@@ -69,7 +70,15 @@ class KernelLibrary:
             log.debug("%s: from the cache, %d bytes", kernel, len(code))
             return code
         start = time.perf_counter()
-        code = compile_object(kernel, self.target)
+        try:
+            code = compile_object(kernel, self.target)
+        except CompileError:
+            raise
+        except Exception as error:
+            raise CompileError(
+                f"kernel {kernel} cannot be emitted for {self.target.name}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
         self.emitted += 1
         milliseconds = 1000 * (time.perf_counter() - start)
         log.debug("%s: compiled in %.0f ms, %d bytes", kernel, milliseconds, len(code))

@@ -1,5 +1,6 @@
 """`lucid check`"""
 
+import importlib
 import json
 
 import numpy as np
@@ -88,3 +89,22 @@ def test_mistakes(lucid_command, net, tmp_path):
     assert lucid_command("check", net, "--disable", "no-pass").exit_code == 2
     assert lucid_command("check", tmp_path / "none.zip").exit_code == 1
     assert lucid_command("check", tmp_path).exit_code == 1  # a folder without graph.lir
+
+
+def test_a_crash_says_where_its_bundle_is(lucid_command, net, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setenv("LUCID_CRASH_DIR", str(tmp_path / "crashes"))
+    lowering = importlib.import_module("lucid.codegen.lowering.lower")
+    with monkeypatch.context() as patch:
+        patch.setattr(lowering, "plan", fail)
+        for arguments in (("bench", net), ("ir", net, "--stage", "scheduled"), ("check", net)):
+            result = lucid_command(*arguments)
+            assert result.exit_code == 1
+            assert "no such luck" in result.stderr
+            assert str(tmp_path / "crashes" / "small-") in result.stderr
+        folder = next((tmp_path / "crashes").iterdir())
+        result = lucid_command("check", folder, "--bisect", "--json")
+        assert json.loads(result.stdout)["blame"]["stage"] == "schedule"
+    assert lucid_command("check", folder, "--bisect").exit_code == 0

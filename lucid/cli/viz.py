@@ -40,7 +40,8 @@ def viz(
     op: Annotated[
         str | None,
         typer.Option(
-            metavar="PATTERN", help="Only the modules that match, such as 'layer1.0' or '*.conv2'."
+            metavar="PATTERN",
+            help="Only the modules that match, such as 'layer1.0' or '*.conv2', or '%relu_3'.",
         ),
     ] = None,
     profile: Annotated[
@@ -87,6 +88,7 @@ def viz(
 
 def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Picture]:
     """The picture of each graph, or the part of it that matches."""
+    from lucid.ir.cut import outermost
     from lucid.ir.view import cut, picture
 
     whole = {name: picture(graph) for name, graph in graphs.items()}
@@ -94,10 +96,7 @@ def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Pictur
         return whole
     parts = {name: cut(drawn, pattern) for name, drawn in whole.items()}
     if not any(drawn.boxes for drawn in parts.values()):
-        modules = dict.fromkeys(
-            b.origin.split(".")[0] for d in whole.values() for b in d.boxes if b.origin
-        )
-        known = ", ".join(modules) or "none: the nodes have no origin"
+        known = ", ".join(outermost(next(iter(graphs.values())))) or "none: no node has an origin"
         raise typer.BadParameter(f"no module matches {pattern!r}; the outermost are {known}")
     return parts
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from lucid.ir.lineage import matches
 from lucid.ir.view.picture import Box, Picture
 
 
 def cut(drawn: Picture, pattern: str) -> Picture:
-    """The boxes of the modules that match a pattern such as `layer1.0*`, and at their rim a box for
-    each value that comes in or goes out. Empty where nothing matches."""
+    """The boxes that do the work of the modules which match a pattern such as `layer1.0`, or whose
+    names match, such as `%relu_3`, and at their rim a box for each value that comes in or goes out.
+    Empty where nothing matches."""
 
     def wanted(box: Box) -> bool:
-        return any(fnmatchcase(box.origin, p) for p in (pattern, f"{pattern}.*"))
+        if pattern.startswith("%"):
+            return fnmatchcase(box.id, pattern[1:])
+        return any(matches(o, pattern) for o in (box.origin, *(p.origin for p in box.parts)))
 
     inside = {b.id: b for b in drawn.boxes if wanted(b)}
     every = {b.id: b for b in drawn.boxes}

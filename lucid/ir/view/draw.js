@@ -27,7 +27,7 @@ function arrow(x, y) {
 
 class Drawing {
   constructor(data, layouts) {
-    Object.assign(this, { data, layouts, kept: new Map(), fill: null });
+    Object.assign(this, { data, layouts, kept: new Map() });
   }
 
   /** The element of a scope, at its own origin. */
@@ -76,18 +76,16 @@ class Drawing {
   }
 
   box(item, x, y) {
-    const [id, title, , origin, status, look, , , , , ms] = this.data.nodes[item];
-    const colour = this.fill ? ` style="--heat:${this.fill(ms)}"` : "";
-    return `<g class="box ${status}${this.fill ? " heat" : ""}" data-node="${item}" data-id="${escaped(id)}"${colour} ` +
+    const [id, title, , origin, status, look] = this.data.nodes[item];
+    return `<g class="box ${status}" data-node="${item}" data-id="${escaped(id)}" ` +
       `tabindex="0" role="button" aria-label="${escaped(`${title} ${origin}`)}" ` +
       `transform="translate(${x},${y})">${this.data.looks[look][4]}</g>`;
   }
 
   folded(number, x, y) {
     const scope = this.data.scopes[number];
-    const colour = this.fill ? ` style="--heat:${this.fill(this.milliseconds(number))}"` : "";
-    return `<g class="box folded${this.fill ? " heat" : ""}" data-scope="${escaped(scope.path)}"${colour} tabindex="0" ` +
-      `role="button" aria-expanded="false" aria-label="${escaped(scope.title)}" ` +
+    return `<g class="box folded" data-scope="${escaped(scope.path)}" tabindex="0" role="button" ` +
+      `aria-expanded="false" aria-label="${escaped(scope.title)}" ` +
       `transform="translate(${x},${y})">${this.data.looks[scope.look][4]}</g>`;
   }
 

@@ -18,6 +18,8 @@ PAD = 10
 LABEL = 15
 """The height kept below a box for the types of its results."""
 PART_HEIGHT, PART_GAP, PARTS_WIDTH = 15, 4, 232
+BEHIND = 6
+"""How far cards stick out behind the one that stands for several modules."""
 WIDEST = 280
 """No line of text is wider, in pixels."""
 
@@ -208,24 +210,26 @@ def _folded(
     counts = "  ".join(f"+{n}" for _, n in statuses)
     outs, spread = _spread(results)
     wide = max([line.width for line in lines] + [text_width(counts, 10, True) + 8])
-    width = round(max(wide + 2 * PAD + 8, spread, 120), 1)
-    text, y = _lines(lines, width, 8)
-    bar, y = _bar(kinds, width, y + 5)
+    behind = BEHIND if repeat > 1 else 0
+    width = round(max(wide + 2 * PAD + 8, spread, 120) + 2 * behind, 1)
+    text, y = _lines(lines, width, 8 + behind)
+    bar, y = _bar(kinds, 12 + behind, width - 24 - 2 * behind, y + 5)
     marks, y = _counts(statuses, width, y)
     foot = round(y + 8, 1)
     cards = [
-        f'<rect class="card" x="{d}" y="{-d}" width="{width - d}" height="{foot}" rx="8"/>'
-        for d in ((6, 3) if repeat > 1 else ())
+        f'<rect class="{style}" x="{behind + d:g}" y="{behind - d:g}" '
+        f'width="{width - 2 * behind:g}" height="{foot - behind:g}" rx="8"/>'
+        for d, style in ((behind, "card"), (behind / 2, "card"), (0, "body card"))
+        if d or style == "body card"
     ]
-    body = f'<rect class="body card" width="{width - (6 if repeat > 1 else 0)}" height="{foot}"'
-    svg = "".join(cards) + body + ' rx="8"/>' + text + bar + marks
+    svg = "".join(cards) + text + bar + marks
     svg += _labels(results, outs, width, foot)
     return Look(width, foot + (LABEL if results else 0), foot, svg, outs)
 
 
-def _bar(kinds: Sequence[tuple[str, int]], width: float, y: float) -> tuple[str, float]:
+def _bar(kinds: Sequence[tuple[str, int]], x: float, room: float, y: float) -> tuple[str, float]:
     """How many nodes of each family, as a bar."""
-    total, x, room = sum(n for _, n in kinds), 12.0, width - 24
+    total = sum(n for _, n in kinds)
     drawn = []
     for kind, count in kinds:
         wide = room * count / total

@@ -56,7 +56,21 @@ function unfoldFew() {
 
 function draw() {
   camera.replaceChildren(drawing.of(stage.root));
+  heat();
   mark();
+}
+
+/** Colour what is visible by its share of the slowest that is visible. */
+function heat() {
+  const byTime = camera.classList.contains("by-time");
+  const boxes = byTime ? [...camera.querySelectorAll(".box")] : [];
+  const times = boxes.map(({ dataset }) => (dataset.node
+    ? data.nodes[dataset.node][10]
+    : drawing.milliseconds(paths.get(dataset.scope).at(-1))));
+  const most = Math.max(...times);
+  boxes.forEach((box, i) => {
+    box.style.setProperty("--heat", `${Math.round((100 * (times[i] || 0)) / most)}%`);
+  });
 }
 
 /** Fold or unfold a module; what was clicked stays where it is. */
@@ -247,6 +261,7 @@ function setStage(number) {
   buildIndex();
   drawing.forgetAll();
   selected = id === null ? null : nodeNamed(id);
+  draw();
   colour();
   const signs = { added: "+", changed: "~", removed: "−" };
   const counts = Object.entries(stage.counts).filter(([, n]) => n).map(([status, n]) =>
@@ -266,16 +281,14 @@ function step(by) {
 // -- colour, memory -------------------------------------------------------------------------------
 
 function colour() {
-  const times = [...homes.keys()].map((item) => data.nodes[item][10]).filter((ms) => ms !== null);
-  $("colour-label").hidden = !times.length;
-  const most = Math.max(...times);
-  const byTime = $("colour").value === "time" && times.length;
-  drawing.fill = byTime ? (ms) => `${Math.round(100 * Math.min(1, Math.sqrt((ms || 0) / most)))}%` : null;
+  const timed = drawing.milliseconds(stage.root) !== null;
+  $("colour-label").hidden = !timed;
+  const byTime = timed && $("colour").value === "time";
+  camera.classList.toggle("by-time", byTime);
   $("legend").innerHTML = byTime
-    ? '<span class="scale"></span> the redder, the more time'
+    ? '<span class="scale"></span> the redder, the slower'
     : families().map(([name, style]) => `<span>${swatch(style)} ${name}</span>`).join("");
-  drawing.kept.clear();
-  draw();
+  heat();
 }
 
 function families() {

@@ -8,7 +8,7 @@ from html import escape
 
 from lucid.ir.graph import Graph
 from lucid.ir.view.colours import COLOURS, style_class, stylesheet
-from lucid.ir.view.looks import Look, box_look
+from lucid.ir.view.looks import BEHIND, Look, box_look
 from lucid.ir.view.modules import Scope, modules
 from lucid.ir.view.picture import Box, Picture, picture
 from lucid.ir.view.place import Cell, Placed, place
@@ -16,7 +16,6 @@ from lucid.ir.view.text_width import text_width
 
 SIDE, HEAD, FOOT = 14, 24, 10
 """The room between a frame and what is in it."""
-BEHIND = 6
 MARGIN, TITLE, LEGEND = 20, 34, 30
 
 

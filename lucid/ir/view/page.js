@@ -60,7 +60,7 @@ function draw() {
   mark();
 }
 
-/** Colour what is visible by its share of the slowest that is visible. */
+/** Colour what is visible by its share of the slowest that is; by roots, which tell more apart. */
 function heat() {
   const byTime = camera.classList.contains("by-time");
   const boxes = byTime ? [...camera.querySelectorAll(".box")] : [];
@@ -69,7 +69,7 @@ function heat() {
     : drawing.milliseconds(paths.get(dataset.scope).at(-1))));
   const most = Math.max(...times);
   boxes.forEach((box, i) => {
-    box.style.setProperty("--heat", `${Math.round((100 * (times[i] || 0)) / most)}%`);
+    box.style.setProperty("--heat", `${Math.round(100 * Math.sqrt((times[i] || 0) / most))}%`);
   });
 }
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph
     from lucid.ir.passes import RewriteLog
+    from lucid.runtime.crash import CrashReporter
 
 CODE_STAGES = ("scheduled", "llvm", "asm")
 SUFFIXES = {"scheduled": "txt", "llvm": "ll", "asm": "s"}
@@ -98,7 +99,8 @@ class Stages:
         def keep(name: str, graph: Graph) -> None:
             kept[name] = graph.clone()
 
-        final = run_passes(captured, disable=source.disable, observe=keep)
+        with self._reporter().watching(self.shape):
+            final = run_passes(captured, disable=source.disable, observe=keep)
         return kept | {"canonical": kept.get("canonicalise", captured), "fused": final}
 
     def part(self, stage: str, pattern: str | None) -> Graph:
@@ -154,7 +156,17 @@ class Stages:
         from lucid.codegen.lowering import lower
 
         batch = max(1, self.shape[0])
-        return lower(self.graph("fused"), self.schedule(), self.target, batch, self.threads)
+        graph = self.graph("fused")
+        with self._reporter().watching(self.shape):
+            return lower(graph, self.schedule(), self.target, batch, self.threads)
+
+    def _reporter(self) -> CrashReporter:
+        """Who writes down what is needed to repeat a failure of ours."""
+        from lucid.runtime.crash import CrashReporter
+
+        source = self.subject.source(self.disable)
+        options = self.target.name, self.precision, self.threads, source.disable, self.forced
+        return CrashReporter(source.captured, *options)
 
     def _code(self, stage: str, pattern: str | None, report: Report) -> dict[KernelSpec, str]:
         """The code of every kernel of the Program, or of the calls that match."""

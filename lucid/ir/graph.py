@@ -146,13 +146,18 @@ class Graph:
         names: Sequence[str] | None = None,
         **fields: Any,
     ) -> Node:
-        node = Node(op, inputs, **fields)
         types = op.result_types(*(v.type for v in inputs))
         stems = names or [op.name] * len(types)
+        return self._put(position, Node(op, inputs, **fields), types, stems)
+
+    def _put(
+        self, position: int, node: Node, types: Sequence[TensorType], stems: Sequence[str]
+    ) -> Node:
+        """Let a node with results of these types be part of the graph."""
         node.outputs = [
             Value(t, self.fresh_name(s), node) for t, s in zip(types, stems, strict=True)
         ]
-        for value in inputs:
+        for value in node.inputs:
             value._users[node] = None
         self.nodes.insert(position, node)
         return node
@@ -243,14 +248,10 @@ class Graph:
         for name, parameter in self.parameters.items():
             mapped[parameter] = copy.add_parameter(name, parameter.recipe)
         for node in self.nodes:
-            new = copy.append(
-                node.op,
-                [mapped[v] for v in node.inputs],
-                names=[v.name for v in node.outputs],
-                origin=node.origin,
-                fused_from=node.fused_from,
-                location=node.location,
-            )
+            inputs = [mapped[v] for v in node.inputs]
+            new = Node(node.op, inputs, node.origin, node.fused_from, node.location)
+            types = [v.type for v in node.outputs]  # known: nothing to infer
+            copy._put(len(copy.nodes), new, types, [v.name for v in node.outputs])
             mapped.update(zip(node.outputs, new.outputs, strict=True))
         copy.outputs = [mapped[v] for v in self.outputs]
         return copy

@@ -176,11 +176,11 @@ def _labels(results: Sequence[str], outs: Sequence[float], width: float, foot: f
 
 def scope_look(scope: Scope) -> Look:
     """A folded module."""
-    types = {(b.id, n): kind for b in scope.boxes() for n, kind in enumerate(b.results)}
-    times = [b.milliseconds for b in scope.boxes() if b.milliseconds is not None]
+    types = {(b.id, n): kind for b in scope.boxes for n, kind in enumerate(b.results)}
+    times = [b.milliseconds for b in scope.boxes if b.milliseconds is not None]
     notes = (told_time(sum(times)),) if times else ()
-    kinds = Counter(box.kind for box in scope.boxes() if box.status != "removed")
-    statuses = Counter(box.status for box in scope.boxes() if box.status)
+    kinds = Counter(box.kind for box in scope.boxes if box.status != "removed")
+    statuses = Counter(box.status for box in scope.boxes if box.status)
     return _folded(
         scope.title,
         scope.repeat,

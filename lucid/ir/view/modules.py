@@ -7,7 +7,7 @@ several times (called twice, say) becomes as many scopes, so that scopes never w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -43,13 +43,10 @@ class Scope:
     wires: list[Wire] = field(default_factory=list)
     repeat: int = 1
 
-    def boxes(self) -> Iterator[Box]:
+    @cached_property
+    def boxes(self) -> tuple[Box, ...]:
         """Every box in it, at any depth."""
-        for item in self.items:
-            if isinstance(item, Box):
-                yield item
-            else:
-                yield from item.boxes()
+        return tuple(box for item in self.items for box in _boxes(item))
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -143,7 +140,7 @@ class _Builder:
         scope.outs = self._outs(owner, scope)
         first = {key: len(scope.items) + i for i, key in enumerate(scope.ins)}
         last = {key: len(scope.items) + len(ins) + i for i, key in enumerate(scope.outs)}
-        types = {(b.id, n): t for b in scope.boxes() for n, t in enumerate(b.results)}
+        types = {(b.id, n): t for b in scope.boxes for n, t in enumerate(b.results)}
         for key in dict.fromkeys([*found, *scope.outs]):
             kind, targets = found.get(key, (types.get(key, ""), {}))
             source = owner[key[0]] if key[0] in owner else first[key]
@@ -158,7 +155,7 @@ class _Builder:
         """The values that are read outside, in the order in which they are made."""
         return [
             (box.id, n)
-            for box in scope.boxes()
+            for box in scope.boxes
             for n in range(len(box.results))
             if any(reader not in owner for reader in self.readers.get((box.id, n), ()))
         ]
@@ -184,7 +181,7 @@ class _Builder:
         numbered = names[0] == names[1] and before.path != names[0] and scope.path != names[1]
         if not numbered or before.signature != scope.signature:
             return False
-        inside = {box.id for box in scope.boxes()}
+        inside = {box.id for box in scope.boxes}
         fed = set(scope.ins) == set(before.outs)
         return fed and all(inside.issuperset(self.readers[key]) for key in before.outs)
 
@@ -203,7 +200,7 @@ def _title(path: str) -> str:
 
 
 def _boxes(item: Box | Scope) -> Iterable[Box]:
-    return (item,) if isinstance(item, Box) else item.boxes()
+    return (item,) if isinstance(item, Box) else item.boxes
 
 
 def _cycles(found: dict[tuple[str, str], list[Box]]) -> set[tuple[str, str]]:

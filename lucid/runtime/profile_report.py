@@ -131,7 +131,7 @@ def summary(profile: Profile) -> str:
     return (
         f"{profile.model} for {shape}, {len(profile.threads)} thread(s), {profile.target}: "
         f"{profile.latency_ms:.3f} ms a run (fastest half of {profile.runs}), "
-        f"{profile.ordinary_ms:.3f} ms without measuring, which adds {profile.overhead:.1%}\n"
+        f"{profile.ordinary_ms:.3f} ms without measuring (which costs {profile.overhead:+.1%})\n"
         f"measured peak {profile.peak_gflops:.0f} GFLOP/s; measured bandwidth "
         f"{profile.bandwidth_gbs:.0f} GB/s for what a run touches"
     )

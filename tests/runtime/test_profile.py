@@ -13,7 +13,8 @@ from lucid.runtime.profile import Profile, aligned, bytes_moved, fastest, millis
 from lucid.runtime.profile_report import module_totals, to_json, trace_events
 from lucid.runtime.timing import Clocked
 
-SHAPE = (2, 3, 64, 64)
+BATCH = 4
+SHAPE = (BATCH, 3, 64, 64)
 
 
 @pytest.fixture(scope="module", params=[1, 2])
@@ -32,8 +33,8 @@ def test_every_thread_adds_up_to_the_latency(measured: Profile) -> None:
 
 def test_calls_are_compared_with_what_was_measured(measured: Profile) -> None:
     fc = measured.calls[-1]
-    assert (fc.origin, fc.algorithm, fc.work) == ("fc", "linear", 2 * 2 * 2048 * 1000)
-    weights, x, y = 2048 * 1008 + 1008, 2 * 2048, 2 * 1000
+    assert (fc.origin, fc.algorithm, fc.work) == ("fc", "linear", 2 * BATCH * 2048 * 1000)
+    weights, x, y = 2048 * 1008 + 1008, BATCH * 2048, BATCH * 1000
     assert fc.moved == pytest.approx(4 * (weights + x + y), rel=0.02)
     for call in measured.calls:
         assert call.busy_ms <= call.ms * 1.001
@@ -111,7 +112,7 @@ def test_bytes_count_places_once() -> None:
     fast = lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=1)
     program = fast.program()
     pool = next(c for c in program.calls() if c.algorithm == "max_pool")
-    assert bytes_moved(program, pool) == 4 * 2 * 64 * (32 * 32 + 16 * 16)
+    assert bytes_moved(program, pool) == 4 * BATCH * 64 * (32 * 32 + 16 * 16)
 
 
 def test_smaller_sets_move_faster() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,26 +21,75 @@ from lucid.cli.app import (
     Threads,
     Weights,
     app,
+    warn,
 )
-from lucid.cli.output import progress, write_text
-from lucid.cli.stages import Stages, check_passes, check_stage
+from lucid.cli.output import progress, write_lines, write_text
+from lucid.cli.stages import SUFFIXES, Stages, check_name, check_passes, check_stage
 from lucid.cli.subject import load_subject
+
+if TYPE_CHECKING:
+    from lucid.cli.output import Report
+
+
+class Format(StrEnum):
+    """What is printed."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--op",
+        metavar="PATTERN",
+        help="Only the part from modules that match, such as layer1.0 or '*.conv2', or whose "
+        "results do, such as '%relu_3'.",
+    ),
+]
+Form = Annotated[Format, typer.Option("--format", help="text, or json for scripts.")]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace-rewrites",
+        help="Each rewrite: its rule and source line, nodes before and after; and near misses.",
+    ),
+]
 
 
 @app.command(rich_help_panel=INSIDE)
 def ir(
     model: Model,
     stage: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="STAGE",
             help="captured, canonical, a pass by name, fused, scheduled, llvm or asm.",
+            show_default="fused",
         ),
-    ] = "fused",
+    ] = None,
     print_after: Annotated[
         str | None,
-        typer.Option(metavar="PASS|all", help="The graph after this pass, or after every pass."),
+        typer.Option(
+            metavar="PASS|all|changed",
+            help="The graph after this pass, after every pass, or after those that changed it.",
+        ),
     ] = None,
+    diff: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A..B",
+            help="What became of the graph between two stages. A is captured, B is fused if left "
+            "out; a pass alone means what it did.",
+        ),
+    ] = None,
+    trace_rewrites: Trace = False,
+    dump_dir: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every stage to a file of its own there, numbered."),
+    ] = None,
+    op: Part = None,
+    form: Form = Format.TEXT,
     size: Size = None,
     batch: Batch = 1,
     target: Target = "host",
@@ -57,31 +109,136 @@ def ir(
     scheduled   the Program: phases of kernel calls, and where each buffer lies
     llvm, asm   the code of its kernels, for any target
 
-    Graphs are printed in a form that `lucid opt` and every MODEL argument read back.
+    \b
+    lucid ir resnest_14 --stage captured --op layer1.0
+    lucid ir resnest_14 --diff captured..fused --op layer2.0.conv3
+    lucid ir resnest_14 --diff fold-scales
+    lucid ir resnest_14 --trace-rewrites --op '*.conv2'
+    lucid ir resnest_14 --stage asm --target aarch64 --op layer1.0.conv1
+
+    Graphs, and parts of them, are printed in a form that `lucid opt` and every MODEL argument read
+    back. What is cut off becomes an input.
     """
     from lucid.codegen.target import Target as Machine
+    from lucid.compiler import check_precision
 
-    check_stage(stage, code=True)
-    after = check_passes([print_after]) if print_after not in (None, "all") else print_after
-    disabled = check_passes(disable or [])
-    subject = load_subject(model, weights)
-    stages = Stages(
-        subject,
-        subject.shape(batch, size),
-        Machine.named(target),
-        disabled,
-        precision,
-        threads or 1,
+    _one_at_most(
+        {
+            "--stage": stage,
+            "--print-after": print_after,
+            "--diff": diff,
+            "--trace-rewrites": trace_rewrites,
+            "--dump-dir": dump_dir,
+        }
     )
+    check_precision(precision)
+    disabled = check_passes(disable or [])
+    if stage is not None:
+        check_stage(stage, code=True)
+    subject = load_subject(model, weights)
+    shape, machine = subject.shape(batch, size), Machine.named(target)
+    stages = Stages(subject, shape, machine, disabled, precision, threads or 1)
     with progress() as report:
-        text = _after(stages, after) if after else stages.text(stage, report)
-    write_text(text, output)
+        if diff is not None:
+            _show_diff(stages, diff, op, form, output)
+        elif trace_rewrites:
+            _show_rewrites(stages, op, form, output)
+        elif dump_dir is not None:
+            _dump(stages, dump_dir, op, form, report)
+        elif print_after is not None:
+            write_text(_after(stages, print_after, op, form, report), output)
+        else:
+            write_text(stages.show(stage or "fused", report, op, form is Format.JSON), output)
 
 
-def _after(stages: Stages, wanted: str | list[str]) -> str:
+def _one_at_most(options: dict[str, object]) -> None:
+    """A usage error where several options each say what to print."""
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} are different questions: give one of them")
+
+
+def _after(stages: Stages, wanted: str, op: str | None, form: Format, report: Report) -> str:
     """The graphs after the wanted passes, each under the pass's name."""
+    names = _passes_wanted(stages, wanted)
+    kept = [name for name in names if stages.has(name, op)]
+    if form is Format.JSON:
+        return json.dumps({name: stages.data(name, report, op) for name in kept}, indent=1) + "\n"
+    return "\n".join(
+        f"# after {name}\n{stages.text(name, report, op)}"
+        if name in kept
+        else f"# after {name} nothing is left of {op}\n"
+        for name in names
+    )
+
+
+def _passes_wanted(stages: Stages, wanted: str) -> list[str]:
     from lucid.ir.passes import PASSES
 
-    graphs = stages.graphs()
-    names = [n for n in graphs if n in PASSES] if wanted == "all" else list(wanted)
-    return "\n".join(f"# after {name}\n{stages.graph(name)}" for name in names)
+    if wanted not in ("all", "changed"):
+        return [check_name(wanted, [*PASSES, "all", "changed"], "pass")]
+    names = [name for name in stages.graphs() if name in PASSES]
+    if wanted == "all":
+        return names
+    texts = {name: str(stages.graph(name)) for name in ("captured", *names)}
+    before = ["captured", *names]
+    return [n for n, last in zip(names, before, strict=False) if texts[n] != texts[last]]
+
+
+def _show_diff(
+    stages: Stages, wanted: str, op: str | None, form: Format, output: Path | None
+) -> None:
+    """What became of the graph from one stage to another."""
+    from lucid.ir.diff import diff
+
+    first, last = _ends(stages, wanted)
+    found = diff(stages.graph(first), stages.graph(last), (first, last))
+    if op is not None:
+        stages.has(first, op)  # a usage error where nothing has such a name
+        found = found.about(op)
+    if form is Format.JSON:
+        write_text(json.dumps(found.to_json(), indent=1) + "\n", output)
+    else:
+        write_lines(found.lines(), output)
+
+
+def _ends(stages: Stages, wanted: str) -> tuple[str, str]:
+    """`A..B` as two stages of graphs; a pass alone is from the stage before it."""
+    known = list(stages.graphs())
+    first, dots, last = wanted.partition("..")
+    if dots:
+        ends = (first or "captured", last or "fused")
+        return check_name(ends[0], known, "stage"), check_name(ends[1], known, "stage")
+    check_name(wanted, known, "stage")
+    passes = [name for name in known if name not in ("canonical", "fused")]
+    if wanted not in passes[1:]:
+        raise typer.BadParameter(f"{wanted} is no pass: give two stages, such as captured..fused")
+    return passes[passes.index(wanted) - 1], wanted
+
+
+def _show_rewrites(stages: Stages, op: str | None, form: Format, output: Path | None) -> None:
+    """What the passes did, rewrite by rewrite."""
+    log = stages.rewrites()
+    if op is not None:
+        stages.has("captured", op)
+        log = log.about(op)
+    if form is Format.JSON:
+        write_text(json.dumps(log.to_json(), indent=1) + "\n", output)
+    else:
+        write_lines(log.lines(), output)
+
+
+def _dump(stages: Stages, folder: Path, op: str | None, form: Format, report: Report) -> None:
+    """One file for each stage: `00-captured.lir`, ..., `11-asm.s`."""
+    stages.has("captured", op)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = 0
+    for number, name in enumerate(stages.names()):
+        if not stages.has(name, op):
+            warn(f"at stage {name} nothing is left of {op}")
+            continue
+        suffix = "json" if form is Format.JSON else SUFFIXES.get(name, "lir")
+        text = stages.show(name, report, op, form is Format.JSON)
+        (folder / f"{number:02}-{name}.{suffix}").write_text(text, encoding="utf-8")
+        written += 1
+    typer.echo(f"wrote {written} stages to {folder}", err=True)

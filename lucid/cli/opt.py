@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lucid.cli.app import INSIDE, Output, app
-from lucid.cli.output import write_text
+from lucid.cli.ir import Form, Format, Trace
+from lucid.cli.output import write_lines, write_text
 from lucid.cli.stages import check_passes
 from lucid.cli.subject import parse_text
+
+if TYPE_CHECKING:
+    from lucid.ir.diff import GraphDiff
+    from lucid.ir.passes import RewriteLog
 
 
 @app.command(rich_help_panel=INSIDE)
@@ -27,23 +33,49 @@ def opt(
             show_default="the whole pipeline",
         ),
     ] = None,
+    diff: Annotated[
+        bool, typer.Option("--diff", help="What became of the graph, node by node.")
+    ] = False,
+    trace_rewrites: Trace = False,
+    form: Form = Format.TEXT,
     output: Output = None,
 ) -> None:
     """Read IR text, run passes on it, and write IR text.
 
     \b
     lucid ir resnest_14 --stage captured | lucid opt - -p fold-batch-norm,fuse-epilogue
-    lucid opt net.lir
+    lucid opt net.lir -p fuse-epilogue --trace-rewrites
+    lucid opt net.lir --diff -o optimised.lir
 
-    The text is checked before the first pass and after each. An empty list (-p "") only checks it.
+    The text is checked before the first pass and after each; an empty list (-p "") only checks it.
+    With --diff or --trace-rewrites that is what is printed; the text then goes to --output alone.
     """
-    from lucid.ir.passes import run_passes
+    from lucid.ir.diff import diff as compare
+    from lucid.ir.json_form import graph_json
+    from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
     from lucid.runtime.crash import CrashReporter
 
-    names = None
+    if diff and trace_rewrites:
+        raise typer.BadParameter("--diff and --trace-rewrites are different questions: give one")
+    names = PIPELINE
     if passes is not None:
         names = check_passes([n for part in passes for n in part.split(",") if n])
     graph = parse_text(file)
+    log = RewriteLog(names)
+    kept = (log.firings, log.misses) if trace_rewrites else (None, None)
     with CrashReporter(lambda shape: graph).watching(()):
-        result = run_passes(graph, names)
-    write_text(str(result), output)
+        result = run_passes(graph, names, log=kept[0], misses=kept[1])
+    report = log if trace_rewrites else compare(graph, result) if diff else None
+    as_json = form is Format.JSON
+    if report is None or output is not None:
+        text = json.dumps(graph_json(result), indent=1) + "\n" if as_json else str(result)
+        write_text(text, output)
+    if report is not None:
+        _show(report, as_json)
+
+
+def _show(report: RewriteLog | GraphDiff, as_json: bool) -> None:
+    if as_json:
+        write_text(json.dumps(report.to_json(), indent=1) + "\n", None)
+    else:
+        write_lines(report.lines(), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import typer
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
+
+    from lucid.ir.marked import Line
 
 Report = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -58,6 +61,27 @@ def write_text(text: str, output: Path | None) -> None:
     else:
         output.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {output} ({len(text):,} characters)", err=True)
+
+
+COLOURS: dict[str, dict[str, Any]] = {
+    "#": {"bold": True},
+    "-": {"fg": "red"},
+    "+": {"fg": "green"},
+    "?": {"fg": "yellow"},
+}
+"""How lines of a report are shown on a terminal, by their marks."""
+
+
+def write_lines(lines: Iterable[Line], output: Path | None) -> None:
+    """Write a report, in colours where it goes to a terminal (unless NO_COLOR is set)."""
+    from lucid.ir.marked import plain
+
+    if output is not None or os.environ.get("NO_COLOR"):
+        write_text(plain(lines), output)
+        return
+    for line in lines:  # echo takes the colours away where there is no terminal
+        text = str(line).rstrip()
+        typer.echo(typer.style(text, **COLOURS[line.mark]) if line.mark in COLOURS else text)
 
 
 @contextmanager

@@ -113,6 +113,18 @@ class Stages:
             raise self.no_match(pattern)
         return found
 
+    def has(self, stage: str, pattern: str | None) -> bool:
+        """Whether anything of the graph at a stage matches; a usage error if no stage has any."""
+        from lucid.ir.lineage import stems_from
+
+        def matching(graph: Graph) -> bool:
+            return pattern is None or any(stems_from(n, pattern) for n in graph.nodes)
+
+        graphs = self.graphs()
+        if not any(map(matching, graphs.values())):
+            raise self.no_match(pattern)
+        return matching(graphs["fused" if stage in CODE_STAGES else stage])
+
     def no_match(self, pattern: str | None) -> typer.BadParameter:
         """The usage error where nothing matches."""
         from lucid.ir.cut import outermost

@@ -133,7 +133,8 @@ class Program:
 
 
 def print_program(program: Program) -> str:
-    """The text of a Program: buffers with their places, weights, and phases of calls."""
+    """The text of a Program: buffers with their places, weights, and phases of calls. Phases that
+    are empty, as those of a part of a program may be, are left out."""
     lines = [f"program {program.name} target={program.target} batch={program.batch} {{"]
     for buffer in program.buffers.values():
         place = f" at {program.offsets[buffer.name]}" if buffer.name in program.offsets else ""
@@ -141,6 +142,8 @@ def print_program(program: Program) -> str:
     for name, packed in program.weights.items():
         lines.append(f"  weights {name}: {packed.floats} {packed.packing}")
     for number, phase in enumerate(program.phases):
+        if not phase:
+            continue
         lines.append(f"  phase {number} {{")
         for call in phase:
             reads = ", ".join(map(str, call.reads))

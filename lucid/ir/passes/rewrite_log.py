@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from lucid.ir.lineage import matches
@@ -14,7 +15,7 @@ from lucid.ir.marked import ADDED, HEADING, NOTE, PLAIN, REMOVED, Line, block
 class Firing:
     """One rewrite that happened: which rule, where it is declared, and the nodes as text.
 
-    `origins`: the module paths of all these nodes.
+    `origins`: the module paths of all these nodes; `values`: the names of their results.
     """
 
     pass_name: str
@@ -23,6 +24,7 @@ class Firing:
     before: tuple[str, ...]
     after: tuple[str, ...]
     origins: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,18 @@ class RewriteLog:
     misses: list[Miss] = field(default_factory=list)
 
     def about(self, pattern: str) -> RewriteLog:
-        """Only what concerns the modules that match, such as `layer1.0` or `*.conv2`."""
+        """Only what concerns the modules that match, such as `layer1.0` or `*.conv2`, or the
+        results, such as `%relu_3`."""
+
+        def wanted(origins: Iterable[str], values: Iterable[str]) -> bool:
+            if pattern.startswith("%"):
+                return any(fnmatchcase(v, pattern[1:]) for v in values)
+            return any(matches(o, pattern) for o in origins)
+
         return RewriteLog(
             self.passes,
-            [f for f in self.firings if any(matches(o, pattern) for o in f.origins)],
-            [m for m in self.misses if matches(m.origin, pattern)],
+            [f for f in self.firings if wanted(f.origins, f.values)],
+            [m for m in self.misses if wanted([m.origin], [m.value])],
         )
 
     def lines(self) -> Iterator[Line]:
@@ -84,7 +93,8 @@ class RewriteLog:
             for miss in misses:
                 yield Line(NOTE, f"{miss}")
                 yield Line(PLAIN, f"    {miss.rule} ({miss.line})")
-            yield Line(PLAIN, "")
+            if firings or misses:
+                yield Line(PLAIN, "")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -157,14 +157,14 @@ class Rewriter:
             self._before.append(node)
             self._before_text.append(print_node(node))
 
-    def take_record(self) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        """The texts of the nodes erased and made since the last call, and their origins."""
+    def take_record(self) -> tuple[tuple[str, ...], tuple[str, ...], list[Node]]:
+        """The texts of the nodes erased and made since the last call, and all these nodes."""
         alive = [n for n in self._created if n not in self.erased] if self._keep_text else []
         after = tuple(map(print_node, alive))
         before = tuple(reversed(self._before_text))
-        origins = dict.fromkeys(o for n in (*self._before, *alive) for o in origins_of(n))
+        nodes = [*self._before, *alive]
         self._before, self._before_text, self._created = [], [], []
-        return before, after, tuple(origins)
+        return before, after, nodes
 
     def take_misses(self) -> list[tuple[Node, str, str]]:
         """What `miss` was told since the last call: node, reason, and the line that said so."""
@@ -295,10 +295,13 @@ class _Application:
                 misses = [(n, self._miss(rule, n, *why)) for n, *why in told]
                 self.told[rule.__name__, node] = misses
             return False
-        before, after, origins = self.rewriter.take_record()
+        before, after, nodes = self.rewriter.take_record()
         if self.log is not None:
             line = _place(rule.__module__, rule.__code__.co_firstlineno)
-            self.log.append(Firing(self.owner.name, rule.__name__, line, before, after, origins))
+            origins = tuple(dict.fromkeys(o for n in nodes for o in origins_of(n)))
+            values = tuple(dict.fromkeys(v.name for n in nodes for v in n.outputs))
+            found = Firing(self.owner.name, rule.__name__, line, before, after, origins, values)
+            self.log.append(found)
         return True
 
     def _miss(self, rule: NodeRule | GraphRule, node: Node, reason: str, line: str) -> Miss:

@@ -1,7 +1,7 @@
 """HTML: one page with everything in it, in which modules fold and unfold.
 
 Python says what there is, what it looks like, and in which order things stand in every module; the
-page (`layout.js`, `draw.js`, `page.js`) lays out what is unfolded and draws it.
+page (`layout.js`, `draw.js`, `panels.js`, `page.js`) lays out what is unfolded and draws it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lucid.ir.view.modules import Scope, modules
 from lucid.ir.view.overlay import MemoryPlan
 from lucid.ir.view.picture import Box, Picture, picture
 
-SCRIPTS = ("layout.js", "draw.js", "page.js")
+SCRIPTS = ("layout.js", "draw.js", "panels.js", "page.js")
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def _merge(node: Node, op: Fusion, shortcut: Node, position: int, graph: Rewrite
     own = op.anchor_operands(len(node.inputs))
     weights = (node.inputs[1], shortcut.inputs[1])
     extras = [v for v in node.inputs[own:] if v is not shortcut.output]
-    both = graph.insert_before(node, Concat(1), [node.inputs[0], _sampled(shortcut, node, graph)])
+    sides = [node.inputs[0], _sampled(shortcut, node, graph)]
+    both = graph.insert_before(node, Concat(1), sides, inherits=False)
     joined = apply(Concat(1), *(recipe_of(w) for w in weights))
     operands = [both, graph.parameter(f"{weights[0].name}.joined", joined)]
     bias = _bias(node.inputs[2:own], shortcut.inputs[2:])
@@ -92,7 +93,7 @@ def _sampled(shortcut: Node, node: Node, graph: Rewriter) -> Value:
     assert isinstance(op, Conv2d)
     if op.stride == (1, 1):
         return x
-    return graph.insert_before(node, AvgPool2d((1, 1), op.stride), [x])
+    return graph.insert_before(node, AvgPool2d((1, 1), op.stride), [x], inherits=False)
 
 
 def _bias(first: list[Value], second: list[Value]) -> Recipe | None:

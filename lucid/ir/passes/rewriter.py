@@ -68,10 +68,14 @@ class Rewriter:
             name += "_"
         return self.graph.add_parameter(name, recipe)
 
-    def insert_before(self, node: Node, op: Op, inputs: Sequence[Value]) -> Value:
-        """The result of a new node just before `node`, with the origin of `node`."""
+    def insert_before(
+        self, node: Node, op: Op, inputs: Sequence[Value], inherits: bool = True
+    ) -> Value:
+        """The result of a new node just before `node`, with the origin of `node`, and (where it
+        `inherits`, doing part of its work) with its lineage."""
+        lineage = node.fused_from if inherits else ()
         new = self.graph.insert_before(
-            node, op, inputs, origin=node.origin, fused_from=node.fused_from, location=node.location
+            node, op, inputs, origin=node.origin, fused_from=lineage, location=node.location
         )
         self._note(new)
         return new.output

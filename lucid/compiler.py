@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, ShapeError, UnknownNameError, UnsupportedError, WeightsError
@@ -100,7 +101,9 @@ def compile(
     reporter = CrashReporter(
         source.captured, target.name, precision, count, source.disable, chosen.kernels
     )
-    compiled = CompiledModel(source, schedule_for, target, count, kept, progress, reporter)
+    chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
+    basis = Basis(precision, chosen.kernels, chosen_by)
+    compiled = CompiledModel(source, schedule_for, target, count, kept, progress, reporter, basis)
     if input_shape is None and isinstance(model, Graph):
         _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)

@@ -16,6 +16,7 @@ COMMANDS = (
     "export",
     "ir",
     "opt",
+    "explain",
     "viz",
     "profile",
     "memory",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from lucid.codegen.explain import Basis, Explanation, explain
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
@@ -25,6 +26,7 @@ from lucid.codegen.target import Target
 from lucid.errors import CompileError, InputError, UnknownNameError
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
+from lucid.ir.passes import RewriteLog
 from lucid.ir.types import DTYPES, Dim
 from lucid.runtime import log
 from lucid.runtime.arrays import as_array, describe, like
@@ -65,6 +67,9 @@ class Source(Protocol):
     def stage(self, shape: tuple[int, ...], name: str) -> Graph:
         """The graph after one stage: `captured`, a pass by name, or `fused`."""
 
+    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
+        """What the passes do to the graph, and what they nearly do."""
+
     def match(self, weights: Any) -> Mapping[str, Any]:
         """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
         them. Raises WeightsError."""
@@ -103,6 +108,7 @@ class CompiledModel:
         cache: ObjectCache | None,
         progress: Progress | None = None,
         crashes: CrashReporter | None = None,
+        basis: Basis | None = None,
     ) -> None:
         self.target = target
         self.threads = threads
@@ -112,6 +118,7 @@ class CompiledModel:
         self._cache = cache
         self._progress = progress
         self._crashes = crashes or CrashReporter(lambda shape: source.stage(shape, "captured"))
+        self._basis = basis or Basis()
         self._schedule: Schedule | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
@@ -324,6 +331,19 @@ class CompiledModel:
         addresses = [array.ctypes.data, *(r.ctypes.data for r in results)]
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profiler.profile(plan.bound, self._source.name, addresses, runs)
+
+    def explanation(self, shape: Sequence[int] | None = None) -> Explanation:
+        """For each node of the optimised graph what was fused into it, what was not and why, which
+        kernel it got and why, and how its work is cut. `shape` as in `ir`."""
+        sizes = self._shape_or_first(shape)
+        program, graph = self.program(sizes), self.graph(sizes)
+        misses = self._source.rewrites((1, *sizes[1:])).misses
+        made = (self.schedule, program, self.target, self.threads, self._basis)
+        return explain(graph, misses, *made)
+
+    def explain(self, shape: Sequence[int] | None = None) -> str:
+        """The same as text."""
+        return str(self.explanation(shape))
 
     @property
     def schedule(self) -> Schedule:

@@ -34,11 +34,12 @@ def into_weights(norm: Node, graph: Rewriter) -> None:
     if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
         graph.miss(norm, f"%{x.name}, which it normalises, is made by no conv2d or linear")
     elif graph.only_user(x) is not norm:
-        graph.miss(norm, f"%{x.name} is read elsewhere too")
+        graph.miss(norm, f"%{x.name} is read elsewhere too", layer)
     elif not are_parameters(*layer.inputs[1:], *statistics):
-        graph.miss(norm, "not all weights and statistics are parameters")
+        graph.miss(norm, "not all weights and statistics are parameters", layer)
     elif isinstance(layer.op, Linear) and x.type.rank != 2:
-        graph.miss(norm, f"axis 1 of {x.type}, which is normalised, is not the linear's features")
+        why = f"axis 1 of {x.type}, which is normalised, is not the linear's features"
+        graph.miss(norm, why, layer)
     else:
         _fold(norm, layer, graph)
 

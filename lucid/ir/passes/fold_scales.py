@@ -33,11 +33,11 @@ def divisor_into_weights(pool: Node, graph: Rewriter) -> None:
         return
     obstacle = _depends_on_size(op)
     if obstacle:
-        graph.miss(pool, obstacle)
+        graph.miss(pool, obstacle, layer)
     elif graph.only_user(pool.output) is not layer or layer.inputs.count(pool.output) > 1:
-        graph.miss(pool, f"%{pool.output.name} is read more than once")
+        graph.miss(pool, f"%{pool.output.name} is read more than once", layer)
     elif not are_parameters(layer.inputs[1]):
-        graph.miss(pool, "the weight after it is computed, not a parameter")
+        graph.miss(pool, "the weight after it is computed, not a parameter", layer)
     else:
         _scale(pool, op, layer, graph)
 

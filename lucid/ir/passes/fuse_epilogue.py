@@ -68,8 +68,8 @@ def into_body(node: Node, graph: Rewriter) -> None:
         )
         _join(node, latest, graph)
         return
-    for obstacle in obstacles.values():
-        graph.miss(node, obstacle)
+    for y, obstacle in obstacles.items():
+        graph.miss(node, obstacle, y.producer)
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

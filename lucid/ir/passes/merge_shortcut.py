@@ -31,7 +31,7 @@ def into_one_convolution(node: Node, graph: Rewriter) -> None:
         return
     obstacle = _obstacle(node, op, shortcut, graph)
     if obstacle:
-        graph.miss(node, obstacle)
+        graph.miss(node, obstacle, shortcut)
     else:
         _merge(node, op, shortcut, position, graph)
 

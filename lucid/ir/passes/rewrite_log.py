@@ -32,7 +32,8 @@ class Miss:
     """One rewrite that nearly happened, and why it did not.
 
     `line`: where the rule gave up. `value`: the name of the node's first result, `origin` its
-    module path, `node` its text.
+    module path, `node` its text. `others`: the same names of other nodes that it is about, such as
+    the layer that the node would have joined.
     """
 
     pass_name: str
@@ -43,6 +44,7 @@ class Miss:
     origin: str
     node: str
     reason: str
+    others: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         place = f" at {self.origin}" if self.origin else ""

@@ -22,6 +22,9 @@ from lucid.ir.passes.rewrite_log import Firing, Miss
 from lucid.ir.recipe import Recipe
 from lucid.ir.text import print_node
 
+Told = tuple[Node, str, str, tuple[str, ...]]
+"""What a rule says of a near miss: node, reason, its own source line, other nodes' names."""
+
 
 class Rewriter:
     """The graph as a rule sees it. The mutators keep users, names, work list and log right."""
@@ -37,7 +40,7 @@ class Rewriter:
         self._before: list[Node] = []
         self._before_text: list[str] = []
         self._created: list[Node] = []
-        self._missed: list[tuple[Node, str, str]] = []
+        self._missed: list[Told] = []
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -49,16 +52,18 @@ class Rewriter:
         """The nodes in the graph's order."""
         return [n for n in self.graph.nodes if n in nodes]
 
-    def miss(self, node: Node, reason: str) -> None:
+    def miss(self, node: Node, reason: str, *others: Node | None) -> None:
         """Note why a rule that nearly fired on `node` did not, for those who read the log.
 
+        `others`: nodes that it is about as well, such as the layer that `node` would have joined.
         For what a reader would wonder about, not for every node that is something else. The last
         thing a rule says about a node counts; where it fires in the end, nothing does.
         """
         if self._keep_misses:
             caller = sys._getframe(1)
             module = str(caller.f_globals["__name__"])
-            self._missed.append((node, reason, _place(module, caller.f_lineno)))
+            names = tuple(n.outputs[0].name for n in others if n is not None)
+            self._missed.append((node, reason, _place(module, caller.f_lineno), names))
 
     # -- rewriting --------------------------------------------------------------------------
 
@@ -170,8 +175,8 @@ class Rewriter:
         self._before, self._before_text, self._created = [], [], []
         return before, after, nodes
 
-    def take_misses(self) -> list[tuple[Node, str, str]]:
-        """What `miss` was told since the last call: node, reason, and the line that said so."""
+    def take_misses(self) -> list[Told]:
+        """What `miss` was told since the last call."""
         told, self._missed = self._missed, []
         return told
 
@@ -296,7 +301,7 @@ class _Application:
         self.told.pop((rule.__name__, node), None)
         if self.rewriter.changes == seen:
             if told:
-                misses = [(n, self._miss(rule, n, *why)) for n, *why in told]
+                misses = [(one[0], self._miss(rule, one)) for one in told]
                 self.told[rule.__name__, node] = misses
             return False
         before, after, nodes = self.rewriter.take_record()
@@ -308,11 +313,11 @@ class _Application:
             self.log.append(found)
         return True
 
-    def _miss(self, rule: NodeRule | GraphRule, node: Node, reason: str, line: str) -> Miss:
-        value = node.outputs[0].name
-        text = print_node(node)
+    def _miss(self, rule: NodeRule | GraphRule, told: Told) -> Miss:
+        node, reason, line, others = told
+        value, text = node.outputs[0].name, print_node(node)
         owner, op = self.owner.name, node.op.name
-        return Miss(owner, rule.__name__, line, value, op, node.origin, text, reason)
+        return Miss(owner, rule.__name__, line, value, op, node.origin, text, reason, others)
 
     def misses(self) -> list[Miss]:
         """What was last said of nodes that are there still, or that another rule took."""

@@ -30,6 +30,12 @@ Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9
 with 196: larger blocks reuse the weights more often and leave L2 in the end."""
 
 
+LEAST_TILES = 12
+"""Tiles below which a block's products are too few for the weights it reads."""
+FEW_TASKS = 4
+"""Tasks a layer should have where its weights are small enough to be read once more for each."""
+
+
 @dataclass(frozen=True)
 class Choice:
     """How one convolution is computed, and how its work is cut.
@@ -240,10 +246,13 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     tiles = -(-shape.out_height // m) * -(-shape.out_width // m)
     panel = target.panel_vectors * target.vector
     bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
-    most = max(12, min(TILE_BLOCK, target.l2 // bytes_per_tile))
-    if tiles < most:
+    most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))
+    weights = 4 * (m + 2) ** 2 * shape.columns * shape.depth
+    several = -(-FEW_TASKS // shape.op.groups) if weights <= target.l2 // 2 else 1
+    several = min(several, tiles // LEAST_TILES)
+    if tiles < most and several < 2:
         return tiles * max(1, most // max(1, tiles))
-    blocks = -(-tiles // most)
-    if blocks == 2 and tiles * bytes_per_tile <= 2 * target.l2:
+    blocks = max(-(-tiles // most), several)
+    if blocks == 2 > several and tiles * bytes_per_tile <= 2 * target.l2:
         blocks = 1  # to read the weights once is worth a working set of twice L2
     return -(-tiles // blocks)

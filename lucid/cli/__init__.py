@@ -30,10 +30,13 @@ COMMANDS = (
 
 def command_line() -> "typer.Typer":
     """The application with all its commands."""
-    from lucid.cli.app import app
+    from lucid.cli.app import app, flowing
 
     for name in COMMANDS:
         import_module(f"lucid.cli.{name}")
+    for command in (app.registered_callback, *app.registered_commands):
+        if command is not None and command.callback is not None:
+            command.help = flowing(command.callback.__doc__ or "")
     return app
 
 

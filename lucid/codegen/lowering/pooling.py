@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.windows import MaxPool
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
@@ -70,8 +72,8 @@ def _average_pool(ctx: Lowering, node: Node) -> None:
     elif pool == "padded":
         arguments |= {"pad_bottom": op.padding[2], "pad_right": op.padding[3]}
 
-    def build(region: Graph, read: object) -> Value:
-        pooled = base.build(region, read)  # type: ignore[arg-type]  # passed through as it came
+    def build(region: Graph, read: Sequence[Value]) -> Value:
+        pooled = base.build(region, read)
         return region.append(op, [pooled]).output
 
     ctx.deferred[node.output] = Deferred(loader, arguments, base.reads, build, node.origin)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 from lucid.codegen.body import PLAIN
 from lucid.codegen.kernels.winograd import Winograd, scratch_floats
 from lucid.codegen.lowered_ops import PartialSums
@@ -17,91 +20,104 @@ from lucid.codegen.lowering.layer import (
 )
 from lucid.codegen.microkernels import Tile
 from lucid.codegen.packing import WinogradPanels
-from lucid.codegen.program import ArgumentValue, Code
+from lucid.codegen.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d, SplitAttention
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Output tiles in blocks: an image has several, or a block several whole images, so that what
+    is summed together never depends on the batch. The fields are arguments of the kernel.
+
+    `tiles`: of an image, `tiles_w` in each of its lines. `block_tiles`: of a block, at most.
+    """
+
+    tiles_w: int
+    tiles: int
+    image_blocks: int
+    block_images: int
+    blocks: int
+    block_tiles: int
+
+    @staticmethod
+    def of(y: View, m: int, wanted: int) -> Tiling:
+        """Blocks of about `wanted` tiles of m x m outputs."""
+        n, _, height, width = y.shape
+        tiles_w = -(-width // m)
+        tiles = -(-height // m) * tiles_w
+        image_blocks = -(-tiles // wanted)
+        block_images = 1 if image_blocks > 1 else max(1, wanted // tiles)
+        blocks = image_blocks * -(-n // block_images)
+        block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
+        return Tiling(tiles_w, tiles, image_blocks, block_images, blocks, block_tiles)
 
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
-    op, choice = layer.op, layer.choice
+    op, m = layer.op, int(layer.choice.kernel[-1])
     assert isinstance(op, Conv2d)
-    m = int(choice.kernel[-1])
-    x = ctx.rows_view(layer.x)
-    y = ctx.result(layer.result)
-    if row_stride(y) is None:
-        raise AssertionError("results of convolutions are channels last")
+    x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
+    assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
     columns, depth = channels // op.groups, x.shape[1] // op.groups
     vectors = panel_vectors(columns, ctx.target)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
-    tiles_w = -(-width // m)
-    tiles = -(-height // m) * tiles_w
-    image_blocks, block_images = (-(-tiles // choice.tiles), 1)
-    if tiles <= choice.tiles:
-        image_blocks, block_images = 1, max(1, choice.tiles // tiles)
-    blocks = image_blocks * -(-n // block_images)
-    block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
-    chunks = enough_chunks(ctx, layer, op.groups * blocks, panels)
-    wants_sums = any(
-        isinstance(u.op, SplitAttention) and u.inputs[0] is layer.result for u in layer.result.users
-    )
-    kernel = Winograd(m, layer.epilogue.body, wants_sums)
-    tile = Tile(vectors, PLAIN, raw=True)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    tiling = Tiling.of(y, m, layer.choice.tiles)
+    chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
-    outputs = [layer.append(region, inputs[0], inputs[1:])]
+    results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
-    if wants_sums:
-        shape = (n, image_blocks, channels)
-        sums = ctx.allocate(
-            f"{layer.result.name}.sums", shape, (image_blocks * channels, channels, 1)
-        )
-        ctx.sums[layer.result] = sums
-        writes.append(sums)
-        outputs.append(region.append(PartialSums(image_blocks), [outputs[0]]).output)
-    region.set_outputs(outputs)
-    packing = WinogradPanels(m, op.groups, panel)
+    if _feeds_attention(layer):
+        writes.append(_sums_view(ctx, layer, tiling.image_blocks))
+        results.append(region.append(PartialSums(tiling.image_blocks), results).output)
+    region.set_outputs(results)
+    kernel = Winograd(m, layer.epilogue.body, sums=len(writes) > 1)
+    tile = Tile(vectors, PLAIN, raw=True)
+    weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **window((3, 3), (1, 1), op.padding),
-        "weights": ctx.weights(
-            layer.weight.recipe, packing, ctx.shape(layer.weight), layer.weight.name
-        ),
+        "weights": ctx.weights(weight.recipe, packing, ctx.shape(weight), weight.name),
         "bias": bias_of(ctx, layer, op.groups, panel),
-        "y": y,
-        "sums": writes[-1],
-        **extra_arguments,
+        **dict(zip(("y", "sums"), writes, strict=False)),
+        **extras,
         **{export: Code(tile, export) for export in Tile.exports},
-        "y_image": y.strides[0],
-        "y_line": y.strides[2],
-        "y_pixel": y.strides[3],
-        "images": n,
-        "groups": op.groups,
-        "depth": depth,
-        "columns": columns,
-        "panel": panel,
-        "panels": panels,
-        "tiles_w": tiles_w,
-        "tiles": tiles,
-        "block_tiles": block_tiles,
-        "image_blocks": image_blocks,
-        "block_images": block_images,
-        "blocks": blocks,
-        "chunks": chunks,
-        "block_stride": 1,
-        "chunk_stride": blocks,
-        "prefetch": 1,
+        **dict(zip(("y_image", "y_line", "y_pixel"), _pixel_strides(y), strict=True)),
+        "images": n, "groups": op.groups, "depth": depth, "columns": columns,
+        "panel": panel, "panels": panels, **dataclasses.asdict(tiling), "chunks": chunks,
+        "block_stride": 1, "chunk_stride": tiling.blocks, "prefetch": 1,
     }
     ctx.call(
         kernel,
-        op.groups * blocks * chunks,
+        op.groups * tiling.blocks * chunks,
         only_declared(kernel, arguments),
         [x, *tensors],
         writes,
         region,
         layer.origin,
-        algorithm=choice.kernel,
-        scratch=scratch_floats(m, block_tiles, depth, panel, ctx.target.vector),
+        algorithm=layer.choice.kernel,
+        scratch=scratch_floats(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )
+
+
+def _feeds_attention(layer: Layer) -> bool:
+    """Whether a split attention reads the result, and so its channel sums."""
+    result = layer.result
+    return any(isinstance(u.op, SplitAttention) and u.inputs[0] is result for u in result.users)
+
+
+def _sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
+    """Where the channel sums go, [image][block of the image][channel]."""
+    n, channels, *_ = ctx.shape(layer.result)
+    strides = (parts * channels, channels, 1)
+    sums = ctx.allocate(f"{layer.result.name}.sums", (n, parts, channels), strides)
+    ctx.sums[layer.result] = sums
+    return sums
+
+
+def _pixel_strides(y: View) -> tuple[int, int, int]:
+    image, _, line, pixel = y.strides
+    return image, line, pixel

@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.emit import I64, PTR, VOID, Int, Kernel, Loop, Pointer, Vector
+from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.target import Target
+from lucid.codegen.values import I64, PTR, VOID, Int, Loop, Pointer, Vector
 
 CHAIN = 256
 """Steps of k that are added up in one chain of multiply-adds. The rounding error of a chain grows

@@ -12,7 +12,8 @@ from typing import Any
 
 from llvmlite import ir
 
-from lucid.codegen.emit import Kernel, Vector
+from lucid.codegen.emit import Kernel
+from lucid.codegen.values import Vector
 from lucid.ir import ops
 from lucid.ir.ops.base import Op
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lucid.codegen.emit import Kernel, Vector
+from lucid.codegen.emit import Kernel
+from lucid.codegen.values import Vector
 from lucid.ir.ops.base import Array
 
 A, B = 2 / 3, 3 / 2

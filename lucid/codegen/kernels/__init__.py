@@ -1,1 +1,1 @@
-"""To be filled."""
+"""The kernels: what their code depends on, what they are told at run time, and their loops."""

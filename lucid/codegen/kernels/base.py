@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.emit import I64, PTR, Int, Kernel, Pointer
+from lucid.codegen.emit import Kernel
 from lucid.codegen.target import Target
+from lucid.codegen.values import I64, PTR, Int, Pointer
 
 WORDS = {"buffer": 2, "int": 1, "float": 1, "code": 1}
 """How many words each kind of argument takes. `code` is the address of another kernel's function;

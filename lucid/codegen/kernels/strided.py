@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.body import Body
-from lucid.codegen.emit import Int, Pointer, Vector
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
 from lucid.codegen.target import Target
+from lucid.codegen.values import Int, Pointer, Vector
 from lucid.codegen.vector_math import exp
 
 OUTER = 4

@@ -1,7 +1,8 @@
 """Kernels that slide a window over each channel: max pooling and depthwise convolution.
 
 One task is one output line of one image; channels are the vector dimension. (Average pooling is the
-`Combine` loader with a radix of 1, as a stage of its own.)
+`Combine` loader, which the product that reads the result runs; it is a stage of its own where
+something else reads it, or where a product split by columns would repeat it.)
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.emit import Int, Pointer, Vector
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
 from lucid.codegen.kernels.strided import maximum
 from lucid.codegen.target import Target
+from lucid.codegen.values import Int, Pointer, Vector
 
 GEOMETRY = IMAGE + WINDOW + ints("dilation_h", "dilation_w", "channels")
 OUTPUT = ints("y_image", "y_line", "y_pixel")

@@ -45,12 +45,6 @@ def measured_peak(target: Target, threads: int = 1, rounds: int = 3) -> float:
     return operations(target) * TRIPS * calls / 1e9
 
 
-@functools.cache
-def known_peak(target: Target, threads: int = 1) -> float:
-    """`measured_peak`, measured once in the life of the process."""
-    return measured_peak(target, threads)
-
-
 class _Arguments:
     """One thread's argument table, buffer table and data, on cache lines of its own."""
 

@@ -26,9 +26,9 @@ IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
 busy server, short enough to cost an idle one nothing."""
 BARRIER_SPINS = 6000
-"""Rounds at a barrier before sleeping: 100 to 250 us. On two quiet cores ResNeSt-50 takes 23.4 ms
-(median) with 8000 or 20000 rounds and 23.8 with 2000, which puts threads to sleep that would have
-gone on at once. On a machine with other work 20000 halve the throughput of small models: the
+"""Rounds at a barrier before sleeping: 100 to 250 us. On two quiet cores ResNeSt-50's median is the
+same with 8000 and 20000 rounds, and 2% slower with 2000, which puts threads to sleep that would
+have gone on at once. On a machine with other work 20000 halve the throughput of small models: the
 thread waited for may need this very core."""
 
 FUTEX_X86, FUTEX_ARM = 202, 98

@@ -21,11 +21,18 @@ a float is a constant."""
 class Body:
     """`extras`: `"tensor"` (shaped like the result) or `"channel"` (one float a channel) each.
 
-    The last step's result is the body's; without steps it is the anchor's.
+    `result`: which value is the body's, by default the last step's or, without steps, the anchor's.
     """
 
     extras: tuple[str, ...] = ()
     steps: tuple[tuple[Op, tuple[Operand, ...]], ...] = ()
+    result: Operand | None = None
+
+    def returned(self) -> Operand:
+        """Which value is the body's."""
+        if self.result is not None:
+            return self.result
+        return len(self.extras) + len(self.steps) if self.steps else 0
 
     def emit(self, k: Kernel, result: Vector, extras: Sequence[Vector]) -> Vector:
         """The body applied to one vector of the anchor's result."""
@@ -33,16 +40,20 @@ class Body:
         for op, operands in self.steps:
             read = [result.like(o) if isinstance(o, float) else values[o] for o in operands]
             values.append(lower(k, op, read))
-        return values[-1] if self.steps else result
+        returned = self.returned()
+        return result.like(returned) if isinstance(returned, float) else values[returned]
 
     def __str__(self) -> str:
+        """All that the kernel's code depends on: extras take arguments whether read or not."""
         names = ["y", *(f"{kind}{i}" for i, kind in enumerate(self.extras))]
         for op, operands in self.steps:
             read = ", ".join(str(o) if isinstance(o, float) else names[o] for o in operands)
             fields = [str(getattr(op, f)) for f in op.__dataclass_fields__]
             options = "{" + ", ".join(fields) + "}" if fields else ""
             names.append(f"{op.name}{options}({read})")
-        return names[-1] if self.steps else "y"
+        returned = self.returned()
+        text = str(returned) if isinstance(returned, float) else names[returned]
+        return f"({', '.join(names[: 1 + len(self.extras)])}) -> {text}" if self.extras else text
 
 
 PLAIN = Body()

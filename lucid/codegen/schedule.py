@@ -162,6 +162,16 @@ def schedule(
     return Schedule(choices)
 
 
+def without_choice(chosen: Schedule, graph: Graph, batch: int) -> list[str]:
+    """The results of convolutions for which there is no choice, or none that can compute them."""
+    return [
+        n.output.name
+        for n in convolutions(graph)
+        if (choice := chosen.choices.get(n.output.name)) is None
+        or choice.kernel not in legal_kernels(ConvShape.of(n, batch))
+    ]
+
+
 def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
     """Every convolution has a choice, and one that can compute it. Raises UnknownNameError."""
     for node in convolutions(graph):

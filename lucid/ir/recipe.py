@@ -15,7 +15,7 @@ import numpy as np
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.shape import Concat, Expand, Permute, Reshape, Slice
-from lucid.ir.types import TensorType
+from lucid.ir.types import Exact, TensorType
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,9 @@ class Literal:
     """A scalar, such as a batch norm's epsilon or a pool's 1/9."""
 
     value: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", Exact(self.value))
 
     @property
     def type(self) -> TensorType:

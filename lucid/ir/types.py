@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,24 @@ class Dim:
 
     def __str__(self) -> str:
         return self.symbol if self.coefficient == 1 else f"{self.coefficient}{self.symbol}"
+
+
+class Exact(float):
+    """A constant that equals another only bit by bit: 0.0 is not -0.0, and NaN is itself."""
+
+    __slots__ = ()
+
+    def _bits(self) -> bytes:
+        return struct.pack("<d", self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, float) and self._bits() == struct.pack("<d", other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._bits())
 
 
 Shape = tuple["int | Dim", ...]

@@ -21,9 +21,10 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
 from lucid.codegen.program import Program
-from lucid.codegen.schedule import Schedule
+from lucid.codegen.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
 from lucid.errors import CompileError, InputError, UnknownNameError
+from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import RewriteLog
@@ -142,8 +143,14 @@ class CompiledModel:
         return whole.bound.program
 
     def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
-        """The plan of a batch's slices and the plan of its last slice, over the same weights."""
+        """The plan of a batch's slices and the plan of its last slice, over the same weights.
+
+        A batch whose images depend on each other has one plan, of its own size.
+        """
         batch, *image = shape
+        if batch > MAX_BATCH and mixing_node(self.graph(shape)) is not None:
+            whole = self._plan(shape)
+            return whole, whole
         whole = self._plan((min(max(batch, 1), MAX_BATCH), *image))
         rest = batch % MAX_BATCH
         if batch <= MAX_BATCH or not rest:
@@ -165,7 +172,7 @@ class CompiledModel:
 
     def _make_plan(self, shape: tuple[int, ...]) -> Plan:
         graph = self.graph(shape)
-        schedule = self._schedule or self._choose(graph, shape)
+        schedule = self._schedule_of(graph, shape)
         program = lower(graph, schedule, self.target, shape[0], self.threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
         self._native.load(kernels, self._cache, self._progress)
@@ -178,6 +185,19 @@ class CompiledModel:
         if len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
         return plan
+
+    def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
+        """The choices made for the first shape; new ones for layers that it did not have, where
+        the model's forward branches on the size of the image."""
+        known = self._schedule
+        if known is None:
+            return self._choose(graph, shape)
+        strangers = without_choice(known, graph, shape[0])
+        if not strangers:
+            return known
+        fresh = self._choose(graph, shape).choices
+        kept = {n: c for n, c in known.choices.items() if n in fresh and n not in strangers}
+        return Schedule({**fresh, **kept})
 
     def _choose(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
         schedule = self._schedule_for(graph, shape[0])
@@ -219,7 +239,7 @@ class CompiledModel:
         else:
             results = [_checked_out(out, shapes)]
             array = array.copy() if np.may_share_memory(array, out) else array
-        if batch <= MAX_BATCH:
+        if batch <= max(1, whole.bound.program.batch):
             if batch:
                 self._run(whole, array, results)
         else:

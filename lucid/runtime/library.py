@@ -25,6 +25,10 @@ Progress = Callable[[str, int, int], None]
 
 log = logging.getLogger("lucid.kernels")
 
+_engines: list[Any] = []
+"""Every engine, kept for the life of the process: kernels may be running, and where the garbage
+collector finds an engine and its LLVM context together it may take the context first."""
+
 
 class KernelLibrary:
     """Kernels of one target in executable memory. `emitted` counts those compiled, not loaded."""
@@ -38,6 +42,7 @@ class KernelLibrary:
         empty.triple = target.triple
         empty.data_layout = str(machine.target_data)
         self._engine: Any = binding.create_mcjit_compiler(empty, machine)
+        _engines.append(self._engine)
 
     def load(
         self,

@@ -17,8 +17,9 @@ from lucid.codegen.emit import I32, I64, PTR, VOID, Int, Kernel, Pointer
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.target import Target
 
-# Words of the tables. What threads write concurrently has a cache line (eight words) of its own;
-# two of them, since some machines have lines of 128 bytes.
+# Words of the tables. What all threads wait for has two cache lines (sixteen words) of its own,
+# since some machines have lines of 128 bytes. The calls' task counters lie side by side: one is
+# busy at a time.
 STEP_WORDS = 4
 STEP_CODE, STEP_ARGUMENTS, STEP_TASKS, STEP_BARRIER = range(STEP_WORDS)
 CALL_WORDS = 16

@@ -25,7 +25,8 @@ WINDOW = ints("kernel_h", "kernel_w", "stride_h", "stride_w", "pad_top", "pad_le
 
 @dataclass(frozen=True)
 class Loader:
-    """Base of all loaders. `prepare` emits, for one row, the code that writes it to `out`."""
+    """Base of all loaders. `row` emits the code that writes one row; a loader that does better with
+    many at once has `rows` of its own."""
 
     name: ClassVar[str] = ""
 

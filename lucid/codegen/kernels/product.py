@@ -65,9 +65,9 @@ class _ProductEmitter:
             block = task.index // f.block_stride % f.blocks
             part = task.index // f.chunk_stride % (f.groups * f.chunks)
             group, chunk = part // f.chunks, part % f.chunks
-            start, stop = _share(block, f.rows, f.blocks)
+            start, stop = share(block, f.rows, f.blocks)
             x, x_row = self._rows(start, stop - start, group)
-            with k.loop(*_share(chunk, f.panels, f.chunks)) as panel:
+            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 self._panel(x, x_row, start, stop - start, group, panel.index)
         return f.finish()
 
@@ -88,14 +88,12 @@ class _ProductEmitter:
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
         weights = f.weights + packed * f.depth
-        tiles = count.ceil_div(f.kernel.target.tile_rows)
-        lines = (f.panel * f.prefetch).ceil_div(tiles * UNROLL)
-        share = f.depth * lines * UNROLL
-        with k.loop(0, tiles) as loop:
-            offset, rows = row_group(loop.index, count, tiles)
+        groups = count.ceil_div(f.kernel.target.tile_rows)
+        with k.loop(0, groups) as loop:
+            offset, rows = row_group(loop.index, count, groups)
             row = start + offset
             self._set_extras(row, column, packed)
-            beyond = loop.index * lines * UNROLL >= f.panel
+            ahead, lines = prefetch_share(f, loop.index, groups)
             k.call(
                 pick_tile(f, rows),
                 TILE_TYPE,
@@ -109,8 +107,8 @@ class _ProductEmitter:
                     rows,
                     f.columns - panel * f.panel,
                     f.bias + packed,
-                    weights + f.depth * f.panel + loop.index * share,
-                    k.select(beyond, 0, lines),
+                    weights + f.depth * f.panel + ahead,
+                    lines,
                     self.extras,
                 ],
             )
@@ -125,9 +123,21 @@ class _ProductEmitter:
             k.store_int(stride, self.extras.words(2 * i + 1))
 
 
-def _share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
+def share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
     """Begin and end of one of `parts` even shares of `total`."""
     return part * total // parts, (part + 1) * total // parts
+
+
+def prefetch_share(frame: Frame, index: Int, groups: Int) -> tuple[Int, Int]:
+    """Which part of the next panel row group `index` of `groups` brings into L2: its offset, and
+    the cache lines to ask for each UNROLL steps. All groups together ask for the panel once.
+    """
+    f, k = frame, frame.kernel
+    line = k.target.line // 4
+    lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
+    steps = f.depth // UNROLL
+    ahead = index * steps * lines * line
+    return ahead, k.select(ahead >= f.depth * f.panel, 0, lines)
 
 
 def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:

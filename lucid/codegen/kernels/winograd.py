@@ -2,23 +2,23 @@
 
 A task is one block of output tiles of one group by one chunk of weight panels. Everything between
 the transforms stays in the thread's scratch: V, the transformed input, [point][tile][channel], and
-M, one panel's products, [point][tile][column]. Blocks are small (12 to 16 tiles won in measurement,
-even with 2 MB of L2), and the weights are read in the order they lie in: panel by panel, point by
+M, one panel's products, [point][tile][column]. Blocks are sized so that both stay in L2
+(`schedule.TILE_BLOCK`), and the weights are read in the order they lie in: panel by panel, point by
 point.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.emit import Int, Pointer, Vector
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
-from lucid.codegen.kernels.product import pick_tile, row_group
-from lucid.codegen.microkernels import TILE_TYPE, UNROLL
+from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, share
+from lucid.codegen.microkernels import TILE_TYPE
 from lucid.codegen.target import Target
 from lucid.codegen.winograd import INPUT, OUTPUT
 
@@ -30,7 +30,10 @@ def scratch_floats(m: int, tiles: int, channels: int, panel: int, vector: int) -
     return points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
 
 
-def skewed(floats: int) -> int:
+Size = TypeVar("Size", int, Int)
+
+
+def skewed(floats: Size) -> Size:
     """A stride one cache line off: the points of one tile would else fall into one cache set."""
     return floats + 16
 
@@ -74,8 +77,8 @@ class _WinogradEmitter:
         self.bytes = 4 * target.vector
         f = self.frame
         self.padded = f.depth.ceil_div(self.vector) * self.vector
-        self.v_point = f.block_tiles * self.padded + 16
-        self.m_point = f.block_tiles * f.panel + 16
+        self.v_point = skewed(f.block_tiles * self.padded)
+        self.m_point = skewed(f.block_tiles * f.panel)
         self.v = f.scratch
         self.products = self.v + self.v_point * self.points
         self.patch = self.products + self.m_point * self.points
@@ -91,8 +94,7 @@ class _WinogradEmitter:
             first, last, piece = self._tiles(block)
             with k.loop(first, last) as tile:
                 self._input(tile.index, tile.index - first, group)
-            start = chunk * f.panels // f.chunks
-            with k.loop(start, (chunk + 1) * f.panels // f.chunks) as panel:
+            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 self._multiply(last - first, group, panel.index)
                 with k.loop(first, last) as tile:
                     self._output(tile.index, tile.index - first, piece, group, panel.index)
@@ -173,17 +175,16 @@ class _WinogradEmitter:
     def _multiply(self, count: Int, group: Int, panel: Int) -> None:
         """M[point] = V[point] times the panel's weights of that point."""
         f, k = self.frame, self.kernel
-        tiles = count.ceil_div(f.kernel.target.tile_rows)
-        lines = (f.panel * f.prefetch).ceil_div(tiles * UNROLL)
-        share, size = f.depth * lines * UNROLL, f.depth * f.panel
+        groups = count.ceil_div(f.kernel.target.tile_rows)
+        size = f.depth * f.panel
         packed = f.weights + (group * f.panels + panel) * self.points * size
         with k.loop(0, self.points) as point:
             weights = packed + point.index * size
             v = self.v + point.index * self.v_point
             products = self.products + point.index * self.m_point
-            with k.loop(0, tiles) as loop:
-                offset, rows = row_group(loop.index, count, tiles)
-                beyond = loop.index * lines * UNROLL >= f.panel
+            with k.loop(0, groups) as loop:
+                offset, rows = row_group(loop.index, count, groups)
+                ahead, lines = prefetch_share(f, loop.index, groups)
                 arguments: list[Any] = [
                     v + offset * self.padded,
                     weights,
@@ -194,8 +195,8 @@ class _WinogradEmitter:
                     rows,
                     f.panel,
                     f.bias,
-                    weights + size + loop.index * share,
-                    k.select(beyond, 0, lines),
+                    weights + size + ahead,
+                    lines,
                     f.scratch,
                 ]
                 k.call(pick_tile(f, rows), TILE_TYPE, arguments)

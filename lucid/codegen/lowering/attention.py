@@ -78,7 +78,7 @@ def _layer(
     """fc1 or fc2: a product with one row for each image."""
     weight, bias = parameters
     outputs, depth, *_ = ctx.shape(weight)
-    n = ctx.batch
+    n = ctx.shape(node.inputs[0])[0]
     shape = (n, outputs, 1, 1)
     out = ctx.allocate(f"{node.output.name}.{name}", shape, (outputs, 1, outputs, outputs))
     steps = () if activation is None else ((activation, (0,)),)

@@ -89,8 +89,7 @@ class Lowering:
 
     def allocate(self, name: str, shape: Sequence[int], strides: Sequence[int]) -> View:
         """A new arena buffer, dense under the given strides."""
-        while name in self.program.buffers:
-            name += "'"
+        name = self._fresh(name)
         self.program.buffers[name] = Buffer(name, "arena", prod(shape))
         return View(name, tuple(shape), tuple(strides))
 
@@ -127,11 +126,15 @@ class Lowering:
         view = self.view(value)
         if row_stride(view) is not None:
             return view
+        self.views[value] = self.dense(value, view)
+        return self.views[value]
+
+    def dense(self, value: Value, view: View) -> View:
+        """A copy of the value, channels last and without gaps."""
         from lucid.codegen.lowering.strided import copy  # the copy is lowered in this context
 
         rows = self.allocate(f"{value.name}.rows", view.shape, channels_last(view.shape))
         copy(self, view, rows, value.producer.origin if value.producer else "")
-        self.views[value] = rows
         return rows
 
     def rows(self, value: Value, whole: bool = True) -> Deferred | View:
@@ -158,7 +161,10 @@ class Lowering:
         region, inputs = self.region(rows.origin, rows.reads)
         region.set_outputs([rows.build(region, inputs)])
         arguments = {**rows.arguments, "y": out, "rows": count, "depth": depth, "blocks": blocks}
-        self.call(Stage(rows.loader), blocks, arguments, rows.reads, [out], region, rows.origin)
+        kernel = Stage(rows.loader)
+        self.call(
+            kernel, blocks, arguments, rows.reads, [out], region, rows.origin, algorithm="stage"
+        )
         return out
 
     def pieces(self, count: int, least: int) -> int:
@@ -174,10 +180,15 @@ class Lowering:
         for known, other in self.program.weights.items():
             if other == packed:
                 return WeightRef(known)
-        while name in self.program.weights or name in self.program.buffers:
-            name += "'"
+        name = self._fresh(name)
         self.program.weights[name] = packed
         return WeightRef(name)
+
+    def _fresh(self, name: str) -> str:
+        """A name that neither a buffer nor packed weights have: views go by either's."""
+        while name in self.program.buffers or name in self.program.weights:
+            name += "'"
+        return name
 
     # -- calls ------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
     n, channels, height, width = y.shape
     _, _, *taps = ctx.shape(layer.weight)
     kernel = Depthwise(layer.epilogue.body)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector)
+    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector, beside=y)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
     shape, name = ctx.shape(layer.weight), layer.weight.name

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lucid.codegen.body import PLAIN, Body, Operand
 from lucid.codegen.kernels.base import KernelSpec
-from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.context import Lowering, row_stride, same_places
 from lucid.codegen.packing import Channels
 from lucid.codegen.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import Constant, Op
+from lucid.ir.ops import Constant, Expand, Op
+from lucid.ir.types import Exact
 
 
 def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
@@ -21,13 +22,15 @@ def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
     for node in graph.nodes:
         if isinstance(node.op, Constant):
             assert isinstance(node.op.value, int | float), "a body holds scalar constants only"
-            numbers[node.output] = float(node.op.value)
+            numbers[node.output] = Exact(node.op.value)
+            continue
+        if not graph.is_used(node.output):
             continue
         steps.append((node.op, tuple(numbers[v] for v in node.inputs)))
         numbers[node.output] = len(graph.inputs) + len(steps) - 1
-    if steps and numbers[graph.outputs[0]] != len(graph.inputs) + len(steps) - 1:
-        raise AssertionError("the last step of a body is its result")
-    return Body(tuple(kinds), tuple(steps))
+    body = Body(tuple(kinds), tuple(steps))
+    result = numbers[graph.outputs[0]]
+    return body if result == body.returned() else replace(body, result=result)
 
 
 def append_body(region: Graph, body: Body, result: Value, extras: Sequence[Value]) -> Value:
@@ -39,7 +42,11 @@ def append_body(region: Graph, body: Body, result: Value, extras: Sequence[Value
             for o in operands
         ]
         values.append(region.append(op, read).output)
-    return values[-1] if body.steps else result
+    returned = body.returned()
+    if not isinstance(returned, float):
+        return values[returned]
+    constant = region.append(Constant(returned), []).output
+    return region.append(Expand(result.type.shape), [constant]).output
 
 
 @dataclass
@@ -50,9 +57,13 @@ class Epilogue:
     extras: tuple[Value, ...] = ()
 
     def bind(
-        self, ctx: Lowering, groups: int, width: int
+        self, ctx: Lowering, groups: int, width: int, beside: View | None = None
     ) -> tuple[dict[str, ArgumentValue], list[View]]:
-        """The kernel's arguments for the extras, and the tensors among them as views."""
+        """The kernel's arguments for the extras, and the tensors among them as views.
+
+        `beside`: the result, for a kernel that reads tensors at the result's own offsets; those
+        that lie otherwise, as slices do, are copied.
+        """
         arguments: dict[str, ArgumentValue] = {}
         reads = []
         for i, (kind, value) in enumerate(zip(self.body.extras, self.extras, strict=True)):
@@ -64,6 +75,8 @@ class Epilogue:
                 arguments[f"extra{i}_row"] = 0
             else:
                 view = ctx.rows_view(value)
+                if beside is not None and not same_places(view.shape, view.strides, beside.strides):
+                    view = ctx.dense(value, view)
                 arguments[f"extra{i}"] = view
                 arguments[f"extra{i}_row"] = row_stride(view) or 0
                 reads.append(view)

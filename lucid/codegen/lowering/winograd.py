@@ -65,7 +65,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     panels = -(-columns // panel)
     tiling = Tiling.of(y, m, layer.choice.tiles)
     chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
-    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel, beside=y)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
@@ -85,9 +85,17 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         **extras,
         **{export: Code(tile, export) for export in Tile.exports},
         **dict(zip(("y_image", "y_line", "y_pixel"), _pixel_strides(y), strict=True)),
-        "images": n, "groups": op.groups, "depth": depth, "columns": columns,
-        "panel": panel, "panels": panels, **dataclasses.asdict(tiling), "chunks": chunks,
-        "block_stride": 1, "chunk_stride": tiling.blocks, "prefetch": 1,
+        "images": n,
+        "groups": op.groups,
+        "depth": depth,
+        "columns": columns,
+        "panel": panel,
+        "panels": panels,
+        **dataclasses.asdict(tiling),
+        "chunks": chunks,
+        "block_stride": 1,
+        "chunk_stride": tiling.blocks,
+        "prefetch": 1,
     }
     ctx.call(
         kernel,

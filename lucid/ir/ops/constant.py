@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.types import DTYPES, TensorType
+from lucid.ir.types import DTYPES, Exact, TensorType
 
 Nested = float | int | tuple["Nested", ...]
 
@@ -18,6 +18,9 @@ class Constant(Op):
 
     value: Nested
     dtype: str = "f32"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", _exact(self.value))
 
     def infer(self) -> TensorType:
         self.require(self.dtype in DTYPES, f"dtype is one of {', '.join(DTYPES)}")
@@ -33,3 +36,10 @@ class Constant(Op):
     def array(self, floating: np.dtype[Any]) -> Array:
         """The value; a floating one in dtype `floating`, unrounded where that is float64."""
         return np.array(self.value, dtype=floating if self.dtype == "f32" else DTYPES[self.dtype])
+
+
+def _exact(value: Nested) -> Nested:
+    """The same numbers, floats compared by their bits: equal constants are the same."""
+    if isinstance(value, tuple):
+        return tuple(_exact(v) for v in value)
+    return Exact(value) if isinstance(value, float) else value

@@ -78,8 +78,8 @@ def _is_plain(op: object, stride_too: bool) -> bool:
 def _added_first(body: Graph) -> int | None:
     """The extra that the body's first step adds to the anchor's result, both read only there."""
     y, *extras = body.inputs
-    first = body.nodes[0]
-    if not isinstance(first.op, Add) or y.users != [first]:
+    first = body.nodes[0] if body.nodes else None
+    if first is None or not isinstance(first.op, Add) or y.users != [first]:
         return None
     for position, extra in enumerate(extras):
         if set(first.inputs) == {y, extra} and extra.users == [first] and extra.type == y.type:

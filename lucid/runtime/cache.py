@@ -49,6 +49,9 @@ def generator_hash() -> str:
     return digest.hexdigest()
 
 
+generator_hash()  # now, while the sources are those that were imported: they may be edited later
+
+
 def key_text(kernel: KernelSpec, target: Target) -> str:
     """All that a kernel's object code depends on."""
     parts = [str(kernel), *kernel.exports, repr(target), versions(), generator_hash()]

@@ -75,33 +75,14 @@ def check(
     before it: every pass, the schedule, the memory plan, the kernels and the whole native run. The
     exit code is 1 where anything is wrong.
     """
-    from lucid.runtime.cache import ObjectCache
-    from lucid.runtime.check import Tools, is_repro, load_case, save_case
-    from lucid.runtime.check import bisect as find_blame
-    from lucid.runtime.check import check as compare
-    from lucid.runtime.check import reduce as find_smallest
-    from lucid.runtime.crash import CrashReporter
+    from lucid.runtime.check import is_repro, load_case, save_case
 
     if is_repro(Path(model)):
         case = load_case(Path(model))
     else:
         settings = _settings(target, precision, threads, disable)
         case = _case(model, weights, settings, inputs, (batch, size, seed))
-    blame: Blame | None = None
-    report: CheckReport | None = None
-    chosen = case.settings
-    reporter = CrashReporter(
-        lambda shape: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
-    )
-    with progress() as bar, reporter.watching((case.batch,)):
-        tools = Tools(ObjectCache(), bar)
-        if reduce:
-            smallest = find_smallest(case, tools)
-            case, blame = smallest or (case, None)
-        elif bisect:
-            blame = find_blame(case, tools)
-        else:
-            report = compare(case, tools)
+    case, blame, report = _examine(case, bisect, reduce)
     if output is not None:
         save_case(case, output)
         typer.echo(f"wrote {output}", err=True)
@@ -111,6 +92,29 @@ def check(
         _tell_blame(case, blame, reduce, json)
     if blame is not None or (report is not None and not report.ok):
         raise typer.Exit(1)
+
+
+def _examine(
+    case: Case, bisect: bool, reduce: bool
+) -> tuple[Case, Blame | None, CheckReport | None]:
+    """The case (the smallest that fails, with `reduce`) and who is to blame for it, if anyone; or,
+    with neither question asked, the report on all kernel calls."""
+    from lucid.runtime import check
+    from lucid.runtime.cache import ObjectCache
+    from lucid.runtime.crash import CrashReporter
+
+    chosen = case.settings
+    reporter = CrashReporter(
+        lambda shape: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
+    )
+    with progress() as bar, reporter.watching((case.batch,)):
+        tools = check.Tools(ObjectCache(), bar)
+        if reduce:
+            smallest, blame = check.reduce(case, tools) or (case, None)
+            return smallest, blame, None
+        if bisect:
+            return case, check.bisect(case, tools), None
+        return case, None, check.check(case, tools)
 
 
 def _settings(

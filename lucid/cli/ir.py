@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +39,40 @@ class Format(StrEnum):
     JSON = "json"
 
 
+Stage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STAGE",
+        help="captured, canonical, a pass by name, fused, scheduled, llvm or asm.",
+        show_default="fused",
+    ),
+]
+PrintAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PASS|all|changed",
+        help="The graph after this pass, after every pass, or after those that changed it.",
+    ),
+]
+Diff = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A..B",
+        help="What became of the graph between two stages. A is captured, B is fused if left "
+        "out; a pass alone means what it did.",
+    ),
+]
+Trace = Annotated[
+    bool,
+    typer.Option(
+        "--trace-rewrites",
+        help="Each rewrite: its rule and source line, nodes before and after; and near misses.",
+    ),
+]
+DumpDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Write every stage to a file of its own there, numbered."),
+]
 Part = Annotated[
     str | None,
     typer.Option(
@@ -48,46 +83,16 @@ Part = Annotated[
     ),
 ]
 Form = Annotated[Format, typer.Option("--format", help="text, or json for scripts.")]
-Trace = Annotated[
-    bool,
-    typer.Option(
-        "--trace-rewrites",
-        help="Each rewrite: its rule and source line, nodes before and after; and near misses.",
-    ),
-]
 
 
 @app.command(rich_help_panel=INSIDE)
 def ir(
     model: Model,
-    stage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STAGE",
-            help="captured, canonical, a pass by name, fused, scheduled, llvm or asm.",
-            show_default="fused",
-        ),
-    ] = None,
-    print_after: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PASS|all|changed",
-            help="The graph after this pass, after every pass, or after those that changed it.",
-        ),
-    ] = None,
-    diff: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A..B",
-            help="What became of the graph between two stages. A is captured, B is fused if left "
-            "out; a pass alone means what it did.",
-        ),
-    ] = None,
+    stage: Stage = None,
+    print_after: PrintAfter = None,
+    diff: Diff = None,
     trace_rewrites: Trace = False,
-    dump_dir: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write every stage to a file of its own there, numbered."),
-    ] = None,
+    dump_dir: DumpDir = None,
     op: Part = None,
     form: Form = Format.TEXT,
     size: Size = None,
@@ -123,15 +128,8 @@ def ir(
     from lucid.compiler import check_precision
     from lucid.runtime.processors import default_threads
 
-    _one_at_most(
-        {
-            "--stage": stage,
-            "--print-after": print_after,
-            "--diff": diff,
-            "--trace-rewrites": trace_rewrites,
-            "--dump-dir": dump_dir,
-        }
-    )
+    question = _Question(stage, print_after, diff, trace_rewrites, dump_dir)
+    question.check()
     check_precision(precision)
     disabled = check_passes(disable or [])
     if stage is not None:
@@ -140,24 +138,42 @@ def ir(
     shape, machine = subject.shape(batch, size), Machine.named(target)
     count = threads or default_threads()
     stages = Stages(subject, shape, machine, disabled, precision, count)
-    with progress() as report:
-        if diff is not None:
-            _show_diff(stages, diff, op, form, output)
-        elif trace_rewrites:
-            _show_rewrites(stages, op, form, output)
-        elif dump_dir is not None:
-            _dump(stages, dump_dir, op, form, report)
-        elif print_after is not None:
-            write_text(_after(stages, print_after, op, form, report), output)
-        else:
-            write_text(stages.show(stage or "fused", report, op, form is Format.JSON), output)
+    question.answer(stages, op, form, output)
 
 
-def _one_at_most(options: dict[str, object]) -> None:
-    """A usage error where several options each say what to print."""
-    given = [name for name, value in options.items() if value]
-    if len(given) > 1:
-        raise typer.BadParameter(f"{' and '.join(given)} are different questions: give one of them")
+@dataclass(frozen=True)
+class _Question:
+    """What is to be printed: at most one of these is given, and else the fused graph is meant."""
+
+    stage: str | None
+    print_after: str | None
+    diff: str | None
+    trace_rewrites: bool
+    dump_dir: Path | None
+
+    def check(self) -> None:
+        """A usage error where several are given."""
+        options = {f"--{f.name.replace('_', '-')}": getattr(self, f.name) for f in fields(self)}
+        given = [name for name, value in options.items() if value]
+        if len(given) > 1:
+            raise typer.BadParameter(
+                f"{' and '.join(given)} are different questions: give one of them"
+            )
+
+    def answer(self, stages: Stages, op: str | None, form: Format, output: Path | None) -> None:
+        """Print it, or write it to files."""
+        with progress() as report:
+            if self.diff is not None:
+                _show_diff(stages, self.diff, op, form, output)
+            elif self.trace_rewrites:
+                _show_rewrites(stages, op, form, output)
+            elif self.dump_dir is not None:
+                _dump(stages, self.dump_dir, op, form, report)
+            elif self.print_after is not None:
+                write_text(_after(stages, self.print_after, op, form, report), output)
+            else:
+                stage, as_json = self.stage or "fused", form is Format.JSON
+                write_text(stages.show(stage, report, op, as_json), output)
 
 
 def _after(stages: Stages, wanted: str, op: str | None, form: Format, report: Report) -> str:

@@ -14,8 +14,10 @@ from lucid.cli.output import Report, print_json, print_table, progress
 from lucid.cli.subject import load_subject
 
 if TYPE_CHECKING:
-    from lucid.codegen.program import Program
+    from lucid.runtime.profile import Profile
 
+PROFILED = 10
+"""Runs with a clock in every kernel, besides the timed ones."""
 WARM = 3
 """Untimed runs before the timed ones: they touch the arena and wake the team."""
 
@@ -39,7 +41,6 @@ def bench(
     measured too, as the rate of nothing but multiply-adds on as many threads.
     """
     import lucid
-    from lucid.runtime.peak import measured_peak
 
     subject = load_subject(model, weights)
     shape = subject.shape(batch, size)
@@ -56,8 +57,7 @@ def bench(
         compile_seconds = time.perf_counter() - start
         x = np.random.default_rng(0).standard_normal(shape, np.float32)
         times = measure(lambda: compiled(x), runs, report)
-    program = compiled.program()
-    peak = measured_peak(compiled.target, compiled.threads)
+    profile = compiled.profile(x, min(runs, PROFILED))
     result = {
         "model": subject.name,
         "input_shape": list(shape),
@@ -65,8 +65,8 @@ def bench(
         "target": compiled.target.name,
         "precision": precision,
         "compile_seconds": compile_seconds,
-        **figures(times, sum(c.work for c in program.calls()), peak),
-        "algorithms": by_algorithm(program),
+        **figures(times, sum(c.work for c in profile.calls), profile.peak_gflops),
+        "algorithms": by_algorithm(profile),
     }
     if json:
         print_json(result | {"times_ms": [1e3 * t for t in times]})
@@ -101,15 +101,16 @@ def figures(seconds: list[float], work: int, peak: float) -> dict[str, float]:
     }
 
 
-def by_algorithm(program: Program) -> list[dict[str, Any]]:
-    """Kernel calls and direct-equivalent work of each algorithm, the most work first."""
+def by_algorithm(profile: Profile) -> list[dict[str, Any]]:
+    """Kernel calls, milliseconds and direct-equivalent work of each algorithm, longest first."""
     rows: dict[str, dict[str, Any]] = {}
-    for call in program.calls():
-        name = call.algorithm or call.kernel.family
-        row = rows.setdefault(name, {"algorithm": name, "calls": 0, "gflop": 0.0})
+    for call in profile.calls:
+        empty = {"algorithm": call.algorithm, "calls": 0, "ms": 0.0, "gflop": 0.0}
+        row = rows.setdefault(call.algorithm, empty)
         row["calls"] += 1
+        row["ms"] += call.ms
         row["gflop"] += call.work / 1e9
-    return sorted(rows.values(), key=lambda row: -row["gflop"])
+    return sorted(rows.values(), key=lambda row: -row["ms"])
 
 
 def _show(result: dict[str, Any]) -> None:
@@ -123,15 +124,19 @@ def _show(result: dict[str, Any]) -> None:
     row += [f"{result['gflops']:.0f}", f"{result['share_of_peak']:.0%}"]
     print_table(columns, [row], right=columns)
     rows = [
-        (a["algorithm"], str(a["calls"]), f"{a['gflop']:.3f}", _share(a, result))
+        (a["algorithm"], str(a["calls"]), f"{a['ms']:.2f}", f"{a['gflop']:.3f}", _rate(a, result))
         for a in result["algorithms"]
     ]
-    print_table(("algorithm", "calls", "GFLOP", "of work"), rows, ("calls", "GFLOP", "of work"))
+    numbers = ("calls", "ms", "GFLOP", "of peak")
+    print_table(("algorithm", *numbers), rows, numbers)
     typer.echo(
         f"{result['gflop']:.2f} GFLOP of direct convolution; measured peak "
-        f"{result['peak_gflops']:.0f} GFLOP/s"
+        f"{result['peak_gflops']:.0f} GFLOP/s. `lucid profile` shows every kernel."
     )
 
 
-def _share(row: dict[str, Any], result: dict[str, Any]) -> str:
-    return f"{row['gflop'] / result['gflop']:.1%}" if result["gflop"] else ""
+def _rate(row: dict[str, Any], result: dict[str, Any]) -> str:
+    """The share of the peak that an algorithm's kernels reach, counted as direct convolution."""
+    if not row["gflop"] or not row["ms"]:
+        return ""
+    return f"{1e3 * row['gflop'] / row['ms'] / result['peak_gflops']:.0%}"

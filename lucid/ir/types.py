@@ -30,7 +30,7 @@ class Dim:
 
 
 class Exact(float):
-    """A constant that equals another only bit by bit: 0.0 is not -0.0, and NaN is itself."""
+    """A constant that equals another number only bit by bit: 0.0 is not -0.0, and NaN is itself."""
 
     __slots__ = ()
 
@@ -38,7 +38,10 @@ class Exact(float):
         return struct.pack("<d", self)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, float) and self._bits() == struct.pack("<d", other)
+        try:
+            return isinstance(other, int | float) and self._bits() == struct.pack("<d", other)
+        except OverflowError:  # an integer that no float is
+            return False
 
     def __ne__(self, other: object) -> bool:
         return not self == other

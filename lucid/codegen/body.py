@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lucid.codegen.emit import Kernel, Vector
+from lucid.codegen.emit import Kernel
+from lucid.codegen.values import Vector
 from lucid.codegen.vector_math import lower
 from lucid.ir.ops.base import Op
 

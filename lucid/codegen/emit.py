@@ -16,8 +16,6 @@ from llvmlite import ir
 from lucid.codegen.target import Target
 from lucid.codegen.values import F32, I1, I32, I64, PTR, VOID, Int, Loop, Pointer, Vector
 
-__all__ = ["I32", "I64", "PTR", "VOID", "Int", "Kernel", "Pointer", "Vector"]
-
 # Types for the methods of Kernel, inside which `int` is a method.
 Number = int
 Lanes = int | None

@@ -13,9 +13,10 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.emit import I32, I64, PTR, VOID, Int, Kernel, Pointer
+from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.target import Target
+from lucid.codegen.values import I32, I64, PTR, VOID, Int, Pointer
 
 # Words of the tables. What all threads wait for has two cache lines (sixteen words) of its own,
 # since some machines have lines of 128 bytes. The calls' task counters lie side by side: one is

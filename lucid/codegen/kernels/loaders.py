@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.emit import Int, Pointer, Vector
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
 from lucid.codegen.target import Target
+from lucid.codegen.values import Int, Pointer, Vector
 
 IMAGE = ints("image", "line", "pixel", "height", "width", "out_height", "out_width")
 """Floats from image to image, line to line, pixel to pixel; the map's and the result's size."""

@@ -14,11 +14,11 @@ from typing import ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.emit import Int, Pointer
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.microkernels import TILE_TYPE, UNROLL
 from lucid.codegen.target import Target
+from lucid.codegen.values import Int, Pointer
 
 ROW_SLACK = 8
 """Floats between the rows a loader writes: room for its last store to run over, and rows of a power

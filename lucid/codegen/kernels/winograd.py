@@ -15,11 +15,11 @@ from typing import Any, ClassVar, TypeVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.emit import Int, Pointer, Vector
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
 from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, share
 from lucid.codegen.microkernels import TILE_TYPE
 from lucid.codegen.target import Target
+from lucid.codegen.values import Int, Pointer, Vector
 from lucid.codegen.winograd import INPUT, OUTPUT
 
 

@@ -22,7 +22,7 @@ from lucid.nn.module import Module
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
-from lucid.runtime.crash import CrashReporter
+from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.processors import default_threads
@@ -76,6 +76,7 @@ def compile(
     order of magnitude of rounding errors (Winograd F(4x4)). `tune`: measure what each layer is
     fastest with, for about a minute, or take it from the log of earlier times (in the cache folder;
     neither read nor written without `cache`); bits are then the same for this compiled model only.
+    `progress`: told what is being done, how much of it is done, and how much there is.
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
@@ -86,6 +87,7 @@ def compile(
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise InputError(f"threads must be a positive integer, got {threads!r}")
     kept = ObjectCache() if cache else None
+    report = callers(progress)
 
     def schedule_for(graph: Graph, batch: int) -> Schedule:
         forced = chosen.kernels
@@ -94,7 +96,7 @@ def compile(
         if not tune:
             return schedule(graph, target, batch, precision, forced)
         results = TuningLog() if cache else None
-        tuner = Tuner(target, batch, count, precision, cache=kept, progress=progress)
+        tuner = Tuner(target, batch, count, precision, cache=kept, progress=report)
         return tuner.tune(graph, forced=forced, log=results).schedule
 
     source = ModelSource(model, chosen.disabled())
@@ -103,7 +105,7 @@ def compile(
     )
     chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
     basis = Basis(precision, chosen.kernels, chosen_by)
-    compiled = CompiledModel(source, schedule_for, target, count, kept, progress, reporter, basis)
+    compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
     if input_shape is None and isinstance(model, Graph):
         _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)

@@ -24,6 +24,7 @@ from lucid.ir.passes import PIPELINE, run_passes
 from lucid.ir.text import print_graph
 from lucid.ir.verify import verify
 from lucid.runtime.cache import default_folder
+from lucid.runtime.library import Progress
 
 FAILING, TRACEBACK, README = "before.lir", "traceback.txt", "README.txt"
 """What a bundle holds besides the files of a repro."""
@@ -33,6 +34,25 @@ def crash_folder() -> Path:
     """$LUCID_CRASH_DIR, else `crashes` in the cache folder."""
     forced = os.environ.get("LUCID_CRASH_DIR")
     return Path(forced) if forced else default_folder() / "crashes"
+
+
+CALLERS = "raised by the progress callback"
+"""The note on exceptions that are no failure of Lucid's."""
+
+
+def callers(progress: Progress | None) -> Progress | None:
+    """The caller's `progress`; what it raises goes through as it is."""
+    if progress is None:
+        return None
+
+    def report(what: str, done: int, total: int) -> None:
+        try:
+            progress(what, done, total)
+        except Exception as error:
+            error.add_note(CALLERS)
+            raise
+
+    return report
 
 
 @dataclass(frozen=True)
@@ -55,13 +75,15 @@ class CrashReporter:
         """Turn an internal failure into a CompileError that says where its bundle is.
 
         What is about the user's model or input goes through as it is: a LucidError of another
-        kind, and whatever tracing the model raises.
+        kind, whatever tracing the model raises, and what the caller's `progress` does.
         """
         try:
             yield
         except (OSError, MemoryError):
             raise
         except Exception as error:
+            if CALLERS in getattr(error, "__notes__", ()):
+                raise
             expected = isinstance(error, LucidError)
             if expected and not isinstance(error, CompileError | VerifyError):
                 raise

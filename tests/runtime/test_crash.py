@@ -130,3 +130,17 @@ def test_where_bundles_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LUCID_CRASH_DIR", raising=False)
     monkeypatch.setenv("LUCID_CACHE_DIR", "/some/where")
     assert crash_folder() == Path("/some/where/crashes")
+
+
+def test_what_the_caller_raises_while_told_of_progress_is_no_failure_of_lucid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUCID_CRASH_DIR", str(tmp_path))
+
+    def stop(what: str, done: int, total: int) -> None:
+        raise ZeroDivisionError(what)
+
+    model = lucid.nn.Sequential(lucid.nn.Conv2d(3, 4, 1))
+    with pytest.raises(ZeroDivisionError):
+        lucid.compile(model, (1, 3, 4, 4), cache=False, progress=stop)
+    assert not list(tmp_path.iterdir())

@@ -49,7 +49,7 @@ def split_product(
     if copied or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads.
-    each = 2 if panels >= 4 * ctx.threads else 1
+    each = 2 if panels >= 16 * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
 
 

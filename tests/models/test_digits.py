@@ -33,6 +33,17 @@ def test_the_eager_model_predicts_what_torch_does(heldout: dict[str, np.ndarray]
     assert (logits.argmax(1) == heldout["labels"]).mean() > 0.985
 
 
+@pytest.mark.parametrize("precision", ["fast", "strict"])
+def test_the_compiled_model_predicts_what_torch_does(
+    heldout: dict[str, np.ndarray], precision: str
+) -> None:
+    fast = lucid.compile(resnest_digits(), INFO.input_shape, threads=2, precision=precision)
+    logits = fast(normalise(heldout["images"], INFO))
+    np.testing.assert_array_equal(logits.argmax(1), heldout["predicted"])
+    error = np.abs(logits - heldout["logits"]).max() / np.abs(heldout["logits"]).max()
+    assert error < 1.5e-6
+
+
 def test_the_interpreter_agrees_with_torch_in_float64(heldout: dict[str, np.ndarray]) -> None:
     graph = trace(resnest_digits(), INFO.input_shape)
     inputs = normalise(heldout["images"], INFO)[:50].astype(np.float64)

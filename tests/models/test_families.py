@@ -102,6 +102,10 @@ def test_the_documented_example_runs() -> None:
     output = model(input_tensor)
     assert output.shape == (1, 1000)
     assert np.isfinite(output.numpy()).all()
+    compiled = lucid.compile(model, (1, 3, 224, 224))(input_tensor)
+    assert isinstance(compiled, lucid.Tensor)
+    error = np.abs(compiled.numpy() - output.numpy()).max()
+    assert error <= 1e-5 * np.abs(output.numpy()).max()
 
 
 @pytest.mark.parametrize("avd", [True, False])

@@ -12,7 +12,7 @@ from itertools import zip_longest
 from lucid.codegen.lowered_ops import PartialSums
 from lucid.codegen.lowering.layer import panel_vectors
 from lucid.codegen.program import KernelCall, Program
-from lucid.codegen.schedule import Choice, ConvShape, cycles, legal_kernels, tile_block
+from lucid.codegen.schedule import Choice, ConvShape, cycles, tile_block
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import AvgPool2d, Concat, Constant, Fusion, RadixCombine, SplitAttention
@@ -33,12 +33,6 @@ DEFERRED = (AvgPool2d, Concat, SplitAttention, RadixCombine)
 
 
 # -- candidates ---------------------------------------------------------------------------------
-
-
-def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
-    """The kernels a tuner may pick from; strict precision leaves out F(4x4)."""
-    names = legal_kernels(shape)
-    return [n for n in names if not (precision == "strict" and n == "winograd4x4")]
 
 
 def candidates(shape: ConvShape, target: Target, kernels: Collection[str]) -> list[Choice]:

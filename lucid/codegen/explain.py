@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from lucid.codegen.attribution import calls_by_node, doers
-from lucid.codegen.candidates import allowed_kernels, describe
+from lucid.codegen.candidates import describe
 from lucid.codegen.program import KernelCall, Program
 from lucid.codegen.schedule import (
     Choice,
     ConvShape,
     Schedule,
+    allowed_kernels,
     convolutions,
     cycles,
     legal_kernels,

@@ -214,11 +214,15 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
     return None
 
 
-def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
-    """The kernel with the lowest modelled time; `strict` precision leaves F(4x4) out."""
+def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
+    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) out."""
     names = legal_kernels(shape)
-    if precision == "strict":
-        names = [n for n in names if n != "winograd4x4"]
+    return [n for n in names if not (precision == "strict" and n == "winograd4x4")]
+
+
+def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
+    """The kernel with the lowest modelled time among those allowed."""
+    names = allowed_kernels(shape, precision)
     return min(names, key=lambda name: cycles(shape, name, target))
 
 

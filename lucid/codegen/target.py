@@ -55,6 +55,11 @@ class Target:
         return self.triple.startswith("x86_64")
 
     @property
+    def futex(self) -> int:
+        """The number of the system call by which threads sleep and wake (Linux)."""
+        return 202 if self.is_x86 else 98
+
+    @property
     def level(self) -> int:
         """Position among the levels of one architecture."""
         return list(LEVELS).index(self.name)

@@ -59,11 +59,15 @@ def _div(k: Kernel, op: ops.Div, x: Sequence[Vector]) -> Vector:
     return x[0] / x[1]
 
 
+def maximum(k: Kernel, a: Vector, b: Vector) -> Vector:
+    """The larger one; NaN where either is NaN, as NumPy has it."""
+    larger = k.pick(a.compare(">", b), a, b)
+    return k.pick(a.compare("ord", a), larger, a)
+
+
 @lowers(ops.Maximum)
 def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Vector]) -> Vector:
-    """NaN where either is NaN, as NumPy has it."""
-    larger = k.pick(x[0].compare(">", x[1]), x[0], x[1])
-    return k.pick(x[0].compare("ord", x[0]), larger, x[0])
+    return maximum(k, x[0], x[1])
 
 
 @lowers(ops.Minimum)

@@ -31,9 +31,6 @@ same with 8000 and 20000 rounds, and 2% slower with 2000, which puts threads to 
 have gone on at once. On a machine with other work 20000 halve the throughput of small models: the
 thread waited for may need this very core."""
 
-FUTEX_X86, FUTEX_ARM = 202, 98
-"""The number of the system call by which threads sleep and wake."""
-
 # Calls by these types release the GIL.
 RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
@@ -66,7 +63,7 @@ class Team:
         self._table[driver.TEAM_THREADS] = size
         self._table[driver.TEAM_SYSCALL] = syscall_address()
         self._table[driver.TEAM_SPINS] = IDLE_SPINS
-        self._futex = FUTEX_X86 if target.is_x86 else FUTEX_ARM
+        self._futex = target.futex
         self._threads: list[threading.Thread] = []
         with _signals_blocked():
             self._start()

@@ -15,10 +15,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lucid.codegen.candidates import allowed_kernels, call_key, candidates, layer_calls, signature
+from lucid.codegen.candidates import call_key, candidates, layer_calls, signature
 from lucid.codegen.lowering import lower
 from lucid.codegen.program import Program
-from lucid.codegen.schedule import Choice, ConvShape, Schedule, convolutions, schedule
+from lucid.codegen.schedule import (
+    Choice,
+    ConvShape,
+    Schedule,
+    allowed_kernels,
+    convolutions,
+    schedule,
+)
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array

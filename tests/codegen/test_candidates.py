@@ -3,7 +3,6 @@
 import pytest
 
 from lucid.codegen.candidates import (
-    allowed_kernels,
     call_key,
     candidates,
     describe,
@@ -11,7 +10,14 @@ from lucid.codegen.candidates import (
     signature,
 )
 from lucid.codegen.lowering import lower
-from lucid.codegen.schedule import Choice, ConvShape, Schedule, convolutions, schedule
+from lucid.codegen.schedule import (
+    Choice,
+    ConvShape,
+    Schedule,
+    allowed_kernels,
+    convolutions,
+    schedule,
+)
 from lucid.codegen.target import LEVELS
 from lucid.ir.graph import Graph
 from lucid.ir.text import parse_graph

@@ -116,6 +116,11 @@ class Frame:
         return self.module
 
 
+def share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
+    """Begin and end of one of `parts` even shares of `total`."""
+    return part * total // parts, (part + 1) * total // parts
+
+
 def words_of(arguments: Sequence[Arg]) -> int:
     """Length of an argument table in words."""
     return sum(WORDS[a.kind] for a in arguments)

@@ -104,9 +104,8 @@ class _DriverEmitter:
             k.builder.call(hint, [ir.Constant(I32, 1)])
 
     def _futex(self, k: Kernel, syscall: Pointer, word: Pointer, action: int, value: Any) -> None:
-        number = 202 if self.target.is_x86 else 98
         zero = k.int(0)
-        arguments = [k.int(number), word, k.int(action), value, zero, zero, zero]
+        arguments = [k.int(self.target.futex), word, k.int(action), value, zero, zero, zero]
         k.call(syscall, SYSCALL_TYPE, arguments)
 
     def _wake(self, k: Kernel, syscall: Pointer, word: Pointer, sleepers: Pointer) -> None:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
+from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints, share
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer, Vector
 
@@ -361,8 +361,7 @@ class Stage(KernelSpec):
         f = Frame(self, target)
         k = f.kernel
         with k.loop(f.first, f.last) as task:
-            start = task.index * f.rows // f.blocks
-            stop = (task.index + 1) * f.rows // f.blocks
+            start, stop = share(task.index, f.rows, f.blocks)
             out = f.y + start * f.depth
             self.loader.rows(f, start, stop - start, k.int(0), f.depth, out, f.depth)
         return f.finish()

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
+from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints, share
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.microkernels import TILE_TYPE, UNROLL
 from lucid.codegen.target import Target
@@ -62,9 +62,7 @@ class _ProductEmitter:
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
-            block = task.index // f.block_stride % f.blocks
-            part = task.index // f.chunk_stride % (f.groups * f.chunks)
-            group, chunk = part // f.chunks, part % f.chunks
+            block, group, chunk = task_place(f, task.index)
             start, stop = share(block, f.rows, f.blocks)
             x, x_row = self._rows(start, stop - start, group)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
@@ -123,9 +121,12 @@ class _ProductEmitter:
             k.store_int(stride, self.extras.words(2 * i + 1))
 
 
-def share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
-    """Begin and end of one of `parts` even shares of `total`."""
-    return part * total // parts, (part + 1) * total // parts
+def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
+    """Block, group and chunk of panels of a task; the strides say which of them runs outside."""
+    f = frame
+    block = task // f.block_stride % f.blocks
+    part = task // f.chunk_stride % (f.groups * f.chunks)
+    return block, part // f.chunks, part % f.chunks
 
 
 def prefetch_share(frame: Frame, index: Int, groups: Int) -> tuple[Int, Int]:

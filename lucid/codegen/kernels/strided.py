@@ -16,7 +16,7 @@ from lucid.codegen.body import Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer, Vector
-from lucid.codegen.vector_math import exp
+from lucid.codegen.vector_math import exp, maximum
 
 OUTER = 4
 """Outer dimensions of these kernels; the lowering merges dimensions to get there."""
@@ -147,19 +147,12 @@ class Reduce(KernelSpec):
         k = f.kernel
         if depth == REDUCED:
             value = k.load(x, lanes, mask)
-            return total + value if self.kind == "sum" else maximum(f, total, value)
+            return total + value if self.kind == "sum" else maximum(k, total, value)
         initial = k.zero(lanes) if self.kind == "sum" else total
         with k.loop(0, getattr(f, f"reduced{depth}"), carry=[initial]) as loop:
             at = x + loop.index * getattr(f, f"x_reduced{depth}")
             loop.carry([self._nest(f, at, lanes, mask, loop.carried[0], depth + 1)])
         return total + loop.results[0] if self.kind == "sum" else loop.results[0]
-
-
-def maximum(f: Frame, a: Vector, b: Vector) -> Vector:
-    """The larger one; NaN where either is."""
-    k = f.kernel
-    larger = k.pick(a.compare(">", b), a, b)
-    return k.pick(a.compare("ord", a), larger, a)
 
 
 @dataclass(frozen=True)
@@ -183,7 +176,7 @@ class Softmax(KernelSpec):
                 y = at["y"] + (index * f.y_inner if self.scalar else index)
                 with k.loop(0, f.length, carry=[k.splat_constant(float("-inf"), lanes)]) as loop:
                     value = k.load(x + loop.index * f.x_axis, lanes, mask)
-                    loop.carry([maximum(f, loop.carried[0], value)])
+                    loop.carry([maximum(k, loop.carried[0], value)])
                 (largest,) = loop.results
                 with k.loop(0, f.length, carry=[k.zero(lanes)]) as loop:
                     power = exp(k, k.load(x + loop.index * f.x_axis, lanes, mask) - largest)

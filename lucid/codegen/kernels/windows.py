@@ -16,9 +16,9 @@ from llvmlite import ir
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
-from lucid.codegen.kernels.strided import maximum
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer, Vector
+from lucid.codegen.vector_math import maximum
 
 GEOMETRY = IMAGE + WINDOW + ints("dilation_h", "dilation_w", "channels")
 OUTPUT = ints("y_image", "y_line", "y_pixel")
@@ -82,7 +82,7 @@ class MaxPool(KernelSpec):
         def pixel(top: Int, left: Int, source: Pointer, out: Pointer, offset: Int) -> None:
             def channels(c: Int, mask: Any) -> None:
                 def step(total: Vector, at: Int, tap_h: Int, tap_w: Int) -> Vector:
-                    return maximum(f, total, k.load(source + (at + c), mask=mask))
+                    return maximum(k, total, k.load(source + (at + c), mask=mask))
 
                 lowest = k.splat_constant(float("-inf"))
                 k.store(_window(f, top, left, lowest, step), out + c, mask)

@@ -15,8 +15,8 @@ from typing import Any, ClassVar, TypeVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints
-from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, share
+from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, task_place
 from lucid.codegen.microkernels import TILE_TYPE
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer, Vector
@@ -88,9 +88,7 @@ class _WinogradEmitter:
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
-            block = task.index // f.block_stride % f.blocks
-            part = task.index // f.chunk_stride % (f.groups * f.chunks)
-            group, chunk = part // f.chunks, part % f.chunks
+            block, group, chunk = task_place(f, task.index)
             first, last, piece = self._tiles(block)
             with k.loop(first, last) as tile:
                 self._input(tile.index, tile.index - first, group)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lucid.codegen.kernels.windows import Depthwise
 from lucid.codegen.lowering.context import Lowering
 from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import Layer, bias_of, geometry, window
+from lucid.codegen.lowering.layer import Layer, bias_of, geometry, result_strides, window
 from lucid.codegen.packing import Taps
 from lucid.codegen.program import ArgumentValue
 from lucid.ir.ops import Conv2d
@@ -33,9 +33,7 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
         "dilation_h": op.dilation[0],
         "dilation_w": op.dilation[1],
         "channels": channels,
-        "y_image": y.strides[0],
-        "y_line": y.strides[2],
-        "y_pixel": y.strides[3],
+        **result_strides(y),
         "weight_tap": channels,
     }
     ctx.call(

@@ -72,6 +72,12 @@ def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:
     }
 
 
+def result_strides(y: View) -> dict[str, ArgumentValue]:
+    """Where the pixels of a result lie."""
+    image, _, line, pixel = y.strides
+    return {"y_image": image, "y_line": line, "y_pixel": pixel}
+
+
 def window(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> dict[str, ArgumentValue]:

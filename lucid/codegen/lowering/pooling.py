@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.windows import MaxPool
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
-from lucid.codegen.lowering.layer import geometry, window
+from lucid.codegen.lowering.layer import geometry, result_strides, window
 from lucid.codegen.program import ArgumentValue
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import AvgPool2d, MaxPool2d
@@ -28,9 +28,7 @@ def _max_pool(ctx: Lowering, node: Node) -> None:
         "dilation_h": op.dilation[0],
         "dilation_w": op.dilation[1],
         "channels": channels,
-        "y_image": y.strides[0],
-        "y_line": y.strides[2],
-        "y_pixel": y.strides[3],
+        **result_strides(y),
     }
     ctx.call(MaxPool(), n * height, arguments, [x], [y], region, node.origin, algorithm="max_pool")
 

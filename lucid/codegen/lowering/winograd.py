@@ -16,6 +16,7 @@ from lucid.codegen.lowering.layer import (
     enough_chunks,
     geometry,
     panel_vectors,
+    result_strides,
     window,
 )
 from lucid.codegen.microkernels import Tile
@@ -84,7 +85,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extras,
         **{export: Code(tile, export) for export in Tile.exports},
-        **dict(zip(("y_image", "y_line", "y_pixel"), _pixel_strides(y), strict=True)),
+        **result_strides(y),
         "images": n,
         "groups": op.groups,
         "depth": depth,
@@ -124,8 +125,3 @@ def _sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
     sums = ctx.allocate(f"{layer.result.name}.sums", (n, parts, channels), strides)
     ctx.sums[layer.result] = sums
     return sums
-
-
-def _pixel_strides(y: View) -> tuple[int, int, int]:
-    image, _, line, pixel = y.strides
-    return image, line, pixel

@@ -51,6 +51,23 @@ def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
     return batch, channel, line, pixel
 
 
+def dense_like(like: View) -> tuple[int, ...]:
+    """The strides of a dense array of `like`'s shape, its dimensions in the order in which those
+    of `like` lie; channels last where that says nothing, as of a view that repeats itself."""
+    shape = like.shape
+    real = [i for i, d in enumerate(shape) if d > 1]
+    if 0 in shape or any(like.strides[i] == 0 for i in real):
+        return channels_last(shape)
+    strides, step = [1] * len(shape), 1
+    for i in sorted(real, key=lambda i: abs(like.strides[i])):
+        strides[i] = step
+        step *= shape[i]
+    for usual in (channels_last(shape), row_major(shape)):
+        if same_places(shape, usual, strides):
+            return usual
+    return tuple(strides)
+
+
 @dataclass(frozen=True)
 class Deferred:
     """A value that a loader makes when its reader needs it: rows of channels, pixel by pixel.
@@ -93,13 +110,18 @@ class Lowering:
         self.program.buffers[name] = Buffer(name, "arena", prod(shape))
         return View(name, tuple(shape), tuple(strides))
 
-    def result(self, value: Value) -> View:
+    def result(self, value: Value, like: View | None = None) -> View:
         """Where to write a value: the user's array if it is an output that can lie there as it is,
-        else an arena buffer; channels last."""
+        else an arena buffer; channels last.
+
+        `like`: given by a kernel that writes any strides, which then are dense in the order of
+        this view (of the value's shape); an output that nobody else reads goes to the user's array.
+        """
         shape = self.shape(value)
-        strides = channels_last(shape)
-        dense = strides == row_major(shape) or same_places(shape, strides, row_major(shape))
-        view = self.output_view(value) if dense else None
+        strides = channels_last(shape) if like is None else dense_like(like)
+        direct = same_places(shape, strides, row_major(shape))
+        direct = direct or (like is not None and not value.users)
+        view = self.output_view(value) if direct else None
         self.views[value] = view or self.allocate(value.name, shape, strides)
         return self.views[value]
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.depthwise import depthwise
 from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
+from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import direct, linear
 from lucid.codegen.lowering.strided import apply_body
 from lucid.codegen.lowering.winograd import winograd
 from lucid.codegen.schedule import Choice
 from lucid.ir.graph import Node, Parameter, Value
-from lucid.ir.ops import Conv2d, Fusion, Linear, Op
+from lucid.ir.ops import Conv2d, Linear, Op
 
 
 @lowers(Conv2d, Linear)
@@ -21,15 +22,12 @@ def _plain(ctx: Lowering, node: Node) -> None:
     _lower(ctx, _layer(ctx, node.op, node.inputs, node.output, node.origin))
 
 
-@lowers(Fusion)
+@lowers_fused(Conv2d, Linear)
 def _fused(ctx: Lowering, node: Node) -> None:
     """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
-    op = node.op
-    assert isinstance(op, Fusion)
-    own = op.anchor_operands(len(node.inputs))
-    extras = node.inputs[own:]
+    op, own, extras = parts(node)
     kinds = [kind_of(ctx, e, node.output) for e in extras]
-    layer = _layer(ctx, op.anchor, node.inputs[:own], node.output, node.origin)
+    layer = _layer(ctx, op.anchor, own, node.output, node.origin)
     last = isinstance(op.anchor, Linear) and node.output.type.rank == 4  # features, not the width
     if None not in kinds and not (last and extras):
         body = to_body(op.body, [k for k in kinds if k is not None])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from math import prod
 
 from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
+from lucid.codegen.lowering.fusion import lowered
 from lucid.codegen.lowering.strided import copy
 from lucid.codegen.plan import plan
 from lucid.codegen.program import Buffer, Program, View
@@ -18,7 +19,7 @@ from lucid.ir.graph import Graph, Node, Value
 
 def unsupported(graph: Graph) -> list[Node]:
     """The nodes that have no lowering."""
-    return [n for n in graph.nodes if type(n.op) not in LOWERINGS]
+    return [n for n in graph.nodes if not lowered(n.op)]
 
 
 def lower(

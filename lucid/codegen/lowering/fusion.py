@@ -1,0 +1,62 @@
+"""Fusion nodes: which lowering each one gets, by the class of its anchor.
+
+A family of kernels that runs bodies registers its lowering with `lowers_fused`; of any other
+anchor the result is stored, and the body runs on it as a kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lucid.codegen.lowering.context import LOWERINGS, Lower, Lowering, lowers
+from lucid.codegen.lowering.strided import apply_body
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import Fusion, Op
+
+FUSED: dict[type[Op], Lower] = {}
+
+
+def lowers_fused(*anchors: type[Op]) -> Callable[[Lower], Lower]:
+    """Register the decorated function as the lowering of fusions with these anchors."""
+
+    def register(function: Lower) -> Lower:
+        for anchor in anchors:
+            FUSED[anchor] = function
+        return function
+
+    return register
+
+
+def parts(node: Node) -> tuple[Fusion, list[Value], list[Value]]:
+    """The op of a fusion node, its anchor's operands, and the extra operands of its body."""
+    op = node.op
+    assert isinstance(op, Fusion)
+    own = op.anchor_operands(len(node.inputs))
+    return op, node.inputs[:own], node.inputs[own:]
+
+
+def lowered(op: Op) -> bool:
+    """Whether there is a lowering for a node of this op."""
+    if isinstance(op, Fusion):
+        return type(op.anchor) in FUSED or type(op.anchor) in LOWERINGS
+    return type(op) in LOWERINGS
+
+
+@lowers(Fusion)
+def _fused(ctx: Lowering, node: Node) -> None:
+    op, own, extras = parts(node)
+    lower = FUSED.get(type(op.anchor))
+    if lower is not None:
+        lower(ctx, node)
+    else:
+        apart(ctx, node, own, extras)
+
+
+def apart(ctx: Lowering, node: Node, own: Sequence[Value], extras: Sequence[Value]) -> None:
+    """The anchor and the body as kernels of their own."""
+    op, *_ = parts(node)
+    (kind,) = op.anchor.result_types(*(v.type for v in own))
+    anchor = Node(op.anchor, own, node.origin, node.fused_from, node.location)
+    anchor.outputs = [Value(kind, f"{node.output.name}.anchor", anchor)]
+    LOWERINGS[type(op.anchor)](ctx, anchor)
+    apply_body(ctx, op.body, [anchor.output, *extras], node.output, node.origin)

@@ -12,7 +12,7 @@
     attribute  = name "=" value
     value      = number | string | "true" | "false" | "none" | dimension | "(" [values] ")"
                | op ["{" attributes "}"] | graph
-    type       = "f32" | "i64", "[" [dimension {"," dimension}] "]"
+    type       = ("f32" | "i64" | "u8") "[" [dimension {"," dimension}] "]"
     dimension  = integer | [integer] symbol             (7, N, 2N)
 
 A `param` without a recipe is the source tensor of its own name. In a recipe `@name` is a source:

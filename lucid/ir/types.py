@@ -10,7 +10,11 @@ import numpy as np
 
 from lucid.errors import ParseError, ShapeError
 
-DTYPES: dict[str, np.dtype] = {"f32": np.dtype(np.float32), "i64": np.dtype(np.int64)}
+DTYPES: dict[str, np.dtype] = {
+    "f32": np.dtype(np.float32),
+    "i64": np.dtype(np.int64),
+    "u8": np.dtype(np.uint8),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,20 @@
 """The ops, one file a family. Importing this package registers them all."""
 
+from lucid.ir.ops.activations import (
+    Clip,
+    Elu,
+    Gelu,
+    Hardsigmoid,
+    Hardswish,
+    LeakyRelu,
+    Mish,
+    Prelu,
+    Relu,
+    Sigmoid,
+    Silu,
+    Softplus,
+    Tanh,
+)
 from lucid.ir.ops.attention import (
     RadixCombine,
     RadixMean,
@@ -7,91 +22,176 @@ from lucid.ir.ops.attention import (
     SplitAttention,
     SplitAttentionParts,
 )
-from lucid.ir.ops.base import OPS, Array, Op, op, op_class
-from lucid.ir.ops.constant import Constant
-from lucid.ir.ops.convolution import Conv2d
+from lucid.ir.ops.base import (
+    OPS,
+    Array,
+    Op,
+    op,
+    op_class,
+)
+from lucid.ir.ops.cast import (
+    Cast,
+)
+from lucid.ir.ops.comparison import (
+    Comparison,
+    Equal,
+    Less,
+    LessEqual,
+    Not,
+    Ternary,
+    Where,
+)
+from lucid.ir.ops.constant import (
+    Constant,
+)
+from lucid.ir.ops.convolution import (
+    Conv2d,
+)
 from lucid.ir.ops.elementwise import (
     Abs,
     Add,
     Binary,
-    Clip,
+    Cos,
     Div,
     Elementwise,
     Erf,
     Exp,
-    Gelu,
-    Hardsigmoid,
-    Hardswish,
+    Floor,
+    Log,
     Maximum,
     Minimum,
     Mul,
     Neg,
-    Relu,
+    Pow,
+    Round,
     Rsqrt,
-    Sigmoid,
-    Silu,
+    Sin,
     Sqrt,
     Sub,
-    Tanh,
     Unary,
 )
-from lucid.ir.ops.fusion import Fusion
-from lucid.ir.ops.linear import Linear, MatMul
-from lucid.ir.ops.normalization import BatchNorm
-from lucid.ir.ops.pooling import AvgPool2d, MaxPool2d
-from lucid.ir.ops.reduction import Max, Mean, Reduction, Softmax, Sum
-from lucid.ir.ops.shape import Concat, Expand, Permute, Reshape, Slice
+from lucid.ir.ops.fusion import (
+    Fusion,
+)
+from lucid.ir.ops.linear import (
+    Linear,
+    MatMul,
+)
+from lucid.ir.ops.normalization import (
+    BatchNorm,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+    RmsNorm,
+)
+from lucid.ir.ops.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool2d,
+)
+from lucid.ir.ops.reduction import (
+    ArgMax,
+    Max,
+    Mean,
+    Min,
+    Reduction,
+    Softmax,
+    Sum,
+)
+from lucid.ir.ops.resize import (
+    Resize,
+)
+from lucid.ir.ops.shape import (
+    Concat,
+    Expand,
+    Gather,
+    Pad,
+    Permute,
+    Reshape,
+    Slice,
+)
 
 __all__ = [
     "OPS",
     "Abs",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool2d",
     "Add",
+    "ArgMax",
     "Array",
     "AvgPool2d",
     "BatchNorm",
     "Binary",
+    "Cast",
     "Clip",
+    "Comparison",
     "Concat",
     "Constant",
     "Conv2d",
+    "Cos",
     "Div",
     "Elementwise",
+    "Elu",
+    "Equal",
     "Erf",
     "Exp",
     "Expand",
+    "Floor",
     "Fusion",
+    "Gather",
     "Gelu",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
+    "LayerNorm",
+    "LeakyRelu",
+    "Less",
+    "LessEqual",
     "Linear",
+    "LocalResponseNorm",
+    "Log",
     "MatMul",
     "Max",
     "MaxPool2d",
     "Maximum",
     "Mean",
+    "Min",
     "Minimum",
+    "Mish",
     "Mul",
     "Neg",
+    "Not",
     "Op",
+    "Pad",
     "Permute",
+    "Pow",
+    "Prelu",
     "RadixCombine",
     "RadixMean",
     "RadixSoftmax",
     "Reduction",
     "Relu",
     "Reshape",
+    "Resize",
+    "RmsNorm",
+    "Round",
     "Rsqrt",
     "Sigmoid",
     "Silu",
+    "Sin",
     "Slice",
     "Softmax",
+    "Softplus",
     "SplitAttention",
     "SplitAttentionParts",
     "Sqrt",
     "Sub",
     "Sum",
     "Tanh",
+    "Ternary",
     "Unary",
+    "Where",
     "op",
     "op_class",
 ]

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lucid.ir.ops.activations import Hardsigmoid, Relu, Sigmoid
 from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.convolution import Conv2d
-from lucid.ir.ops.elementwise import Hardsigmoid, Relu, Sigmoid, Unary
+from lucid.ir.ops.elementwise import Unary
 from lucid.ir.ops.reduction import softmax
 from lucid.ir.types import TensorType
 

@@ -16,7 +16,7 @@ from lucid.ir.types import TensorType, broadcast
 
 
 class Elementwise(Op):
-    """Base of `Unary` and `Binary`."""
+    """Base of `Unary` and `Binary`, and of `Ternary` in comparison.py."""
 
 
 class Unary(Elementwise):
@@ -105,92 +105,12 @@ class Neg(Unary):
         return -x
 
 
-@op("relu")
-class Relu(Unary):
-    """y = 0 where 0 > x, else x (so that NaN stays NaN)."""
+@op("abs")
+class Abs(Unary):
+    """y = |x|."""
 
     def evaluate(self, x: Array) -> Array:
-        return np.where(x < 0, x.dtype.type(0), x)
-
-
-@op("sigmoid")
-class Sigmoid(Unary):
-    """y = 1 / (1 + exp(-x))."""
-
-    def evaluate(self, x: Array) -> Array:
-        return _sigmoid(x)
-
-
-@op("silu")
-class Silu(Unary):
-    """y = x / (1 + exp(-x))."""
-
-    def evaluate(self, x: Array) -> Array:
-        with np.errstate(invalid="ignore"):
-            y: Array = x * _sigmoid(x)
-        return y
-
-
-@op("hardswish")
-class Hardswish(Unary):
-    """y = x * min(max(x + 3, 0), 6) / 6."""
-
-    def evaluate(self, x: Array) -> Array:
-        with np.errstate(invalid="ignore"):
-            y: Array = x * np.clip(x + 3, 0, 6) / 6
-        return y
-
-
-@op("hardsigmoid")
-class Hardsigmoid(Unary):
-    """y = min(max(x + 3, 0), 6) / 6."""
-
-    def evaluate(self, x: Array) -> Array:
-        y: Array = np.clip(x + 3, 0, 6) / 6
-        return y
-
-
-@op("gelu")
-class Gelu(Unary):
-    """y = x * (1 + erf(x / sqrt 2)) / 2.
-
-    With approximate="tanh": x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2.
-    """
-
-    approximate: str = "none"
-
-    def infer(self, x: TensorType) -> TensorType:
-        known = self.approximate in ("none", "tanh")
-        self.require(known, f'approximate is "none" or "tanh", got {self.approximate!r}')
-        return super().infer(x)
-
-    def evaluate(self, x: Array) -> Array:
-        if self.approximate == "tanh":
-            with np.errstate(over="ignore"):  # of x^3: tanh(inf) is the right 1
-                bend = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
-        else:
-            bend = _erf(x * math.sqrt(0.5))
-        with np.errstate(invalid="ignore"):
-            y: Array = 0.5 * x * (1 + bend)
-        return y
-
-
-@op("tanh")
-class Tanh(Unary):
-    """y = tanh(x)."""
-
-    def evaluate(self, x: Array) -> Array:
-        y: Array = np.tanh(x)
-        return y
-
-
-@op("exp")
-class Exp(Unary):
-    """y = e^x."""
-
-    def evaluate(self, x: Array) -> Array:
-        with np.errstate(over="ignore"):
-            y: Array = np.exp(x)
+        y: Array = np.abs(x)
         return y
 
 
@@ -214,12 +134,13 @@ class Rsqrt(Unary):
         return y
 
 
-@op("abs")
-class Abs(Unary):
-    """y = |x|."""
+@op("exp")
+class Exp(Unary):
+    """y = e^x."""
 
     def evaluate(self, x: Array) -> Array:
-        y: Array = np.abs(x)
+        with np.errstate(over="ignore"):
+            y: Array = np.exp(x)
         return y
 
 
@@ -228,39 +149,78 @@ class Erf(Unary):
     """y = erf(x), the error function."""
 
     def evaluate(self, x: Array) -> Array:
-        return _erf(x)
+        return erf(x)
 
 
-@op("clip")
-class Clip(Unary):
-    """y = min(max(x, low), high); a bound of None is no bound. ReLU6 is Clip(0, 6)."""
-
-    low: float | None = None
-    high: float | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("low", "high"):  # so that Clip(0, 6) prints as Clip(0.0, 6.0) does
-            bound = getattr(self, name)
-            object.__setattr__(self, name, None if bound is None else float(bound))
-
-    def infer(self, x: TensorType) -> TensorType:
-        ordered = self.low is None or self.high is None or self.low <= self.high
-        self.require(ordered, f"low must not exceed high, got {self.low} and {self.high}")
-        return super().infer(x)
+@op("log")
+class Log(Unary):
+    """y = ln x: -inf at 0, NaN below."""
 
     def evaluate(self, x: Array) -> Array:
-        y = x if self.low is None else np.maximum(x, x.dtype.type(self.low))
-        return y if self.high is None else np.minimum(y, y.dtype.type(self.high))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y: Array = np.log(x)
+        return y
 
 
-def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right 0
-        y: Array = 1 / (1 + np.exp(-x))
-    return y
+@op("sin")
+class Sin(Unary):
+    """y = sin x, NaN for the infinities."""
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            y: Array = np.sin(x)
+        return y
+
+
+@op("cos")
+class Cos(Unary):
+    """y = cos x, NaN for the infinities."""
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            y: Array = np.cos(x)
+        return y
+
+
+@op("floor")
+class Floor(Unary):
+    """y = the largest whole number not above x; NaN, infinities and -0.0 stay."""
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.floor(x)
+        return y
+
+
+@op("round")
+class Round(Unary):
+    """y = the nearest whole number, of two the even one, as PyTorch and ONNX round.
+
+    NaN, infinities and the sign of zero stay: round(-0.4) is -0.0.
+    """
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.rint(x)
+        return y
+
+
+@op("pow")
+class Pow(Binary):
+    """y = a ** b as C's pow: NaN for a negative base and a broken exponent, x ** 0 = 1 for all x,
+    NaN too; f32 only."""
+
+    def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        self.require_float(a=a, b=b)
+        return super().infer(a, b)
+
+    def evaluate(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            y: Array = np.power(a, b)
+        return y
 
 
 _erf_of_objects = np.frompyfunc(math.erf, 1, 1)
 
 
-def _erf(x: Array) -> Array:
+def erf(x: Array) -> Array:
+    """The error function of each element."""
     return np.asarray(_erf_of_objects(x)).astype(x.dtype)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.ops.windows import Padding, Pair, extent, padded, spatial_result, taps
+from lucid.ir.ops.windows import (
+    Padding,
+    Pair,
+    adaptive_bounds,
+    extent,
+    padded,
+    spatial_result,
+    taps,
+)
 from lucid.ir.types import TensorType
 
 
@@ -100,6 +110,58 @@ class AvgPool2d(Op):
         if not self.count_include_pad:
             start, end = np.maximum(start, 0), np.minimum(end, size)
         return np.maximum(end - start, 0)
+
+
+class AdaptivePool2d(Op):
+    """Base of the pools that are told the size of their result: (N, C, H, W) -> (N, C, *size)."""
+
+    size: Pair
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
+        height, width = self.integers(*x.shape[2:])
+        wanted = len(self.size) == 2 and min(self.size) > 0
+        self.require(wanted, f"size must be two positive numbers, got {self.size}")
+        self.require(height > 0 and width > 0, f"there is nothing to pool in {x}")
+        return x.with_shape((*x.shape[:2], *self.size))
+
+    def _pooled(self, x: Array, mix: Callable[..., Array]) -> Array:
+        """`mix` over each window."""
+        y = np.empty((*x.shape[:2], *self.size), x.dtype)
+        (tops, bottoms), (lefts, rights) = (
+            adaptive_bounds(d, o) for d, o in zip(x.shape[2:], self.size, strict=True)
+        )
+        for i, (top, bottom) in enumerate(zip(tops, bottoms, strict=True)):
+            for j, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+                y[:, :, i, j] = mix(x[:, :, top:bottom, left:right], axis=(2, 3))
+        return y
+
+
+@op("adaptive_avg_pool2d")
+class AdaptiveAvgPool2d(AdaptivePool2d):
+    """y[n,c,i,j] = mean over x[n, c, floor(i H/OH):ceil((i+1) H/OH), the same for columns].
+
+    x: (N, C, H, W) -> (N, C, *size), with torch's windows (`adaptive_bounds`).
+    """
+
+    size: Pair
+
+    def evaluate(self, x: Array) -> Array:
+        return self._pooled(x, np.mean)
+
+
+@op("adaptive_max_pool2d")
+class AdaptiveMaxPool2d(AdaptivePool2d):
+    """y[n,c,i,j] = max over x[n, c, floor(i H/OH):ceil((i+1) H/OH), the same for columns].
+
+    NaN wins. x: (N, C, H, W) -> (N, C, *size), with torch's windows (`adaptive_bounds`).
+    """
+
+    size: Pair
+
+    def evaluate(self, x: Array) -> Array:
+        return self._pooled(x, np.max)
 
 
 def _reach(

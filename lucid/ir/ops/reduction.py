@@ -59,6 +59,41 @@ class Max(Reduction):
         return y
 
 
+@op("min")
+class Min(Reduction):
+    """y = the minimum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.min(x, axis=self.axes, keepdims=self.keepdims)
+        return y
+
+
+@op("arg_max")
+class ArgMax(Op):
+    """y = where along `axis` the maximum lies: of equal ones the first; the first NaN wins.
+
+    x: any shape, f32 -> i64 without the axis (or 1 with `keepdims`).
+    """
+
+    axis: int
+    keepdims: bool = False
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        within = 0 <= self.axis < x.rank
+        self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
+        self.require(x.shape[self.axis] != 0, f"there is no maximum along axis {self.axis} of {x}")
+        kept = (1,) * self.keepdims
+        return TensorType("i64", (*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]))
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.argmax(x, axis=self.axis, keepdims=self.keepdims)
+        return np.asarray(y, np.int64)
+
+
 @op("softmax")
 class Softmax(Op):
     """y = exp(x - max x) / sum(exp(x - max x)) along `axis`; the type stays."""

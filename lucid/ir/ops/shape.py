@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lucid.errors import ShapeError
+from lucid.errors import InputError, ShapeError
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.types import Dim, Shape, TensorType, broadcast, volume
+from lucid.ir.types import Dim, Exact, Shape, TensorType, broadcast, volume
 
 
 @op("reshape")
@@ -146,6 +146,96 @@ class Expand(Op):
         """The shape with its missing dimensions taken from the operand's."""
         own: Shape = (1,) * (len(self.shape) - len(operand)) + operand
         return tuple(o if missing(d) else d for d, o in zip(self.shape, own, strict=True))
+
+
+@op("pad")
+class Pad(Op):
+    """x with before[i] elements more before and after[i] after it along each axis i.
+
+    mode "constant": they are `value`; "edge": the element at the border; "reflect": x mirrored at
+    the border element, which is not repeated (torch.nn.functional.pad, numpy.pad). A reflection is
+    shorter than the axis. A symbolic axis is not padded.
+    """
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    value: float = 0.0
+    mode: str = "constant"
+
+    def __post_init__(self) -> None:  # so that equal pads are equal bit by bit, NaN included
+        object.__setattr__(self, "value", Exact(self.value))
+
+    def infer(self, x: TensorType) -> TensorType:
+        known = self.mode in ("constant", "reflect", "edge")
+        self.require(known, f'mode is "constant", "reflect" or "edge", got {self.mode!r}')
+        self.require(
+            len(self.before) == len(self.after) == x.rank,
+            f"before and after need one number for each axis of {x}, got {self.before}"
+            f" and {self.after}",
+        )
+        return x.with_shape(tuple(self._extent(axis, x) for axis in range(x.rank)))
+
+    def _extent(self, axis: int, x: TensorType) -> int | Dim:
+        size, pads = x.shape[axis], (self.before[axis], self.after[axis])
+        self.require(min(pads) >= 0, f"padding must not be negative, got {pads} on axis {axis}")
+        if not any(pads):
+            return size
+        if not isinstance(size, int):
+            raise ShapeError(f"{self.name}: axis {axis} of {x} depends on the batch")
+        most = {"reflect": size - 1, "edge": max(pads) if size else 0}.get(self.mode, max(pads))
+        fits = f"axis {axis} of {x} is too short for {self.mode} padding of {pads}"
+        self.require(max(pads) <= most, fits)
+        return size + sum(pads)
+
+    def evaluate(self, x: Array) -> Array:
+        pads = list(zip(self.before, self.after, strict=True))
+        if self.mode != "constant":
+            for axis in (a for a, p in enumerate(pads) if any(p)):
+                x = np.take(x, self.sources(axis, x.shape[axis]), axis)
+            return x
+        shape = tuple(d + sum(p) for d, p in zip(x.shape, pads, strict=True))
+        y = np.full(shape, self.value, dtype=x.dtype)
+        y[tuple(slice(b, b + d) for (b, _), d in zip(pads, x.shape, strict=True))] = x
+        return y
+
+    def sources(self, axis: int, size: int) -> Array:
+        """For each place along `axis` of the result, which of the `size` elements of x stands
+        there: int64, -1 where it is `value`."""
+        place = np.arange(-self.before[axis], size + self.after[axis], dtype=np.int64)
+        if self.mode == "edge":
+            place = place.clip(0, size - 1)
+        elif self.mode == "reflect":
+            place = size - 1 - np.abs(size - 1 - np.abs(place))
+        else:
+            place[(place < 0) | (place >= size)] = -1
+        return place
+
+
+@op("gather")
+class Gather(Op):
+    """y[..., i, ...] = x[..., indices[i], ...]: the axis is replaced by the indices' axes.
+
+    x: (A..., S, B...), indices: i64, any shape (I...) -> (A..., I..., B...). As np.take: an index
+    below 0 counts from the end. One outside -S..S-1 raises InputError.
+    """
+
+    axis: int
+
+    def infer(self, x: TensorType, indices: TensorType) -> TensorType:
+        within = 0 <= self.axis < x.rank
+        self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
+        self.require(indices.dtype == "i64", f"indices must be i64, got {indices}")
+        return x.with_shape((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]))
+
+    def evaluate(self, x: Array, indices: Array) -> Array:
+        size = x.shape[self.axis]
+        outside = (indices < -size) | (indices >= size)
+        if outside.any():
+            raise InputError(
+                f"{self.name}: index {indices[outside][0]} is outside {-size}..{size - 1}"
+                f" (axis {self.axis} of an array of shape {x.shape})"
+            )
+        return np.take(x, indices, axis=self.axis)
 
 
 def broadcast_to(shape: Shape, target: Shape) -> bool:

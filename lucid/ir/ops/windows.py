@@ -81,3 +81,12 @@ def taps(x: Array, kernel: Pair, stride: Pair, dilation: Pair, out: Pair) -> Ite
                 top : top + (out[0] - 1) * stride[0] + 1 : stride[0],
                 left : left + (out[1] - 1) * stride[1] + 1 : stride[1],
             ]
+
+
+def adaptive_bounds(size: int, out: int) -> tuple[Array, Array]:
+    """Where each of `out` windows that cover an axis of `size` starts and ends (PyTorch's rule).
+
+    Window i is floor(i * size / out) to ceil((i + 1) * size / out), so that windows may overlap.
+    """
+    index = np.arange(out, dtype=np.int64)
+    return index * size // out, -(-(index + 1) * size // out)

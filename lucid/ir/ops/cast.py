@@ -1,0 +1,40 @@
+"""The change of dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.types import DTYPES, TensorType
+
+
+@op("cast")
+class Cast(Op):
+    """y = x as another dtype; the shape stays.
+
+    f32 becomes an integer by dropping what is behind the point; what is out of range becomes the
+    nearest bound and NaN 0 (PyTorch and ONNX leave these open). Integers wrap around, as in C.
+    No `Elementwise`: its operand and its result have unlike sizes, which a fused body cannot hold.
+    """
+
+    dtype: str = "f32"
+
+    def infer(self, x: TensorType) -> TensorType:
+        known = self.dtype in DTYPES
+        self.require(known, f"dtype is one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        return TensorType(self.dtype, x.shape)
+
+    def evaluate(self, x: Array) -> Array:
+        if self.dtype == "f32":
+            return x if x.dtype.kind == "f" else x.astype(np.float32)
+        return (
+            _whole(x, DTYPES[self.dtype]) if x.dtype.kind == "f" else x.astype(DTYPES[self.dtype])
+        )
+
+
+def _whole(x: Array, dtype: np.dtype[np.integer]) -> Array:
+    """Floats as integers, rounded towards zero and kept within the range of `dtype`."""
+    bounds = np.iinfo(dtype)
+    above = x >= float(bounds.max)  # the largest int64 is no float: float() gives the next one
+    inside = np.where(above | np.isnan(x), 0, np.maximum(x, float(bounds.min)))
+    return np.where(above, bounds.max, inside.astype(dtype)).astype(dtype)

@@ -8,7 +8,7 @@ logits = fast(images)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lucid import models, nn, random
+from lucid import models, nn, random, vision
 from lucid.frontend.tensor import Tensor
 from lucid.frontend.trace import trace
 
@@ -26,6 +26,7 @@ __all__ = [
     "nn",
     "random",
     "trace",
+    "vision",
 ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +15,7 @@ from lucid.cli.subject import Subject, load_subject, parse_size
 from lucid.errors import CompileError, InputError
 
 if TYPE_CHECKING:
-    from lucid.models import ModelInfo
+    from lucid.vision import Preprocess
 
 TOLERANCE = 1e-4
 """The largest difference from the interpreter, by the largest output, that is still rounding."""
@@ -54,8 +53,7 @@ def run(
     import lucid
 
     subject = load_subject(model, weights)
-    info = _sized(subject.info, size)
-    batch = _read(images, info)
+    batch = _read(images, _sized(subject.preprocess, size))
     if not subject.trained:
         warn(f"{subject.name} runs with generated weights, so its answers mean nothing: --weights")
     with progress() as report:
@@ -67,7 +65,7 @@ def run(
         seconds = time.perf_counter() - start
         outputs = output if isinstance(output, tuple) else (output,)
         agreement = _compare(subject, batch, outputs, report) if compare else None
-    answers = _answers(outputs, images, _names(labels, info, outputs[0]), top)
+    answers = _answers(outputs, images, _names(labels, subject, outputs[0]), top)
     result: dict[str, Any] = {"model": subject.name, "images": answers}
     if agreement:
         result["compare"] = agreement
@@ -85,20 +83,19 @@ def run(
         )
 
 
-def _sized(info: ModelInfo, size: str | None) -> ModelInfo:
+def _sized(spec: Preprocess, size: str | None) -> Preprocess:
+    """The spec for images of another size."""
     if size is None:
-        return info
+        return spec
     numbers = parse_size(size)
-    if len(set(numbers[-2:])) != 1:
-        raise typer.BadParameter("images are cropped to a square: write --size 224")
-    return dataclasses.replace(info, size=numbers[-1])
+    return spec.at(*(numbers * 2 if len(numbers) == 1 else numbers)[-2:])
 
 
-def _read(images: list[Path], info: ModelInfo) -> Array:
+def _read(images: list[Path], spec: Preprocess) -> Array:
     """All images as one batch (N, C, H, W). Raises ImageError."""
-    from lucid.models.preprocess import load_image
+    from lucid.vision import preprocess
 
-    return np.concatenate([load_image(path, info) for path in images])
+    return preprocess(images, spec)
 
 
 def _compare(
@@ -129,11 +126,12 @@ def _compare(
     return agreement
 
 
-def _names(labels: Path | None, info: ModelInfo, logits: Array) -> list[str]:
+def _names(labels: Path | None, subject: Subject, logits: Array) -> list[str]:
     """The names of the classes. Raises InputError where the file has another number of them."""
     classes = logits.shape[1] if logits.ndim == 2 else 0
     if labels is None:
-        return [info.label(i) for i in range(classes)]
+        known = (subject.labels or ())[:classes]
+        return [*known, *(f"class {i}" for i in range(len(known), classes))]
     try:
         names = labels.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:

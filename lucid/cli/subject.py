@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,19 +17,21 @@ from lucid.errors import InputError, UnknownNameError
 if TYPE_CHECKING:
     from lucid.compiler import ModelSource
     from lucid.ir.graph import Graph
-    from lucid.models import ModelInfo
     from lucid.nn import Module
+    from lucid.vision import Preprocess
 
 
 @dataclass
 class Subject:
-    """A model, with what an image must go through to suit it. `trained`: whether its weights come
-    from somewhere, so that its answers mean something."""
+    """A model, with what an image must go through to suit it, and the names of its classes where
+    they are known. `trained`: whether its weights come from somewhere, so that its answers mean
+    something."""
 
     name: str
     model: Module | Graph
-    info: ModelInfo
+    preprocess: Preprocess
     trained: bool
+    labels: tuple[str, ...] | None = None
 
     def source(self, disable: list[str] | None = None) -> ModelSource:
         """The model's graphs at every stage."""
@@ -57,7 +59,7 @@ class Subject:
         first = first_layer(self.model)
         if isinstance(first, Linear):
             return (batch, first.in_features)
-        return (batch, *self.info.input_shape[1:])
+        return (batch, self.preprocess.channels, *(self.preprocess.cut or (224, 224)))
 
 
 def parse_size(text: str) -> tuple[int, ...]:
@@ -87,7 +89,8 @@ def _registered(name: str, weights: Path | None) -> Subject:
 
     info = model_info(name)
     model = create_model(name, weights=weights) if weights else create_model(name)
-    return Subject(name, model, info, weights is not None or info.weights is not None)
+    trained = weights is not None or info.weights is not None
+    return Subject(name, model, info.preprocess, trained, info.labels)
 
 
 def _from_callable(spec: str, weights: Path | None) -> Subject:
@@ -193,20 +196,19 @@ def first_layer(model: Module) -> Module | None:
     return next((m for m in model.modules() if isinstance(m, Conv2d | Linear)), None)
 
 
-def _unregistered(model: Module | Graph) -> ModelInfo:
+def _unregistered(model: Module | Graph) -> Preprocess:
     """Preprocessing for a model nobody registered: ImageNet's for colour, plain grey levels."""
     from lucid.ir.graph import Graph
-    from lucid.models import ModelInfo
-    from lucid.nn import Conv2d, Module
+    from lucid.nn import Conv2d
+    from lucid.vision import IMAGENET, Preprocess
 
-    channels, size = 3, 224
+    channels, size = 3, (224, 224)
     if isinstance(model, Graph):
         shape = model.inputs[0].type.concrete(1)
         if len(shape) == 4:
-            channels, size = shape[1], shape[2]
+            channels, size = shape[1], shape[2:]
     elif isinstance(first := first_layer(model), Conv2d):
         channels = first.in_channels
-    info = ModelInfo(model.name, "", Module, size=size, channels=channels)
     if channels == 3:
-        return info
-    return replace(info, mean=(0.0,) * channels, std=(1.0,) * channels)
+        return IMAGENET.at(*size)
+    return Preprocess(size, order="grey", mean=0, std=1)

@@ -14,10 +14,10 @@ from lucid.models.resnest import ResNeSt, _ResNeStBottleneck
 @register_model(
     weights="resnest_digits.safetensors",
     size=32,
-    channels=1,
-    mean=(0.3,),
-    std=(0.4,),
-    crop_pct=1.0,
+    order="grey",
+    mean=0.3,
+    std=0.4,
+    crop_fraction=1.0,
     interpolation="bicubic",
     labels=tuple("0123456789"),
 )

@@ -20,39 +20,30 @@ from typing import Any, TypeVar
 
 from lucid.errors import UnknownNameError, WeightsError
 from lucid.nn import Module
+from lucid.vision.spec import IMAGENET, Preprocess
 
 M = TypeVar("M", bound=Module)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 DATA = Path(__file__).parent / "data"
 PRETRAINED = "pretrained"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A registered model: its factory, its native image size and its preprocessing.
-
-    An image's shorter side is resized to round(size / crop_pct), the centre cropped, values scaled
-    to 0..1, then normalised by `mean` and `std`, one number a channel (3: RGB, 1: grey).
-    """
+    """A registered model: its factory, and what an image goes through to suit it."""
 
     name: str
     description: str
     factory: Callable[..., Module]
-    size: int = 224
-    channels: int = 3
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    crop_pct: float = 0.875
-    interpolation: str = "bilinear"
+    preprocess: Preprocess = IMAGENET
     labels: tuple[str, ...] | None = None
     weights: Path | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """One image of the native size: (1, C, H, W)."""
-        return (1, self.channels, self.size, self.size)
+        height, width = self.preprocess.cut or (224, 224)
+        return (1, self.preprocess.channels, height, width)
 
     def label(self, index: int) -> str:
         """The name of a class, or its number where no names are known."""
@@ -65,18 +56,20 @@ _models: dict[str, ModelInfo] = {}
 
 
 def register_model(
-    *, weights: str | None = None, **facts: Any
+    *, weights: str | None = None, labels: tuple[str, ...] | None = None, **facts: Any
 ) -> Callable[[Callable[..., M]], Callable[..., M]]:
     """Class a factory among the registered models, under its own name.
 
-    `facts`: fields of `ModelInfo`. `weights`: a file in `lucid/models/data`, which the factory then
-    loads unless it is called with another. Factories take overrides by name, and besides
-    `weights`: a path, None for generated values, or "pretrained" for the package's own.
+    `facts`: fields of `Preprocess`. `labels`: the names of its classes. `weights`: a file in
+    `lucid/models/data`, which the factory then loads unless it is called with another. Factories
+    take overrides by name, and besides `weights`: a path, None for generated values, or
+    "pretrained" for the package's own.
     """
 
     def register(build: Callable[..., M]) -> Callable[..., M]:
         name = build.__name__
         own = DATA / weights if weights else None
+        preprocess = Preprocess(**facts)
 
         @functools.wraps(build)
         def factory(
@@ -86,6 +79,7 @@ def register_model(
         ) -> M:
             model = build(**overrides)
             model.name = name
+            model.preprocess = preprocess
             path = own if weights == PRETRAINED else weights
             if weights is not None:
                 if path is None:
@@ -97,7 +91,7 @@ def register_model(
 
         description = (inspect.getdoc(build) or name).splitlines()[0]
         assert name not in _models, f"two models are named {name}"
-        _models[name] = ModelInfo(name, description, factory, weights=own, **facts)
+        _models[name] = ModelInfo(name, description, factory, preprocess, labels, own)
         return factory
 
     return register

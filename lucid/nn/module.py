@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from lucid.errors import LucidError
 from lucid.frontend import recording
 from lucid.frontend.weights import load_weights, match_weights
 from lucid.nn.parameter import Buffer, Parameter
+
+if TYPE_CHECKING:
+    from lucid.vision import Preprocess
 
 T = TypeVar("T")
 
@@ -34,6 +37,8 @@ class Module:
 
     training = False
     forward: Callable[..., Any] = _unimplemented
+    preprocess: Preprocess | None = None
+    """What an image goes through to suit the model, where that is known."""
     _name: str | None = None
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:

@@ -151,7 +151,7 @@ def test_debug_shows_the_traceback(lucid_command, monkeypatch):
         ("run", "resnest_digits"),
         ("run", "resnest_digits", "x.png", "--top", "0"),
         ("run", "resnest_digits", "x.png", "--size", "big"),
-        ("run", "resnest_digits", "x.png", "--size", "65x80"),
+        ("run", "resnest_digits", "x.png", "--size", "65x"),
         ("nonsense",),
         ("ir", "resnest_14", "--no-such-option"),
     ],

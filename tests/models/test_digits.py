@@ -10,11 +10,17 @@ from lucid.errors import WeightsError
 from lucid.frontend.trace import trace
 from lucid.ir.interpret import interpret
 from lucid.models import create_model, model_info, resnest_digits
-from lucid.models.preprocess import load_image, normalise
+from lucid.vision import preprocess
 
 ROOT = Path(__file__).parents[2]
 INFO = model_info("resnest_digits")
+SPEC = INFO.preprocess
 EXAMPLES = sorted((ROOT / "examples/digits").glob("*.png"))
+
+
+def normalised(images: np.ndarray) -> np.ndarray:
+    """uint8 (N, 32, 32) -> what the network takes."""
+    return SPEC.normalise(images[..., None])
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +31,7 @@ def heldout() -> dict[str, np.ndarray]:
 
 
 def test_the_eager_model_predicts_what_torch_does(heldout: dict[str, np.ndarray]) -> None:
-    logits = resnest_digits()(lucid.Tensor(normalise(heldout["images"], INFO))).numpy()
+    logits = resnest_digits()(lucid.Tensor(normalised(heldout["images"]))).numpy()
     assert logits.dtype == np.float32
     np.testing.assert_array_equal(logits.argmax(1), heldout["predicted"])
     error = np.abs(logits - heldout["logits"]).max() / np.abs(heldout["logits"]).max()
@@ -38,7 +44,7 @@ def test_the_compiled_model_predicts_what_torch_does(
     heldout: dict[str, np.ndarray], precision: str
 ) -> None:
     fast = lucid.compile(resnest_digits(), INFO.input_shape, threads=2, precision=precision)
-    logits = fast(normalise(heldout["images"], INFO))
+    logits = fast(normalised(heldout["images"]))
     np.testing.assert_array_equal(logits.argmax(1), heldout["predicted"])
     error = np.abs(logits - heldout["logits"]).max() / np.abs(heldout["logits"]).max()
     assert error < 1.5e-6
@@ -46,7 +52,7 @@ def test_the_compiled_model_predicts_what_torch_does(
 
 def test_the_interpreter_agrees_with_torch_in_float64(heldout: dict[str, np.ndarray]) -> None:
     graph = trace(resnest_digits(), INFO.input_shape)
-    inputs = normalise(heldout["images"], INFO)[:50].astype(np.float64)
+    inputs = normalised(heldout["images"])[:50].astype(np.float64)
     (logits,) = interpret(graph, [inputs], dtype=np.float64)
     np.testing.assert_allclose(logits, heldout["logits"][:50], rtol=0, atol=1e-11)
 
@@ -57,8 +63,8 @@ def test_the_example_files_are_held_out_digits(heldout: dict[str, np.ndarray]) -
     for path in EXAMPLES:
         label, copy = map(int, path.stem.split("_"))
         index = np.flatnonzero(heldout["labels"] == label)[copy]
-        image = load_image(path, INFO)
-        np.testing.assert_array_equal(image, normalise(heldout["images"][index], INFO))
+        image = preprocess(path, SPEC)
+        np.testing.assert_array_equal(image, normalised(heldout["images"][index][None]))
         predicted = model(lucid.Tensor(image)).numpy().argmax()
         assert INFO.label(predicted) == str(label)
 

@@ -179,7 +179,7 @@ def test_weights_of_a_factory() -> None:
 def test_the_digits_network_is_registered() -> None:
     info = model_info("resnest_digits")
     assert info.labels == tuple("0123456789")
-    assert info.channels == 1
+    assert info.preprocess.channels == 1
     model = create_model("resnest_digits")
     assert model(lucid.random.randn(*info.input_shape)).shape == (1, 10)
     generated = create_model("resnest_digits", weights=None, num_classes=4)

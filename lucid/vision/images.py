@@ -1,0 +1,172 @@
+"""Images to batches: Pillow decodes, resizes and crops, as torchvision has it do on PIL images.
+
+Images are turned upright (EXIF) and lose their alpha channel; an animation is its first frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lucid.errors import ImageError
+from lucid.vision.spec import IMAGENET, Preprocess, Size
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL import Image
+
+LARGEST = 1 << 26
+"""Pixels of an image after resizing. A long, thin one would become larger: of that only the part
+that is kept is computed, to one grey level of the whole."""
+
+
+def preprocess(images: Any, spec: Any = IMAGENET) -> NDArray[np.float32]:
+    """Images as a network wants them: float32 (N, C, H, W).
+
+    `images`: a path, a PIL image, a uint8 array (H, W), (H, W, C) or (N, H, W, C), RGB or grey, or
+    a list of these. `spec`: a Preprocess, or what `Preprocess.of` reads one from. Raises ImageError
+    naming the image and the reason, and InputError for a spec that makes no sense.
+    """
+    wanted = Preprocess.of(spec)
+    return wanted.normalise(to_batch(images, wanted))
+
+
+def to_batch(images: Any, spec: Preprocess) -> NDArray[np.uint8]:
+    """Decoded, resized and cropped: uint8 (N, H, W, C). Raises ImageError."""
+    levels, names = [], []
+    for image, name in _each(images):
+        levels.append(fit(read(image, spec.channels, name), spec, name))
+        names.append(name)
+    if not levels:
+        raise ImageError("no images were given")
+    for array, name in zip(levels, names, strict=True):
+        if array.shape != levels[0].shape:
+            (h, w, _), (height, width, _) = levels[0].shape, array.shape
+            raise ImageError(
+                f"{names[0]} becomes {h}x{w} and {name} {height}x{width}: a batch has one size, "
+                "so give images of one proportion, one at a time, or a spec with a size to crop to"
+            )
+    return np.stack(levels)
+
+
+def _each(images: Any) -> Iterable[tuple[Any, str]]:
+    """Every image of what the user gave, with what to call it."""
+    if isinstance(images, np.ndarray) and images.ndim == 4:
+        images = list(images)
+    if not isinstance(images, list | tuple):
+        images = [images]
+    for number, image in enumerate(images):
+        path = isinstance(image, str | os.PathLike)
+        yield image, f"image {os.fspath(image)!r}" if path else f"image {number}"
+
+
+# -- reading --------------------------------------------------------------------------------
+
+
+def read(source: Any, channels: int, name: str) -> Image.Image:
+    """The whole image, upright, as 8-bit grey (one channel) or RGB (three). Raises ImageError."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not isinstance(source, str | os.PathLike | Image.Image):
+        return _in_colours(_from_array(source, name), channels, name)
+    try:
+        if isinstance(source, Image.Image):
+            return _in_colours(source, channels, name)
+        with Image.open(source) as file:
+            return _in_colours(file, channels, name)
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"cannot read {name}: not an image file") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"cannot read {name}: it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; "
+            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if it comes from someone you trust"
+        ) from error
+    except Exception as error:
+        # Decoders fail with nearly anything on damaged files: OSError, SyntaxError, struct.error...
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"cannot read {name}: {reason}") from error
+
+
+def _in_colours(file: Image.Image, channels: int, name: str) -> Image.Image:
+    """Decode what is not yet decoded, and convert to 8 bits of grey or RGB."""
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(file)
+    if image.mode == "F":
+        raise ImageError(f"{name} has floating-point pixels: scale it to levels 0..255 yourself")
+    if image.mode.startswith("I"):
+        # 16 bits a pixel; Pillow's own conversion clips at 255 instead of scaling.
+        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        image = Image.fromarray(levels.astype(np.uint8))
+    elif "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _from_array(source: Any, name: str) -> Image.Image:
+    """A uint8 array (H, W) or (H, W, C) as an image. Raises ImageError."""
+    from PIL import Image
+
+    what = type(source).__name__
+    array = np.asarray(source) if hasattr(source, "__array__") else None
+    if array is not None:
+        what = f"{array.dtype}[{','.join(map(str, array.shape))}]"
+        if array.ndim == 3 and array.shape[2] == 1:
+            array = array[..., 0]
+        coloured = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+        if array.dtype == np.uint8 and coloured and array.size:
+            return Image.fromarray(np.ascontiguousarray(array))
+    raise ImageError(
+        f"{name} is no image: wanted is a path, a PIL image or a uint8 array (H, W) or (H, W, C) "
+        f"of 1, 3 or 4 channels, got {what}"
+    )
+
+
+# -- fitting --------------------------------------------------------------------------------
+
+
+def fit(image: Image.Image, spec: Preprocess, name: str = "the image") -> NDArray[np.uint8]:
+    """Resize and centre-crop as `spec` says: uint8 (H, W, C). Raises ImageError for one that would
+    become absurdly large."""
+    high, wide = whole = spec.resized(image.height, image.width)
+    if high * wide > LARGEST and spec.cut is None:
+        raise ImageError(
+            f"{name}, {image.height}x{image.width}, would become {high}x{wide} pixels: cut it to "
+            "other proportions"
+        )
+    if high * wide > LARGEST and spec.cut is not None:
+        whole = min(high, spec.cut[0]), min(wide, spec.cut[1])
+        image = _part(image, (high, wide), whole, spec.interpolation)
+    elif whole != (image.height, image.width):
+        image = image.resize((wide, high), _filter(spec.interpolation))
+    levels = np.asarray(image if spec.cut is None else image.crop(_box(whole, spec.cut)))
+    return levels.reshape(*levels.shape[:2], spec.channels)
+
+
+def _filter(interpolation: str) -> Image.Resampling:
+    from PIL import Image
+
+    return Image.Resampling[interpolation.upper()]
+
+
+def _box(whole: Size, part: Size) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the centre; beyond the image where that is smaller."""
+
+    def start(size: int, kept: int) -> int:
+        return -((kept - size) // 2) if kept > size else round((size - kept) / 2)
+
+    top, left = map(start, whole, part)
+    return left, top, left + part[1], top + part[0]
+
+
+def _part(image: Image.Image, resized: Size, cut: Size, interpolation: str) -> Image.Image:
+    """The centre of the resized image, by one resampling of the part of the original it is from."""
+    left, top, right, bottom = _box(resized, cut)
+    across, down = image.width / resized[1], image.height / resized[0]
+    box = (left * across, top * down, right * across, bottom * down)
+    return image.resize((cut[1], cut[0]), _filter(interpolation), box=box)

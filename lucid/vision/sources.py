@@ -1,0 +1,87 @@
+"""What others say about a network's images: timm's configurations and torchvision's presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lucid.errors import InputError
+from lucid.vision.spec import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Preprocess
+
+
+def find(source: Any) -> Preprocess | None:
+    """The spec that `source` holds or is; None where it says nothing. Raises InputError for one
+    that cannot be followed."""
+    if isinstance(source, Preprocess):
+        return source
+    if isinstance(getattr(source, "preprocess", None), Preprocess):
+        return Preprocess.of(source.preprocess)
+    if isinstance(source, Mapping):
+        return _timm(source) if "input_size" in source else None
+    for attribute in ("pretrained_cfg", "default_cfg"):
+        config = getattr(source, attribute, None)
+        if config:
+            return find(config)
+    if hasattr(source, "input_size") and hasattr(source, "crop_pct"):  # a PretrainedCfg
+        return _timm(vars(source))
+    if hasattr(source, "resize_size") and hasattr(source, "mean"):
+        return _torchvision(source)
+    transforms: Callable[[], Any] | None = getattr(source, "transforms", None)
+    return find(transforms()) if callable(transforms) else None
+
+
+def _timm(config: Mapping[str, Any]) -> Preprocess:
+    """timm's evaluation transform. What is missing or None is timm's default."""
+
+    def read(name: str, default: Any) -> Any:
+        value = config.get(name)
+        return default if value is None else value
+
+    channels, height, width = read("input_size", (3, 224, 224))
+    fraction = float(read("crop_pct", 0.875))
+    mode = read("crop_mode", "center")
+    if mode not in ("center", "squash"):
+        raise InputError(
+            f"crop_mode {mode!r} is not supported (center and squash are): preprocess with timm"
+        )
+    if channels not in (1, 3):
+        raise InputError(f"a network of {channels} channels takes no images: give it arrays")
+    resize = (int(height / fraction), int(width / fraction)) if mode == "squash" else None
+    grey = channels == 1
+    return Preprocess(
+        size=(height, width),
+        resize=resize,
+        crop_fraction=fraction,
+        interpolation=str(read("interpolation", "bicubic")),
+        mean=_few(read("mean", IMAGENET_MEAN), grey),
+        std=_few(read("std", IMAGENET_STD), grey),
+        order="grey" if grey else "rgb",
+    )
+
+
+def _few(values: Any, grey: bool) -> tuple[float, ...]:
+    """One number a channel; a grey network made of a colour one keeps three: their average."""
+    numbers = tuple(float(v) for v in values)
+    return (sum(numbers) / len(numbers),) if grey else numbers
+
+
+def _torchvision(preset: Any) -> Preprocess:
+    """A preset of classification (resized and cropped) or of segmentation (resized only)."""
+    resize = _side(preset.resize_size)
+    interpolation = getattr(preset, "interpolation", "bilinear")
+    return Preprocess(
+        size=_side(getattr(preset, "crop_size", None)),
+        resize=resize,
+        crop_fraction=1.0 if resize is None else IMAGENET.crop_fraction,
+        interpolation=str(getattr(interpolation, "value", interpolation)),
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+
+
+def _side(value: Any) -> int | tuple[int, int] | None:
+    """torchvision writes one side as a list of one."""
+    if value is None or isinstance(value, int):
+        return value
+    sides = [int(v) for v in value]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

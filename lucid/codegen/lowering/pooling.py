@@ -1,80 +1,112 @@
-"""Lowering of pooling: max pooling is a kernel, average pooling a loader that its reader runs."""
+"""Lowering of pooling: a kernel of its own, or for some averages a loader that the reader runs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.loaders import Combine
-from lucid.codegen.kernels.windows import MaxPool
+from lucid.codegen.kernels.pooling import BLOCK, Pool
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
+from lucid.codegen.lowering.epilogue import append_body, kind_of, only_declared, to_body
+from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
 from lucid.codegen.lowering.layer import geometry, result_strides, window
-from lucid.codegen.program import ArgumentValue
-from lucid.ir.graph import Graph, Node, Value
-from lucid.ir.ops import AvgPool2d, MaxPool2d
+from lucid.codegen.packing import Channels
+from lucid.codegen.program import ArgumentValue, View
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Concat,
+    MaxPool2d,
+    Op,
+)
+
+MOST_UNROLLED = 9
+"""Taps of the largest window of a maximum whose code has no loop."""
+MOST_COLUMNS = 4
+"""Taps in a line of a window that is summed without a loop."""
 
 
-@lowers(MaxPool2d)
-def _max_pool(ctx: Lowering, node: Node) -> None:
-    op = node.op
-    assert isinstance(op, MaxPool2d)
-    x, y = ctx.rows_view(node.inputs[0]), ctx.result(node.output)
-    n, channels, height, width = y.shape
-    region, inputs = ctx.region(node.origin, [x])
-    region.set_outputs([region.append(op, inputs).output])
-    arguments: dict[str, ArgumentValue] = {
-        **geometry(x, (height, width)),
-        **window(op.kernel, op.stride, op.padding),
-        "y": y,
-        "dilation_h": op.dilation[0],
-        "dilation_w": op.dilation[1],
-        "channels": channels,
-        **result_strides(y),
-    }
-    ctx.call(MaxPool(), n * height, arguments, [x], [y], region, node.origin, algorithm="max_pool")
+@lowers(MaxPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
+def _plain(ctx: Lowering, node: Node) -> None:
+    _pool(ctx, node, node.op, node.inputs[0])
+
+
+@lowers_fused(MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
+def _fused(ctx: Lowering, node: Node) -> None:
+    """Pool and body in one kernel, unless the body reads what no epilogue can."""
+    op, own, extras = parts(node)
+    kinds = [kind_of(ctx, e, node.output) for e in extras]
+    if None in kinds:
+        apart(ctx, node, own, extras)
+        return
+    body = to_body(op.body, [k for k in kinds if k is not None])
+    _pool(ctx, node, op.anchor, own[0], body, extras)
 
 
 @lowers(AvgPool2d)
 def _average_pool(ctx: Lowering, node: Node) -> None:
-    """Left to whoever reads it; pooled after a split attention's combination it is one loader."""
-    op = node.op
+    """A kernel of its own, or left to whoever reads it; a pool after a split attention's
+    combination is one loader."""
+    op, source = node.op, node.inputs[0]
     assert isinstance(op, AvgPool2d)
-    source = node.inputs[0]
-    before = ctx.deferred.get(source)
-    combined = (
-        before is not None
-        and source not in ctx.views
-        and len(source.users) == 1
-        and isinstance(before.loader, Combine)
-        and before.loader.pool == "none"
-    )
-    _, _, height, width = ctx.shape(node.output)
-    pool = divisor_kind(op)
-    if combined and before is not None:
-        assert isinstance(before.loader, Combine)
-        loader = Combine(before.loader.radix, before.loader.gate, pool)
-        base = before
-    else:
+    base = _combination(ctx, source)
+    if base is None:
+        if not _read_by_a_product(ctx, node.output) or _overlaps(op):
+            _pool(ctx, node, op, source)
+            return
         x = ctx.rows_view(source)
-        loader = Combine(1, "none", pool)
-        base = Deferred(
-            Combine(), geometry(x, (height, width)), (x,), lambda region, read: read[0], node.origin
-        )
+        arguments = geometry(x, (x.shape[2], x.shape[3]))
+        base = Deferred(Combine(), arguments, (x,), lambda region, read: read[0], node.origin)
+    ctx.deferred[node.output] = _pooled(op, base, ctx.shape(node.output), node.origin)
+
+
+def _overlaps(op: AvgPool2d) -> bool:
+    """Whether windows share pixels, which a loader would read again and again."""
+    return any(s < k for s, k in zip(op.stride, op.kernel, strict=True))
+
+
+def _combination(ctx: Lowering, source: Value) -> Deferred | None:
+    """What makes the source, if it is a combination that nobody else reads and nobody has made."""
+    base = ctx.deferred.get(source)
+    if base is None or source in ctx.views or len(source.users) > 1:
+        return None
+    loader = base.loader
+    return base if isinstance(loader, Combine) and loader.pool == "none" else None
+
+
+def _read_by_a_product(ctx: Lowering, value: Value) -> bool:
+    """Whether one 1x1 convolution reads the value, by itself or beside one other."""
+    if len(value.users) != 1 or ctx.output_view(value) is not None:
+        return False
+    (user,) = value.users
+    if isinstance(user.op, Concat):
+        joined = user.op.axis == 1 and len(user.inputs) == 2
+        return joined and _read_by_a_product(ctx, user.output)
+    choice = ctx.schedule.choices.get(user.output.name)
+    return choice is not None and choice.kernel == "pointwise" and user.inputs[0] is value
+
+
+def _pooled(op: AvgPool2d, base: Deferred, shape: Sequence[int], origin: str) -> Deferred:
+    """A loader's rows, pooled."""
+    assert isinstance(base.loader, Combine)
+    pool = divisor_kind(op)
     arguments: dict[str, ArgumentValue] = {
         **base.arguments,
         **window(op.kernel, op.stride, op.padding),
-        "out_height": height,
-        "out_width": width,
+        "out_height": shape[2],
+        "out_width": shape[3],
+        **_divisor(op, pool),
     }
-    if pool == "fixed":
-        arguments["scale"] = 1.0 / (op.divisor or op.kernel[0] * op.kernel[1])
-    elif pool == "padded":
-        arguments |= {"pad_bottom": op.padding[2], "pad_right": op.padding[3]}
 
     def build(region: Graph, read: Sequence[Value]) -> Value:
         pooled = base.build(region, read)
         return region.append(op, [pooled]).output
 
-    ctx.deferred[node.output] = Deferred(loader, arguments, base.reads, build, node.origin)
+    loader = Combine(base.loader.radix, base.loader.gate, pool)
+    return Deferred(loader, arguments, base.reads, build, origin)
 
 
 def divisor_kind(op: AvgPool2d) -> str:
@@ -86,3 +118,106 @@ def divisor_kind(op: AvgPool2d) -> str:
             return "fixed"
         return "padded" if op.count_include_pad else "inside"
     return "inside"
+
+
+def _divisor(op: AvgPool2d, kind: str) -> dict[str, ArgumentValue]:
+    """The arguments that a divisor needs."""
+    if kind == "fixed":
+        return {"scale": 1.0 / (op.divisor or op.kernel[0] * op.kernel[1])}
+    return {"pad_bottom": op.padding[2], "pad_right": op.padding[3]} if kind == "padded" else {}
+
+
+# -- the kernel -----------------------------------------------------------------------------------
+
+
+def _pool(
+    ctx: Lowering,
+    node: Node,
+    op: Op,
+    source: Value,
+    body: Body = PLAIN,
+    extras: Sequence[Value] = (),
+) -> None:
+    """One `Pool` call, with a body and the extra operands it reads."""
+    x, y = pixels(ctx, source), ctx.result(node.output)
+    n, channels, height, width = y.shape
+    kernel, own = _kernel(op, x, y, body)
+    blocks = -(-channels // (BLOCK * ctx.target.vector))
+    chunks = max(1, min(blocks, 4 * ctx.threads // max(1, n * height)))
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, (height, width)),
+        **own,
+        "y": y,
+        **result_strides(y),
+        "channels": channels,
+        "chunks": chunks,
+    }
+    reads = [x]
+    for i, (kind, extra) in enumerate(zip(body.extras, extras, strict=True)):
+        arguments |= _extra(ctx, f"extra{i}", kind, extra, reads)
+    region, inputs = ctx.region(node.origin, reads)
+    given = iter(inputs)
+    pooled = region.append(op, [next(given)], origin=node.origin).output
+    others = [
+        region.add_parameter(e.name, e.recipe) if isinstance(e, Parameter) else next(given)
+        for e in extras
+    ]
+    region.set_outputs([append_body(region, body, pooled, others)])
+    ctx.call(
+        kernel,
+        n * height * chunks,
+        only_declared(kernel, arguments),
+        reads,
+        [y],
+        region,
+        node.origin,
+        algorithm="max_pool" if kernel.kind == "max" else "average_pool",
+    )
+
+
+def pixels(ctx: Lowering, value: Value) -> View:
+    """Where a map lies with the channels of each pixel side by side; copied if need be."""
+    view = ctx.view(value)
+    return view if view.shape[1] == 1 or view.strides[1] == 1 else ctx.rows_view(value)
+
+
+def _extra(
+    ctx: Lowering, name: str, kind: str, value: Value, reads: list[View]
+) -> dict[str, ArgumentValue]:
+    """The arguments for an extra operand of the body; a tensor is appended to `reads`."""
+    if kind == "channel":
+        assert isinstance(value, Parameter)
+        packing = Channels(1, ctx.target.vector)
+        packed = ctx.weights(value.recipe, packing, ctx.shape(value), value.name)
+        return {name: packed, f"{name}_image": 0, f"{name}_line": 0, f"{name}_pixel": 0}
+    view = pixels(ctx, value)
+    reads.append(view)
+    image, _, line, pixel = view.strides
+    return {name: view, f"{name}_image": image, f"{name}_line": line, f"{name}_pixel": pixel}
+
+
+def _kernel(op: Op, x: View, y: View, body: Body) -> tuple[Pool, dict[str, ArgumentValue]]:
+    """The kernel for a pool, and the arguments that its windows need."""
+    if isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d):
+        kind = "max" if isinstance(op, AdaptiveMaxPool2d) else "inside"
+        return Pool(kind, adaptive=True, body=body), {}
+    assert isinstance(op, MaxPool2d | AvgPool2d)
+    arguments = window(op.kernel, op.stride, op.padding)
+    if isinstance(op, AvgPool2d):
+        kind = divisor_kind(op)
+        taps = (0, op.kernel[1]) if op.kernel[1] <= MOST_COLUMNS else (0, 0)
+        arguments |= {"dilation_h": 1, "dilation_w": 1, **_divisor(op, kind)}
+        return Pool(kind, taps, body=body), arguments
+    arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
+    small = op.kernel[0] * op.kernel[1] <= MOST_UNROLLED
+    taps = op.kernel if small and _all_inside(op, x, y) else (0, 0)
+    return Pool("max", taps, body=body), arguments
+
+
+def _all_inside(op: MaxPool2d, x: View, y: View) -> bool:
+    """Whether the windows are not dilated, and each holds a pixel of the map."""
+    ends = zip(op.kernel, op.stride, op.padding[:2], x.shape[2:], y.shape[2:], strict=True)
+    return op.dilation == (1, 1) and all(
+        pad < kernel and (count - 1) * stride - pad < size
+        for kernel, stride, pad, size, count in ends
+    )

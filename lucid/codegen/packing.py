@@ -110,10 +110,12 @@ class Channels(Packing):
 
 @dataclass(frozen=True)
 class Taps(Packing):
-    """Depthwise filters, (C, 1, KH, KW) -> [tap][channel]."""
+    """Filters of small groups, (C, group, KH, KW) -> [tap][input of the group][channel]."""
 
     def pack(self, array: Array, out: Array) -> None:
-        out.reshape(-1, array.shape[0])[:] = array.reshape(array.shape[0], -1).T
+        channels, group = array.shape[:2]
+        steps = array.reshape(channels, group, -1)
+        out.reshape(-1, group, channels)[:] = steps.transpose(2, 1, 0)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))

@@ -22,6 +22,9 @@ from lucid.ir.ops import Conv2d, Fusion
 KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
 """The names by which convolution kernels are chosen and forced."""
 
+GROUPS = (1, 2, 4, 8)
+"""Channels of a group that the depthwise kernel takes, as many in as out."""
+
 SPLITS = ("auto", "rows", "panels")
 
 TILE_BLOCK = 49
@@ -132,7 +135,7 @@ def convolutions(graph: Graph) -> list[Node]:
 def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
-    if shape.depth == 1 and shape.group_columns == 1 and op.groups > 1:
+    if shape.depth == shape.group_columns and shape.depth in GROUPS and op.groups > 1:
         return ["depthwise", "direct"]
     plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
     if shape.kernel == (1, 1) and plain:

@@ -13,11 +13,12 @@ import pytest
 
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import KernelSpec
+from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage, Sums
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.kernels.strided import Elementwise, Reduce, Softmax
-from lucid.codegen.kernels.windows import Depthwise, MaxPool
+from lucid.codegen.kernels.windows import MaxPool
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
 from lucid.codegen.microkernels import UNROLL, Tile
@@ -179,7 +180,10 @@ KERNELS: list[KernelSpec] = [
     *(Stage(Combine(2, g, p)) for g in ("folded", "weights") for p in ("none", "inside")),
     Stage(Combine(1, "none", "padded")),
     *(Winograd(m, BODIES["channel"], sums) for m in (2, 4) for sums in (False, True)),
-    Depthwise(BODIES["channel"]),
+    *(
+        Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
+        for g in (1, 4, 8)
+    ),
     MaxPool(),
     Elementwise(BODIES["channel"], ("vector", "constant", "vector")),
     Elementwise(PLAIN, ("vector",), scalar=True),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Builder
 
-from lucid.codegen.schedule import ConvShape, convolutions, legal_kernels
+from lucid.codegen.schedule import GROUPS, ConvShape, convolutions, legal_kernels
 from lucid.ir import BATCH, Graph, Value, f32
 from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Permute, Relu, Sigmoid, Silu
 
@@ -23,9 +23,11 @@ def layers(draw: Any, like: str = "") -> Graph:
     """One convolution, often with a bias, of any stride, dilation, grouping and padding."""
     build = Builder(seed=draw(st.integers(0, 999)))
     inner, outer = (draw(st.sampled_from(CHANNELS)) for _ in range(2))
-    size = st.integers(1, 13)
+    size = st.integers(1, 13 if like != "depthwise" else 29)
     if like == "depthwise":
-        groups = channels = out = inner if inner > 1 else 3
+        group = draw(st.sampled_from(GROUPS))
+        channels = out = group * draw(st.sampled_from([2, 3, 5, 17]))
+        groups = channels // group
     else:
         alone = like and inner == outer == 1  # in groups that would be a depthwise convolution
         groups = 1 if alone else draw(st.sampled_from([1, 1, 2, 3]))
@@ -35,7 +37,7 @@ def layers(draw: Any, like: str = "") -> Graph:
     elif like == "winograd":
         kernel, fields = (3, 3), {"padding": tuple(draw(st.integers(0, 2)) for _ in range(4))}
     else:
-        kernel = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3, 3, 4])))
+        kernel = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3, 3, 4, 7])))
         fields = {
             "stride": (draw(st.integers(1, 3)), draw(st.integers(1, 2))),
             "dilation": (draw(st.integers(1, 2)), draw(st.integers(1, 3))),

@@ -1,4 +1,4 @@
-"""Kernels that slide a window over each channel: max pooling and depthwise convolution.
+"""Kernels that slide a window over each channel: max pooling.
 
 One task is one output line of one image; channels are the vector dimension. (Average pooling is the
 `Combine` loader, which the product that reads the result runs; it is a stage of its own where
@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
 from lucid.codegen.target import Target
@@ -86,44 +85,6 @@ class MaxPool(KernelSpec):
 
                 lowest = k.splat_constant(float("-inf"))
                 k.store(_window(f, top, left, lowest, step), out + c, mask)
-
-            k.each_vector(f.channels, channels)
-
-        return _slide(f, pixel)
-
-
-@dataclass(frozen=True)
-class Depthwise(KernelSpec):
-    """Convolution of each channel by itself: weights [tap][channel], bias and body as epilogue."""
-
-    family: ClassVar[str] = "depthwise"
-    body: Body = PLAIN
-
-    def arguments(self) -> tuple[Arg, ...]:
-        extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
-        names = buffers("x", "weights", "bias", "y", *extras)
-        return names + GEOMETRY + OUTPUT + ints("weight_tap")
-
-    def emit(self, target: Target) -> ir.Module:
-        f = Frame(self, target)
-        k = f.kernel
-
-        def pixel(top: Int, left: Int, source: Pointer, out: Pointer, offset: Int) -> None:
-            def channels(c: Int, mask: Any) -> None:
-                def step(total: Vector, at: Int, tap_h: Int, tap_w: Int) -> Vector:
-                    tap = (tap_h * f.kernel_w + tap_w) * f.weight_tap
-                    weight = k.load(f.weights + (tap + c), mask=mask)
-                    return k.fma(k.load(source + (at + c), mask=mask), weight, total)
-
-                total = _window(f, top, left, k.load(f.bias + c, mask=mask), step)
-                extras = [
-                    k.load(
-                        getattr(f, f"extra{e}") + (c if kind == "channel" else offset + c),
-                        mask=mask,
-                    )
-                    for e, kind in enumerate(self.body.extras)
-                ]
-                k.store(self.body.emit(k, total, extras), out + c, mask)
 
             k.each_vector(f.channels, channels)
 

@@ -12,7 +12,7 @@ from lucid.codegen.program import ArgumentValue, View
 from lucid.codegen.schedule import Choice
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import Op
+from lucid.ir.ops import Op, SplitAttention
 
 POINTWISE = Choice("pointwise")
 
@@ -99,3 +99,18 @@ def enough_chunks(ctx: Lowering, layer: Layer, tasks: int, panels: int) -> int:
     if ctx.threads == 1 or tasks >= ctx.threads:
         return 1
     return min(panels, -(-ctx.threads // tasks)) if tasks else 1
+
+
+def feeds_attention(layer: Layer) -> bool:
+    """Whether a split attention reads the result, and so its channel sums."""
+    result = layer.result
+    return any(isinstance(u.op, SplitAttention) and u.inputs[0] is result for u in result.users)
+
+
+def sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
+    """Where the channel sums go, [image][part of the image][channel]."""
+    n, channels, *_ = ctx.shape(layer.result)
+    strides = (parts * channels, channels, 1)
+    sums = ctx.allocate(f"{layer.result.name}.sums", (n, parts, channels), strides)
+    ctx.sums[layer.result] = sums
+    return sums

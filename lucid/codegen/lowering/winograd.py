@@ -14,15 +14,17 @@ from lucid.codegen.lowering.layer import (
     Layer,
     bias_of,
     enough_chunks,
+    feeds_attention,
     geometry,
     panel_vectors,
     result_strides,
+    sums_view,
     window,
 )
 from lucid.codegen.microkernels import Tile
 from lucid.codegen.packing import WinogradPanels
 from lucid.codegen.program import ArgumentValue, Code, View
-from lucid.ir.ops import Conv2d, SplitAttention
+from lucid.ir.ops import Conv2d
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,8 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
-    if _feeds_attention(layer):
-        writes.append(_sums_view(ctx, layer, tiling.image_blocks))
+    if feeds_attention(layer):
+        writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
     kernel = Winograd(m, layer.epilogue.body, sums=len(writes) > 1)
@@ -110,18 +112,3 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         scratch=scratch_floats(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )
-
-
-def _feeds_attention(layer: Layer) -> bool:
-    """Whether a split attention reads the result, and so its channel sums."""
-    result = layer.result
-    return any(isinstance(u.op, SplitAttention) and u.inputs[0] is result for u in result.users)
-
-
-def _sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
-    """Where the channel sums go, [image][block of the image][channel]."""
-    n, channels, *_ = ctx.shape(layer.result)
-    strides = (parts * channels, channels, 1)
-    sums = ctx.allocate(f"{layer.result.name}.sums", (n, parts, channels), strides)
-    ctx.sums[layer.result] = sums
-    return sums

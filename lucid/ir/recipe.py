@@ -14,7 +14,7 @@ import numpy as np
 
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.ops.constant import Constant
-from lucid.ir.ops.shape import Concat, Expand, Permute, Reshape, Slice
+from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.types import Exact, TensorType
 
 
@@ -93,7 +93,7 @@ def evaluate(recipe: Recipe, tensor: Callable[[str], Array]) -> Array:
             return result
 
 
-MOVES = (Reshape, Permute, Concat, Slice, Expand)
+MOVES = (Reshape, Permute, Concat, Slice, Expand, Pad, Gather)
 """Ops that compute nothing."""
 
 

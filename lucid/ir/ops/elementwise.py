@@ -1,7 +1,7 @@
 """Ops that act on each element: what a kernel can inline into its epilogue.
 
-Binary ops broadcast as NumPy does, rank-0 types (scalars) included. NaN passes through all of
-them, min and max included.
+Binary ops broadcast as NumPy does, rank-0 types (scalars) included. NaN passes through all
+arithmetic and all activations, min and max included.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ COLOURS = {
     "linear": "#a3d5dd",
     "attention": "#f4c58f",
     "pooling": "#b5dfb8",
+    "resize": "#a9dccb",
     "reduction": "#cfe3a0",
     "elementwise": "#f2e3a3",
     "normalization": "#d8c4ec",

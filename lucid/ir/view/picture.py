@@ -11,7 +11,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import OPS, AvgPool2d, Constant, Conv2d, Fusion, MaxPool2d, Op, SplitAttention
+from lucid.ir.ops import (
+    OPS,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Constant,
+    Conv2d,
+    Fusion,
+    MaxPool2d,
+    Op,
+    Resize,
+    SplitAttention,
+)
 from lucid.ir.text import print_attributes, print_op, print_recipe
 
 Group = tuple[str, ...]
@@ -118,8 +130,7 @@ def _node_box(node: Node, inner: set[Group], sources: dict[Value, tuple[str, int
 def _part(text: str) -> Part:
     """What `conv2d layer1.0.conv1` names."""
     name, _, origin = text.partition(" ")
-    kind = OPS[name].__module__.rsplit(".", 1)[-1] if name in OPS else ""
-    return Part(name, origin, kind)
+    return Part(name, origin, _family(OPS[name]) if name in OPS else "")
 
 
 def title(op: Op) -> str:
@@ -131,8 +142,17 @@ def title(op: Op) -> str:
 
 
 def family(op: Op) -> str:
-    """The family an op belongs to, which is the file it is declared in."""
-    return type(op).__module__.rsplit(".", 1)[-1]
+    """The family an op belongs to, which is the file it is declared in, or one drawn like it."""
+    return _family(type(op))
+
+
+LIKE = {"activations": "elementwise", "comparison": "elementwise", "cast": "elementwise"}
+"""Families that are drawn as another is."""
+
+
+def _family(op_type: type[Op]) -> str:
+    name = op_type.__module__.rsplit(".", 1)[-1]
+    return LIKE.get(name, name)
 
 
 def _detail(op: Op, node: Node) -> str:
@@ -141,6 +161,8 @@ def _detail(op: Op, node: Node) -> str:
         height, width = node.inputs[1].type.shape[2:]
     elif isinstance(op, MaxPool2d | AvgPool2d):
         height, width = op.kernel
+    elif isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d | Resize):
+        return "to {}x{}".format(*op.size)
     elif isinstance(op, SplitAttention):
         cardinality = f", cardinality {op.cardinality}" if op.cardinality > 1 else ""
         return f"radix {op.radix}{cardinality}"

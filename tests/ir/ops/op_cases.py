@@ -1,0 +1,411 @@
+"""The table of ops: each with types it takes, and what it computes by another formula."""
+
+import math
+
+import numpy as np
+
+from lucid.ir import BATCH, Dim, Graph, TensorType, f32
+from lucid.ir.ops import (
+    Abs,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    Add,
+    ArgMax,
+    AvgPool2d,
+    BatchNorm,
+    Cast,
+    Clip,
+    Concat,
+    Constant,
+    Conv2d,
+    Cos,
+    Div,
+    Elu,
+    Equal,
+    Erf,
+    Exp,
+    Expand,
+    Floor,
+    Fusion,
+    Gather,
+    Gelu,
+    GroupNorm,
+    Hardsigmoid,
+    Hardswish,
+    LayerNorm,
+    LeakyRelu,
+    Less,
+    LessEqual,
+    Linear,
+    LocalResponseNorm,
+    Log,
+    MatMul,
+    Max,
+    Maximum,
+    MaxPool2d,
+    Mean,
+    Min,
+    Minimum,
+    Mish,
+    Mul,
+    Neg,
+    Not,
+    Pad,
+    Permute,
+    Pow,
+    Prelu,
+    RadixCombine,
+    RadixMean,
+    RadixSoftmax,
+    Relu,
+    Reshape,
+    Resize,
+    RmsNorm,
+    Round,
+    Rsqrt,
+    Sigmoid,
+    Silu,
+    Sin,
+    Slice,
+    Softmax,
+    Softplus,
+    SplitAttention,
+    Sqrt,
+    Sub,
+    Sum,
+    Tanh,
+    Where,
+)
+
+N = BATCH
+IMAGE = f32(N, 4, 5, 6)
+I64 = TensorType("i64", (2, 3))
+
+
+def each(function):
+    """A formula for one number, over arrays."""
+    vectorized = np.vectorize(function, otypes=[np.float64])
+    return lambda *arrays: vectorized(*arrays)
+
+
+def clamp(x):
+    return min(max(x, 0), 6)
+
+
+def fused_body():
+    """y -> relu(y * scale + residual)."""
+    body = Graph("body")
+    y = body.add_input(f32(N, 2, 5, 6), "y")
+    scale = body.add_input(f32(2, 1, 1), "scale")
+    residual = body.add_input(f32(N, 2, 5, 6), "residual")
+    total = body.append(Add(), [body.append(Mul(), [y, scale]).output, residual]).output
+    body.set_outputs([body.append(Relu(), [total]).output])
+    return body
+
+
+def pointwise(x, w, b, groups=1):
+    """A 1x1 convolution, group by group."""
+    inner = w.shape[1]
+    outer = len(w) // groups
+    parts = [
+        np.einsum(
+            "ncij,oc->noij",
+            x[:, g * inner : (g + 1) * inner],
+            w[g * outer : (g + 1) * outer, :, 0, 0],
+        )
+        for g in range(groups)
+    ]
+    return np.concatenate(parts, 1) + b[:, None, None]
+
+
+def split_attention(radix, cardinality, gate=None):
+    """The definition, channel by channel: softmax over radix of the logits of one channel."""
+
+    def formula(x, w1, b1, w2, b2):
+        n, channels = x.shape[0], x.shape[1] // radix
+        inner = channels // cardinality
+        splits = [x[:, r * channels : (r + 1) * channels] for r in range(radix)]
+        gap = sum(splits).mean((2, 3), keepdims=True)
+        hidden = np.maximum(pointwise(gap, w1, b1, cardinality), 0)
+        z = pointwise(hidden, w2, b2, cardinality)[:, :, 0, 0]
+        y = np.zeros((n, channels, *x.shape[2:]))
+        for c in range(channels):
+            k, i = divmod(c, inner)
+            logits = np.stack([z[:, (k * radix + r) * inner + i] for r in range(radix)])
+            weights = gate(logits) if gate else np.exp(logits) / np.exp(logits).sum(0)
+            for r in range(radix):
+                y[:, c] += splits[r][:, c] * weights[r][:, None, None]
+        return y
+
+    return formula
+
+
+def conv(x, w, b):
+    """3x3, stride 2, padding 1: the definition in a loop over outputs."""
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    rows, columns = (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2
+    y = np.zeros((len(x), len(w), rows, columns))
+    for i in range(rows):
+        for j in range(columns):
+            window = padded[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
+            y[:, :, i, j] = np.einsum("ncuv,ocuv->no", window, w) + b
+    return y
+
+
+def standard(x, axes, eps=1e-5):
+    """Mean 0 and variance 1 over `axes`, by the definition."""
+    mean = x.mean(axes, keepdims=True)
+    return (x - mean) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def moved(x, by):
+    """The squares of the channel `by` further on, 0 where there is none."""
+    y = np.zeros(x.shape)
+    y[:, max(0, -by) : 4 - max(0, by)] = x[:, max(0, by) : 4 - max(0, -by)] ** 2
+    return y
+
+
+def columns_pooled(x):
+    """The means of four windows over all rows and six columns, which overlap."""
+    windows = [(0, 2), (1, 3), (3, 5), (4, 6)]
+    return np.stack([x[..., left:right].mean((2, 3)) for left, right in windows], 2)
+
+
+def quarter(x, side):
+    """Three quarters of each pixel and one of its left (-1) or right neighbour, or of itself."""
+    beside = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)), mode="edge")
+    return 0.75 * x + 0.25 * (beside[..., :-2] if side < 0 else beside[..., 2:])
+
+
+CASES = [
+    (Conv2d((2, 2), (1, 1, 1, 1)), [IMAGE, f32(3, 4, 3, 3), f32(3)], conv),
+    (Linear(), [f32(N, 3), f32(2, 3), f32(2)], lambda x, w, b: np.einsum("ni,oi->no", x, w) + b),
+    (Linear(), [f32(N, 5, 3), f32(2, 3)], lambda x, w: np.einsum("nti,oi->nto", x, w)),
+    (MatMul(), [f32(N, 2, 3, 4), f32(4, 5)], lambda a, b: np.einsum("nbij,jk->nbik", a, b)),
+    (MatMul(), [f32(2, 3), f32(3, 2)], lambda a, b: np.einsum("ij,jk->ik", a, b)),
+    (
+        BatchNorm(eps=0.1),
+        [f32(N, 3, 2), f32(3), f32(3), f32(3), f32(3)],
+        lambda x, w, b, m, v: ((x.transpose(0, 2, 1) - m) / np.sqrt(v + 0.1) * w + b).transpose(
+            0, 2, 1
+        ),
+    ),
+    (
+        MaxPool2d((2, 2), (2, 2)),
+        [f32(N, 3, 4, 7)],
+        lambda x: x[:, :, :, :6].reshape(len(x), 3, 2, 2, 3, 2).max((3, 5)),
+    ),
+    (
+        AvgPool2d((2, 2), (2, 2)),
+        [f32(N, 3, 5, 6)],
+        lambda x: x[:, :, :4].reshape(len(x), 3, 2, 2, 3, 2).mean((3, 5)),
+    ),
+    (Add(), [IMAGE, f32(4, 1, 1)], lambda a, b: np.array(a) + b),
+    (Add(), [f32(), IMAGE], each(lambda a, b: a + b)),
+    (Add(), [I64, I64], lambda a, b: a + b),
+    (Sub(), [IMAGE, f32(N, 4, 1, 1)], each(lambda a, b: a - b)),
+    (Mul(), [f32(6), f32(N, 1, 1)], each(lambda a, b: a * b)),
+    (Mul(), [f32(), f32()], each(lambda a, b: a * b)),
+    (Div(), [IMAGE, f32()], each(lambda a, b: a / b)),
+    (Maximum(), [IMAGE, IMAGE], each(max)),
+    (Minimum(), [IMAGE, f32(1, 6)], each(min)),
+    (Neg(), [IMAGE], each(lambda x: -x)),
+    (Relu(), [IMAGE], each(lambda x: max(x, 0))),
+    (Sigmoid(), [IMAGE], each(lambda x: 1 / (1 + math.exp(-x)))),
+    (Silu(), [IMAGE], each(lambda x: x / (1 + math.exp(-x)))),
+    (Hardswish(), [IMAGE], each(lambda x: x * clamp(x + 3) / 6)),
+    (Hardsigmoid(), [f32()], each(lambda x: clamp(x + 3) / 6)),
+    (Gelu(), [IMAGE], each(lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2)),
+    (
+        Gelu("tanh"),
+        [IMAGE],
+        each(lambda x: x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2),
+    ),
+    (Tanh(), [IMAGE], each(math.tanh)),
+    (Exp(), [IMAGE], each(math.exp)),
+    (Sqrt(), [f32(3)], each(math.sqrt)),
+    (Rsqrt(), [f32(3)], each(lambda x: x**-0.5)),
+    (Rsqrt(), [f32()], each(lambda x: x**-0.5)),
+    (Abs(), [IMAGE], each(abs)),
+    (Erf(), [IMAGE], each(math.erf)),
+    (Erf(), [f32()], each(math.erf)),
+    (Clip(), [IMAGE], lambda x: x),
+    (Clip(0.5, 1), [IMAGE], each(lambda x: min(max(x, 0.5), 1))),
+    (Clip(low=0.5), [f32()], each(lambda x: max(x, 0.5))),
+    (Sum((2, 3)), [IMAGE], lambda x: np.einsum("ncij->nc", x)),
+    (Sum((1,), keepdims=True), [IMAGE], lambda x: np.einsum("ncij->nij", x)[:, None]),
+    (Mean((3, 2)), [IMAGE], lambda x: np.einsum("ncij->nc", x) / 30),
+    (Max((1,)), [IMAGE], lambda x: np.sort(x, axis=1)[:, -1]),
+    (Max((2, 3), keepdims=True), [IMAGE], lambda x: x.max(3).max(2)[:, :, None, None]),
+    (Softmax(1), [f32(N, 3, 2)], lambda x: np.exp(x) / np.exp(x).sum(1, keepdims=True)),
+    (Reshape((N, 120)), [IMAGE], lambda x: x.reshape(len(x), 120)),
+    (Reshape((-1, 6)), [IMAGE], lambda x: x.reshape(len(x) * 20, 6)),
+    (Reshape((N, -1)), [IMAGE], lambda x: x.reshape(len(x), 120)),
+    (Reshape((Dim(2), 2, -1)), [IMAGE], lambda x: x.reshape(2 * len(x), 2, 30)),
+    (Reshape((3, -1)), [f32(2, 6)], lambda x: x.reshape(3, 4)),
+    (Permute((2, 0, 1)), [f32(N, 2, 3)], lambda x: np.einsum("nij->jni", x)),
+    (Concat(1), [f32(N, 2, 3), f32(N, 4, 3)], lambda *x: np.concatenate(x, 1)),
+    (Concat(0), [f32(N, 2), f32(Dim(2), 2)], lambda *x: np.concatenate(x)),
+    (Concat(0), [f32(2)], lambda x: x),
+    (Slice(1, 1, 4, 2), [IMAGE], lambda x: x[:, [1, 3]]),
+    (Slice(3, 0, 6), [IMAGE], lambda x: x),
+    (Expand((-1, 3, 2)), [f32(N, 1, 2)], lambda x: np.concatenate([x] * 3, 1)),
+    (Expand((N, 3, 2)), [f32(N, 1, 2)], lambda x: np.concatenate([x] * 3, 1)),
+    (Expand((2, 3)), [f32()], lambda x: np.full((2, 3), x)),
+    (Constant(((1.5, 2.0),)), [], lambda: np.array([[1.5, 2.0]])),
+    (Constant((1, 2), "i64"), [], lambda: np.array([1, 2])),
+    (
+        Fusion(Conv2d(), fused_body()),
+        [IMAGE, f32(2, 4, 1, 1), f32(2), f32(2, 1, 1), f32(N, 2, 5, 6)],
+        lambda x, w, b, s, r: np.maximum(pointwise(x, w, b) * s + r, 0),
+    ),
+    (
+        Fusion(Conv2d(), fused_body()),
+        [IMAGE, f32(2, 4, 1, 1), f32(2, 1, 1), f32(N, 2, 5, 6)],
+        lambda x, w, s, r: np.maximum(pointwise(x, w, np.zeros(2)) * s + r, 0),
+    ),
+    (
+        RadixMean(2),
+        [IMAGE],
+        lambda x: (x[:, :2].mean((2, 3)) + x[:, 2:].mean((2, 3)))[:, :, None, None],
+    ),
+    (
+        RadixSoftmax(2, 2),
+        [f32(N, 4, 1, 1)],  # logits (k0 r0, k0 r1, k1 r0, k1 r1) -> weights (r0: k0 k1, r1: k0 k1)
+        lambda z: (
+            np.exp(z[:, [0, 2, 1, 3]]) / (np.exp(z[:, [0, 2, 0, 2]]) + np.exp(z[:, [1, 3, 1, 3]]))
+        ),
+    ),
+    (RadixCombine(2), [IMAGE, f32(N, 4, 1, 1)], lambda x, g: (x * g)[:, :2] + (x * g)[:, 2:]),
+    (RadixCombine(1), [IMAGE, f32(N, 4, 1, 1)], lambda x, g: x * g),
+    (
+        RadixCombine(2, folded=True),
+        [IMAGE, f32(N, 2, 1, 1)],
+        lambda x, g: x[:, :2] * g + x[:, 2:] * (1 - g),
+    ),
+    (
+        SplitAttention(2),
+        [IMAGE, f32(3, 2, 1, 1), f32(3), f32(4, 3, 1, 1), f32(4)],
+        split_attention(2, 1),
+    ),
+    (
+        SplitAttention(3, cardinality=2),
+        [f32(N, 12, 2, 3), f32(6, 2, 1, 1), f32(6), f32(12, 3, 1, 1), f32(12)],
+        split_attention(3, 2),
+    ),
+    (
+        SplitAttention(1, gate="sigmoid"),
+        [IMAGE, f32(3, 4, 1, 1), f32(3), f32(4, 3, 1, 1), f32(4)],
+        split_attention(1, 1, gate=lambda z: 1 / (1 + np.exp(-z))),
+    ),
+    (
+        SplitAttention(1, 2, gate="hardsigmoid"),
+        [IMAGE, f32(2, 2, 1, 1), f32(2), f32(4, 1, 1, 1), f32(4)],
+        split_attention(1, 2, gate=lambda z: np.clip(z + 3, 0, 6) / 6),
+    ),
+    (
+        SplitAttention(2, folded=True),
+        [IMAGE, f32(3, 2, 1, 1), f32(3), f32(2, 3, 1, 1), f32(2)],
+        lambda x, w1, b1, w2, b2: split_attention(2, 1)(
+            x, w1, b1, np.concatenate([w2, 0 * w2]), np.concatenate([b2, 0 * b2])
+        ),
+    ),
+    (LeakyRelu(0.2), [IMAGE], each(lambda x: x if x > 0 else 0.2 * x)),
+    (Prelu(), [IMAGE, f32(4, 1, 1)], each(lambda x, s: x if x > 0 else s * x)),
+    (Elu(0.5), [IMAGE], each(lambda x: x if x > 0 else 0.5 * (math.exp(x) - 1))),
+    (Softplus(), [IMAGE], each(lambda x: math.log(1 + math.exp(x)))),
+    (Mish(), [IMAGE], each(lambda x: x * math.tanh(math.log(1 + math.exp(x))))),
+    (Log(), [f32(3)], each(math.log)),
+    (Sin(), [IMAGE], each(math.sin)),
+    (Cos(), [IMAGE], each(math.cos)),
+    (Floor(), [IMAGE], each(math.floor)),
+    (Round(), [IMAGE], each(round)),
+    (Pow(), [f32(3), f32()], each(pow)),
+    (Equal(), [IMAGE, IMAGE], each(lambda a, b: a == b)),
+    (Equal(), [IMAGE, f32(N, 1, 5, 6)], each(lambda a, b: a == b)),
+    (Less(), [IMAGE, f32(N, 1, 5, 6)], each(lambda a, b: a < b)),
+    (LessEqual(), [f32(4, 1, 1), IMAGE], each(lambda a, b: a <= b)),
+    (Not(), [IMAGE], lambda x: x * 0.0),
+    (Where(), [IMAGE, f32(N, 1, 1, 6), f32()], lambda c, a, b: a + 0 * c),
+    (Where(), [f32(N, 2, 3), I64, I64], lambda c, a, b: a + 0 * c),
+    (Cast(), [I64], lambda x: x),
+    (Cast("i64"), [IMAGE], lambda x: np.trunc(x)),
+    (Cast("u8"), [IMAGE], lambda x: np.trunc(np.maximum(x, 0))),
+    (Min((1,)), [IMAGE], lambda x: np.sort(x, axis=1)[:, 0]),
+    (ArgMax(1), [IMAGE], lambda x: np.argsort(x, axis=1)[:, -1]),
+    (ArgMax(3, keepdims=True), [IMAGE], lambda x: np.argsort(x, axis=3)[..., -1:]),
+    (LayerNorm((3,), 0.1), [IMAGE], lambda x: standard(x, (3,), 0.1)),
+    (
+        LayerNorm((1,)),
+        [IMAGE, f32(4), f32(4)],
+        lambda x, w, b: standard(x, (1,)) * w[:, None, None] + b[:, None, None],
+    ),
+    (
+        LayerNorm((3, 1)),  # weights lie in the order of the axes
+        [IMAGE, f32(6, 4)],
+        lambda x, w: np.einsum("ncij,jc->ncij", standard(x, (1, 3)), w),
+    ),
+    (
+        GroupNorm(2),
+        [IMAGE, f32(4), f32(4)],
+        lambda x, w, b: (
+            np.concatenate([standard(x[:, :2], (1, 2, 3)), standard(x[:, 2:], (1, 2, 3))], 1)
+            * w[:, None, None]
+            + b[:, None, None]
+        ),
+    ),
+    (
+        RmsNorm((2, 3), 0.1),
+        [IMAGE, f32(5, 6)],
+        lambda x, w: x / np.sqrt((x**2).mean((2, 3), keepdims=True) + 0.1) * w,
+    ),
+    (
+        LocalResponseNorm(3, 0.3, 2.0, 0.5),
+        [IMAGE],
+        lambda x: x / (0.5 + 0.1 * (moved(x, -1) + x**2 + moved(x, 1))) ** 2,
+    ),
+    (
+        Pad((0, 1, 0, 2), (0, 0, 3, 0), -1.5),
+        [IMAGE],
+        lambda x: np.pad(x, ((0, 0), (1, 0), (0, 3), (2, 0)), constant_values=-1.5),
+    ),
+    (
+        Pad((0, 0, 4, 0), (0, 0, 1, 5), mode="reflect"),
+        [IMAGE],
+        lambda x: np.pad(x, ((0, 0), (0, 0), (4, 1), (0, 5)), mode="reflect"),
+    ),
+    (
+        Pad((0, 0, 4, 7), (0, 2, 1, 0), mode="edge"),
+        [IMAGE],
+        lambda x: np.pad(x, ((0, 0), (0, 2), (4, 1), (7, 0)), mode="edge"),
+    ),
+    (Pad((1, 0), (0, 2), 3), [I64], lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=3)),
+    (
+        Gather(2),
+        [IMAGE, I64],
+        lambda x, i: np.stack([np.stack([x[:, :, k] for k in row], 2) for row in i], 2),
+    ),
+    (Gather(0), [f32(5, 3), TensorType("i64", ())], lambda x, i: x[int(i)]),
+    (Gather(0), [f32(5, 3), TensorType("i64", (N,))], lambda x, i: x[i]),
+    (
+        AdaptiveAvgPool2d((2, 4)),
+        [IMAGE],
+        lambda x: np.stack([columns_pooled(x[:, :, :3]), columns_pooled(x[:, :, 2:])], 2),
+    ),
+    (
+        AdaptiveMaxPool2d((1, 3)),
+        [IMAGE],
+        lambda x: np.stack([x[..., c : c + 2].max((2, 3)) for c in (0, 2, 4)], 2)[:, :, None],
+    ),
+    (Resize((10, 3), coordinates="asymmetric"), [IMAGE], lambda x: x.repeat(2, 2)[..., ::2]),
+    (
+        Resize((5, 12), "bilinear"),
+        [IMAGE],
+        lambda x: np.stack([quarter(x, -1), quarter(x, 1)], -1).reshape(len(x), 4, 5, 12),
+    ),
+    (
+        Resize((9, 6), "bilinear", "align_corners"),
+        [IMAGE],
+        lambda x: np.insert(x, range(1, 5), (x[:, :, 1:] + x[:, :, :-1]) / 2, axis=2),
+    ),
+]

@@ -27,6 +27,10 @@ class ParseError(LucidError, ValueError):
     """IR text that does not follow the grammar. The message carries line and column."""
 
 
+class ModelFileError(LucidError, ValueError):
+    """A model file that cannot be read: truncated, damaged, or against the rules of its format."""
+
+
 class VerifyError(LucidError):
     """A graph or program that breaks a rule of its IR; names node, op and pass."""
 

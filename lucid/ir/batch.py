@@ -4,9 +4,38 @@ from __future__ import annotations
 
 from math import prod
 
+from lucid.ir import ops
 from lucid.ir.graph import Graph, Node, Value
-from lucid.ir.ops import Concat, Permute, Reduction, Reshape, Softmax
 from lucid.ir.types import Dim
+
+APART = (
+    ops.Elementwise,
+    ops.Cast,
+    ops.Constant,
+    ops.Conv2d,
+    ops.Linear,
+    ops.BatchNorm,
+    ops.LayerNorm,
+    ops.RmsNorm,
+    ops.GroupNorm,
+    ops.LocalResponseNorm,
+    ops.AvgPool2d,
+    ops.MaxPool2d,
+    ops.AdaptiveAvgPool2d,
+    ops.AdaptiveMaxPool2d,
+    ops.Resize,
+    ops.Pad,
+    ops.Slice,
+    ops.Expand,
+    ops.Permute,  # what follows is told by the axis that the batch is moved to
+    ops.RadixMean,
+    ops.RadixSoftmax,
+    ops.RadixCombine,
+    ops.SplitAttention,
+    ops.SplitAttentionParts,
+)
+"""Ops that keep images apart wherever the batch lies: their shape rules refuse it on the axes that
+they mix. Of an op that stands neither here nor in `_mixes`, the worst is assumed."""
 
 
 def mixing_node(graph: Graph) -> Node | None:
@@ -23,17 +52,22 @@ def batch_axes(value: Value) -> list[int]:
 def _mixes(node: Node) -> bool:
     if any(len(batch_axes(v)) > 1 for v in node.outputs):
         return True
-    op, axes = node.op, {a for v in node.inputs for a in batch_axes(v)}
+    op = node.op.anchor if isinstance(node.op, ops.Fusion) else node.op
+    if isinstance(op, APART):
+        return False
+    first = batch_axes(node.inputs[0])
     match op:
-        case Reduction():
-            return bool(axes & set(op.axes))
-        case Softmax() | Concat():
-            return op.axis in axes
-        case Reshape():
+        case ops.Reduction():
+            return bool(set(first) & set(op.axes))
+        case ops.Softmax() | ops.ArgMax() | ops.Gather():
+            return op.axis in first
+        case ops.Concat():
+            return any(op.axis in batch_axes(v) for v in node.inputs)
+        case ops.MatMul():
+            return node.inputs[0].type.rank - 1 in first  # it is summed over
+        case ops.Reshape():
             return _moves_apart(node.inputs[0], node.output)
-        case Permute():
-            return False  # what follows is told by the axis it is moved to
-    return False
+    return True
 
 
 def _moves_apart(x: Value, y: Value) -> bool:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from op_cases import CASES, I64, IMAGE, N, fused_body
+from op_cases import CASES, I64, IDS, IMAGE, N, fused_body
 
 from lucid.errors import InputError, ShapeError, UnknownNameError
 from lucid.ir import OPS, Dim, Graph, f32, op_class, ops
@@ -58,8 +58,6 @@ from lucid.ir.ops import (
 )
 from lucid.ir.text import parse_op, print_op
 from lucid.ir.types import DTYPES
-
-IDS = [f"{op.name}-{i}" for i, (op, *_) in enumerate(CASES)]
 
 
 def operands(types, batch, dtype):

@@ -409,3 +409,5 @@ CASES = [
         lambda x: np.insert(x, range(1, 5), (x[:, :, 1:] + x[:, :, :-1]) / 2, axis=2),
     ),
 ]
+
+IDS = [f"{op.name}-{i}" for i, (op, *_) in enumerate(CASES)]

@@ -15,7 +15,13 @@ def program_json(program: Program) -> dict[str, Any]:
         "batch": program.batch,
         "arena": program.arena,
         "buffers": [
-            {"name": b.name, "kind": b.kind, "floats": b.floats, "at": program.offsets.get(b.name)}
+            {
+                "name": b.name,
+                "kind": b.kind,
+                "dtype": b.dtype,
+                "floats": b.floats,
+                "at": program.offsets.get(b.name),
+            }
             for b in program.buffers.values()
         ],
         "weights": [

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.packing import Packed
 from lucid.ir.graph import Graph
+from lucid.ir.types import DTYPES
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,20 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of `floats` floats. `kind`: `input`, `output` (the user's arrays) or `arena`."""
+    """Memory of `floats` numbers. `kind`: `input`, `output` (the user's arrays) or `arena`.
+
+    `dtype`: of its numbers; other than float32 only in the user's arrays. Views on it count them.
+    """
 
     name: str
     kind: str
     floats: int
+    dtype: str = "f32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return DTYPES[self.dtype].itemsize
 
 
 @dataclass
@@ -138,7 +148,8 @@ def print_program(program: Program) -> str:
     lines = [f"program {program.name} target={program.target} batch={program.batch} {{"]
     for buffer in program.buffers.values():
         place = f" at {program.offsets[buffer.name]}" if buffer.name in program.offsets else ""
-        lines.append(f"  {buffer.kind} {buffer.name}: {buffer.floats}{place}")
+        kind = "" if buffer.dtype == "f32" else f" {buffer.dtype}"
+        lines.append(f"  {buffer.kind} {buffer.name}: {buffer.floats}{kind}{place}")
     for name, packed in program.weights.items():
         lines.append(f"  weights {name}: {packed.floats} {packed.packing}")
     for number, phase in enumerate(program.phases):

@@ -86,7 +86,8 @@ class BoundProgram:
             base = self.weights.address(self.program.weights[view.buffer])
             return [self._absolute, base + 4 * view.offset]
         if view.buffer in self._numbers:
-            return [self._numbers[view.buffer], 4 * view.offset]
+            itemsize = self.program.buffers[view.buffer].itemsize
+            return [self._numbers[view.buffer], itemsize * view.offset]
         return [self._arena, 4 * (self.program.offsets[view.buffer] + view.offset)]
 
     @property

@@ -53,7 +53,7 @@ def _user_views(program: Program, values: Iterable[Value], kind: str, batch: int
     for i, value in enumerate(values):
         shape = value.type.concrete(batch)
         name = f"{kind}{i}"
-        program.buffers[name] = Buffer(name, kind, prod(shape))
+        program.buffers[name] = Buffer(name, kind, prod(shape), value.type.dtype)
         yield View(name, shape, row_major(shape))
 
 

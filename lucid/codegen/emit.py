@@ -14,7 +14,7 @@ from typing import Any
 from llvmlite import ir
 
 from lucid.codegen.target import Target
-from lucid.codegen.values import F32, I1, I32, I64, PTR, VOID, Int, Loop, Pointer, Vector
+from lucid.codegen.values import F32, F64, I1, I32, I64, PTR, VOID, Int, Loop, Pointer, Vector
 
 # Types for the methods of Kernel, inside which `int` is a method.
 Number = int
@@ -289,6 +289,19 @@ class Kernel:
         function = self.intrinsic(f"llvm.{name}.{self.suffix(kind)}", kind, [kind] * len(operands))
         return Vector(self, self.builder.call(function, [o.raw for o in operands]))
 
+    def widen(self, x: Vector) -> Vector:
+        """The same numbers as doubles."""
+        return Vector(self, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
+
+    def narrow(self, x: Vector) -> Vector:
+        """Doubles rounded to floats."""
+        return Vector(self, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+
+    def low_bits(self, x: Vector) -> Any:
+        """The low 32 bits of each double, as integers."""
+        bits = self.builder.bitcast(x.raw, _with_element(x.raw.type, I64))
+        return self.builder.trunc(bits, _with_element(x.raw.type, I32))
+
     def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return Vector(self, self.builder.select(condition, yes.raw, no.raw))
@@ -305,7 +318,14 @@ class Kernel:
 
     @staticmethod
     def suffix(kind: ir.Type) -> str:
-        return f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
+        if isinstance(kind, ir.VectorType):
+            return f"v{kind.count}{Kernel.suffix(kind.element)}"
+        return "f64" if kind == F64 else "f32"
+
+
+def _with_element(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """The type with as many lanes, of other elements."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
 class _Address:

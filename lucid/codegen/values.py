@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lucid.codegen.emit import Kernel
 
 F32 = ir.FloatType()
+F64 = ir.DoubleType()
 I1 = ir.IntType(1)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
@@ -101,7 +102,8 @@ class Int:
 
 
 class Vector:
-    """A vector of floats (or, with one lane, a scalar float) of the generated code."""
+    """A vector of floats (or, with one lane, a scalar float) of the generated code; where
+    `Kernel.widen` made it, of doubles."""
 
     __slots__ = ("kernel", "raw")
 
@@ -119,9 +121,13 @@ class Vector:
         return Vector(self.kernel, getattr(self.kernel.builder, emit)(self.raw, right.raw))
 
     def like(self, value: float | Vector) -> Vector:
-        """`value` with as many lanes as this vector."""
+        """`value` with as many lanes as this vector, of floats or doubles as it has."""
         if isinstance(value, Vector):
             return value
+        kind = self.raw.type
+        if kind in (F64, ir.VectorType(F64, self.lanes)):
+            many = isinstance(kind, ir.VectorType)
+            return Vector(self.kernel, ir.Constant(kind, [value] * self.lanes if many else value))
         return self.kernel.splat_constant(value, self.lanes)
 
     def __add__(self, other: float | Vector) -> Vector:

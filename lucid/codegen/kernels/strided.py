@@ -15,8 +15,9 @@ from llvmlite import ir
 from lucid.codegen.body import Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
 from lucid.codegen.target import Target
+from lucid.codegen.transcendentals import exp
 from lucid.codegen.values import Int, Pointer, Vector
-from lucid.codegen.vector_math import exp, maximum
+from lucid.codegen.vector_math import maximum
 
 OUTER = 4
 """Outer dimensions of these kernels; the lowering merges dimensions to get there."""

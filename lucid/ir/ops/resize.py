@@ -97,11 +97,11 @@ class Resize(Op):
         """For each row (axis 0) or column (axis 1) of the result: its neighbours among the `size`
         of x, int64, and how much of the right one it takes (float64, the left one has the rest).
 
-        At the last row or column both neighbours are that one.
+        At the last row or column both neighbours are that one, whatever the fraction.
         """
-        source = np.clip(self._source(axis, size), 0, size - 1)
-        left = np.floor(source).astype(np.int64)
-        return left, np.minimum(left + 1, size - 1), source - left
+        source = np.maximum(self._source(axis, size), 0)
+        left = np.minimum(np.floor(source), size - 1).astype(np.int64)
+        return left, np.minimum(left + 1, size - 1), np.minimum(source - left, 1)
 
     def _source(self, axis: int, size: int) -> Array:
         """The source coordinate of each place, float64."""

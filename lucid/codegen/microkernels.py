@@ -8,6 +8,7 @@ the same ascending chains of multiply-adds, whatever tile it falls into. Strides
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.target import Target
-from lucid.codegen.values import I64, PTR, VOID, Int, Loop, Pointer, Vector
+from lucid.codegen.values import I64, PTR, VOID, Int, Pointer, Vector
 
 CHAIN = 256
 """Steps of k that are added up in one chain of multiply-adds. The rounding error of a chain grows
@@ -41,6 +42,62 @@ SIGNATURE = [
     ("extras", PTR),  # for each extra operand of the body: address, floats from row to row
 ]
 TILE_TYPE = ir.FunctionType(VOID, [kind for _, kind in SIGNATURE])
+
+
+Step = Callable[[list[Vector], Int], list[Vector]]
+"""From a tile and a step of k to the tile with that step's products added."""
+
+
+def accumulate(
+    k: Kernel,
+    depth: Int,
+    tile: list[Vector],
+    sums: Pointer,
+    step: Step,
+    each_round: Callable[[Int], None] = lambda index: None,
+) -> list[Vector]:
+    """The tile after all `depth` steps (at least one), added up in chains of CHAIN of them.
+
+    `sums`: room for the tile, where the sums of earlier chains wait. `each_round`: what to do
+    before each UNROLL steps.
+    """
+    align = 4 * k.vector
+
+    def steps(tile: list[Vector], start: Int, stop: Int) -> list[Vector]:
+        whole = start + (stop - start) // UNROLL * UNROLL
+        with k.loop(start, whole, UNROLL, carry=tile) as loop:
+            each_round(loop.index)
+            tile = loop.carried
+            for u in range(UNROLL):
+                tile = step(tile, loop.index + u)
+            loop.carry(tile)
+        with k.loop(whole, stop, carry=loop.results) as rest:
+            rest.carry(step(rest.carried, rest.index))
+        return rest.results
+
+    def put_by(tile: list[Vector], index: Int) -> list[Vector]:
+        """Add the tile to the sums of earlier chains, and begin a new chain at zero."""
+        first = index.equals(0)
+        for i, value in enumerate(tile):
+            place = sums + i * k.vector
+            before = k.load(place, align=align)
+            k.store(k.pick(first, k.zero(), before) + value, place, align=align)
+        return [k.zero() for _ in tile]
+
+    def total(tile: list[Vector]) -> list[Vector]:
+        """The last chain's tile plus the sums of those before it."""
+        return [k.load(sums + i * k.vector, align=align) + v for i, v in enumerate(tile)]
+
+    with k.loop(0, depth, CHAIN, carry=tile, never_empty=True) as chain:
+        stop = (chain.index + CHAIN).minimum(depth)
+        tile = steps(chain.carried, chain.index, stop)
+
+        def finished() -> list[Vector]:
+            return k.merge(depth > CHAIN, lambda: total(tile), lambda: tile)
+
+        done = stop.equals(depth)
+        chain.carry(k.merge(done, finished, lambda: put_by(tile, chain.index)))
+    return chain.results
 
 
 @dataclass(frozen=True)
@@ -102,53 +159,13 @@ class _TileEmitter:
         ]
         tile = [vector for _ in rows for vector in start]
         self._prefetch_extras()
-        with k.loop(0, self.depth, CHAIN, carry=tile, never_empty=True) as chain:
-            stop = (chain.index + CHAIN).minimum(self.depth)
-            tile = self._chain(chain.carried, rows, chain.index, stop)
-            done = stop.equals(self.depth)
-            chain.carry(
-                k.merge(done, lambda: self._finished(tile), lambda: self._put_by(tile, chain))
-            )
-        self._epilogue(chain.results)
+        width = self.spec.vectors * k.vector
+
+        def step(tile: list[Vector], at: Int) -> list[Vector]:
+            return self._step(tile, rows, at, width)
+
+        self._epilogue(accumulate(k, self.depth, tile, self.sums, step, self._prefetch))
         k.finish()
-
-    def _chain(
-        self, tile: list[Vector], rows: list[Pointer], start: Int, stop: Int
-    ) -> list[Vector]:
-        """Steps `start` to `stop` of k, added to the tile one after the other."""
-        k, width = self.k, self.spec.vectors * self.k.vector
-        whole = start + (stop - start) // UNROLL * UNROLL
-        with k.loop(start, whole, UNROLL, carry=tile) as loop:
-            self._prefetch(loop.index)
-            tile = loop.carried
-            for u in range(UNROLL):
-                tile = self._step(tile, rows, loop.index + u, width)
-            loop.carry(tile)
-        with k.loop(whole, stop, carry=loop.results) as rest:
-            rest.carry(self._step(rest.carried, rows, rest.index, width))
-        return rest.results
-
-    def _put_by(self, tile: list[Vector], chain: Loop) -> list[Vector]:
-        """Add the tile to the sums of earlier chains, and begin a new chain at zero."""
-        k = self.k
-        first = chain.index.equals(0)
-        for i, value in enumerate(tile):
-            place = self.sums + i * k.vector
-            before = k.load(place, align=self.align)
-            k.store(k.pick(first, k.zero(), before) + value, place, align=self.align)
-        return [k.zero() for _ in tile]
-
-    def _finished(self, tile: list[Vector]) -> list[Vector]:
-        """The last chain's tile plus the sums of those before it."""
-        k = self.k
-
-        def total() -> list[Vector]:
-            return [
-                k.load(self.sums + i * k.vector, align=self.align) + value
-                for i, value in enumerate(tile)
-            ]
-
-        return k.merge(self.depth > CHAIN, total, lambda: tile)
 
     def _row(self, r: int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""

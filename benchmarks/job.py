@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Job:
     """What every engine is asked to run.
 
     `callers`: how many call at the same time, each on `threads` threads. `isa`: "native", or "avx2"
-    for a machine without AVX-512. `folder` holds the files.
+    for a machine without AVX-512. `folder` holds the files. `imported`: the model is not in Lucid's
+    registry, which starts from the ONNX file like the others.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Job:
     callers: int = 1
     isa: str = "native"
     precision: str = "fast"
+    imported: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -80,3 +83,11 @@ class Job:
     def reference(self) -> Path:
         """`logits` (batch, classes) in float64 and `flops` of one run (2 for a multiply-add)."""
         return self.sized_file(f"-batch{self.batch}.npz")
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """A place to write `path`, which appears whole or not at all."""
+    place = path.with_name(f"partial-{path.name}")
+    yield place
+    place.replace(path)

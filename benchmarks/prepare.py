@@ -7,14 +7,11 @@ exactly the same one.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
-from job import Job, weights
+from job import Job, weights, written
 from lucid.frontend.trace import trace
 from lucid.ir import Graph, interpret
 from lucid.ir.export.onnx import to_onnx
@@ -53,11 +50,3 @@ def flops(graph: Graph, batch: int) -> int:
         for node in graph.nodes
         if isinstance(node.op, Conv2d | Linear)
     )
-
-
-@contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A place to write `path`, which appears whole or not at all."""
-    place = path.with_name(f"partial-{path.name}")
-    yield place
-    place.replace(path)

@@ -1,4 +1,4 @@
-"""Lucid, from a model of its registry and a safetensors file."""
+"""Lucid, from a model of its registry and a safetensors file, or from ONNX."""
 
 from __future__ import annotations
 
@@ -26,10 +26,8 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
 
     def load(self, job: Job) -> None:
         import lucid
-        from lucid.models import create_model
 
-        model = create_model(job.model)
-        model.load_weights(job.weights)
+        model = str(job.onnx) if job.imported else _registered(job)
         target = "x86-64-v3" if job.isa == "avx2" else "host"
         start = time.perf_counter()
         self.compiled = lucid.compile(
@@ -43,6 +41,14 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
 
     def run(self, images: np.ndarray) -> np.ndarray:
         return self.compiled(images)
+
+
+def _registered(job: Job) -> Any:
+    from lucid.models import create_model
+
+    model = create_model(job.model)
+    model.load_weights(job.weights)
+    return model
 
 
 def _cache(job: Job) -> Path:

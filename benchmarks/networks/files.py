@@ -1,0 +1,106 @@
+"""What all engines start from: a network's ONNX file, and what it gives in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from job import Job, written
+from networks import Network
+from networks.build import build, leaves
+
+BATCHES = (1, 3, 8)
+"""The batches that one compiled model is checked with."""
+
+
+def facts_file(job: Job) -> Path:
+    return job.sized_file("-facts.json")
+
+
+def outputs(job: Job) -> list[np.ndarray]:
+    """What the network gives in float64 for the job's images."""
+    with np.load(job.reference) as data:
+        others = sorted(key for key in data.files if key.startswith("output"))
+        return [data[key] for key in ("logits", *others)]
+
+
+def error(found: list[Any], expected: list[np.ndarray]) -> float:
+    """The largest absolute error of any output, divided by that output's largest magnitude.
+    Infinite where counts, shapes or non-finite numbers do not agree."""
+    if len(found) != len(expected):
+        return float("inf")
+    worst = 0.0
+    for a, b in zip(found, expected, strict=True):
+        a = np.asarray(a, np.float64)
+        if a.shape != b.shape or not np.isfinite(a).all():
+            return float("inf")
+        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
+    return worst
+
+
+def export(network: Network, job: Job) -> dict[str, Any]:
+    """Write what is missing of the network's files; the facts about it."""
+    jobs = [dataclasses.replace(job, batch=batch) for batch in BATCHES]
+    needed = [job.onnx, facts_file(job), *(j.reference for j in jobs)]
+    if all(path.exists() for path in needed):
+        return json.loads(facts_file(job).read_text())
+    model = build(network)
+    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        single = leaves(model(torch.from_numpy(jobs[0].images())))
+    flops = counter.get_total_flops()
+    facts["gflop"] = flops / 1e9
+    facts["exporter"] = _to_onnx(model, job)
+    model = model.double()
+    for j in jobs:
+        _write_reference(model, j, flops * j.batch)
+    facts["torch_float32_error"] = error(single, outputs(jobs[0]))
+    with written(facts_file(job)) as path:
+        path.write_text(json.dumps(facts))
+    return facts
+
+
+def _to_onnx(model: torch.nn.Module, job: Job) -> str:
+    """Export with any batch, called N; by which of PyTorch's exporters."""
+    example = torch.from_numpy(dataclasses.replace(job, batch=2).images())
+    with written(job.onnx) as path, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("N")},),
+                external_data=False,
+                verbose=False,
+            )
+        except Exception:
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                dynamo=False,
+                input_names=["x"],
+                dynamic_axes={"x": {0: "N"}},
+            )
+            return "torch.onnx, TorchScript"
+    return "torch.onnx, dynamo"
+
+
+def _write_reference(model: torch.nn.Module, job: Job, flops: int) -> None:
+    """All outputs, computed image by image, which takes less memory: a batch changes nothing."""
+    images = torch.from_numpy(job.images()).double()
+    with torch.no_grad():
+        parts = [leaves(model(image[None])) for image in images]
+    first, *others = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
+    named = {f"output{i}": value for i, value in enumerate(others, 1)}
+    with written(job.reference) as path, path.open("wb") as file:
+        np.savez(file, logits=first, flops=flops, **named)

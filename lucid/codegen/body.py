@@ -35,6 +35,10 @@ class Body:
             return self.result
         return len(self.extras) + len(self.steps) if self.steps else 0
 
+    def tensors(self) -> list[str]:
+        """The names of the operands that are shaped like the result."""
+        return [f"extra{i}" for i, kind in enumerate(self.extras) if kind == "tensor"]
+
     def emit(self, k: Kernel, result: Vector, extras: Sequence[Vector]) -> Vector:
         """The body applied to one vector of the anchor's result."""
         values = [result, *extras]

@@ -49,6 +49,15 @@ def floats(*names: str) -> tuple[Arg, ...]:
     return tuple(Arg(n, "float") for n in names)
 
 
+MAP = ("image", "line", "pixel")
+"""What the strides of a map of pixels are called, in floats."""
+
+
+def strides_of(name: str) -> tuple[Arg, ...]:
+    """The declared strides of an operand that is a map."""
+    return ints(*(f"{name}_{axis}" for axis in MAP))
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """What a kernel's code depends on, and nothing else: two equal specifications share code."""

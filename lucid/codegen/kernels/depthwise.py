@@ -10,13 +10,13 @@ spread over its group by a shuffle, once for all taps it meets.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints
+from lucid.codegen.kernels.base import MAP, Arg, Frame, KernelSpec, buffers, ints, strides_of
 from lucid.codegen.target import Target
 from lucid.codegen.values import I32, Int, Pointer, Vector
 
@@ -87,7 +87,8 @@ class Depthwise(KernelSpec):
             buffers("x", "weights", "bias", *results, *extras)
             + ints("image", "line", "pixel", "height", "out_height", "pad_top", "pad_left")
             + ints("channels", "chunk", "chunks", "lines", "bands")
-            + ints("y_image", "y_line", "y_pixel", *counts)
+            + ints(*counts)
+            + sum(map(strides_of, ("y", *self.body.tensors())), ())
         )
 
     def emit(self, target: Target) -> ir.Module:
@@ -124,13 +125,13 @@ class Depthwise(KernelSpec):
             f.weights + first * (self.taps[1] * self.group) * f.channels,
             last - first,
         )
-        offset, done = image * f.y_image + line * f.y_line, k.int(0)
+        lines, done = _Places.of(f, self.body, image, line), k.int(0)
         for i, pattern in enumerate(self.patterns):
             count = getattr(f, f"count{i}")
             with k.loop(done, done + count, never_empty=True) as blocks:
                 step = blocks.index * self.pixels
                 moved = rows.moved(step * self.stride[1] * f.pixel)
-                self._block(f, pattern, moved, offset + step * f.y_pixel, channels, sums)
+                self._block(f, pattern, moved, lines.moved(step), channels, sums)
             done = done + count
 
     def _block(
@@ -138,11 +139,11 @@ class Depthwise(KernelSpec):
         f: Frame,
         pattern: Pattern,
         rows: _Rows,
-        offset: Int,
+        places: _Places,
         channels: tuple[Int, Int],
         sums: Pointer | None,
     ) -> None:
-        """A block's outputs, `offset` floats into the result, vector by vector of its channels."""
+        """A block's outputs, vector by vector of its channels."""
         k, (begin, end) = f.kernel, channels
 
         def vector(along: Int, mask: Any) -> None:
@@ -156,9 +157,9 @@ class Depthwise(KernelSpec):
                 taps.carry(self._taps(f, pattern, at, weights, taps.carried, mask))
             total = None
             for pixel, value in enumerate(taps.results):
-                place = offset + pixel * f.y_pixel + c
-                result = self._finish(f, value, place, c, mask)
-                k.store(result, f.y + place, mask)
+                here = places.moved(pixel)
+                result = self._finish(f, value, here, c, mask)
+                k.store(result, here["y"] + c, mask)
                 total = result if total is None else total + result
             if sums is not None and total is not None:
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
@@ -212,16 +213,42 @@ class Depthwise(KernelSpec):
             for order in orders
         ]
 
-    def _finish(self, f: Frame, value: Vector, place: Int, c: Int, mask: Any) -> Vector:
+    def _finish(self, f: Frame, value: Vector, here: _Places, c: Int, mask: Any) -> Vector:
         """The body, with what it reads beside the result."""
-        extras = [
-            f.kernel.load(getattr(f, f"extra{e}") + (c if kind == "channel" else place), mask=mask)
-            for e, kind in enumerate(self.body.extras)
+        names = [f"extra{e}" for e in range(len(self.body.extras))]
+        bases = [
+            getattr(f, n) if kind == "channel" else here[n]
+            for n, kind in zip(names, self.body.extras, strict=True)
         ]
-        return self.body.emit(f.kernel, value, extras)
+        return self.body.emit(f.kernel, value, [f.kernel.load(b + c, mask=mask) for b in bases])
 
 
-class _Rows(NamedTuple):
+class _Places:
+    """A pixel in the result, and in each operand of the body that is shaped like it."""
+
+    def __init__(self, at: dict[str, Pointer], steps: dict[str, Int]) -> None:
+        self._at, self._steps = at, steps
+
+    @staticmethod
+    def of(f: Frame, body: Body, image: Int, line: Int) -> _Places:
+        """The first pixel of a line."""
+        at, steps = {}, {}
+        for name in ("y", *body.tensors()):
+            first, below, beside = (getattr(f, f"{name}_{axis}") for axis in MAP)
+            at[name] = getattr(f, name) + (image * first + line * below)
+            steps[name] = beside
+        return _Places(at, steps)
+
+    def moved(self, pixels: int | Int) -> _Places:
+        """The place some pixels along the line."""
+        return _Places({n: p + pixels * self._steps[n] for n, p in self._at.items()}, self._steps)
+
+    def __getitem__(self, name: str) -> Pointer:
+        return self._at[name]
+
+
+@dataclass(frozen=True)
+class _Rows:
     """The lines of the map that a window meets: from the first one's column under the first tap of
     the block on, its weights, and how many lines there are."""
 
@@ -230,7 +257,7 @@ class _Rows(NamedTuple):
     count: Int
 
     def moved(self, floats: Int) -> _Rows:
-        return self._replace(x=self.x + floats)
+        return replace(self, x=self.x + floats)
 
 
 class _Columns:

@@ -355,13 +355,13 @@ class Stage(KernelSpec):
     loader: Loader
 
     def arguments(self) -> tuple[Arg, ...]:
-        return self.loader.arguments() + buffers("y") + ints("rows", "depth", "blocks")
+        return self.loader.arguments() + buffers("y") + ints("y_row", "rows", "depth", "blocks")
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
         k = f.kernel
         with k.loop(f.first, f.last) as task:
             start, stop = share(task.index, f.rows, f.blocks)
-            out = f.y + start * f.depth
-            self.loader.rows(f, start, stop - start, k.int(0), f.depth, out, f.depth)
+            out = f.y + start * f.y_row
+            self.loader.rows(f, start, stop - start, k.int(0), f.depth, out, f.y_row)
         return f.finish()

@@ -15,7 +15,17 @@ from typing import Any, ClassVar, TypeVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.kernels.base import (
+    MAP,
+    Arg,
+    Frame,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+    strides_of,
+)
 from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, task_place
 from lucid.codegen.microkernels import TILE_TYPE
 from lucid.codegen.target import Target
@@ -54,7 +64,7 @@ class Winograd(KernelSpec):
             buffers("x", "weights", "bias", "y", *(["sums"] if self.sums else []), *extras)
             + codes("tile6", "tile5", "tile4")
             + ints("image", "line", "pixel", "height", "width", "pad_top", "pad_left")
-            + ints("y_image", "y_line", "y_pixel", "out_height", "out_width")
+            + sum(map(strides_of, ("y", *self.body.tensors())), ints("out_height", "out_width"))
             + ints("images", "groups", "depth", "columns", "panel", "panels")
             + ints("tiles_w", "tiles", "block_tiles", "image_blocks", "block_images")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
@@ -207,7 +217,10 @@ class _WinogradEmitter:
         image, line, column = self._place(tile)
         height, width = f.out_height - line, f.out_width - column
         inner = k.both(height >= self.m, width >= self.m)
-        corner = image * f.y_image + line * f.y_line + column * f.y_pixel + group * f.columns
+        corners = {
+            name: self._corner(name, image, line, column, group * f.columns)
+            for name in ("y", *self.spec.body.tensors())
+        }
         with k.loop(0, f.panel, self.vector) as v:
             channel = panel * f.panel + v.index
             left = f.columns - channel
@@ -220,13 +233,20 @@ class _WinogradEmitter:
                     for i in range(self.m)
                     for j in range(self.m)
                 ]
-                total = self._store(values, masks, corner + channel, group, channel)
+                total = self._store(values, masks, corners, group, channel)
                 if self.spec.sums:
                     mask = None if full else k.first_lanes(left)
                     self._add_sums(total, image, piece, group, channel, first, mask)
 
             whole = k.both(inner, left >= self.vector)
             k.either(whole, lambda: finish(True), lambda: finish(False))
+
+    def _corner(self, name: str, image: Int, line: Int, column: Int, channel: Int) -> Pointer:
+        """A tile's first pixel, in the result or an operand of the body."""
+        f = self.frame
+        of_image, of_line, of_pixel = (getattr(f, f"{name}_{axis}") for axis in MAP)
+        first: Pointer = getattr(f, name) + (image * of_image + line * of_line)
+        return first + (column * of_pixel + channel)
 
     def _inverse(self, products: Pointer) -> list[Vector]:
         """A^T M A for one vector of channels: m * m vectors."""
@@ -251,22 +271,32 @@ class _WinogradEmitter:
         return k.first_lanes(k.select(exists, channels, 0))
 
     def _store(
-        self, values: list[Vector], masks: list[Any], corner: Int, group: Int, channel: Int
+        self,
+        values: list[Vector],
+        masks: list[Any],
+        corners: dict[str, Pointer],
+        group: Int,
+        channel: Int,
     ) -> Vector:
         """Bias, body and store; gives the sum of what was stored, output by output."""
-        f, k = self.frame, self.kernel
+        f, k, body = self.frame, self.kernel, self.spec.body
         packed = group * f.panels * f.panel + channel
         bias = k.load(f.bias + packed, align=self.bytes)
         total = k.zero()
+
+        def place(name: str, i: int, j: int) -> Pointer:
+            steps: Int = getattr(f, f"{name}_line") * i + getattr(f, f"{name}_pixel") * j
+            return corners[name] + (steps + channel)
+
         for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
             i, j = divmod(position, self.m)
-            at = corner + f.y_line * i + f.y_pixel * j
-            extras = [
-                k.load(getattr(f, f"extra{e}") + (packed if kind == "channel" else at), mask=mask)
-                for e, kind in enumerate(self.spec.body.extras)
-            ]
-            result = self.spec.body.emit(k, value + bias, extras)
-            k.store(result, f.y + at, mask)
+            extras = []
+            for e, kind in enumerate(body.extras):
+                name = f"extra{e}"
+                at = getattr(f, name) + packed if kind == "channel" else place(name, i, j)
+                extras.append(k.load(at, mask=mask))
+            result = body.emit(k, value + bias, extras)
+            k.store(result, place("y", i, j), mask)
             total = total + (result if mask is None else k.pick(mask, result, k.zero()))
         return total
 

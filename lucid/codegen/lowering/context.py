@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.loaders import Join, Loader, Stage
+from lucid.codegen.lowering.placement import Place
 from lucid.codegen.packing import Flat, Packed, Packing
 from lucid.codegen.program import ArgumentValue, Buffer, KernelCall, Program, View, WeightRef
 from lucid.codegen.schedule import Schedule
@@ -98,6 +99,8 @@ class Lowering:
     sums: dict[Value, View] = field(default_factory=dict)
     levels: dict[str, int] = field(default_factory=dict)
     siblings: set[KernelSpec] = field(default_factory=set)
+    placements: Mapping[Value, Place] = field(default_factory=dict)
+    homes: dict[Value, View] = field(default_factory=dict)
 
     # -- where values lie -------------------------------------------------------------------
 
@@ -116,14 +119,29 @@ class Lowering:
 
         `like`: given by a kernel that writes any strides, which then are dense in the order of
         this view (of the value's shape); an output that nobody else reads goes to the user's array.
+        A value that is concatenated lies in its slice of the whole.
         """
         shape = self.shape(value)
+        if value in self.placements:
+            self.views[value] = self.slice_of(value)
+            return self.views[value]
         strides = channels_last(shape) if like is None else dense_like(like)
         direct = same_places(shape, strides, row_major(shape))
         direct = direct or (like is not None and not value.users)
         view = self.output_view(value) if direct else None
         self.views[value] = view or self.allocate(value.name, shape, strides)
         return self.views[value]
+
+    def slice_of(self, value: Value) -> View:
+        """The channels of a concatenation that a value is to lie in, or those that one itself has
+        in another."""
+        place = self.placements[value]
+        home = self.homes.get(place.root)
+        if home is None:
+            shape = self.shape(place.root)
+            home = self.allocate(place.root.name, shape, channels_last(shape))
+            self.homes[place.root] = home
+        return View(home.buffer, self.shape(value), home.strides, home.offset + place.first)
 
     def output_view(self, value: Value) -> View | None:
         """The first of the user's arrays that this value is to be written to."""
@@ -182,7 +200,8 @@ class Lowering:
         blocks = self.pieces(count, 12)
         region, inputs = self.region(rows.origin, rows.reads)
         region.set_outputs([rows.build(region, inputs)])
-        arguments = {**rows.arguments, "y": out, "rows": count, "depth": depth, "blocks": blocks}
+        arguments = {**rows.arguments, "y": out, "y_row": row_stride(out) or 0}
+        arguments |= {"rows": count, "depth": depth, "blocks": blocks}
         kernel = Stage(rows.loader)
         self.call(
             kernel, blocks, arguments, rows.reads, [out], region, rows.origin, algorithm="stage"

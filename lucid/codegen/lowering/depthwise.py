@@ -49,7 +49,7 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
     )
     lines, chunk = _cut(y, prod(taps) * group, ctx.target)
     bands, chunks = -(-height // lines), -(-channels // chunk)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector, beside=y)
+    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results, writes = [layer.append(region, inputs[0], inputs[1:])], [y]
     if sums:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lucid.codegen.body import PLAIN, Body, Operand
-from lucid.codegen.kernels.base import KernelSpec
-from lucid.codegen.lowering.context import Lowering, row_stride, same_places
+from lucid.codegen.kernels.base import MAP, KernelSpec
+from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.packing import Channels
 from lucid.codegen.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Parameter, Value
@@ -57,28 +57,28 @@ class Epilogue:
     extras: tuple[Value, ...] = ()
 
     def bind(
-        self, ctx: Lowering, groups: int, width: int, beside: View | None = None
+        self, ctx: Lowering, groups: int, width: int
     ) -> tuple[dict[str, ArgumentValue], list[View]]:
-        """The kernel's arguments for the extras, and the tensors among them as views.
-
-        `beside`: the result, for a kernel that reads tensors at the result's own offsets; those
-        that lie otherwise, as slices do, are copied.
-        """
+        """The arguments that kernels may declare for the extras, and the tensors among them as
+        views: the stride from row to row, and for maps those of images, lines and pixels."""
         arguments: dict[str, ArgumentValue] = {}
         reads = []
         for i, (kind, value) in enumerate(zip(self.body.extras, self.extras, strict=True)):
+            name = f"extra{i}"
             if kind == "channel":
                 assert isinstance(value, Parameter)
                 packing = Channels(groups, width)
                 shape = ctx.shape(value)
-                arguments[f"extra{i}"] = ctx.weights(value.recipe, packing, shape, value.name)
-                arguments[f"extra{i}_row"] = 0
+                arguments[name] = ctx.weights(value.recipe, packing, shape, value.name)
+                arguments[f"{name}_row"] = 0
             else:
                 view = ctx.rows_view(value)
-                if beside is not None and not same_places(view.shape, view.strides, beside.strides):
-                    view = ctx.dense(value, view)
-                arguments[f"extra{i}"] = view
-                arguments[f"extra{i}_row"] = row_stride(view) or 0
+                arguments[name] = view
+                arguments[f"{name}_row"] = row_stride(view) or 0
+                if len(view.shape) == 4:
+                    image, _, line, pixel = view.strides
+                    steps = dict(zip(MAP, (image, line, pixel), strict=True))
+                    arguments |= {f"{name}_{axis}": step for axis, step in steps.items()}
                 reads.append(view)
         return arguments, reads
 

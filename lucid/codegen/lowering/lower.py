@@ -7,6 +7,7 @@ from math import prod
 
 from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
 from lucid.codegen.lowering.fusion import lowered
+from lucid.codegen.lowering.placement import placements
 from lucid.codegen.lowering.strided import copy
 from lucid.codegen.plan import plan
 from lucid.codegen.program import Buffer, Program, View
@@ -36,6 +37,7 @@ def lower(
     program.inputs = tuple(_user_views(program, graph.inputs, "input", batch))
     program.outputs = tuple(_user_views(program, graph.outputs, "output", batch))
     context = Lowering(graph, schedule, target, batch, threads, program)
+    context.placements = placements(graph)
     context.views.update(zip(graph.inputs, program.inputs, strict=True))
     for node in graph.nodes:
         LOWERINGS[type(node.op)](context, node)

@@ -8,6 +8,7 @@ from math import prod
 from lucid.codegen.kernels.loaders import Combine, Join, Patch, PlanarPatch, Stage
 from lucid.codegen.kernels.product import ROW_SLACK, Product
 from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
 from lucid.codegen.lowering.layer import (
     Layer,
     bias_of,
@@ -108,7 +109,7 @@ def product(
     ctx.call(
         kernel,
         split.blocks * split.chunks * groups,
-        arguments,
+        only_declared(kernel, arguments),
         [*reads, *tensors],
         [result],
         region,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
 from lucid.codegen.lowering.layer import geometry
+from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.packing import Flat
 from lucid.codegen.program import ArgumentValue, View
@@ -98,17 +99,22 @@ def _expand(ctx: Lowering, node: Node) -> None:
 
 @lowers(Concat)
 def _concat(ctx: Lowering, node: Node) -> None:
-    op = node.op
+    """Nothing at all where the operands were written side by side; else copies of those that were
+    not."""
+    op, joined = node.op, node.output
     assert isinstance(op, Concat)
-    if op.axis == 1 and node.output.type.rank == 4 and len(node.inputs) == 2:
-        ctx.deferred[node.output] = _joined(ctx, node)
+    if left_to_readers(node):
+        ctx.deferred[joined] = _joined(ctx, node)
         return
-    out = ctx.result(node.output)
+    out = ctx.result(joined)
     start = 0
     for value in node.inputs:
         source = ctx.view(value)
-        offset = out.offset + start * out.strides[op.axis]
-        copy(ctx, source, View(out.buffer, source.shape, out.strides, offset), node.origin)
+        place = View(
+            out.buffer, source.shape, out.strides, out.offset + start * out.strides[op.axis]
+        )
+        if source != place:
+            copy(ctx, source, place, node.origin)
         start += source.shape[op.axis]
 
 

@@ -68,7 +68,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     panels = -(-columns // panel)
     tiling = Tiling.of(y, m, layer.choice.tiles)
     chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
-    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel, beside=y)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format types bench peers fuzz docs ci clean
+.PHONY: help demo test lint format types bench peers zoo fuzz docs ci clean
 
 help:
 	@echo "make demo     install into .venv, read some digits, time ResNeSt-50"
@@ -13,6 +13,7 @@ help:
 	@echo "make format   let ruff rewrite the sources"
 	@echo "make bench    milliseconds, GFLOP/s and share of peak of ResNeSt-50, batch 1 and 8"
 	@echo "make peers    ResNeSt-50 against other engines (installs them, torch among them)"
+	@echo "make zoo      55 networks that people serve: right? how fast beside others? (hours)"
 	@echo "make fuzz     the tests on generated graphs, many more of them"
 	@echo "make docs     draw the pictures in docs/ anew"
 	@echo "make ci       what the project's CI runs, in an environment of its own"
@@ -29,7 +30,7 @@ $(VENV)/.plain: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(BIN)/python pyproject.toml
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.zoo: $(VENV)/.%: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[$*]'
 	@touch $@ $(VENV)/.plain
 
@@ -57,6 +58,9 @@ bench: $(VENV)/.plain
 
 peers: $(VENV)/.bench
 	$(BIN)/python benchmarks/peers.py --threads 2
+
+zoo: $(VENV)/.zoo
+	$(BIN)/python benchmarks/zoo.py --json docs/models.json --markdown docs/models.md
 
 fuzz: $(VENV)/.test
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis

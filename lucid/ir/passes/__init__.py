@@ -8,10 +8,15 @@ from lucid.ir.passes import (
     canonicalise,
     drop_dead_parameters,
     fold_batch_norm,
+    fold_pads,
     fold_scales,
     fuse_epilogue,
     fuse_split_attention,
     merge_shortcut,
+    recognise_functions,
+    recognise_layers,
+    simplify_shapes,
+    sink_permutes,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
 from lucid.ir.passes.rewrite_log import Firing, Miss, RewriteLog
@@ -29,11 +34,16 @@ __all__ = [
     "drop_dead_parameters",
     "find_pass",
     "fold_batch_norm",
+    "fold_pads",
     "fold_scales",
     "fuse_epilogue",
     "fuse_split_attention",
     "merge_shortcut",
+    "recognise_functions",
+    "recognise_layers",
     "rewrite",
     "rewrite_graph",
     "run_passes",
+    "simplify_shapes",
+    "sink_permutes",
 ]

@@ -21,6 +21,7 @@ from lucid.ir.ops import (
     Maximum,
     MaxPool2d,
     Mean,
+    Min,
     Minimum,
     Mul,
     Op,
@@ -215,11 +216,11 @@ def plain_permute(node: Node, graph: Rewriter) -> None:
         graph.substitute(node, Permute(axes), x.producer.inputs)
 
 
-@rewrite(canonicalise, Sum, Mean, Max)
+@rewrite(canonicalise, Sum, Mean, Max, Min)
 def plain_axes(node: Node, graph: Rewriter) -> None:
     """Axes in ascending order; a mean over height and width keeps them, as 1, and then reshapes."""
     op, x = node.op, node.inputs[0]
-    assert isinstance(op, (Sum, Mean, Max))
+    assert isinstance(op, (Sum, Mean, Max, Min))
     axes = tuple(sorted(op.axes))
     if isinstance(op, Mean) and axes == SPATIAL and x.type.rank == 4 and not op.keepdims:
         mean = graph.insert_before(node, Mean(SPATIAL, keepdims=True), [x])

@@ -13,6 +13,11 @@ from lucid.ir.verify import verify
 
 PIPELINE = [
     "canonicalise",
+    "simplify-shapes",
+    "recognise-functions",
+    "recognise-layers",  # once quotients by roots are products
+    "sink-permutes",  # once layer norms and linears are found
+    "fold-pads",
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion
     "fold-scales",  # while convolutions stand alone, and split attentions do already

@@ -6,7 +6,7 @@ import numpy as np
 from strategies import assert_equivalent
 
 from lucid.ir import Graph
-from lucid.ir.passes import Firing, run_passes
+from lucid.ir.passes import Firing, Miss, run_passes
 from lucid.ir.text import parse_graph, print_graph
 
 
@@ -33,3 +33,20 @@ def assert_rewrites(names: str | list[str], before: str, after: str) -> list[Fir
 def assert_unchanged(names: str | list[str], text: str) -> None:
     """The passes leave the graph as it is."""
     assert assert_rewrites(names, text, text) == []
+
+
+def after(names: str | list[str], text: str, ops: list[str]) -> Graph:
+    """The graph of a text after the passes, which computes the same with just these ops."""
+    graph = with_payload(text)
+    result = run_passes(graph, [names] if isinstance(names, str) else names)
+    assert [n.op.name for n in result.nodes] == ops, str(result)
+    assert_equivalent(graph, result)
+    return result
+
+
+def missed(name: str, text: str) -> list[str]:
+    """What a pass that leaves a graph as it is says of it."""
+    misses: list[Miss] = []
+    graph = with_payload(text)
+    assert run_passes(graph, [name], misses=misses) == graph
+    return [m.reason for m in misses]

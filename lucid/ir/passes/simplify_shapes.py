@@ -1,0 +1,173 @@
+"""simplify-shapes: ops that move or pool elements in a roundabout way take the direct one."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Concat,
+    Expand,
+    Max,
+    MaxPool2d,
+    Mean,
+    Pad,
+    Resize,
+    Slice,
+    Ternary,
+)
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+
+simplify_shapes = Pass(
+    "simplify-shapes", "Join slices, concatenations and adaptive pools with what is before them"
+)
+
+SPATIAL = (2, 3)
+
+
+# -- pools of a given size ------------------------------------------------------------------------
+
+
+@rewrite(simplify_shapes, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
+def plain_pool(node: Node, graph: Rewriter) -> None:
+    """An adaptive pool to one pixel is a mean or maximum; one whose windows are all alike a pool.
+
+    Windows are alike where the size asked for divides the image's.
+    """
+    op, image = node.op, node.inputs[0].type.shape[2:]
+    assert isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d)
+    average = isinstance(op, AdaptiveAvgPool2d)
+    height, width = (d for d in image if isinstance(d, int))
+    if op.size == (1, 1):
+        whole = Mean(SPATIAL, keepdims=True) if average else Max(SPATIAL, keepdims=True)
+        graph.substitute(node, whole, node.inputs)
+    elif height % op.size[0] or width % op.size[1]:
+        graph.miss(node, f"{op.size} does not divide the image of {height}x{width}")
+    else:
+        kernel = (height // op.size[0], width // op.size[1])
+        graph.substitute(node, (AvgPool2d if average else MaxPool2d)(kernel, kernel), node.inputs)
+
+
+@rewrite(simplify_shapes, Resize)
+def no_resize(node: Node, graph: Rewriter) -> None:
+    """A resize to the size that the image has, at the ratio 1."""
+    op = node.op
+    assert isinstance(op, Resize)
+    if node.output.type == node.inputs[0].type and op.scale in (None, (1.0, 1.0)):
+        graph.replace(node, [node.inputs[0]])
+
+
+@rewrite(simplify_shapes, Pad)
+def no_pad(node: Node, graph: Rewriter) -> None:
+    """Padding by nothing."""
+    if node.output.type == node.inputs[0].type:
+        graph.replace(node, [node.inputs[0]])
+
+
+# -- slices and concatenations --------------------------------------------------------------------
+
+
+@rewrite(simplify_shapes, Slice)
+def slice_of_slice(node: Node, graph: Rewriter) -> None:
+    """A slice of a slice along the same axis is one of what that is cut from."""
+    op, inner = node.op, node.inputs[0].producer
+    assert isinstance(op, Slice)
+    if inner is None or not isinstance(inner.op, Slice) or inner.op.axis != op.axis:
+        return
+    start = inner.op.start + op.start * inner.op.step
+    length = node.output.type.shape[op.axis]
+    assert isinstance(length, int)
+    step = inner.op.step * op.step
+    stop = start + (length - 1) * step + 1
+    graph.substitute(node, Slice(op.axis, start, stop, step), inner.inputs)
+
+
+@rewrite(simplify_shapes, Slice)
+def slice_of_concat(node: Node, graph: Rewriter) -> None:
+    """A slice that lies within one part of a concatenation is cut from that part; one that takes
+    several parts whole concatenates those."""
+    op, inner = node.op, node.inputs[0].producer
+    assert isinstance(op, Slice)
+    if inner is None or not isinstance(inner.op, Concat) or inner.op.axis != op.axis:
+        return
+    sizes = [v.type.shape[op.axis] for v in inner.inputs]
+    ends = list(accumulate(d for d in sizes if isinstance(d, int)))
+    if len(ends) < len(sizes):
+        return
+    starts = [0, *ends[:-1]]
+    for part, start, end in zip(inner.inputs, starts, ends, strict=True):
+        if start <= op.start and op.stop <= end:
+            cut = Slice(op.axis, op.start - start, op.stop - start, op.step)
+            graph.substitute(node, cut, [part])
+            return
+    if op.step == 1 and op.start in starts and op.stop in ends:
+        parts = inner.inputs[starts.index(op.start) : ends.index(op.stop) + 1]
+        graph.substitute(node, inner.op, parts)
+    else:
+        graph.miss(node, f"{op.start}:{op.stop} cuts through the parts of the concatenation", inner)
+
+
+@rewrite(simplify_shapes, Concat)
+def concat_of_concats(node: Node, graph: Rewriter) -> None:
+    """A concatenation that reads another's result alone, along the same axis, takes its parts."""
+    if len(node.inputs) == 1:
+        graph.replace(node, node.inputs)
+        return
+    parts: list[Value] = []
+    for value in node.inputs:
+        inner = value.producer
+        alone = inner is not None and inner.op == node.op and graph.only_user(value) is node
+        parts += inner.inputs if alone and inner is not None else [value]
+    if len(parts) > len(node.inputs):
+        graph.substitute(node, node.op, parts)
+
+
+@rewrite(simplify_shapes, Concat)
+def concat_of_slices(node: Node, graph: Rewriter) -> None:
+    """Slices that follow each other, put together again, are one slice."""
+    op = node.op
+    assert isinstance(op, Concat)
+    parts: list[tuple[Value, Slice | None]] = []
+    for value in node.inputs:
+        source, cut = _cut(value, op.axis)
+        before, last = parts[-1] if parts else (None, None)
+        if cut is not None and last is not None and before is source and last.stop == cut.start:
+            parts[-1] = source, Slice(op.axis, last.start, cut.stop)
+        else:
+            parts.append((source, cut))
+    if len(parts) < len(node.inputs):
+        values = [_value(source, cut, node, graph) for source, cut in parts]
+        graph.substitute(node, op, values)
+
+
+def _cut(value: Value, axis: int) -> tuple[Value, Slice | None]:
+    """A value as a slice along `axis`, without gaps, of another one; else itself."""
+    match value.producer:
+        case Node(op=Slice(step=1) as cut, inputs=[source]) if cut.axis == axis:
+            return source, cut
+    return value, None
+
+
+def _value(source: Value, cut: Slice | None, node: Node, graph: Rewriter) -> Value:
+    """The slice as a value before `node`; the source itself where it takes all."""
+    if cut is None or cut.result_types(source.type) == (source.type,):
+        return source
+    return graph.insert_before(node, cut, [source], inherits=False)
+
+
+# -- expansions -----------------------------------------------------------------------------------
+
+
+@rewrite(simplify_shapes, Ternary)
+def broadcast_by_itself(node: Node, graph: Rewriter) -> None:
+    """An operand expanded only to what broadcasting would make of it: read it unexpanded."""
+    for i, value in enumerate(node.inputs):
+        if value.producer is None or not isinstance(value.producer.op, Expand):
+            continue
+        inputs = [*node.inputs[:i], value.producer.inputs[0], *node.inputs[i + 1 :]]
+        if node.op.result_types(*(v.type for v in inputs)) == (node.output.type,):
+            graph.substitute(node, node.op, inputs)
+            return

@@ -1,0 +1,109 @@
+"""simplify-shapes: the direct way for pools, slices and concatenations."""
+
+import pytest
+from pass_checks import after, missed
+
+PASS = "simplify-shapes"
+X = "f32[N,4,6,6]"
+
+
+def graph(lines: str, results: str = X, returns: str = "%y", inputs: str = f"%x: {X}") -> str:
+    return f"graph g({inputs}) -> {results} {{\n{lines}\nreturn {returns}\n}}"
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "op"),
+    [
+        ("1,1", "adaptive_avg_pool2d", "mean"),
+        ("1,1", "adaptive_max_pool2d", "max"),
+        ("3,2", "adaptive_avg_pool2d", "avg_pool2d"),
+        ("2,6", "adaptive_max_pool2d", "max_pool2d"),
+    ],
+)
+def test_adaptive_pools(size, kind, op):
+    out = f"f32[N,4,{size}]"
+    after(PASS, graph(f"%y = {kind}(%x) {{size=({size})}} : {out}", out), [op])
+
+
+def test_windows_that_differ():
+    out = "f32[N,4,4,6]"
+    text = graph(f"%y = adaptive_avg_pool2d(%x) {{size=(4,6)}} : {out}", out)
+    assert missed(PASS, text) == ["(4, 6) does not divide the image of 6x6"]
+
+
+@pytest.mark.parametrize(
+    ("more", "ops"), [("", []), (", scale=(1.0,1.0)", []), (", scale=(1.5,1.0)", ["resize"])]
+)
+def test_a_resize_to_the_same_size(more, ops):
+    after(PASS, graph(f"%y = resize(%x) {{size=(6,6){more}}} : {X}"), ops)
+
+
+def test_padding_by_nothing():
+    after(PASS, graph(f"%y = pad(%x) {{before=(0,0,0,0), after=(0,0,0,0)}} : {X}"), [])
+
+
+def cut(of: str, to: str, start: int, stop: int, step: int = 1, axis: int = 1) -> str:
+    size = -(-(stop - start) // step)
+    kind = f"f32[N,{size},6,6]" if axis == 1 else f"f32[N,4,{size},6]"
+    return (
+        f"%{to} = slice(%{of}) {{axis={axis}, start={start}, stop={stop}, step={step}}} : {kind}\n"
+    )
+
+
+def test_slices_of_slices():
+    text = cut("x", "a", 1, 6, 2, axis=2).replace("f32[N,4", "f32[N,4")
+    again = "%y = slice(%a) {axis=2, start=1, stop=3} : f32[N,4,2,6]"
+    result = after(PASS, graph(text + again, "f32[N,4,2,6]"), ["slice"])
+    assert (result.nodes[0].op.start, result.nodes[0].op.step) == (3, 2)
+
+
+BOTH = "%c = concat(%x, %z, %x) {axis=1} : f32[N,12,6,6]\n"
+TWO = f"%x: {X}, %z: {X}"
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "step", "ops"),
+    [
+        (4, 8, 1, []),
+        (5, 8, 1, ["slice"]),
+        (8, 12, 2, ["slice"]),
+        (4, 12, 1, ["concat"]),
+        (2, 6, 1, ["concat", "slice"]),
+        (0, 12, 3, ["concat", "slice"]),
+    ],
+)
+def test_slices_of_concatenations(start, stop, step, ops):
+    text = BOTH + cut("c", "y", start, stop, step)
+    kind = text.rsplit(" : ", 1)[1].strip()
+    after([PASS, "canonicalise"], graph(text, kind, inputs=TWO), ops)
+
+
+def test_a_cut_through_parts_is_told():
+    text = BOTH + cut("c", "y", 2, 6)
+    assert missed(PASS, graph(text, inputs=TWO)) == [
+        "2:6 cuts through the parts of the concatenation"
+    ]
+
+
+def test_concatenations_of_concatenations():
+    line = "%y = concat(%x, %c) {axis=1} : f32[N,16,6,6]"
+    after(PASS, graph(BOTH + line, "f32[N,16,6,6]", inputs=TWO), ["concat"])
+    both = graph(BOTH + line, "f32[N,16,6,6], f32[N,12,6,6]", "%y, %c", inputs=TWO)
+    after(PASS, both, ["concat", "concat"])
+
+
+def test_slices_put_together_again():
+    parts = cut("x", "a", 0, 1) + cut("x", "b", 1, 3) + cut("x", "c", 3, 4)
+    line = f"%y = concat(%a, %b, %c) {{axis=1}} : {X}"
+    after(PASS, graph(parts + line), [])
+    turned = f"%y = concat(%c, %a, %b) {{axis=1}} : {X}"
+    after(PASS, graph(parts + turned), ["slice", "slice", "concat"])
+
+
+def test_expanded_operands_of_where():
+    text = f"""%e = expand(%c) {{shape=(N,4,6,6)}} : {X}
+    %y = where(%e, %x, %x) : {X}"""
+    after(PASS, graph(text, inputs=f"%x: {X}, %c: f32[N,4,1,1]"), ["where"])
+    alone = f"""%e = expand(%c) {{shape=(N,4,6,6)}} : {X}
+    %y = where(%e, %c, %c) : {X}"""
+    after(PASS, graph(alone, inputs="%c: f32[N,4,1,1]"), ["expand", "where"])

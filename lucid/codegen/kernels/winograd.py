@@ -245,8 +245,9 @@ class _WinogradEmitter:
         """A tile's first pixel, in the result or an operand of the body."""
         f = self.frame
         of_image, of_line, of_pixel = (getattr(f, f"{name}_{axis}") for axis in MAP)
-        first: Pointer = getattr(f, name) + (image * of_image + line * of_line)
-        return first + (column * of_pixel + channel)
+        base: Pointer = getattr(f, name)
+        offset: Int = image * of_image + line * of_line + column * of_pixel + channel
+        return base + offset
 
     def _inverse(self, products: Pointer) -> list[Vector]:
         """A^T M A for one vector of channels: m * m vectors."""

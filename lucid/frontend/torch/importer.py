@@ -1,0 +1,270 @@
+"""`import_torch`: a PyTorch module as a graph of Lucid's ops, with a symbolic batch.
+
+The module is exported and walked once, node by node. Each result is a value of the graph, a size,
+or a tensor that depends on neither input nor weights, which is computed here and now. What cannot
+be expressed is collected, so that one error tells all of it.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from lucid.errors import InputError, ShapeError, TraceError, UnsupportedError
+from lucid.frontend.torch import elementwise, layers, products, reductions, shapes
+from lucid.frontend.torch.program import IGNORED, export_program, is_mutation, mutated
+from lucid.frontend.torch.tables import (
+    Known,
+    Tables,
+    depends_on_shape_only,
+    dimension,
+    shape_of,
+)
+from lucid.frontend.torch.weights import floating_tensors, payload_of
+from lucid.frontend.torch.writer import EMITTERS, Notes, Refused, Writer, emitter_name
+from lucid.ir.graph import Graph, Value
+from lucid.ir.types import BATCH, f32
+
+FAMILIES = (elementwise, layers, products, reductions, shapes)
+"""The modules whose functions are registered as emitters."""
+TORCH = str(Path(torch.__file__).parent)
+
+
+def import_torch(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+    """The graph of a module's forward for inputs of `input_shape`, the first dimension any batch.
+
+    The module is taken in evaluation mode and left as it is. The payload refers to its tensors,
+    by their names in the state dict, without a copy. Raises InputError for what is no module,
+    TraceError where torch cannot export it, UnsupportedError with everything in it that has no
+    counterpart here.
+    """
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(f"import_torch wants a torch.nn.Module, got {type(module).__name__}")
+    program = export_program(module, input_shape)
+    return Importer(module, program).graph
+
+
+class Broken:
+    """What stands for a result that could not be had."""
+
+
+class Importer:
+    """Walks an exported program and writes `graph`."""
+
+    def __init__(self, module: torch.nn.Module, program: ExportedProgram) -> None:
+        name = type(module).__name__
+        self.tensors = floating_tensors(module)
+        self.payload = payload_of(self.tensors, name)
+        self.graph = Graph(name, self.payload)
+        self.results: dict[Node, Any] = {}
+        self.problems: dict[tuple[str, str], list[str]] = {}
+        given: dict[Node, torch.Tensor] = {}
+        self.notes = Notes(self.graph, Tables(given), self.payload)
+        self._bind_inputs(module, program, given)
+        for node in program.graph.nodes:
+            if node.op == "call_function":
+                result = self._call(node)
+                self.results[node] = result
+                if is_mutation(node):
+                    self.results[mutated(node)] = result
+        self._report()
+        self._set_outputs(program)
+        _drop_unread(self.graph)
+
+    # -- inputs and outputs -----------------------------------------------------------------
+
+    def _bind_inputs(
+        self, module: torch.nn.Module, program: ExportedProgram, given: dict[Node, torch.Tensor]
+    ) -> None:
+        """Values for what the program reads: the input, weights, and constant tensors."""
+        nodes = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+        fixed = {**dict(module.named_buffers(remove_duplicate=False)), **program.constants}
+        for spec in program.graph_signature.input_specs:
+            node = nodes[spec.arg.name]
+            if spec.kind is InputKind.USER_INPUT:
+                sizes = list(node.meta["val"].shape[1:])
+                self.results[node] = self.graph.add_input(f32(BATCH, *sizes), node.name)
+            elif spec.target in self.tensors:
+                shape = tuple(self.tensors[spec.target].shape)
+                self.results[node] = self.graph.add_source(spec.target, f32(*shape))
+            elif isinstance(fixed.get(spec.target), torch.Tensor):
+                given[node] = fixed[spec.target]
+                self.results[node] = Known(node)
+            else:
+                self.results[node] = Broken()
+                self._note(node, f"an input of the kind {spec.kind.name}", "")
+
+    def _set_outputs(self, program: ExportedProgram) -> None:
+        """What the forward returns, in order, under the names that it gives them."""
+        nodes = {n.name: n for n in program.graph.nodes}
+        specs = program.graph_signature.output_specs
+        returned = [s.arg for s in specs if s.kind is OutputKind.USER_OUTPUT]
+        names = _output_names(program, len(returned))
+        outputs = []
+        for argument, name in zip(returned, names, strict=True):
+            node = nodes.get(getattr(argument, "name", ""))
+            value = None if node is None else self.results[node]
+            if isinstance(value, Value) and value.producer is not None:
+                if name and value not in outputs:
+                    value.name = self.graph.fresh_name(name)
+                outputs.append(value)
+            elif getattr(argument, "value", argument) is not None or node is not None:
+                raise TraceError(
+                    f"the forward of {self.graph.name} returns something that is not computed from "
+                    "its input: it must return tensors computed from it"
+                )
+        if not outputs:
+            raise TraceError(f"the forward of {self.graph.name} returns no tensor")
+        self.graph.set_outputs(outputs)
+
+    # -- nodes ------------------------------------------------------------------------------
+
+    def _call(self, node: Node) -> Any:
+        """The result of one node, `Broken` where it cannot be had."""
+        try:
+            return self._result(node)
+        except (Refused, ShapeError) as problem:
+            self._note(node, _target_name(node), str(problem))
+            return Broken()
+
+    def _result(self, node: Node) -> Any:
+        value, target = node.meta.get("val"), node.target
+        if _target_name(node) in IGNORED and not isinstance(value, int | torch.SymInt):
+            return None
+        if isinstance(value, int | torch.SymInt):
+            return dimension(value)
+        operands = [self.results[n] for n in node.all_input_nodes]
+        if any(isinstance(o, Broken) for o in operands):
+            return Broken()
+        known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
+        if known and isinstance(value, torch.Tensor | tuple | list):
+            return self._known(node)
+        args, kwargs = map_arg((node.args, node.kwargs), self.results.__getitem__)
+        if target is operator.getitem:
+            return self._item(args[0], args[1])
+        emitter = EMITTERS.get(_target_name(node))
+        if emitter is None:
+            raise Refused("")
+        return self._emitted(node, emitter(self._writer(node), *_arguments(target, args, kwargs)))
+
+    def _known(self, node: Node) -> Known:
+        tags = getattr(node.target, "tags", ())
+        if torch.Tag.nondeterministic_seeded in tags:
+            raise Refused("it draws random numbers")
+        return Known(node)
+
+    def _item(self, results: Any, index: int) -> Any:
+        if results[index] is None:
+            raise Refused("a result of its operand that is only there for training")
+        return results[index]
+
+    def _writer(self, node: Node) -> Writer:
+        first = _first_tensor(node)
+        shape, kind = shape_of(first), str(first.dtype).removeprefix("torch.")
+        return Writer(self.notes, shape, kind, node.name, *_place(node))
+
+    def _emitted(self, node: Node, result: Any) -> Any:
+        """What an emitter gave, in the shape that torch has found."""
+        kinds = node.meta["val"]
+        if not isinstance(kinds, tuple | list):
+            return self._fitted(node, result, kinds)
+        return [
+            r if r is None else self._fitted(node, r, k) for r, k in zip(result, kinds, strict=True)
+        ]
+
+    def _fitted(self, node: Node, value: Value, kind: torch.Tensor) -> Value:
+        value = self._writer(node).expand(value, shape_of(kind))
+        if kind.dtype is torch.bool:
+            self.notes.truths.add(value)
+        return value
+
+    # -- problems ---------------------------------------------------------------------------
+
+    def _note(self, node: Node, name: str, reason: str) -> None:
+        origin, location = _place(node)
+        place = (f"in {origin}" if origin else "in the module itself") + (
+            f" at {location}" if location else ""
+        )
+        self.problems.setdefault((name, reason), []).append(place)
+
+    def _report(self) -> None:
+        """Raises UnsupportedError where anything could not be expressed."""
+        if not self.problems:
+            return
+        lines = []
+        for (name, reason), places in self.problems.items():
+            times = f", {len(places)} times, first" if len(places) > 1 else ""
+            lines.append(f"{name}{times} {places[0]}{': ' + reason if reason else ''}")
+        count = len(lines)
+        raise UnsupportedError(
+            f"{self.graph.name} has {count} kind{'s' if count > 1 else ''} of operation that Lucid "
+            "has no ops for:\n  " + "\n  ".join(lines)
+        )
+
+
+def _reads_graph(operand: Any) -> bool:
+    """Whether an operand is, or holds, a value of the graph."""
+    if isinstance(operand, tuple | list):
+        return any(map(_reads_graph, operand))
+    return isinstance(operand, Value)
+
+
+def _target_name(node: Node) -> str:
+    if isinstance(node.target, torch._ops.OpOverload):
+        return emitter_name(node.target)
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def _first_tensor(node: Node) -> torch.Tensor:
+    value = node.meta["val"]
+    first: torch.Tensor = value if isinstance(value, torch.Tensor) else value[0]
+    return first
+
+
+def _arguments(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """The operands in the order of the schema, defaults filled in; without dtypes and the like."""
+    filled = []
+    for i, argument in enumerate(target._schema.arguments):
+        if i < len(args):
+            filled.append(args[i])
+        else:
+            filled.append(kwargs.get(argument.name, argument.default_value))
+    return filled
+
+
+def _place(node: Node) -> tuple[str, str | None]:
+    """The path of the module that a node comes from, and the user's source line."""
+    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
+    path = re.sub(r"@\d+", "", list(stack.values())[-1][0])
+    lines = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [f"{file}:{line}" for file, line in lines if not file.startswith(TORCH)]
+    return path.removeprefix("L['self']").lstrip("."), own[-1] if own else None
+
+
+def _output_names(program: ExportedProgram, count: int) -> list[str]:
+    """The keys of what the forward returns where it returns a mapping or an object; else empty."""
+    from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
+
+    spec = program.call_spec.out_spec
+    paths, _ = tree_flatten_with_path(tree_unflatten([0] * count, spec))
+    names = ["_".join(str(getattr(k, "key", getattr(k, "name", ""))) for k in p) for p, _ in paths]
+    return [n if re.fullmatch(r"[A-Za-z_]\w*", n) else "" for n in names]
+
+
+def _drop_unread(graph: Graph) -> None:
+    """Erase the nodes and parameters that no output needs."""
+    for node in reversed(graph.nodes):
+        if not any(map(graph.is_used, node.outputs)):
+            graph.erase(node)
+    unread: Iterable[Any] = [p for p in graph.parameters.values() if not graph.is_used(p)]
+    for parameter in unread:
+        graph.drop_parameter(parameter)

@@ -1,0 +1,363 @@
+"""Convolutions, norms, pools and resizing of PyTorch's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lucid.frontend.torch.elementwise import square
+from lucid.frontend.torch.writer import Writer, emits
+from lucid.ir import ops
+from lucid.ir.graph import Value
+from lucid.ir.ops import Op
+from lucid.ir.types import Shape
+
+UNIT_ROUNDOFF = 1.1920928955078125e-07
+"""float32's, which torch's RMS norm takes where it is given no epsilon."""
+
+
+# -- convolutions -------------------------------------------------------------------------------
+
+
+@emits("convolution.default")
+def convolution(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    if transposed:
+        w.refuse("it is a transposed convolution")
+    return conv(w, x, weight, bias, stride, padding, dilation, groups)
+
+
+@emits("conv1d.default", "conv2d.default")
+def conv(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Value:
+    sides = [(p, p) for p in _pair(padding, w.shape)]
+    return _conv(w, x, weight, bias, stride, sides, dilation, groups)
+
+
+@emits("conv1d.padding", "conv2d.padding")
+def conv_same(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    padding: str,
+    dilation: Sequence[int],
+    groups: int,
+) -> Value:
+    """ "same" pads by one more after than before where it is odd."""
+    taps = [w.size(d) for d in w.shape_of(weight)[2:]]
+    steps = _pair(dilation, w.shape)
+    borders = [d * (k - 1) if padding == "same" else 0 for d, k in zip(steps, taps, strict=True)]
+    sides = [(b // 2, b - b // 2) for b in borders]
+    return _conv(w, x, weight, bias, stride, sides, dilation, groups)
+
+
+def _conv(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Sequence[int],
+    sides: Sequence[tuple[int, int]],
+    dilation: Sequence[int],
+    groups: int,
+) -> Value:
+    """In one dimension: an image of one row. `sides`: padding before and after, by axis."""
+    if len(w.shape) not in (3, 4):
+        w.refuse(f"it is a convolution over {len(w.shape) - 2} axes")
+    (top, bottom), (left, right) = ((0, 0), *sides)[-2:]
+    padding = (top, left, bottom, right)
+    op = ops.Conv2d(_image(stride, w), padding, _image(dilation, w), groups)
+    operands = [_as_image(w, x), _as_image(w, weight), *([] if bias is None else [bias])]
+    return w.reshape(w.emit(op, *operands), w.shape)
+
+
+def _pair(sizes: Any, shape: Shape) -> list[int]:
+    """One size for each spatial axis."""
+    given = [sizes] if isinstance(sizes, int) else list(sizes)
+    return given * (len(shape) - 2) if len(given) == 1 else given
+
+
+def _image(sizes: Any, w: Writer) -> tuple[int, int]:
+    """A size for each axis of an image: 1 for the axis that a row of pixels lacks."""
+    rows, columns = (1, *_pair(sizes, w.shape))[-2:]
+    return rows, columns
+
+
+def _as_image(w: Writer, x: Any) -> Value:
+    """(N, C, L) as (N, C, 1, L); what has four axes as it is."""
+    shape = w.shape_of(x)
+    return w.reshape(x, (*shape[:2], 1, *shape[2:])) if len(shape) == 3 else w.value(x)
+
+
+# -- norms --------------------------------------------------------------------------------------
+
+
+@emits("_native_batch_norm_legit_no_training.default")
+def native_batch_norm(
+    w: Writer, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: float, eps: float
+) -> tuple[Value, None, None]:
+    return batch_norm(w, x, weight, bias, mean, var, False, momentum, eps), None, None
+
+
+@emits("_native_batch_norm_legit.no_stats")
+def native_batch_norm_of_itself(
+    w: Writer, x: Any, weight: Any, bias: Any, training: bool, momentum: float, eps: float
+) -> tuple[Value, None, None]:
+    return batch_norm(w, x, weight, bias, None, None, True, momentum, eps), None, None
+
+
+@emits("batch_norm.default")
+def batch_norm(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    *options: Any,
+) -> Value:
+    """With the statistics of x itself (while training, or without others) by reductions: over
+    weights, which is weight standardisation, they are part of a recipe."""
+    if not training and mean is not None:
+        scale, shift = _affine(w, x, weight, bias)
+        return w.emit(ops.BatchNorm(eps), x, scale, shift, mean, var)
+    axes = (0, *range(2, len(w.shape)))
+    centred = w.emit(ops.Sub(), x, w.emit(ops.Mean(axes, True), x))
+    spread = w.emit(ops.Mean(axes, True), square(w, centred))
+    y = w.emit(ops.Mul(), centred, w.emit(ops.Rsqrt(), w.emit(ops.Add(), spread, eps)))
+    channel: Shape = (w.shape[1], *(1,) * (len(w.shape) - 2))
+    if weight is not None:
+        y = w.emit(ops.Mul(), y, w.reshape(weight, channel))
+    return y if bias is None else w.emit(ops.Add(), y, w.reshape(bias, channel))
+
+
+def _affine(w: Writer, x: Any, weight: Any, bias: Any) -> tuple[Value, Value]:
+    """Scale and shift by channel: 1 and 0 where there are none."""
+    channels: Shape = (w.shape_of(x)[1],)
+    scale = w.filled(1.0, channels) if weight is None else w.value(weight)
+    return scale, w.filled(0.0, channels) if bias is None else w.value(bias)
+
+
+@emits("instance_norm.default")
+def instance_norm(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    mean: Any,
+    var: Any,
+    own: bool,
+    momentum: float,
+    eps: float,
+    *options: Any,
+) -> Value:
+    if not own:
+        return batch_norm(w, x, weight, bias, mean, var, False, momentum, eps)
+    return group_norm(w, x, w.size(w.shape[1]), weight, bias, eps)
+
+
+@emits("group_norm.default")
+def group_norm(
+    w: Writer, x: Any, groups: int, weight: Any, bias: Any, eps: float, *options: Any
+) -> Value:
+    return w.emit(ops.GroupNorm(groups, eps), x, *_affine(w, x, weight, bias))
+
+
+@emits("native_group_norm.default")
+def native_group_norm(
+    w: Writer, x: Any, weight: Any, bias: Any, n: Any, c: Any, size: Any, groups: int, eps: float
+) -> tuple[Value, None, None]:
+    return group_norm(w, x, groups, weight, bias, eps), None, None
+
+
+@emits("layer_norm.default")
+def layer_norm(
+    w: Writer, x: Any, sizes: Sequence[int], weight: Any, bias: Any, eps: float, *options: Any
+) -> Value:
+    op = ops.LayerNorm(_last(w, sizes), eps)
+    if weight is None:
+        return w.emit(op, x)
+    return w.emit(op, x, weight, w.filled(0.0, tuple(sizes)) if bias is None else bias)
+
+
+@emits("native_layer_norm.default")
+def native_layer_norm(
+    w: Writer, x: Any, sizes: Sequence[int], weight: Any, bias: Any, eps: float
+) -> tuple[Value, None, None]:
+    return layer_norm(w, x, sizes, weight, bias, eps), None, None
+
+
+@emits("rms_norm.default")
+def rms_norm(w: Writer, x: Any, sizes: Sequence[int], weight: Any, eps: float | None) -> Value:
+    op = ops.RmsNorm(_last(w, sizes), UNIT_ROUNDOFF if eps is None else eps)
+    return w.emit(op, x, *([] if weight is None else [weight]))
+
+
+def _last(w: Writer, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The last axes, as many as there are sizes."""
+    return tuple(range(len(w.shape) - len(sizes), len(w.shape)))
+
+
+# -- pools --------------------------------------------------------------------------------------
+
+
+@emits("max_pool1d.default", "max_pool2d.default")
+def max_pool(
+    w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> Value:
+    rows, columns = _image_border(padding, w)
+    op = ops.MaxPool2d(
+        _image(kernel, w),
+        _image(stride or kernel, w),
+        (rows, columns, rows, columns),
+        _image(dilation, w),
+        ceil_mode,
+    )
+    return _pooled(w, op, x)
+
+
+@emits("max_pool2d_with_indices.default", "max_pool1d_with_indices.default")
+def max_pool_with_indices(w: Writer, x: Any, *options: Any) -> tuple[Value, None]:
+    return max_pool(w, x, *options), None
+
+
+@emits("avg_pool1d.default", "avg_pool2d.default")
+def avg_pool(
+    w: Writer,
+    x: Any,
+    kernel: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None = None,
+) -> Value:
+    rows, columns = _image_border(padding, w)
+    border = (rows, columns, rows, columns)
+    sizes = _image(kernel, w), _image(stride or kernel, w)
+    return _pooled(w, ops.AvgPool2d(*sizes, border, ceil_mode, count_include_pad, divisor), x)
+
+
+@emits("avg_pool3d.default")
+def avg_pool3d(
+    w: Writer,
+    x: Any,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+) -> Value:
+    """Over the depth alone, as torch's local response norm has it: pixels are one long axis."""
+    sizes = (kernel, stride or kernel, padding)
+    depth, *rest = zip(*(list(s) * (3 if len(s) == 1 else 1) for s in sizes), strict=True)
+    if any(axis != (1, 1, 0) for axis in rest):
+        w.refuse("it pools over three axes")
+    n, c, d, *image = w.shape_of(x)
+    flat = w.reshape(x, (n, c, d, w.size(image[0]) * w.size(image[1])))
+    op = ops.AvgPool2d(
+        (depth[0], 1), (depth[1], 1), (depth[2], 0) * 2, ceil_mode, count_include_pad, divisor
+    )
+    return w.reshape(w.emit(op, flat), w.shape)
+
+
+@emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default")
+@emits("_adaptive_avg_pool2d.default")
+def adaptive_avg_pool(w: Writer, x: Any, size: Any) -> Value:
+    if all(d == 1 for d in w.shape[2:]):
+        return w.emit(ops.Mean(tuple(range(2, len(w.shape))), True), x)
+    return _pooled(w, ops.AdaptiveAvgPool2d(_image(w.shape[2:], w)), x)
+
+
+@emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
+def adaptive_max_pool(w: Writer, x: Any, size: Any) -> tuple[Value, None]:
+    return _pooled(w, ops.AdaptiveMaxPool2d(_image(w.shape[2:], w)), x), None
+
+
+def _image_border(padding: Any, w: Writer) -> tuple[int, int]:
+    """The padding of each axis of an image: none for the axis that a row of pixels lacks."""
+    rows, columns = (0, *_pair(padding, w.shape))[-2:]
+    return rows, columns
+
+
+def _pooled(w: Writer, op: Op, x: Any) -> Value:
+    if len(w.shape) not in (3, 4):
+        w.refuse(f"it pools a tensor of {len(w.shape)} axes")
+    return w.reshape(w.emit(op, _as_image(w, x)), w.shape)
+
+
+# -- resizing -----------------------------------------------------------------------------------
+
+
+@emits("upsample_nearest2d.vec")
+def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, "nearest", "asymmetric", scales or (None, None))
+
+
+@emits("upsample_nearest2d.default")
+def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
+    return _resized(w, x, "nearest", "asymmetric", scales)
+
+
+@emits("_upsample_nearest_exact2d.vec")
+def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, "nearest", "half_pixel", scales or (None, None))
+
+
+@emits("_upsample_nearest_exact2d.default")
+def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
+    return _resized(w, x, "nearest", "half_pixel", scales)
+
+
+@emits("upsample_bilinear2d.vec")
+def bilinear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
+    return bilinear_by_axis(w, x, size, corners, *(scales or (None, None)))
+
+
+@emits("upsample_bilinear2d.default")
+def bilinear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
+    return _resized(w, x, "bilinear", "align_corners" if corners else "half_pixel", scales)
+
+
+def _resized(
+    w: Writer, x: Any, mode: str, coordinates: str, scales: Sequence[float | None]
+) -> Value:
+    """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
+    old = [w.size(d) for d in w.shape_of(x)[2:]]
+    new = [w.size(d) for d in w.shape[2:]]
+    sizes = list(zip(scales, old, new, strict=True))
+    exact = all(s is None or s * a == b for s, a, b in sizes) or coordinates == "align_corners"
+    scale = None if exact else tuple(b / a if s is None else s for s, a, b in sizes)
+    rounding = "round_prefer_ceil" if coordinates == "half_pixel" else "floor"
+    op = ops.Resize(
+        (new[0], new[1]),
+        mode,
+        coordinates,
+        rounding if mode == "nearest" else "floor",
+        None if scale is None else (scale[0], scale[1]),
+    )
+    return w.emit(op, x)

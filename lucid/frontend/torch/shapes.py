@@ -1,0 +1,327 @@
+"""Operators of PyTorch's that move elements. Result shapes are those that torch has found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from lucid.frontend.torch.writer import Writer, emits
+from lucid.ir import ops
+from lucid.ir.graph import Value
+from lucid.ir.ops import Array
+from lucid.ir.types import Shape, concrete, volume
+
+
+@emits("view.default", "_unsafe_view.default", "reshape.default", "flatten.using_ints")
+@emits("unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims", "unflatten.int")
+@emits("view_copy.default", "_reshape_copy.default")
+def reshape(w: Writer, x: Any, *options: Any) -> Value:
+    return w.reshape(x, w.shape)
+
+
+@emits("expand.default", "expand_as.default", "broadcast_to.default")
+def expand(w: Writer, x: Any, *options: Any) -> Value:
+    return w.expand(x, w.shape)
+
+
+@emits("copy.default")
+def copy(w: Writer, x: Any, source: Any, *options: Any) -> Value:
+    return w.expand(source, w.shape)
+
+
+@emits("fill.Scalar", "fill.Tensor")
+def fill(w: Writer, x: Any, value: Any) -> Value:
+    return w.expand(value, w.shape)
+
+
+@emits("permute.default")
+def permute(w: Writer, x: Any, dims: Sequence[int]) -> Value:
+    return w.permute(x, [w.axis(d) for d in dims])
+
+
+@emits("transpose.int")
+def transpose(w: Writer, x: Any, first: int, second: int) -> Value:
+    axes = list(range(len(w.shape)))
+    i, j = w.axis(first), w.axis(second)
+    axes[i], axes[j] = axes[j], axes[i]
+    return w.permute(x, axes)
+
+
+@emits("t.default", "numpy_T.default", "mT.default")
+def transposed(w: Writer, x: Any) -> Value:
+    return transpose(w, x, -2, -1) if len(w.shape) == 2 else w.value(x)
+
+
+@emits("movedim.int", "movedim.intlist")
+def movedim(w: Writer, x: Any, source: Any, target: Any) -> Value:
+    pairs = [[s] if isinstance(s, int) else list(s) for s in (source, target)]
+    old, new = ([w.axis(d) for d in dims] for dims in pairs)
+    rest = iter(a for a in range(len(w.shape)) if a not in old)
+    places = dict(zip(new, old, strict=True))
+    return w.permute(x, [places[a] if a in places else next(rest) for a in range(len(w.shape))])
+
+
+@emits("pixel_shuffle.default")
+def pixel_shuffle(w: Writer, x: Any, factor: int) -> Value:
+    """(..., C r r, H, W) -> (..., C, H r, W r)."""
+    *batch, _, height, width = w.shape_of(x)
+    channels, n = w.shape[-3], len(batch)
+    apart = w.reshape(x, (*batch, channels, factor, factor, height, width))
+    axes = (*range(n + 1), n + 3, n + 1, n + 4, n + 2)
+    return w.reshape(w.permute(apart, axes), w.shape)
+
+
+@emits("channel_shuffle.default", "native_channel_shuffle.default")
+def channel_shuffle(w: Writer, x: Any, groups: int) -> Value:
+    """Channel i of group g becomes channel g of group i."""
+    batch, channels, *size = w.shape
+    apart = w.reshape(x, (batch, groups, w.size(channels) // groups, *size))
+    axes = (0, 2, 1, *range(3, 3 + len(size)))
+    return w.reshape(w.permute(apart, axes), w.shape)
+
+
+# -- joining ------------------------------------------------------------------------------------
+
+
+@emits("cat.default", "concat.default", "concatenate.default")
+def concat(w: Writer, pieces: Sequence[Any], dim: int) -> Value:
+    kept = [w.value(p) for p in pieces if w.shape_of(p) != (0,)]  # torch skips these
+    return kept[0] if len(kept) == 1 else w.emit(ops.Concat(w.axis(dim)), *kept)
+
+
+@emits("stack.default")
+def stack(w: Writer, pieces: Sequence[Any], dim: int) -> Value:
+    axis = w.axis(dim)
+    shape = (*w.shape[:axis], 1, *w.shape[axis + 1 :])
+    return concat(w, [w.reshape(p, shape) for p in pieces], dim)
+
+
+@emits("repeat.default", "tile.default")
+def repeat(w: Writer, x: Any, repeats: Sequence[Any]) -> Value:
+    """Each axis d as (1, d), expanded to (r, d), and joined again."""
+    own = w.shape_of(x)
+    times = (1,) * (len(w.shape) - len(repeats)) + tuple(repeats)
+    own = (1,) * (len(w.shape) - len(own)) + own
+    if all(t == 1 or d == 1 for t, d in zip(times, own, strict=True)):
+        return w.expand(w.reshape(x, own), w.shape)
+    apart = w.reshape(x, tuple(size for d in own for size in (1, d)))
+    pairs = tuple(size for t, d in zip(times, own, strict=True) for size in (t, d))
+    return w.reshape(w.expand(apart, pairs), w.shape)
+
+
+# -- taking apart -------------------------------------------------------------------------------
+
+
+@emits("slice.Tensor")
+def slice_(w: Writer, x: Any, dim: int, start: Any, stop: Any, step: int) -> Value:
+    own = w.shape_of(x)
+    axis = w.axis(dim)
+    if own == w.shape:
+        return w.value(x)
+    first, last = _range(w.size(own[axis]), start, stop)
+    return w.slice(x, axis, first, last, step)
+
+
+def _range(size: int, start: Any, stop: Any) -> tuple[int, int]:
+    """A range of torch's within 0..size."""
+    sides = (0 if start is None else start, size if stop is None else stop)
+    first, last = (min(max(s + size if s < 0 else s, 0), size) for s in sides)
+    return first, last
+
+
+@emits("narrow.default")
+def narrow(w: Writer, x: Any, dim: int, start: int, length: int) -> Value:
+    own = w.shape_of(x)
+    return slice_(w, x, dim, start, start % w.size(own[w.axis(dim)]) + length, 1)
+
+
+@emits("select.int")
+def select(w: Writer, x: Any, dim: int, index: int) -> Value:
+    own = w.shape_of(x)
+    axis = w.axis(dim, len(own))
+    place = index % w.size(own[axis])
+    return w.reshape(w.slice(x, axis, place, place + 1), w.shape)
+
+
+@emits("unbind.int")
+def unbind(w: Writer, x: Any, dim: int) -> list[Value]:
+    own = w.shape_of(x)
+    return [select(w, x, dim, i) for i in range(w.size(own[w.axis(dim, len(own))]))]
+
+
+@emits("split_with_sizes.default", "split.sizes", "split_with_sizes_copy.default")
+def split_by(w: Writer, x: Any, sizes: Sequence[int], dim: int) -> list[Value]:
+    axis, starts = w.axis(dim), np.cumsum([0, *sizes]).tolist()
+    return [w.slice(x, axis, s, s + n) for s, n in zip(starts, sizes, strict=False)]
+
+
+@emits("split.Tensor")
+def split(w: Writer, x: Any, size: int, dim: int) -> list[Value]:
+    total = w.size(w.shape_of(x)[w.axis(dim)])
+    return split_by(w, x, [min(size, total - s) for s in range(0, total, size)], dim)
+
+
+@emits("chunk.default")
+def chunk(w: Writer, x: Any, chunks: int, dim: int) -> list[Value]:
+    total = w.size(w.shape_of(x)[w.axis(dim)])
+    return split(w, x, -(-total // chunks), dim)
+
+
+@emits("slice_scatter.default")
+def slice_scatter(
+    w: Writer, x: Any, source: Any, dim: int, start: Any, stop: Any, step: int
+) -> Value:
+    """x with a range along an axis replaced."""
+    axis = w.axis(dim)
+    if step != 1:
+        w.refuse(f"it writes with a step of {step}")
+    if w.shape_of(source) == w.shape:
+        return w.value(source)
+    size = w.size(w.shape[axis])
+    first, last = _range(size, start, stop)
+    return _replaced(w, x, w.value(source), axis, first, last)
+
+
+@emits("select_scatter.default")
+def select_scatter(w: Writer, x: Any, source: Any, dim: int, index: int) -> Value:
+    """x with one place of an axis replaced."""
+    axis = w.axis(dim)
+    place = index % w.size(w.shape[axis])
+    piece = w.reshape(source, (*w.shape[:axis], 1, *w.shape[axis + 1 :]))
+    return _replaced(w, x, piece, axis, place, place + 1)
+
+
+def _replaced(w: Writer, x: Any, piece: Value, axis: int, first: int, last: int) -> Value:
+    size, pieces = w.size(w.shape[axis]), [piece]
+    if first > 0:
+        pieces.insert(0, w.slice(x, axis, 0, first))
+    if last < size:
+        pieces.append(w.slice(x, axis, last, size))
+    return concat(w, pieces, axis)
+
+
+@emits("as_strided.default", "as_strided_copy.default")
+def as_strided(w: Writer, x: Any, size: Any, stride: Any, offset: Any) -> Value:
+    """The elements of x in another shape: other uses look into memory, which the graph has not.
+
+    What is read where is worked out for two images.
+    """
+    own = w.shape_of(x)
+    places = np.arange(prod(concrete(own, 2)))
+    wanted, steps = concrete(w.shape, 2), [s if isinstance(s, int) else s * 2 for s in stride]
+    index = np.full(wanted, 0 if offset is None else offset)
+    for axis, (n, step) in enumerate(zip(wanted, steps, strict=True)):
+        along = np.arange(n).reshape((-1,) + (1,) * (len(wanted) - axis - 1))
+        index = index + along * int(step)
+    if volume(own) != volume(w.shape) or not np.array_equal(index.ravel(), places):
+        w.refuse("it looks at the memory of its operand in another order")
+    return w.reshape(x, w.shape)
+
+
+# -- borders ------------------------------------------------------------------------------------
+
+MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+
+
+@emits("pad.default")
+def pad(w: Writer, x: Any, sizes: Sequence[int], mode: str, value: float | None) -> Value:
+    """`sizes`: before and after, from the last axis on. What is negative is cut off."""
+    own = w.shape_of(x)
+    if mode not in MODES:
+        w.refuse(f"it pads by the mode {mode}")
+    sides = [(0, 0)] * len(own)
+    for i in range(len(sizes) // 2):
+        sides[-1 - i] = (sizes[2 * i], sizes[2 * i + 1])
+    for axis, (before, after) in enumerate(sides):
+        if before < 0 or after < 0:
+            size = w.size(own[axis])
+            x = w.slice(x, axis, max(0, -before), size - max(0, -after))
+    heads, tails = (tuple(max(0, s[i]) for s in sides) for i in (0, 1))
+    if not any((*heads, *tails)):
+        return w.value(x)
+    return w.emit(ops.Pad(heads, tails, float(value or 0), MODES[mode]), x)
+
+
+@emits("constant_pad_nd.default")
+def constant_pad(w: Writer, x: Any, sizes: Sequence[int], value: float) -> Value:
+    return pad(w, x, sizes, "constant", value)
+
+
+@emits("reflection_pad1d.default", "reflection_pad2d.default")
+def reflection_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
+    return pad(w, x, sizes, "reflect", None)
+
+
+@emits("replication_pad1d.default", "replication_pad2d.default")
+def replication_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
+    return pad(w, x, sizes, "replicate", None)
+
+
+# -- by index -----------------------------------------------------------------------------------
+
+
+@emits("index_select.default")
+def index_select(w: Writer, x: Any, dim: int, index: Any) -> Value:
+    return _gathered(w, x, w.axis(dim), w.known(index)[0])
+
+
+@emits("embedding.default")
+def embedding(w: Writer, weight: Any, index: Any, *options: Any) -> Value:
+    array, shape = w.known(index)
+    return w.expand(_gathered(w, weight, 0, array), (*shape, *w.shape[len(shape) :]))
+
+
+@emits("index.Tensor", "_unsafe_index.Tensor")
+def index(w: Writer, x: Any, indices: Sequence[Any]) -> Value:
+    """By tables for axes that stand together, which become one axis."""
+    own = w.shape_of(x)
+    axes = [i for i, table in enumerate(indices) if table is not None]
+    first, last = axes[0], axes[-1] + 1
+    if axes != list(range(first, last)):
+        w.refuse("it indexes axes that do not stand together")
+    sizes = [w.size(own[a]) for a in axes]
+    tables = np.broadcast_arrays(*(w.known(indices[a])[0] for a in axes))
+    if any(t.dtype == bool for t in tables):
+        w.refuse("it selects by truth values")
+    flat = np.zeros(tables[0].shape, np.int64)
+    for table, size in zip(tables, sizes, strict=True):
+        flat = flat * size + table % size
+    joined: Shape = (*own[:first], prod(sizes), *own[last:])
+    return _gathered(w, w.reshape(x, joined), first, flat)
+
+
+@emits("flip.default")
+def flip(w: Writer, x: Any, dims: Sequence[int]) -> Value:
+    value = w.value(x)
+    for axis in map(w.axis, dims):
+        value = _gathered(w, value, axis, np.arange(w.size(w.shape[axis]))[::-1])
+    return value
+
+
+@emits("roll.default")
+def roll(w: Writer, x: Any, shifts: Sequence[int], dims: Sequence[int]) -> Value:
+    if not dims:
+        w.refuse("it rolls over all axes as one")
+    value = w.value(x)
+    for shift, axis in zip(shifts, map(w.axis, dims), strict=True):
+        size = w.size(w.shape[axis])
+        at = -shift % size
+        if at:
+            parts = [w.slice(value, axis, at, size), w.slice(value, axis, 0, at)]
+            value = w.emit(ops.Concat(axis), *parts)
+    return value
+
+
+def _gathered(w: Writer, x: Any, axis: int, table: Array) -> Value:
+    """x[..., table, ...]; a slice where the table is an ascending range."""
+    size = w.size(w.shape_of(x)[axis])
+    table = table % size
+    if table.ndim == 1 and table.size:
+        steps = np.diff(table)
+        step = int(steps[0]) if steps.size else 1
+        if step > 0 and (steps == step).all():
+            return w.slice(x, axis, int(table[0]), int(table[-1]) + 1, step)
+    return w.emit(ops.Gather(axis), x, w.constant(table, "i64"))

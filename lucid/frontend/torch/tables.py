@@ -1,0 +1,163 @@
+"""Tensors that depend on no input and no weight: index tables, masks, encodings of positions.
+
+They are computed while a module is imported, by torch itself. Where their shape depends on the
+batch, they are computed for two sizes of it, and must hold the same for every image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from lucid.frontend.torch.writer import Refused
+from lucid.ir.ops import Array
+from lucid.ir.types import BATCH, Dim, Shape
+
+BATCHES = (2, 3)
+"""The sizes of the batch that a table is computed for."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A tensor, or several, that the importer computes: the results of a node."""
+
+    node: Node
+
+
+class Tables:
+    """Computes known tensors. `given`: those that nodes without operands stand for."""
+
+    def __init__(self, given: Mapping[Node, torch.Tensor]) -> None:
+        self.given = given
+        self._results: dict[tuple[Node, int], Any] = {}
+        self._batched: dict[Node, bool] = {}
+
+    def array(self, known: Known) -> tuple[Array, Shape]:
+        """The elements, with 1 for each dimension that depends on the batch, and the whole shape.
+
+        float64, int64 or bool. Raises Refused where elements depend on the batch.
+        """
+        shape = self.shape(known)
+        if not self._depends_on_batch(known.node):
+            return _as_numpy(self._at(known.node, BATCHES[0])), shape
+        first, second = (self._first_image(known.node, shape, b) for b in BATCHES)
+        if not np.array_equal(first, second, equal_nan=first.dtype.kind == "f"):
+            raise Refused("a table's elements depend on the size of the batch")
+        return first, shape
+
+    def shape(self, known: Known) -> Shape:
+        """The shape of a known tensor."""
+        return shape_of(known.node.meta["val"])
+
+    def _first_image(self, node: Node, shape: Shape, batch: int) -> Array:
+        array = _as_numpy(self._at(node, batch))
+        for axis, dim in enumerate(shape):
+            if isinstance(dim, Dim):
+                first = array.take([0], axis)
+                if not np.array_equal(np.broadcast_to(first, array.shape), array):
+                    raise Refused("a table differs from image to image of the batch")
+                array = first
+        return array
+
+    def _at(self, node: Node, batch: int) -> Any:
+        """The node's result for one size of the batch."""
+        key = (node, batch)
+        if key not in self._results:
+            with torch.no_grad():
+                self._results[key] = self._computed(node, batch)
+        return self._results[key]
+
+    def _computed(self, node: Node, batch: int) -> Any:
+        if node in self.given:
+            return self.given[node].detach()
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor | tuple | list):
+            return at_batch(value, batch)
+        operand = partial(self._at, batch=batch)
+        if depends_on_shape_only(node):
+            operand = partial(self._anything, batch=batch)
+        args, kwargs = map_arg((node.args, node.kwargs), operand)
+        assert callable(node.target), "only calls are computed"
+        return node.target(*args, **kwargs)
+
+    def _anything(self, node: Node, batch: int) -> Any:
+        """Some tensor of a node's shape and dtype."""
+        value = node.meta["val"]
+        if not isinstance(value, torch.Tensor):
+            return at_batch(value, batch)
+        return torch.empty([at_batch(d, batch) for d in value.shape], dtype=value.dtype)
+
+    def _depends_on_batch(self, node: Node) -> bool:
+        if node not in self._batched:
+            value = node.meta.get("val")
+            symbolic = isinstance(value, torch.SymInt) and isinstance(dimension(value), Dim)
+            sizes = value.shape if isinstance(value, torch.Tensor) else ()
+            self._batched[node] = (
+                symbolic
+                or any(isinstance(dimension(d), Dim) for d in sizes)
+                or any(map(self._depends_on_batch, node.all_input_nodes))
+            )
+        return self._batched[node]
+
+
+def depends_on_shape_only(node: Node) -> bool:
+    """Whether an operator reads no elements of its operands."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._opname in (
+        "full_like",
+        "zeros_like",
+        "ones_like",
+        "new_full",
+        "new_zeros",
+        "new_ones",
+    )
+
+
+def _as_numpy(tensor: torch.Tensor) -> Array:
+    """float64, int64 or bool."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        return np.asarray(tensor.double())
+    return np.asarray(tensor if tensor.dtype is torch.bool else tensor.long())
+
+
+# -- sizes --------------------------------------------------------------------------------------
+
+
+def dimension(size: int | torch.SymInt) -> int | Dim:
+    """A size of torch's as a dimension. Raises Refused unless it is a multiple of the batch."""
+    if isinstance(size, int):
+        return size
+    small, large = int(at_batch(size, 6)), int(at_batch(size, 12))
+    if small == large:
+        return small
+    if small * 2 != large or small % 6:
+        raise Refused(f"the size {size} is no multiple of the batch")
+    return BATCH * (small // 6)
+
+
+def at_batch(size: Any, batch: int) -> Any:
+    """A number of torch's for one size of the batch. Raises Refused where it depends on more."""
+    if not isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool):
+        return size
+    expression = size.node.expr
+    symbols = sorted(expression.free_symbols, key=str)
+    if len(symbols) > 1 or any(str(s).startswith(("u", "zuf")) for s in symbols):
+        raise Refused(f"the size {size} depends on the elements of a tensor")
+    if symbols == [expression]:
+        return batch
+    value = expression.subs(dict.fromkeys(symbols, batch))
+    kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(size)]
+    return kind(value)
+
+
+def shape_of(value: torch.Tensor) -> Shape:
+    """The shape of a tensor that torch has exported."""
+    return tuple(dimension(d) for d in value.shape)

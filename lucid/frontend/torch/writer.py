@@ -1,0 +1,229 @@
+"""What an emitter writes with: the graph, seen from one node of torch's.
+
+    @emits("relu.default", "relu6.default")
+    def relu(w: Writer, x: Any) -> Value:
+        return w.emit(ops.Relu(), x)
+
+The function gets the operands in the order of torch's schema, defaults filled in: values of the
+graph, tensors that the importer knows, numbers, lists of them. It also serves the form that works
+in place (`relu_`). Where it cannot write what is asked for, it says so with `w.refuse`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import numpy as np
+
+from lucid.ir import ops
+from lucid.ir.graph import Graph, Parameter, Value
+from lucid.ir.ops import Array, Op
+from lucid.ir.types import Dim, Shape, f32
+
+if TYPE_CHECKING:
+    from lucid.frontend.torch.tables import Tables
+
+Emitter = Callable[..., Any]
+EMITTERS: dict[str, Emitter] = {}
+"""What writes each operator, by torch's name for its overload: `aten.relu.default`."""
+
+F = TypeVar("F", bound=Emitter)
+LARGEST_CONSTANT = 4096
+"""Elements of a floating table that is written into the graph; larger ones join the payload."""
+
+
+class Refused(Exception):  # noqa: N818  # what happened, not an error to catch elsewhere
+    """Something that the graph cannot express; becomes part of an UnsupportedError."""
+
+
+def emits(*names: str) -> Callable[[F], F]:
+    """Register a function as what writes the ATen overloads of these names."""
+
+    def register(function: F) -> F:
+        for name in names:
+            assert name not in EMITTERS, f"two functions emit {name}"
+            EMITTERS[f"aten.{name}"] = function
+        return function
+
+    return register
+
+
+def emitter_name(target: Any) -> str:
+    """The name under which an operator is registered: that of its form which changes nothing."""
+    namespace, _, rest = str(target).partition(".")
+    packet, _, overload = rest.partition(".")
+    if packet.endswith("_") and not packet.endswith("__"):
+        packet = packet[:-1]
+    return f"{namespace}.{packet}.{overload}"
+
+
+def has_emitter(target: Any) -> bool:
+    return emitter_name(target) in EMITTERS
+
+
+@dataclass
+class Notes:
+    """What the writers of one module share.
+
+    `payload`: the graph's. `truths`: values that are truth values to torch.
+    """
+
+    graph: Graph
+    tables: Tables
+    payload: dict[str, Any]
+    truths: set[Value] = field(default_factory=set)
+
+
+class Writer:
+    """Writes nodes for one node of torch's.
+
+    `shape`: that of the node's first result. `kind`: its dtype, in torch's name for it. `name`:
+    what torch calls the node. `origin` and `location` as in `lucid.ir.graph.Node`.
+    """
+
+    def __init__(
+        self, notes: Notes, shape: Shape, kind: str, name: str, origin: str, location: str | None
+    ) -> None:
+        self.shape = shape
+        self.kind = kind
+        self._notes = notes
+        self._name = f"{origin}.{name}" if origin else name
+        self._place: dict[str, Any] = {"origin": origin, "location": location}
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Give up on the node. `reason`: what of it cannot be expressed."""
+        raise Refused(reason)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def emit(self, op: Op, *operands: Any) -> Value:
+        """The one result of a new node."""
+        scalars = isinstance(op, ops.Elementwise)
+        values = [self.value(x, scalar=scalars) for x in operands]
+        if scalars:
+            values = [self._floating(v) for v in values]
+        return self._notes.graph.append(op, values, **self._place).output
+
+    def chain(self, x: Any, *steps: Op) -> Value:
+        """Unary ops, one after the other."""
+        value = self.value(x)
+        for op in steps:
+            value = self.emit(op, value)
+        return value
+
+    def reshape(self, x: Any, shape: Shape) -> Value:
+        """x in another shape; x itself where it has that shape."""
+        value = self.value(x)
+        return value if value.type.shape == shape else self.emit(ops.Reshape(shape), value)
+
+    def permute(self, x: Any, axes: Sequence[int]) -> Value:
+        return self.emit(ops.Permute(tuple(axes)), x)
+
+    def expand(self, x: Any, shape: Shape) -> Value:
+        """x broadcast to a shape; x itself where it has that shape."""
+        value = self.value(x, scalar=True)
+        return value if value.type.shape == shape else self.emit(ops.Expand(shape), value)
+
+    def slice(self, x: Any, axis: int, start: int, stop: int, step: int = 1) -> Value:
+        """A range along one axis; x itself where it is all of it."""
+        value = self.value(x)
+        if (start, stop, step) == (0, value.type.shape[axis], 1):
+            return value
+        return self.emit(ops.Slice(axis, start, stop, step), value)
+
+    def filled(self, number: float, shape: Shape) -> Value:
+        """A tensor of one number."""
+        return self.expand(self.constant(number), shape)
+
+    def constant(self, data: Any, dtype: str = "f32") -> Value:
+        """A number or an array as a constant of the graph."""
+        array = np.asarray(data, np.float64 if dtype == "f32" else np.int64)
+        return self._notes.graph.append(
+            ops.Constant(_nested(array), dtype), [], **self._place
+        ).output
+
+    # -- operands ---------------------------------------------------------------------------
+
+    def value(self, x: Any, scalar: bool = False) -> Value:
+        """An operand as a value of the graph; with `scalar` one that holds the same number
+        everywhere may have rank 0."""
+        match x:
+            case Value():
+                return x
+            case bool() | int() | float():
+                return self.constant(float(x))
+            case Dim():
+                self.refuse("it computes with the size of the batch")
+            case None:
+                self.refuse("it lacks an operand")
+        array, shape = self.known(x)
+        if array.size and scalar and (array == array.flat[0]).all():
+            return self.constant(array.flat[0])
+        if array.size > LARGEST_CONSTANT:
+            return self.expand(self._table(array.astype(np.float32)), shape)
+        if array.size and array.ndim and (array == array.flat[0]).all():
+            return self.filled(array.flat[0], shape)
+        return self.expand(self.constant(array), shape)
+
+    def known(self, x: Any) -> tuple[Array, Shape]:
+        """The elements of a tensor that the importer knows (see `Tables.array`).
+
+        Raises Refused for those that depend on the input or on weights.
+        """
+        if isinstance(x, Value):
+            self.refuse("it depends on the elements of a tensor that are only known when it runs")
+        if isinstance(x, int | float):
+            return np.asarray(x), ()
+        return self._notes.tables.array(x)
+
+    def shape_of(self, x: Any) -> Shape:
+        """The shape of an operand."""
+        if isinstance(x, Value):
+            return x.type.shape
+        return () if isinstance(x, int | float) else self._notes.tables.shape(x)
+
+    def axis(self, dim: int, rank: int | None = None) -> int:
+        """An axis counted from 0, of the first result or among `rank`."""
+        count = len(self.shape) if rank is None else rank
+        return dim % count if count else 0
+
+    def size(self, dim: int | Dim) -> int:
+        """A dimension that must not depend on the batch."""
+        if isinstance(dim, Dim):
+            self.refuse("it takes the batch apart")
+        return dim
+
+    def is_weight(self, x: Any) -> bool:
+        """Whether a value is computed from weights alone."""
+        if not isinstance(x, Value) or isinstance(x, Parameter):
+            return isinstance(x, Parameter)
+        node = x.producer
+        return node is not None and all(map(self.is_weight, node.inputs))
+
+    def is_truth(self, x: Any) -> bool:
+        """Whether an operand holds truth values."""
+        if isinstance(x, Value):
+            return x in self._notes.truths
+        return self.known(x)[0].dtype == bool
+
+    def _floating(self, value: Value) -> Value:
+        return self.emit(ops.Cast("f32"), value) if value.type.dtype == "i64" else value
+
+    def _table(self, array: Array) -> Value:
+        """A table as a tensor of the payload. Its name tells it from those of other image sizes."""
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]
+        name = f"{self._name}.{digest}"
+        self._notes.payload[name] = array
+        return self._notes.graph.add_source(name, f32(*array.shape))
+
+
+def _nested(array: Array) -> Any:
+    """An array as the nested tuples of a Constant."""
+
+    def freeze(item: Any) -> Any:
+        return tuple(freeze(i) for i in item) if isinstance(item, list) else item
+
+    return freeze(array.tolist())

@@ -62,11 +62,13 @@ def _arrays(operands: Sequence[Operand]) -> list[Array]:
 
 
 def _type_of(array: Array) -> TensorType:
+    if array.dtype == np.uint8:
+        return TensorType("u8", array.shape)
     return TensorType("f32" if array.dtype.kind == "f" else "i64", array.shape)
 
 
 def _as_array(data: Any, dtype: Any) -> Array:
-    """`data` as float32, float64, int64 or bool. Raises InputError for anything else."""
+    """`data` as float32, float64, int64, uint8 or bool. Raises InputError for anything else."""
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
@@ -78,6 +80,8 @@ def _as_array(data: Any, dtype: Any) -> Array:
             array.dtype == np.float64 and isinstance(data, np.ndarray | np.generic)
         )
         return array if keep else array.astype(np.float32)
+    if array.dtype == np.uint8:
+        return array
     if array.dtype.kind in "iu":
         return array.astype(np.int64, copy=False)
     if array.dtype.kind != "b":
@@ -86,7 +90,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
 
 
 class Tensor:
-    """An array of float32 (or float64, or int64) with the operations that a forward uses."""
+    """An array of float32 (or float64, int64 or uint8) with the operations that a forward uses."""
 
     __slots__ = ("__weakref__", "_array")
     __array_priority__ = 1000  # array + tensor is a tensor
@@ -194,6 +198,9 @@ class Tensor:
     def __matmul__(self, other: Operand) -> Tensor:
         return apply(ops.MatMul(), self, other)
 
+    def __pow__(self, other: Operand) -> Tensor:
+        return apply(ops.Pow(), self, other)
+
     def __neg__(self) -> Tensor:
         return apply(ops.Neg(), self)
 
@@ -235,6 +242,9 @@ class Tensor:
     def exp(self) -> Tensor:
         return apply(ops.Exp(), self)
 
+    def log(self) -> Tensor:
+        return apply(ops.Log(), self)
+
     def sqrt(self) -> Tensor:
         return apply(ops.Sqrt(), self)
 
@@ -247,6 +257,10 @@ class Tensor:
     def clamp(self, min: float | None = None, max: float | None = None) -> Tensor:
         return apply(ops.Clip(min, max), self)
 
+    def float(self) -> Tensor:
+        """As float32."""
+        return apply(ops.Cast(), self)
+
     # -- reductions ---------------------------------------------------------------------------
 
     def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
@@ -257,6 +271,13 @@ class Tensor:
 
     def amax(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         return apply(ops.Max(self._axes(dim), keepdim), self)
+
+    def amin(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        return apply(ops.Min(self._axes(dim), keepdim), self)
+
+    def argmax(self, dim: int, keepdim: bool = False) -> Tensor:
+        """Where along `dim` the maximum lies, int64."""
+        return apply(ops.ArgMax(self.axis(dim), keepdim), self)
 
     def softmax(self, dim: int) -> Tensor:
         return apply(ops.Softmax(self.axis(dim)), self)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lucid.errors import LucidError, ShapeError
 from lucid.frontend.tensor import Operand, Tensor, apply
 from lucid.ir import ops
@@ -95,6 +97,69 @@ def batch_norm(
     return apply(ops.BatchNorm(eps), input, weight, bias, running_mean, running_var)
 
 
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) * weight + bias over the last dimensions, which are
+    `normalized_shape`; so are weight and bias. Raises ShapeError where they are not."""
+    axes, shape = _last_axes(input, normalized_shape, "layer_norm")
+    if weight is None and bias is not None:
+        weight = np.ones(shape, np.float32)
+    operands = [o for o in (weight, bias) if o is not None]
+    return apply(ops.LayerNorm(axes, eps), input, *operands)
+
+
+def rms_norm(
+    input: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Operand | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """x / sqrt(mean of x^2 + eps) * weight over the last dimensions; `eps` None is that of
+    float32. Raises ShapeError where those are not `normalized_shape`."""
+    axes, _ = _last_axes(input, normalized_shape, "rms_norm")
+    op = ops.RmsNorm(axes, float(np.finfo(np.float32).eps) if eps is None else eps)
+    return apply(op, input) if weight is None else apply(op, input, weight)
+
+
+def _last_axes(
+    input: Tensor, shape: Sequence[int], function: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The last axes of x, whose dimensions `shape` names, and the shape as a tuple."""
+    shape, rank = tuple(shape), input.ndim
+    if not shape or input.type.shape[-len(shape) :] != shape:
+        raise ShapeError(f"{function}: {input.type} does not end in normalized_shape {shape}")
+    return tuple(range(rank - len(shape), rank)), shape
+
+
+def group_norm(
+    input: Tensor,
+    num_groups: int,
+    weight: Operand | None = None,
+    bias: Operand | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """(x - mean) / sqrt(var + eps) of each group of an image's channels, * weight + bias by
+    channel. x (N, C, ...)."""
+    if input.ndim < 2:
+        raise ShapeError(f"group_norm: x must be (N, C, ...), got {input.type}")
+    channels = int(input.shape[1])
+    weight = np.ones(channels, np.float32) if weight is None else weight
+    bias = np.zeros(channels, np.float32) if bias is None else bias
+    return apply(ops.GroupNorm(num_groups, eps), input, weight, bias)
+
+
+def local_response_norm(
+    input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
+) -> Tensor:
+    """x / (k + alpha * mean of x^2 over `size` neighbouring channels) ** beta. x (N, C, ...)."""
+    return apply(ops.LocalResponseNorm(size, alpha, beta, k), input)
+
+
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), keeping NaN. `inplace` has no effect: tensors are values."""
     return apply(ops.Relu(), input)
@@ -133,6 +198,36 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x * Phi(x), by erf, or with approximate="tanh" by tanh."""
     return apply(ops.Gelu(approximate), input)
+
+
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x where x > 0, else negative_slope * x."""
+    return apply(ops.LeakyRelu(negative_slope), input)
+
+
+def prelu(input: Tensor, weight: Operand) -> Tensor:
+    """x where x > 0, else weight * x: one weight, or one for each channel of x (N, C, ...)."""
+    weight = weight if isinstance(weight, Tensor) else Tensor(weight)
+    if weight.numel() > 1:
+        weight = weight.reshape(-1, *[1] * (input.ndim - 2))
+    return apply(ops.Prelu(), input, weight)
+
+
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x where x > 0, else alpha * (exp(x) - 1)."""
+    return apply(ops.Elu(alpha), input)
+
+
+def mish(input: Tensor, inplace: bool = False) -> Tensor:
+    """x * tanh(ln(1 + exp(x)))."""
+    return apply(ops.Mish(), input)
+
+
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """ln(1 + exp(beta * x)) / beta. `threshold` has no effect: nothing overflows here."""
+    if beta == 1.0:
+        return apply(ops.Softplus(), input)
+    return apply(ops.Softplus(), input * beta) / beta
 
 
 def softmax(input: Tensor, dim: int | None = None) -> Tensor:
@@ -187,25 +282,51 @@ def _pool_padding(padding: IntPair, kernel: tuple[int, int]) -> tuple[int, int, 
     return borders
 
 
-def adaptive_avg_pool2d(input: Tensor, output_size: int | Sequence[int | None] | None) -> Tensor:
-    """Means over windows such that the result has `output_size`; None keeps a dimension.
+Sizes = int | Sequence[int | None] | None
 
-    Raises ShapeError unless the input's height and width are multiples of it.
-    """
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Sizes) -> Tensor:
+    """Means over windows such that the result has `output_size`; None keeps a dimension."""
+    size, wanted = _adaptive_size(input, output_size, "adaptive_avg_pool2d")
+    if wanted == (1, 1):
+        return input.mean((2, 3), keepdim=True)
+    if _divides(wanted, size):
+        return avg_pool2d(input, [s // w for s, w in zip(size, wanted, strict=True)])
+    return apply(ops.AdaptiveAvgPool2d(wanted), input)
+
+
+def adaptive_max_pool2d(input: Tensor, output_size: Sizes, return_indices: bool = False) -> Tensor:
+    """Maxima over windows such that the result has `output_size`; None keeps a dimension."""
+    if return_indices:
+        raise LucidError("adaptive_max_pool2d: return_indices=True is not supported")
+    size, wanted = _adaptive_size(input, output_size, "adaptive_max_pool2d")
+    if wanted == (1, 1):
+        return input.amax((2, 3), keepdim=True)
+    if _divides(wanted, size):
+        return max_pool2d(input, [s // w for s, w in zip(size, wanted, strict=True)])
+    return apply(ops.AdaptiveMaxPool2d(wanted), input)
+
+
+def _adaptive_size(
+    input: Tensor, output_size: Sizes, function: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The height and width of x, and those of the result. Raises ShapeError."""
     if isinstance(output_size, int) or output_size is None:
         output_size = (output_size, output_size)
     if input.ndim != 4 or len(output_size) != 2:
-        raise ShapeError(f"adaptive_avg_pool2d: cannot pool {input.type} to {output_size}")
-    size = [int(d) for d in input.shape[2:]]
-    wanted = [s if w is None else w for s, w in zip(size, output_size, strict=True)]
-    if wanted == [1, 1]:
-        return input.mean((2, 3), keepdim=True)
-    if any(w < 1 or s % w for s, w in zip(size, wanted, strict=True)):
-        raise ShapeError(
-            f"adaptive_avg_pool2d: a {size[0]}x{size[1]} map cannot be pooled to "
-            f"{wanted[0]}x{wanted[1]}: only sizes that divide the map's are supported"
-        )
-    return avg_pool2d(input, [s // w for s, w in zip(size, wanted, strict=True)])
+        raise ShapeError(f"{function}: cannot pool {input.type} to {output_size}")
+    height, width = (int(d) for d in input.shape[2:])
+    rows, columns = (
+        s if w is None else w for s, w in zip((height, width), output_size, strict=True)
+    )
+    if min(rows, columns) < 1:
+        raise ShapeError(f"{function}: output_size must be positive, got {(rows, columns)}")
+    return (height, width), (rows, columns)
+
+
+def _divides(wanted: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether all windows of an adaptive pool are alike and next to each other."""
+    return all(s % w == 0 for s, w in zip(size, wanted, strict=True))
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -218,6 +339,92 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool
     if training:
         raise LucidError("dropout(training=True): Lucid runs networks and does not train them")
     return input
+
+
+def pad(
+    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> Tensor:
+    """Elements before and after the last dimension, the one before that, and so on: `pad` is
+    (left, right, top, bottom, ...); a negative number takes as many away.
+
+    mode: "constant" (`value`, 0 where None), "reflect" or "replicate".
+    """
+    modes = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+    if mode not in modes:
+        raise LucidError(f"pad: mode must be one of {', '.join(modes)}, got {mode!r}")
+    if len(pad) % 2 or len(pad) > 2 * input.ndim:
+        raise ShapeError(
+            f"pad: {tuple(pad)} is not two numbers for each of {input.type}'s last axes"
+        )
+    before, after = [0] * input.ndim, [0] * input.ndim
+    for i, (first, last) in enumerate(zip(pad[::2], pad[1::2], strict=True)):
+        axis = input.ndim - 1 - i
+        before[axis], after[axis] = max(first, 0), max(last, 0)
+        if min(first, last) < 0:
+            stop = int(input.shape[axis]) + min(last, 0)
+            input = apply(ops.Slice(axis, -min(first, 0), stop), input)
+    if not any(before) and not any(after):
+        return input
+    op = ops.Pad(tuple(before), tuple(after), value or 0.0, modes[mode])
+    return apply(op, input)
+
+
+def interpolate(
+    input: Tensor,
+    size: IntPair | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+) -> Tensor:
+    """x (N, C, H, W) resized to `size`, or by `scale_factor` (rounded down).
+
+    mode: "nearest", "nearest-exact" or "bilinear". Raises LucidError for others, ShapeError where
+    not exactly one of size and scale_factor is given.
+    """
+    if mode not in ("nearest", "nearest-exact", "bilinear"):
+        raise LucidError(
+            f"interpolate: mode must be 'nearest', 'nearest-exact' or 'bilinear', got {mode!r}"
+        )
+    if align_corners is not None and mode != "bilinear":
+        raise LucidError("interpolate: align_corners is for mode='bilinear' only")
+    if input.ndim != 4 or (size is None) == (scale_factor is None):
+        raise ShapeError(
+            f"interpolate: x must be (N, C, H, W), and one of size and scale_factor given; got "
+            f"{input.type}, size {size} and scale_factor {scale_factor}"
+        )
+    heights = (int(input.shape[2]), int(input.shape[3]))
+    if scale_factor is None:
+        assert size is not None
+        wanted, scale = pair(size, "size"), None
+    else:
+        factors = [scale_factor] * 2 if isinstance(scale_factor, int | float) else [*scale_factor]
+        if len(factors) != 2:
+            raise ShapeError(f"interpolate: scale_factor must be one or two numbers, got {factors}")
+        wanted = (int(heights[0] * factors[0]), int(heights[1] * factors[1]))
+        scale = None if recompute_scale_factor else (float(factors[0]), float(factors[1]))
+    return apply(_resize(heights, wanted, scale, mode, bool(align_corners)), input)
+
+
+def _resize(
+    size: tuple[int, int],
+    wanted: tuple[int, int],
+    scale: tuple[float, float] | None,
+    mode: str,
+    align_corners: bool,
+) -> ops.Resize:
+    """The op that is torch's interpolate."""
+    if mode == "bilinear":
+        coordinates = "align_corners" if align_corners else "half_pixel"
+        return ops.Resize(wanted, "bilinear", coordinates, scale=scale)
+    if mode == "nearest-exact":
+        return ops.Resize(wanted, rounding="round_prefer_ceil", scale=scale)
+    if scale is not None:  # torch lets these two ratios of the sizes win over a scale near them
+        rows, columns = (
+            w / s if w in (s, 2 * s) else f for s, w, f in zip(size, wanted, scale, strict=True)
+        )
+        scale = (rows, columns)
+    return ops.Resize(wanted, coordinates="asymmetric", scale=scale)
 
 
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

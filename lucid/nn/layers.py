@@ -195,6 +195,53 @@ class AdaptiveAvgPool2d(Module):
         return f"output_size={self.output_size}"
 
 
+class AdaptiveMaxPool2d(Module):
+    """Maxima over windows of (N, C, H, W) such that the result has `output_size`."""
+
+    def __init__(
+        self, output_size: int | Sequence[int | None] | None, return_indices: bool = False
+    ) -> None:
+        if return_indices:
+            raise LucidError("AdaptiveMaxPool2d: return_indices=True is not supported")
+        self.output_size = output_size
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.adaptive_max_pool2d(input, self.output_size)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class Upsample(Module):
+    """(N, C, H, W) resized to `size` or by `scale_factor`, as `functional.interpolate` does."""
+
+    def __init__(
+        self,
+        size: IntPair | None = None,
+        scale_factor: float | Sequence[float] | None = None,
+        mode: str = "nearest",
+        align_corners: bool | None = None,
+        recompute_scale_factor: bool | None = None,
+    ) -> None:
+        self.size, self.scale_factor, self.mode = size, scale_factor, mode
+        self.align_corners = align_corners
+        self.recompute_scale_factor = recompute_scale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.interpolate(
+            input,
+            self.size,
+            self.scale_factor,
+            self.mode,
+            self.align_corners,
+            self.recompute_scale_factor,
+        )
+
+    def extra_repr(self) -> str:
+        told = f"size={self.size}" if self.scale_factor is None else f"{self.scale_factor=}"
+        return f"{told.removeprefix('self.')}, mode={self.mode!r}"
+
+
 class Flatten(Module):
     """Dimensions start_dim to end_dim, both included, as one; by default all but the batch."""
 

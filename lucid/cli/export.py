@@ -38,7 +38,7 @@ def export(
     pass, what Lucid has made of it: fusions are written as the ops they are made of.
     """
     from lucid.codegen.target import Target
-    from lucid.ir.export.onnx import to_onnx
+    from lucid.ir.onnx.writer import to_onnx
 
     check_stage(stage, code=False)
     if output.suffix.lower() != ".onnx":

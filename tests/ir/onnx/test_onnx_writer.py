@@ -12,8 +12,8 @@ from lucid import models
 from lucid.errors import MissingPackageError, UnsupportedError, WeightsError
 from lucid.frontend.trace import trace
 from lucid.ir import BATCH, OPS, Dim, f32, interpret
-from lucid.ir.export import onnx as export
-from lucid.ir.export.onnx_operators import OPERATORS
+from lucid.ir.onnx import WRITERS
+from lucid.ir.onnx import writer as export
 from lucid.ir.ops import (
     Add,
     AvgPool2d,
@@ -74,7 +74,7 @@ def assert_exported(onnx, ort, graph, batch=2):
 
 def test_every_op_has_a_way_to_be_written():
     own = {cls for cls in OPS.values() if cls.__module__.startswith("lucid.ir.ops.")}
-    assert own == set(OPERATORS)
+    assert own == set(WRITERS)
 
 
 @given(graph=graphs(), batch=st.integers(1, 3))
@@ -237,7 +237,7 @@ def test_too_large_a_model(onnx, monkeypatch):
 
 
 def test_an_op_without_a_counterpart(onnx, monkeypatch):
-    monkeypatch.delitem(OPERATORS, Relu)
+    monkeypatch.delitem(WRITERS, Relu)
     build = Builder()
     build.graph.set_outputs([build.apply(Relu(), build.input(2, 2, 2), origin="layer1.act")])
     with pytest.raises(UnsupportedError, match=r"relu in layer1\.act"):

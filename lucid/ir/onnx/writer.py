@@ -4,7 +4,7 @@
     Path("net.onnx").write_bytes(model.SerializeToString())
 
 Any graph of `lucid.ir.ops` will do, as traced or after passes: fusions and split attentions are
-written as their parts. How each op is written stands in `onnx_operators`, one function an op.
+written as their parts. How each op is written stands in `operators`, one function an op.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 
 from lucid.errors import MissingPackageError, UnsupportedError
 from lucid.ir import recipe
-from lucid.ir.export.onnx_operators import OPERATORS
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import Tensors
+from lucid.ir.onnx.table import WRITERS
 from lucid.ir.ops import Array, Fusion, Op
 from lucid.ir.types import DTYPES, Dim, Shape, TensorType
 
@@ -136,10 +136,14 @@ class Writer:
 
     # -- for operators ----------------------------------------------------------------------
 
+    def edge(self, name: str, kind: TensorType) -> Edge:
+        """A result of `emit` as an operand of `apply`, which wants its type."""
+        return Edge(name, kind)
+
     def apply(self, op: Op, *operands: Edge) -> Edge:
         """The result of an op of Lucid's, written as one or more operators."""
         (kind,) = op.result_types(*(edge.type for edge in operands))
-        return Edge(OPERATORS[type(op)](self, op, operands, kind), kind)
+        return Edge(WRITERS[type(op)](self, op, operands, kind), kind)
 
     def inline(self, graph: Graph, *operands: Edge) -> Edge:
         """The one output of a graph without parameters, node by node."""
@@ -237,7 +241,7 @@ def _check(graph: Graph, nodes: Sequence[Node]) -> None:
     """Raises UnsupportedError, which lists every node that cannot be written."""
 
     def known(op: Op) -> bool:
-        return type(op) in OPERATORS and (not isinstance(op, Fusion) or known(op.anchor))
+        return type(op) in WRITERS and (not isinstance(op, Fusion) or known(op.anchor))
 
     strangers = [f"{n.op.name} in {n.origin or 'the model'}" for n in nodes if not known(n.op)]
     if strangers:

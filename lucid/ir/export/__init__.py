@@ -1,1 +1,0 @@
-"""Graphs in the formats of others, one module a format: `onnx` (operators in `onnx_operators`)."""

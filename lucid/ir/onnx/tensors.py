@@ -1,0 +1,137 @@
+"""The tensors of a model: read when somebody asks for them, in the model's memory or its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from lucid.errors import ModelFileError, UnsupportedError
+from lucid.ir.ops import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+External = Callable[[str, int, int | None], Array]
+"""The bytes of a file next to the model: its name, where they start, how many they are."""
+
+EXTERNAL = 1
+"""The `data_location` of a tensor whose elements lie in a file of their own."""
+
+
+class Kind(NamedTuple):
+    """How elements are stored: raw, and in which field where not raw."""
+
+    name: str
+    raw: np.dtype[Any]
+    field: str
+
+
+KINDS = {
+    1: Kind("float32", np.dtype("<f4"), "float_data"),
+    2: Kind("uint8", np.dtype("u1"), "int32_data"),
+    3: Kind("int8", np.dtype("i1"), "int32_data"),
+    4: Kind("uint16", np.dtype("<u2"), "int32_data"),
+    5: Kind("int16", np.dtype("<i2"), "int32_data"),
+    6: Kind("int32", np.dtype("<i4"), "int32_data"),
+    7: Kind("int64", np.dtype("<i8"), "int64_data"),
+    9: Kind("bool", np.dtype("?"), "int32_data"),
+    10: Kind("float16", np.dtype("<f2"), "int32_data"),
+    11: Kind("float64", np.dtype("<f8"), "double_data"),
+    12: Kind("uint32", np.dtype("<u4"), "uint64_data"),
+    13: Kind("uint64", np.dtype("<u8"), "uint64_data"),
+    16: Kind("bfloat16", np.dtype("<u2"), "int32_data"),  # the bits it has
+}
+"""The element types that are read, by their numbers in ONNX."""
+
+
+def graph_dtype(number: int) -> str:
+    """The dtype that graphs have for an element type. Raises UnsupportedError."""
+    if number not in KINDS:
+        raise UnsupportedError(f"elements of type {number} (strings, complex or packed numbers)")
+    name = KINDS[number].name
+    if "float" in name or name == "bool":
+        return "f32"
+    return "u8" if name == "uint8" else "i64"
+
+
+class StoredTensor:
+    """One tensor of a model, which `numpy.asarray` reads: all floating kinds as float32.
+
+    Nothing is copied before; the model's own memory, or the file mapped, is where the elements lie.
+    Raises ModelFileError where there are more or fewer of them than the shape says.
+    """
+
+    is_lazy: ClassVar[bool] = True
+
+    def __init__(self, proto: onnx.TensorProto, external: External) -> None:
+        if proto.data_type not in KINDS:
+            raise UnsupportedError(f"tensor {proto.name!r} has elements of type {proto.data_type}")
+        self.kind = KINDS[proto.data_type]
+        self.shape = tuple(proto.dims)
+        self._proto, self._external = proto, external
+        if min(self.shape, default=0) < 0:
+            raise ModelFileError(f"tensor {proto.name!r} has the shape {list(self.shape)}")
+        if proto.HasField("segment"):
+            raise UnsupportedError(f"tensor {proto.name!r} is stored in segments")
+        stored, wanted = self._stored().size, prod(self.shape)
+        if stored != wanted:
+            raise ModelFileError(
+                f"tensor {proto.name!r} has the shape {list(self.shape)}, {wanted} elements, but"
+                f" {stored} are stored"
+            )
+
+    @property
+    def dtype(self) -> str:
+        """What it reads as: `float32` for all floating kinds."""
+        return "float32" if self.is_floating else self.kind.name
+
+    @property
+    def is_floating(self) -> bool:
+        return "float" in self.kind.name
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self._stored().reshape(self.shape)
+        if self.kind.name == "bfloat16":
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        if self.is_floating:
+            array = array.astype(np.float32, copy=False)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return np.array, (np.asarray(self),)
+
+    def _stored(self) -> Array:
+        """The elements as they are stored, in one row."""
+        proto, kind = self._proto, self.kind
+        if proto.data_location == EXTERNAL:
+            return self._from_file()
+        if not proto.HasField("raw_data"):
+            values = getattr(proto, kind.field)
+            if kind.name == "float16":
+                return np.array(values, np.uint16).view(np.float16)
+            return np.array(values, kind.raw)
+        return self._elements(np.frombuffer(proto.raw_data, np.uint8))
+
+    def _from_file(self) -> Array:
+        entries = {entry.key: entry.value for entry in self._proto.external_data}
+        numbers = {k: v for k, v in entries.items() if k in ("offset", "length")}
+        if "location" not in entries or not all(v.isdecimal() for v in numbers.values()):
+            raise ModelFileError(
+                f"tensor {self._proto.name!r} does not say where its elements lie: {entries}"
+            )
+        length = int(numbers["length"]) if "length" in numbers else None
+        if length is None:
+            length = prod(self.shape) * self.kind.raw.itemsize
+        data = self._external(entries["location"], int(numbers.get("offset", 0)), length)
+        return self._elements(data)
+
+    def _elements(self, data: Array) -> Array:
+        if data.size % self.kind.raw.itemsize:
+            raise ModelFileError(
+                f"tensor {self._proto.name!r} has {data.size} bytes, which are no"
+                f" {self.kind.name} numbers"
+            )
+        return data.view(self.kind.raw)

@@ -107,10 +107,12 @@ class Lowering:
     def shape(self, value: Value) -> tuple[int, ...]:
         return value.type.concrete(self.batch)
 
-    def allocate(self, name: str, shape: Sequence[int], strides: Sequence[int]) -> View:
+    def allocate(
+        self, name: str, shape: Sequence[int], strides: Sequence[int], dtype: str = "f32"
+    ) -> View:
         """A new arena buffer, dense under the given strides."""
         name = self._fresh(name)
-        self.program.buffers[name] = Buffer(name, "arena", prod(shape))
+        self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
         return View(name, tuple(shape), tuple(strides))
 
     def result(self, value: Value, like: View | None = None) -> View:
@@ -129,8 +131,13 @@ class Lowering:
         direct = same_places(shape, strides, row_major(shape))
         direct = direct or (like is not None and not value.users)
         view = self.output_view(value) if direct else None
-        self.views[value] = view or self.allocate(value.name, shape, strides)
+        self.views[value] = view or self.allocate(value.name, shape, strides, value.type.dtype)
         return self.views[value]
+
+    def dtype(self, view: View) -> str:
+        """Of the numbers in a view's buffer; packed parameters are floats."""
+        buffer = self.program.buffers.get(view.buffer)
+        return buffer.dtype if buffer is not None else "f32"
 
     def slice_of(self, value: Value) -> View:
         """The channels of a concatenation that a value is to lie in, or those that one itself has
@@ -236,7 +243,8 @@ class Lowering:
     def region(self, name: str, reads: Sequence[View]) -> tuple[Graph, list[Value]]:
         """An empty region over these operands, and its inputs."""
         region = Graph(name or "region", self.graph.payload)
-        return region, [region.add_input(TensorType("f32", v.shape), "a") for v in reads]
+        types = [TensorType(self.dtype(v), v.shape) for v in reads]
+        return region, [region.add_input(kind, "a") for kind in types]
 
     def call(
         self,

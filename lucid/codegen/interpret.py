@@ -16,6 +16,10 @@ from lucid.codegen.program import KernelCall, Program, View
 from lucid.ir import recipe
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
+from lucid.ir.types import DTYPES
+
+UNWRITTEN = 99
+"""What integers hold that have not been written."""
 
 Observer = Callable[[KernelCall, list[Array]], None]
 
@@ -40,7 +44,9 @@ class ProgramInterpreter:
         arena = np.full(program.arena, np.nan, dtype)
         self.buffers: dict[str, Array] = {}
         for name, buffer in program.buffers.items():
-            if planned and name in program.offsets:
+            if buffer.dtype != "f32":  # integers stay what they are, beside the plan
+                self.buffers[name] = np.full(buffer.floats, UNWRITTEN, DTYPES[buffer.dtype])
+            elif planned and name in program.offsets:
                 start = program.offsets[name]
                 self.buffers[name] = arena[start : start + buffer.floats]
             else:

@@ -54,7 +54,7 @@ def plan(program: Program) -> None:
     next time: ResNeSt-50 goes from 1.2 times the bound to the bound itself in the second round.
     """
     spans = lifetimes(program)
-    sizes = {name: aligned(program.buffers[name].floats) for name in spans}
+    sizes = {name: aligned(program.buffers[name].room) for name in spans}
     order = sorted(spans, key=lambda name: (-sizes[name], spans[name].first))
     least = lower_bound(program)
     best: dict[str, int] = {}
@@ -98,9 +98,7 @@ def lower_bound(program: Program) -> int:
     return max(
         (
             sum(
-                aligned(program.buffers[n].floats)
-                for n, s in spans.items()
-                if s.first <= p <= s.last
+                aligned(program.buffers[n].room) for n, s in spans.items() if s.first <= p <= s.last
             )
             for p in range(len(program.phases))
         ),

@@ -86,7 +86,8 @@ class KernelCall:
 class Buffer:
     """Memory of `floats` numbers. `kind`: `input`, `output` (the user's arrays) or `arena`.
 
-    `dtype`: of its numbers; other than float32 only in the user's arrays. Views on it count them.
+    `dtype`: of its numbers, which are what views on it count. An arena buffer has room for whole
+    floats.
     """
 
     name: str
@@ -98,6 +99,11 @@ class Buffer:
     def itemsize(self) -> int:
         """Bytes of one number."""
         return DTYPES[self.dtype].itemsize
+
+    @property
+    def room(self) -> int:
+        """Floats that take as much memory."""
+        return -(-self.floats * self.itemsize // 4)
 
 
 @dataclass

@@ -194,7 +194,7 @@ class _Verifier:
         program, self.where = self.program, "the memory plan: "
         spans = lifetimes(program)
         for name in spans:
-            offset, size = program.offsets.get(name), self.sizes[name]
+            offset, size = program.offsets.get(name), program.buffers[name].room
             if offset is None:
                 self.fail(f"{name} has no place")
             if offset < 0 or offset % ALIGNMENT or offset + size > program.arena:
@@ -203,7 +203,7 @@ class _Verifier:
             alive = [n for n, s in spans.items() if s.first <= number <= s.last]
             alive.sort(key=program.offsets.__getitem__)
             for one, other in pairwise(n for n in alive if self.sizes[n]):
-                if program.offsets[one] + self.sizes[one] > program.offsets[other]:
+                if program.offsets[one] + program.buffers[one].room > program.offsets[other]:
                     self.fail(f"{one} and {other} overlap while both live, in phase {number}")
 
 
@@ -224,6 +224,8 @@ def _on(places: Array, view: View) -> Array:
 def _apart(view: View) -> bool:
     """Whether no two elements of a view lie in one place: each stride passes over all that the
     smaller ones reach."""
+    if 0 in view.shape:
+        return True
     reach = 0
     for stride, size in sorted((s, d) for d, s in zip(view.shape, view.strides, strict=True)):
         if size > 1:

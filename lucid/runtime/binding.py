@@ -85,10 +85,10 @@ class BoundProgram:
         if view.buffer in self.program.weights:
             base = self.weights.address(self.program.weights[view.buffer])
             return [self._absolute, base + 4 * view.offset]
+        inside = self.program.buffers[view.buffer].itemsize * view.offset
         if view.buffer in self._numbers:
-            itemsize = self.program.buffers[view.buffer].itemsize
-            return [self._numbers[view.buffer], itemsize * view.offset]
-        return [self._arena, 4 * (self.program.offsets[view.buffer] + view.offset)]
+            return [self._numbers[view.buffer], inside]
+        return [self._arena, 4 * self.program.offsets[view.buffer] + inside]
 
     @property
     def needs(self) -> tuple[int, int, int]:

@@ -65,7 +65,7 @@ def memory_map(program: Program, threads: int = 1) -> MemoryMap:
     """The memory of a program that a team of `threads` runs."""
     spans = lifetimes(program)
     writers = _writers(program)
-    sizes = {name: FLOAT * program.buffers[name].floats for name in spans}
+    sizes = {name: FLOAT * program.buffers[name].room for name in spans}
     places = [
         Place(
             name,
@@ -86,7 +86,7 @@ def memory_map(program: Program, threads: int = 1) -> MemoryMap:
         bound=FLOAT * lower_bound(program),
         weights=FLOAT * sum(p.floats for p in program.weights.values()),
         scratch=FLOAT * program.scratch,
-        users=FLOAT * sum(b.floats for b in users),
+        users=FLOAT * sum(b.room for b in users),
         places=tuple(sorted(places, key=lambda p: (p.first, p.offset))),
         phases=tuple(
             Phase(
@@ -109,7 +109,7 @@ def _writers(program: Program) -> dict[str, str]:
 
 def _alive(program: Program, spans: dict[str, Lifetime], phase: int) -> int:
     living = [n for n, s in spans.items() if s.first <= phase <= s.last]
-    return FLOAT * sum(aligned(program.buffers[n].floats) for n in living)
+    return FLOAT * sum(aligned(program.buffers[n].room) for n in living)
 
 
 PLACE_COLUMNS = ("buffer", "layer", "KiB", "at KiB", "phases")

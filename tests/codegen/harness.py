@@ -28,6 +28,7 @@ from lucid.codegen.target import LEVELS, Target
 from lucid.codegen.verify import verify_program
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
+from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
 from lucid.runtime.team import BARRIER_SPINS, RUN_TYPE, syscall_address
@@ -55,8 +56,8 @@ def examples(share: float) -> settings:
 
 
 class Guarded:
-    """`floats` floats between guards, in a block filled with the pattern. `skew`: floats by which
-    they lie off a page's start."""
+    """`floats` floats (or as much of another dtype) between guards, in a block filled with the
+    pattern. `skew`: floats by which they lie off a page's start."""
 
     def __init__(self, floats: int, skew: int = 0) -> None:
         page = 4096 // 4
@@ -66,9 +67,9 @@ class Guarded:
         self.address = self._block.ctypes.data + 4 * self.start
         self.bits = self._block[self.start : self.start + floats]
 
-    def array(self, shape: Sequence[int]) -> np.ndarray:
-        """The floats as an array."""
-        return self.bits.view(np.float32).reshape(shape)
+    def array(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+        """The memory as an array; of the last float it may leave a part."""
+        return self.bits.view(dtype)[: int(np.prod(shape))].reshape(shape)
 
     def assert_intact(self, what: str) -> None:
         for side in (self._block[: self.start], self._block[self.start + self.floats :]):
@@ -93,16 +94,18 @@ class Run:
         bound = BoundProgram(self.program, native, store)
         self.arena = Guarded(self.program.arena)
         self.scratch = Guarded(self.threads * bound.scratch_bytes // 4)
-        given = [Guarded(a.size, self.skew) for a in inputs]
+        given = [Guarded(-(-a.nbytes // 4), self.skew) for a in inputs]
         for block, array in zip(given, inputs, strict=True):
-            block.array(array.shape)[...] = array
-        results = [Guarded(int(np.prod(v.shape)), self.skew) for v in self.program.outputs]
+            block.array(array.shape, array.dtype)[...] = array
+        buffers = [self.program.buffers[v.buffer] for v in self.program.outputs]
+        results = [Guarded(b.room, self.skew) for b in buffers]
         self._run(bound, [b.address for b in (*given, *results, self.arena)])
         self._check(bound, [*given, *results])
         for block, array in zip(given, inputs, strict=True):
-            np.testing.assert_array_equal(block.array(array.shape), array)
-        views = self.program.outputs
-        return [b.array(v.shape).copy() for b, v in zip(results, views, strict=True)]
+            np.testing.assert_array_equal(block.array(array.shape, array.dtype), array)
+        shapes = [v.shape for v in self.program.outputs]
+        kinds = [DTYPES[b.dtype] for b in buffers]
+        return [b.array(s, k).copy() for b, s, k in zip(results, shapes, kinds, strict=True)]
 
     def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
         """Fill the call table, and enter `lucid_run` on every thread."""
@@ -134,7 +137,7 @@ class Run:
         self.scratch.assert_intact("the scratch")
         owned = np.zeros(self.program.arena, bool)
         for name, offset in self.program.offsets.items():
-            owned[offset : offset + self.program.buffers[name].floats] = True
+            owned[offset : offset + self.program.buffers[name].room] = True
         assert (self.arena.bits[~owned] == PATTERN).all(), "between arena buffers"
         shares = self.scratch.bits.reshape(self.threads, bound.scratch_bytes // 4)
         beyond = shares[:, self.program.scratch :]
@@ -146,7 +149,7 @@ def set_apart(program: Program) -> None:
     at = GUARD
     for name in program.offsets:
         program.offsets[name] = at
-        at += aligned(program.buffers[name].floats + GUARD)
+        at += aligned(program.buffers[name].room + GUARD)
     program.arena = aligned(at)
     assert GUARD % ALIGNMENT == 0
     verify_program(program)

@@ -1,6 +1,6 @@
 """From a graph and its schedule to a Program: one lowering for each op, registered by its class."""
 
-from lucid.codegen.lowering import attention, convolution, pooling, shapes, strided
+from lucid.codegen.lowering import attention, convolution, matmul, pooling, shapes, strided
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.lower import lower, unsupported
 
@@ -10,6 +10,7 @@ __all__ = [
     "convolution",
     "lower",
     "lowers",
+    "matmul",
     "pooling",
     "shapes",
     "strided",

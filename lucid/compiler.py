@@ -12,6 +12,7 @@ from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, ShapeError, UnknownNameError, UnsupportedError, WeightsError
+from lucid.frontend.images import takes_images
 from lucid.frontend.tensor import Tensor
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import load_weights, match_weights
@@ -28,10 +29,13 @@ from lucid.runtime.library import Progress
 from lucid.runtime.processors import default_threads
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
+from lucid.vision import IMAGENET, Preprocess
+from lucid.vision.sources import find
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
 PRECISIONS = ("fast", "strict")
+INPUTS = ("float32_nchw", "uint8_nhwc")
 
 pass_log = logging.getLogger("lucid.passes")
 register_converter(Tensor, Tensor)
@@ -61,6 +65,8 @@ def compile(
     model: Module | Graph,
     input_shape: Sequence[int] | None = None,
     *,
+    input: str = "float32_nchw",
+    preprocess: Any = None,
     threads: int | None = None,
     precision: str = "fast",
     tune: bool = False,
@@ -71,12 +77,16 @@ def compile(
     """Compile a model to native code.
 
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
-    and image size runs. Without it a module is compiled at its first call. `threads`: by default
-    what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what changes the
-    order of magnitude of rounding errors (Winograd F(4x4)). `tune`: measure what each layer is
-    fastest with, for about a minute, or take it from the log of earlier times (in the cache folder;
-    neither read nor written without `cache`); bits are then the same for this compiled model only.
-    `progress`: told what is being done, how much of it is done, and how much there is.
+    and image size runs. Without it a module is compiled at its first call. `input`: with
+    "uint8_nhwc" the compiled model takes images as they are decoded, uint8 (N, H, W, C), RGB or
+    grey, and normalises them itself. `preprocess` says how, as a `lucid.vision.Preprocess` or what
+    one can be read from; by default what the model says of itself, else ImageNet's. `threads`: by
+    default what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what
+    changes the order of magnitude of rounding errors (Winograd F(4x4)). `tune`: measure what each
+    layer is fastest with, for about a minute, or take it from the log of earlier times (in the
+    cache folder; neither read nor written without `cache`); bits are then the same for this
+    compiled model only. `progress`: told what is being done, how much of it is done, and how much
+    there is.
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
@@ -99,7 +109,7 @@ def compile(
         tuner = Tuner(target, batch, count, precision, cache=kept, progress=report)
         return tuner.tune(graph, forced=forced, log=results).schedule
 
-    source = ModelSource(model, chosen.disabled())
+    source = ModelSource(model, chosen.disabled(), images_of(model, input, preprocess))
     reporter = CrashReporter(
         source.captured, target.name, precision, count, source.disable, chosen.kernels
     )
@@ -110,8 +120,22 @@ def compile(
         _check_batches(model)
         input_shape = model.inputs[0].type.concrete(1)
     if input_shape is not None:
-        compiled.prepare(input_shape)
+        compiled.prepare(source.input_shape(input_shape))
     return compiled
+
+
+def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
+    """How a model that is compiled for uint8 images is to normalise them; None for one that takes
+    float32. Raises UnknownNameError, InputError."""
+    if input not in INPUTS:
+        raise UnknownNameError(f"input is one of {', '.join(INPUTS)}, not {input!r}")
+    if input != INPUTS[-1]:
+        if preprocess is not None:
+            raise InputError(
+                f"preprocess is for input={INPUTS[-1]!r}: float32 arrays are taken as they are"
+            )
+        return None
+    return Preprocess.of(preprocess) if preprocess is not None else find(model) or IMAGENET
 
 
 def check_precision(precision: str) -> None:
@@ -129,22 +153,57 @@ def runnable_target(name: str) -> Target:
 
 
 class ModelSource:
-    """Graphs of a module, traced for each image size, or of a graph, which has just one."""
+    """Graphs of a module, traced for each image size, or of a graph, which has just one.
 
-    def __init__(self, model: Module | Graph, disable: Sequence[str]) -> None:
+    `images`: how uint8 images are normalised, where the graphs are to take those.
+    """
+
+    def __init__(
+        self, model: Module | Graph, disable: Sequence[str], images: Preprocess | None = None
+    ) -> None:
         if not isinstance(model, Module | Graph):
             raise InputError(
                 f"compile wants a lucid.nn.Module or a lucid.ir.Graph, got {type(model).__name__}"
             )
         self.model = model
         self.disable = disable
+        self.images = images
 
     @property
     def name(self) -> str:
         return self.model.name
 
+    @property
+    def dtype(self) -> str:
+        """Of the input: `f32`, or `u8` for images."""
+        if isinstance(self.model, Graph) and self.model.inputs and self.images is None:
+            return self.model.inputs[0].type.dtype
+        return "f32" if self.images is None else "u8"
+
+    def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
+        """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
+        (N, H, W, C): no image has so many channels as it would say."""
+        if self.images is None or not isinstance(shape, Sequence) or len(shape) != 4:
+            return shape
+        batch, channels, *size = shape
+        swapped = channels == self.images.channels != size[1]
+        return (batch, *size, channels) if swapped else shape
+
     def captured(self, shape: tuple[int, ...]) -> Graph:
-        """The graph as traced, before any pass. Raises InputError where the shape does not fit."""
+        """The graph before any pass. Raises InputError where the shape does not fit."""
+        if self.images is None:
+            return self._captured(shape)
+        channels = self.images.channels
+        if len(shape) != 4 or shape[3] != channels:
+            raise InputError(
+                f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
+                "says otherwise with another order (rgb, bgr or grey)"
+            )
+        batch, height, width, _ = shape
+        return takes_images(self._captured((batch, channels, height, width)), self.images)
+
+    def _captured(self, shape: tuple[int, ...]) -> Graph:
+        """The graph of the model itself."""
         if isinstance(self.model, Graph):
             for value in self.model.inputs[:1]:
                 if value.type.shape[1:] != shape[1:]:
@@ -220,19 +279,18 @@ class ModelSource:
 
 
 def _check_batches(graph: Graph) -> None:
-    """Raises UnsupportedError unless the graph has one float32 input with the batch in front, and
-    the batch in front of all its outputs, so that a batch can be run in slices."""
+    """Raises UnsupportedError unless the graph has one input, float32 or uint8, with the batch in
+    front, and the batch in front of all its outputs, so that a batch can be run in slices."""
 
     def batched(value: Value) -> bool:
         return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
 
     types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-    if len(graph.inputs) != 1 or graph.inputs[0].type != f32(
-        BATCH, *graph.inputs[0].type.shape[1:]
-    ):
+    kinds = [v.type for v in graph.inputs]
+    if len(kinds) != 1 or kinds[0].dtype not in ("f32", "u8") or kinds[0].shape[:1] != (BATCH,):
         raise UnsupportedError(
-            f"{graph.name} has the inputs ({types}); a compiled model has one, float32, with the "
-            "batch N as its first dimension"
+            f"{graph.name} has the inputs ({types}); a compiled model has one, float32 or uint8, "
+            "with the batch N as its first dimension"
         )
     strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
     if strangers:

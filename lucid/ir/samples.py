@@ -8,6 +8,7 @@ import numpy as np
 
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
+from lucid.ir.types import DTYPES
 
 
 def sample_payload(graph: Graph) -> dict[str, Array]:
@@ -27,7 +28,13 @@ def sample_payload(graph: Graph) -> dict[str, Array]:
 
 
 def sample_inputs(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
-    """Normally distributed inputs for a batch."""
+    """Inputs for a batch, as `sample` makes them."""
     generator = np.random.default_rng(seed)
-    shapes = [v.type.concrete(batch) for v in graph.inputs]
-    return [generator.standard_normal(shape, np.float32) for shape in shapes]
+    return [sample(v.type.dtype, v.type.concrete(batch), generator) for v in graph.inputs]
+
+
+def sample(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Normally distributed numbers, or any levels where they are uint8."""
+    if dtype == "u8":
+        return generator.integers(0, 256, shape, np.uint8)
+    return generator.standard_normal(shape, np.float32).astype(DTYPES[dtype], copy=False)

@@ -14,6 +14,9 @@ CONVERTERS: dict[type, Callable[[Array], Any]] = {}
 """How to wrap a result for callers who gave an object of this type; the front registers its own."""
 
 
+FLOAT = np.dtype(np.float32)
+
+
 def register_converter(kind: type, convert: Callable[[Array], Any]) -> None:
     """Let results be `convert(array)` for callers who gave a `kind`."""
     CONVERTERS[kind] = convert
@@ -24,17 +27,28 @@ def describe(array: Array) -> str:
     return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
-def as_array(x: Any) -> Array:
-    """`x` as an aligned, C-contiguous float32 array, without a copy where it is one.
+def as_array(x: Any, dtype: np.dtype[Any] = FLOAT) -> Array:
+    """`x` as an aligned, C-contiguous array of `dtype`, without a copy where it is one.
 
     Raises InputError, which says what `x` is: `got float64[1,3,224,224]; ...`.
     """
     array = x if isinstance(x, np.ndarray) else _foreign(x)
-    if array.dtype != np.float32:
-        raise InputError(f"got {describe(array)}; convert it with x.astype('float32')")
+    if array.dtype != dtype:
+        raise InputError(f"got {describe(array)}; {_advice(array.dtype, dtype)}")
     if array.flags.c_contiguous and array.flags.aligned:
         return array
     return np.array(array, order="C")
+
+
+def _advice(given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+    """What to do about an array of another dtype."""
+    if wanted == np.uint8:
+        return (
+            "give images as levels 0..255 (lucid.vision's Preprocess.to_uint8_nhwc makes them), or "
+            "compile without input='uint8_nhwc'"
+        )
+    advice = f"convert it with x.astype('{wanted}')"
+    return f"{advice}, or compile with input='uint8_nhwc'" if given == np.uint8 else advice
 
 
 def _foreign(x: Any) -> Array:

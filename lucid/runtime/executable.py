@@ -58,9 +58,13 @@ class Source(Protocol):
     def name(self) -> str:
         """What the model is called."""
 
+    @property
+    def dtype(self) -> str:
+        """Of the model's input: `f32`, or `u8` for images."""
+
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape, which has one float32 input, the batch
-        first in it and in every output. Raises InputError where the shape fits none."""
+        """The optimised graph for inputs of this shape, which has one input of that dtype, the
+        batch first in it and in every output. Raises InputError where the shape fits none."""
 
     def stages(self) -> list[str]:
         """The names that `stage` takes, in order."""
@@ -87,9 +91,10 @@ class Plan:
     def weights(self) -> WeightStore:
         return self.bound.weights
 
-    def outputs(self, batch: int) -> list[tuple[int, ...]]:
-        """The shapes of the outputs for a batch of any size."""
-        return [v.type.concrete(batch) for v in self.graph.outputs]
+    def outputs(self, batch: int) -> list[Array]:
+        """Empty arrays for the outputs for a batch of any size."""
+        types = [v.type for v in self.graph.outputs]
+        return [np.empty(t.concrete(batch), DTYPES[t.dtype]) for t in types]
 
 
 class CompiledModel:
@@ -227,17 +232,15 @@ class CompiledModel:
     # -- running ----------------------------------------------------------------------------
 
     def __call__(self, x: Any, out: Array | None = None) -> Any:
-        """The model's outputs for a batch of inputs, (N, C, H, W) float32, in the kind of array
-        that `x` is. `out`: an array to write to (one output only), which is then the result.
-        Raises InputError."""
+        """The model's outputs for a batch of inputs, (N, C, H, W) float32 or as compiled for
+        (N, H, W, C) uint8, in the kind of array that `x` is. `out`: an array to write to (one
+        output only), which is then the result. Raises InputError."""
         array = self._read(x)
         batch = len(array)
         whole, last = self._planned(array)
-        shapes = whole.outputs(batch)
-        if out is None:
-            results = [np.empty(shape, np.float32) for shape in shapes]
-        else:
-            results = [_checked_out(out, shapes)]
+        results = whole.outputs(batch)
+        if out is not None:
+            results = [_checked_out(out, results)]
             array = array.copy() if np.may_share_memory(array, out) else array
         if batch <= max(1, whole.bound.program.batch):
             if batch:
@@ -255,7 +258,7 @@ class CompiledModel:
 
     def _read(self, x: Any) -> Array:
         try:
-            array = as_array(x)
+            array = as_array(x, DTYPES[self._source.dtype])
         except InputError as problem:
             raise InputError(f"{self._wanted()}, {problem}") from problem
         if array.ndim == 0:
@@ -271,7 +274,7 @@ class CompiledModel:
     def _wanted(self) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
         if self.input_shape is None:
-            return "x wants a float32 array, the batch first"
+            return f"x wants a {DTYPES[self._source.dtype]} array, the batch first"
         (value,) = self.graph().inputs
         type = value.type
         return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
@@ -347,7 +350,7 @@ class CompiledModel:
         if not len(array):
             raise InputError("an empty batch has no profile")
         array = np.ascontiguousarray(array[:MAX_BATCH])
-        results = [np.empty(shape, np.float32) for shape in plan.outputs(len(array))]
+        results = plan.outputs(len(array))
         addresses = [array.ctypes.data, *(r.ctypes.data for r in results)]
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profiler.profile(plan.bound, self._source.name, addresses, runs)
@@ -418,13 +421,15 @@ def _rows_of(dimension: int | Dim, rows: slice) -> slice:
     return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
 
 
-def _checked_out(out: Any, shapes: Sequence[tuple[int, ...]]) -> Array:
-    if len(shapes) != 1:
-        raise InputError(f"out= takes one array, the model has {len(shapes)} outputs")
-    wanted = f"out wants a float32 array {list(shapes[0])}, contiguous and writeable"
+def _checked_out(out: Any, results: Sequence[Array]) -> Array:
+    """`out` for the model's one result. Raises InputError where it does not suit."""
+    if len(results) != 1:
+        raise InputError(f"out= takes one array, the model has {len(results)} outputs")
+    (result,) = results
+    wanted = f"out wants a {result.dtype} array {list(result.shape)}, contiguous and writeable"
     if not isinstance(out, np.ndarray):
         raise InputError(f"{wanted}, got {type(out).__name__}")
-    if out.dtype != np.float32 or out.shape != shapes[0]:
+    if out.dtype != result.dtype or out.shape != result.shape:
         raise InputError(f"{wanted}, got {describe(out)}")
     if not out.flags.carray:  # contiguous, aligned, writeable
         raise InputError(f"{wanted}; this one is not")

@@ -16,6 +16,7 @@ from lucid.codegen.program import Program
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
+from lucid.ir.samples import sample
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import Progress, library
@@ -68,7 +69,7 @@ class Stopwatch:
         self._target = target
         self._store = weights
         self._workspace: Workspace | None = None
-        self._arrays: dict[tuple[str, int], Array] = {}
+        self._arrays: dict[tuple[str, int, str], Array] = {}
         self._rates: list[float] = []
 
     def bind(self, program: Program) -> BoundProgram:
@@ -128,10 +129,11 @@ class Stopwatch:
         """Addresses of arrays for the program's inputs and outputs."""
         addresses = []
         for view in (*program.inputs, *program.outputs):
-            key = (view.buffer, program.buffers[view.buffer].floats)
+            buffer = program.buffers[view.buffer]
+            key = (buffer.name, buffer.floats, buffer.dtype)
             if key not in self._arrays:
                 random = np.random.default_rng(len(self._arrays))
-                self._arrays[key] = random.standard_normal(key[1], np.float32)
+                self._arrays[key] = sample(buffer.dtype, (buffer.floats,), random)
             addresses.append(int(self._arrays[key].ctypes.data))
         return addresses
 

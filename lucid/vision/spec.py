@@ -172,13 +172,13 @@ class Preprocess:
             )
         if self.order == "bgr":
             levels = levels[..., ::-1]
-        mean, std = np.float32(self.means), np.float32(self.stds)
+        mean, std = np.asarray(self.means, np.float32), np.asarray(self.stds, np.float32)
         values = (levels.astype(np.float32) / np.float32(self.divisor) - mean) / std
         return np.ascontiguousarray(np.moveaxis(values, 3, 1))
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and 0 < value < math.inf
+    return isinstance(value, int | float | np.number) and bool(0 < value < math.inf)
 
 
 def _pair(value: Any, name: str) -> Size:

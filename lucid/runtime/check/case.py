@@ -27,6 +27,7 @@ from lucid.ir.ops.base import Array
 from lucid.ir.passes import run_passes
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph, print_graph
+from lucid.ir.types import DTYPES
 
 GRAPH, ARRAYS, OPTIONS = "graph.lir", "arrays.npz", "options.json"
 """The files of a repro."""
@@ -161,5 +162,6 @@ def read_inputs(path: Path, graph: Graph) -> tuple[tuple[Array, ...], int]:
     if len(names) != len(graph.inputs):
         wanted = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
         raise InputError(f"{path} holds {', '.join(arrays)}; wanted is {wanted}")
-    given = tuple(np.ascontiguousarray(arrays[n], np.float32) for n in names)
+    kinds = [DTYPES[v.type.dtype] for v in graph.inputs]
+    given = tuple(np.ascontiguousarray(arrays[n], k) for n, k in zip(names, kinds, strict=True))
     return given, given[0].shape[0] if given and given[0].ndim else 1

@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -16,6 +17,7 @@ from lucid.codegen.program import KernelCall, Program, View
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
+from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import Progress, library
@@ -29,7 +31,7 @@ def apart(program: Program) -> Program:
     offsets, at = {}, 0
     for name in program.offsets:
         offsets[name] = at
-        at += aligned(program.buffers[name].floats) + ALIGNMENT
+        at += aligned(program.buffers[name].room) + ALIGNMENT
     return replace(program, offsets=offsets, arena=at)
 
 
@@ -42,12 +44,21 @@ def run_whole(
     cache: ObjectCache | None = None,
 ) -> list[Array]:
     """The program's outputs, computed by a team of threads."""
-    arrays = [np.ascontiguousarray(a, np.float32) for a in inputs]
-    results = [np.full(v.shape, np.nan, np.float32) for v in program.outputs]
+    kinds = {name: DTYPES[b.dtype] for name, b in program.buffers.items()}
+    arrays = [
+        np.ascontiguousarray(a, kinds[v.buffer])
+        for a, v in zip(inputs, program.inputs, strict=True)
+    ]
+    results = [unwritten(v.shape, kinds[v.buffer]) for v in program.outputs]
     stopwatch = Stopwatch(target, threads, weights, cache)
     bound = stopwatch.bind(program)
     stopwatch.clock(bound, [a.ctypes.data for a in (*arrays, *results)], profiled=False)
     return results
+
+
+def unwritten(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array that shows where nothing has been written: NaN, or -1 where there is none."""
+    return np.full(shape, np.nan if dtype.kind == "f" else -1).astype(dtype)
 
 
 class Stepper:
@@ -74,10 +85,11 @@ class Stepper:
 
     def _memory(self, name: str) -> Array:
         """A buffer as the kernels see it, flat."""
-        floats = self.program.buffers[name].floats
+        buffer = self.program.buffers[name]
         if name in self.program.offsets:
-            return self._workspace.arena(self.program.offsets[name], floats)
-        return np.zeros(floats, np.float32)
+            room = self._workspace.arena(self.program.offsets[name], buffer.room)
+            return room.view(DTYPES[buffer.dtype])[: buffer.floats]
+        return np.zeros(buffer.floats, DTYPES[buffer.dtype])
 
     def run(self, call: KernelCall, buffers: Mapping[str, Array]) -> list[Array]:
         """What the call writes where its operands' buffers hold `buffers`; what it leaves out is
@@ -86,7 +98,8 @@ class Stepper:
             if view.buffer in self._buffers:
                 self._buffers[view.buffer][...] = buffers[view.buffer]
         for view in call.writes:
-            self._array(view)[...] = np.nan
+            array = self._array(view)
+            array[...] = unwritten(array.shape, array.dtype)
         users = [v.buffer for v in (*self.program.inputs, *self.program.outputs)]
         addresses = [self._buffers[name].ctypes.data for name in users]
         table = self._workspace.prepare(self._bound, addresses, self._steps[id(call)])
@@ -98,5 +111,5 @@ class Stepper:
     def _array(self, view: View) -> Array:
         base = self._buffers[view.buffer][view.offset :]
         if not prod(view.shape):
-            return np.empty(view.shape, np.float32)
-        return as_strided(base, view.shape, [4 * s for s in view.strides])
+            return np.empty(view.shape, base.dtype)
+        return as_strided(base, view.shape, [base.itemsize * s for s in view.strides])

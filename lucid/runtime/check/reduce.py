@@ -15,7 +15,7 @@ from lucid.errors import LucidError
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim
+from lucid.ir.types import DTYPES, Dim
 from lucid.runtime.check.blame import Blame, search
 from lucid.runtime.check.case import Case
 from lucid.runtime.check.report import Tools
@@ -179,14 +179,14 @@ def _crossing(graph: Graph, before: Sequence[Node], after: Sequence[Node]) -> li
 
 
 def _is_data(values: Iterable[Value]) -> bool:
-    """Whether values may be inputs of a graph: floats, with the batch in them or not."""
-    return all(v.type.dtype == "f32" and not isinstance(v, Parameter) for v in values)
+    """Whether values may be inputs of a graph: floats or levels, with the batch in them or not."""
+    return all(v.type.dtype in ("f32", "u8") and not isinstance(v, Parameter) for v in values)
 
 
 def _all_values(case: Case) -> dict[str, Array]:
-    """All inputs and results of a case's graph by name, in float32."""
-    names = [v.name for v in case.graph.inputs]
-    values = {n: np.asarray(a, np.float32) for n, a in zip(names, case.inputs, strict=True)}
+    """All inputs and results of a case's graph by name, floats in float32."""
+    inputs = zip(case.graph.inputs, case.inputs, strict=True)
+    values = {v.name: np.asarray(a, DTYPES[v.type.dtype]) for v, a in inputs}
 
     def keep(node: Node, results: tuple[Array, ...]) -> None:
         values.update((v.name, a) for v, a in zip(node.outputs, results, strict=True))

@@ -1,15 +1,20 @@
-"""fold-batch-norm: batch norms become part of the weights before them."""
+"""fold-batch-norm: batch norms become part of the weights before or after them."""
 
 from __future__ import annotations
 
+import math
+
 from lucid.ir.graph import Node, Value
-from lucid.ir.ops import Add, BatchNorm, Conv2d, Linear, Mul
+from lucid.ir.ops import Add, BatchNorm, Conv2d, Linear, Mul, Sum
 from lucid.ir.passes.recipes import (
     add,
     along,
+    apply,
     are_parameters,
+    ints,
     mul,
     recipe_of,
+    reshape,
     rsqrt,
     sub,
 )
@@ -17,7 +22,7 @@ from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Literal, Recipe
 
 fold_batch_norm = Pass(
-    "fold-batch-norm", "Fold batch norms into the weights of the convolution or linear before them"
+    "fold-batch-norm", "Fold batch norms into the weights of the convolution or linear beside them"
 )
 
 
@@ -54,6 +59,52 @@ def _fold(norm: Node, layer: Node, graph: Rewriter) -> None:
     new_weight = graph.parameter(f"{weight.name}.folded", rows)
     new_bias = graph.parameter(f"{biases[0].name if biases else bias_name(weight)}.folded", shift)
     graph.substitute(norm, layer.op, [operand, new_weight, new_bias], fuses=[layer, norm])
+
+
+@rewrite(fold_batch_norm, BatchNorm)
+def into_next_weights(norm: Node, graph: Rewriter) -> None:
+    """batch_norm -> conv2d or linear: scale the columns of the weights, shift the bias.
+
+    Fires where convolutions without padding, or linears of (N, features), by parameters are all
+    that reads the norm. What a convolution pads with is zero after the norm, and would be its shift
+    before.
+    """
+    y, readers = norm.output, norm.output.users
+    if not readers or y in graph.graph.outputs or not are_parameters(*norm.inputs[1:]):
+        return
+    if not all(_takes(reader, y) for reader in readers):
+        return
+    padded = next((n for n in readers if isinstance(n.op, Conv2d) and any(n.op.padding)), None)
+    if padded is not None:
+        graph.miss(norm, "the convolution after it pads with zeros, not with the shift", padded)
+        return
+    scale, shift = scale_and_shift(norm)
+    for reader in readers:
+        operands = _taken_in(reader, scale, shift, graph)
+        graph.substitute(reader, reader.op, [norm.inputs[0], *operands], fuses=[norm, reader])
+
+
+def _takes(layer: Node, x: Value) -> bool:
+    """Whether a layer by parameters reads x, along whose axis 1 its features lie."""
+    fits = isinstance(layer.op, Conv2d) or (isinstance(layer.op, Linear) and x.type.rank == 2)
+    return fits and layer.inputs[0] is x and are_parameters(*layer.inputs[1:])
+
+
+def _taken_in(layer: Node, scale: Recipe, shift: Recipe, graph: Rewriter) -> list[Value]:
+    """Weight and bias of `layer` for an input of which it read `scale` * x + `shift`."""
+    weight, *biases = layer.inputs[1:]
+    groups = layer.op.groups if isinstance(layer.op, Conv2d) else 1
+    shape = ints(weight.type.shape)
+    out, depth = shape[:2]
+    by_group = reshape(recipe_of(weight), groups, out // groups, depth, math.prod(shape[2:]))
+    columns, offsets = (reshape(v, groups, 1, depth, 1) for v in (scale, shift))
+    scaled = reshape(mul(by_group, columns), *shape)
+    added = reshape(apply(Sum((2, 3)), mul(by_group, offsets)), out)
+    bias = add(recipe_of(biases[0]), added) if biases else added
+    return [
+        graph.parameter(f"{weight.name}.folded", scaled),
+        graph.parameter(f"{biases[0].name if biases else bias_name(weight)}.folded", bias),
+    ]
 
 
 @rewrite(fold_batch_norm, BatchNorm)

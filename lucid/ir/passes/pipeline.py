@@ -19,6 +19,7 @@ PIPELINE = [
     "sink-permutes",  # once layer norms and linears are found
     "fold-pads",
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
+    "merge-branches",  # once batch norms are scales and shifts
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion
     "fold-scales",  # while convolutions stand alone, and split attentions do already
     "fuse-epilogue",

@@ -1,7 +1,7 @@
 """fold-batch-norm: text before and after, and what it must leave alone."""
 
 import pytest
-from pass_checks import assert_rewrites, assert_unchanged
+from pass_checks import after, assert_rewrites, assert_unchanged
 
 NORM = """
   param @n.weight: f32[4]
@@ -163,3 +163,50 @@ def test_statistics_that_are_computed_stay():
           return %n
         }""",
     )
+
+
+@pytest.mark.parametrize(
+    ("reader", "results"),
+    [
+        ("conv2d(%n, @w) {groups=2, stride=(2,2)}", "f32[N,6,2,2]"),
+        ("conv2d(%n, @w, @c) {groups=2}", "f32[N,6,3,4]"),
+    ],
+)
+def test_before_a_convolution_the_columns_are_scaled(reader, results):
+    text = f"""graph g(%x: f32[N,4,4,4]) -> {results} {{
+      {NORM}
+      param @w: f32[6,2,2,1]
+      param @c: f32[6]
+      %n = batch_norm(%x, @n.weight, @n.bias, @n.mean, @n.var) : f32[N,4,4,4]
+      %y = {reader} : {results}
+      return %y
+    }}"""
+    after("fold-batch-norm", text, ["conv2d"])
+
+
+def test_before_a_linear():
+    text = f"""graph g(%x: f32[N,4]) -> f32[N,3], f32[N,2] {{
+      {NORM}
+      param @w: f32[3,4]
+      param @u: f32[2,4]
+      param @c: f32[3]
+      %n = batch_norm(%x, @n.weight, @n.bias, @n.mean, @n.var) : f32[N,4]
+      %y = linear(%n, @w, @c) : f32[N,3]
+      %z = linear(%n, @u) : f32[N,2]
+      return %y, %z
+    }}"""
+    after("fold-batch-norm", text, ["linear", "linear"])
+
+
+@pytest.mark.parametrize(("padding", "returns"), [("(0,0,1,0)", "%y"), ("(0,0,0,0)", "%y, %n")])
+def test_before_what_pads_or_where_it_is_read_elsewhere_it_stays(padding, returns):
+    rows = 5 if padding == "(0,0,1,0)" else 4
+    kinds = f"f32[N,4,{rows},4]" + (", f32[N,4,4,4]" if "%n" in returns else "")
+    text = f"""graph g(%x: f32[N,4,4,4]) -> {kinds} {{
+      {NORM}
+      param @w: f32[4,4,1,1]
+      %n = batch_norm(%x, @n.weight, @n.bias, @n.mean, @n.var) : f32[N,4,4,4]
+      %y = conv2d(%n, @w) {{padding={padding}}} : f32[N,4,{rows},4]
+      return {returns}
+    }}"""
+    after("fold-batch-norm", text, ["mul", "add", "conv2d"])

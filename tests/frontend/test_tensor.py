@@ -6,6 +6,7 @@ import pytest
 import lucid
 from lucid import Tensor
 from lucid.errors import InputError, ShapeError
+from lucid.ir import TensorType
 
 RNG = np.random.default_rng(0)
 A = RNG.standard_normal((2, 3, 4)).astype(np.float32)
@@ -17,6 +18,9 @@ def test_dtypes() -> None:
     assert Tensor(A.astype(np.float64)).dtype == np.float64
     assert Tensor(A.astype(np.float16)).dtype == np.float32
     assert Tensor([1, 2]).dtype == np.int64
+    levels = Tensor(np.array([7, 255], np.uint8))
+    assert levels.type == TensorType("u8", (2,))
+    assert levels.float().numpy().tolist() == [7.0, 255.0]
     assert (Tensor(A) * 2.5).dtype == np.float32
     assert (2 + Tensor(A.astype(np.float64))).dtype == np.float64
     assert (Tensor(A.astype(np.float64)) + Tensor(A)).dtype == np.float64

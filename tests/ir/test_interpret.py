@@ -150,3 +150,10 @@ def test_images_of_a_batch_do_not_mix(graph):
     alone = interpret(graph, [x[1:2] for x in inputs], dtype=np.float64)
     for a, b in zip(whole, alone, strict=True):
         np.testing.assert_allclose(a[1:2], b, rtol=1e-9, atol=1e-9)
+
+
+def test_casts_take_the_interpreter_s_precision():
+    graph = parse_graph("graph g(%x: i64[N]) -> f32[N] { %y = cast(%x) : f32[N] return %y }")
+    large = np.array([2**24 + 1])
+    assert interpret(graph, [large], dtype=np.float64)[0].tolist() == [2**24 + 1]
+    assert interpret(graph, [large])[0].tolist() == [2**24]

@@ -23,6 +23,7 @@ def test_types():
     assert str(kind) == "f32[N,3,2N]"
     assert TensorType.parse(str(kind)) == kind
     assert TensorType.parse("i64[]") == TensorType("i64", ())
+    assert str(TensorType.parse("u8[N,4]")) == "u8[N,4]"
     assert kind.concrete(4) == concrete(kind.shape, 4) == (4, 3, 8)
     assert kind.with_shape((1,)) == f32(1)
     assert kind.rank == 3

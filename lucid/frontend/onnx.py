@@ -283,7 +283,7 @@ def _input_type(
         if size > 0:
             sizes.append(size)
         elif axis == 0:
-            sizes.append(BATCH)
+            sizes.append(_batch(label))
         elif shape is not None:
             sizes.append(shape[axis])
             named.setdefault(label, shape[axis])
@@ -292,3 +292,9 @@ def _input_type(
         else:
             raise InputError(f"{name} leaves sizes of its input {value.name!r} {text} open: {ASK}")
     return TensorType(dtype, tuple(sizes))
+
+
+def _batch(label: str) -> Dim:
+    """The batch; `2N`, as Lucid writes it, is a multiple."""
+    factor = label.removesuffix(BATCH.symbol)
+    return BATCH * int(factor) if factor.isdecimal() and int(factor) > 0 else BATCH

@@ -16,6 +16,7 @@ from lucid.ir.ops import (
     ArgMax,
     Array,
     Exp,
+    Linear,
     Log,
     Max,
     Mean,
@@ -23,6 +24,7 @@ from lucid.ir.ops import (
     Mul,
     Neg,
     Op,
+    Permute,
     Softmax,
     Sqrt,
     Sub,
@@ -134,6 +136,24 @@ def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Op
     array = np.empty((1,) * x.type.rank if keepdims else (), object)
     array[...] = dims[0] * rest if rest else 0
     return known(array)
+
+
+@reads("CumSum")
+def read_cumulative_sum(call: Call) -> Operand:
+    """Along an axis of known size: a product with the matrix that says what is added up."""
+    x = call.operand(0)
+    axis = call.counted(call.integers(1)[0], x.type.rank)
+    (size,) = call.integer_dims(x.type.shape[axis])
+    matrix = np.tri(size, k=-call.integer("exclusive", 0), dtype=np.float32)
+    if call.integer("reverse", 0):
+        matrix = matrix.T
+    if isinstance(x, Known):
+        totals = np.moveaxis(np.moveaxis(x.array, axis, -1) @ matrix.T, -1, axis)
+        return known(totals.astype(x.array.dtype))
+    axes = [*(a for a in range(x.type.rank) if a != axis), axis]
+    back = tuple(axes.index(a) for a in range(x.type.rank))
+    turned = call.apply(Permute(tuple(axes)), x)
+    return call.apply(Permute(back), call.apply(Linear(), turned, known(matrix)))
 
 
 @writes(ArgMax)

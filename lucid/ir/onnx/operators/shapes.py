@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucid.errors import ModelFileError, ShapeError, UnsupportedError
-from lucid.ir.onnx.known import Known
+from lucid.ir.onnx.known import Known, known
 from lucid.ir.onnx.table import reads, writes
 from lucid.ir.ops import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.types import Dim, Shape, TensorType, broadcast, volume
@@ -216,8 +216,8 @@ def read_slice(call: Call) -> Operand:
 
 def _sliced(call: Call, x: Operand, axis: int, start: int, end: int | Dim, step: int) -> Operand:
     size = x.type.shape[axis]
-    if step < 0:
-        raise UnsupportedError(f"with the negative step {step}")
+    if step == 0:
+        raise ModelFileError("has a step of 0")
     if isinstance(size, Dim) or isinstance(end, Dim):
         if start == 0 and step == 1 and (end == size or (isinstance(end, int) and end >= END)):
             return x
@@ -227,10 +227,13 @@ def _sliced(call: Call, x: Operand, axis: int, start: int, end: int | Dim, step:
     start, stop, step = slice(start, end, step).indices(size)
     if (start, stop, step) == (0, size, 1):
         return x
-    if start >= stop:
-        if isinstance(x, Known):
-            return Known(np.take(x.array, [], axis=axis))
+    indices = np.arange(start, stop, step)
+    if isinstance(x, Known):
+        return Known(np.take(x.array, indices, axis=axis))
+    if not indices.size:
         raise UnsupportedError(f"takes nothing of axis {axis} of {x.type}")
+    if step < 0:
+        return call.apply(Gather(axis), x, known(indices))
     return call.apply(Slice(axis, start, stop, step), x)
 
 

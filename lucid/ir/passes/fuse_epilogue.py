@@ -1,18 +1,49 @@
-"""fuse-epilogue: elementwise ops join the convolution or linear whose result they change."""
+"""fuse-epilogue: elementwise ops join the op whose result they change."""
 
 from __future__ import annotations
 
-from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Add, Constant, Conv2d, Elementwise, Fusion, Linear, Op
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Elementwise,
+    Fusion,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    MatMul,
+    MaxPool2d,
+    Resize,
+    RmsNorm,
+)
+from lucid.ir.ops.shape import broadcast_to
 from lucid.ir.passes.fold_batch_norm import bias_name
-from lucid.ir.passes.recipes import add, are_parameters, expand, ints, recipe_of, reshape
+from lucid.ir.passes.recipes import add, are_parameters, ints, recipe_of, reshape
+from lucid.ir.passes.regions import Region, anchor_of, by_channel, is_elementwise, scalar_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Recipe
-from lucid.ir.types import TensorType
 
 fuse_epilogue = Pass(
-    "fuse-epilogue", "Fuse bias, residual add, scale and activation into convolutions and linears"
+    "fuse-epilogue", "Fuse elementwise ops with each other and into the layer before them"
 )
+
+PRODUCTS = (Conv2d, Linear)
+KERNELS = (
+    MatMul,
+    LayerNorm,
+    GroupNorm,
+    RmsNorm,
+    Resize,
+    MaxPool2d,
+    AvgPool2d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+)
+MOST_EXTRAS = 8  # each is a pointer that the kernel's loop moves
+MOST_STEPS = 48
 
 
 @rewrite(fuse_epilogue, Add)
@@ -25,7 +56,7 @@ def into_bias(node: Node, graph: Rewriter) -> None:
         layer = y.producer
         if layer is None or graph.only_user(y) is not node or y.type != node.output.type:
             continue
-        if not isinstance(layer.op, (Conv2d, Linear)) or not are_parameters(*layer.inputs[2:]):
+        if not isinstance(layer.op, PRODUCTS) or not are_parameters(*layer.inputs[2:]):
             continue
         shift = by_channel(other, y.type, layer.op)
         if shift is not None:
@@ -46,126 +77,124 @@ def _bias(layer: Node, other: Value, shift: Recipe, graph: Rewriter) -> Value:
     return graph.parameter(f"{bias_name(weight)}.folded", vector)
 
 
-@rewrite(fuse_epilogue, Elementwise)
+@rewrite(fuse_epilogue, Elementwise, Fusion)
 def into_body(node: Node, graph: Rewriter) -> None:
-    """An elementwise op that alone reads a conv2d, a linear or a fusion of one: into its body.
+    """An elementwise op, or a fusion of some, that alone reads another's result: into its body.
 
-    Fires where the result keeps the type, and every other operand is one that an epilogue can
-    read as it goes: a tensor of the same type (a residual), a parameter by channel, a tensor
-    (N, C, 1, 1) after a convolution, or a scalar constant. Where two layers meet in one add, the
-    later one takes it, so that the other's result is there by then; the fused node stands where
-    the add stood, so that all its operands are defined before it. Not where the layer's result is
-    read elsewhere too: it would have to be stored besides.
+    The other op is a conv2d, a linear, a pool, a norm, a resize, a product, an elementwise op, or a
+    fusion of one. Fires where the result keeps the type, and every other operand is one that the
+    body can read as it goes. After a conv2d or a linear that is a tensor of the same type (a
+    residual), a parameter by channel, a tensor (N, C, 1, 1) after a convolution, or a scalar
+    constant; elsewhere anything that broadcasts. Where two layers meet in one add, a conv2d or
+    linear takes it, and of two the later one, so that the other's result is there by then; the
+    fused node stands where the add stood, so that all its operands are defined before it. Not where
+    the layer's result is read elsewhere too: it would have to be stored besides.
     """
-    layers = [y for y in dict.fromkeys(node.inputs) if _anchor(y.producer) is not None]
+    if not is_elementwise(node):
+        return
+    layers = [y for y in dict.fromkeys(node.inputs) if _rank(y.producer) is not None]
     obstacles = {y: _obstacle(node, y, graph) for y in layers}
     candidates = [y for y, obstacle in obstacles.items() if not obstacle]
     if candidates:
-        order = graph.graph.nodes
-        latest = max(
+        order = graph.graph.nodes if len(candidates) > 1 else []
+        best = max(
             candidates,
-            key=lambda y: order.index(y.producer) if len(candidates) > 1 and y.producer else 0,
+            key=lambda y: (
+                _rank(y.producer),
+                order.index(y.producer) if y.producer in order else 0,
+            ),
         )
-        _join(node, latest, graph)
+        _join(node, best, graph)
         return
     for y, obstacle in obstacles.items():
-        graph.miss(node, obstacle, y.producer)
+        if isinstance(_producer(y).op, (*PRODUCTS, Fusion)):
+            graph.miss(node, obstacle, y.producer)
+
+
+@rewrite(fuse_epilogue, Fusion)
+def extra_into_body(node: Node, graph: Rewriter) -> None:
+    """What a fusion alone reads besides, and elementwise ops make, is computed in its body.
+
+    As in add(conv(x), mul(y, scale)), where the add has joined the convolution. Fires under the
+    conditions of `into_body`.
+    """
+    op = node.op
+    assert isinstance(op, Fusion)
+    own = op.anchor_operands(len(node.inputs))
+    for value in node.inputs[own:]:
+        maker = value.producer
+        if maker is None or not is_elementwise(maker) or value in node.inputs[:own]:
+            continue
+        if graph.only_user(value) is not node or value.type != node.output.type:
+            continue
+        if not all(_reads(v, node) for v in maker.inputs) or not _is_small(node, maker):
+            continue
+        region = Region(node, graph)
+        inlined = region.append(maker, {})
+        given = {value: inlined}
+        result = region.take_in(op.body, region.result, node.inputs[own:], given)
+        graph.substitute(node, *region.fusion(result), fuses=[node, maker])
+        return
+
+
+def _producer(value: Value) -> Node:
+    assert value.producer is not None
+    return value.producer
+
+
+def _rank(node: Node | None) -> int | None:
+    """How much a node's kernel gains from ops that join it; None for no anchor at all."""
+    if node is None:
+        return None
+    anchor = anchor_of(node)
+    if isinstance(anchor, PRODUCTS):
+        return 2
+    if isinstance(anchor, KERNELS):
+        return 1
+    is_float = node.output.type.dtype == "f32"
+    return 0 if isinstance(anchor, Elementwise) and is_float else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:
-    """Why `node` cannot join the layer that makes `y`; empty where it can."""
-    anchor = _anchor(y.producer)
-    assert anchor is not None
+    """Why `node` and the op that makes `y` cannot be one; empty where they can."""
     if graph.only_user(y) is not node:
         return f"%{y.name} is read elsewhere too"
     if y.type != node.output.type:
         return f"it makes {node.output.type} of %{y.name}, which is {y.type}"
-    for v in node.inputs:
-        if v is not y and _scalar(v) is None and not _reads_along(v, y.type, anchor):
-            return f"an epilogue of {y.type} cannot read {v!r} beside it"
-    return ""
+    stranger = next((v for v in node.inputs if v is not y and not _reads(v, _producer(y))), None)
+    if stranger is not None:
+        return f"an epilogue of {y.type} cannot read {stranger!r} beside it"
+    return "" if _is_small(_producer(y), node) else "the body would be too long"
 
 
-def _anchor(node: Node | None) -> Op | None:
-    """The conv2d or linear that a node is, or is a fusion of."""
-    op = node.op if node is not None else None
-    anchor = op.anchor if isinstance(op, Fusion) else op
-    return anchor if isinstance(anchor, (Conv2d, Linear)) else None
-
-
-def _scalar(value: Value) -> Op | None:
-    """The constant of rank 0 that a value is, if it is one."""
-    op = value.producer.op if value.producer is not None else None
-    return op if isinstance(op, Constant) and value.type.shape == () else None
-
-
-def _reads_along(value: Value, kind: TensorType, anchor: Op) -> bool:
-    """Whether an epilogue of a result of type `kind` can read `value` beside it."""
+def _reads(value: Value, node: Node) -> bool:
+    """Whether the body of a fusion that starts from `node` can read `value` beside its result."""
+    kind, anchor = node.output.type, anchor_of(node)
+    if scalar_of(value) is not None or value.type == kind:
+        return True
+    if not isinstance(anchor, PRODUCTS):
+        return value.type.dtype == "f32" and broadcast_to(value.type.shape, kind.shape)
     by_image = (
         isinstance(anchor, Conv2d)
         and not isinstance(value, Parameter)
         and value.type == kind.with_shape((*kind.shape[:2], 1, 1))
     )
-    return value.type == kind or by_image or by_channel(value, kind, anchor) is not None
+    return by_image or by_channel(value, kind, anchor) is not None
 
 
-def by_channel(value: Value, kind: TensorType, anchor: Op) -> Recipe | None:
-    """A parameter that depends on the channel at most, as (1, C, 1, 1), after a linear as (C)."""
-    if not isinstance(value, Parameter) or value.type.rank > kind.rank:
-        return None
-    axis = 1 if isinstance(anchor, Conv2d) else kind.rank - 1
-    shape = ints((1,) * (kind.rank - value.type.rank) + value.type.shape)
-    if any(d != 1 for i, d in enumerate(shape) if i != axis):
-        return None
-    channels = kind.shape[axis]
-    if shape[axis] not in (1, channels) or not isinstance(channels, int):
-        return None
-    full = (1, channels, 1, 1) if isinstance(anchor, Conv2d) else (channels,)
-    if shape[axis] == channels:
-        return reshape(value.recipe, *full)
-    return expand(reshape(value.recipe), *full)
+def _is_small(first: Node, second: Node) -> bool:
+    """Whether two regions are not too large for one."""
+    steps = [len(n.op.body.nodes) if isinstance(n.op, Fusion) else 1 for n in (first, second)]
+    extras = [
+        len(n.op.body.inputs) - 1 if isinstance(n.op, Fusion) else len(n.inputs) - 1
+        for n in (first, second)
+    ]
+    return sum(steps) <= MOST_STEPS and sum(extras) <= MOST_EXTRAS
 
 
 def _join(node: Node, y: Value, graph: Rewriter) -> None:
-    """Put `node` at the end of the body of the layer that makes `y`."""
-    layer, anchor = y.producer, _anchor(y.producer)
-    assert layer is not None
-    assert anchor is not None
-    if isinstance(layer.op, Fusion):
-        body = layer.op.body.clone()
-        own = layer.op.anchor_operands(len(layer.inputs))
-    else:
-        body = Graph("body")
-        body.set_outputs([body.add_input(y.type, "y")])
-        own = len(layer.inputs)
-    operands = list(layer.inputs)
-    (result,) = body.outputs
-    reads = [
-        result if v is y else _read(v, y.type, anchor, operands, own, body, graph)
-        for v in node.inputs
-    ]
-    body.set_outputs(body.append(node.op, reads).outputs)
-    graph.substitute(node, Fusion(anchor, body), operands, fuses=[layer, node])
-
-
-def _read(
-    value: Value,
-    kind: TensorType,
-    anchor: Op,
-    operands: list[Value],
-    own: int,
-    body: Graph,
-    graph: Rewriter,
-) -> Value:
-    """What the body reads for an operand: a constant of its own, or an extra, added where new."""
-    scalar = _scalar(value)
-    if scalar is not None:
-        return body.append(scalar, []).output
-    recipe = by_channel(value, kind, anchor)
-    if recipe is not None and recipe.type != value.type:
-        value = graph.parameter(f"{value.name}.reshaped", recipe)
-    for extra, known in zip(operands[own:], body.inputs[1:], strict=True):
-        if extra is value:
-            return known
-    operands.append(value)
-    return body.add_input(value.type, "e")
+    """Put `node` at the end of the body of the op that makes `y`."""
+    layer = _producer(y)
+    region = Region.of(layer, graph)
+    result = region.append(node, {y: region.result})
+    graph.substitute(node, *region.fusion(result), fuses=[layer, node])

@@ -24,6 +24,8 @@ def into_one_convolution(node: Node, graph: Rewriter) -> None:
     """
     op = node.op
     assert isinstance(op, Fusion)
+    if not isinstance(op.anchor, Conv2d):
+        return
     own = op.anchor_operands(len(node.inputs))
     position = _added_first(op.body)
     shortcut = node.inputs[own + position].producer if position is not None else None

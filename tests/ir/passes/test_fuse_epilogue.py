@@ -1,7 +1,7 @@
 """fuse-epilogue: text before and after, and what must stay apart."""
 
 import pytest
-from pass_checks import assert_rewrites, assert_unchanged
+from pass_checks import after, assert_rewrites, assert_unchanged
 
 Y = "f32[N,4,5,5]"
 HEAD = f"graph g(%x: f32[N,3,5,5], %r: {Y}) -> {Y}"
@@ -78,13 +78,13 @@ def test_a_residual_computed_after_the_convolution_comes_before_the_fusion():
         before=f"""{HEAD} {{
           {WEIGHT}
           {CONV}
-          %late = exp(%r) : {Y} at "late"
+          %late = softmax(%r) {{axis=1}} : {Y} at "late"
           %y = add(%c, %late) : {Y} at "add"
           return %y
         }}""",
         after=f"""{HEAD} {{
           {WEIGHT}
-          %late = exp(%r) : {Y} at "late"
+          %late = softmax(%r) {{axis=1}} : {Y} at "late"
           %y = fusion(%x, @c.weight, %late) {{anchor=conv2d, body=
             graph body(%y: {Y}, %e: {Y}) -> {Y} {{
               %add = add(%y, %e) : {Y}
@@ -197,7 +197,7 @@ def test_one_residual_read_twice_is_one_extra():
     ("nodes", "returned"),
     [
         (f"%y = relu(%c) : {Y}", "%y, %c"),  # returned
-        (f"%s = sigmoid(%c) : {Y} %y = mul(%c, %s) : {Y}", "%y, %r"),  # read twice
+        (f"%s = sigmoid(%c) : {Y} %y = mul(%c, %s) : {Y}", "%y, %s"),  # read twice
         (f"%y = add(%c, @w) : {Y}", "%y, %r"),  # by column, not by channel
         (f"%m = max(%c) {{axes=(1), keepdims=true}} : f32[N,1,5,5]"
          f" %y = sub(%r, %m) : {Y}", "%y, %r"),  # no elementwise op on the convolution
@@ -230,12 +230,82 @@ def test_a_result_that_broadcasting_enlarges_stays_apart():
     )
 
 
-def test_pools_are_no_anchors():
-    assert_unchanged(
-        "fuse-epilogue",
-        f"""graph g(%x: {Y}) -> {Y} {{
-          %p = max_pool2d(%x) {{kernel=(3,3), stride=(1,1), padding=(1,1,1,1)}} : {Y}
-          %y = relu(%p) : {Y}
-          return %y
-        }}""",
+@pytest.mark.parametrize(
+    "op",
+    [
+        "max_pool2d(%x) {kernel=(3,3), stride=(1,1), padding=(1,1,1,1)}",
+        "layer_norm(%x) {axes=(1)}",
+        "resize(%x) {size=(5,5), scale=(1.5,1.5)}",
+        "matmul(%x, %x)",
+        "mul(%x, @shift)",
+    ],
+)
+def test_other_anchors(op):
+    """Their bodies may read whatever broadcasts."""
+    text = f"""{HEAD.replace("%x: f32[N,3,5,5]", f"%x: {Y}")} {{
+      param @shift: f32[5]
+      %p = {op} : {Y}
+      %a = add(%p, @shift) : {Y}
+      %b = relu(%a) : {Y}
+      %y = add(%r, %b) : {Y}
+      return %y
+    }}"""
+    (fused,) = after("fuse-epilogue", text, ["fusion"]).nodes
+    assert fused.op.anchor.name == op.partition("(")[0]
+    assert [n.op.name for n in fused.op.body.nodes] == ["add", "relu", "add"]
+
+
+def chain(*lines: str) -> str:
+    nodes = "\n".join(f"{line} : {Y}" for line in lines)
+    return f"""graph g(%x: f32[N,3,5,5], %r: {Y}, %g: f32[N,4,1,1]) -> {Y} {{
+      {WEIGHT}
+      param @s: f32[4,1,1]
+      param @t: f32[4,1,1]
+      {nodes}
+      return %y
+    }}"""
+
+
+def test_a_scale_a_shift_and_a_relu_are_one():
+    text = chain("%m = mul(%r, @s)", "%a = add(%m, @t)", "%y = relu(%a)")
+    after(["fuse-epilogue", "drop-dead-parameters"], text, ["fusion"])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("%s = softplus(%c)", "%t = tanh(%s)", "%y = mul(%c, %t)"),  # a gate of itself
+        ("%m = mul(%r, @s)", "%n = exp(%m)", "%y = add(%c, %n)"),  # computed besides
+        ("%m = mul(%r, %g)", "%a = add(%c, %m)", "%y = relu(%a)"),
+    ],
+)
+def test_what_meets_again_joins_the_convolution(lines):
+    text = chain("%c = conv2d(%x, @c.weight)", *lines)
+    (fused,) = after("fuse-epilogue", text, ["fusion"]).nodes
+    assert fused.op.anchor.name == "conv2d"
+
+
+def test_two_chains_that_meet_are_one():
+    text = chain("%a = exp(%r)", "%b = tanh(%r)", "%c = relu(%b)", "%y = mul(%a, %c)")
+    after("fuse-epilogue", text, ["fusion"])
+
+
+def test_a_chain_that_a_convolution_cannot_read_stays_beside_it():
+    text = chain("%c = conv2d(%x, @c.weight)", "%m = mul(%r, @row)", "%y = add(%c, %m)")
+    text = text.replace("param @s", "param @row: f32[5]\n param @s")
+    after("fuse-epilogue", text, ["mul", "fusion"])
+
+
+def test_a_result_that_is_read_elsewhere_begins_a_chain_of_its_own():
+    text = chain("%c = conv2d(%x, @c.weight)", "%a = relu(%c)", "%b = neg(%a)", "%y = add(%b, %c)")
+    after("fuse-epilogue", text, ["fusion"])
+    kept = text.replace(f"-> {Y}", f"-> {Y}, {Y}").replace("return %y", "return %y, %c")
+    after("fuse-epilogue", kept, ["conv2d", "fusion"])
+
+
+def test_bodies_have_an_end():
+    text = chain(
+        "%a0 = neg(%r)", *(f"%a{i} = neg(%a{i - 1})" for i in range(1, 60)), "%y = neg(%a59)"
     )
+    result = after("fuse-epilogue", text, ["fusion", "fusion"])
+    assert all(len(n.op.body.nodes) <= 48 for n in result.nodes)

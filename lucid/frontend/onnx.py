@@ -59,7 +59,7 @@ def import_onnx(
     operator does not accept its operands; InputError where `input_shape` does not fit;
     MissingPackageError without the package onnx.
     """
-    name, proto, files = _opened(model)
+    name, proto, files = open_model(model)
     try:
         proto = _without_functions(proto)
         opset = _opset(proto)
@@ -106,10 +106,10 @@ def _batch_problem(graph: Graph) -> str:
 # -- files --------------------------------------------------------------------------------------
 
 
-def _opened(
+def open_model(
     model: str | os.PathLike[str] | bytes | onnx.ModelProto,
 ) -> tuple[str, onnx.ModelProto, Files]:
-    """The model's name, the model, and the files next to it."""
+    """The model's name, the model, and the files next to it. Raises as `import_onnx` does."""
     try:
         import onnx
     except ImportError as error:

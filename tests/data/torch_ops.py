@@ -1,7 +1,7 @@
 """What PyTorch computes for ops, kept as data: the tests need no torch.
 
-`python tests/data/torch_ops.py` (with torch and Lucid installed) writes `torch_ops.npz`. A row is an
-op, the same in torch, and operands that float32 holds exactly; the result is torch's in float64.
+`python tests/data/torch_ops.py` (with torch and Lucid installed) writes `torch_ops.npz`. A row is
+an op, the same in torch, and operands that float32 holds exactly; the result is torch's in float64.
 """
 
 import json
@@ -23,7 +23,8 @@ nan, inf = float("nan"), float("inf")
 # fmt: off
 EXTREMES = np.array([
     nan, inf, -inf, 0, -0.0, 0.25, -0.25, 0.5, -0.5, 1, -1, 1.5, -1.5, 2.5, -2.5, 3, -3, 3.5, 6,
-    6.5, -6, 10.25, -10.25, 19.5, 20, 20.5, -20, -40, 80, -80, 96, 2.0**-40, -(2.0**-40), 2.0**24 + 2,
+    6.5, -6, 10.25, -10.25, 19.5, 20, 20.5, -20, -40, 80, -80, 96, 2.0**-40, -(2.0**-40),
+    2.0**24 + 2,
 ])
 # fmt: on
 

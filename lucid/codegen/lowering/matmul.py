@@ -10,7 +10,7 @@ from lucid.codegen.kernels.matmul import OUTER, MatMul, scratch_floats
 from lucid.codegen.lowering.context import Lowering, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
-from lucid.codegen.lowering.strided import broadcast, merged
+from lucid.codegen.lowering.strided import Grid, broadcast
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Value
@@ -82,21 +82,21 @@ def _call(
     a, b, y, *_ = views
     (rows, depth), columns = a.shape[-2:], b.shape[-1]
     kernel = MatMul(_side_by_side(b), body)
-    sizes, steps = merged(y.shape[:-2], [v.strides[:-2] for v in views], 2)
-    if len(sizes) > OUTER:
+    grid = Grid.over(y.shape[:-2], [v.strides[:-2] for v in views], leader=2)
+    missing = OUTER - len(grid.sizes)
+    if missing < 0:
         raise UnsupportedError(
-            f"{origin or 'the model'}: a product over {len(sizes)} dimensions of matrices that"
+            f"{origin or 'the model'}: a product over {len(grid.sizes)} dimensions of matrices that"
             f" cannot be merged; the kernel takes {OUTER}"
         )
-    count, panel = prod(sizes), ctx.target.panel_vectors * ctx.target.vector
+    count, panel = prod(grid.sizes), ctx.target.panel_vectors * ctx.target.vector
     panels = -(-columns // panel)
     work = 2 * count * rows * depth * columns
     blocks, chunks = _cut(ctx, count, rows, panels, work)
-    missing = OUTER - len(sizes)
     arguments: dict[str, ArgumentValue] = dict(zip(kernel.operands, views, strict=True))
-    arguments |= {f"size{i}": d for i, d in enumerate([1] * missing + sizes)}
-    for name, view, step in zip(kernel.operands, views, steps, strict=True):
-        arguments |= {f"{name}_stride{i}": s for i, s in enumerate([0] * missing + step)}
+    arguments |= {f"size{i}": d for i, d in enumerate((1,) * missing + grid.sizes)}
+    for name, view, step in zip(kernel.operands, views, grid.steps, strict=True):
+        arguments |= {f"{name}_stride{i}": s for i, s in enumerate((0,) * missing + step)}
         arguments[f"{name}_row"] = view.strides[-2]
     arguments |= {"a_step": a.strides[-1], "b_step": arguments.pop("b_row")}
     arguments |= {"b_column": b.strides[-1], "rows": rows, "depth": depth, "columns": columns}

@@ -27,11 +27,19 @@ from typing import Any
 
 from job import Job
 from networks import NETWORKS, Network
-from networks.table import agrees, failures, figures, markdown, ratio, replaced, worst_error
+from networks.table import (
+    SOURCES,
+    checked,
+    failures,
+    figures,
+    markdown,
+    ratio,
+    replaced,
+    worst_error,
+)
 from peers import FEWEST, compare, cpu_name
 
 ENGINES = ("lucid", "onnxruntime", "openvino")
-SOURCES = ("torch", "onnx")
 KEPT = ("version", "min", "median", "p90", "error", "load", "memory", "compile_cold")
 KEPT += ("compile_cached",)
 """The figures of an engine that the result keeps."""
@@ -43,9 +51,9 @@ PATIENCE = 3600
 """Seconds after which a process that exports or checks a network is given up."""
 
 
-def child(do: str, network: Network, job: Job, **more: str) -> dict[str, Any]:
+def child(do: str, network: Network, job: Job, **more: Any) -> dict[str, Any]:
     """Let a process of its own do it, which may die: its result, or the failure and its stage."""
-    words = json.dumps({"do": do, "network": network.name, "job": asdict(job), **more})
+    words = json.dumps({"do": do, "network": network.name, "job": asdict(job), "more": more})
     log = Path(job.folder, f"{network.name}-{do}{more.get('source', '')}.log")
     environment = os.environ | {"LUCID_CACHE_DIR": str(Path(job.folder, "lucid-cache"))}
     command = [sys.executable, "-W", "ignore", __file__, "child", words]
@@ -76,14 +84,10 @@ def serve(words: str) -> None:
 
     torch.set_num_threads(job.threads)
     if request["do"] == "export":
-        from networks.files import export
-
-        result = export(network, job)
+        from networks.files import export as do
     else:
-        from networks.check import check
-
-        result = check(network, job, request["source"])
-    print(json.dumps(result), file=wire, flush=True)
+        from networks.check import check as do
+    print(json.dumps(do(network, job, **request["more"])), file=wire, flush=True)
 
 
 def measured(network: Network, job: Job, runs: int) -> dict[str, Any]:
@@ -108,13 +112,17 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
         job = Job(network.name, 1, chosen.threads, network.size, str(folder), imported=True)
         about = {"library": network.library, "size": network.size, "family": network.family}
         record.pop("failure", None)
-        facts = child("export", network, job)
+        batches = chosen.batches if want_check else [job.batch]
+        facts = child("export", network, job, batches=batches)
         if "failure" in facts:
             record |= about | {"failure": f"export: {facts['failure']['reason']}"}
         else:
             record |= about | facts
             if want_check:
-                record["check"] = {s: child("check", network, job, source=s) for s in SOURCES}
+                record["check"] = {
+                    source: child("check", network, job, batches=batches, source=source)
+                    for source in SOURCES
+                }
             if want_time:
                 record["time"] = measured(network, job, chosen.runs)
         if not chosen.workdir:  # nobody will look at them again
@@ -125,10 +133,6 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
         if chosen.json:
             chosen.json.write_text(json.dumps(result, indent=1) + "\n")
         print(line(network.name, record), flush=True)
-
-
-def checked(record: Mapping[str, Any]) -> bool:
-    return all(agrees(record, source) for source in SOURCES)
 
 
 def timed(record: Mapping[str, Any]) -> bool:
@@ -175,6 +179,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="compare with PyTorch in float64")
     parser.add_argument("--time", action="store_true", help="measure beside the peers")
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=list(NETWORKS))
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 3, 8], help="to check with")
     parser.add_argument("--skip-measured", action="store_true", help="go on where --json ends")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")

@@ -70,7 +70,9 @@ def _generated(
     if name == "weight" and isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
         return random.uniform(0.5, 1.2, shape)
     noise = 0.1 * random.standard_normal(shape)
-    return SHIFT + noise if name == "bias" and isinstance(module, _BatchNorm) else initial + noise
+    if name == "bias":
+        return noise + SHIFT * isinstance(module, _BatchNorm)
+    return initial + noise
 
 
 def calibrate(model: nn.Module, images: torch.Tensor) -> None:

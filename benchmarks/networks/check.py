@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import time
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 from job import Job
 from networks import Network
 from networks.build import build, leaves
-from networks.files import BATCHES, error, outputs
-
-SOURCES = ("torch", "onnx")
+from networks.files import error, outputs
 
 
-def check(network: Network, job: Job, source: str) -> dict[str, Any]:
+def check(network: Network, job: Job, batches: Sequence[int], source: str) -> dict[str, Any]:
     """Compile once, run every batch: errors by batch and seconds, or the failure and its stage."""
     import lucid
 
@@ -27,7 +26,7 @@ def check(network: Network, job: Job, source: str) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         stage = "run"
         errors = {}
-        for batch in BATCHES:
+        for batch in batches:
             run = dataclasses.replace(job, batch=batch)
             errors[str(batch)] = error(leaves(compiled(run.images())), outputs(run))
         return {"seconds": seconds, "errors": errors}

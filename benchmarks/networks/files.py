@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from job import Job, written
 from networks import Network
 from networks.build import build, leaves
-
-BATCHES = (1, 3, 8)
-"""The batches that one compiled model is checked with."""
 
 
 def facts_file(job: Job) -> Path:
@@ -45,23 +43,27 @@ def error(found: list[Any], expected: list[np.ndarray]) -> float:
     return worst
 
 
-def export(network: Network, job: Job) -> dict[str, Any]:
+def export(network: Network, job: Job, batches: Sequence[int]) -> dict[str, Any]:
     """Write what is missing of the network's files; the facts about it."""
-    jobs = [dataclasses.replace(job, batch=batch) for batch in BATCHES]
-    needed = [job.onnx, facts_file(job), *(j.reference for j in jobs)]
-    if all(path.exists() for path in needed):
+    jobs = [dataclasses.replace(job, batch=batch) for batch in batches]
+    missing = [j for j in jobs if not j.reference.exists()]
+    if not missing and job.onnx.exists() and facts_file(job).exists():
         return json.loads(facts_file(job).read_text())
     model = build(network)
-    facts: dict[str, Any] = {"parameters": sum(p.numel() for p in model.parameters())}
+    single = torch.from_numpy(job.images())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        single = leaves(model(torch.from_numpy(jobs[0].images())))
+        found = leaves(model(single))
     flops = counter.get_total_flops()
-    facts["gflop"] = flops / 1e9
-    facts["exporter"] = _to_onnx(model, job)
+    exporter = _to_onnx(model, job)
     model = model.double()
-    for j in jobs:
+    for j in missing:
         _write_reference(model, j, flops * j.batch)
-    facts["torch_float32_error"] = error(single, outputs(jobs[0]))
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflop": flops / 1e9,
+        "exporter": exporter,
+        "torch_float32_error": error(found, outputs(job)),
+    }
     with written(facts_file(job)) as path:
         path.write_text(json.dumps(facts))
     return facts

@@ -10,6 +10,8 @@ BEGIN, END = "<!-- zoo: begin -->", "<!-- zoo: end -->"
 """What lies between these lines of a page is written by `zoo.py --markdown`."""
 TOLERANCE = 5e-6
 """The largest error, relative to the largest output, with which a network agrees."""
+SOURCES = ("torch", "onnx")
+"""What a network is compiled from."""
 PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 Record = Mapping[str, Any]
@@ -44,6 +46,11 @@ def agrees(record: Record, source: str) -> bool:
     return worst is not None and worst <= TOLERANCE
 
 
+def checked(record: Record) -> bool:
+    """Whether the network agrees from every source."""
+    return all(agrees(record, source) for source in SOURCES)
+
+
 def ratio(record: Record, figure: str = "min") -> float | None:
     """The time of the faster peer divided by Lucid's, None where either is missing."""
     engines = record.get("time", {}).get("engines", {})
@@ -73,7 +80,7 @@ def figures(records: Mapping[str, Record]) -> dict[str, Any]:
     medians = [r for record in records.values() if (r := ratio(record, "median")) is not None]
     return {
         "networks": len(records),
-        "agree": sum(all(agrees(r, s) for s in ("torch", "onnx")) for r in records.values()),
+        "agree": sum(map(checked, records.values())),
         "measured": len(ratios),
         "geometric_mean": geometric_mean(ratios.values()),
         "geometric_mean_of_medians": geometric_mean(medians),
@@ -99,7 +106,7 @@ def row(name: str, record: Record) -> list[str]:
         show(record.get("gflop"), ".2f"),
         *(show(engine(key, "min"), ".2f") for key in ("lucid", *PEERS)),
         show(ratio(record), ".2f"),
-        *(show(worst_error(record, source), ".0e") for source in ("torch", "onnx")),
+        *(show(worst_error(record, source), ".0e") for source in SOURCES),
         show(engine("lucid", "compile_cold"), ".1f"),
     ]
 

@@ -119,7 +119,7 @@ def test_the_page_has_markers():
 
 def chosen(**more):
     given = {"only": ["resnet18"], "check": True, "time": False, "skip_measured": False}
-    given |= {"threads": 1, "runs": 40, "workdir": None, "json": None} | more
+    given |= {"batches": [1, 3], "threads": 1, "runs": 40, "workdir": None, "json": None} | more
     return SimpleNamespace(**given)
 
 
@@ -129,6 +129,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
 
     def child(do, network, job, **more):
         asked.append((do, network.name, *more.values()))
+        assert more["batches"] == [1, 3]
         return {"parameters": 1} if do == "export" else {"seconds": 1, "errors": {"1": 1e-7}}
 
     monkeypatch.setattr(zoo, "child", child)
@@ -136,7 +137,8 @@ def test_a_run_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
     file = tmp_path / "zoo.json"
     options = chosen(only=["alexnet", "resnet50"], skip_measured=True, json=file)
     zoo.run(options, result, tmp_path)
-    wanted = [("export", "alexnet"), ("check", "alexnet", "torch"), ("check", "alexnet", "onnx")]
+    wanted = [("export", "alexnet", [1, 3])]
+    wanted += [("check", "alexnet", [1, 3], source) for source in ("torch", "onnx")]
     assert asked == wanted
     assert list(result["networks"]) == ["alexnet", "resnet50"]
     kept = json.loads(file.read_text())["networks"]["alexnet"]
@@ -147,7 +149,9 @@ def test_a_run_goes_on_where_it_ended(tmp_path, monkeypatch, capsys):
 
 def test_a_process_that_dies_is_a_failure(tmp_path):
     job = Job("resnet18", 1, 1, 32, str(tmp_path), imported=True)
-    found = zoo.child("check", Network("nothing", "timm", 32, "none"), job, source="torch")
+    found = zoo.child(
+        "check", Network("nothing", "timm", 32, "none"), job, batches=[1], source="torch"
+    )
     assert found["failure"]["stage"] == "check"
     assert "KeyError" in found["failure"]["reason"]
 

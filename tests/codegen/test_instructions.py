@@ -16,9 +16,10 @@ from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage, Sums
+from lucid.codegen.kernels.matmul import MatMul
+from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.kernels.strided import Elementwise, Reduce, Softmax
-from lucid.codegen.kernels.windows import MaxPool
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
 from lucid.codegen.microkernels import UNROLL, Tile
@@ -184,7 +185,9 @@ KERNELS: list[KernelSpec] = [
         Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
         for g in (1, 4, 8)
     ),
-    MaxPool(),
+    *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
+    Pool("inside", adaptive=True, body=BODIES["channel"]),
+    *(MatMul(side) for side in ("columns", "depth", "none")),
     Elementwise(BODIES["channel"], ("vector", "constant", "vector")),
     Elementwise(PLAIN, ("vector",), scalar=True),
     *(Reduce(kind, scalar) for kind in ("sum", "max") for scalar in (False, True)),

@@ -11,15 +11,13 @@ from typing import Any
 from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
-from lucid.errors import InputError, ShapeError, UnknownNameError, UnsupportedError, WeightsError
+from lucid.errors import InputError, UnknownNameError, UnsupportedError
 from lucid.frontend.images import takes_images
+from lucid.frontend.sources import as_model, matched
 from lucid.frontend.tensor import Tensor
-from lucid.frontend.trace import trace
-from lucid.frontend.weights import load_weights, match_weights
 from lucid.ir.graph import Graph, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
-from lucid.ir.types import BATCH, Dim, f32
-from lucid.nn.module import Module
+from lucid.ir.types import BATCH, Dim
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
@@ -62,7 +60,7 @@ class CompileOptions:
 
 
 def compile(
-    model: Module | Graph,
+    model: Any,
     input_shape: Sequence[int] | None = None,
     *,
     input: str = "float32_nchw",
@@ -74,19 +72,20 @@ def compile(
     options: CompileOptions | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
-    """Compile a model to native code.
+    """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
+    file (or what `onnx.load` gives), or a graph.
 
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
-    and image size runs. Without it a module is compiled at its first call. `input`: with
-    "uint8_nhwc" the compiled model takes images as they are decoded, uint8 (N, H, W, C), RGB or
-    grey, and normalises them itself. `preprocess` says how, as a `lucid.vision.Preprocess` or what
-    one can be read from; by default what the model says of itself, else ImageNet's. `threads`: by
-    default what the process may use (LUCID_NUM_THREADS). `precision`: "strict" leaves out what
-    changes the order of magnitude of rounding errors (Winograd F(4x4)). `tune`: measure what each
-    layer is fastest with, for about a minute, or take it from the log of earlier times (in the
-    cache folder; neither read nor written without `cache`); bits are then the same for this
-    compiled model only. `progress`: told what is being done, how much of it is done, and how much
-    there is.
+    and image size runs. Without it a module is compiled at its first call, a graph or a file for
+    the size that it states. `input`: with "uint8_nhwc" the compiled model takes images as they are
+    decoded, uint8 (N, H, W, C), RGB or grey, and normalises them itself. `preprocess` says how, as
+    a `lucid.vision.Preprocess` or what one can be read from; by default what the model says of
+    itself, else ImageNet's. `threads`: by default what the process may use (LUCID_NUM_THREADS).
+    `precision`: "strict" leaves out what changes the order of magnitude of rounding errors
+    (Winograd F(4x4)). `tune`: measure what each layer is fastest with, for about a minute, or take
+    it from the log of earlier times (in the cache folder; neither read nor written without
+    `cache`); bits are then the same for this compiled model only. `progress`: told what is being
+    done, how much of it is done, and how much there is.
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
@@ -116,9 +115,8 @@ def compile(
     chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
     basis = Basis(precision, chosen.kernels, chosen_by)
     compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
-    if input_shape is None and isinstance(model, Graph):
-        _check_batches(model)
-        input_shape = model.inputs[0].type.concrete(1)
+    if input_shape is None:
+        input_shape = source.own_shape()
     if input_shape is not None:
         compiled.prepare(source.input_shape(input_shape))
     return compiled
@@ -153,19 +151,16 @@ def runnable_target(name: str) -> Target:
 
 
 class ModelSource:
-    """Graphs of a module, traced for each image size, or of a graph, which has just one.
+    """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
+    each stage.
 
     `images`: how uint8 images are normalised, where the graphs are to take those.
     """
 
     def __init__(
-        self, model: Module | Graph, disable: Sequence[str], images: Preprocess | None = None
+        self, model: Any, disable: Sequence[str], images: Preprocess | None = None
     ) -> None:
-        if not isinstance(model, Module | Graph):
-            raise InputError(
-                f"compile wants a lucid.nn.Module or a lucid.ir.Graph, got {type(model).__name__}"
-            )
-        self.model = model
+        self.model = as_model(model)
         self.disable = disable
         self.images = images
 
@@ -176,9 +171,14 @@ class ModelSource:
     @property
     def dtype(self) -> str:
         """Of the input: `f32`, or `u8` for images."""
-        if isinstance(self.model, Graph) and self.model.inputs and self.images is None:
-            return self.model.inputs[0].type.dtype
-        return "f32" if self.images is None else "u8"
+        return self.model.dtype if self.images is None else "u8"
+
+    def own_shape(self) -> tuple[int, ...] | None:
+        """The shape that the model takes where it takes just one, with a batch of 1."""
+        shape = self.model.input_shape()
+        if shape is not None:
+            _check_batches(self.model.captured(shape))
+        return shape
 
     def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
         """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
@@ -192,7 +192,7 @@ class ModelSource:
     def captured(self, shape: tuple[int, ...]) -> Graph:
         """The graph before any pass. Raises InputError where the shape does not fit."""
         if self.images is None:
-            return self._captured(shape)
+            return self.model.captured(shape)
         channels = self.images.channels
         if len(shape) != 4 or shape[3] != channels:
             raise InputError(
@@ -200,30 +200,15 @@ class ModelSource:
                 "says otherwise with another order (rgb, bgr or grey)"
             )
         batch, height, width, _ = shape
-        return takes_images(self._captured((batch, channels, height, width)), self.images)
-
-    def _captured(self, shape: tuple[int, ...]) -> Graph:
-        """The graph of the model itself."""
-        if isinstance(self.model, Graph):
-            for value in self.model.inputs[:1]:
-                if value.type.shape[1:] != shape[1:]:
-                    raise InputError(f"{self.name} is a graph, which has one size: {value.type}")
-            return self.model
-        try:
-            return trace(self.model, shape)
-        except ShapeError as problem:
-            wanted = f32(BATCH, *shape[1:])
-            raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
+        return takes_images(self.model.captured((batch, channels, height, width)), self.images)
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
         """The optimised graph for inputs of this shape. Raises InputError where the shape does not
-        fit, UnsupportedError where the batch is not in front, WeightsError where a graph has no
-        values for its parameters."""
+        fit, UnsupportedError where the batch is not in front, WeightsError where it has no values
+        for its parameters."""
         captured = self.captured(shape)
         _check_batches(captured)
-        if isinstance(self.model, Graph):
-            given = {n: self.model.payload[n] for n in self._shapes() if n in self.model.payload}
-            match_weights(self._shapes(), given, "the graph's payload", self.name)
+        self.model.require_weights()
         if not pass_log.isEnabledFor(logging.DEBUG):
             return run_passes(captured, disable=self.disable)
         log = RewriteLog()
@@ -261,21 +246,7 @@ class ModelSource:
 
     def match(self, weights: Any) -> Mapping[str, Any]:
         """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
-        if isinstance(weights, Mapping):
-            found, origin = weights, "the state dict"
-        elif isinstance(weights, str | os.PathLike):
-            found, origin = load_weights(weights), str(weights)
-        else:
-            kind = type(weights).__name__
-            raise WeightsError(f"load_weights takes a path or tensors by name, got {kind}")
-        matched, _ = match_weights(self._shapes(), found, origin, self.name)
-        return matched
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of every tensor that the model reads, by name."""
-        if isinstance(self.model, Graph):
-            return {n: source.type.concrete(1) for n, source in self.model.sources().items()}
-        return {n: tensor.shape for n, tensor in self.model.state_dict().items()}
+        return matched(self.model, weights)
 
 
 def _check_batches(graph: Graph) -> None:

@@ -4,6 +4,14 @@
 PyTorch's (`emits` in `writer`) says what it is in Lucid's ops.
 """
 
-from lucid.frontend.torch.importer import import_torch
+from lucid.errors import MissingPackageError
+
+try:
+    from lucid.frontend.torch.importer import import_torch
+except ImportError as error:
+    raise MissingPackageError(
+        f"reading PyTorch modules needs torch 2.6 or later: `pip install lucid-compiler[torch]` "
+        f"({error})"
+    ) from error
 
 __all__ = ["import_torch"]

@@ -6,12 +6,14 @@ What NumPy cannot look at in place (half floats, other devices) is converted whe
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from lucid.errors import WeightsError
+from lucid.frontend.weights import match_weights, normalise_keys
 from lucid.ir.ops import Array
 
 IN_PLACE = (torch.float32, torch.float64)
@@ -63,3 +65,28 @@ def _readable(name: str, tensor: torch.Tensor) -> Any:
     if tensor.dtype in IN_PLACE and tensor.device.type == "cpu" and tensor.layout is torch.strided:
         return tensor.numpy()
     return ConvertedTensor(name, tensor)
+
+
+def match_state(module: torch.nn.Module, weights: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """What fills each floating tensor of the module's state dict, from tensors by name.
+
+    One name of tied tensors is enough. Tables of integers became part of the graph: they must be
+    the module's own. Raises WeightsError with everything that is missing, unexpected or unfit.
+    """
+    own = module.state_dict(keep_vars=True)
+    found = normalise_keys(weights, origin)
+    for name, tensor in own.items():
+        if tensor.is_floating_point() or name not in found:
+            continue
+        if not np.array_equal(np.asarray(found.pop(name)), tensor.cpu().numpy()):
+            raise WeightsError(
+                f"{origin}: {name}, a table of {tensor.dtype}, differs from the module's; "
+                "compile a module that has been loaded with these weights"
+            )
+    floating = {name: t for name, t in own.items() if t.is_floating_point()}
+    given = {id(t): found[name] for name, t in floating.items() if name in found}
+    for name, tensor in floating.items():
+        if id(tensor) in given:
+            found.setdefault(name, given[id(tensor)])
+    shapes = {name: tuple(t.shape) for name, t in floating.items()}
+    return match_weights(shapes, found, origin, type(module).__name__)[0]

@@ -1,0 +1,275 @@
+"""What can be compiled, kind by kind: `as_model` finds the kind, and the rest of Lucid asks a
+`Model` for graphs and weights without knowing which it is.
+
+A kind is one class, registered with `@kind`. Neither torch nor onnx is imported before there is a
+model of theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from lucid.errors import InputError, ShapeError, WeightsError
+from lucid.frontend.trace import trace
+from lucid.frontend.weights import load_weights, match_weights
+from lucid.ir.graph import Graph
+from lucid.ir.types import BATCH, f32
+from lucid.nn.module import Module
+
+Weights = Mapping[str, Any]
+
+
+class Model(Protocol):
+    """A model as the compiler needs it."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def dtype(self) -> str:
+        """Of its input, in the graph's terms."""
+
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of its input for one image, where it has just one."""
+
+    def captured(self, shape: tuple[int, ...]) -> Graph:
+        """Its graph for inputs of this shape, the batch symbolic. Raises InputError where the shape
+        does not fit, TraceError and UnsupportedError where there is no such graph."""
+
+    def require_weights(self) -> None:
+        """Raises WeightsError where it has no values for its tensors."""
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        """Everything that its graphs read, from tensors by name. Raises WeightsError for what is
+        missing, unexpected or misshapen."""
+
+
+class Kind(Protocol):
+    """Makes a Model of what a user has."""
+
+    def __call__(self, model: Any, /) -> Model: ...
+
+    def accepts(self, model: Any, /) -> bool:
+        """Whether `model` is of this kind."""
+
+
+KINDS: dict[str, Kind] = {}
+"""Every kind of model, by what an error message calls it."""
+
+K = TypeVar("K", bound=Kind)
+
+
+def kind(what: str) -> Callable[[K], K]:
+    """Register a class as a kind of model."""
+
+    def register(made_by: K) -> K:
+        KINDS[what] = made_by
+        return made_by
+
+    return register
+
+
+def as_model(model: Any) -> Model:
+    """The model that `model` is. Raises InputError for what is none."""
+    for made_by in KINDS.values():
+        if made_by.accepts(model):
+            return made_by(model)
+    got = repr(model) if isinstance(model, str | os.PathLike) else f"a {type(model).__name__}"
+    raise InputError(f"a model is {', '.join(KINDS)}; got {got}")
+
+
+def matched(model: Model, weights: Any) -> Weights:
+    """`Model.match` for a path or a mapping. Raises WeightsError."""
+    if isinstance(weights, Mapping):
+        return model.match(weights, "the state dict")
+    if isinstance(weights, str | os.PathLike):
+        return model.match(load_weights(weights), str(weights))
+    kind = type(weights).__name__
+    raise WeightsError(f"load_weights takes a path or tensors by name, got {kind}")
+
+
+@kind("a lucid.nn.Module")
+class TracedModule:
+    """A module of Lucid's own, traced for each image size."""
+
+    dtype = "f32"
+
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.name = module.name
+
+    @staticmethod
+    def accepts(model: Any) -> bool:
+        return isinstance(model, Module)
+
+    def input_shape(self) -> None:
+        return None
+
+    def captured(self, shape: tuple[int, ...]) -> Graph:
+        try:
+            return trace(self.module, shape)
+        except ShapeError as problem:
+            wanted = f32(BATCH, *shape[1:])
+            raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
+
+    def require_weights(self) -> None:
+        """There always are some: what was not loaded is generated."""
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        shapes = {name: tensor.shape for name, tensor in self.module.state_dict().items()}
+        return match_weights(shapes, weights, origin, self.name)[0]
+
+
+@kind("a lucid.ir.Graph")
+class GivenGraph:
+    """A graph, which has just one image size."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.name = graph.name
+
+    @staticmethod
+    def accepts(model: Any) -> bool:
+        return isinstance(model, Graph)
+
+    @property
+    def dtype(self) -> str:
+        return self.graph.inputs[0].type.dtype if self.graph.inputs else "f32"
+
+    def input_shape(self) -> tuple[int, ...] | None:
+        return self.graph.inputs[0].type.concrete(1) if self.graph.inputs else None
+
+    def captured(self, shape: tuple[int, ...]) -> Graph:
+        for value in self.graph.inputs[:1]:
+            if value.type.shape[1:] != shape[1:]:
+                raise InputError(f"{self.name} is a graph, which has one size: {value.type}")
+        return self.graph
+
+    def require_weights(self) -> None:
+        given = {n: self.graph.payload[n] for n in self._shapes() if n in self.graph.payload}
+        match_weights(self._shapes(), given, "the graph's payload", self.name)
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        return match_weights(self._shapes(), weights, origin, self.name)[0]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        return {n: source.type.concrete(1) for n, source in self.graph.sources().items()}
+
+
+class Imported:
+    """Base of models of other frameworks: imported once for each image size, with one payload for
+    all of them, since packed weights of one size serve the others."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.payload: dict[str, Any] = {}
+        self._graphs: dict[tuple[int, ...], Graph] = {}
+
+    @property
+    def dtype(self) -> str:
+        return "f32"
+
+    def input_shape(self) -> tuple[int, ...] | None:
+        return None
+
+    def captured(self, shape: tuple[int, ...]) -> Graph:
+        size = shape[1:]
+        if size not in self._graphs:
+            graph = self._import((1, *size))
+            self.payload.update(graph.payload)
+            graph.payload = self.payload
+            self._graphs[size] = graph
+            if len(self._graphs) > SIZES_KEPT:
+                del self._graphs[next(iter(self._graphs))]
+        return self._graphs[size]
+
+    def _import(self, shape: tuple[int, ...]) -> Graph:
+        raise NotImplementedError
+
+    def require_weights(self) -> None:
+        """They come with the model."""
+
+
+SIZES_KEPT = 8
+"""Graphs of image sizes that are kept, since an import takes seconds."""
+
+
+@kind("a torch.nn.Module")
+class TorchModule(Imported):
+    """A module of PyTorch's."""
+
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.module = module
+        self.name = type(module).__name__
+
+    @staticmethod
+    def accepts(model: Any) -> bool:
+        nn = getattr(sys.modules.get("torch"), "nn", None)
+        return nn is not None and isinstance(model, nn.Module)
+
+    def _import(self, shape: tuple[int, ...]) -> Graph:
+        from lucid.frontend.torch import import_torch
+
+        return import_torch(self.module, shape)
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        from lucid.frontend.torch.weights import match_state
+
+        return ChainMap(dict(match_state(self.module, weights, origin)), self.payload)
+
+
+@kind("the path of an .onnx file, or what onnx.load gives")
+class OnnxModel(Imported):
+    """A model in a file of ONNX's, or in memory."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self._own = self._import_as_it_is()
+        path = isinstance(model, str | os.PathLike)
+        self.name = Path(model).stem if path else model.graph.name or "model"
+
+    @staticmethod
+    def accepts(model: Any) -> bool:
+        if isinstance(model, str | os.PathLike):
+            return str(model).endswith(".onnx")
+        proto = getattr(sys.modules.get("onnx"), "ModelProto", None)
+        return proto is not None and isinstance(model, proto)
+
+    @property
+    def dtype(self) -> str:
+        return "f32" if self._own is None else self._own.inputs[0].type.dtype
+
+    def input_shape(self) -> tuple[int, ...] | None:
+        return None if self._own is None else self._own.inputs[0].type.concrete(1)
+
+    def _import_as_it_is(self) -> Graph | None:
+        """The graph of the size that the file says; None where it leaves that open."""
+        from lucid.frontend.onnx import import_onnx
+
+        try:
+            graph = import_onnx(self.model)
+        except InputError:
+            return None
+        self.payload.update(graph.payload)
+        graph.payload = self.payload
+        self._graphs[graph.inputs[0].type.concrete(1)[1:]] = graph
+        return graph
+
+    def _import(self, shape: tuple[int, ...]) -> Graph:
+        from lucid.frontend.onnx import import_onnx
+
+        return import_onnx(self.model, shape)
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        known = {n: s for g in self._graphs.values() for n, s in g.sources().items()}
+        shapes = {name: source.type.concrete(1) for name, source in known.items()}
+        return match_weights(shapes, weights, origin, self.name)[0]

@@ -29,6 +29,8 @@ from hypothesis import strategies as st
 from lucid.ir import BATCH, Graph, Op, Value, f32, interpret
 from lucid.ir.ops import (
     Abs,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
     Add,
     AvgPool2d,
     BatchNorm,
@@ -36,26 +38,37 @@ from lucid.ir.ops import (
     Concat,
     Constant,
     Conv2d,
+    Elu,
+    Equal,
     Erf,
     Gelu,
     Hardsigmoid,
     Hardswish,
+    LeakyRelu,
+    Less,
+    LessEqual,
     Linear,
     Maximum,
     MaxPool2d,
     Mean,
+    Mish,
     Mul,
     Neg,
+    Not,
     Permute,
+    Prelu,
     Relu,
     Reshape,
     Sigmoid,
     Silu,
+    Sin,
     Slice,
     Softmax,
+    Softplus,
     Sub,
     Sum,
     Tanh,
+    Where,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -74,6 +87,11 @@ ACTIVATIONS: list[Op] = [
     Abs(),
     Neg(),
     Erf(),
+    LeakyRelu(0.1),
+    Elu(0.5),
+    Mish(),
+    Softplus(),
+    Sin(),
 ]
 
 
@@ -304,6 +322,38 @@ def squeeze_excitation(draw: Draw, build: Builder, values: list[Value]) -> Value
     return build.squeeze_excitation(x, draw(st.integers(1, 4)), gate)
 
 
+def prelu(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A slope for each channel, or one for all."""
+    x = draw(st.sampled_from(values))
+    slopes = draw(st.sampled_from([1, sizes(x)[1]]))
+    slope = build.weight(f"{build.next_origin('prelu')}.weight", slopes, 1, 1, positive=True)
+    return build.apply(Prelu(), x, slope)
+
+
+def choice(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """One of two values by pixel or by image. What is compared comes from the input: it is exact,
+    so that no rounding turns a comparison round."""
+    x = draw(st.sampled_from(values))
+    asked = build.apply(Slice(1, 0, 1), values[0])
+    for axis in (2, 3):
+        if sizes(asked)[axis] != sizes(x)[axis]:
+            asked = build.apply(Slice(axis, 0, 1), asked)
+    bound = build.apply(Constant(draw(st.sampled_from([0.25, -0.5]))))
+    op = draw(st.sampled_from([Less(), LessEqual(), Equal()]))
+    cond = build.apply(op, *draw(st.permutations([asked, bound])))
+    if draw(st.booleans()):
+        cond = build.apply(Not(), cond)
+    like = [v for v in values if v.type == x.type]
+    return build.apply(Where(), cond, x, draw(st.sampled_from([bound, *like])))
+
+
+def adaptive_pool(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """To any size, larger ones too."""
+    size = (draw(st.integers(1, 6)), draw(st.integers(1, 6)))
+    op = draw(st.sampled_from([AdaptiveAvgPool2d(size), AdaptiveMaxPool2d(size)]))
+    return build.apply(op, draw(st.sampled_from(values)), origin=build.next_origin("pool"))
+
+
 def scale(draw: Draw, build: Builder, values: list[Value]) -> Value:
     """Arithmetic with a scalar constant, or with a weight per channel."""
     x = draw(st.sampled_from(values))
@@ -350,6 +400,9 @@ STEPS: dict[str, Callable[[Draw, Builder, list[Value]], Value]] = {
         avg_pool,
         split_attention,
         squeeze_excitation,
+        prelu,
+        choice,
+        adaptive_pool,
         scale,
         concat,
         channels_slice,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lucid.codegen.emit import Kernel
 from lucid.codegen.values import Vector
 from lucid.codegen.vector_math import lower
+from lucid.ir.ops import Mul
 from lucid.ir.ops.base import Op
 
 Operand = int | float
@@ -38,6 +39,20 @@ class Body:
     def tensors(self) -> list[str]:
         """The names of the operands that are shaped like the result."""
         return [f"extra{i}" for i, kind in enumerate(self.extras) if kind == "tensor"]
+
+    def gated(self, operand: int) -> Body:
+        """The body with one more extra, the last, by which `operand` is multiplied first."""
+        gate = 1 + len(self.extras)
+        product = gate + 1
+
+        def moved(o: Operand) -> Operand:
+            if isinstance(o, float):
+                return o
+            return product if o == operand else o if o < gate else o + 2
+
+        steps = tuple((op, tuple(map(moved, read))) for op, read in self.steps)
+        result = None if self.steps and self.result is None else moved(self.returned())
+        return Body((*self.extras, "operand"), ((Mul(), (operand, gate)), *steps), result)
 
     def emit(self, k: Kernel, result: Vector, extras: Sequence[Vector]) -> Vector:
         """The body applied to one vector of the anchor's result."""

@@ -117,6 +117,10 @@ class Frame:
         base = k.load_pointer(k.args["buffers"].words(k.load_int(word)))
         return base.bytes(k.load_int(word.words(1)))
 
+    def set(self, **values: Any) -> None:
+        """Give arguments that are not in the table the values they have here."""
+        self.__dict__.update(values)
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"this kernel declares no argument {name!r}")
 

@@ -101,18 +101,19 @@ class Depthwise(KernelSpec):
             sums = None
             if self.sums:
                 sums = f.sums + (image * f.bands + band) * f.channels
-                self._clear(f, sums, channels)
+                self.clear(f, sums, channels)
             first = band * f.lines
             with k.loop(first, (first + f.lines).minimum(f.out_height)) as lines:
-                self._line(f, image, lines.index, channels, sums)
+                self.line(f, image, lines.index, channels, sums)
         return f.finish()
 
     @staticmethod
-    def _clear(f: Frame, sums: Pointer, channels: tuple[Int, Int]) -> None:
+    def clear(f: Frame, sums: Pointer, channels: tuple[Int, Int]) -> None:
+        """Set a band's sums to zero."""
         k, (begin, end) = f.kernel, channels
         k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), sums + (begin + c), mask))
 
-    def _line(
+    def line(
         self, f: Frame, image: Int, line: Int, channels: tuple[Int, Int], sums: Pointer | None
     ) -> None:
         """One line of outputs, block by block."""

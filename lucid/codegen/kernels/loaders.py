@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints, share
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer, Vector
@@ -273,6 +274,31 @@ class Combine(Loader):
             return [part * k.splat(scale) for part in rows.results]
 
         return average
+
+
+@dataclass(frozen=True)
+class Mapped(Loader):
+    """Rows that lie in memory, through an elementwise body whose extras are floats by channel, such
+    as a batch norm and a ReLU before a convolution."""
+
+    name: ClassVar[str] = "mapped"
+    body: Body = PLAIN
+
+    def arguments(self) -> tuple[Arg, ...]:
+        return buffers("x", *self._names()) + ints("x_row")
+
+    def _names(self) -> list[str]:
+        return [f"map{i}" for i in range(len(self.body.extras))]
+
+    def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
+        f, k = frame, frame.kernel
+        source = f.x + (row * f.x_row + channel)
+
+        def apply(c: Int, mask: Any) -> None:
+            extras = [k.load(getattr(f, n) + (channel + c), mask=mask) for n in self._names()]
+            k.store(self.body.emit(k, k.load(source + c, mask=mask), extras), out + c, mask)
+
+        k.each_vector(depth, apply)
 
 
 class _Part:

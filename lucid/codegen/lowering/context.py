@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.loaders import Join, Loader, Stage
@@ -18,6 +18,9 @@ from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops.base import Op
 from lucid.ir.recipe import Recipe
 from lucid.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from lucid.codegen.lowering.layer import Layer
 
 Lower = Callable[["Lowering", Node], None]
 LOWERINGS: dict[type[Op], Lower] = {}
@@ -101,6 +104,7 @@ class Lowering:
     siblings: set[KernelSpec] = field(default_factory=set)
     placements: Mapping[Value, Place] = field(default_factory=dict)
     homes: dict[Value, View] = field(default_factory=dict)
+    expansions: dict[Value, Layer] = field(default_factory=dict)
 
     # -- where values lie -------------------------------------------------------------------
 

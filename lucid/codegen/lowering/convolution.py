@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lucid.codegen.lowering.context import Lowering, lowers
-from lucid.codegen.lowering.depthwise import depthwise
+from lucid.codegen.lowering.depthwise import depthwise, expands
 from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import Layer
@@ -56,5 +56,5 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
         depthwise(ctx, layer)
     elif layer.choice.kernel.startswith("winograd"):
         winograd(ctx, layer)
-    else:
+    elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         direct(ctx, layer)

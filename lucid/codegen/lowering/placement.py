@@ -62,13 +62,14 @@ def left_to_readers(node: Node) -> bool:
     values, one of which they make as they go (a combination, or a pool before a shortcut)."""
     if not along_channels(node) or len(node.inputs) != 2:
         return False
-    if not all(_is_pointwise(u) for u in node.output.users):
+    if not all(is_pointwise(u) for u in node.output.users):
         return False
     made = [v.producer.op for v in node.inputs if v.producer is not None]
     return any(isinstance(op, SplitAttention | RadixCombine | AvgPool2d) for op in made)
 
 
-def _is_pointwise(node: Node) -> bool:
+def is_pointwise(node: Node) -> bool:
+    """Whether a node is a 1x1 convolution of all channels, whatever follows it."""
     op: Op = node.op.anchor if isinstance(node.op, Fusion) else node.op
     weight = node.inputs[1].type.shape if len(node.inputs) > 1 else ()
     return isinstance(op, Conv2d) and op.groups == 1 and weight[2:] == (1, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from lucid.codegen.kernels.loaders import Combine, Join, Patch, PlanarPatch, Stage
+from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, PlanarPatch, Stage
 from lucid.codegen.kernels.product import ROW_SLACK, Product
 from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.epilogue import only_declared
@@ -124,7 +124,7 @@ def _stage_where_split(
     ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[str, ...]
 ) -> Deferred | View:
     """A combination that every chunk of panels would repeat is computed once, into a buffer."""
-    if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join)):
+    if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join | Mapped)):
         return rows
     ctx.may_need(Product(rows.loader, extras), Stage(rows.loader), Product(None, extras))
     if split.chunks == 1:

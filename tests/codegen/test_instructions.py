@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.elements import Access
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.driver import Driver
@@ -19,7 +20,8 @@ from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage, Su
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
-from lucid.codegen.kernels.strided import Elementwise, Reduce, Softmax
+from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
+from lucid.codegen.kernels.strided import Elementwise
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
 from lucid.codegen.microkernels import UNROLL, Tile
@@ -188,11 +190,16 @@ KERNELS: list[KernelSpec] = [
     *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
     Pool("inside", adaptive=True, body=BODIES["channel"]),
     *(MatMul(side) for side in ("columns", "depth", "none")),
-    Elementwise(BODIES["channel"], ("vector", "constant", "vector")),
-    Elementwise(PLAIN, ("vector",), scalar=True),
-    *(Reduce(kind, scalar) for kind in ("sum", "max") for scalar in (False, True)),
+    Elementwise(BODIES["channel"], (Access(), Access("constant"), Access(), Access())),
+    Elementwise(PLAIN, (Access("strided"), Access("strided"))),
+    Elementwise(PLAIN, (Access("every", "u8", 3), Access())),
+    *(Reduce(kind, (Access(), Access())) for kind in ("sum", "max", "min", "squares")),
+    *(Reduce("squares", (Access(),) * 3, along, centred=True) for along in (False, True)),
+    ArgMax((Access(), Access(dtype="i64"))),
+    ArgMax((Access("strided"), Access("strided", "i64")), along=True),
     Softmax(),
-    Softmax(scalar=True),
+    Softmax((Access("strided"), Access())),
+    Softmax(along=True),
     Driver(),
     Driver(profiled=True),
 ]

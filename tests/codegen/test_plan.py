@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lucid import trace
-from lucid.codegen.kernels.strided import Softmax
+from lucid.codegen.kernels.reduction import Softmax
 from lucid.codegen.lowering import lower
 from lucid.codegen.plan import ALIGNMENT, lifetimes, lower_bound, plan
 from lucid.codegen.program import Buffer, KernelCall, Program, View

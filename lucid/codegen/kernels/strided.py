@@ -1,193 +1,158 @@
-"""Kernels over any strided arrays: elementwise chains, copies, reductions and softmax.
+"""Kernels over any strided arrays: the grid they walk, and chains of elementwise ops.
 
-They do what no fused kernel took up: up to four outer dimensions, then one inner one that is
-vectorised where every operand is contiguous (or constant) along it, and scalar otherwise.
+A grid has four outer dimensions, one of rows, and an inner one, along which vectors lie; every
+operand has a stride for each of them. One task is one outer index by a share of the rows by a
+piece of the inner dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.body import Body
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
+from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.elements import (
+    CONSTANT,
+    EVERY,
+    Access,
+    between_integers,
+    fetch,
+    load,
+    put,
+    store,
+)
+from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints, share
 from lucid.codegen.target import Target
-from lucid.codegen.transcendentals import exp
-from lucid.codegen.values import Int, Pointer, Vector
-from lucid.codegen.vector_math import maximum
+from lucid.codegen.values import Int, Pointer
+from lucid.ir.ops import Cast
 
 OUTER = 4
-"""Outer dimensions of these kernels; the lowering merges dimensions to get there."""
-REDUCED = 3
+"""Outer dimensions of a grid; with those of rows and of the inner one, six in all."""
 
 
-def _names(stem: str, count: int) -> tuple[str, ...]:
+def numbered(stem: str, count: int) -> tuple[str, ...]:
     return tuple(f"{stem}{i}" for i in range(count))
 
 
-def _grid(operands: Sequence[str]) -> tuple[Arg, ...]:
-    """Sizes and strides of the outer dimensions; one task is one outer index by one piece."""
-    declared = ints(*_names("size", OUTER), "inner", "pieces")
+def operand_names(count: int) -> tuple[str, ...]:
+    """`x`, `extra0`, `extra1`, ..., `y`: `count` operands and the result."""
+    return ("x", *numbered("extra", count - 1), "y")
+
+
+def grid(operands: Sequence[str]) -> tuple[Arg, ...]:
+    """The arguments of a grid: sizes, into how many parts to cut, and the operands' strides."""
+    declared = ints(*numbered("size", OUTER), "rows", "inner", "parts", "pieces")
     for operand in operands:
-        declared += ints(*_names(f"{operand}_stride", OUTER), f"{operand}_inner")
+        declared += ints(*numbered(f"{operand}_stride", OUTER))
+        declared += ints(f"{operand}_row", f"{operand}_inner")
     return declared
 
 
-class _Strided:
-    """Walks the grid: for each task, the operands' addresses and a piece of the inner dimension."""
+class Walk:
+    """Walks a grid: for each row of each task, the operands' addresses."""
 
-    def __init__(self, spec: KernelSpec, target: Target, operands: Sequence[str]) -> None:
+    def __init__(self, spec: KernelSpec, target: Target, accesses: Mapping[str, Access]) -> None:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.operands = operands
+        self.accesses = accesses
 
-    def tasks(self, body: Any) -> ir.Module:
-        """`body(addresses, start, stop)` for each task."""
+    def rows(self, body: Callable[[dict[str, Pointer], Int, Int], None]) -> ir.Module:
+        """`body(addresses, start, stop)` for each row: where its operands begin, and a piece of
+        the inner dimension."""
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
             piece, rest = task.index % f.pieces, task.index // f.pieces
-            at = {o: getattr(f, o) for o in self.operands}
+            part, rest = rest % f.parts, rest // f.parts
+            at = {o: getattr(f, o) for o in self.accesses}
             for i in reversed(range(OUTER)):
                 size = getattr(f, f"size{i}")
                 index = rest % size
                 rest = rest // size
-                for o in self.operands:
-                    at[o] = at[o] + index * getattr(f, f"{o}_stride{i}")
+                for o, access in self.accesses.items():
+                    at[o] = access.at(at[o], index * getattr(f, f"{o}_stride{i}"))
             width = f.inner.ceil_div(f.pieces * k.vector) * k.vector
             start = (piece * width).minimum(f.inner)
-            body(at, start, (start + width).minimum(f.inner))
+            stop = (start + width).minimum(f.inner)
+            with k.loop(*share(part, f.rows, f.parts)) as row:
+                here = {
+                    o: access.at(at[o], row.index * getattr(f, f"{o}_row"))
+                    for o, access in self.accesses.items()
+                }
+                body(here, start, stop)
         return f.finish()
 
-    def along(self, start: Int, stop: Int, scalar: bool, body: Any) -> None:
-        """`body(index, lanes, mask)` along the inner dimension."""
+    def stride(self, operand: str) -> Int:
+        """How far apart an operand's numbers lie along the inner dimension."""
+        stride: Int = getattr(self.frame, f"{operand}_inner")
+        return stride
+
+    def each_vector(self, start: Int, stop: Int, body: Callable[[Int, Any], None]) -> None:
+        """`body(index, mask)` along a piece of the inner dimension: whole vectors without mask,
+        then the rest. At the very end even a whole vector has a mask where loads that sort out
+        every n-th number would run over it."""
         k = self.kernel
-        if scalar:
-            with k.loop(start, stop) as loop:
-                body(loop.index, 1, None)
-            return
-        k.each_vector(stop - start, lambda c, mask: body(start + c, k.vector, mask))
+        spare = 1 if any(a.kind == EVERY for a in self.accesses.values()) else 0
+        whole = start + (stop - start - spare).maximum(0) // k.vector * k.vector
+        with k.loop(start, whole, k.vector) as loop:
+            body(loop.index, None)
+        with k.when(whole < stop):
+            body(whole, k.first_lanes(stop - whole))
 
 
 @dataclass(frozen=True)
 class Elementwise(KernelSpec):
     """y = body(x, extras): a chain of elementwise ops, or (with no steps) a copy.
 
-    `kinds`: for x and each extra, `"vector"` (contiguous along the inner dimension) or `"constant"`
-    along it; with `scalar` every operand has a stride of its own there.
+    `accesses`: those of x, of each extra, and of y.
     """
 
     family: ClassVar[str] = "elementwise"
     body: Body
-    kinds: tuple[str, ...]
-    scalar: bool = False
+    accesses: tuple[Access, ...]
 
     def arguments(self) -> tuple[Arg, ...]:
-        names = ("x", *_names("extra", len(self.kinds) - 1), "y")
-        return buffers(*names) + _grid(names)
+        names = operand_names(len(self.accesses) - 1)
+        return buffers(*names) + grid(names)
 
     def emit(self, target: Target) -> ir.Module:
-        names = ("x", *_names("extra", len(self.kinds) - 1))
-        walk = _Strided(self, target, (*names, "y"))
-        f, k = walk.frame, walk.kernel
+        *names, _ = operand_names(len(self.accesses) - 1)
+        accesses = dict(zip((*names, "y"), self.accesses, strict=True))
+        walk = Walk(self, target, accesses)
+        k = walk.kernel
 
-        def task(at: dict[str, Pointer], start: Int, stop: Int) -> None:
-            def step(index: Int, lanes: int, mask: Any) -> None:
-                read = []
-                for name, kind in zip(names, self.kinds, strict=True):
-                    if self.scalar:
-                        read.append(k.load(at[name] + index * getattr(f, f"{name}_inner"), 1))
-                    elif kind == "constant":
-                        read.append(k.splat(k.load(at[name], lanes=1)))
-                    else:
-                        read.append(k.load(at[name] + index, mask=mask))
+        def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:
+            zero = k.int(0)
+            constants = {
+                o: load(k, accesses[o], at[o], zero, zero, k.vector, None)
+                for o in names
+                if accesses[o].kind == CONSTANT and not self._moves()
+            }
+
+            def step(index: Int, mask: Any) -> None:
+                if self._moves():
+                    arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
+                    elements = fetch(k, accesses["x"], *arguments)
+                    elements = between_integers(k, elements, accesses["y"].dtype)
+                    put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
+                    return
+                read = [
+                    constants.get(o)
+                    or load(k, accesses[o], at[o], index, walk.stride(o), k.vector, mask)
+                    for o in names
+                ]
                 result = self.body.emit(k, read[0], read[1:])
-                offset = index * f.y_inner if self.scalar else index
-                k.store(result, at["y"] + offset, mask)
+                store(k, result, accesses["y"], at["y"], index, walk.stride("y"), mask)
 
-            walk.along(start, stop, self.scalar, step)
+            walk.each_vector(start, stop, step)
 
-        return walk.tasks(task)
+        return walk.rows(row)
 
-
-@dataclass(frozen=True)
-class Reduce(KernelSpec):
-    """y[outer, inner] = scale * (sum or max over the reduced dimensions of x), ascending order."""
-
-    family: ClassVar[str] = "reduce"
-    kind: str = "sum"
-    scalar: bool = False
-
-    def arguments(self) -> tuple[Arg, ...]:
-        reduced = ints(*_names("reduced", REDUCED), *_names("x_reduced", REDUCED))
-        return buffers("x", "y") + _grid(("x", "y")) + reduced + floats("scale")
-
-    def emit(self, target: Target) -> ir.Module:
-        walk = _Strided(self, target, ("x", "y"))
-        f, k = walk.frame, walk.kernel
-
-        def task(at: dict[str, Pointer], start: Int, stop: Int) -> None:
-            def step(index: Int, lanes: int, mask: Any) -> None:
-                x = at["x"] + (index * f.x_inner if self.scalar else index)
-                initial = k.splat_constant(0.0 if self.kind == "sum" else float("-inf"), lanes)
-                total = self._nest(f, x, lanes, mask, initial, 0)
-                offset = index * f.y_inner if self.scalar else index
-                k.store(total * k.splat(f.scale, lanes), at["y"] + offset, mask)
-
-            walk.along(start, stop, self.scalar, step)
-
-        return walk.tasks(task)
-
-    def _nest(
-        self, f: Frame, x: Pointer, lanes: int, mask: Any, total: Vector, depth: int
-    ) -> Vector:
-        """One loop for each reduced dimension. Each line is summed by itself and then added, which
-        keeps the chains, and so the rounding errors, short."""
-        k = f.kernel
-        if depth == REDUCED:
-            value = k.load(x, lanes, mask)
-            return total + value if self.kind == "sum" else maximum(k, total, value)
-        initial = k.zero(lanes) if self.kind == "sum" else total
-        with k.loop(0, getattr(f, f"reduced{depth}"), carry=[initial]) as loop:
-            at = x + loop.index * getattr(f, f"x_reduced{depth}")
-            loop.carry([self._nest(f, at, lanes, mask, loop.carried[0], depth + 1)])
-        return total + loop.results[0] if self.kind == "sum" else loop.results[0]
-
-
-@dataclass(frozen=True)
-class Softmax(KernelSpec):
-    """Softmax along one axis of `length`, `x_axis` floats apart; the radix softmax of a split
-    attention is one, with other strides for what it writes."""
-
-    family: ClassVar[str] = "softmax"
-    scalar: bool = False
-
-    def arguments(self) -> tuple[Arg, ...]:
-        return buffers("x", "y") + _grid(("x", "y")) + ints("length", "x_axis", "y_axis")
-
-    def emit(self, target: Target) -> ir.Module:
-        walk = _Strided(self, target, ("x", "y"))
-        f, k = walk.frame, walk.kernel
-
-        def task(at: dict[str, Pointer], start: Int, stop: Int) -> None:
-            def step(index: Int, lanes: int, mask: Any) -> None:
-                x = at["x"] + (index * f.x_inner if self.scalar else index)
-                y = at["y"] + (index * f.y_inner if self.scalar else index)
-                with k.loop(0, f.length, carry=[k.splat_constant(float("-inf"), lanes)]) as loop:
-                    value = k.load(x + loop.index * f.x_axis, lanes, mask)
-                    loop.carry([maximum(k, loop.carried[0], value)])
-                (largest,) = loop.results
-                with k.loop(0, f.length, carry=[k.zero(lanes)]) as loop:
-                    power = exp(k, k.load(x + loop.index * f.x_axis, lanes, mask) - largest)
-                    k.store(power, y + loop.index * f.y_axis, mask)
-                    loop.carry([loop.carried[0] + power])
-                inverse = 1.0 / loop.results[0]
-                with k.loop(0, f.length) as loop:
-                    place = y + loop.index * f.y_axis
-                    k.store(k.load(place, lanes, mask) * inverse, place, mask)
-
-            walk.along(start, stop, self.scalar, step)
-
-        return walk.tasks(task)
+    def _moves(self) -> bool:
+        """Whether elements go from x to y as they are, or from integers to integers."""
+        kinds = {self.accesses[0].dtype, self.accesses[-1].dtype}
+        plain = self.body == PLAIN and len(kinds) == 1
+        cast = all(isinstance(op, Cast) for op, _ in self.body.steps)
+        return plain or (cast and "f32" not in kinds and not self.body.extras)

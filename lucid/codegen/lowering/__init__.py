@@ -1,6 +1,14 @@
 """From a graph and its schedule to a Program: one lowering for each op, registered by its class."""
 
-from lucid.codegen.lowering import attention, convolution, matmul, pooling, shapes, strided
+from lucid.codegen.lowering import (
+    attention,
+    convolution,
+    matmul,
+    pooling,
+    reduction,
+    shapes,
+    strided,
+)
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.lower import lower, unsupported
 
@@ -12,6 +20,7 @@ __all__ = [
     "lowers",
     "matmul",
     "pooling",
+    "reduction",
     "shapes",
     "strided",
     "unsupported",

@@ -11,7 +11,7 @@ from lucid.codegen.lowering.context import Deferred, Lowering, lowers
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.lowering.layer import Layer, geometry
 from lucid.codegen.lowering.product import product
-from lucid.codegen.lowering.strided import Semantics, reduce, softmax
+from lucid.codegen.lowering.reduction import Semantics, reduce, softmax
 from lucid.codegen.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Conv2d, Op, RadixCombine, RadixMean, RadixSoftmax, SplitAttention

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lucid.codegen.lowering.context import LOWERINGS, Lower, Lowering, lowers
-from lucid.codegen.lowering.strided import apply_body
+from lucid.codegen.lowering.strided import ELEMENTWISE, apply_body
 from lucid.ir.graph import Node, Value
-from lucid.ir.ops import Fusion, Op
+from lucid.ir.ops import Cast, Fusion, Op
 
 FUSED: dict[type[Op], Lower] = {}
 
@@ -60,3 +60,10 @@ def apart(ctx: Lowering, node: Node, own: Sequence[Value], extras: Sequence[Valu
     anchor.outputs = [Value(kind, f"{node.output.name}.anchor", anchor)]
     LOWERINGS[type(op.anchor)](ctx, anchor)
     apply_body(ctx, op.body, [anchor.output, *extras], node.output, node.origin)
+
+
+@lowers_fused(*ELEMENTWISE, Cast)
+def _chain(ctx: Lowering, node: Node) -> None:
+    """An elementwise op and what follows it: one kernel."""
+    op, own, _ = parts(node)
+    apply_body(ctx, op.body, node.inputs, node.output, node.origin, op.anchor, len(own))

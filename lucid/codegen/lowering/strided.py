@@ -1,19 +1,20 @@
-"""Lowering to the strided kernels: elementwise ops and chains, copies, reductions, softmax."""
+"""Lowering to the strided kernels: elementwise ops, chains of them, and copies."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.kernels.strided import OUTER, REDUCED, Elementwise, Reduce, Softmax
+from lucid.codegen.elements import EVERY, STRIDED, Access
+from lucid.codegen.kernels.strided import OUTER, Elementwise, operand_names
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
-from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.graph import Graph, Node, Parameter, Value
 
 LEAST_WORK = 1024
 """Floats a task should at least touch: below, claiming it costs more than doing it."""
@@ -26,6 +27,9 @@ def broadcast(view: View, shape: Sequence[int]) -> View:
     strides = (0,) * missing + view.strides
     spread = tuple(0 if s == 1 else t for s, t in zip(sizes, strides, strict=True))
     return View(view.buffer, tuple(shape), spread, view.offset)
+
+
+# -- grids ----------------------------------------------------------------------------------------
 
 
 def merged(
@@ -52,27 +56,82 @@ def merged(
     return sizes, steps
 
 
-def grid(
-    ctx: Lowering, names: Sequence[str], sizes: list[int], steps: list[list[int]], origin: str
-) -> tuple[dict[str, ArgumentValue], int]:
-    """The grid arguments of a strided kernel, and its number of tasks."""
-    *outer, inner = sizes
-    if len(outer) > OUTER:
-        raise UnsupportedError(
-            f"{origin or 'the model'}: an array of {len(sizes)} dimensions that cannot be merged;"
-            f" the strided kernels take {OUTER + 1}"
-        )
-    wanted = max(1, ctx.pieces(prod(sizes), LEAST_WORK) // max(1, prod(outer)))
-    pieces = max(1, min(wanted, inner // LEAST_WORK))
-    padding = OUTER - len(outer)
-    arguments: dict[str, ArgumentValue] = {
-        f"size{i}": d for i, d in enumerate([1] * padding + outer)
-    }
-    arguments |= {"inner": inner, "pieces": pieces}
-    for name, step in zip(names, steps, strict=True):
-        arguments |= {f"{name}_stride{i}": s for i, s in enumerate([0] * padding + step[:-1])}
-        arguments[f"{name}_inner"] = step[-1]
-    return arguments, prod(outer) * pieces
+@dataclass(frozen=True)
+class Grid:
+    """Dimensions that operands are walked over, outermost first, and each operand's strides."""
+
+    sizes: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def over(shape: Sequence[int], strides: Sequence[Sequence[int]], leader: int = -1) -> Grid:
+        """As `merged` joins them."""
+        sizes, steps = merged(shape, strides, leader)
+        return Grid(tuple(sizes), tuple(map(tuple, steps)))
+
+    def with_inner(self, dimension: int) -> Grid:
+        """The same with this dimension innermost."""
+        order = [i for i in range(len(self.sizes)) if i != dimension] + [dimension]
+        steps = tuple(tuple(step[i] for i in order) for step in self.steps)
+        return Grid(tuple(self.sizes[i] for i in order), steps)
+
+    def accesses(self, dtypes: Sequence[str]) -> tuple[Access, ...]:
+        """How the operands lie along the inner dimension; the result, the last one, is never
+        written by every n-th number."""
+        found = [Access.along(s[-1], d) for s, d in zip(self.steps, dtypes, strict=True)]
+        if found[-1].kind == EVERY:
+            found[-1] = Access(STRIDED, dtypes[-1])
+        return tuple(found)
+
+    def bind(
+        self, ctx: Lowering, names: Sequence[str], origin: str, whole: bool = False
+    ) -> tuple[dict[str, ArgumentValue], int]:
+        """The arguments of a kernel with this grid, and its number of tasks. `whole`: the inner
+        dimension is not cut. Raises UnsupportedError where there are more than six dimensions."""
+        (*outer, rows), inner = (1, *self.sizes)[:-1], self.sizes[-1]
+        outer = outer[1:] if len(self.sizes) > 1 else outer
+        padding = OUTER - len(outer)
+        if padding < 0:
+            raise UnsupportedError(
+                f"{origin or 'the model'}: an array of {len(self.sizes)} dimensions that cannot be"
+                f" merged; the strided kernels take {OUTER + 2}"
+            )
+        count = prod(outer)
+        wanted = -(-ctx.pieces(prod(self.sizes), LEAST_WORK) // max(1, count))
+        cuts = max(1, min(rows, wanted))
+        pieces = 1 if whole else max(1, min(-(-wanted // cuts), inner // LEAST_WORK))
+        arguments: dict[str, ArgumentValue] = {
+            f"size{i}": d for i, d in enumerate([1] * padding + outer)
+        }
+        arguments |= {"rows": rows, "inner": inner, "parts": cuts, "pieces": pieces}
+        for name, step in zip(names, self.steps, strict=True):
+            own = [0] * (OUTER + 2 - len(step)) + list(step)
+            arguments |= {f"{name}_stride{i}": s for i, s in enumerate(own[:OUTER])}
+            arguments |= {f"{name}_row": own[OUTER], f"{name}_inner": own[OUTER + 1]}
+        return arguments, count * cuts * pieces
+
+
+ROW_COST = 10
+"""What beginning a row costs, in vectors."""
+
+
+def best_inner(grid: Grid, vector: int) -> Grid:
+    """The grid with the dimension inside along which it is walked the fastest: one that is long,
+    and along which operands are contiguous rather than gathered."""
+
+    def cost(dimension: int) -> float:
+        size = grid.sizes[dimension]
+        spacing = [s[dimension] for s in grid.steps]
+        one_vector = sum(1.0 if s in (0, 1) else vector for s in spacing)
+        scattered = 0.5 * vector if spacing[-1] != 1 else 0.0
+        vectors = -(-size // vector)
+        return (ROW_COST + vectors * (one_vector + scattered)) / max(1, size)
+
+    last = len(grid.sizes) - 1
+    return grid.with_inner(min(range(last, -1, -1), key=cost))
+
+
+# -- elementwise ----------------------------------------------------------------------------------
 
 
 def elementwise(
@@ -80,13 +139,13 @@ def elementwise(
 ) -> None:
     """out = body(operands), each broadcast to the shape of `out`."""
     read = [broadcast(v, out.shape) for v in operands]
-    names = ["x", *(f"extra{i}" for i in range(len(read) - 1)), "y"]
-    sizes, steps = merged(out.shape, [*(v.strides for v in read), out.strides], len(read))
-    scalar = steps[-1][-1] != 1 or any(s[-1] not in (0, 1) for s in steps)
-    kinds = tuple("constant" if s[-1] == 0 and not scalar else "vector" for s in steps[:-1])
-    arguments, tasks = grid(ctx, names, sizes, steps, origin)
+    names = operand_names(len(read))
+    grid = Grid.over(out.shape, [v.strides for v in (*read, out)])
+    grid = best_inner(grid, ctx.target.vector)
+    dtypes = [ctx.dtype(v) for v in (*operands, out)]
+    kernel = Elementwise(body, grid.accesses(dtypes))
+    arguments, tasks = grid.bind(ctx, names, origin)
     bound: dict[str, ArgumentValue] = dict(zip(names, [*read, out], strict=True))
-    kernel = Elementwise(body, kinds, scalar)
     ctx.call(kernel, tasks, bound | arguments, operands, [out], region, origin, algorithm="strided")
 
 
@@ -97,127 +156,70 @@ def copy(ctx: Lowering, source: View, out: View, origin: str) -> None:
     elementwise(ctx, PLAIN, [source], out, region, origin)
 
 
+def like_largest(ctx: Lowering, views: Mapping[Value, View], result: Value) -> View | None:
+    """How the result of an elementwise op should lie: as its first operand of the same shape that
+    the model computes, or that a parameter gives where there is no other."""
+    shape = ctx.shape(result)
+    same = [(v, view) for v, view in views.items() if view.shape == shape]
+    computed = [view for v, view in same if not isinstance(v, Parameter)]
+    return next(iter([*computed, *(view for _, view in same)]), None)
+
+
+def inlined(body: Graph, graph: Graph, operands: Sequence[Value]) -> Value:
+    """The nodes of a body appended to another graph; `operands` stand for its inputs."""
+    values = dict(zip(body.inputs, operands, strict=True))
+    for node in body.nodes:
+        copied = graph.append(node.op, [values[v] for v in node.inputs], origin=node.origin)
+        values.update(zip(node.outputs, copied.outputs, strict=True))
+    return values[body.outputs[0]]
+
+
 def apply_body(
-    ctx: Lowering, body: Graph, operands: Sequence[Value], result: Value, origin: str
-) -> None:
-    """A body graph as a kernel of its own."""
-    steps = to_body(body, ["operand"] * (len(operands) - 1))
-    _apply(ctx, steps, operands, result, origin)
-
-
-def _apply(
-    ctx: Lowering, body: Body, operands: Sequence[Value], result: Value, origin: str
-) -> None:
-    views = [ctx.view(v) for v in operands]
-    out = ctx.result(result)
-    region, inputs = ctx.region(origin, views)
-    region.set_outputs([append_body(region, body, inputs[0], inputs[1:])])
-    elementwise(ctx, body, views, out, region, origin)
-
-
-@lowers(*(o for o in vars(ops).values() if isinstance(o, type) and issubclass(o, ops.Elementwise)))
-def _elementwise(ctx: Lowering, node: Node) -> None:
-    operands = list(range(len(node.inputs)))
-    body = Body(("operand",) * (len(operands) - 1), ((node.op, tuple(operands)),))
-    _apply(ctx, body, node.inputs, node.output, node.origin)
-
-
-@lowers(ops.Sum, ops.Mean, ops.Max)
-def _reduction(ctx: Lowering, node: Node) -> None:
-    op = node.op
-    assert isinstance(op, ops.Sum | ops.Mean | ops.Max)
-    x, out = ctx.view(node.inputs[0]), ctx.result(node.output)
-    count = prod(x.shape[i] for i in op.axes)
-    scale = 1.0 / max(1, count) if isinstance(op, ops.Mean) else 1.0
-    kind = "max" if isinstance(op, ops.Max) else "sum"
-    reduce(ctx, x, out, op.axes, kind, scale, Semantics.of(ctx, op, x, out, node.origin))
-
-
-@dataclass(frozen=True)
-class Semantics:
-    """What a call computes: its region, and the logical views that the region reads and writes."""
-
-    region: Graph
-    reads: tuple[View, ...]
-    writes: tuple[View, ...]
-    origin: str
-
-    @staticmethod
-    def of(ctx: Lowering, op: ops.Op, x: View, out: View, origin: str) -> Semantics:
-        """One op of one operand."""
-        region, inputs = ctx.region(origin, [x])
-        region.set_outputs([region.append(op, inputs).output])
-        return Semantics(region, (x,), (out,), origin)
-
-
-def reduce(
     ctx: Lowering,
-    x: View,
-    out: View,
-    axes: Sequence[int],
-    kind: str,
-    scale: float,
-    meaning: Semantics,
+    body: Graph,
+    operands: Sequence[Value],
+    result: Value,
+    origin: str,
+    anchor: ops.Op | None = None,
+    own: int = 1,
 ) -> None:
-    """out = scale * (sum or max of x over `axes`), which `out` keeps as size 1 or drops."""
-    origin = meaning.origin
-    kept = [i for i in range(len(x.shape)) if i not in axes]
-    places = kept if len(out.shape) == len(x.shape) else range(len(kept))
-    sizes, (x_steps, y_steps) = merged(
-        [x.shape[i] for i in kept],
-        [[x.strides[i] for i in kept], [out.strides[i] for i in places]],
-        1,
-    )
-    reduced = [x.shape[i] for i in axes]  # not merged: the kernel sums line by line
-    r_steps = [x.strides[i] for i in axes]
-    if len(reduced) > REDUCED:
-        reduced, (r_steps,) = merged(reduced, [r_steps], 0)
-    if len(reduced) > REDUCED:
-        raise UnsupportedError(f"{origin}: a reduction over {len(reduced)} separate dimensions")
-    scalar = x_steps[-1] != 1 or y_steps[-1] != 1
-    arguments, tasks = grid(ctx, ("x", "y"), sizes, [x_steps, y_steps], origin)
-    padding = REDUCED - len(reduced)
-    arguments |= {f"reduced{i}": d for i, d in enumerate([1] * padding + reduced)}
-    arguments |= {f"x_reduced{i}": s for i, s in enumerate([0] * padding + r_steps)}
-    arguments["scale"] = scale
-    ctx.call(
-        Reduce(kind, scalar),
-        tasks,
-        {"x": x, "y": out, **arguments},
-        meaning.reads,
-        meaning.writes,
-        meaning.region,
-        origin,
-        algorithm="reduce",
-    )
+    """A graph of elementwise ops as a kernel of its own: over the operands, or over what an
+    `anchor`, elementwise as well, makes of the first `own` of them and over the others."""
+    chain = Graph("chain")
+    inputs = {v: chain.add_input(v.type, "a") for v in dict.fromkeys(operands)}
+    read = [inputs[v] for v in operands]
+    if anchor is not None:
+        read = [*chain.append(anchor, read[:own]).outputs, *read[own:]]
+    chain.set_outputs([inlined(body, chain, read)])
+    _run(ctx, chain, list(inputs), result, origin)
 
 
-@lowers(ops.Softmax)
-def _softmax(ctx: Lowering, node: Node) -> None:
-    op = node.op
-    assert isinstance(op, ops.Softmax)
-    x, out = ctx.view(node.inputs[0]), ctx.result(node.output)
-    softmax(ctx, x, out, op.axis, Semantics.of(ctx, op, x, out, node.origin))
+def _run(
+    ctx: Lowering, chain: Graph, operands: Sequence[Value], result: Value, origin: str
+) -> None:
+    """A graph of elementwise ops over different values, as one kernel."""
+    for node in chain.nodes:
+        kinds = [v.type for v in (*node.inputs, node.output)]
+        if not isinstance(node.op, ops.Cast) and any(kind.dtype != "f32" for kind in kinds):
+            raise UnsupportedError(
+                f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
+                f" {', '.join(map(str, kinds[:-1]))}; kernels compute with f32"
+            )
+    views = {v: ctx.view(v) for v in operands}
+    body = to_body(chain, ["operand"] * (len(operands) - 1))
+    out = ctx.result(result, like_largest(ctx, views, result))
+    region, inputs = ctx.region(origin, list(views.values()))
+    region.set_outputs([append_body(region, body, inputs[0], inputs[1:])])
+    elementwise(ctx, body, list(views.values()), out, region, origin)
 
 
-def softmax(ctx: Lowering, x: View, out: View, axis: int, meaning: Semantics) -> None:
-    """out = softmax of x along `axis`; both views have the same shape."""
-    kept = [i for i in range(len(x.shape)) if i != axis]
-    sizes, (x_steps, y_steps) = merged(
-        [x.shape[i] for i in kept],
-        [[x.strides[i] for i in kept], [out.strides[i] for i in kept]],
-        1,
-    )
-    scalar = x_steps[-1] != 1 or y_steps[-1] != 1
-    arguments, tasks = grid(ctx, ("x", "y"), sizes, [x_steps, y_steps], meaning.origin)
-    arguments |= {"length": x.shape[axis], "x_axis": x.strides[axis], "y_axis": out.strides[axis]}
-    ctx.call(
-        Softmax(scalar),
-        tasks,
-        {"x": x, "y": out, **arguments},
-        meaning.reads,
-        meaning.writes,
-        meaning.region,
-        meaning.origin,
-        algorithm="softmax",
-    )
+ELEMENTWISE = [
+    o for o in vars(ops).values() if isinstance(o, type) and issubclass(o, ops.Elementwise)
+]
+
+
+@lowers(*ELEMENTWISE, ops.Cast)
+def _elementwise(ctx: Lowering, node: Node) -> None:
+    body = Graph("body")
+    body.set_outputs([body.add_input(node.output.type, "y")])
+    apply_body(ctx, body, node.inputs, node.output, node.origin, node.op, len(node.inputs))

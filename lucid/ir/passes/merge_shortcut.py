@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Add, AvgPool2d, Concat, Conv2d, Fusion
+from lucid.ir.ops import Add, AvgPool2d, Concat, Conv2d, Fusion, Op
 from lucid.ir.passes.recipes import add, apply, recipe_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Recipe
@@ -18,9 +18,10 @@ def into_one_convolution(node: Node, graph: Rewriter) -> None:
     """relu(W a + V b) = relu([W V] [a; b]), as where ResNet and ResNeSt change the resolution.
 
     The shortcut's result is then neither written nor read. Fires where both convolutions are 1x1
-    without padding and groups, the first with stride 1, the first step of the fused body adds the
-    shortcut's result, and nothing else reads that. A stride of the shortcut becomes a pool of 1x1
-    windows. Not where the weights are computed values.
+    without padding and groups, the first step of the fused body adds the shortcut's result, and
+    nothing else reads that. A stride becomes a pool of 1x1 windows. Which of the two is called the
+    shortcut does not matter: where that is computed last, it is the one that adds. Not where the
+    weights are computed values.
     """
     op = node.op
     assert isinstance(op, Fusion)
@@ -41,9 +42,9 @@ def into_one_convolution(node: Node, graph: Rewriter) -> None:
 def _obstacle(node: Node, op: Fusion, shortcut: Node, graph: Rewriter) -> str:
     """Why the shortcut's convolution cannot become part of `node`; empty where it can."""
     name = f"the shortcut %{shortcut.output.name}"
-    if not _is_plain(op.anchor, stride_too=True):
-        return "its own convolution has a stride, padding or groups"
-    if not _is_plain(shortcut.op, stride_too=False):
+    if not _is_plain(op.anchor):
+        return "its own convolution has padding or groups"
+    if not _is_plain(shortcut.op):
         return f"{name} has padding or groups"
     if graph.only_user(shortcut.output) is not node or node.inputs.count(shortcut.output) != 1:
         return f"{name} is read elsewhere too"
@@ -60,21 +61,22 @@ def _merge(node: Node, op: Fusion, shortcut: Node, position: int, graph: Rewrite
     own = op.anchor_operands(len(node.inputs))
     weights = (node.inputs[1], shortcut.inputs[1])
     extras = [v for v in node.inputs[own:] if v is not shortcut.output]
-    sides = [node.inputs[0], _sampled(shortcut, node, graph)]
+    sides = [
+        _sampled(x, layer, node, graph)
+        for x, layer in ((node.inputs[0], op.anchor), (shortcut.inputs[0], shortcut.op))
+    ]
     both = graph.insert_before(node, Concat(1), sides, inherits=False)
     joined = apply(Concat(1), *(recipe_of(w) for w in weights))
     operands = [both, graph.parameter(f"{weights[0].name}.joined", joined)]
     bias = _bias(node.inputs[2:own], shortcut.inputs[2:])
     if bias is not None:
         operands.append(graph.parameter(f"{weights[0].name}.bias.joined", bias))
-    merged = Fusion(op.anchor, _without_first_add(op.body, position))
+    merged = Fusion(Conv2d(), _without_first_add(op.body, position))
     graph.substitute(node, merged, [*operands, *extras], fuses=[node, shortcut])
 
 
-def _is_plain(op: object, stride_too: bool) -> bool:
-    if not isinstance(op, Conv2d) or op.groups != 1 or any(op.padding):
-        return False
-    return op.stride == (1, 1) or not stride_too
+def _is_plain(op: object) -> bool:
+    return isinstance(op, Conv2d) and op.groups == 1 and not any(op.padding)
 
 
 def _added_first(body: Graph) -> int | None:
@@ -89,13 +91,12 @@ def _added_first(body: Graph) -> int | None:
     return None
 
 
-def _sampled(shortcut: Node, node: Node, graph: Rewriter) -> Value:
-    """What the shortcut's convolution reads, at its stride."""
-    op, x = shortcut.op, shortcut.inputs[0]
-    assert isinstance(op, Conv2d)
-    if op.stride == (1, 1):
+def _sampled(x: Value, layer: Op, node: Node, graph: Rewriter) -> Value:
+    """What a convolution reads, at its stride."""
+    assert isinstance(layer, Conv2d)
+    if layer.stride == (1, 1):
         return x
-    return graph.insert_before(node, AvgPool2d((1, 1), op.stride), [x], inherits=False)
+    return graph.insert_before(node, AvgPool2d((1, 1), layer.stride), [x], inherits=False)
 
 
 def _bias(first: list[Value], second: list[Value]) -> Recipe | None:

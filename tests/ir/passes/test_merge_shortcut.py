@@ -1,7 +1,7 @@
 """merge-shortcut: text before and after, and what it must leave alone."""
 
 import pytest
-from pass_checks import assert_rewrites, assert_unchanged
+from pass_checks import after, assert_rewrites, assert_unchanged
 
 BODY = """body=graph body(%y: f32[N,8,4,4], %e: f32[N,8,4,4]) -> f32[N,8,4,4] {
       %s = add(%y, %e) : f32[N,8,4,4]
@@ -74,3 +74,12 @@ def test_the_stride_of_a_shortcut_becomes_a_pool_of_single_pixels():
 )
 def test_what_is_no_shortcut_of_this_kind_stays(text):
     assert_unchanged("merge-shortcut", text)
+
+
+def test_a_strided_convolution_may_be_the_one_that_adds():
+    """As where the shortcut is computed last."""
+    text = block(size=4).replace("%a: f32[N,3,4,4]", "%a: f32[N,3,8,8]")
+    strided = text.replace("{anchor=conv2d, ", "{anchor=conv2d{stride=(2,2)}, ")
+    pool, _, fused = after("merge-shortcut", strided, ["avg_pool2d", "concat", "fusion"]).nodes
+    assert pool.op.stride == (2, 2)
+    assert fused.op.anchor.stride == (1, 1)

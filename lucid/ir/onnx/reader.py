@@ -154,7 +154,7 @@ class Reader:
         array, kind = operand.array, operand.type
         if operand.has_batch:
             raise UnsupportedError("computes with the batch size when the model runs")
-        if kind.dtype == "f32" and array.size > 1:
+        if kind.dtype == "f32" and array.ndim > 0:  # a weight may have just one element
             return self._source("computed", array, array.shape)
         value = self.graph.append(Constant(_nested(array.tolist()), kind.dtype), []).output
         self.weights.add(value)

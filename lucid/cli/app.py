@@ -81,9 +81,10 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback(
-    epilog="MODEL is a registered name ([bold]lucid models[/] lists them), the path of IR text "
-    "(net.lir, or - for stdin), or something that makes a model: package.module:callable or "
-    "file.py:callable."
+    epilog="MODEL is a registered name ([bold]lucid models[/] lists them), an ONNX file "
+    "(net.onnx), a network of timm or torchvision (timm:NAME, torchvision:NAME), IR text (net.lir, "
+    "or - for stdin), or something that makes a module of lucid.nn or torch.nn: "
+    "package.module:callable or file.py:callable."
 )
 def root(
     version: Annotated[
@@ -103,13 +104,18 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A registered name, package.module:callable, file.py:callable, or IR text (.lir, -).",
+        help="A registered name, net.onnx, timm:NAME, torchvision:NAME, package.module:callable, "
+        "file.py:callable, or IR text (net.lir, -).",
         show_default=False,
     ),
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Weight file: .safetensors, or .pth where torch is installed."),
+    typer.Option(
+        metavar="FILE|pretrained",
+        help="Weight file: .safetensors, or .pth where torch is installed; or `pretrained`, for "
+        "those that timm and torchvision download.",
+    ),
 ]
 Size = Annotated[
     str | None,

@@ -41,6 +41,7 @@ def bench(
     measured too, as the rate of nothing but multiply-adds on as many threads.
     """
     import lucid
+    from lucid.ir.samples import sample_inputs
 
     subject = load_subject(model, weights)
     shape = subject.shape(batch, size)
@@ -55,7 +56,7 @@ def bench(
             progress=report,
         )
         compile_seconds = time.perf_counter() - start
-        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        (x,) = sample_inputs(compiled.graph(shape), batch)
         times = measure(lambda: compiled(x), runs, report)
     profile = compiled.profile(x, min(runs, PROFILED))
     result = {

@@ -7,7 +7,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from lucid.cli.app import INSIDE, Batch, Json, Model, Precision, Size, Target, Threads, Weights, app
@@ -59,6 +58,7 @@ def profile(
     bandwidth are measured, and "bound by" says which of them a kernel would wait for at full speed.
     """
     import lucid
+    from lucid.ir.samples import sample_inputs
     from lucid.runtime.profile_report import to_json, trace_events
 
     subject = load_subject(model, weights)
@@ -72,7 +72,7 @@ def profile(
             options=lucid.CompileOptions(target=target),
             progress=report,
         )
-        x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        (x,) = sample_inputs(compiled.graph(shape), batch)
         measured = compiled.profile(x, runs)
     if trace is not None:
         write_text(plain_json.dumps(trace_events(measured)), trace)

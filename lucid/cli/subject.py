@@ -1,11 +1,13 @@
-"""What MODEL on the command line means: a registered name, the user's callable, or IR text."""
+"""What MODEL on the command line means: a registered name, the user's callable, IR text, an ONNX
+file, or a network of timm or torchvision."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -24,24 +26,37 @@ if TYPE_CHECKING:
 @dataclass
 class Subject:
     """A model, with what an image must go through to suit it, and the names of its classes where
-    they are known. `trained`: whether its weights come from somewhere, so that its answers mean
-    something."""
+    they are known.
+
+    `model`: what `lucid.compile` takes. `trained`: whether its weights come from somewhere, so that
+    its answers mean something. `own_shape`: of one input of the size it is made for.
+    """
 
     name: str
-    model: Module | Graph
+    model: Any
     preprocess: Preprocess
     trained: bool
     labels: tuple[str, ...] | None = None
+    own_shape: tuple[int, ...] = (1, 3, 224, 224)
+    _sources: dict[tuple[str, ...], ModelSource] = field(default_factory=dict)
 
     def source(self, disable: list[str] | None = None) -> ModelSource:
         """The model's graphs at every stage."""
         from lucid.compiler import CompileOptions, ModelSource
 
-        return ModelSource(self.model, CompileOptions(disable=disable or ()).disabled())
+        disabled = tuple(CompileOptions(disable=disable or ()).disabled())
+        if disabled not in self._sources:
+            self._sources[disabled] = ModelSource(self.model, disabled)
+        return self._sources[disabled]
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether an input is an image of one channel or of three."""
+        return len(self.own_shape) == 4 and self.own_shape[1] in (1, 3)
 
     def shape(self, batch: int = 1, size: str | None = None) -> tuple[int, ...]:
         """The input shape for a batch, and for a size such as `224`, `65x80` or `1x32x32`."""
-        own = self._own_shape(batch)
+        own = (batch, *self.own_shape[1:])
         if size is None:
             return own
         numbers = parse_size(size)
@@ -49,17 +64,6 @@ class Subject:
         if len(own) == 2:
             raise InputError(f"{self.name} takes vectors f32[N,{own[1]}]: --size does not apply")
         return (*own[: len(own) - len(wanted)], *wanted)
-
-    def _own_shape(self, batch: int) -> tuple[int, ...]:
-        from lucid.ir.graph import Graph
-        from lucid.nn import Linear
-
-        if isinstance(self.model, Graph):
-            return self.model.inputs[0].type.concrete(batch)
-        first = first_layer(self.model)
-        if isinstance(first, Linear):
-            return (batch, first.in_features)
-        return (batch, self.preprocess.channels, *(self.preprocess.cut or (224, 224)))
 
 
 def parse_size(text: str) -> tuple[int, ...]:
@@ -75,10 +79,19 @@ def parse_size(text: str) -> tuple[int, ...]:
 def load_subject(spec: str, weights: Path | None = None) -> Subject:
     """The model that `spec` names, with weights from a file where one is given.
 
-    Raises UnknownNameError, InputError, ParseError, WeightsError.
+    Raises UnknownNameError, InputError, ParseError, WeightsError, ModelFileError,
+    MissingPackageError.
     """
+    from lucid.cli import foreign
+
     if spec == "-" or spec.endswith(".lir"):
         return _from_text(spec, weights)
+    if spec.lower().endswith(".onnx"):
+        return foreign.from_onnx(spec, weights)
+    if spec.startswith("timm:"):
+        return foreign.from_timm(spec, weights)
+    if spec.startswith("torchvision:"):
+        return foreign.from_torchvision(spec, weights)
     if ":" in spec:
         return _from_callable(spec, weights)
     return _registered(spec, weights)
@@ -88,15 +101,17 @@ def _registered(name: str, weights: Path | None) -> Subject:
     from lucid.models import create_model, model_info
 
     info = model_info(name)
-    model = create_model(name, weights=weights) if weights else create_model(name)
+    model = create_model(name, weights=str(weights)) if weights else create_model(name)
     trained = weights is not None or info.weights is not None
-    return Subject(name, model, info.preprocess, trained, info.labels)
+    return Subject(name, model, info.preprocess, trained, info.labels, info.input_shape)
 
 
 def _from_callable(spec: str, weights: Path | None) -> Subject:
-    """`package.module:callable` or `file.py:callable`; a Module instead of a callable will do."""
+    """`package.module:callable` or `file.py:callable`; a model instead of a callable will do."""
+    from lucid.cli.foreign import from_torch, is_torch_module
     from lucid.ir.graph import Graph
     from lucid.nn import Module
+    from lucid.vision.sources import find
 
     place, _, attribute = spec.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
@@ -105,17 +120,23 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
         names = ", ".join(n for n, v in vars(module).items() if callable(v) and n[0] != "_")
         raise UnknownNameError(f"{place} has no {attribute!r}; it has {names or 'no callables'}")
     model = found
-    if not isinstance(found, Module | Graph) and callable(found):
-        model = _user_code(f"{spec}()", found)
+    if not isinstance(found, Module | Graph) and not is_torch_module(found) and callable(found):
+        model = user_code(f"{spec}()", found)
+    if is_torch_module(model):
+        subject = from_torch(spec, model, weights, find(model))
+        subject.trained = True
+        return subject
     if not isinstance(model, Module | Graph):
         raise InputError(
-            f"{spec} gives a {type(model).__name__}; wanted is a lucid.nn.Module, or a graph"
+            f"{spec} gives a {type(model).__name__}; wanted is a module of lucid.nn or "
+            "torch.nn, or a graph"
         )
     if weights and isinstance(model, Module):
         model.load_weights(weights)
     elif weights and isinstance(model, Graph):
         model = _with_weights(model, weights)
-    return Subject(spec, model, _unregistered(model), True)
+    shape = _shape_of(model)
+    return Subject(spec, model, _spec(model, shape), True, own_shape=shape)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -128,17 +149,17 @@ def _import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     sys.path.insert(0, str(path.parent.resolve()))
-    _user_code(str(path), lambda: loader.exec_module(module))
+    user_code(str(path), lambda: loader.exec_module(module))
     return module
 
 
 def _import_module(name: str) -> ModuleType:
     sys.path.insert(0, "")  # as `python -m` has it: the folder the user stands in
-    module: ModuleType = _user_code(f"import {name}", lambda: importlib.import_module(name))
+    module: ModuleType = user_code(f"import {name}", lambda: importlib.import_module(name))
     return module
 
 
-def _user_code(what: str, call: Any) -> Any:
+def user_code(what: str, call: Any) -> Any:
     """Run the user's own code. Raises InputError for whatever it raises."""
     from lucid.errors import LucidError
 
@@ -162,7 +183,8 @@ def _from_text(spec: str, weights: Path | None) -> Subject:
     else:
         graph.payload = sample_payload(graph)
     name = graph.name if spec == "-" else spec
-    return Subject(name, graph, _unregistered(graph), weights is not None)
+    shape = _shape_of(graph)
+    return Subject(name, graph, spec_for(shape), weights is not None, own_shape=shape)
 
 
 def parse_text(path: str) -> Graph:
@@ -189,26 +211,43 @@ def _with_weights(graph: Graph, weights: Path) -> Graph:
     return graph
 
 
-def first_layer(model: Module) -> Module | None:
-    """The first convolution or linear layer of a model, which says what its input looks like."""
-    from lucid.nn import Conv2d, Linear
+def first_layer(model: Any) -> Any:
+    """The first convolution or linear layer of a model, of Lucid's or of torch's, which says what
+    its input looks like; None where there is none."""
+    layers: Iterator[Any] = iter(model.modules())
+    return next((m for m in layers if _size(m, "in_channels") or _size(m, "in_features")), None)
 
-    return next((m for m in model.modules() if isinstance(m, Conv2d | Linear)), None)
+
+def _size(layer: Any, name: str) -> int:
+    value = getattr(layer, name, 0)
+    return value if isinstance(value, int) else 0
 
 
-def _unregistered(model: Module | Graph) -> Preprocess:
-    """Preprocessing for a model nobody registered: ImageNet's for colour, plain grey levels."""
+def _shape_of(model: Module | Graph) -> tuple[int, ...]:
+    """The shape of one input of a model nobody registered."""
     from lucid.ir.graph import Graph
-    from lucid.nn import Conv2d
+
+    if isinstance(model, Graph):
+        return model.inputs[0].type.concrete(1) if model.inputs else ()
+    first = first_layer(model)
+    features, channels = _size(first, "in_features"), _size(first, "in_channels")
+    if features:
+        return (1, features)
+    cut = model.preprocess.cut if model.preprocess else None
+    return (1, channels or 3, *(cut or (224, 224)))
+
+
+def _spec(model: Module | Graph, shape: tuple[int, ...]) -> Preprocess:
+    from lucid.vision.sources import find
+
+    return find(model) or spec_for(shape)
+
+
+def spec_for(shape: tuple[int, ...]) -> Preprocess:
+    """Preprocessing for a model that says nothing: ImageNet's for colour, plain grey levels."""
     from lucid.vision import IMAGENET, Preprocess
 
-    channels, size = 3, (224, 224)
-    if isinstance(model, Graph):
-        shape = model.inputs[0].type.concrete(1)
-        if len(shape) == 4:
-            channels, size = shape[1], shape[2:]
-    elif isinstance(first := first_layer(model), Conv2d):
-        channels = first.in_channels
-    if channels == 3:
-        return IMAGENET.at(*size)
-    return Preprocess(size, order="grey", mean=0, std=1)
+    channels, *size = shape[1:] if len(shape) == 4 else (3, 224, 224)
+    if channels == 1:
+        return Preprocess((size[0], size[1]), order="grey", mean=0, std=1)
+    return IMAGENET.at(*size)

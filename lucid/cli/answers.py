@@ -1,0 +1,168 @@
+"""What `lucid run` tells of outputs: classes, classes of pixels, or just their range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from lucid.cli.output import print_table
+from lucid.cli.subject import Subject
+from lucid.errors import InputError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Outputs = tuple[Array, ...]
+
+
+def scores(outputs: Outputs) -> Array | None:
+    """The outputs of a classifier as (N, classes); None for what is none."""
+    y = outputs[0]
+    if y.ndim == 4 and y.shape[2:] == (1, 1):
+        y = y[:, :, 0, 0]
+    return y if len(outputs) == 1 and y.ndim == 2 else None
+
+
+def dense(outputs: Outputs) -> Array | None:
+    """The first output that scores classes for each pixel, (N, classes, H, W); None without one."""
+    if scores(outputs) is not None:
+        return None
+    return next((y for y in outputs if y.ndim == 4 and y.shape[1] > 1), None)
+
+
+def class_names(labels: Path | None, subject: Subject, outputs: Outputs) -> list[str]:
+    """The names of the classes. Raises InputError where the file has another number of them."""
+    found = scores(outputs)
+    found = dense(outputs) if found is None else found
+    classes = 0 if found is None else found.shape[1]
+    if labels is None:
+        known = subject.labels or ()
+        known = known if len(known) == classes else ()
+        return list(known) or [f"class {i}" for i in range(classes)]
+    try:
+        names = labels.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{labels}: not text ({error.reason})") from error
+    if len(names) != classes:
+        raise InputError(f"{labels} names {len(names)} classes, the model has {classes}")
+    return names
+
+
+def answers(
+    images: list[str], results: list[Outputs], names: list[str], top: int
+) -> list[dict[str, Any]]:
+    """For each image its likeliest classes, the classes of its pixels, or what its outputs are."""
+    told = []
+    for outputs in results:
+        logits, pixels = scores(outputs), dense(outputs)
+        for i in range(len(outputs[0])):
+            if logits is not None:
+                told.append({"top": _likeliest(logits[i], names, top)})
+            elif pixels is not None:
+                told.append(_pixels(pixels[i], names, top))
+            else:
+                told.append({"outputs": [_range(y[i]) for y in outputs]})
+    return [{"image": image, **answer} for image, answer in zip(images, told, strict=True)]
+
+
+def _likeliest(logits: Array, names: list[str], top: int) -> list[dict[str, Any]]:
+    """Some networks end in a softmax; the others' logits go through one here."""
+    likely = logits
+    if not (logits.min() >= 0 and abs(float(logits.sum()) - 1) < 1e-3):
+        powers = np.exp(logits - logits.max())
+        likely = powers / powers.sum()
+    best = np.argsort(-likely, kind="stable")[:top]
+    return [{"class": int(i), "label": names[i], "probability": float(likely[i])} for i in best]
+
+
+def _pixels(values: Array, names: list[str], top: int) -> dict[str, Any]:
+    """The share of pixels in which each class is the likeliest."""
+    count, height, width = values.shape
+    shares = np.bincount(values.argmax(0).ravel(), minlength=count) / (height * width)
+    best = [int(i) for i in np.argsort(-shares, kind="stable")[:top] if shares[i]]
+    classes = [{"class": i, "label": names[i], "share": float(shares[i])} for i in best]
+    return {"shape": [count, height, width], "pixels": classes}
+
+
+def _range(values: Array) -> dict[str, Any]:
+    numbers = {"min": values.min(), "mean": values.mean(), "max": values.max()}
+    return {"shape": list(values.shape), **{k: float(v) for k, v in numbers.items()}}
+
+
+# -- showing --------------------------------------------------------------------------------
+
+
+def show(result: dict[str, Any]) -> None:
+    """The answers as a table for people."""
+    images = result["images"]
+    if "top" in images[0]:
+        rows = [
+            _row(a["image"], i, c, "probability") for a in images for i, c in _numbered(a["top"])
+        ]
+        print_table(("image", "index", "class", "probability"), rows, ("index", "probability"))
+    elif "pixels" in images[0]:
+        rows = [
+            _row(f"{a['image']} ({_by(a['shape'])})", i, c, "share")
+            for a in images
+            for i, c in _numbered(a["pixels"])
+        ]
+        print_table(("image", "index", "class of pixels", "share"), rows, ("index", "share"))
+    else:
+        rows = [
+            (a["image"], _by(y["shape"]), *(f"{y[k]:.4g}" for k in ("min", "mean", "max")))
+            for a in images
+            for y in a["outputs"]
+        ]
+        print_table(("image", "output", "min", "mean", "max"), rows, ("min", "mean", "max"))
+    if "compare" in result:
+        _show_agreement(result["compare"])
+
+
+def _numbered(classes: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    return list(enumerate(classes))
+
+
+def _row(image: str, rank: int, told: dict[str, Any], number: str) -> tuple[str, ...]:
+    name = "" if rank else image
+    return name, str(told["class"]), told["label"], f"{told[number]:.2%}"
+
+
+def _by(shape: list[int]) -> str:
+    return "x".join(map(str, shape)) or "a number"
+
+
+def _show_agreement(agreement: dict[str, Any]) -> None:
+    typer.echo(
+        f"largest difference from the float64 interpreter: {agreement['relative_error']:.1e} "
+        "of the largest output"
+    )
+    if "same_class" in agreement:
+        typer.echo(f"same class: {agreement['same_class']} of {agreement['images']}")
+
+
+def write_mask(outputs: Outputs, path: Path) -> None:
+    """The likeliest class of each pixel of the first image, as a PNG of class numbers with a colour
+    for each. Raises InputError for a network that scores no pixels."""
+    from PIL import Image
+
+    values = dense(outputs)
+    if values is None:
+        raise InputError("--out is for networks that score classes for each pixel; this is none")
+    classes = values[0].argmax(0)
+    if values.shape[1] > 256:
+        Image.fromarray(classes.astype(np.uint16)).save(path)
+        return
+    mask = Image.fromarray(classes.astype(np.uint8))
+    mask.putpalette(_colours().tobytes())
+    mask.save(path)
+
+
+def _colours() -> Array:
+    """256 colours (256, 3), black first: the bits of a class's number spread over red, green and
+    blue, highest bits first, as segmentation masks are often painted."""
+    numbers, colours = np.arange(256), np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        channel, place = bit % 3, 7 - bit // 3
+        colours[:, channel] |= ((numbers >> bit & 1) << place).astype(np.uint8)
+    return colours

@@ -1,0 +1,181 @@
+"""Models of others on the command line: ONNX files, modules of torch, timm and torchvision."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lucid.cli.subject import Subject, first_layer, spec_for, user_code
+from lucid.errors import InputError, MissingPackageError, UnknownNameError, WeightsError
+
+if TYPE_CHECKING:
+    import onnx
+
+    from lucid.vision import Preprocess
+
+SIZE = 224
+"""Height and width where nobody says any."""
+PRETRAINED = Path("pretrained")
+"""What --weights is given to ask timm or torchvision for their own."""
+
+
+# -- ONNX -----------------------------------------------------------------------------------
+
+
+def from_onnx(spec: str, weights: Path | None) -> Subject:
+    """The model in a file. Its sizes that are open are those of an image of 224 x 224."""
+    if weights is not None:
+        raise WeightsError(f"{spec} holds its own weights: --weights does not apply")
+    from lucid.frontend.onnx import open_model
+
+    _, proto, _ = open_model(spec)
+    shape = _input_shape(proto)
+    return Subject(
+        spec,
+        spec,
+        spec_for(shape),
+        trained=True,
+        labels=_labels(proto),
+        own_shape=shape,
+    )
+
+
+def _input_shape(proto: onnx.ModelProto) -> tuple[int, ...]:
+    """The shape of one input: (1, 3, H, W) where the file leaves it open."""
+    known = {tensor.name for tensor in proto.graph.initializer}
+    for value in proto.graph.input:
+        tensor = value.type.tensor_type
+        if value.name not in known and tensor.HasField("shape"):
+            stated = [d.dim_value for d in tensor.shape.dim]
+            likely = (1, 3, SIZE, SIZE) if len(stated) == 4 else (1,) * len(stated)
+            return tuple(s or d for s, d in zip(stated, likely, strict=True))
+    return (1, 3, SIZE, SIZE)
+
+
+def _labels(proto: onnx.ModelProto) -> tuple[str, ...] | None:
+    """The names of the classes, where the file's metadata has a list or a numbered mapping."""
+    for entry in proto.metadata_props:
+        if entry.key in ("names", "labels", "classes", "class_names"):
+            try:
+                names = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError):
+                continue
+            if isinstance(names, dict) and sorted(names) == list(range(len(names))):
+                names = [names[i] for i in range(len(names))]
+            if isinstance(names, list | tuple):
+                return tuple(map(str, names))
+    return None
+
+
+# -- timm and torchvision ---------------------------------------------------------------------
+
+
+def from_timm(spec: str, weights: Path | None) -> Subject:
+    """`timm:NAME`, with generated weights unless some are given or asked for."""
+    timm = _package("timm")
+    name = _known(spec, timm.list_models(), timm.is_model)
+    model = _made(spec, lambda: timm.create_model(name, pretrained=weights == PRETRAINED))
+    return from_torch(spec, model, weights, _said(model))
+
+
+def from_torchvision(spec: str, weights: Path | None) -> Subject:
+    """`torchvision:NAME`, with generated weights unless some are given or asked for."""
+    models = _package("torchvision.models")
+    name = _known(spec, models.list_models(), models.list_models().__contains__)
+    entry = models.get_model_weights(name).DEFAULT
+    pretrained = weights == PRETRAINED
+    options: dict[str, Any] = {"weights": entry if pretrained else None}
+    if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None
+    if (
+        not pretrained
+        and "init_weights" in inspect.signature(models.get_model_builder(name)).parameters
+    ):
+        options["init_weights"] = True
+    model = _made(spec, lambda: models.get_model(name, **options))
+    subject = from_torch(spec, model, weights, _said(entry))
+    if pretrained:
+        subject.labels = tuple(entry.meta.get("categories", ())) or None
+    return subject
+
+
+def from_torch(
+    spec: str, model: Any, weights: Path | None, said: Preprocess | None = None
+) -> Subject:
+    """A torch module, with the weights of a file where one is given."""
+    if weights is not None and weights != PRETRAINED:
+        _load(model, weights)
+    first = first_layer(model)
+    channels = getattr(first, "in_channels", 3)
+    size = (said.cut if said else None) or (SIZE, SIZE)
+    features = getattr(first, "in_features", None)
+    shape = (1, features) if features else (1, channels, *size)
+    preprocess = said if said is not None and said.channels == channels else spec_for(shape)
+    return Subject(spec, model, preprocess, trained=weights is not None, own_shape=shape)
+
+
+def is_torch_module(value: Any) -> bool:
+    """Whether this is a torch.nn.Module; torch is not imported to find out."""
+    return any(
+        c.__module__.partition(".")[0] == "torch" and c.__name__ == "Module"
+        for c in type(value).__mro__
+    )
+
+
+def _package(name: str) -> Any:
+    """A package of networks. Raises MissingPackageError."""
+    top = name.partition(".")[0]
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{top}:NAME needs the packages torch and {top}: `pip install torch {top}`"
+        ) from error
+
+
+def _known(spec: str, names: list[str], is_known: Callable[[str], bool]) -> str:
+    """The name in a spec. Raises UnknownNameError, with the closest of those there are."""
+    from lucid.models.registry import suggestion
+
+    package, _, name = spec.partition(":")
+    if not is_known(name):
+        raise UnknownNameError(f"{package} has no model {name!r}{suggestion(name, names)}")
+    return name
+
+
+def _made(spec: str, make: Callable[[], Any]) -> Any:
+    """The model, with weights that are the same each time where they are generated."""
+    import torch
+
+    torch.manual_seed(0)
+    return user_code(spec, make)
+
+
+def _said(source: Any) -> Preprocess | None:
+    """What a model or a weight entry says of its images; None where that cannot be followed."""
+    from lucid.vision.sources import find
+
+    try:
+        return find(source)
+    except InputError:
+        return None
+
+
+def _load(model: Any, weights: Path) -> None:
+    """Fill a torch module with a file's tensors. Raises WeightsError."""
+    import numpy as np
+    import torch
+
+    from lucid.frontend.weights import load_weights, match_weights
+
+    own = {n: t for n, t in model.state_dict().items() if t.is_floating_point()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+    name = type(model).__name__
+    matched, _ = match_weights(shapes, load_weights(weights), str(weights), name)
+    with torch.no_grad():
+        for key, values in matched.items():
+            own[key].copy_(torch.from_numpy(np.array(values)))

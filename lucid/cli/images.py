@@ -1,0 +1,112 @@
+"""What `lucid run` feeds a network: images made to suit it, or arrays as they are."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import typer
+
+from lucid.cli.subject import Subject, parse_size
+from lucid.errors import InputError
+
+if TYPE_CHECKING:
+    from lucid.vision import Preprocess
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def spec_with(spec: Preprocess, settings: list[str] | None, size: str | None) -> Preprocess:
+    """The spec for another size and with other fields, such as `mean=0.5,0.5,0.5`. A usage error
+    where they make no sense."""
+    if size is not None:
+        numbers = parse_size(size)
+        spec = spec.at(*(numbers * 2 if len(numbers) == 1 else numbers)[-2:])
+    known = {f.name for f in fields(spec)} - {"size"}
+    given: dict[str, Any] = {}
+    for setting in settings or ():
+        key, _, text = setting.partition("=")
+        if key not in known or not text:
+            raise typer.BadParameter(
+                f"--preprocess {setting!r}: write KEY=VALUE, KEY one of {', '.join(sorted(known))}"
+            )
+        given[key] = _value(key, text)
+    if given.get("order", spec.order) == "grey" and spec.order != "grey":
+        given = {"mean": 0.0, "std": 1.0} | given
+    try:
+        return replace(spec, **given)
+    except InputError as error:
+        raise typer.BadParameter(f"--preprocess: {error}") from error
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        if key == "resize":
+            sides = parse_size(text)
+            return sides[0] if len(sides) == 1 else sides
+        if key in ("mean", "std"):
+            return tuple(map(float, text.split(",")))
+        return text if key in ("interpolation", "order") else float(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--preprocess {key}={text}: not a number") from error
+
+
+def read_batches(
+    paths: list[Path], subject: Subject, spec: Preprocess
+) -> tuple[list[str], list[Array]]:
+    """What to call each image, and the images as few batches as their sizes allow.
+
+    Raises ImageError, and InputError for an array that is unfit, or images for what takes none.
+    """
+    arrays, names = [], []
+    for path in paths:
+        array = _read(path, subject, spec)
+        arrays.append(array)
+        single = len(array) == 1
+        names += [str(path)] if single else [f"{path}[{i}]" for i in range(len(array))]
+    batches: list[list[Array]] = []
+    for array in arrays:
+        if batches and batches[-1][0].shape[1:] == array.shape[1:]:
+            batches[-1].append(array)
+        else:
+            batches.append([array])
+    return names, [np.concatenate(batch) for batch in batches]
+
+
+def _read(path: Path, subject: Subject, spec: Preprocess) -> Array:
+    """One file as a batch, of one image mostly."""
+    from lucid.vision import preprocess
+
+    if path.suffix.lower() == ".npy":
+        array = _load(path)
+        if array.dtype == np.uint8 and subject.takes_images:
+            return preprocess(array, spec)
+        rank = len(subject.own_shape)
+        if array.ndim == rank - 1:
+            array = array[None]
+        if array.ndim != rank or not array.size or array.dtype.kind not in "fiu":
+            shape = ",".join(map(str, array.shape))
+            raise InputError(f"{path} holds {array.dtype}[{shape}]; {_wanted(subject)}")
+        return array.astype(np.float32)
+    if not subject.takes_images:
+        raise InputError(f"{_wanted(subject)}, which is no image: give arrays in .npy files")
+    return preprocess(path, spec)
+
+
+def _wanted(subject: Subject) -> str:
+    sizes = ",".join(map(str, subject.own_shape[1:]))
+    return f"{subject.name} takes f32[N,{sizes}]"
+
+
+def _load(path: Path) -> Array:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is no .npy file of one array: {error}") from error
+    if not isinstance(loaded, np.ndarray):
+        raise InputError(f"{path} is no .npy file of one array")
+    return loaded

@@ -13,7 +13,7 @@ from strategies import Builder, random_inputs
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.schedule import Schedule
-from lucid.ir import Graph, Op, Value
+from lucid.ir import BATCH, Graph, Op, Value, f32
 from lucid.ir.ops import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -98,8 +98,10 @@ def test_pools_with_a_body(data: st.DataObject) -> None:
             ]
         )
     )
-    scale = build.weight("scale", channels, 1, 1)
-    other = data.draw(st.sampled_from([x, build.apply(Relu(), x)]))
+    scale = build.weight("scale", *data.draw(st.sampled_from([(channels, 1, 1), (1, 5, 1), (1,)])))
+    gate = build.graph.add_input(f32(BATCH, channels, 1, 1))
+    table = build.weight("table", channels, 5, 6)
+    other = data.draw(st.sampled_from([x, build.apply(Relu(), x), gate, table]))
     fusion = body_of(op, x, other, scale)
     build.graph.set_outputs([build.apply(fusion, x, other, scale, origin="pool")])
     check(build.graph, data.draw(st.integers(1, 3)))

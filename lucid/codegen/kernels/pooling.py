@@ -16,12 +16,10 @@ from llvmlite import ir
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints, share
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
+from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
 from lucid.codegen.target import Target
 from lucid.codegen.values import F32, Int, Pointer, Vector
 from lucid.codegen.vector_math import maximum
-
-BLOCK = 4
-"""Vectors of channels that share one computation of addresses."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,7 @@ class Pool(KernelSpec):
     body: Body = PLAIN
 
     def arguments(self) -> tuple[Arg, ...]:
-        extras = [f"extra{i}" for i in range(len(self.body.extras))]
-        declared = buffers("x", "y", *extras) + IMAGE + ints("channels", "chunks")
-        for name in ("y", *extras):
-            declared += ints(f"{name}_image", f"{name}_line", f"{name}_pixel")
+        declared = buffers("x") + result_arguments(self.body) + IMAGE + ints("channels", "chunks")
         if not self.adaptive:
             declared += WINDOW + ints("dilation_h", "dilation_w")
         if self.kind == "padded":
@@ -82,7 +77,6 @@ class _PoolEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.largest = spec.kind == "max"
-        self.names = ["y", *(f"extra{i}" for i in range(len(spec.body.extras)))]
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -101,23 +95,21 @@ class _PoolEmitter:
         for start, stop, fold in self._segments(f.x + image * f.image, rows):
             with k.loop(start, stop) as column:
                 span = self._span(column.index, "w", f.width, f.out_width)
-                places = [self._place(name, image, line, column.index) for name in self.names]
-                self._pixel(fold(span), self._scale(rows, span), places, channels)
+                pixel = Pixel.of(f, self.spec.body, image, line, column.index)
+                self._pixel(pixel, fold(span), self._scale(rows, span), channels)
 
     def _pixel(
-        self, fold: Fold, scale: Vector | None, places: list[Pointer], channels: tuple[Int, Int]
+        self, pixel: Pixel, fold: Fold, scale: Vector | None, channels: tuple[Int, Int]
     ) -> None:
-        """One pixel of the result, from its window and the body's extras to where it is stored."""
-        k, (out, *extras) = self.kernel, places
+        """One pixel of the result from its window."""
+        k = self.kernel
 
         def block(c: Int, vectors: int, mask: Any) -> None:
             for v, total in enumerate(fold(c, vectors, mask)):
-                at = c + v * k.vector
                 pooled = total if scale is None else total * k.splat(scale)
-                read = [k.load(e + at, mask=mask) for e in extras]
-                k.store(self.spec.body.emit(k, pooled, read), out + at, mask)
+                pixel.store(pooled, c + v * k.vector, mask)
 
-        self._each_block(*channels, block)
+        each_block(k, *channels, block)
 
     def _segments(self, x: Pointer, rows: _Span) -> list[Segment]:
         """Output columns from where to where, and how to fold the windows there."""
@@ -182,26 +174,6 @@ class _PoolEmitter:
             count = (bottom - rows.start) * (right - columns.start)
         bounded = count.maximum(1)  # a window wholly in the padding has the sum 0 and keeps it
         return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, F32))
-
-    def _place(self, name: str, image: Int, line: Int, column: Int) -> Pointer:
-        """Where the pixel is in the result, or in an extra operand of the body."""
-        f = self.frame
-        offset: Int = image * getattr(f, f"{name}_image") + line * getattr(f, f"{name}_line")
-        place: Pointer = getattr(f, name) + (offset + column * getattr(f, f"{name}_pixel"))
-        return place
-
-    def _each_block(self, first: Int, last: Int, body: Callable[[Int, int, Any], None]) -> None:
-        """`body(channel, vectors, mask)` for blocks of vectors, single ones, and what is left."""
-        k = self.kernel
-        vectors = (last - first) // k.vector
-        wide = first + vectors // BLOCK * (BLOCK * k.vector)
-        whole = first + vectors * k.vector
-        with k.loop(first, wide, BLOCK * k.vector) as loop:
-            body(loop.index, BLOCK, None)
-        with k.loop(wide, whole, k.vector) as loop:
-            body(loop.index, 1, None)
-        with k.when(whole < last):
-            body(whole, 1, k.first_lanes(last - whole))
 
     # -- windows ----------------------------------------------------------------------------
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.body import Body
 from lucid.codegen.kernels.loaders import Combine
-from lucid.codegen.kernels.pooling import BLOCK, Pool
+from lucid.codegen.kernels.maps import BLOCK
+from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
-from lucid.codegen.lowering.epilogue import append_body, kind_of, only_declared, to_body
-from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
-from lucid.codegen.lowering.layer import geometry, result_strides, window
-from lucid.codegen.packing import Channels
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.fusion import lowers_fused
+from lucid.codegen.lowering.layer import geometry, window
+from lucid.codegen.lowering.maps import MapNode, pixels
 from lucid.codegen.program import ArgumentValue, View
-from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
@@ -30,20 +31,33 @@ MOST_COLUMNS = 4
 
 
 @lowers(MaxPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
-def _plain(ctx: Lowering, node: Node) -> None:
-    _pool(ctx, node, node.op, node.inputs[0])
-
-
 @lowers_fused(MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
-def _fused(ctx: Lowering, node: Node) -> None:
-    """Pool and body in one kernel, unless the body reads what no epilogue can."""
-    op, own, extras = parts(node)
-    kinds = [kind_of(ctx, e, node.output) for e in extras]
-    if None in kinds:
-        apart(ctx, node, own, extras)
-        return
-    body = to_body(op.body, [k for k in kinds if k is not None])
-    _pool(ctx, node, op.anchor, own[0], body, extras)
+def pool(ctx: Lowering, node: Node) -> None:
+    """One `Pool` call, with what is fused to it."""
+    made = MapNode(ctx, node)
+    x, y = pixels(ctx, made.source), ctx.result(node.output)
+    n, channels, height, width = y.shape
+    kernel, own = _kernel(made.op, x, y, made.body)
+    blocks = -(-channels // (BLOCK * ctx.target.vector))
+    chunks = max(1, min(blocks, 4 * ctx.threads // max(1, n * height)))
+    reads, region = made.meaning(ctx, x)
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, (height, width)),
+        **own,
+        **made.operands(y),
+        "channels": channels,
+        "chunks": chunks,
+    }
+    ctx.call(
+        kernel,
+        n * height * chunks,
+        only_declared(kernel, arguments),
+        reads,
+        [y],
+        region,
+        node.origin,
+        algorithm="max_pool" if kernel.kind == "max" else "average_pool",
+    )
 
 
 @lowers(AvgPool2d)
@@ -55,7 +69,7 @@ def _average_pool(ctx: Lowering, node: Node) -> None:
     base = _combination(ctx, source)
     if base is None:
         if not _read_by_a_product(ctx, node.output) or _overlaps(op):
-            _pool(ctx, node, op, source)
+            pool(ctx, node)
             return
         x = ctx.rows_view(source)
         arguments = geometry(x, (x.shape[2], x.shape[3]))
@@ -128,72 +142,6 @@ def _divisor(op: AvgPool2d, kind: str) -> dict[str, ArgumentValue]:
 
 
 # -- the kernel -----------------------------------------------------------------------------------
-
-
-def _pool(
-    ctx: Lowering,
-    node: Node,
-    op: Op,
-    source: Value,
-    body: Body = PLAIN,
-    extras: Sequence[Value] = (),
-) -> None:
-    """One `Pool` call, with a body and the extra operands it reads."""
-    x, y = pixels(ctx, source), ctx.result(node.output)
-    n, channels, height, width = y.shape
-    kernel, own = _kernel(op, x, y, body)
-    blocks = -(-channels // (BLOCK * ctx.target.vector))
-    chunks = max(1, min(blocks, 4 * ctx.threads // max(1, n * height)))
-    arguments: dict[str, ArgumentValue] = {
-        **geometry(x, (height, width)),
-        **own,
-        "y": y,
-        **result_strides(y),
-        "channels": channels,
-        "chunks": chunks,
-    }
-    reads = [x]
-    for i, (kind, extra) in enumerate(zip(body.extras, extras, strict=True)):
-        arguments |= _extra(ctx, f"extra{i}", kind, extra, reads)
-    region, inputs = ctx.region(node.origin, reads)
-    given = iter(inputs)
-    pooled = region.append(op, [next(given)], origin=node.origin).output
-    others = [
-        region.add_parameter(e.name, e.recipe) if isinstance(e, Parameter) else next(given)
-        for e in extras
-    ]
-    region.set_outputs([append_body(region, body, pooled, others)])
-    ctx.call(
-        kernel,
-        n * height * chunks,
-        only_declared(kernel, arguments),
-        reads,
-        [y],
-        region,
-        node.origin,
-        algorithm="max_pool" if kernel.kind == "max" else "average_pool",
-    )
-
-
-def pixels(ctx: Lowering, value: Value) -> View:
-    """Where a map lies with the channels of each pixel side by side; copied if need be."""
-    view = ctx.view(value)
-    return view if view.shape[1] == 1 or view.strides[1] == 1 else ctx.rows_view(value)
-
-
-def _extra(
-    ctx: Lowering, name: str, kind: str, value: Value, reads: list[View]
-) -> dict[str, ArgumentValue]:
-    """The arguments for an extra operand of the body; a tensor is appended to `reads`."""
-    if kind == "channel":
-        assert isinstance(value, Parameter)
-        packing = Channels(1, ctx.target.vector)
-        packed = ctx.weights(value.recipe, packing, ctx.shape(value), value.name)
-        return {name: packed, f"{name}_image": 0, f"{name}_line": 0, f"{name}_pixel": 0}
-    view = pixels(ctx, value)
-    reads.append(view)
-    image, _, line, pixel = view.strides
-    return {name: view, f"{name}_image": image, f"{name}_line": line, f"{name}_pixel": pixel}
 
 
 def _kernel(op: Op, x: View, y: View, body: Body) -> tuple[Pool, dict[str, ArgumentValue]]:

@@ -13,7 +13,7 @@ import numpy as np
 from lucid.errors import InputError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Array, Cast, Constant, Expand, Op, Reshape
+from lucid.ir.ops import Array, Cast, Constant, Expand, Fusion, Op, Reshape
 from lucid.ir.types import DTYPES, Dim, TensorType
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
@@ -66,8 +66,9 @@ def _run(
 ) -> tuple[Array, ...]:
     if isinstance(node.op, Constant):
         return (node.op.array(floating),)
-    if isinstance(node.op, Cast) and node.op.dtype == "f32":  # integers are exact in float64 only
-        return (operands[0].astype(floating),)
+    anchor = node.op.anchor if isinstance(node.op, Fusion) else node.op
+    if isinstance(anchor, Cast) and anchor.dtype == "f32":  # integers are exact in float64 only
+        operands = [operands[0].astype(floating), *operands[1:]]
     results = _at_batch(node, batch).results(*operands)
     for value, array in zip(node.outputs, results, strict=True):
         wanted = value.type.concrete(batch)

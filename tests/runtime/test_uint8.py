@@ -67,6 +67,11 @@ def test_shapes():
     assert late(levels(1, 16, 12, 3)).shape == (1, 8, 8, 6)
 
 
+def test_normalising_is_one_kernel():
+    fast = lucid.compile(small(), (1, 16, 12, 3), input="uint8_nhwc", threads=1)
+    assert [c.origin for c in fast.program().calls()] == ["preprocess", "0", "output"]
+
+
 def test_strided_arrays_and_those_of_others():
     fast = lucid.compile(small(), (1, 16, 16, 3), input="uint8_nhwc", threads=1)
     images = levels(2, 16, 32, 3)

@@ -8,6 +8,7 @@ from lucid.ir.ops import (
     AdaptiveMaxPool2d,
     Add,
     AvgPool2d,
+    Cast,
     Conv2d,
     Elementwise,
     Fusion,
@@ -81,8 +82,8 @@ def _bias(layer: Node, other: Value, shift: Recipe, graph: Rewriter) -> Value:
 def into_body(node: Node, graph: Rewriter) -> None:
     """An elementwise op, or a fusion of some, that alone reads another's result: into its body.
 
-    The other op is a conv2d, a linear, a pool, a norm, a resize, a product, an elementwise op, or a
-    fusion of one. Fires where the result keeps the type, and every other operand is one that the
+    The other op is a conv2d, a linear, a pool, a norm, a resize, a product, a cast to float, an
+    elementwise op, or a fusion of one. Fires where the result keeps the type, and every other operand is one that the
     body can read as it goes. After a conv2d or a linear that is a tensor of the same type (a
     residual), a parameter by channel, a tensor (N, C, 1, 1) after a convolution, or a scalar
     constant; elsewhere anything that broadcasts. Where two layers meet in one add, a conv2d or
@@ -152,7 +153,7 @@ def _rank(node: Node | None) -> int | None:
     if isinstance(anchor, KERNELS):
         return 1
     is_float = node.output.type.dtype == "f32"
-    return 0 if isinstance(anchor, Elementwise) and is_float else None
+    return 0 if isinstance(anchor, Elementwise | Cast) and is_float else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

@@ -83,13 +83,13 @@ def into_body(node: Node, graph: Rewriter) -> None:
     """An elementwise op, or a fusion of some, that alone reads another's result: into its body.
 
     The other op is a conv2d, a linear, a pool, a norm, a resize, a product, a cast to float, an
-    elementwise op, or a fusion of one. Fires where the result keeps the type, and every other operand is one that the
-    body can read as it goes. After a conv2d or a linear that is a tensor of the same type (a
-    residual), a parameter by channel, a tensor (N, C, 1, 1) after a convolution, or a scalar
-    constant; elsewhere anything that broadcasts. Where two layers meet in one add, a conv2d or
-    linear takes it, and of two the later one, so that the other's result is there by then; the
-    fused node stands where the add stood, so that all its operands are defined before it. Not where
-    the layer's result is read elsewhere too: it would have to be stored besides.
+    elementwise op, or a fusion of one. Fires where the result keeps the type, and every other
+    operand is one that the body can read as it goes. After a conv2d or a linear that is a tensor of
+    the same type (a residual), a parameter by channel, a tensor (N, C, 1, 1) after a convolution,
+    or a scalar constant; elsewhere anything that broadcasts. Where two layers meet in one add, a
+    conv2d or linear takes it, and of two the later one, so that the other's result is there by
+    then; the fused node stands where the add stood, so that all its operands are defined before it.
+    Not where the layer's result is read elsewhere too: it would have to be stored besides.
     """
     if not is_elementwise(node):
         return

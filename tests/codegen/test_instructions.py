@@ -16,7 +16,8 @@ from lucid.codegen.elements import Access
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.kernels.loaders import Combine, Patch, PlanarPatch, Stage, Sums
+from lucid.codegen.kernels.expand import ExpandDepthwise
+from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, PlanarPatch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
@@ -179,6 +180,7 @@ KERNELS: list[KernelSpec] = [
     Product(Patch()),
     Product(PlanarPatch()),
     Product(Sums(2)),
+    Product(Mapped(BODIES["channel"])),
     Product(Combine(2, "folded", "fixed"), ("tensor", "channel")),
     *(Stage(Combine(2, g, p)) for g in ("folded", "weights") for p in ("none", "inside")),
     Stage(Combine(1, "none", "padded")),
@@ -187,6 +189,7 @@ KERNELS: list[KernelSpec] = [
         Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
         for g in (1, 4, 8)
     ),
+    ExpandDepthwise(Depthwise(patterns=Blocks.of(28, 28, 3, 1, 1, 1).patterns)),
     *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
     Pool("inside", adaptive=True, body=BODIES["channel"]),
     *(MatMul(side) for side in ("columns", "depth", "none")),

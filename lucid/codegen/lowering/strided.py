@@ -11,6 +11,7 @@ from lucid.codegen.elements import EVERY, STRIDED, Access
 from lucid.codegen.kernels.strided import OUTER, Elementwise, operand_names
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.epilogue import append_body, to_body
+from lucid.codegen.lowering.mapped import left_to_product, with_gates
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
@@ -205,12 +206,15 @@ def _run(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
                 f" {', '.join(map(str, kinds[:-1]))}; kernels compute with f32"
             )
-    views = {v: ctx.view(v) for v in operands}
     body = to_body(chain, ["operand"] * (len(operands) - 1))
-    out = ctx.result(result, like_largest(ctx, views, result))
-    region, inputs = ctx.region(origin, list(views.values()))
+    if left_to_product(ctx, body, operands, result):
+        return
+    body, views = with_gates(ctx, body, operands)
+    lie = dict(zip(operands, views, strict=False))
+    out = ctx.result(result, like_largest(ctx, lie, result))
+    region, inputs = ctx.region(origin, views)
     region.set_outputs([append_body(region, body, inputs[0], inputs[1:])])
-    elementwise(ctx, body, list(views.values()), out, region, origin)
+    elementwise(ctx, body, views, out, region, origin)
 
 
 ELEMENTWISE = [

@@ -329,6 +329,7 @@ CASES = [
     (Where(), [IMAGE, f32(N, 1, 1, 6), f32()], lambda c, a, b: a + 0 * c),
     (Where(), [f32(N, 2, 3), I64, I64], lambda c, a, b: a + 0 * c),
     (Cast(), [I64], lambda x: x),
+    (Cast("u8"), [I64], lambda x: np.maximum(x, 0)),
     (Cast("i64"), [IMAGE], lambda x: np.trunc(x)),
     (Cast("u8"), [IMAGE], lambda x: np.trunc(np.maximum(x, 0))),
     (Min((1,)), [IMAGE], lambda x: np.sort(x, axis=1)[:, 0]),

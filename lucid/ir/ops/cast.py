@@ -12,8 +12,8 @@ from lucid.ir.types import DTYPES, TensorType
 class Cast(Op):
     """y = x as another dtype; the shape stays.
 
-    f32 becomes an integer by dropping what is behind the point; what is out of range becomes the
-    nearest bound and NaN 0 (PyTorch and ONNX leave these open). Integers wrap around, as in C.
+    f32 becomes an integer by dropping what is behind the point. What is out of range becomes the
+    nearest bound, and NaN 0. PyTorch and ONNX leave that open for floats, and wrap integers around.
     No `Elementwise`: its operand and its result have unlike sizes, which a fused body cannot hold.
     """
 
@@ -27,9 +27,10 @@ class Cast(Op):
     def evaluate(self, x: Array) -> Array:
         if self.dtype == "f32":
             return x if x.dtype.kind == "f" else x.astype(np.float32)
-        return (
-            _whole(x, DTYPES[self.dtype]) if x.dtype.kind == "f" else x.astype(DTYPES[self.dtype])
-        )
+        dtype = DTYPES[self.dtype]
+        if x.dtype.kind == "f":
+            return _whole(x, dtype)
+        return x.clip(0, 255).astype(dtype) if self.dtype == "u8" else x.astype(dtype)
 
 
 def _whole(x: Array, dtype: np.dtype[np.integer]) -> Array:

@@ -274,7 +274,7 @@ def test_casts_to_integers_stay_in_range():
     assert Cast("u8").evaluate(x).tolist() == [0, 255, 0, 0, 255, 255, 255]
     most, least = 2**63 - 1, -(2**63)
     assert Cast("i64").evaluate(x).tolist() == [0, most, least, 0, 255, 256, most]
-    assert Cast("u8").evaluate(np.array([-1, 256, 7])).tolist() == [255, 0, 7]
+    assert Cast("u8").evaluate(np.array([-1, 256, 7])).tolist() == [0, 255, 7]
 
 
 def test_equal_pads_are_equal_bit_by_bit():

@@ -64,7 +64,7 @@ class Call:
     def elements(self, index: int) -> Array:
         """The elements of an operand that is known when the model is read."""
         operand = self.operand(index)
-        if isinstance(operand, Known):
+        if isinstance(operand, Known) and not operand.step:
             return operand.array
         if isinstance(operand, Parameter):
             graph = self.reader.graph
@@ -174,7 +174,8 @@ class Call:
         """
         given = [o if isinstance(o, Value | Known) else known(o) for o in operands]
         constants = [o for o in given if isinstance(o, Known)]
-        if len(constants) == len(given):
+        counting = any(constant.step for constant in constants)
+        if len(constants) == len(given) and (counting or not _names_batch(op)):
             return fold(op, constants)
         if isinstance(op, Elementwise):
             rank = max(o.type.rank for o in given if isinstance(o, Value))
@@ -215,6 +216,11 @@ class Call:
     def image_by_image(self) -> bool:
         """Whether the file's fixed batch of 1 stands for a batch of any size."""
         return self.reader.image_by_image
+
+
+def _names_batch(op: Op) -> bool:
+    """Whether the op makes a result for each image of what does not depend on the batch."""
+    return isinstance(op, Expand | Reshape) and any(isinstance(d, Dim) for d in op.shape)
 
 
 def _scalar(operand: Operand, rank: int) -> Operand:

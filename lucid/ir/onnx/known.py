@@ -38,7 +38,7 @@ from lucid.ir.ops import (
     Sub,
     Where,
 )
-from lucid.ir.types import DTYPES, Dim, Shape, TensorType
+from lucid.ir.types import BATCH, DTYPES, Dim, Shape, TensorType
 
 MOST_ELEMENTS = 1 << 22
 """Elements of a tensor that is computed while reading: far more than any shape has."""
@@ -46,18 +46,24 @@ MOST_ELEMENTS = 1 << 22
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A tensor with its elements: float32, uint8, int64, or objects (ints and Dims)."""
+    """A tensor with its elements: float32, uint8, int64, or objects (ints and Dims).
+
+    `step`, where it is not 0, makes the first axis, of size 1 in `array`, the batch: the elements
+    for image n are those of `array` plus n * step. Such are the indices that take images apart.
+    """
 
     array: Array
+    step: int = 0
 
     @property
     def type(self) -> TensorType:
-        return TensorType(_dtype(self.array), self.array.shape)
+        shape = self.array.shape
+        return TensorType(_dtype(self.array), (BATCH, *shape[1:]) if self.step else shape)
 
     @property
     def has_batch(self) -> bool:
         """Whether an element depends on the batch."""
-        return self.array.dtype == object
+        return self.array.dtype == object or self.step != 0
 
 
 class Missing:
@@ -87,6 +93,8 @@ def known_shape(shape: Shape) -> Known:
 def fold(op: Op, operands: Sequence[Known]) -> Known:
     """What the op gives for these elements. Raises ShapeError where they do not fit, and
     UnsupportedError where the batch would have to be a number."""
+    if any(operand.step for operand in operands):
+        return _fold_steps(op, operands)
     arrays = [operand.array for operand in operands]
     symbolic = any(operand.has_batch for operand in operands)
     exact = EXACT.get(type(op))
@@ -106,6 +114,25 @@ def fold(op: Op, operands: Sequence[Known]) -> Known:
 
 MOVES = (Reshape, Permute, Concat, Slice, Expand, Gather, Cast, Where)
 """Ops whose references take objects as they take numbers."""
+
+
+def _fold_steps(op: Op, operands: Sequence[Known]) -> Known:
+    """Arithmetic with indices that count images: a multiple, a sum, another shape."""
+    first, *others = sorted(operands, key=lambda operand: -abs(operand.step))
+    match op, others:
+        case Mul(), [Known(array, 0)] if array.size == 1 and array.ndim <= first.array.ndim:
+            return Known(first.array * array, first.step * int(array.item()))
+        case Add(), [Known(array, step)] if _fits(array, first.array):
+            return Known(first.array + array, first.step + step)
+        case Reshape(shape), [] if shape[:1] == (BATCH,):
+            rest = [d for d in shape[1:] if isinstance(d, int)]
+            return Known(first.array.reshape((1, *rest)), first.step)
+    raise UnsupportedError(f"computes {op.name} of the numbers of the images in a batch")
+
+
+def _fits(array: Array, indices: Array) -> bool:
+    """Whether broadcasting leaves the batch, the first axis of the indices, alone."""
+    return array.ndim < indices.ndim or (array.ndim == indices.ndim and len(array) == 1)
 
 
 def _as_result(op: Op, array: Array) -> Known:

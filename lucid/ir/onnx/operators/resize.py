@@ -95,6 +95,8 @@ def _spatial(call: Call, given: list[Any], kept: list[Any]) -> tuple[Any, Any]:
     if len(given) != len(axes):
         raise ModelFileError(f"says {len(given)} sizes for {len(axes)} axes")
     wanted = dict(zip(axes, given, strict=True))
+    if call.image_by_image and wanted.get(0) == 1:
+        del wanted[0]
     if any(wanted.get(axis, kept[axis]) != kept[axis] for axis in (0, 1)):
         raise UnsupportedError("of other axes than the last one or two")
     spatial = [wanted.get(axis, kept[axis]) for axis in range(2, call.rank())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from lucid.errors import ModelFileError, ShapeError, UnsupportedError
 from lucid.ir.onnx.known import Known, known
 from lucid.ir.onnx.table import reads, writes
 from lucid.ir.ops import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
-from lucid.ir.types import Dim, Shape, TensorType, broadcast, volume
+from lucid.ir.types import BATCH, Dim, Shape, TensorType, broadcast, volume
 
 if TYPE_CHECKING:
     from lucid.ir.onnx.call import Call
@@ -84,7 +85,7 @@ def _for_each_image(call: Call, own: Shape, sizes: Shape) -> Shape:
     if len(dims) > 1 or not isinstance(own[0], Dim) or not shape:
         raise UnsupportedError("mixes the images of a batch")
     first, *rest = shape
-    return (dims[0] * first, *rest) if isinstance(first, int) else shape
+    return (Dim(first, dims[0].symbol), *rest) if isinstance(first, int) else shape
 
 
 def _merged(call: Call, shape: Shape) -> int | Dim:
@@ -264,9 +265,9 @@ def read_gather(call: Call) -> Operand:
     """One element, or several evenly apart, are a slice."""
     x, axis, where = call.operand(0), call.axis(0), call.operand(1)
     size = x.type.shape[axis]
+    if isinstance(size, Dim) and isinstance(where, Known):
+        return _image_by_image(call, x, axis, where)
     if not isinstance(where, Known) or isinstance(x, Known) or not isinstance(size, int):
-        if call.image_by_image and isinstance(size, Dim):
-            raise UnsupportedError("takes single images of a batch")
         return call.apply(Gather(axis), x, where)
     indices = where.array.reshape(-1)
     if ((indices < -size) | (indices >= size)).any():
@@ -279,6 +280,37 @@ def read_gather(call: Call) -> Operand:
     part = _sliced(call, x, axis, int(indices[0]), int(indices[-1]) + 1, step)
     shape = x.type.shape
     return call.reshape(part, (*shape[:axis], *where.array.shape, *shape[axis + 1 :]))
+
+
+def _image_by_image(call: Call, x: Operand, axis: int, where: Known) -> Operand:
+    """Indices into all images in one row, the same places of each: those that count images, or
+    those of the one image that the file speaks of."""
+    size, offsets = x.type.shape[0], where.array
+    each = size.coefficient if isinstance(size, Dim) else 0
+    alike = where.step == each or (call.image_by_image and not where.step and offsets.ndim > 0)
+    if axis != 0 or not alike or not ((offsets >= 0) & (offsets < each)).all():
+        raise UnsupportedError("takes single images of a batch")
+    rows = call.reshape(x, (BATCH, each, *x.type.shape[1:]))
+    places = offsets.reshape(-1)
+    if not np.array_equal(places, np.arange(each)):
+        rows = call.apply(Gather(1), rows, known(places))
+    return call.reshape(rows, (BATCH * len(offsets), *offsets.shape[1:], *x.type.shape[1:]))
+
+
+@reads("GatherND")
+def read_gather_nd(call: Call) -> Operand:
+    """Along the first axes, which become one: a number for each place, computed here."""
+    x, where = call.operand(0), call.elements(1)
+    if call.integer("batch_dims", 0) or where.ndim == 0 or where.dtype == object:
+        raise UnsupportedError("with batch_dims, or of images of a batch")
+    depth = where.shape[-1]
+    if not 0 < depth <= x.type.rank:
+        raise ModelFileError(f"takes {depth} indices for each place of {x.type}")
+    sizes, rest = call.integer_dims(*x.type.shape[:depth]), x.type.shape[depth:]
+    if ((where < -np.array(sizes)) | (where >= sizes)).any():
+        raise ShapeError(f"takes places outside {x.type}")
+    places = np.ravel_multi_index(tuple(np.moveaxis(where % sizes, -1, 0)), tuple(sizes))
+    return call.apply(Gather(0), call.reshape(x, (prod(sizes), *rest)), known(places))
 
 
 # -- borders ------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
-from lucid.ir.onnx.known import MOST_ELEMENTS, Missing, known, known_shape
+from lucid.ir.onnx.known import MOST_ELEMENTS, Known, Missing, known, known_shape
 from lucid.ir.onnx.table import reads
 from lucid.ir.onnx.tensors import StoredTensor
-from lucid.ir.types import Dim, volume
+from lucid.ir.types import BATCH, Dim, volume
 
 if TYPE_CHECKING:
     from lucid.ir.onnx.call import Call
@@ -63,7 +63,10 @@ def read_size(call: Call) -> Operand:
 
 @reads("Range")
 def read_range(call: Call) -> Operand:
+    """The numbers of the images in a batch are known but for how many they are."""
     start, limit, delta = (call.elements(i).reshape(()) for i in range(3))
+    if limit.item() == BATCH and start == 0 and delta == 1:
+        return Known(np.zeros(1, np.int64), step=1)
     if any(a.dtype == object for a in (start, limit, delta)):
         raise UnsupportedError("counts to the batch size")
     if delta == 0:

@@ -17,6 +17,7 @@ from lucid.ir.passes import (
     recognise_functions,
     recognise_layers,
     simplify_shapes,
+    sink_concats,
     sink_permutes,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
@@ -47,5 +48,6 @@ __all__ = [
     "rewrite_graph",
     "run_passes",
     "simplify_shapes",
+    "sink_concats",
     "sink_permutes",
 ]

@@ -18,6 +18,7 @@ PIPELINE = [
     "recognise-layers",  # once quotients by roots are products
     "sink-permutes",  # once layer norms and linears are found
     "fold-pads",
+    "sink-concats",  # so that batch norms find the layers that make the parts
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
     "merge-branches",  # once batch norms are scales and shifts
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion

@@ -101,7 +101,10 @@ def slice_of_concat(node: Node, graph: Rewriter) -> None:
     for part, start, end in zip(inner.inputs, starts, ends, strict=True):
         if start <= op.start and op.stop <= end:
             cut = Slice(op.axis, op.start - start, op.stop - start, op.step)
-            graph.substitute(node, cut, [part])
+            if part.type == node.output.type:
+                graph.replace(node, [part])
+            else:
+                graph.substitute(node, cut, [part])
             return
     if op.step == 1 and op.start in starts and op.stop in ends:
         parts = inner.inputs[starts.index(op.start) : ends.index(op.stop) + 1]

@@ -136,15 +136,6 @@ def from_floats(k: Kernel, value: Vector, dtype: str) -> Any:
     return k.builder.call(convert, [value.raw])
 
 
-def between_integers(k: Kernel, value: Any, dtype: str) -> Any:
-    """Elements of an integer dtype as those of another: what does not fit wraps around, as in C."""
-    kind = ir.VectorType(ELEMENTS[dtype], value.type.count)
-    if value.type == kind:
-        return value
-    wider = BYTES[dtype] == max(BYTES.values())  # from u8, which has no sign
-    return k.builder.zext(value, kind) if wider else k.builder.trunc(value, kind)
-
-
 def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, align: int, mask: Any) -> Any:
     if mask is None:
         return k.builder.load(address.raw, typ=kind, align=align)

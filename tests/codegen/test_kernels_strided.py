@@ -1,4 +1,4 @@
-"""Strided kernels against the interpreter: elementwise ops, reductions, softmax, moved elements."""
+"""Moved elements: reshapes, permutations, slices, concatenations, copies."""
 
 from __future__ import annotations
 
@@ -6,35 +6,19 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import pytest
 from harness import check, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ACTIVATIONS, Builder
+from strategies import Builder
 
 from lucid.ir import BATCH, Dim, Value, f32
 from lucid.ir.ops import (
-    Add,
     Concat,
-    Constant,
-    Div,
-    Exp,
     Expand,
-    Max,
-    Maximum,
-    Mean,
-    Minimum,
-    Mul,
-    Op,
     Permute,
     Relu,
     Reshape,
-    Rsqrt,
     Slice,
-    Softmax,
-    Sqrt,
-    Sub,
-    Sum,
 )
 
 SIZES = [1, 2, 3, 5, 10, 17, 40]
@@ -46,88 +30,6 @@ def shapes(draw: Any, low: int = 1, high: int = 4) -> tuple[int, ...]:
     while prod(shape) > 4000:
         shape[int(np.argmax(shape))] = 3
     return tuple(shape)
-
-
-def positive(build: Builder, x: Value) -> Value:
-    """x * x + 0.5, so that roots and quotients are tame."""
-    half = build.apply(Constant(0.5))
-    return build.apply(Add(), build.apply(Mul(), x, x), half)
-
-
-@pytest.mark.parametrize("op", ACTIVATIONS, ids=lambda op: f"{op}")
-def test_unary(op: Op) -> None:
-    build = Builder()
-    x = build.graph.add_input(f32(BATCH, 37))
-    build.graph.set_outputs([build.apply(op, x)])
-    check(build.graph, 3)
-
-
-@pytest.mark.parametrize("op", [Exp(), Sqrt(), Rsqrt()], ids=lambda op: op.name)
-def test_unary_over_positive_numbers(op: Op) -> None:
-    build = Builder()
-    x = build.graph.add_input(f32(BATCH, 37))
-    build.graph.set_outputs([build.apply(op, positive(build, x))])
-    check(build.graph, 3)
-
-
-@examples(0.4)
-@given(st.data())
-def test_binary_with_broadcasting(data: st.DataObject) -> None:
-    """Operands of any rank, each dimension whole or repeated, or a scalar constant."""
-    build = Builder()
-    shape = shapes(data.draw)
-    op = data.draw(st.sampled_from([Add(), Sub(), Mul(), Div(), Maximum(), Minimum()]))
-    thin = tuple(data.draw(st.sampled_from([1, d])) for d in shape)
-    thin = thin[data.draw(st.integers(0, len(thin) - 1)) :]
-    x = build.graph.add_input(f32(BATCH, *shape))
-    if data.draw(st.booleans()):
-        y = build.weight("w", *thin, positive=True)
-    elif len(thin) == len(shape):
-        y = positive(build, build.graph.add_input(f32(BATCH, *thin)))
-    else:
-        y = build.apply(Constant(1.25))
-    build.graph.set_outputs([build.apply(op, *((x, y) if data.draw(st.booleans()) else (y, x)))])
-    if op == Div() and build.graph.outputs[0].producer.inputs[1] is x:
-        build.graph.set_outputs([build.apply(Div(), y, positive(build, x))])
-    check(build.graph, data.draw(st.integers(1, 3)))
-
-
-@pytest.mark.parametrize("op", [Sum, Mean, Max], ids=lambda op: op.__name__)
-@examples(0.3)
-@given(data=st.data())
-def test_reductions(op: type, data: st.DataObject) -> None:
-    build = Builder()
-    shape = shapes(data.draw)
-    axes = data.draw(st.sets(st.integers(1, len(shape)), min_size=1, max_size=3))
-    x = build.graph.add_input(f32(BATCH, *shape))
-    y = build.apply(op(tuple(sorted(axes)), keepdims=data.draw(st.booleans())), x)
-    build.graph.set_outputs([y])
-    check(build.graph, data.draw(st.integers(1, 3)), limit=1e-5)  # sums of a few values cancel
-
-
-@pytest.mark.parametrize("op", [Sum, Mean, Max], ids=lambda op: op.__name__)
-@pytest.mark.parametrize("axes", [(1,), (2,), (3,), (1, 2), (2, 3), (1, 3), (1, 2, 3)])
-def test_reductions_of_maps(op: type, axes: tuple[int, ...]) -> None:
-    """Over maps that lie channels last, in place of the user's row-major arrays."""
-    build = Builder()
-    y = build.conv(build.input(3, 5, 4), 18, bias=True)
-    build.graph.set_outputs([build.apply(op(axes, keepdims=True), y)])
-    check(build.graph, 2)
-
-
-@examples(0.4)
-@given(st.data())
-def test_softmax(data: st.DataObject) -> None:
-    build = Builder()
-    shape = shapes(data.draw)
-    x = build.graph.add_input(f32(BATCH, *shape))
-    if len(shape) == 3 and data.draw(st.booleans()):
-        x = build.conv(x, 9, bias=True)
-    build.graph.set_outputs([build.apply(Softmax(data.draw(st.integers(1, len(shape)))), x)])
-    check(build.graph, data.draw(st.integers(1, 3)))
-
-
-# -- moving elements ------------------------------------------------------------------------------
 
 
 def reshape(draw: Any, build: Builder, x: Value) -> Value:

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.body import Body
 from lucid.codegen.elements import (
     CONSTANT,
     EVERY,
     Access,
-    between_integers,
     fetch,
     load,
     put,
@@ -135,7 +134,6 @@ class Elementwise(KernelSpec):
                 if self._moves():
                     arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
                     elements = fetch(k, accesses["x"], *arguments)
-                    elements = between_integers(k, elements, accesses["y"].dtype)
                     put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
                     return
                 read = [
@@ -151,8 +149,7 @@ class Elementwise(KernelSpec):
         return walk.rows(row)
 
     def _moves(self) -> bool:
-        """Whether elements go from x to y as they are, or from integers to integers."""
-        kinds = {self.accesses[0].dtype, self.accesses[-1].dtype}
-        plain = self.body == PLAIN and len(kinds) == 1
+        """Whether elements go from x to y as they are: integers may be larger than floats hold."""
+        same = self.accesses[0].dtype == self.accesses[-1].dtype
         cast = all(isinstance(op, Cast) for op, _ in self.body.steps)
-        return plain or (cast and "f32" not in kinds and not self.body.extras)
+        return same and cast and self.body.result is None and not self.body.extras

@@ -22,6 +22,7 @@ from lucid.ir.passes import run_passes
 def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small maps too are expanded band by band."""
     monkeypatch.setattr(depthwise, "EXPANDED_SHARE", 0.0)
+    monkeypatch.setattr(depthwise, "REPEATED_CYCLES", 100.0)
 
 
 def families(graph: Graph) -> list[str]:

@@ -25,6 +25,7 @@ from lucid.codegen.microkernels import Tile
 from lucid.codegen.packing import Panels, Taps
 from lucid.codegen.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
+from lucid.ir.graph import Node
 from lucid.ir.ops import Conv2d, Fusion
 
 TASK_CYCLES = 8192
@@ -155,6 +156,9 @@ first three bottlenecks take 0.40 ms this way and 0.56 ms in two steps, on two t
 L2 each; with all of them the network takes 2.7 ms, with these three 2.4 ms, with none 2.6 ms."""
 BANDS = 8
 """Bands of an image, at least: their borders are computed twice."""
+REPEATED_CYCLES = 1.0
+"""What computing borders twice may cost for each float of the expanded map: storing and loading it
+costs about two. Xception's 728 channels over bands of three lines would cost fifteen."""
 
 
 def expands(ctx: Lowering, layer: Layer) -> bool:
@@ -174,10 +178,23 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     if not single or choice is None or choice.kernel != "depthwise":
         return False
     places = [v is result for v in user.inputs]
-    if not places[0] or any(places[1:]):
+    if not places[0] or any(places[1:]) or _repeated(ctx, layer, user) > REPEATED_CYCLES:
         return False
     ctx.expansions[result] = layer
     return True
+
+
+def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
+    """Cycles for each float of the expanded map that go into lines which two bands share."""
+    op = user.op.anchor if isinstance(user.op, Fusion) else user.op
+    assert isinstance(op, Conv2d)
+    columns, depth, *_ = ctx.shape(layer.weight)
+    taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
+    panel = panel_vectors(columns, ctx.target) * ctx.target.vector
+    line_bytes = 4 * ctx.shape(layer.x)[3] * panel
+    lines = _band(taps, op.stride[0], ctx.shape(user.output)[2], line_bytes, ctx.target)
+    shared = max(0, taps - op.stride[0]) / (lines * op.stride[0])
+    return shared * depth / (2 * ctx.target.vector)
 
 
 def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
@@ -202,17 +219,18 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
         "panels": -(-columns // panel),
         "height": height,
         "width": width,
-        "lines": _band(kernel, y.shape[2], 4 * width * panel, ctx.target),
+        "lines": _band(_reach(kernel), kernel.stride[0], y.shape[2], 4 * width * panel, ctx.target),
         "chunk": columns,
         "chunks": 1,
     }
     _call(ctx, layer, before, kernel, x, y, given)
 
 
-def _band(kernel: Depthwise, height: int, line_bytes: int, target: Target) -> int:
-    """Lines of a band: as many as leave their expanded lines in a quarter of L2."""
-    fitting = target.l2 // 4 // line_bytes - _reach(kernel)
-    return max(1, min(-(-height // BANDS), fitting // kernel.stride[0] + 1))
+def _band(reach: int, stride: int, height: int, line_bytes: int, target: Target) -> int:
+    """Lines of a band: as many as leave their expanded lines in a quarter of L2; `reach`: lines
+    that the window of one output meets."""
+    fitting = target.l2 // 4 // line_bytes - reach
+    return max(1, min(-(-height // BANDS), fitting // stride + 1))
 
 
 def _reach(kernel: Depthwise) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lucid.codegen.winograd import transform_filter
+from lucid.errors import InputError
 from lucid.ir.ops.base import Array
 from lucid.ir.recipe import Recipe
 
@@ -116,6 +117,26 @@ class Taps(Packing):
         channels, group = array.shape[:2]
         steps = array.reshape(channels, group, -1)
         out.reshape(-1, group, channels)[:] = steps.transpose(2, 1, 0)
+
+    def floats(self, shape: tuple[int, ...]) -> int:
+        return int(np.prod(shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Indices(Packing):
+    """Places along an axis of `size`, counted from its start, as floats."""
+
+    size: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        """Raises InputError where an index is outside the axis."""
+        flat = array.reshape(-1)
+        outside = (flat < -self.size) | (flat >= self.size)
+        if outside.any():
+            raise InputError(
+                f"index {int(flat[outside][0])} is outside {-self.size}..{self.size - 1}"
+            )
+        out[:] = np.where(flat < 0, flat + self.size, flat)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))

@@ -22,6 +22,7 @@ from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
+from lucid.codegen.kernels.resample import Gather, Pad, Resize
 from lucid.codegen.kernels.strided import Elementwise
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
@@ -193,6 +194,9 @@ KERNELS: list[KernelSpec] = [
     *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
     Pool("inside", adaptive=True, body=BODIES["channel"]),
     *(MatMul(side) for side in ("columns", "depth", "none")),
+    *(Resize(bilinear, planar) for bilinear in (False, True) for planar in (False, True)),
+    *(Pad(mode) for mode in ("constant", "reflect", "edge")),
+    *(Gather(single) for single in (False, True)),
     Elementwise(BODIES["channel"], (Access(), Access("constant"), Access(), Access())),
     Elementwise(PLAIN, (Access("strided"), Access("strided"))),
     Elementwise(PLAIN, (Access("every", "u8", 3), Access())),

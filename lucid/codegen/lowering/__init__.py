@@ -6,6 +6,7 @@ from lucid.codegen.lowering import (
     matmul,
     pooling,
     reduction,
+    resample,
     shapes,
     strided,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "matmul",
     "pooling",
     "reduction",
+    "resample",
     "shapes",
     "strided",
     "unsupported",

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -12,12 +13,23 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.mark.slow
 def test_the_python_runs(capsys):
-    first, second = BLOCKS
+    first, _, third = BLOCKS
     exec(first, {})
     assert capsys.readouterr().out.startswith("(8, 1000)\ngraph resnest_50(")
     scope: dict = {}
-    exec(second, scope)
+    exec(third, scope)
     assert scope["build"]().name == "Sequential"
+
+
+@pytest.mark.slow
+def test_the_network_of_torchvision_runs(tmp_path, monkeypatch):
+    """With generated weights, which are not downloaded."""
+    pytest.importorskip("torchvision")
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 260), "green").save("photo.jpg")
+    scope: dict = {}
+    exec(BLOCKS[1].replace("resnet50(weights=weights)", "resnet50(weights=None)"), scope)
+    assert scope["logits"].shape == (1, 1000)
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`lucid (\w+)", README))))

@@ -73,6 +73,7 @@ from lucid.ir.ops import (
     Sqrt,
     Sub,
     Sum,
+    SumSquares,
     Tanh,
     Where,
 )
@@ -332,6 +333,7 @@ CASES = [
     (Cast("u8"), [I64], lambda x: np.maximum(x, 0)),
     (Cast("i64"), [IMAGE], lambda x: np.trunc(x)),
     (Cast("u8"), [IMAGE], lambda x: np.trunc(np.maximum(x, 0))),
+    (SumSquares((1,)), [IMAGE], lambda x: np.einsum("nchw,nchw->nhw", x, x)),
     (Min((1,)), [IMAGE], lambda x: np.sort(x, axis=1)[:, 0]),
     (ArgMax(1), [IMAGE], lambda x: np.argsort(x, axis=1)[:, -1]),
     (ArgMax(3, keepdims=True), [IMAGE], lambda x: np.argsort(x, axis=3)[..., -1:]),

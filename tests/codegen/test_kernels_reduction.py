@@ -18,9 +18,9 @@ from lucid.codegen.program import View
 from lucid.codegen.schedule import schedule
 from lucid.codegen.target import Target
 from lucid.ir import BATCH, Graph, Value, f32, interpret, ops
-from lucid.ir.ops import ArgMax, Max, Mean, Min, Softmax, Sum
+from lucid.ir.ops import ArgMax, Max, Mean, Min, Softmax, Sum, SumSquares
 
-KINDS = [Sum, Mean, Max, Min]
+KINDS = [Sum, SumSquares, Mean, Max, Min]
 
 
 def lying(draw: Any, build: Builder, shape: tuple[int, ...]) -> Value:

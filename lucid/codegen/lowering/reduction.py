@@ -143,7 +143,14 @@ def _pieces(
 
 # -- sums and extremes ----------------------------------------------------------------------------
 
-KINDS: dict[type[ops.Op], str] = {ops.Sum: "sum", ops.Mean: "sum", ops.Max: "max", ops.Min: "min"}
+Reduced = ops.Sum | ops.SumSquares | ops.Mean | ops.Max | ops.Min
+KINDS: dict[type[ops.Op], str] = {
+    ops.Sum: "sum",
+    ops.SumSquares: "squares",
+    ops.Mean: "sum",
+    ops.Max: "max",
+    ops.Min: "min",
+}
 
 
 @lowers(*KINDS)
@@ -151,7 +158,7 @@ def _reduction(ctx: Lowering, node: Node) -> None:
     """In two phases where few results leave tasks too large: parts of the first reduced dimension,
     then the parts."""
     op = node.op
-    assert isinstance(op, ops.Sum | ops.Mean | ops.Max | ops.Min)
+    assert isinstance(op, Reduced)
     x, out = ctx.view(node.inputs[0]), ctx.result(node.output)
     batch = {i for i, d in enumerate(node.inputs[0].type.shape) if isinstance(d, Dim)}
     axes = sorted(op.axes, key=lambda a: -abs(x.strides[a]))
@@ -176,17 +183,16 @@ def _reduction(ctx: Lowering, node: Node) -> None:
     region.set_outputs([region.append(type(op)(inner, True), [whole]).output])
     _reduce(ctx, type(op)(inner, True), split, partial, node.origin, region, x)
     region, inputs = ctx.region(node.origin, [partial])
-    total = region.append(type(op)(over_parts, False), inputs).output
+    together = ops.Sum if isinstance(op, ops.SumSquares) else type(op)
+    total = region.append(together(over_parts, False), inputs).output
     region.set_outputs([total])
     kept = View(out.buffer, *_without(out, op, len(x.shape)), out.offset)
     meaning = Semantics(region, (partial,), (out,), node.origin)
     scale = 1.0 / parts if isinstance(op, ops.Mean) else 1.0
-    reduce(ctx, partial, kept, over_parts, KINDS[type(op)], scale, meaning)
+    reduce(ctx, partial, kept, over_parts, KINDS[together], scale, meaning)
 
 
-def _without(
-    out: View, op: ops.Sum | ops.Mean | ops.Max | ops.Min, rank: int
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _without(out: View, op: Reduced, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shape and strides of a result without the dimensions that were reduced."""
     kept = [i for i in range(len(out.shape)) if len(out.shape) < rank or i not in op.axes]
     return tuple(out.shape[i] for i in kept), tuple(out.strides[i] for i in kept)
@@ -194,7 +200,7 @@ def _without(
 
 def _reduce(
     ctx: Lowering,
-    op: ops.Sum | ops.Mean | ops.Max | ops.Min,
+    op: Reduced,
     x: View,
     out: View,
     origin: str,

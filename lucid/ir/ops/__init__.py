@@ -98,6 +98,7 @@ from lucid.ir.ops.reduction import (
     Reduction,
     Softmax,
     Sum,
+    SumSquares,
 )
 from lucid.ir.ops.resize import (
     Resize,
@@ -188,6 +189,7 @@ __all__ = [
     "Sqrt",
     "Sub",
     "Sum",
+    "SumSquares",
     "Tanh",
     "Ternary",
     "Unary",

@@ -35,6 +35,19 @@ class Sum(Reduction):
         return y
 
 
+@op("sum_squares")
+class SumSquares(Reduction):
+    """y = the sum of x^2 over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(over="ignore"):
+            y: Array = np.sum(x * x, axis=self.axes, keepdims=self.keepdims)
+        return y
+
+
 @op("mean")
 class Mean(Reduction):
     """y = the mean over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""

@@ -26,7 +26,6 @@ from lucid.ir.ops import (
     Mul,
     Op,
     Permute,
-    Reduction,
     Reshape,
     Sigmoid,
     Silu,
@@ -34,6 +33,7 @@ from lucid.ir.ops import (
     SplitAttention,
     Sub,
     Sum,
+    SumSquares,
 )
 from lucid.ir.passes.recipes import size
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite, rewrite_graph
@@ -175,15 +175,15 @@ def neutral_constant(node: Node, graph: Rewriter) -> None:
                 return
 
 
-@rewrite(canonicalise, Reduction)
+@rewrite(canonicalise, Sum, Mean, Max, Min)
 def over_ones(node: Node, graph: Rewriter) -> None:
-    """A sum, mean or maximum over axes of size 1 is a reshape.
+    """A sum, mean or extreme over axes of size 1 is a reshape.
 
     The mean over height and width stays even where both are 1, so that a network has the same
     graph, and with it the same packed weights, at every image size.
     """
     op, kind = node.op, node.inputs[0].type
-    assert isinstance(op, Reduction)
+    assert isinstance(op, (Sum, Mean, Max, Min))
     if isinstance(op, Mean) and op.axes == SPATIAL and kind.rank == 4:
         return
     if all(kind.shape[a] == 1 for a in op.axes):
@@ -216,11 +216,11 @@ def plain_permute(node: Node, graph: Rewriter) -> None:
         graph.substitute(node, Permute(axes), x.producer.inputs)
 
 
-@rewrite(canonicalise, Sum, Mean, Max, Min)
+@rewrite(canonicalise, Sum, SumSquares, Mean, Max, Min)
 def plain_axes(node: Node, graph: Rewriter) -> None:
     """Axes in ascending order; a mean over height and width keeps them, as 1, and then reshapes."""
     op, x = node.op, node.inputs[0]
-    assert isinstance(op, (Sum, Mean, Max, Min))
+    assert isinstance(op, (Sum, SumSquares, Mean, Max, Min))
     axes = tuple(sorted(op.axes))
     if isinstance(op, Mean) and axes == SPATIAL and x.type.rank == 4 and not op.keepdims:
         mean = graph.insert_before(node, Mean(SPATIAL, keepdims=True), [x])

@@ -16,13 +16,15 @@ from lucid.ir.ops import (
     RmsNorm,
     Rsqrt,
     Sub,
+    Sum,
+    SumSquares,
 )
 from lucid.ir.passes.recipes import apply, expand, ints, recipe_of, reshape
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Literal, Recipe
 
 recognise_layers = Pass(
-    "recognise-layers", "Recognise linears, layer norms and RMS norms that are written out"
+    "recognise-layers", "Recognise linears, norms and sums of squares that are written out"
 )
 
 
@@ -34,6 +36,18 @@ def into_linear(node: Node, graph: Rewriter) -> None:
         return
     turned = apply(Permute((1, 0)), matrix.recipe)
     graph.substitute(node, Linear(), [x, graph.parameter(f"{matrix.name}.turned", turned)])
+
+
+@rewrite(recognise_layers, Sum)
+def into_sum_of_squares(node: Node, graph: Rewriter) -> None:
+    """The sum of x * x, where nothing else reads the squares: they need not be stored."""
+    op, squares = node.op, node.inputs[0].producer
+    assert isinstance(op, Sum)
+    if squares is None or squares.op != Mul() or squares.inputs[0] is not squares.inputs[1]:
+        return
+    if graph.only_user(squares.output) is node:
+        x = squares.inputs[0]
+        graph.substitute(node, SumSquares(op.axes, op.keepdims), [x], fuses=[squares, node])
 
 
 @rewrite(recognise_layers, Mul)

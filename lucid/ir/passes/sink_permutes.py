@@ -26,6 +26,7 @@ from lucid.ir.ops import (
     Slice,
     Softmax,
     Sum,
+    SumSquares,
 )
 from lucid.ir.passes.canonicalise import identity, plain_axes, plain_permute, plain_reshape
 from lucid.ir.passes.recipes import apply, are_parameters, ints, recipe_of, reshape
@@ -105,11 +106,11 @@ def past_elementwise(node: Node, graph: Rewriter) -> None:
     _below(node, node.op, [_channels_first(v, node, graph) for v in node.inputs], graph)
 
 
-@rewrite(sink_permutes, Sum, Mean, Max, Min)
+@rewrite(sink_permutes, Sum, SumSquares, Mean, Max, Min)
 def past_reduction(node: Node, graph: Rewriter) -> None:
     """A sum, mean or maximum over axes of a channels-last image: over those of the image."""
     op, x = node.op, _before(node.inputs[0])
-    assert isinstance(op, Sum | Mean | Max | Min)
+    assert isinstance(op, Sum | SumSquares | Mean | Max | Min)
     if x is None:
         return
     axes = tuple(sorted(LAST[a] for a in op.axes))

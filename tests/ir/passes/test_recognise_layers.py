@@ -87,3 +87,9 @@ def test_products(op, ops):
       return %y
     }}"""
     after([PASS, "drop-dead-parameters"], text, ops)
+
+
+def test_sums_of_squares():
+    text = f"%q = mul(%x, %x) : {X}\n%s = sum(%q) {{axes=(1), keepdims=true}} : f32[N,1,4]\n"
+    after(PASS, graph(text + f"%n = add(%x, %s) : {X}"), ["sum_squares", "add"])
+    after(PASS, graph(text + f"%n = add(%q, %s) : {X}"), ["mul", "sum", "add"])

@@ -21,7 +21,6 @@ from lucid.ir.ops import (
     Max,
     Mean,
     Min,
-    Mul,
     Neg,
     Op,
     Permute,
@@ -29,6 +28,7 @@ from lucid.ir.ops import (
     Sqrt,
     Sub,
     Sum,
+    SumSquares,
 )
 from lucid.ir.types import Dim, TensorType
 
@@ -37,12 +37,17 @@ if TYPE_CHECKING:
     from lucid.ir.onnx.known import Operand
     from lucid.ir.onnx.writer import Edge, Writer
 
-NAMES: dict[type[Op], str] = {Sum: "ReduceSum", Max: "ReduceMax", Min: "ReduceMin"}
+NAMES: dict[type[Op], str] = {
+    Sum: "ReduceSum",
+    SumSquares: "ReduceSumSquare",
+    Max: "ReduceMax",
+    Min: "ReduceMin",
+}
 
 
 @writes(*NAMES)
 def write_reduction(
-    w: Writer, op: Sum | Max | Min, operands: Sequence[Edge], kind: TensorType
+    w: Writer, op: Sum | SumSquares | Max | Min, operands: Sequence[Edge], kind: TensorType
 ) -> str:
     if not op.axes:  # in ONNX, no axes means all of them
         return operands[0].name
@@ -94,9 +99,9 @@ def read_reduction(call: Call) -> Operand:
         case "L1":
             return call.apply(total, call.apply(Abs(), x))
         case "L2":
-            return call.apply(Sqrt(), call.apply(total, call.apply(Mul(), x, x)))
+            return call.apply(Sqrt(), call.apply(SumSquares(axes, keepdims), x))
         case "SumSquare":
-            return call.apply(total, call.apply(Mul(), x, x))
+            return call.apply(SumSquares(axes, keepdims), x)
         case "LogSum":
             return call.apply(Log(), call.apply(total, x))
         case "LogSumExp":

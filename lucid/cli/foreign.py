@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SIZE = 224
 """Height and width where nobody says any."""
+UINT8 = 2
+"""What ONNX files call uint8."""
 PRETRAINED = Path("pretrained")
 """What --weights is given to ask timm or torchvision for their own."""
 
@@ -33,27 +35,23 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
     from lucid.frontend.onnx import open_model
 
     _, proto, _ = open_model(spec)
-    shape = _input_shape(proto)
-    return Subject(
-        spec,
-        spec,
-        spec_for(shape),
-        trained=True,
-        labels=_labels(proto),
-        own_shape=shape,
-    )
+    shape, dtype = _input(proto)
+    return Subject(spec, spec, spec_for(shape), True, _labels(proto), shape, dtype)
 
 
-def _input_shape(proto: onnx.ModelProto) -> tuple[int, ...]:
-    """The shape of one input: (1, 3, H, W) where the file leaves it open."""
+def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:
+    """Shape and dtype of one input: (1, 3, 224, 224) where the file leaves that open."""
     known = {tensor.name for tensor in proto.graph.initializer}
     for value in proto.graph.input:
         tensor = value.type.tensor_type
         if value.name not in known and tensor.HasField("shape"):
             stated = [d.dim_value for d in tensor.shape.dim]
-            likely = (1, 3, SIZE, SIZE) if len(stated) == 4 else (1,) * len(stated)
-            return tuple(s or d for s, d in zip(stated, likely, strict=True))
-    return (1, 3, SIZE, SIZE)
+            last = stated[3:] in ([1], [3]) and stated[1] not in (1, 3)
+            likely = [1, SIZE, SIZE, 3] if last else [1, 3, SIZE, SIZE]
+            likely = likely if len(stated) == 4 else [1] * len(stated)
+            shape = tuple(s or d for s, d in zip(stated, likely, strict=True))
+            return shape, "u8" if tensor.elem_type == UINT8 else "f32"
+    return (1, 3, SIZE, SIZE), "f32"
 
 
 def _labels(proto: onnx.ModelProto) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import typer
 
 from lucid.cli.subject import Subject, parse_size
 from lucid.errors import InputError
+from lucid.ir.types import DTYPES
 
 if TYPE_CHECKING:
     from lucid.vision import Preprocess
@@ -77,27 +78,33 @@ def read_batches(
 
 def _read(path: Path, subject: Subject, spec: Preprocess) -> Array:
     """One file as a batch, of one image mostly."""
-    from lucid.vision import preprocess
-
+    source: Any = path
     if path.suffix.lower() == ".npy":
-        array = _load(path)
-        if array.dtype == np.uint8 and subject.takes_images:
-            return preprocess(array, spec)
-        rank = len(subject.own_shape)
-        if array.ndim == rank - 1:
-            array = array[None]
-        if array.ndim != rank or not array.size or array.dtype.kind not in "fiu":
-            shape = ",".join(map(str, array.shape))
-            raise InputError(f"{path} holds {array.dtype}[{shape}]; {_wanted(subject)}")
-        return array.astype(np.float32)
-    if not subject.takes_images:
+        source = _load(path)
+        if source.dtype != np.uint8 or not subject.layout:
+            return _as_it_is(source, path, subject)
+    elif not subject.layout:
         raise InputError(f"{_wanted(subject)}, which is no image: give arrays in .npy files")
-    return preprocess(path, spec)
+    if subject.layout == "nhwc" and subject.dtype == "u8":
+        return spec.to_uint8_nhwc(source)
+    batch = spec.normalise(spec.to_uint8_nhwc(source))
+    return batch if subject.layout == "nchw" else np.ascontiguousarray(np.moveaxis(batch, 1, 3))
+
+
+def _as_it_is(array: Array, path: Path, subject: Subject) -> Array:
+    """An array as a batch of inputs, one where it has a dimension less. Raises InputError."""
+    rank = len(subject.own_shape)
+    if array.ndim == rank - 1:
+        array = array[None]
+    if array.ndim != rank or not array.size or array.dtype.kind not in "fiu":
+        shape = ",".join(map(str, array.shape))
+        raise InputError(f"{path} holds {array.dtype}[{shape}]; {_wanted(subject)}")
+    return array.astype(DTYPES[subject.dtype])
 
 
 def _wanted(subject: Subject) -> str:
     sizes = ",".join(map(str, subject.own_shape[1:]))
-    return f"{subject.name} takes f32[N,{sizes}]"
+    return f"{subject.name} takes {subject.dtype}[N,{sizes}]"
 
 
 def _load(path: Path) -> Array:

@@ -29,7 +29,8 @@ class Subject:
     they are known.
 
     `model`: what `lucid.compile` takes. `trained`: whether its weights come from somewhere, so that
-    its answers mean something. `own_shape`: of one input of the size it is made for.
+    its answers mean something. `own_shape`: of one input of the size it is made for, and `dtype`
+    that of its numbers.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Subject:
     trained: bool
     labels: tuple[str, ...] | None = None
     own_shape: tuple[int, ...] = (1, 3, 224, 224)
+    dtype: str = "f32"
     _sources: dict[tuple[str, ...], ModelSource] = field(default_factory=dict)
 
     def source(self, disable: list[str] | None = None) -> ModelSource:
@@ -50,9 +52,9 @@ class Subject:
         return self._sources[disabled]
 
     @property
-    def takes_images(self) -> bool:
-        """Whether an input is an image of one channel or of three."""
-        return len(self.own_shape) == 4 and self.own_shape[1] in (1, 3)
+    def layout(self) -> str:
+        """How images lie in its input: `nchw`, `nhwc` or, where it takes none, an empty string."""
+        return image_layout(self.own_shape)
 
     def shape(self, batch: int = 1, size: str | None = None) -> tuple[int, ...]:
         """The input shape for a batch, and for a size such as `224`, `65x80` or `1x32x32`."""
@@ -184,7 +186,8 @@ def _from_text(spec: str, weights: Path | None) -> Subject:
         graph.payload = sample_payload(graph)
     name = graph.name if spec == "-" else spec
     shape = _shape_of(graph)
-    return Subject(name, graph, spec_for(shape), weights is not None, own_shape=shape)
+    dtype = graph.inputs[0].type.dtype if graph.inputs else "f32"
+    return Subject(name, graph, spec_for(shape), weights is not None, None, shape, dtype)
 
 
 def parse_text(path: str) -> Graph:
@@ -243,11 +246,21 @@ def _spec(model: Module | Graph, shape: tuple[int, ...]) -> Preprocess:
     return find(model) or spec_for(shape)
 
 
+def image_layout(shape: tuple[int, ...]) -> str:
+    """`nchw` or `nhwc` where inputs are images of one channel or of three, else an empty string."""
+    if len(shape) != 4:
+        return ""
+    return "nchw" if shape[1] in (1, 3) else "nhwc" if shape[3] in (1, 3) else ""
+
+
 def spec_for(shape: tuple[int, ...]) -> Preprocess:
     """Preprocessing for a model that says nothing: ImageNet's for colour, plain grey levels."""
     from lucid.vision import IMAGENET, Preprocess
 
-    channels, *size = shape[1:] if len(shape) == 4 else (3, 224, 224)
-    if channels == 1:
+    layout = image_layout(shape)
+    if not layout:
+        return IMAGENET
+    size = shape[2:] if layout == "nchw" else shape[1:3]
+    if shape[layout.index("c")] == 1:
         return Preprocess((size[0], size[1]), order="grey", mean=0, std=1)
     return IMAGENET.at(*size)

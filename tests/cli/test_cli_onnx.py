@@ -124,6 +124,31 @@ def test_arrays(lucid_command, tmp_path, photo):
     assert all(i["top"] == images[0]["top"] for i in images)
 
 
+@pytest.mark.parametrize("kind", ["UINT8", "FLOAT"])
+def test_channels_last(lucid_command, tmp_path, photo, kind):
+    onnx = pytest.importorskip("onnx")
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=types.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["y"], axes=[1, 2], keepdims=0),
+    ]
+    x = helper.make_tensor_value_info("x", getattr(types, kind), ["N", 32, 48, 3])
+    y = helper.make_tensor_value_info("y", types.FLOAT, ["N", 3])
+    proto = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 13)]
+    )
+    (tmp_path / "last.onnx").write_bytes(proto.SerializeToString())
+    np.save(tmp_path / "levels.npy", np.asarray(Image.open(photo)))
+    spec = IMAGENET.at(32, 48)
+    levels = spec.to_uint8_nhwc(photo)
+    values = levels if kind == "UINT8" else np.moveaxis(spec.normalise(levels), 1, 3)
+    for image in (photo, tmp_path / "levels.npy"):
+        result = lucid_command("run", tmp_path / "last.onnx", image, "--json")
+        assert result.exit_code == 0, result.stderr
+        best = json.loads(result.stdout)["images"][0]["top"][0]["class"]
+        assert best == int(values.mean((0, 1, 2)).argmax())
+
+
 def test_networks_that_score_pixels(lucid_command, tmp_path, photo):
     path = save(
         nn.Conv2d(3, 5, 3, padding=1), (1, 3, 32, 48), tmp_path / "d.onnx", names="[1,2,3,4,5]"

@@ -143,3 +143,26 @@ def test_a_graph_of_levels_is_compiled_and_checked():
     assert case.inputs[0].dtype == np.uint8
     assert check(case, Tools()).ok
     assert bisect(case, Tools()) is None
+
+
+def test_a_file_of_onnx(tmp_path):
+    pytest.importorskip("onnx")
+    from lucid.ir.onnx.writer import to_onnx
+
+    path = tmp_path / "net.onnx"
+    path.write_bytes(to_onnx(lucid.trace(small(), (1, 3, 16, 20))).SerializeToString())
+    fast = lucid.compile(str(path), input="uint8_nhwc", preprocess=BGR, threads=1)
+    assert fast.input_shape == (1, 16, 20, 3)
+    images = levels(2, 16, 20, 3)
+    assert_close(fast(images), lucid.compile(str(path), threads=1)(BGR.normalise(images)))
+
+
+def test_a_module_of_torch_that_says_how():
+    torch = pytest.importorskip("torch")
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU())
+    net.pretrained_cfg = {"input_size": (3, 16, 16), "mean": (0.1, 0.2, 0.3), "std": (1, 2, 3)}
+    fast = lucid.compile(net, (1, 16, 16, 3), input="uint8_nhwc", threads=1)
+    images = levels(2, 16, 16, 3)
+    plain = lucid.compile(net, (1, 3, 16, 16), threads=1)
+    assert_close(fast(images), plain(Preprocess.of(net).normalise(images)))
+    assert isinstance(fast(torch.from_numpy(images)), torch.Tensor)

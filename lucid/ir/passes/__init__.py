@@ -6,6 +6,7 @@ finds what the ones before it have prepared.
 
 from lucid.ir.passes import (
     canonicalise,
+    cut_layers,
     drop_dead_parameters,
     fold_batch_norm,
     fold_pads,
@@ -33,6 +34,7 @@ __all__ = [
     "RewriteLog",
     "Rewriter",
     "canonicalise",
+    "cut_layers",
     "drop_dead_parameters",
     "find_pass",
     "fold_batch_norm",

@@ -207,8 +207,8 @@ class TorchModule(Imported):
 
     def __init__(self, module: Any) -> None:
         super().__init__()
-        self.module = module
-        self.name = type(module).__name__
+        self.module = getattr(module, "_orig_mod", module)  # of torch.compile
+        self.name = type(self.module).__name__
 
     @staticmethod
     def accepts(model: Any) -> bool:

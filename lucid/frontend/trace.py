@@ -36,7 +36,7 @@ def trace(model: Module, input_shape: Sequence[int]) -> Graph:
     """
     if not isinstance(model, Module):
         raise InputError(f"trace wants a lucid.nn.Module, got {type(model).__name__}")
-    shape = _checked_shape(input_shape)
+    shape = checked_shape(input_shape)
     if recording.active.get() is not None:
         raise TraceError(f"trace was called{recording.where()}: a forward that is being traced")
     recorder = GraphRecorder(model)
@@ -49,7 +49,8 @@ def trace(model: Module, input_shape: Sequence[int]) -> Graph:
     return recorder.finish(result)
 
 
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The sizes of an input, batch first. Raises InputError for what is no such shape."""
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     whole = all(isinstance(d, int | np.integer) and not isinstance(d, bool) for d in sizes)
     if not sizes or not whole or any(d < 1 for d in sizes[1:]) or sizes[0] < 0:

@@ -161,6 +161,23 @@ def sign(w: Writer, x: Any) -> Value:
     return w.emit(ops.Sub(), w.emit(ops.Less(), 0.0, x), w.emit(ops.Less(), x, 0.0))
 
 
+@emits("exp2.default")
+def exp2(w: Writer, x: Any) -> Value:
+    return w.emit(ops.Pow(), 2.0, x)
+
+
+@emits("expm1.default")
+def expm1(w: Writer, x: Any) -> Value:
+    """To the precision of numbers near 1, which the difference is of."""
+    return w.emit(ops.Sub(), w.emit(ops.Exp(), x), 1.0)
+
+
+@emits("log1p.default")
+def log1p(w: Writer, x: Any) -> Value:
+    """To the precision of numbers near 1, which the sum is."""
+    return w.emit(ops.Log(), w.emit(ops.Add(), x, 1.0))
+
+
 @emits("log2.default")
 def log2(w: Writer, x: Any) -> Value:
     return w.emit(ops.Mul(), w.emit(ops.Log(), x), 1 / math.log(2))
@@ -325,17 +342,22 @@ def prelu_kernel(w: Writer, x: Any, slope: Any) -> Value:
 
 
 @emits("alias.default", "clone.default", "contiguous.default", "detach.default", "lift.default")
-@emits("lift_fresh.default", "lift_fresh_copy.default", "dropout.default", "alpha_dropout.default")
-@emits("feature_dropout.default", "positive.default", "rrelu_with_noise_functional.default")
+@emits("lift_fresh.default", "lift_fresh_copy.default", "positive.default")
 def same(w: Writer, x: Any, *options: Any) -> Value:
+    return w.value(x)
+
+
+@emits("dropout.default", "alpha_dropout.default")
+@emits("feature_dropout.default", "feature_alpha_dropout.default")
+def dropout(w: Writer, x: Any, probability: float, train: bool | None) -> Value:
+    if train and probability:
+        w.refuse("it drops elements at random, in evaluation mode too (training=True)")
     return w.value(x)
 
 
 @emits("native_dropout.default")
 def native_dropout(w: Writer, x: Any, probability: float, train: bool | None) -> tuple[Value, None]:
-    if train:
-        w.refuse("it drops elements at random")
-    return w.value(x), None
+    return dropout(w, x, probability, train), None
 
 
 @emits(

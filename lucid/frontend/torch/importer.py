@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from torch.fx.node import map_arg
 
 from lucid.errors import InputError, ShapeError, TraceError, UnsupportedError
 from lucid.frontend.torch import elementwise, layers, products, reductions, shapes
-from lucid.frontend.torch.program import IGNORED, export_program, is_mutation, mutated
+from lucid.frontend.torch.aliasing import is_mutation, mutated
+from lucid.frontend.torch.program import IGNORED, export_program
 from lucid.frontend.torch.tables import (
     Known,
     Tables,
@@ -31,7 +33,8 @@ from lucid.frontend.torch.tables import (
 )
 from lucid.frontend.torch.weights import floating_tensors, payload_of
 from lucid.frontend.torch.writer import EMITTERS, Notes, Refused, Writer, emitter_name
-from lucid.ir.graph import Graph, Value
+from lucid.frontend.trace import checked_shape
+from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
 
 FAMILIES = (elementwise, layers, products, reductions, shapes)
@@ -49,12 +52,13 @@ def import_torch(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
     """
     if not isinstance(module, torch.nn.Module):
         raise InputError(f"import_torch wants a torch.nn.Module, got {type(module).__name__}")
-    program = export_program(module, input_shape)
+    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    program = export_program(module, checked_shape(input_shape))
     return Importer(module, program).graph
 
 
 class Broken:
-    """What stands for a result that could not be had."""
+    """What stands for a result that could not be had, and has no shape either."""
 
 
 class Importer:
@@ -71,9 +75,10 @@ class Importer:
         self.notes = Notes(self.graph, Tables(given), self.payload)
         self._bind_inputs(module, program, given)
         for node in program.graph.nodes:
-            if node.op == "call_function":
-                result = self._call(node)
-                self.results[node] = result
+            if node.op == "get_attr":
+                self._bind_attribute(node, program, given)
+            elif node.op == "call_function":
+                self.results[node] = result = self._call(node)
                 if is_mutation(node):
                     self.results[mutated(node)] = result
         self._report()
@@ -103,6 +108,19 @@ class Importer:
                 self.results[node] = Broken()
                 self._note(node, f"an input of the kind {spec.kind.name}", "")
 
+    def _bind_attribute(
+        self, node: Node, program: ExportedProgram, given: dict[Node, torch.Tensor]
+    ) -> None:
+        """A tensor that the program keeps, or a part of it that is a program itself."""
+        found = program.graph_module
+        for name in str(node.target).split("."):
+            found = getattr(found, name)
+        if isinstance(found, torch.Tensor):
+            given[node] = found
+            self.results[node] = Known(node)
+        else:
+            self.results[node] = Broken()
+
     def _set_outputs(self, program: ExportedProgram) -> None:
         """What the forward returns, in order, under the names that it gives them."""
         nodes = {n.name: n for n in program.graph.nodes}
@@ -112,9 +130,10 @@ class Importer:
         outputs = []
         for argument, name in zip(returned, names, strict=True):
             node = nodes.get(getattr(argument, "name", ""))
-            value = None if node is None else self.results[node]
-            if isinstance(value, Value) and value.producer is not None:
-                if name and value not in outputs:
+            value = None if node is None else self._now(node)
+            if node is not None and _is_computed(value):
+                value = self._writer(node).cast(value)
+                if name and value.producer is not None and value not in outputs:
                     value.name = self.graph.fresh_name(name)
                 outputs.append(value)
             elif getattr(argument, "value", argument) is not None or node is not None:
@@ -129,11 +148,20 @@ class Importer:
     # -- nodes ------------------------------------------------------------------------------
 
     def _call(self, node: Node) -> Any:
-        """The result of one node, `Broken` where it cannot be had."""
+        """The result of one node; where it cannot be had, one that takes its place."""
         try:
             return self._result(node)
         except (Refused, ShapeError) as problem:
             self._note(node, _target_name(node), str(problem))
+            return self._stand_in(node.meta.get("val"))
+
+    def _stand_in(self, kind: Any) -> Any:
+        """A value of a result's shape, so that what reads it is looked at too."""
+        if isinstance(kind, tuple | list):
+            return [self._stand_in(k) for k in kind]
+        try:
+            return self.graph.add_input(f32(*shape_of(kind)), "unknown")
+        except (Refused, AttributeError):  # no shape of the graph's, or no tensor
             return Broken()
 
     def _result(self, node: Node) -> Any:
@@ -141,20 +169,28 @@ class Importer:
         if _target_name(node) in IGNORED and not isinstance(value, int | torch.SymInt):
             return None
         if isinstance(value, int | torch.SymInt):
-            return dimension(value)
-        operands = [self.results[n] for n in node.all_input_nodes]
+            return _size(value)
+        operands = [self._now(n) for n in node.all_input_nodes]
+        emitter = EMITTERS.get(_target_name(node))
         if any(isinstance(o, Broken) for o in operands):
+            if emitter is None and not isinstance(target, BuiltinFunctionType):
+                raise Refused("")
             return Broken()
+        if any(o is None for o in operands):
+            raise Refused("it reads a result that is only there for training")
         known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
         if known and isinstance(value, torch.Tensor | tuple | list):
             return self._known(node)
-        args, kwargs = map_arg((node.args, node.kwargs), self.results.__getitem__)
+        args, kwargs = map_arg((node.args, node.kwargs), self._now)
         if target is operator.getitem:
-            return self._item(args[0], args[1])
-        emitter = EMITTERS.get(_target_name(node))
+            return args[0][args[1]]
         if emitter is None:
             raise Refused("")
         return self._emitted(node, emitter(self._writer(node), *_arguments(target, args, kwargs)))
+
+    def _now(self, node: Node) -> Any:
+        """The result of a node as it is by now, after changes in place."""
+        return self.results[mutated(node)]
 
     def _known(self, node: Node) -> Known:
         tags = getattr(node.target, "tags", ())
@@ -162,18 +198,13 @@ class Importer:
             raise Refused("it draws random numbers")
         return Known(node)
 
-    def _item(self, results: Any, index: int) -> Any:
-        if results[index] is None:
-            raise Refused("a result of its operand that is only there for training")
-        return results[index]
-
     def _writer(self, node: Node) -> Writer:
         first = _first_tensor(node)
         shape, kind = shape_of(first), str(first.dtype).removeprefix("torch.")
         return Writer(self.notes, shape, kind, node.name, *_place(node))
 
     def _emitted(self, node: Node, result: Any) -> Any:
-        """What an emitter gave, in the shape that torch has found."""
+        """What an emitter gave, in the shape that torch has found; None for what it leaves out."""
         kinds = node.meta["val"]
         if not isinstance(kinds, tuple | list):
             return self._fitted(node, result, kinds)
@@ -216,6 +247,19 @@ def _reads_graph(operand: Any) -> bool:
     if isinstance(operand, tuple | list):
         return any(map(_reads_graph, operand))
     return isinstance(operand, Value)
+
+
+def _size(value: int | torch.SymInt) -> Any:
+    """A size as a dimension; where it is none, the tensor that it is of has been told of."""
+    try:
+        return dimension(value)
+    except Refused:
+        return Broken()
+
+
+def _is_computed(value: Any) -> bool:
+    """Whether a forward may return a value: a node's, or an input."""
+    return isinstance(value, Value) and not isinstance(value, Parameter)
 
 
 def _target_name(node: Node) -> str:

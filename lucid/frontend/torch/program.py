@@ -6,7 +6,6 @@ What an emitter is there for is kept whole: `silu` says more than a product with
 
 from __future__ import annotations
 
-import operator
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from torch.export import Dim, ExportedProgram, default_decompositions, export
 from torch.fx import Graph, Node
 
 from lucid.errors import TraceError
+from lucid.frontend.torch.aliasing import DROPOUTS, PERHAPS_VIEWS, changes_show, is_mutation
 from lucid.frontend.torch.writer import emitter_name, has_emitter
 
 EXAMPLE_BATCH = 2
@@ -80,33 +80,33 @@ def _explain(module: torch.nn.Module, shape: Sequence[int], error: Exception) ->
 
 
 def _decompositions() -> Any:
-    """Torch's way to core ATen, without the operators that have an emitter."""
+    """Torch's way to core ATen, without the operators that have an emitter (but with what may give
+    its operand itself, through which changes in place go)."""
     table = default_decompositions()
     for target in list(table):
-        if has_emitter(target):
+        if has_emitter(target) and target._opname not in PERHAPS_VIEWS | DROPOUTS:
             table.pop(target)
     return table
 
 
 def _needs_decomposition(graph: Graph) -> bool:
-    """Whether there are operators without an emitter, or changes in place that something else than
-    their result shows: an earlier view, a weight, an input. (Where nothing does, the operand simply
-    is the result from there on. Decomposing takes longer than the export itself.)"""
-    viewed: set[Node] = set()
+    """Whether there are operators without an emitter on what is not known yet, or changes in place
+    that show. (Decomposing takes longer than the export itself.)"""
+    known: set[Node] = set()
     for node in graph.nodes:
         if node.op == "get_attr":
             return True
         if node.op != "call_function" or _is_plumbing(node.target):
             continue
-        if not has_emitter(node.target):
+        if not is_mutation(node) and all(n in known or _is_size(n) for n in node.all_input_nodes):
+            known.add(node)
+        elif not has_emitter(node.target):
             return True
-        if is_mutation(node):
-            first = mutated(node)
-            if first.op != "call_function" or first in viewed or _is_view(first):
-                return True
-        elif _is_view(node):
-            viewed.update(map(mutated, node.all_input_nodes))
-    return False
+    return changes_show(graph)
+
+
+def _is_size(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), int | torch.SymInt)
 
 
 def _is_plumbing(target: Any) -> bool:
@@ -123,27 +123,3 @@ IGNORED = {
     "aten.sym_size.int",
 }
 """Operators that give no tensor: checks, and sizes, which are known anyway."""
-
-
-def is_mutation(node: Node) -> bool:
-    """Whether the node writes into its first operand, which its result then is."""
-    target = node.target
-    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
-
-
-def mutated(node: Node) -> Node:
-    """The value that a chain of changes in place began with."""
-    while is_mutation(node) and isinstance(node.args[0], Node):
-        node = node.args[0]
-    return node
-
-
-def _is_view(node: Node) -> bool:
-    """Whether a result shares memory with an operand that it does not write to."""
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return target is operator.getitem
-    returns = target._schema.returns
-    if target.namespace == "aten" and target._opname in ("reshape", "flatten", "contiguous", "to"):
-        return True  # may be views, which their schemas do not say
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)

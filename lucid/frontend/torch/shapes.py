@@ -17,7 +17,7 @@ from lucid.ir.types import Shape, concrete, volume
 
 @emits("view.default", "_unsafe_view.default", "reshape.default", "flatten.using_ints")
 @emits("unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims", "unflatten.int")
-@emits("view_copy.default", "_reshape_copy.default")
+@emits("view_as.default", "reshape_as.default", "view_copy.default", "_reshape_copy.default")
 def reshape(w: Writer, x: Any, *options: Any) -> Value:
     return w.reshape(x, w.shape)
 

@@ -134,6 +134,12 @@ class Writer:
             return value
         return self.emit(ops.Slice(axis, start, stop, step), value)
 
+    def cast(self, x: Any) -> Value:
+        """x as the node's integers, where it has such; else as it is (truth values are f32)."""
+        value = self.value(x)
+        whole = self.kind.startswith(("int", "uint")) and value.type.dtype == "f32"
+        return self.emit(ops.Cast("i64"), value) if whole else value
+
     def filled(self, number: float, shape: Shape) -> Value:
         """A tensor of one number."""
         return self.expand(self.constant(number), shape)

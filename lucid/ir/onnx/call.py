@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir import recipe
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
     import onnx
 
     from lucid.ir.onnx.reader import Reader
+
+FEW = 8
+"""Elements of a table of factors for sizes: there are as many as axes."""
 
 
 class Call:
@@ -173,6 +179,8 @@ class Call:
         Raises ShapeError where the op does not accept the operands.
         """
         given = [o if isinstance(o, Value | Known) else known(o) for o in operands]
+        if any(isinstance(o, Known) and o.array.size > 1 for o in given):
+            given = [self._table(o) for o in given]
         constants = [o for o in given if isinstance(o, Known)]
         counting = any(constant.step for constant in constants)
         if len(constants) == len(given) and (counting or not _names_batch(op)):
@@ -185,6 +193,12 @@ class Call:
         if all(map(self.is_weight, values)):
             self.reader.weights.add(result)
         return result
+
+    def _table(self, operand: Operand) -> Operand:
+        """A few weights that meet a known vector as known too: factors of sizes, most likely."""
+        if isinstance(operand, Parameter) and prod(operand.type.concrete(1)) <= FEW:
+            return Known(np.asarray(self.reader.payload[operand.name], np.float32))
+        return operand
 
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph."""

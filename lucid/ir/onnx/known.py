@@ -66,8 +66,15 @@ class Known:
         return self.array.dtype == object or self.step != 0
 
 
+Refusal = tuple[str, str, str]
+"""An operator that cannot be read: its kind, where it is, why."""
+
+
+@dataclass(frozen=True)
 class Missing:
-    """The result of an operator that could not be read."""
+    """A result that could not be read. `refusal`: what to say where somebody asks for it."""
+
+    refusal: Refusal | None = None
 
 
 Operand = Value | Known

@@ -18,7 +18,7 @@ import numpy as np
 from lucid.errors import LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.onnx.call import Call, origin
-from lucid.ir.onnx.known import Missing, Operand, known
+from lucid.ir.onnx.known import Missing, Operand, Refusal, known
 from lucid.ir.onnx.order import in_order
 from lucid.ir.onnx.table import READERS
 from lucid.ir.onnx.tensors import External, StoredTensor
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 STANDARD = ("", "ai.onnx")
 """The names of the domain of ONNX's own operators."""
-
-Refusal = tuple[str, str, str]
-"""An operator that cannot be read: its kind, where it is, why."""
 
 
 def read_graph(
@@ -119,13 +116,10 @@ class Reader:
                 raise type(error)(f"{kind} {where}: {error}") from None
             except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
                 raise ModelFileError(f"{kind} {where} is malformed: {error}") from error
-        for name, result in zip(node.output, results, strict=False):
+        for index, name in enumerate(node.output):
+            unread = Missing((kind, where, f"its result {index} is not computed"))
             if name:
-                self.define(name, result)
-        for name in node.output[len(results) :]:
-            if name:
-                self.refused.append((kind, where, f"its result {name!r} is not computed"))
-                self.define(name, Missing())
+                self.define(name, results[index] if index < len(results) else unread)
 
     def _find(self, name: str, reader: str) -> Operand | Missing:
         """What a name stands for. Tensors of the file are looked at when first used."""
@@ -137,7 +131,10 @@ class Reader:
                     " initializer is missing"
                 )
             self._operands[name] = self.stored(StoredTensor(tensor, self.external), name)
-        return self._operands[name]
+        found = self._operands[name]
+        if isinstance(found, Missing) and found.refusal and found.refusal not in self.refused:
+            self.refused.append(found.refusal)
+        return found
 
     # -- constants --------------------------------------------------------------------------
 

@@ -95,7 +95,7 @@ class StoredTensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         array = self._stored().reshape(self.shape)
         if self.kind.name == "bfloat16":
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+            array = np.asarray(array.astype(np.uint32) << 16, np.uint32).view(np.float32)
         if self.is_floating:
             array = array.astype(np.float32, copy=False)
         return array if dtype is None else array.astype(dtype, copy=False)

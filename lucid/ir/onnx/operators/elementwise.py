@@ -57,7 +57,6 @@ NAMESAKES: dict[type[Op], str] = namesakes(
         Abs: "Abs",
         Add: "Add",
         Cos: "Cos",
-        Div: "Div",
         Erf: "Erf",
         Exp: "Exp",
         Floor: "Floor",
@@ -83,6 +82,26 @@ def write_neg(w: Writer, op: Neg, operands: Sequence[Edge], kind: TensorType) ->
 def read_neg(call: Call) -> Operand:
     x = call.operand(0)
     return call.apply(Neg(), x) if x.type.dtype == "f32" else call.apply(Sub(), 0, x)
+
+
+@writes(Div)
+def write_div(w: Writer, op: Div, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Div", *operands)
+
+
+@reads("Div")
+def read_div(call: Call) -> Operand:
+    """Of whole numbers, sizes only: what is behind the point is dropped."""
+    a, b = call.operand(0), call.operand(1)
+    _refuse_integers(a, b)
+    return call.apply(Div(), a, b)
+
+
+def _refuse_integers(*operands: Operand) -> None:
+    """Raises UnsupportedError for arithmetic of integers that is done when the model runs."""
+    computed = not all(isinstance(operand, Known) for operand in operands)
+    if computed and any(operand.type.dtype != "f32" for operand in operands):
+        raise UnsupportedError("of integers that are computed when the model runs")
 
 
 @writes(Maximum, Minimum)
@@ -158,14 +177,11 @@ def write_constant(w: Writer, op: Constant, operands: Sequence[Edge], kind: Tens
 
 @writes(Cast)
 def write_cast(w: Writer, op: Cast, operands: Sequence[Edge], kind: TensorType) -> str:
-    """Out of range floats are brought into range first: ONNX leaves open what becomes of them."""
+    """Floats out of range are brought into range first: ONNX leaves open what becomes of them."""
     (x,) = operands
     if x.type.dtype == "f32" and op.dtype == "u8":
         numbers = w.emit("Where", w.emit("IsNaN", x), w.constant(0.0), x)
         x = w.edge(w.emit("Clip", numbers, w.constant(0.0), w.constant(255.0)), x.type)
-    elif x.type.dtype == "i64" and op.dtype == "u8":
-        wrapped = w.emit("Mod", x, w.constant(256, "i64"))
-        x = w.edge(wrapped, x.type)
     return w.emit("Cast", x, to=DTYPES[op.dtype])
 
 
@@ -204,9 +220,7 @@ def write_comparison(
 def read_comparison(call: Call) -> Operand:
     """Greater is less with the operands swapped."""
     a, b = call.operand(0), call.operand(1)
-    computed = not (isinstance(a, Known) and isinstance(b, Known))
-    if computed and "i64" in (a.type.dtype, b.type.dtype):
-        raise UnsupportedError("compares integers when the model runs")
+    _refuse_integers(a, b)
     op = Equal() if call.kind == "Equal" else LessEqual() if "Or" in call.kind else Less()
     return call.apply(op, *((b, a) if "Greater" in call.kind else (a, b)))
 

@@ -17,6 +17,7 @@ from lucid.ir.ops import (
     GroupNorm,
     LayerNorm,
     LocalResponseNorm,
+    Maximum,
     Mean,
     Mul,
     RmsNorm,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from lucid.ir.onnx.writer import Edge, Writer
 
 
+SMALLEST = float(np.finfo(np.float32).smallest_normal)
+
+
 @writes(BatchNorm)
 def write_batch_norm(w: Writer, op: BatchNorm, operands: Sequence[Edge], kind: TensorType) -> str:
     return w.emit("BatchNormalization", *operands, epsilon=op.eps)
@@ -39,8 +43,8 @@ def write_batch_norm(w: Writer, op: BatchNorm, operands: Sequence[Edge], kind: T
 
 @reads("BatchNormalization")
 def read_batch_norm(call: Call) -> Operand:
-    """With the statistics that the file holds."""
-    if call.integer("training_mode", 0) or call.results > 1:
+    """With the statistics that the file holds; of several results only the first is given."""
+    if call.integer("training_mode", 0):
         raise UnsupportedError("in training mode: export the model after `model.eval()`")
     if not call.integer("spatial", 1):
         raise UnsupportedError("with statistics for each pixel")
@@ -66,8 +70,7 @@ def write_layer_norm(w: Writer, op: LayerNorm, operands: Sequence[Edge], kind: T
 
 @reads("LayerNormalization")
 def read_layer_norm(call: Call) -> Operand:
-    if call.results > 1:
-        raise UnsupportedError("with its mean or deviation as a result")
+    """Without its mean and deviation, which only training reads."""
     x, first = call.operand(0), call.axis(-1)
     axes = tuple(range(first, x.type.rank))
     shape = tuple(call.integer_dims(*x.type.shape[first:]))
@@ -179,10 +182,11 @@ def read_local_response_norm(call: Call) -> Operand:
 
 @reads("LpNormalization")
 def read_lp_normalization(call: Call) -> Operand:
+    """What has the norm 0 stays 0."""
     x, axis, p = call.operand(0), call.axis(-1), call.integer("p", 2)
     if p == 1:
         norm = call.apply(Sum((axis,), keepdims=True), call.apply(Abs(), x))
     else:
         squares = call.apply(Mul(), x, x)
         norm = call.apply(Sqrt(), call.apply(Sum((axis,), keepdims=True), squares))
-    return call.apply(Div(), x, norm)
+    return call.apply(Div(), x, call.apply(Maximum(), norm, SMALLEST))

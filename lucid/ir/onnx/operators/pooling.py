@@ -45,8 +45,7 @@ def write_max_pool(w: Writer, op: MaxPool2d, operands: Sequence[Edge], kind: Ten
 
 @reads("MaxPool")
 def read_max_pool(call: Call) -> Operand:
-    if call.results > 1:
-        raise UnsupportedError("with the indices of the maxima as a result")
+    """Without the indices of the maxima, its second result."""
     x = two_dimensional(call, call.operand(0))
     w = windows(call, x, call.integer_list("kernel_shape") or ())
     ceil_mode = bool(call.integer("ceil_mode", 0))

@@ -62,6 +62,8 @@ def read_resize(call: Call) -> Operand:
         coordinates = call.text("coordinate_transformation_mode", "half_pixel")
     if coordinates == "half_pixel_symmetric" and scale is None:
         coordinates = "half_pixel"  # the same where the scale is the ratio of the sizes
+    if coordinates == "align_corners" and scale is not None:
+        raise UnsupportedError("with align_corners and a scale that gives no whole size")
     if coordinates not in COORDINATES:
         raise UnsupportedError(f"with coordinates {coordinates}")
     if mode == "linear":

@@ -230,7 +230,7 @@ def _sliced(call: Call, x: Operand, axis: int, start: int, end: int | Dim, step:
         return x
     indices = np.arange(start, stop, step)
     if isinstance(x, Known):
-        return Known(np.take(x.array, indices, axis=axis))
+        return known(np.take(x.array, indices, axis=axis))
     if not indices.size:
         raise UnsupportedError(f"takes nothing of axis {axis} of {x.type}")
     if step < 0:
@@ -380,7 +380,8 @@ def read_space_to_depth(call: Call) -> Operand:
         raise ModelFileError(f"makes blocks of {block}x{block} of an image of {height}x{width}")
     rows, columns = height // block, width // block
     x = call.reshape(x, (n, channels, rows, block, columns, block))
-    x = call.apply(Permute((0, 3, 5, 1, 2, 4)), x)
+    by_block = call.text("mode", "DCR") == "DCR"
+    x = call.apply(Permute((0, 3, 5, 1, 2, 4) if by_block else (0, 1, 3, 5, 2, 4)), x)
     return call.reshape(x, (n, channels * block * block, rows, columns))
 
 

@@ -4,15 +4,96 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lucid.ir.graph import Node
-from lucid.ir.ops import AvgPool2d, Conv2d, Linear, Slice, SplitAttention
-from lucid.ir.passes.recipes import apply, are_parameters, ints, mul, recipe_of, reshape, sub
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import (
+    AvgPool2d,
+    Constant,
+    Conv2d,
+    Linear,
+    MatMul,
+    Mul,
+    Op,
+    Slice,
+    SplitAttention,
+)
+from lucid.ir.passes.recipes import (
+    along,
+    apply,
+    are_parameters,
+    expand,
+    ints,
+    mul,
+    recipe_of,
+    reshape,
+    sub,
+)
+from lucid.ir.passes.regions import by_channel, scalar_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Literal, Recipe
 
 fold_scales = Pass(
-    "fold-scales", "Move the divisor of average pools, and radix-2 softmaxes, into weights"
+    "fold-scales",
+    "Move constant factors, divisors of average pools and radix-2 softmaxes into weights",
 )
+
+
+@rewrite(fold_scales, Mul)
+def factor_into_weights(node: Node, graph: Rewriter) -> None:
+    """conv2d or linear, times a scalar or a parameter by channel, as a layer scale is: the rows of
+    the weights and the bias are scaled.
+
+    Fires where the multiplication alone reads the layer's result, and the weights are parameters.
+    """
+    for y, other in (node.inputs, node.inputs[::-1]):
+        layer = y.producer
+        if layer is None or not isinstance(layer.op, Conv2d | Linear) or y.type != node.output.type:
+            continue
+        factor = _factor(other, y, layer.op)
+        if factor is None:
+            continue
+        if graph.only_user(y) is not node:
+            graph.miss(node, f"%{y.name} is read elsewhere too", layer)
+        elif not are_parameters(*layer.inputs[1:]):
+            graph.miss(node, "the weights before it are computed, not parameters", layer)
+        else:
+            x, weight, *biases = layer.inputs
+            vector = reshape(factor, *ints(weight.type.shape[:1]))
+            rows = mul(recipe_of(weight), along(vector, 0, weight.type.rank))
+            operands = [x, graph.parameter(f"{weight.name}.scaled", rows)]
+            for bias in biases:
+                scaled = mul(recipe_of(bias), vector)
+                operands.append(graph.parameter(f"{bias.name}.scaled", scaled))
+            graph.substitute(node, layer.op, operands, fuses=[layer, node])
+            return
+
+
+def _factor(value: Value, y: Value, layer: Op) -> Recipe | None:
+    """A scalar, or a parameter by channel, with one number for each channel of a layer's result."""
+    scalar = scalar_of(value)
+    if isinstance(scalar, Constant) and isinstance(scalar.value, int | float):
+        channels = ints(y.type.shape[1:2] if isinstance(layer, Conv2d) else y.type.shape[-1:])
+        return expand(Literal(float(scalar.value)), *channels)
+    return by_channel(value, y.type, layer)
+
+
+@rewrite(fold_scales, MatMul)
+def factor_after_product(node: Node, graph: Rewriter) -> None:
+    """A product of a scaled matrix is the product, scaled: its kernel does that on the way.
+
+    As the queries of an attention are. Fires where the factor is a scalar and nothing else reads
+    what is scaled.
+    """
+    for i, value in enumerate(node.inputs):
+        scaled = value.producer
+        if scaled is None or not isinstance(scaled.op, Mul) or graph.only_user(value) is not node:
+            continue
+        x, factor = scaled.inputs
+        if scalar_of(factor) is None or x.type != value.type or node.inputs.count(value) > 1:
+            continue
+        operands = [x if j == i else v for j, v in enumerate(node.inputs)]
+        product = graph.insert_before(node, node.op, operands)
+        graph.substitute(node, Mul(), [product, factor], fuses=[node, scaled])
+        return
 
 
 @rewrite(fold_scales, AvgPool2d)

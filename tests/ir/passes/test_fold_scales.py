@@ -1,7 +1,7 @@
 """fold-scales: text before and after, and what it must leave alone."""
 
 import pytest
-from pass_checks import assert_rewrites, assert_unchanged
+from pass_checks import after, assert_rewrites, assert_unchanged, missed
 
 
 def pooled(pool: str, *, weight: str = "@c.weight", sources: str = "", padding: str = "") -> str:
@@ -135,3 +135,61 @@ def test_other_radices_stay(radix, gate):
           return %y
         }}""",
     )
+
+
+Y = "f32[N,4,5,5]"
+
+
+def scaled(line: str, layer: str = "conv2d(%x, @w, @b)", kind: str = Y, more: str = "") -> str:
+    x = kind.replace("4", "3", 1)
+    weight = "f32[4,3,1,1]" if "conv2d" in layer else "f32[4,3]"
+    if "linear" in layer:
+        x, weight = kind[:-2] + "3]", "f32[4,3]"
+    return f"""graph g(%x: {x}, %z: f32[1,4,1,1]) -> {kind}{", " + kind if more else ""} {{
+      param @w: {weight}
+      param @b: f32[4]
+      param @s: f32[1,4,1,1]
+      param @t: f32[1]
+      param @l: f32[4]
+      %k = constant() {{value=0.5}} : f32[]
+      %c = {layer} : {kind}
+      %y = {line} : {kind}
+      return %y{more}
+    }}"""
+
+
+@pytest.mark.parametrize("line", ["mul(%c, @s)", "mul(@s, %c)", "mul(%c, %k)", "mul(%c, @t)"])
+@pytest.mark.parametrize("layer", ["conv2d(%x, @w, @b)", "conv2d(%x, @w)"])
+def test_layer_scales(line, layer):
+    after(["fold-scales", "canonicalise"], scaled(line, layer), ["conv2d"])
+
+
+def test_linear_scales():
+    text = scaled("mul(%c, @l)", "linear(%x, @w, @b)", "f32[N,5,4]")
+    after(["fold-scales", "canonicalise"], text, ["linear"])
+
+
+@pytest.mark.parametrize(
+    ("text", "reasons"),
+    [
+        (scaled("mul(%c, %z)"), []),
+        (scaled("add(%c, @s)"), []),
+        (scaled("mul(%c, @s)", more=", %c"), ["%c is read elsewhere too"]),
+    ],
+)
+def test_factors_that_stay(text, reasons):
+    assert missed("fold-scales", text) == reasons
+
+
+@pytest.mark.parametrize("operands", ["%s, %b", "%b, %s"])
+def test_the_scale_of_queries(operands):
+    text = f"""graph g(%a: f32[N,4,4], %b: f32[N,4,4]) -> f32[N,4,4] {{
+      %k = constant() {{value=0.25}} : f32[]
+      %s = mul(%a, %k) : f32[N,4,4]
+      %y = matmul({operands}) : f32[N,4,4]
+      return %y
+    }}"""
+    after("fold-scales", text, ["constant", "matmul", "mul"])
+    after(["fold-scales", "fuse-epilogue", "canonicalise"], text, ["fusion"])
+    square = text.replace(operands, "%s, %s")
+    after("fold-scales", square, ["constant", "mul", "matmul"])

@@ -9,6 +9,7 @@ computed here (`known`), and leaves no nodes behind.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,8 @@ class Reader:
         if operand.has_batch:
             raise UnsupportedError("computes with the batch size when the model runs")
         if kind.dtype == "f32" and array.ndim > 0:  # a weight may have just one element
-            return self._source("computed", array, array.shape)
+            digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]  # differs by image size
+            return self._source(f"computed.{digest}", array, array.shape)
         value = self.graph.append(Constant(_nested(array.tolist()), kind.dtype), []).output
         self.weights.add(value)
         return value

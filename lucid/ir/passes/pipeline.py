@@ -20,6 +20,7 @@ PIPELINE = [
     "fold-pads",
     "sink-concats",  # so that batch norms find the layers that make the parts
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
+    "fold-shuffles",  # once depthwise convolutions are read by convolutions alone
     "cut-layers",  # once batch norms are in the weights
     "merge-branches",  # once batch norms are scales and shifts
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion

@@ -15,6 +15,7 @@ from lucid.ir.ops import (
     MaxPool2d,
     Mean,
     Pad,
+    Reshape,
     Resize,
     Slice,
     Ternary,
@@ -126,6 +127,23 @@ def concat_of_concats(node: Node, graph: Rewriter) -> None:
         parts += inner.inputs if alone and inner is not None else [value]
     if len(parts) > len(node.inputs):
         graph.substitute(node, node.op, parts)
+
+
+@rewrite(simplify_shapes, Concat)
+def stack(node: Node, graph: Rewriter) -> None:
+    """Values stacked along a new axis lie as they do one after the other along the next axis: in
+    that form a selective kernel is a split attention, and what makes the values can write them in
+    their place."""
+    op, shape = node.op, node.output.type.shape
+    assert isinstance(op, Concat)
+    before, after = shape[: op.axis], shape[op.axis + 1 :]
+    makers = [v.producer for v in node.inputs]
+    parts = [n.inputs[0] for n in makers if n is not None and isinstance(n.op, Reshape)]
+    if not after or len(parts) < len(node.inputs) or len(parts) < 2:
+        return
+    if all(v.type.shape == (*before, *after) for v in parts):
+        joined = graph.insert_before(node, op, parts)
+        graph.substitute(node, Reshape(shape), [joined])
 
 
 @rewrite(simplify_shapes, Concat)

@@ -107,3 +107,22 @@ def test_expanded_operands_of_where():
     alone = f"""%e = expand(%c) {{shape=(N,4,6,6)}} : {X}
     %y = where(%e, %c, %c) : {X}"""
     after(PASS, graph(alone, inputs="%c: f32[N,4,1,1]"), ["expand", "where"])
+
+
+def test_stacked_values():
+    """The three of a selective kernel, as (N, 3, C, H, W)."""
+    one = "f32[N,1,4,6,6]"
+    text = graph(
+        f"""%a = reshape(%x) {{shape=(N,1,4,6,6)}} : {one}
+        %b = reshape(%z) {{shape=(N,1,4,6,6)}} : {one}
+        %y = concat(%a, %b, %a) {{axis=1}} : f32[N,3,4,6,6]""",
+        "f32[N,3,4,6,6]",
+        inputs=TWO,
+    )
+    after(PASS, text, ["concat", "reshape"])
+    last = graph(
+        """%a = reshape(%x) {shape=(N,4,6,6,1)} : f32[N,4,6,6,1]
+        %y = concat(%a, %a) {axis=4} : f32[N,4,6,6,2]""",
+        "f32[N,4,6,6,2]",
+    )
+    after(PASS, last, ["reshape", "concat"])

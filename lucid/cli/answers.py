@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,48 @@ def scores(outputs: Outputs) -> Array | None:
     return y if len(outputs) == 1 and y.ndim == 2 else None
 
 
-def dense(outputs: Outputs) -> Array | None:
-    """The first output that scores classes for each pixel, (N, classes, H, W); None without one."""
+@dataclass(frozen=True)
+class Pixels:
+    """The class of each pixel, (N, H, W), and how many classes there are; at least so many where
+    that is not `exact`."""
+
+    classes: Array
+    count: int
+    exact: bool = True
+
+
+def pixels(outputs: Outputs) -> Pixels | None:
+    """What a network that classifies pixels says, in scores (N, classes, H, W) or in integers; None
+    for another one."""
     if scores(outputs) is not None:
         return None
-    return next((y for y in outputs if y.ndim == 4 and y.shape[1] > 1), None)
+    for y in outputs:
+        if y.ndim == 4 and y.shape[1] > 1:
+            return Pixels(y.argmax(1), y.shape[1])
+        whole = y[:, 0] if y.ndim == 4 else y
+        if whole.ndim == 3 and y.dtype.kind in "iu" and y.size and y.min() >= 0:
+            return Pixels(whole, int(y.max()) + 1, exact=False)
+    return None
 
 
-def class_names(labels: Path | None, subject: Subject, outputs: Outputs) -> list[str]:
+def class_names(labels: Path | None, subject: Subject, results: list[Outputs]) -> list[str]:
     """The names of the classes. Raises InputError where the file has another number of them."""
-    found = scores(outputs)
-    found = dense(outputs) if found is None else found
-    classes = 0 if found is None else found.shape[1]
+    classes, exact = 0, True
+    for outputs in results:
+        logits, found = scores(outputs), pixels(outputs)
+        if logits is not None:
+            classes = logits.shape[1]
+        elif found is not None:
+            classes, exact = max(classes, found.count), found.exact
     if labels is None:
-        known = subject.labels or ()
-        known = known if len(known) == classes else ()
-        return list(known) or [f"class {i}" for i in range(classes)]
+        known = list(subject.labels or ())
+        fits = len(known) == classes or (len(known) > classes and not exact)
+        return known if fits else [f"class {i}" for i in range(classes)]
     try:
         names = labels.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise InputError(f"{labels}: not text ({error.reason})") from error
-    if len(names) != classes:
+    if len(names) < classes or (len(names) > classes and exact):
         raise InputError(f"{labels} names {len(names)} classes, the model has {classes}")
     return names
 
@@ -55,12 +77,12 @@ def answers(
     """For each image its likeliest classes, the classes of its pixels, or what its outputs are."""
     told = []
     for outputs in results:
-        logits, pixels = scores(outputs), dense(outputs)
+        logits, found = scores(outputs), pixels(outputs)
         for i in range(len(outputs[0])):
             if logits is not None:
                 told.append({"top": _likeliest(logits[i], names, top)})
-            elif pixels is not None:
-                told.append(_pixels(pixels[i], names, top))
+            elif found is not None:
+                told.append(_shares(found.classes[i], names, top))
             else:
                 told.append({"outputs": [_range(y[i]) for y in outputs]})
     return [{"image": image, **answer} for image, answer in zip(images, told, strict=True)]
@@ -76,13 +98,12 @@ def _likeliest(logits: Array, names: list[str], top: int) -> list[dict[str, Any]
     return [{"class": int(i), "label": names[i], "probability": float(likely[i])} for i in best]
 
 
-def _pixels(values: Array, names: list[str], top: int) -> dict[str, Any]:
-    """The share of pixels in which each class is the likeliest."""
-    count, height, width = values.shape
-    shares = np.bincount(values.argmax(0).ravel(), minlength=count) / (height * width)
+def _shares(classes: Array, names: list[str], top: int) -> dict[str, Any]:
+    """The share of the pixels (H, W) that are of each class."""
+    shares = np.bincount(classes.ravel(), minlength=len(names)) / classes.size
     best = [int(i) for i in np.argsort(-shares, kind="stable")[:top] if shares[i]]
-    classes = [{"class": i, "label": names[i], "share": float(shares[i])} for i in best]
-    return {"shape": [count, height, width], "pixels": classes}
+    told = [{"class": i, "label": names[i], "share": float(shares[i])} for i in best]
+    return {"shape": [len(names), *classes.shape], "pixels": told}
 
 
 def _range(values: Array) -> dict[str, Any]:
@@ -143,17 +164,16 @@ def _show_agreement(agreement: dict[str, Any]) -> None:
 
 def write_mask(outputs: Outputs, path: Path) -> None:
     """The likeliest class of each pixel of the first image, as a PNG of class numbers with a colour
-    for each. Raises InputError for a network that scores no pixels."""
+    for each. Raises InputError for a network that classifies no pixels."""
     from PIL import Image
 
-    values = dense(outputs)
-    if values is None:
-        raise InputError("--out is for networks that score classes for each pixel; this is none")
-    classes = values[0].argmax(0)
-    if values.shape[1] > 256:
-        Image.fromarray(classes.astype(np.uint16)).save(path)
+    found = pixels(outputs)
+    if found is None:
+        raise InputError("--out is for networks that classify pixels; this is none")
+    if found.count > 256:
+        Image.fromarray(found.classes[0].astype(np.uint16)).save(path)
         return
-    mask = Image.fromarray(classes.astype(np.uint8))
+    mask = Image.fromarray(found.classes[0].astype(np.uint8))
     mask.putpalette(_colours().tobytes())
     mask.save(path)
 

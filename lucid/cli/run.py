@@ -83,7 +83,7 @@ def run(
         results = [_outputs(compiled(batch)) for batch in batches]
         seconds = time.perf_counter() - start
         agreement = _compare(subject, batches, results, report) if compare else None
-    told = class_names(labels, subject, results[0])
+    told = class_names(labels, subject, results)
     images_told = answers(names, results, told, top)
     result: dict[str, Any] = {"model": subject.name, "images": images_told}
     if out is not None:

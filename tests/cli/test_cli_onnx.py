@@ -173,6 +173,24 @@ def test_networks_that_score_pixels(lucid_command, tmp_path, photo):
     assert "5x32x48" in table
 
 
+def test_networks_that_give_the_class_of_each_pixel(lucid_command, tmp_path, photo):
+    text = """graph g(%x: f32[N,3,8,9]) -> i64[N,8,9] {
+      %y = arg_max(%x) {axis=1} : i64[N,8,9]
+      return %y
+    }
+    """
+    (tmp_path / "g.lir").write_text(text)
+    mask = tmp_path / "mask.png"
+    result = lucid_command("run", tmp_path / "g.lir", photo, "--json", "--out", mask)
+    assert result.exit_code == 0, result.stderr
+    (answer,) = json.loads(result.stdout)["images"]
+    classes = lucid.vision.preprocess(photo, IMAGENET.at(8, 9))[0].argmax(0)
+    shares = {c["class"]: c["share"] for c in answer["pixels"]}
+    assert shares == {int(i): pytest.approx((classes == i).mean()) for i in np.unique(classes)}
+    with Image.open(mask) as written:
+        assert np.array_equal(np.asarray(written), classes)
+
+
 def test_other_outputs_are_summed_up(lucid_command, tmp_path, photo):
     path = save(nn.Conv2d(3, 1, 3), (1, 3, 32, 32), tmp_path / "o.onnx")
     result = lucid_command("run", path, photo)
@@ -180,7 +198,7 @@ def test_other_outputs_are_summed_up(lucid_command, tmp_path, photo):
     assert "1x30x30" in result.stdout
     assert "mean" in result.stdout
     message = complaint(lucid_command("run", path, photo, "--out", tmp_path / "m.png"))
-    assert "score classes for each pixel" in message
+    assert "networks that classify pixels" in message
 
 
 @pytest.mark.parametrize(

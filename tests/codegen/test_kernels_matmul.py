@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import check, examples
+from harness import TARGETS, check, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Builder
 
+from lucid.codegen.lowering import lower
+from lucid.codegen.schedule import schedule
 from lucid.ir import BATCH, Graph, Value, f32
 from lucid.ir.ops import Add, Constant, Fusion, MatMul, Mul, Permute, Relu, Reshape, Slice, Softmax
 
@@ -130,13 +132,25 @@ def test_attention(data: st.DataObject) -> None:
     wide = heads * depth
     x = build.graph.add_input(f32(BATCH, positions, wide))
     qkv = build.apply(Reshape((BATCH, positions, 3, heads, depth)), build.linear(x, 3 * wide))
-    across = draw(st.booleans())
+    kind = draw(st.sampled_from(["positions", "channels", "map"]))
+    across = kind == "channels"
     order = (2, 0, 3, 4, 1) if across else (2, 0, 3, 1, 4)
     parts = build.apply(Permute(order), qkv)
     one = (BATCH, heads, depth, positions) if across else (BATCH, heads, positions, depth)
     q, k, v = (build.apply(Reshape(one), build.apply(Slice(0, i, i + 1), parts)) for i in range(3))
     scores = build.apply(MatMul(), q, build.apply(Permute((0, 1, 3, 2)), k))
     y = build.apply(MatMul(), build.apply(Softmax(3), scores), v)
-    y = build.apply(Permute((0, 3, 1, 2) if across else (0, 2, 1, 3)), y)
-    build.graph.set_outputs([build.linear(build.apply(Reshape((BATCH, positions, wide)), y), 20)])
-    check(build.graph, draw(st.sampled_from([1, 2])))
+    side = round(positions**0.5)
+    to, shape = {
+        "positions": ((0, 2, 1, 3), (BATCH, positions, wide)),
+        "channels": ((0, 3, 1, 2), (BATCH, positions, wide)),
+        "map": ((0, 1, 3, 2), (BATCH, wide, side, side)),
+    }[kind]
+    y = build.apply(Reshape(shape), build.apply(Permute(to), y))
+    build.graph.set_outputs([build.conv(y, 20) if kind == "map" else build.linear(y, 20)])
+    batch = draw(st.sampled_from([1, 2]))
+    target = TARGETS[-1]
+    program = lower(build.graph, schedule(build.graph, target, batch, "strict"), target, batch)
+    families = {c.kernel.family for c in program.calls() if c.origin != "output"}
+    assert families == {"product", "matmul", "softmax"}, "heads side by side are no copy"
+    check(build.graph, batch)

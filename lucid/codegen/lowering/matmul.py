@@ -7,9 +7,10 @@ from math import prod
 
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.matmul import OUTER, MatMul, scratch_floats
-from lucid.codegen.lowering.context import Lowering, lowers, row_major
+from lucid.codegen.lowering.context import Lowering, channels_last, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
+from lucid.codegen.lowering.shapes import reshaped
 from lucid.codegen.lowering.strided import Grid, broadcast
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
@@ -35,7 +36,7 @@ def _fused(ctx: Lowering, node: Node) -> None:
     contiguous axis or repeat themselves there; else the body is a kernel of its own."""
     op, (a, b), extras = parts(node)
     shape = ctx.shape(node.output)
-    axis = -2 if _turned(shape, _strides(node.output, shape)) else -1
+    axis = -2 if _turned(shape, _strides(ctx, node.output, shape)) else -1
     steps = [broadcast(ctx.view(e), shape).strides[axis] for e in extras]
     if any(s not in (0, 1) for s in steps):
         apart(ctx, node, (a, b), extras)
@@ -154,25 +155,26 @@ def _turned(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 def _result(ctx: Lowering, value: Value, shape: tuple[int, ...]) -> View:
     """Where the result goes; a slice of a concatenation's channels has no contiguous axis."""
-    strides = _strides(value, shape)
+    strides = _strides(ctx, value, shape)
     if value not in ctx.placements:
         return ctx.result(value, like=View("", shape, strides))
     ctx.views[value] = ctx.allocate(value.name, shape, strides)
     return ctx.views[value]
 
 
-def _strides(value: Value, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """How the result is to lie: row-major or, where it is only permuted and then reshaped, as the
-    heads of an attention are put side by side, so that this is no copy."""
-    plain = row_major(shape)
+def _strides(ctx: Lowering, value: Value, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """How the result is to lie: row-major or, where it is only permuted and reshaped, so that this
+    is no copy: the heads of an attention are put side by side, in a map channels last."""
+    plain, axes, last = row_major(shape), tuple(range(len(shape))), value
     (user,) = value.users if len(value.users) == 1 else (None,)
-    if user is None or not isinstance(user.op, Permute) or 0 in shape:
+    if user is not None and isinstance(user.op, Permute):
+        axes, last = user.op.axes, user.output
+    (user,) = last.users if len(last.users) == 1 else (None,)
+    if user is None or not isinstance(user.op, Reshape) or 0 in shape:
         return plain
-    if not all(isinstance(u.op, Reshape) for u in user.output.users):
+    final = ctx.shape(user.output)
+    before = reshaped(View("", final, channels_last(final)), [shape[a] for a in axes])
+    if before is None:
         return plain
-    axes = user.op.axes
-    steps = row_major([shape[a] for a in axes])
-    strides = [0] * len(shape)
-    for axis, step in zip(axes, steps, strict=True):
-        strides[axis] = step
-    return tuple(strides) if 1 in strides[-2:] else plain
+    strides = tuple(before.strides[axes.index(i)] for i in range(len(shape)))
+    return strides if 1 in strides[-2:] else plain

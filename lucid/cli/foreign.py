@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,11 +90,6 @@ def from_torchvision(spec: str, weights: Path | None) -> Subject:
     options: dict[str, Any] = {"weights": entry if pretrained else None}
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         options["weights_backbone"] = None
-    if (
-        not pretrained
-        and "init_weights" in inspect.signature(models.get_model_builder(name)).parameters
-    ):
-        options["init_weights"] = True
     model = _made(spec, lambda: models.get_model(name, **options))
     subject = from_torch(spec, model, weights, _said(entry))
     if pretrained:
@@ -150,7 +146,9 @@ def _made(spec: str, make: Callable[[], Any]) -> Any:
     import torch
 
     torch.manual_seed(0)
-    return user_code(spec, make)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how weights are generated, which is all the same
+        return user_code(spec, make)
 
 
 def _said(source: Any) -> Preprocess | None:

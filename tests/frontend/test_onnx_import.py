@@ -349,6 +349,23 @@ def test_versions_of_operators_by_hand(opset, nodes, constants, formula):
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_weights_standardised_by_a_batch_norm_in_training():
+    weight, scale, bias = array(1, 4, 12), array(4), array(4)
+    nodes = [
+        node("BatchNormalization", "w s b b b", "n", training_mode=1, epsilon=0.1),
+        node("Reshape", "n t", "k"),
+        node("Conv", "x k"),
+    ]
+    constants = {"w": weight, "s": scale, "b": bias, "t": [4, 3, 2, 2]}
+    centred = weight - weight.mean(2, keepdims=True)
+    even = centred / np.sqrt(weight.var(2, keepdims=True) + 0.1) * scale[:, None] + bias[:, None]
+    x = array(2, 3, 8, 8)
+    wanted = run(model([node("Conv", "x k")], {"k": even.reshape(4, 3, 2, 2)}), x)
+    np.testing.assert_allclose(run(model(nodes, constants), x), wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(UnsupportedError, match="in training mode"):
+        import_onnx(model([node("BatchNormalization", "x s s s s", training_mode=1)], constants))
+
+
 def test_one_spatial_axis():
     x = array(2, 4, 9)
     nodes = [

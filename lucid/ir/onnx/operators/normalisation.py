@@ -43,12 +43,24 @@ def write_batch_norm(w: Writer, op: BatchNorm, operands: Sequence[Edge], kind: T
 
 @reads("BatchNormalization")
 def read_batch_norm(call: Call) -> Operand:
-    """With the statistics that the file holds; of several results only the first is given."""
-    if call.integer("training_mode", 0):
-        raise UnsupportedError("in training mode: export the model after `model.eval()`")
+    """With the statistics that the file holds; of several results only the first is given.
+
+    In training mode it takes its operand's own: of weights these are known, and standardise them.
+    """
+    eps = call.number("epsilon", 1e-5)
     if not call.integer("spatial", 1):
         raise UnsupportedError("with statistics for each pixel")
-    return call.apply(BatchNorm(call.number("epsilon", 1e-5)), *call.operands())
+    if not call.integer("training_mode", 0):
+        return call.apply(BatchNorm(eps), *call.operands())
+    x = call.operand(0)
+    if not call.is_weight(x):
+        raise UnsupportedError("in training mode: export the model after `model.eval()`")
+    rank = x.type.rank
+    y = call.apply(LayerNorm((0, *range(2, rank)), eps), x)
+    for op, index in ((Mul(), 1), (Add(), 2)):
+        (channels,) = call.integer_dims(*call.shape(index))
+        y = call.apply(op, y, call.reshape(call.operand(index), (channels, *(1,) * (rank - 2))))
+    return y
 
 
 # -- over axes ----------------------------------------------------------------------------------

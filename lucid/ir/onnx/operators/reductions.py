@@ -50,7 +50,8 @@ def write_reduction(
     w: Writer, op: Sum | SumSquares | Max | Min, operands: Sequence[Edge], kind: TensorType
 ) -> str:
     if not op.axes:  # in ONNX, no axes means all of them
-        return operands[0].name
+        (x,) = operands
+        return w.emit("Mul", x, x) if isinstance(op, SumSquares) else x.name
     axes = w.integers(*op.axes)
     return w.emit(NAMES[type(op)], operands[0], axes, keepdims=int(op.keepdims))
 

@@ -13,13 +13,13 @@ from lucid.codegen.lowering.epilogue import only_declared
 from lucid.codegen.lowering.fusion import lowers_fused
 from lucid.codegen.lowering.layer import geometry, window
 from lucid.codegen.lowering.maps import MapNode, pixels
+from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
-    Concat,
     MaxPool2d,
     Op,
 )
@@ -92,15 +92,13 @@ def _combination(ctx: Lowering, source: Value) -> Deferred | None:
 
 
 def _read_by_a_product(ctx: Lowering, value: Value) -> bool:
-    """Whether one 1x1 convolution reads the value, by itself or beside one other."""
+    """Whether one 1x1 convolution alone reads the value, or joins it to another one's rows."""
     if len(value.users) != 1 or ctx.output_view(value) is not None:
         return False
     (user,) = value.users
-    if isinstance(user.op, Concat):
-        joined = user.op.axis == 1 and len(user.inputs) == 2
-        return joined and _read_by_a_product(ctx, user.output)
     choice = ctx.schedule.choices.get(user.output.name)
-    return choice is not None and choice.kernel == "pointwise" and user.inputs[0] is value
+    pointwise = choice is not None and choice.kernel == "pointwise" and user.inputs[0] is value
+    return pointwise or left_to_readers(user)
 
 
 def _pooled(op: AvgPool2d, base: Deferred, shape: Sequence[int], origin: str) -> Deferred:

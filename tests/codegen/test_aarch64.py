@@ -17,7 +17,25 @@ from lucid import trace
 from lucid.codegen.lowering import lower
 from lucid.codegen.schedule import schedule
 from lucid.ir import BATCH, Graph, f32, interpret
-from lucid.ir.ops import Add, AvgPool2d, Gelu, Max, MaxPool2d, Mul, Relu, Softmax, Sum
+from lucid.ir.ops import (
+    AdaptiveAvgPool2d,
+    Add,
+    AvgPool2d,
+    Constant,
+    Gather,
+    Gelu,
+    MatMul,
+    Max,
+    MaxPool2d,
+    Mul,
+    Pad,
+    Permute,
+    Relu,
+    Reshape,
+    Resize,
+    Softmax,
+    Sum,
+)
 from lucid.ir.passes import run_passes
 from lucid.models import create_model
 
@@ -73,6 +91,25 @@ def test_pools_reductions_and_softmax(tmp_path: Path) -> None:
         build.apply(Max((1,)), x),
         build.apply(Softmax(1), x),
         build.apply(Softmax(3), x),
+    ]
+    build.graph.set_outputs(outputs)
+    check_emulated(build.graph, tmp_path)
+
+
+def test_products_of_computed_matrices_and_resampling(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.apply(Relu(), build.input(21, 6, 7))
+    rows = build.apply(Reshape((BATCH, 3, 7, 42)), x)
+    square = build.apply(MatMul(), rows, build.apply(Permute((0, 1, 3, 2)), rows))
+    places = build.apply(Constant((4, 0, 1, -1), "i64"))
+    outputs = [
+        square,
+        build.apply(MatMul(), square, rows),
+        build.apply(Resize((9, 13), "bilinear"), x),
+        build.apply(Resize((3, 14), "nearest"), x),
+        build.conv(build.apply(Pad((0, 0, 1, 2), (0, 0, 2, 0), mode="reflect"), x), 5),
+        build.apply(Gather(2), x, places),
+        build.apply(AdaptiveAvgPool2d((4, 5)), x),
     ]
     build.graph.set_outputs(outputs)
     check_emulated(build.graph, tmp_path)

@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Windows:
-    """Windows over two axes, in the order of Lucid's ops: padding is (top, left, bottom, right).
-
-    `flat`: there is one spatial axis only, and x has been given a height of 1.
-    """
+    """Windows over two axes, in the order of Lucid's ops: padding is (top, left, bottom, right)."""
 
     kernel: Pair
     stride: Pair
     padding: Padding
     dilation: Pair
-    flat: bool
 
 
 def two_dimensional(call: Call, x: Operand) -> Operand:
@@ -52,46 +48,48 @@ def windows(call: Call, x: Operand, kernel: tuple[int, ...]) -> Windows:
     spatial = len(kernel)
     if spatial != call.rank() - 2:
         raise ModelFileError(f"has a kernel {kernel} for an operand of {call.rank()} axes")
-    strides = _listed(call, "strides", spatial)
-    dilations = _listed(call, "dilations", spatial)
+    size: Pair = (kernel[0] if spatial == 2 else 1, kernel[-1])
+    stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
+    if min(*size, *stride, *dilation) < 1:
+        raise ModelFileError("has a kernel, stride or dilation below 1")
+    images = call.integer_dims(*x.type.shape[2:])
+    automatic = call.text("auto_pad", "NOTSET")
+    if automatic in ("NOTSET", ""):
+        return Windows(size, stride, padding(call), dilation)
+    sides = []
+    for axis, length in enumerate(images):
+        reach = dilation[axis] * (size[axis] - 1) + 1
+        count = -(-length // stride[axis])
+        sides.append(halves(automatic, (count - 1) * stride[axis] + reach - length))
+    (top, bottom), (left, right) = sides
+    return Windows(size, stride, (top, left, bottom, right), dilation)
+
+
+def pair(call: Call, name: str, default: int) -> Pair:
+    """An attribute of one number for each spatial axis; `default` for the axis that lines lack."""
+    spatial = call.rank() - 2
+    values = call.integer_list(name) or (default,) * spatial
+    if len(values) != spatial:
+        raise ModelFileError(f"has {len(values)} {name} for {spatial} axes")
+    return (values[0] if spatial == 2 else default), values[-1]
+
+
+def padding(call: Call) -> Padding:
+    """The attribute `pads`, (top, left, bottom, right)."""
+    spatial = call.rank() - 2
     pads = call.integer_list("pads") or (0,) * (2 * spatial)
     if len(pads) != 2 * spatial:
         raise ModelFileError(f"has {len(pads)} pads for {spatial} axes")
     if spatial == 1:
-        kernel, strides, dilations = (1, *kernel), (1, *strides), (1, *dilations)
-        pads = (0, pads[0], 0, pads[1])
-    if min(*kernel, *strides, *dilations) < 1:
-        raise ModelFileError("has a kernel, stride or dilation below 1")
-    height, width = call.integer_dims(*x.type.shape[2:])
-    automatic = call.text("auto_pad", "NOTSET")
-    if automatic not in ("NOTSET", ""):
-        reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
-        sizes = zip((height, width), strides, reach, strict=True)
-        sides = [_automatic(call, automatic, *size) for size in sizes]
-        pads = (sides[0][0], sides[1][0], sides[0][1], sides[1][1])
-    top, left, bottom, right = pads
-    return Windows(
-        (kernel[0], kernel[1]),
-        (strides[0], strides[1]),
-        (top, left, bottom, right),
-        (dilations[0], dilations[1]),
-        spatial == 1,
-    )
+        return 0, pads[0], 0, pads[1]
+    return pads[0], pads[1], pads[2], pads[3]
 
 
-def _listed(call: Call, name: str, count: int) -> tuple[int, ...]:
-    values = call.integer_list(name) or (1,) * count
-    if len(values) != count:
-        raise ModelFileError(f"has {len(values)} {name} for {count} axes")
-    return values
-
-
-def _automatic(call: Call, kind: str, size: int, stride: int, reach: int) -> Pair:
-    """The pads before and after with which size / stride windows fit, rounded up."""
-    if kind == "VALID":
+def halves(automatic: str, total: int) -> Pair:
+    """`total` padding before and after an axis, as `auto_pad` says."""
+    if automatic == "VALID":
         return 0, 0
-    if kind not in ("SAME_UPPER", "SAME_LOWER"):
-        raise ModelFileError(f"has the auto_pad {kind!r}")
-    total = max(0, (-(-size // stride) - 1) * stride + reach - size)
-    less, more = total // 2, total - total // 2
-    return (less, more) if kind == "SAME_UPPER" else (more, less)
+    if automatic not in ("SAME_UPPER", "SAME_LOWER"):
+        raise ModelFileError(f"has the auto_pad {automatic!r}")
+    less, more = max(0, total) // 2, max(0, total) - max(0, total) // 2
+    return (less, more) if automatic == "SAME_UPPER" else (more, less)

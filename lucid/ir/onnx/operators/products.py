@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
 from lucid.ir.onnx.table import reads, writes
-from lucid.ir.onnx.windows import like_operand, two_dimensional, windows
+from lucid.ir.onnx.windows import halves, like_operand, padding, pair, two_dimensional, windows
 from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
+from lucid.ir.transposed import transposed_convolution
 from lucid.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -44,6 +45,40 @@ def read_convolution(call: Call) -> Operand:
     bias = [call.operand(2)] if call.has(2) else []
     op = Conv2d(w.stride, w.padding, w.dilation, call.integer("group", 1))
     return like_operand(call, call.apply(op, x, two_dimensional(call, weight), *bias))
+
+
+@reads("ConvTranspose")
+def read_transposed_convolution(call: Call) -> Operand:
+    """The padding is what is cut off the result; `output_shape` and `auto_pad` say it otherwise."""
+    x, weight = two_dimensional(call, call.operand(0)), two_dimensional(call, call.operand(1))
+    if weight.type.rank != 4 or call.rank(1) != call.rank():
+        raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+    stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
+    more, taps = pair(call, "output_padding", 0), call.integer_dims(*weight.type.shape[2:])
+    cut, automatic = padding(call), call.text("auto_pad", "NOTSET") or "NOTSET"
+    wanted = pair(call, "output_shape", 1) if call.states("output_shape") else None
+    images = call.integer_dims(*x.type.shape[2:])
+    if wanted or automatic in ("SAME_UPPER", "SAME_LOWER"):
+        sides = []
+        for axis, size in enumerate(images):
+            full = stride[axis] * (size - 1) + dilation[axis] * (taps[axis] - 1) + 1 + more[axis]
+            left = full - (wanted[axis] if wanted else size * stride[axis])
+            sides.append(halves("SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER", left))
+        (top, bottom), (left, right) = sides
+        cut = (top, left, bottom, right)
+    cut = (cut[0], cut[1], cut[2] - more[0], cut[3] - more[1])
+    bias = call.value(call.operand(2)) if call.has(2) else None
+    y = transposed_convolution(
+        lambda op, *operands: call.value(call.apply(op, *operands)),
+        call.value(x),
+        call.value(weight),
+        bias,
+        stride,
+        cut,
+        dilation,
+        call.integer("group", 1),
+    )
+    return like_operand(call, y)
 
 
 @writes(Linear)

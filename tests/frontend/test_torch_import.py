@@ -160,6 +160,9 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "unbind": (lambda x: torch.unbind(x, 1), IMAGE),
     "split": (lambda x: (*x.split(3, 1), *x.split([2, 6], 1), *x.chunk(3, 2)), IMAGE),
     "narrow": (lambda x: x.narrow(1, 2, 3), IMAGE),
+    "repeat interleaved": (lambda x: x.repeat_interleave(3, 2), IMAGE),
+    "windows": (lambda x: x.unfold(2, 4, 3).unfold(3, 2, 1), IMAGE),
+    "columns of windows": (lambda x: F.unfold(x, (3, 2), (1, 2), (1, 0), (2, 1)), IMAGE),
     "channel shuffle": (lambda x: F.channel_shuffle(x, 4), IMAGE),
     "pixel shuffle": (lambda x: F.pixel_shuffle(x, 2), IMAGE),
     "pixel unshuffle": (lambda x: F.pixel_unshuffle(x, 2), IMAGE),
@@ -258,6 +261,11 @@ MODULES: dict[str, tuple[Any, tuple[int, ...]]] = {
     "depthwise": (nn.Conv2d(8, 8, 5, padding=2, groups=8), IMAGE),
     "conv of lines": (nn.Conv1d(8, 6, 3, 2, 1), LINE),
     "conv of lines, same": (nn.Conv1d(8, 6, 4, padding="same"), LINE),
+    "transposed conv": (nn.ConvTranspose2d(8, 6, 3, 2, 1, 1, groups=2), IMAGE),
+    "transposed conv, cut": (nn.ConvTranspose2d(8, 6, (2, 3), (3, 1), (2, 3), bias=False), IMAGE),
+    "transposed conv, dilated": (nn.ConvTranspose2d(8, 6, 3, (1, 2), dilation=2), IMAGE),
+    "transposed conv, blocks": (nn.ConvTranspose2d(8, 6, (2, 3), (2, 3), groups=2), IMAGE),
+    "transposed conv of lines": (nn.ConvTranspose1d(8, 6, 4, 2, 1), LINE),
     "linear": (nn.Linear(12, 5), IMAGE),
     "linear of vectors": (nn.Linear(8, 5, bias=False), (1, 8)),
     "bilinear product with weights": (
@@ -469,19 +477,21 @@ def test_all_that_is_unsupported_is_listed() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.up = nn.ConvTranspose2d(8, 8, 2)
-            self.deep = nn.Sequential(nn.ConvTranspose2d(8, 8, 3))
+            self.up = nn.Conv3d(1, 1, 2)
+            self.deep = nn.Sequential(nn.Conv3d(1, 1, 3))
 
         def forward(self, x: Any) -> Any:
-            x = self.deep(self.up(x))
-            return torch.sort(torch.fft.rfft(x).real, 1)[0] + F.dropout(x[..., :8], 0.5)
+            x = self.deep(self.up(x[:, None]))[:, 0]
+            return torch.sort(torch.fft.rfft(x).real, 1)[0] + F.dropout(
+                x.mean(-1, keepdim=True), 0.5
+            )
 
     with pytest.raises(UnsupportedError) as caught:
         import_torch(Odd(), IMAGE)
     message = str(caught.value)
     assert "Odd has" in message
     assert "2 times, first in up at" in message
-    assert "transposed convolution" in message
+    assert "a convolution over 3 axes" in message
     for missing in ("_fft_r2c", "dropout"):
         assert missing in message
     assert __file__ in message
@@ -598,8 +608,8 @@ def test_tables_of_integers_are_part_of_what_is_compiled() -> None:
 
 
 def test_errors_of_the_model_go_through_as_they_are() -> None:
-    with pytest.raises(UnsupportedError, match="transposed convolution") as caught:
-        lucid.compile(nn.ConvTranspose2d(8, 8, 2), IMAGE)
+    with pytest.raises(UnsupportedError, match="a convolution over 3 axes") as caught:
+        lucid.compile(nn.Conv3d(8, 8, 2), (1, 8, 4, 4, 4))
     assert isinstance(caught.value, LucidError)
     with pytest.raises(TraceError, match="cannot export Net"):
         lucid.compile(Net(), (1, 5, 8, 8))

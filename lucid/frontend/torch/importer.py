@@ -21,7 +21,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lucid.errors import InputError, ShapeError, TraceError, UnsupportedError
-from lucid.frontend.torch import elementwise, layers, products, reductions, shapes
+from lucid.frontend.torch import convolutions, elementwise, layers, products, reductions, shapes
 from lucid.frontend.torch.aliasing import is_mutation, mutated
 from lucid.frontend.torch.program import IGNORED, export_program
 from lucid.frontend.torch.tables import (
@@ -37,7 +37,7 @@ from lucid.frontend.trace import checked_shape
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
 
-FAMILIES = (elementwise, layers, products, reductions, shapes)
+FAMILIES = (convolutions, elementwise, layers, products, reductions, shapes)
 """The modules whose functions are registered as emitters."""
 TORCH = str(Path(torch.__file__).parent)
 

@@ -1,10 +1,11 @@
-"""Convolutions, norms, pools and resizing of PyTorch's."""
+"""Norms, pools and resizing of PyTorch's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from lucid.frontend.torch.convolutions import as_image, image, image_border
 from lucid.frontend.torch.elementwise import square
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
@@ -14,99 +15,6 @@ from lucid.ir.types import Shape
 
 UNIT_ROUNDOFF = 1.1920928955078125e-07
 """float32's, which torch's RMS norm takes where it is given no epsilon."""
-
-
-# -- convolutions -------------------------------------------------------------------------------
-
-
-@emits("convolution.default")
-def convolution(
-    w: Writer,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    transposed: bool,
-    output_padding: Sequence[int],
-    groups: int,
-) -> Value:
-    if transposed:
-        w.refuse("it is a transposed convolution")
-    return conv(w, x, weight, bias, stride, padding, dilation, groups)
-
-
-@emits("conv1d.default", "conv2d.default")
-def conv(
-    w: Writer,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Value:
-    sides = [(p, p) for p in _pair(padding, w.shape)]
-    return _conv(w, x, weight, bias, stride, sides, dilation, groups)
-
-
-@emits("conv1d.padding", "conv2d.padding")
-def conv_same(
-    w: Writer,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sequence[int],
-    padding: str,
-    dilation: Sequence[int],
-    groups: int,
-) -> Value:
-    """ "same" pads by one more after than before where it is odd."""
-    taps = [w.size(d) for d in w.shape_of(weight)[2:]]
-    steps = _pair(dilation, w.shape)
-    borders = [d * (k - 1) if padding == "same" else 0 for d, k in zip(steps, taps, strict=True)]
-    sides = [(b // 2, b - b // 2) for b in borders]
-    return _conv(w, x, weight, bias, stride, sides, dilation, groups)
-
-
-def _conv(
-    w: Writer,
-    x: Any,
-    weight: Any,
-    bias: Any,
-    stride: Sequence[int],
-    sides: Sequence[tuple[int, int]],
-    dilation: Sequence[int],
-    groups: int,
-) -> Value:
-    """In one dimension: an image of one row. `sides`: padding before and after, by axis."""
-    if len(w.shape) not in (3, 4):
-        w.refuse(f"it is a convolution over {len(w.shape) - 2} axes")
-    (top, bottom), (left, right) = ((0, 0), *sides)[-2:]
-    padding = (top, left, bottom, right)
-    op = ops.Conv2d(_image(stride, w), padding, _image(dilation, w), groups)
-    operands = [_as_image(w, x), _as_image(w, weight), *([] if bias is None else [bias])]
-    return w.reshape(w.emit(op, *operands), w.shape)
-
-
-def _pair(sizes: Any, shape: Shape) -> list[int]:
-    """One size for each spatial axis."""
-    given = [sizes] if isinstance(sizes, int) else list(sizes)
-    return given * (len(shape) - 2) if len(given) == 1 else given
-
-
-def _image(sizes: Any, w: Writer) -> tuple[int, int]:
-    """A size for each axis of an image: 1 for the axis that a row of pixels lacks."""
-    rows, columns = (1, *_pair(sizes, w.shape))[-2:]
-    return rows, columns
-
-
-def _as_image(w: Writer, x: Any) -> Value:
-    """(N, C, L) as (N, C, 1, L); what has four axes as it is."""
-    shape = w.shape_of(x)
-    return w.reshape(x, (*shape[:2], 1, *shape[2:])) if len(shape) == 3 else w.value(x)
 
 
 # -- norms --------------------------------------------------------------------------------------
@@ -228,12 +136,12 @@ def _last(w: Writer, sizes: Sequence[int]) -> tuple[int, ...]:
 def max_pool(
     w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Value:
-    rows, columns = _image_border(padding, w)
+    rows, columns = image_border(padding, w)
     op = ops.MaxPool2d(
-        _image(kernel, w),
-        _image(stride or kernel, w),
+        image(kernel, w),
+        image(stride or kernel, w),
         (rows, columns, rows, columns),
-        _image(dilation, w),
+        image(dilation, w),
         ceil_mode,
     )
     return _pooled(w, op, x)
@@ -255,9 +163,9 @@ def avg_pool(
     count_include_pad: bool,
     divisor: int | None = None,
 ) -> Value:
-    rows, columns = _image_border(padding, w)
+    rows, columns = image_border(padding, w)
     border = (rows, columns, rows, columns)
-    sizes = _image(kernel, w), _image(stride or kernel, w)
+    sizes = image(kernel, w), image(stride or kernel, w)
     return _pooled(w, ops.AvgPool2d(*sizes, border, ceil_mode, count_include_pad, divisor), x)
 
 
@@ -290,24 +198,18 @@ def avg_pool3d(
 def adaptive_avg_pool(w: Writer, x: Any, size: Any) -> Value:
     if all(d == 1 for d in w.shape[2:]):
         return w.emit(ops.Mean(tuple(range(2, len(w.shape))), True), x)
-    return _pooled(w, ops.AdaptiveAvgPool2d(_image(w.shape[2:], w)), x)
+    return _pooled(w, ops.AdaptiveAvgPool2d(image(w.shape[2:], w)), x)
 
 
 @emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
 def adaptive_max_pool(w: Writer, x: Any, size: Any) -> tuple[Value, None]:
-    return _pooled(w, ops.AdaptiveMaxPool2d(_image(w.shape[2:], w)), x), None
-
-
-def _image_border(padding: Any, w: Writer) -> tuple[int, int]:
-    """The padding of each axis of an image: none for the axis that a row of pixels lacks."""
-    rows, columns = (0, *_pair(padding, w.shape))[-2:]
-    return rows, columns
+    return _pooled(w, ops.AdaptiveMaxPool2d(image(w.shape[2:], w)), x), None
 
 
 def _pooled(w: Writer, op: Op, x: Any) -> Value:
     if len(w.shape) not in (3, 4):
         w.refuse(f"it pools a tensor of {len(w.shape)} axes")
-    return w.reshape(w.emit(op, _as_image(w, x)), w.shape)
+    return w.reshape(w.emit(op, as_image(w, x)), w.shape)
 
 
 # -- resizing -----------------------------------------------------------------------------------

@@ -99,6 +99,16 @@ def stack(w: Writer, pieces: Sequence[Any], dim: int) -> Value:
     return concat(w, [w.reshape(p, shape) for p in pieces], dim)
 
 
+@emits("repeat_interleave.self_int")
+def repeat_interleave(w: Writer, x: Any, times: int, dim: int | None, size: Any) -> Value:
+    """Each element of an axis several times in a row: an axis (d) as (d, 1), expanded, joined."""
+    if dim is None:
+        w.refuse("it repeats over all axes as one")
+    own, axis = w.shape_of(x), w.axis(dim)
+    apart = w.reshape(x, (*own[: axis + 1], 1, *own[axis + 1 :]))
+    return w.reshape(w.expand(apart, (*own[: axis + 1], times, *own[axis + 1 :])), w.shape)
+
+
 @emits("repeat.default", "tile.default")
 def repeat(w: Writer, x: Any, repeats: Sequence[Any]) -> Value:
     """Each axis d as (1, d), expanded to (r, d), and joined again."""
@@ -265,13 +275,13 @@ def replication_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
 
 @emits("index_select.default")
 def index_select(w: Writer, x: Any, dim: int, index: Any) -> Value:
-    return _gathered(w, x, w.axis(dim), w.known(index)[0])
+    return gathered(w, x, w.axis(dim), w.known(index)[0])
 
 
 @emits("embedding.default")
 def embedding(w: Writer, weight: Any, index: Any, *options: Any) -> Value:
     array, shape = w.known(index)
-    return w.expand(_gathered(w, weight, 0, array), (*shape, *w.shape[len(shape) :]))
+    return w.expand(gathered(w, weight, 0, array), (*shape, *w.shape[len(shape) :]))
 
 
 @emits("index.Tensor", "_unsafe_index.Tensor")
@@ -290,14 +300,14 @@ def index(w: Writer, x: Any, indices: Sequence[Any]) -> Value:
     for table, size in zip(tables, sizes, strict=True):
         flat = flat * size + table % size
     joined: Shape = (*own[:first], prod(sizes), *own[last:])
-    return _gathered(w, w.reshape(x, joined), first, flat)
+    return gathered(w, w.reshape(x, joined), first, flat)
 
 
 @emits("flip.default")
 def flip(w: Writer, x: Any, dims: Sequence[int]) -> Value:
     value = w.value(x)
     for axis in map(w.axis, dims):
-        value = _gathered(w, value, axis, np.arange(w.size(w.shape[axis]))[::-1])
+        value = gathered(w, value, axis, np.arange(w.size(w.shape[axis]))[::-1])
     return value
 
 
@@ -315,7 +325,7 @@ def roll(w: Writer, x: Any, shifts: Sequence[int], dims: Sequence[int]) -> Value
     return value
 
 
-def _gathered(w: Writer, x: Any, axis: int, table: Array) -> Value:
+def gathered(w: Writer, x: Any, axis: int, table: Array) -> Value:
     """x[..., table, ...]; a slice where the table is an ascending range."""
     size = w.size(w.shape_of(x)[axis])
     table = table % size

@@ -41,6 +41,7 @@ from lucid.ir.ops import (
     Elu,
     Equal,
     Erf,
+    Gather,
     Gelu,
     Hardsigmoid,
     Hardswish,
@@ -55,10 +56,12 @@ from lucid.ir.ops import (
     Mul,
     Neg,
     Not,
+    Pad,
     Permute,
     Prelu,
     Relu,
     Reshape,
+    Resize,
     Sigmoid,
     Silu,
     Sin,
@@ -354,6 +357,45 @@ def adaptive_pool(draw: Draw, build: Builder, values: list[Value]) -> Value:
     return build.apply(op, draw(st.sampled_from(values)), origin=build.next_origin("pool"))
 
 
+def resize(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Bilinear, or nearest as PyTorch has it: other nearest ones hit ties, which runtimes round
+    apart."""
+    x = draw(st.sampled_from(values))
+    size = (draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    mode, coordinates = draw(
+        st.sampled_from(
+            [
+                ("nearest", "asymmetric"),
+                ("bilinear", "half_pixel"),
+                ("bilinear", "align_corners"),
+            ]
+        )
+    )
+    return build.apply(Resize(size, mode, coordinates), x, origin=build.next_origin("resize"))
+
+
+def pad(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Of rows, columns and sometimes channels, in any mode."""
+    x = draw(st.sampled_from(values))
+    mode = draw(st.sampled_from(["constant", "constant", "reflect", "edge"]))
+    before, after = [0], [0]
+    for axis, size in enumerate(sizes(x)[1:]):
+        most = 0 if axis == 0 and draw(st.booleans()) else min(2, size - 1)
+        before.append(draw(st.integers(0, most)))
+        after.append(draw(st.integers(0, most)))
+    value = draw(st.sampled_from([0.0, -1.5]))
+    return build.apply(Pad(tuple(before), tuple(after), value, mode), x)
+
+
+def gather(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """Channels, rows or columns in an order of their own, some of them twice."""
+    x = draw(st.sampled_from(values))
+    axis = draw(st.integers(1, 3))
+    size = sizes(x)[axis]
+    order = draw(st.lists(st.integers(-size, size - 1), min_size=1, max_size=6))
+    return build.apply(Gather(axis), x, build.apply(Constant(tuple(order), "i64")))
+
+
 def scale(draw: Draw, build: Builder, values: list[Value]) -> Value:
     """Arithmetic with a scalar constant, or with a weight per channel."""
     x = draw(st.sampled_from(values))
@@ -403,6 +445,9 @@ STEPS: dict[str, Callable[[Draw, Builder, list[Value]], Value]] = {
         prelu,
         choice,
         adaptive_pool,
+        resize,
+        pad,
+        gather,
         scale,
         concat,
         channels_slice,

@@ -126,6 +126,7 @@ class Softmax(Op):
 
 def softmax(x: Array, axis: int) -> Array:
     """The softmax of an array along one axis."""
-    powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
-    y: Array = powers / np.sum(powers, axis=axis, keepdims=True)
+    with np.errstate(invalid="ignore"):  # of inf - inf: NaN where all, or the largest, is infinite
+        powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+        y: Array = powers / np.sum(powers, axis=axis, keepdims=True)
     return y

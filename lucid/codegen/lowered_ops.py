@@ -56,3 +56,63 @@ class GatherSums(Op):
         total = x.sum(axis=1).reshape(len(x), self.radix, x.shape[2] // self.radix).sum(axis=1)
         y: Array = (total * total.dtype.type(self.scale))[:, :, None, None]
         return y
+
+
+@dataclass(frozen=True)
+class GroupMoments(Op):
+    """Mean, what the mean lacks to the exact one, and the sum of squares about the mean, of each
+    group of channels over each of `parts` parts of the map: (N, C, H, W) -> (N, parts, 3, groups).
+
+    The reference's means lack nothing.
+    """
+
+    name: ClassVar[str] = "group_moments"
+    groups: int
+    parts: int
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
+        return x.with_shape((x.shape[0], self.parts, 3, self.groups))
+
+    def evaluate(self, x: Array) -> Array:
+        n, channels, height, width = x.shape
+        pixels = height * width
+        grouped = x.reshape(n, self.groups, channels // self.groups, pixels)
+        y = np.zeros((n, self.parts, 3, self.groups), x.dtype)
+        for part in range(self.parts):
+            places = slice(part * pixels // self.parts, (part + 1) * pixels // self.parts)
+            with np.errstate(over="ignore", invalid="ignore"):
+                mean = grouped[..., places].mean(axis=(2, 3), keepdims=True)
+                y[:, part, 0] = mean[:, :, 0, 0]
+                y[:, part, 2] = ((grouped[..., places] - mean) ** 2).sum(axis=(2, 3))
+        return y
+
+
+@dataclass(frozen=True)
+class Standardise(Op):
+    """y = (x - mean) / sqrt(var + eps) by the moments of each group's parts: x (N, C, H, W),
+    moments (N, parts, 3, groups) -> as x."""
+
+    name: ClassVar[str] = "standardise"
+    eps: float
+
+    def infer(self, x: TensorType, moments: TensorType) -> TensorType:
+        self.require(x.rank == 4 and moments.rank == 4, f"got {x} and {moments}")
+        return x
+
+    def evaluate(self, x: Array, moments: Array) -> Array:
+        n, channels, height, width = x.shape
+        parts, _, groups = moments.shape[1:]
+        pixels = height * width
+        ends = np.arange(parts + 1) * pixels // parts
+        counts = (np.diff(ends) * (channels // groups)).astype(x.dtype)[:, None]
+        total = counts.sum()
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = moments[:, :, 0] + moments[:, :, 1]
+            mean = (means * counts).sum(axis=1, keepdims=True) / total
+            squares = moments[:, :, 2] + counts * (means - mean) ** 2
+            factor = 1 / np.sqrt(squares.sum(axis=1) / total + self.eps)
+            grouped = x.reshape(n, groups, channels // groups, height, width)
+            shape = (n, groups, 1, 1, 1)
+            y: Array = (grouped - mean.reshape(shape)) * factor.reshape(shape)
+        return y.reshape(x.shape)

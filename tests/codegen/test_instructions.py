@@ -15,10 +15,17 @@ from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.elements import Access
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
+from lucid.codegen.kernels.direct import Direct
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.expand import ExpandDepthwise
-from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, PlanarPatch, Stage, Sums
+from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
+from lucid.codegen.kernels.normalisation import (
+    GroupNormalise,
+    Moments,
+    NeighbourNorm,
+    RowNorm,
+)
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
@@ -26,7 +33,7 @@ from lucid.codegen.kernels.resample import Gather, Pad, Resize
 from lucid.codegen.kernels.strided import Elementwise
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
-from lucid.codegen.microkernels import UNROLL, Tile
+from lucid.codegen.microkernels import UNROLL, Tile, WindowTile
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir.ops import Add, Gelu, Mul, Relu, Silu
 
@@ -179,7 +186,8 @@ KERNELS: list[KernelSpec] = [
     Tile(4, raw=True),
     Product(),
     Product(Patch()),
-    Product(PlanarPatch()),
+    WindowTile(4, BODIES["channel"]),
+    Direct(("tensor",), planes=3),
     Product(Sums(2)),
     Product(Mapped(BODIES["channel"])),
     Product(Combine(2, "folded", "fixed"), ("tensor", "channel")),
@@ -207,6 +215,10 @@ KERNELS: list[KernelSpec] = [
     Softmax(),
     Softmax((Access("strided"), Access())),
     Softmax(along=True),
+    *(RowNorm(BODIES["channel"], (Access(),) * 4, centred) for centred in (True, False)),
+    Moments(),
+    *(GroupNormalise(PLAIN, (Access(), Access()), single) for single in (True, False)),
+    *(NeighbourNorm((Access(), Access()), beta) for beta in (0.75, 0.6)),
     Driver(),
     Driver(profiled=True),
 ]

@@ -67,7 +67,7 @@ def reduce(
         walked = best_inner(walked, ctx.target.vector)
     reduced, r_steps = _reduced(x, axes, along, meaning.origin)
     dtypes = [ctx.dtype(v) for v in operands]
-    accesses = (Access(STRIDED),) * len(operands) if along else _spaced(walked, dtypes)
+    accesses = (Access(STRIDED),) * len(operands) if along else spaced(walked, dtypes)
     kernel = Reduce(kind, accesses, along, centre is not None)
     arguments, tasks = walked.bind(ctx, kernel.names, meaning.origin)
     if not along:
@@ -105,7 +105,7 @@ def _kept(view: View, x: View, kept: Sequence[int]) -> list[int]:
     return [view.strides[i] for i in places]
 
 
-def _spaced(walked: Grid, dtypes: Sequence[str]) -> tuple[Access, ...]:
+def spaced(walked: Grid, dtypes: Sequence[str]) -> tuple[Access, ...]:
     """The accesses of operands that are never sorted out in registers."""
     found = walked.accesses(dtypes)
     return tuple(Access(STRIDED, a.dtype) if a.kind == EVERY else a for a in found)
@@ -246,7 +246,7 @@ def _arg_max(ctx: Lowering, node: Node) -> None:
     if not along:
         walked = best_inner(walked, ctx.target.vector)
     dtypes = ["f32", ctx.dtype(out)]
-    accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else _spaced(walked, dtypes)
+    accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else spaced(walked, dtypes)
     kernel = ArgMax(accesses, along)
     arguments, tasks = walked.bind(ctx, ("x", "y"), node.origin)
     arguments |= {"x": x, "y": out, "length": x.shape[op.axis], "x_axis": x.strides[op.axis]}
@@ -279,7 +279,7 @@ def softmax(ctx: Lowering, x: View, out: View, axis: int, meaning: Semantics) ->
     else:
         strides = [[v.strides[i] for i in kept] for v in (x, out)]
         walked = best_inner(Grid.over([x.shape[i] for i in kept], strides), ctx.target.vector)
-        kernel = Softmax(_spaced(walked, ["f32", "f32"]))
+        kernel = Softmax(spaced(walked, ["f32", "f32"]))
         own, tasks = walked.bind(ctx, ("x", "y"), meaning.origin)
         arguments |= {"length": x.shape[axis]}
         arguments |= {"x_axis": x.strides[axis], "y_axis": out.strides[axis]}

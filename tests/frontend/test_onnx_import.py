@@ -201,6 +201,36 @@ def test_a_batch_of_one_becomes_any_batch():
     np.testing.assert_allclose(run(proto, x), np.concatenate(one_by_one), rtol=1e-9)
 
 
+def test_constants_beside_a_batch_of_one():
+    """Channels of zeros, and an expanded weight: there for each image."""
+    zeros = numpy_helper.from_array(np.zeros(1, np.float32))
+    nodes = [
+        node("ConstantOfShape", "shape", "zeros", value=zeros),
+        node("Concat", "x zeros w", axis=1),
+    ]
+    proto = model(nodes, {"shape": [1, 2, 8, 8], "w": array(1, 1, 8, 8)}, shape=(1, 3, 8, 8))
+    assert import_onnx(proto).outputs[0].type == f32(BATCH, 6, 8, 8)
+    found = run(proto, array(2, 3, 8, 8))
+    np.testing.assert_array_equal(found[0, 3:], found[1, 3:])
+
+
+def test_images_of_bytes():
+    """As decoders give them: the pixels' channels last, normalised by the model."""
+    nodes = [
+        node("Cast", "x", "f", to=FLOAT),
+        node("Transpose", "f", "t", perm=[0, 3, 1, 2]),
+        node("Sub", "t mean", "c"),
+        node("Div", "c scale"),
+    ]
+    constants = {"mean": array(3, 1, 1), "scale": np.float32(58.0)}
+    proto = model(nodes, constants, (1, 4, 5, 3), dtype=TensorProto.UINT8)
+    graph = import_onnx(proto)
+    assert str(graph.inputs[0].type) == "u8[N,4,5,3]"
+    pixels = np.arange(120, dtype=np.uint8).reshape(2, 4, 5, 3)
+    wanted = (pixels.transpose(0, 3, 1, 2) - constants["mean"]) / 58
+    np.testing.assert_allclose(run(proto, pixels), wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("nodes", "constants"),
     [

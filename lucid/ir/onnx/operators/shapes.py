@@ -180,8 +180,15 @@ def write_concat(w: Writer, op: Concat, operands: Sequence[Edge], kind: TensorTy
 
 @reads("Concat")
 def read_concat(call: Call) -> Operand:
+    """What is made of constants for the one image of a file is there for each of a batch."""
     axis, operands = call.axis(), call.operands()
     filled = [o for o in operands if o.type.shape[axis : axis + 1] != (0,)] or operands[:1]
+    batched = any(BATCH in o.type.shape[:1] for o in filled)
+    if call.image_by_image and batched and axis > 0:
+        filled = [
+            call.expand(o, (BATCH, *o.type.shape[1:])) if o.type.shape[:1] == (1,) else o
+            for o in filled
+        ]
     return filled[0] if len(filled) == 1 else call.apply(Concat(axis), *filled)
 
 

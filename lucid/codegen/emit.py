@@ -82,6 +82,17 @@ class Kernel:
             result = self.builder.and_(result, c)
         return result
 
+    def either_of(self, *conditions: Any) -> Any:
+        """Whether one condition holds at least (without branches)."""
+        result = conditions[0]
+        for c in conditions[1:]:
+            result = self.builder.or_(result, c)
+        return result
+
+    def negated(self, condition: Any) -> Any:
+        """Whether the condition does not hold."""
+        return self.builder.not_(condition)
+
     def load_int(self, address: Pointer) -> Int:
         return Int(self, self.builder.load(address.raw, typ=I64, align=8))
 
@@ -226,6 +237,17 @@ class Kernel:
         lanes_type = ir.VectorType(I32, kind.count)
         mask = ir.Constant(lanes_type, [0] * kind.count)
         return Vector(self, self.builder.shuffle_vector(first, undefined, mask))
+
+    def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
+        """The lanes of a vector in another order."""
+        kind = value.raw.type
+        order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        undefined = ir.Constant(kind, ir.Undefined)
+        return Vector(self, self.builder.shuffle_vector(value.raw, undefined, order))
+
+    def constant_mask(self, lanes: Sequence[bool]) -> Any:
+        """A mask of these lanes."""
+        return ir.Constant(ir.VectorType(I1, len(lanes)), [int(lane) for lane in lanes])
 
     def load(
         self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Number = 4

@@ -44,8 +44,58 @@ SIGNATURE = [
 TILE_TYPE = ir.FunctionType(VOID, [kind for _, kind in SIGNATURE])
 
 
+WINDOW_SIGNATURE = [
+    *((name, kind) for name, kind in SIGNATURE if name != "x_row"),
+    ("places", PTR),  # for each row, how many floats from x its window begins
+    ("lines_h", I64),  # the window's segments, of `depth` floats each: lines of them,
+    ("step_h", I64),  # how many floats apart,
+    ("lines_w", I64),  # and how many side by side
+    ("step_w", I64),
+    ("chain", I64),  # segments that are added up in one chain
+]
+WINDOW_TYPE = ir.FunctionType(VOID, [kind for _, kind in WINDOW_SIGNATURE])
+
+
 Step = Callable[[list[Vector], Int], list[Vector]]
 """From a tile and a step of k to the tile with that step's products added."""
+
+
+def steps(
+    k: Kernel,
+    tile: list[Vector],
+    start: Int,
+    stop: Int,
+    step: Step,
+    each_round: Callable[[Int], None],
+) -> list[Vector]:
+    """The tile after steps `start` to `stop`, UNROLL of them in a round."""
+    whole = start + (stop - start) // UNROLL * UNROLL
+    with k.loop(start, whole, UNROLL, carry=tile) as loop:
+        each_round(loop.index)
+        tile = loop.carried
+        for u in range(UNROLL):
+            tile = step(tile, loop.index + u)
+        loop.carry(tile)
+    with k.loop(whole, stop, carry=loop.results) as rest:
+        rest.carry(step(rest.carried, rest.index))
+    return rest.results
+
+
+def put_by(k: Kernel, tile: list[Vector], sums: Pointer, first: Any) -> list[Vector]:
+    """Add the tile to the sums of earlier chains (there are none the `first` time), and begin a new
+    chain at zero."""
+    align = 4 * k.vector
+    for i, value in enumerate(tile):
+        place = sums + i * k.vector
+        before = k.load(place, align=align)
+        k.store(k.pick(first, k.zero(), before) + value, place, align=align)
+    return [k.zero() for _ in tile]
+
+
+def total(k: Kernel, tile: list[Vector], sums: Pointer) -> list[Vector]:
+    """The last chain's tile plus the sums of those before it."""
+    align = 4 * k.vector
+    return [k.load(sums + i * k.vector, align=align) + v for i, v in enumerate(tile)]
 
 
 def accumulate(
@@ -61,43 +111,58 @@ def accumulate(
     `sums`: room for the tile, where the sums of earlier chains wait. `each_round`: what to do
     before each UNROLL steps.
     """
-    align = 4 * k.vector
-
-    def steps(tile: list[Vector], start: Int, stop: Int) -> list[Vector]:
-        whole = start + (stop - start) // UNROLL * UNROLL
-        with k.loop(start, whole, UNROLL, carry=tile) as loop:
-            each_round(loop.index)
-            tile = loop.carried
-            for u in range(UNROLL):
-                tile = step(tile, loop.index + u)
-            loop.carry(tile)
-        with k.loop(whole, stop, carry=loop.results) as rest:
-            rest.carry(step(rest.carried, rest.index))
-        return rest.results
-
-    def put_by(tile: list[Vector], index: Int) -> list[Vector]:
-        """Add the tile to the sums of earlier chains, and begin a new chain at zero."""
-        first = index.equals(0)
-        for i, value in enumerate(tile):
-            place = sums + i * k.vector
-            before = k.load(place, align=align)
-            k.store(k.pick(first, k.zero(), before) + value, place, align=align)
-        return [k.zero() for _ in tile]
-
-    def total(tile: list[Vector]) -> list[Vector]:
-        """The last chain's tile plus the sums of those before it."""
-        return [k.load(sums + i * k.vector, align=align) + v for i, v in enumerate(tile)]
-
     with k.loop(0, depth, CHAIN, carry=tile, never_empty=True) as chain:
         stop = (chain.index + CHAIN).minimum(depth)
-        tile = steps(chain.carried, chain.index, stop)
+        tile = steps(k, chain.carried, chain.index, stop, step, each_round)
 
         def finished() -> list[Vector]:
-            return k.merge(depth > CHAIN, lambda: total(tile), lambda: tile)
+            return k.merge(depth > CHAIN, lambda: total(k, tile, sums), lambda: tile)
 
-        done = stop.equals(depth)
-        chain.carry(k.merge(done, finished, lambda: put_by(tile, chain.index)))
+        def going_on() -> list[Vector]:
+            return put_by(k, tile, sums, chain.index.equals(0))
+
+        chain.carry(k.merge(stop.equals(depth), finished, going_on))
     return chain.results
+
+
+def accumulate_segments(
+    k: Kernel,
+    segments: tuple[Int, Int],
+    depth: Int,
+    chain: Int,
+    tile: list[Vector],
+    sums: Pointer,
+    step: Callable[[Int, Int], Step],
+    each_round: Callable[[Int], None],
+) -> list[Vector]:
+    """`accumulate` over a window of `segments` (lines of them, and how many in each) of `depth`
+    steps: `step(h, w)` is the step of one of them. `chain` segments are one chain, or each CHAIN
+    steps of a longer one."""
+    (high, wide), count = segments, segments[0] * segments[1]
+
+    def after(before: Int) -> Callable[[Int], None]:
+        return lambda index: each_round(before + index)
+
+    def put_by_where(tile: list[Vector], condition: Any, first: Any) -> list[Vector]:
+        return k.merge(condition, lambda: put_by(k, tile, sums, first), lambda: tile)
+
+    with k.loop(0, high, carry=tile, never_empty=True) as lines:
+        with k.loop(0, wide, carry=lines.carried, never_empty=True) as line:
+            number = lines.index * wide + line.index
+            before = number * depth
+            one = step(lines.index, line.index)
+            with k.loop(0, depth, CHAIN, carry=line.carried, never_empty=True) as part:
+                stop = (part.index + CHAIN).minimum(depth)
+                ended = stop.equals(depth)
+                full = k.either_of(stop < depth, ((number + 1) % chain).equals(0))
+                going_on = k.both(full, k.negated(k.both(ended, (number + 1).equals(count))))
+                first = k.both(number < chain, part.index.equals(0))
+                tile = steps(k, part.carried, part.index, stop, one, after(before))
+                part.carry(put_by_where(tile, going_on, first))
+            line.carry(part.results)
+        lines.carry(line.results)
+    several = k.either_of(depth > CHAIN, count > chain)
+    return k.merge(several, lambda: total(k, lines.results, sums), lambda: lines.results)
 
 
 @dataclass(frozen=True)
@@ -123,18 +188,39 @@ class Tile(KernelSpec):
         return module
 
 
+@dataclass(frozen=True)
+class WindowTile(KernelSpec):
+    """`Tile` for rows that are windows of a padded map, made of segments that lie apart: each row
+    begins at a place of its own, and goes on from segment to segment as all others do."""
+
+    family: ClassVar[str] = "window_tile"
+    exports: ClassVar[tuple[str, ...]] = Tile.exports
+
+    vectors: int
+    body: Body = PLAIN
+
+    def emit(self, target: Target) -> ir.Module:
+        module = ir.Module("window_tile")
+        module.triple = target.triple
+        for rows in (6, 5, 4):
+            _WindowTileEmitter(module, target, Tile(self.vectors, self.body), rows).emit()
+        return module
+
+
 class _TileEmitter:
     """One tile function: rows x vectors accumulators over a loop on k, then the epilogue."""
 
+    signature: ClassVar[list[tuple[str, ir.Type]]] = SIGNATURE
+
     def __init__(self, module: ir.Module, target: Target, spec: Tile, rows: int) -> None:
-        self.k = Kernel(module, target, f"tile{rows}", SIGNATURE)
+        self.k = Kernel(module, target, f"tile{rows}", self.signature)
         self.k.no_alias("panel")
         self.spec = spec
         self.height = rows
         self.clamped = rows == 4
         self.align = 4 * target.vector
         self.sums = self.k.stack(rows * spec.vectors * target.vector)
-        for name, _ in SIGNATURE:
+        for name, _ in self.signature:
             setattr(self, name, self.k.args[name])
 
     x: Pointer
@@ -152,20 +238,23 @@ class _TileEmitter:
 
     def emit(self) -> None:
         k = self.k
-        rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
         start = [
             k.zero() if self.spec.raw else k.load(self.bias + v * k.vector, align=self.align)
             for v in range(self.spec.vectors)
         ]
-        tile = [vector for _ in rows for vector in start]
+        tile = [vector for _ in range(self.height) for vector in start]
         self._prefetch_extras()
-        width = self.spec.vectors * k.vector
+        self._epilogue(self._products(tile))
+        k.finish()
+
+    def _products(self, tile: list[Vector]) -> list[Vector]:
+        """The tile with all products added."""
+        rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
 
         def step(tile: list[Vector], at: Int) -> list[Vector]:
-            return self._step(tile, rows, at, width)
+            return self._step(tile, rows, self.panel, at)
 
-        self._epilogue(accumulate(k, self.depth, tile, self.sums, step, self._prefetch))
-        k.finish()
+        return accumulate(self.k, self.depth, tile, self.sums, step, self._prefetch)
 
     def _row(self, r: int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""
@@ -198,11 +287,13 @@ class _TileEmitter:
         stride = k.load_int(self.extras.words(2 * i + 1))
         return k.load_pointer(self.extras.words(2 * i)) + row * stride
 
-    def _step(self, tile: list[Vector], rows: list[Pointer], step: Int, width: int) -> list[Vector]:
+    def _step(
+        self, tile: list[Vector], rows: list[Pointer], panel: Pointer, step: Int
+    ) -> list[Vector]:
         """One step of k. The panel's vectors stay in registers, the rows' floats are broadcast:
         the other order spills."""
         k, vectors = self.k, self.spec.vectors
-        at = self.panel + step * width
+        at = panel + step * (vectors * k.vector)
         weights = [k.load(at + v * k.vector, align=self.align) for v in range(vectors)]
         result = []
         for r, row in enumerate(rows):
@@ -235,3 +326,29 @@ class _TileEmitter:
                 read = [k.load(e + at, mask=mask(v)) for e in extras]
                 result = body.emit(k, tile[r * vectors + v], read)
                 k.store(result, self.y + row * self.y_row + at, mask=mask(v), align=align)
+
+
+class _WindowTileEmitter(_TileEmitter):
+    signature: ClassVar[list[tuple[str, ir.Type]]] = WINDOW_SIGNATURE
+
+    places: Pointer
+    lines_h: Int
+    step_h: Int
+    lines_w: Int
+    step_w: Int
+    chain: Int
+
+    def _products(self, tile: list[Vector]) -> list[Vector]:
+        k, width = self.k, self.spec.vectors * self.k.vector
+        rows = [self.x + k.load_int(self.places.words(r)) for r in range(self.height)]
+
+        def step(h: Int, w: Int) -> Step:
+            moved = h * self.step_h + w * self.step_w
+            here = [row + moved for row in rows]
+            panel = self.panel + (h * self.lines_w + w) * (self.depth * width)
+            return lambda tile, at: self._step(tile, here, panel, at)
+
+        window = (self.lines_h, self.lines_w)
+        return accumulate_segments(
+            k, window, self.depth, self.chain, tile, self.sums, step, self._prefetch
+        )

@@ -48,23 +48,20 @@ class Panels(Packing):
     """A convolution's or linear layer's weights as a product's right operand.
 
     (O, I, KH, KW) or (O, I) -> [group][panel][tap, input channel][column], columns padded with
-    zeros to whole panels of `width`. `planar`: [input channel, tap] instead.
+    zeros to whole panels of `width`.
     """
 
     groups: int
     width: int
-    planar: bool = False
 
     def pack(self, array: Array, out: Array) -> None:
         columns = array.shape[0] // self.groups
         steps = array.reshape(self.groups, columns, array.shape[1], -1)  # taps last
-        order = (1, 2, 0) if self.planar else (2, 1, 0)
         taps, inner = steps.shape[3], steps.shape[2]
-        shape = (inner, taps) if self.planar else (taps, inner)
-        panels = out.reshape(self.groups, -1, *shape, self.width)
+        panels = out.reshape(self.groups, -1, taps, inner, self.width)
         for group, panel, first, last in each_panel(self.groups, columns, self.width):
             block = steps[group, first:last]
-            panels[group, panel, ..., : last - first] = block.transpose(order)
+            panels[group, panel, ..., : last - first] = block.transpose(2, 1, 0)
 
     def floats(self, shape: tuple[int, ...]) -> int:
         columns = shape[0] // self.groups

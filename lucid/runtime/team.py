@@ -71,8 +71,8 @@ class Team:
     def _start(self) -> None:
         for number in range(1, self.size):
             thread = threading.Thread(
-                target=self._worker,
-                args=(self._address, number),
+                target=self._work,
+                args=(number,),
                 name=f"lucid-{number}",
                 daemon=True,
             )
@@ -85,6 +85,10 @@ class Team:
                     f"{problem}; compile with fewer threads="
                 ) from problem
             self._threads.append(thread)
+
+    def _work(self, number: int) -> None:
+        """A worker's life; as long as it lasts the thread keeps the team's table."""
+        self._worker(self._address, number)
 
     def run(self, call: int) -> int:
         """Run the call table at this address on all threads; the native status."""

@@ -18,7 +18,7 @@ from llvmlite import ir
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import MAP, Arg, Frame, KernelSpec, buffers, ints, strides_of
 from lucid.codegen.target import Target
-from lucid.codegen.values import I32, Int, Pointer, Vector
+from lucid.codegen.values import Int, Pointer, Vector
 
 PIXELS = (8, 7, 6, 5)
 """Outputs of a block: what wastes least at the end of a line, where starting a block costs as much
@@ -206,13 +206,8 @@ class Depthwise(KernelSpec):
         if self.group == 1:
             return [whole]
         lanes = range(whole.lanes)
-        undefined = ir.Constant(whole.raw.type, ir.Undefined)
-        kind = ir.VectorType(I32, whole.lanes)
         orders = [[lane - lane % self.group + i for lane in lanes] for i in range(self.group)]
-        return [
-            Vector(k, k.builder.shuffle_vector(whole.raw, undefined, ir.Constant(kind, order)))
-            for order in orders
-        ]
+        return [k.shuffle(whole, order) for order in orders]
 
     def _finish(self, f: Frame, value: Vector, here: _Places, c: Int, mask: Any) -> Vector:
         """The body, with what it reads beside the result."""

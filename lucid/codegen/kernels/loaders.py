@@ -64,8 +64,6 @@ def _position(frame: Frame, row: Int) -> tuple[Int, Int, Int]:
     return row // area, inside // frame.out_width, inside % frame.out_width
 
 
-COPIED = 8
-"""Floats of one copy of a planar image's line, at most: a line of a 7x7 kernel is one copy."""
 TAPS = ints("dilation_h", "dilation_w", "taps_depth")
 
 
@@ -95,96 +93,6 @@ class Patch(Loader):
                     f.taps_depth, lambda c, m: k.store(k.load(at + c, mask=m), tap + c, m)
                 ),
                 lambda: k.each_vector(f.taps_depth, lambda c, m: k.store(k.zero(), tap + c, m)),
-            )
-
-
-@dataclass(frozen=True)
-class PlanarPatch(Loader):
-    """`Patch` for images as the user has them, NCHW: channel by channel, and tap by tap in each.
-
-    Pixels of a line lie side by side (`plane` floats from channel to channel), so each line of the
-    kernel is a copy of `kernel_w` floats, up to eight at a time. A store may run up to seven floats
-    over the end of its line: what lies there is written later, or is the slack after the row.
-    """
-
-    name: ClassVar[str] = "planar_patch"
-
-    def arguments(self) -> tuple[Arg, ...]:
-        return buffers("x") + IMAGE + WINDOW + TAPS + ints("plane")
-
-    def rows(
-        self,
-        frame: Frame,
-        first: Int,
-        count: Int,
-        channel: Int,
-        depth: Int,
-        out: Pointer,
-        step: Int,
-    ) -> None:
-        """Output line by output line: for each, all pixels of one channel and kernel line."""
-        f, k = frame, frame.kernel
-        last = first + count
-        with k.loop(first // f.out_width, (last - 1) // f.out_width + 1) as lines:
-            start = first.maximum(lines.index * f.out_width)
-            stop = last.minimum((lines.index + 1) * f.out_width)
-            image, line = lines.index // f.out_height, lines.index % f.out_height
-            column = start - lines.index * f.out_width
-            source = f.x + (image * f.image + channel // (f.kernel_h * f.kernel_w) * f.plane)
-            place = out + (start - first) * step
-            whole = self._whole(f, column, stop - start)
-            with k.loop(0, f.taps_depth) as c, k.loop(0, f.kernel_h) as tap_h:
-                y = line * f.stride_h - f.pad_top + tap_h.index * f.dilation_h
-                inside = k.both(y >= 0, y < f.height)
-                a = k.select(inside, whole[0], stop - start)
-                b = k.select(inside, whole[1], stop - start)
-                taps = place + (c.index * f.kernel_h + tap_h.index) * f.kernel_w
-                at = source + (c.index * f.plane + y * f.line)
-                self._pick(f, at, taps, column, 0, a, step, inside)
-                self._copy(f, at, taps, column, a, b, step)
-                self._pick(f, at, taps, column, b, stop - start, step, inside)
-
-    def _whole(self, f: Frame, column: Int, count: Int) -> tuple[Int, Int]:
-        """Which of the `count` pixels from `column` on have their whole window inside the map."""
-        k = f.kernel
-        first = f.pad_left.ceil_div(f.stride_w)
-        room = f.width + f.pad_left - f.kernel_w
-        beyond = k.select(k.both(room >= 0, f.dilation_w.equals(1)), room // f.stride_w + 1, 0)
-        begin = (first - column).maximum(0).minimum(count)
-        return begin, (beyond - column).maximum(begin).minimum(count)
-
-    def _copy(
-        self, f: Frame, at: Pointer, taps: Pointer, column: Int, a: Int, b: Int, step: Int
-    ) -> None:
-        k = f.kernel
-        lanes = min(COPIED, k.vector)
-        with k.loop(0, f.kernel_w, lanes) as piece:
-            mask = k.first_lanes(f.kernel_w - piece.index, lanes)
-            source, out = at + (piece.index - f.pad_left), taps + piece.index
-            with k.loop(a, b) as pixel:
-                value = k.load(source + (column + pixel.index) * f.stride_w, lanes, mask)
-                k.store(value, out + pixel.index * step)
-
-    def _pick(
-        self,
-        f: Frame,
-        at: Pointer,
-        taps: Pointer,
-        column: Int,
-        a: Int | int,
-        b: Int,
-        step: Int,
-        inside: Any,
-    ) -> None:
-        """Tap by tap, where a window reaches over the border or is dilated."""
-        k = f.kernel
-        with k.loop(a, b) as pixel, k.loop(0, f.kernel_w) as w:
-            x = (column + pixel.index) * f.stride_w - f.pad_left + w.index * f.dilation_w
-            out = taps + (pixel.index * step + w.index)
-            k.either(
-                k.both(inside, x >= 0, x < f.width),
-                lambda: k.store(k.load(at + x, lanes=1), out),
-                lambda: k.store(k.zero(1), out),
             )
 
 

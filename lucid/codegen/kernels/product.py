@@ -9,6 +9,7 @@ split, so that each is read from memory once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -93,7 +94,7 @@ class _ProductEmitter:
         with k.loop(0, groups) as loop:
             offset, rows = row_group(loop.index, count, groups)
             row = start + offset
-            self._set_extras(row, column, packed)
+            set_extras(f, self.spec.extras, self.extras, row, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups)
             size = f.depth * f.panel
             distance = k.select(groups.equals(1), size.minimum(NEAR), size)
@@ -116,14 +117,17 @@ class _ProductEmitter:
                 ],
             )
 
-    def _set_extras(self, row: Int, column: Int, packed: Int) -> None:
-        """Address and row stride of each extra operand, for the tile to read."""
-        f, k = self.frame, self.kernel
-        for i, kind in enumerate(self.spec.extras):
-            stride = getattr(f, f"extra{i}_row")
-            at = packed if kind == "channel" else row * stride + column
-            k.store_pointer(getattr(f, f"extra{i}") + at, self.extras.words(2 * i))
-            k.store_int(stride, self.extras.words(2 * i + 1))
+
+def set_extras(
+    frame: Frame, kinds: Sequence[str], room: Pointer, row: Int, column: Int, packed: Int
+) -> None:
+    """Address and row stride of each extra operand, for the tile to read."""
+    f, k = frame, frame.kernel
+    for i, kind in enumerate(kinds):
+        stride = getattr(f, f"extra{i}_row")
+        at = packed if kind == "channel" else row * stride + column
+        k.store_pointer(getattr(f, f"extra{i}") + at, room.words(2 * i))
+        k.store_int(stride, room.words(2 * i + 1))
 
 
 def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
@@ -134,16 +138,19 @@ def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
     return block, part // f.chunks, part % f.chunks
 
 
-def prefetch_share(frame: Frame, index: Int, groups: Int) -> tuple[Int, Int]:
+def prefetch_share(
+    frame: Frame, index: Int, groups: Int, depth: Int | None = None
+) -> tuple[Int, Int]:
     """Which part of the next panel row group `index` of `groups` brings into L2: its offset, and
     the cache lines to ask for each UNROLL steps. All groups together ask for the panel once.
     """
     f, k = frame, frame.kernel
+    depth = f.depth if depth is None else depth
     line = k.target.line // 4
     lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
-    steps = f.depth // UNROLL
+    steps = depth // UNROLL
     ahead = index * steps * lines * line
-    return ahead, k.select(ahead >= f.depth * f.panel, 0, lines)
+    return ahead, k.select(ahead >= depth * f.panel, 0, lines)
 
 
 def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.depthwise import depthwise, expands
+from lucid.codegen.lowering.direct import direct
 from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import Layer
-from lucid.codegen.lowering.product import direct, linear
+from lucid.codegen.lowering.product import linear, pointwise
 from lucid.codegen.lowering.strided import apply_body
 from lucid.codegen.lowering.winograd import winograd
 from lucid.codegen.schedule import Choice
@@ -56,5 +57,7 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
         depthwise(ctx, layer)
     elif layer.choice.kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
+    elif ctx.shape(layer.weight)[2:] != (1, 1):
         direct(ctx, layer)
+    elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
+        pointwise(ctx, layer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
-from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, PlanarPatch, Stage
+from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
 from lucid.codegen.kernels.product import ROW_SLACK, Product
 from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.epilogue import only_declared
@@ -70,8 +70,7 @@ def product(
     vectors = panel_vectors(columns, ctx.target)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    planar = isinstance(rows, Deferred) and isinstance(rows.loader, PlanarPatch)
-    copied = planar or (isinstance(rows, Deferred) and isinstance(rows.loader, Patch))
+    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch)
     split = split_product(ctx, layer, count, depth, panels, copied)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
@@ -88,7 +87,7 @@ def product(
     name = layer.weight.name
     arguments: dict[str, ArgumentValue] = {
         **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
-        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width, planar), shape, name),
+        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width), shape, name),
         "bias": bias_of(ctx, layer, groups, width),
         "y": result,
         **extra_arguments,
@@ -152,49 +151,39 @@ def linear(ctx: Lowering, layer: Layer) -> None:
     product(ctx, layer, x, result, count=count, depth=depth, groups=1, algorithm="linear")
 
 
-def direct(ctx: Lowering, layer: Layer) -> None:
-    """The taps of a convolution as rows; a 1x1 convolution's rows are its pixels as they lie."""
-    op, kernel = layer.op, layer.choice.kernel
+def pointwise(ctx: Lowering, layer: Layer) -> None:
+    """A 1x1 convolution: its rows are the pixels as they lie, or, with a stride, every few of
+    them."""
+    op = layer.op
     assert isinstance(op, Conv2d)
-    _, inner, *taps = ctx.shape(layer.weight)
+    _, depth, *_ = ctx.shape(layer.weight)
     result = ctx.result(layer.result)
     n, _, height, width = result.shape
     rows: Deferred | View
-    if kernel == "pointwise":
+    if layer.choice.kernel == "pointwise":
         rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
-        rows = patch_rows(ctx, layer, op, (height, width))
+        rows = _strided_rows(ctx, layer, op, (height, width))
     product(
         ctx,
         layer,
         rows,
         result,
         count=n * height * width,
-        depth=inner * taps[0] * taps[1],
+        depth=depth,
         groups=op.groups,
-        algorithm=kernel,
+        algorithm=layer.choice.kernel,
     )
 
 
-def patch_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
-    """The loader for a convolution's taps: few channels are read from NCHW images as they lie."""
-    _, inner, *taps = ctx.shape(layer.weight)
-    x = ctx.view(layer.x)
-    planar = x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES
-    if not planar:
-        x = ctx.rows_view(layer.x)
+def _strided_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
+    """The loader for every few pixels of a map, and zeros around it."""
+    x = ctx.rows_view(layer.x)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, out),
-        **window((taps[0], taps[1]), op.stride, op.padding),
-        "dilation_h": op.dilation[0],
-        "dilation_w": op.dilation[1],
-        "taps_depth": inner,
+        **window((1, 1), op.stride, op.padding),
+        "dilation_h": 1,
+        "dilation_w": 1,
+        "taps_depth": ctx.shape(layer.weight)[1],
     }
-    if planar:
-        arguments["plane"] = x.strides[1]
-    loader = PlanarPatch() if planar else Patch()
-    return Deferred(loader, arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
-
-
-MOST_PLANES = 16
-"""Channels up to which a planar image is read as it is; more are worth a copy to channels last."""
+    return Deferred(Patch(), arguments, (x,), lambda region, inputs: inputs[0], layer.origin)

@@ -1,0 +1,136 @@
+"""Lowering of convolutions to products over windows of a padded map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lucid.codegen.kernels.direct import TABLE_SLACK, Direct
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.layer import (
+    Layer,
+    bias_of,
+    enough_chunks,
+    geometry,
+    panel_vectors,
+    window,
+)
+from lucid.codegen.microkernels import CHAIN, WindowTile
+from lucid.codegen.packing import Panels
+from lucid.codegen.program import ArgumentValue, Code, View
+from lucid.ir.ops import Conv2d
+
+MOST_PLANES = 4
+"""Channels up to which a planar image is read as it is; more are worth a copy to channels last."""
+BLOCK_ROWS = 192
+"""Rows of a block, about: so many share a pass over the weights in L2."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Blocks of outputs: bands of `lines` lines of an image, or whole images, `block_images` of
+    them; and chunks of weight panels. The fields are arguments of the kernel.
+    """
+
+    lines: int
+    bands: int
+    block_images: int
+    blocks: int
+    chunks: int
+    block_stride: int
+    chunk_stride: int
+    prefetch: int
+
+
+def direct(ctx: Lowering, layer: Layer) -> None:
+    """The layer as one `Direct` call."""
+    op = layer.op
+    assert isinstance(op, Conv2d)
+    _, inner, *taps = ctx.shape(layer.weight)
+    x, result = ctx.view(layer.x), ctx.result(layer.result)
+    planar = x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES and op.groups == 1
+    if not planar:
+        x = ctx.rows_view(layer.x)
+    n, channels, height, width = result.shape
+    columns = channels // op.groups
+    vectors = panel_vectors(columns, ctx.target)
+    panel = vectors * ctx.target.vector
+    reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
+    padded = (width - 1) * op.stride[1] + reach[1]
+    cut = _cut(ctx, layer, result, reach[0], 4 * padded * inner, -(-columns // panel))
+    met = (cut.lines - 1) * op.stride[0] + reach[0]
+    map_floats = cut.block_images * met * padded * inner
+    map_floats += map_floats % 2  # the table is of 64-bit words
+    side_by_side = op.dilation[1] == 1
+    segment = taps[1] * inner if side_by_side else inner
+    body = layer.epilogue.body
+    kernel = Direct(body.extras, inner if planar else 0)
+    tile = WindowTile(vectors, body)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    region, inputs = ctx.region(layer.origin, [x, *tensors])
+    region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
+    packing, shape, name = Panels(op.groups, panel), ctx.shape(layer.weight), layer.weight.name
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, (height, width)),
+        **window((taps[0], taps[1]), op.stride, op.padding),
+        "plane": x.strides[1],
+        "weights": ctx.weights(layer.weight.recipe, packing, shape, name),
+        "bias": bias_of(ctx, layer, op.groups, panel),
+        "y": result,
+        "y_row": row_stride(result) or 0,
+        **extras,
+        **{export: Code(tile, export) for export in WindowTile.exports},
+        "reach_h": reach[0],
+        "lines_h": taps[0],
+        "step_h": op.dilation[0] * padded * inner,
+        "lines_w": 1 if side_by_side else taps[1],
+        "step_w": 0 if side_by_side else op.dilation[1] * inner,
+        "segment": segment,
+        "chain": max(1, CHAIN // segment),
+        "padded_width": padded,
+        "map_floats": map_floats,
+        "images": n,
+        "channels": inner,
+        "columns": columns,
+        "groups": op.groups,
+        "panel": panel,
+        "panels": -(-columns // panel),
+        **vars(cut),
+    }
+    rows = cut.block_images * cut.lines * width
+    ctx.call(
+        kernel,
+        cut.blocks * cut.chunks * op.groups,
+        only_declared(kernel, arguments),
+        [x, *tensors],
+        [result],
+        region,
+        layer.origin,
+        algorithm="direct",
+        scratch=map_floats + 2 * (rows + TABLE_SLACK),
+        work=2 * n * height * width * channels * inner * taps[0] * taps[1],
+    )
+
+
+def _cut(ctx: Lowering, layer: Layer, y: View, reach: int, line_bytes: int, panels: int) -> Cut:
+    """Rows are split where the result has more of them than columns, so that the lines a block
+    meets fill a quarter of L2 at most; else panels are, so that each weight is read once.
+
+    `reach`: lines that a window meets. `line_bytes`: of a padded line.
+    """
+    op, (n, channels, height, width) = layer.op, y.shape
+    assert isinstance(op, Conv2d)
+    columns, stride = channels // op.groups, op.stride[0]
+    chosen = layer.choice.split
+    if n * height * width >= columns if chosen == "auto" else chosen == "rows":
+        fitting = (ctx.target.l2 // 4 // line_bytes - reach) // stride + 1
+        wanted = -(-(layer.choice.rows or BLOCK_ROWS) // width)
+        lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, reach)))
+        bands = -(-height // lines)
+        lines = -(-height // bands)
+        return Cut(lines, bands, 1, n * bands, 1, op.groups, 1, 0)
+    image = ((height - 1) * stride + reach) * line_bytes
+    images = max(1, min(n, ctx.target.l2 // 2 // max(1, image)))
+    blocks = -(-n // images)
+    chunks = enough_chunks(ctx, layer, op.groups * blocks, panels)
+    return Cut(height, 1, images, blocks, chunks, 1, blocks, 1)

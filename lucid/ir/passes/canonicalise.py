@@ -46,7 +46,7 @@ canonicalise = Pass(
 
 SPATIAL = (2, 3)
 MOST_ELEMENTS = 1 << 16  # of a folded constant: tables of a forward are small
-MOST_OPS = 64  # in a recipe: recipes are trees, and sharing nodes could grow them exponentially
+MOST_OPS = 256  # in a recipe: recipes are trees, and sharing nodes could grow them exponentially
 
 
 # -- the graph as a whole -------------------------------------------------------------------
@@ -99,13 +99,16 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
     """An op over parameters (and constants) alone, such as a weight standardisation.
 
     The result becomes a parameter with a recipe, evaluated once when weights are packed. Not where
-    the shape depends on the batch, nor where the recipe would be long.
+    the shape depends on the batch, nor where the recipe would be long. A scalar that is only
+    expanded stays a constant, which others look for.
     """
     recipes = [_recipe(v) for v in node.inputs]
     known = [r for r in recipes if r is not None]
-    first = next((v for v in node.inputs if isinstance(v, Parameter)), None)
-    if first is None or len(known) < len(recipes) or len(node.outputs) != 1:
+    if not recipes or len(known) < len(recipes) or len(node.outputs) != 1:
         return
+    if isinstance(node.op, Expand) and isinstance(known[0], Literal):
+        return
+    first = next((v for v in node.inputs if isinstance(v, Parameter)), node.output)
     kind = node.output.type
     if isinstance(node.op, (Fusion, SplitAttention)) or not all(
         isinstance(d, int) for d in kind.shape
@@ -126,6 +129,10 @@ def _recipe(value: Value) -> Recipe | None:
             return Literal(float(number))
         case Value(producer=Node(op=Constant() as table)):
             return Apply(table)
+        case Value(producer=Node(op=Expand() as spread, inputs=[scalar])):
+            recipe = _recipe(scalar)
+            is_static = all(isinstance(d, int) for d in value.type.shape)
+            return Apply(spread, (recipe,)) if isinstance(recipe, Literal) and is_static else None
     return None
 
 

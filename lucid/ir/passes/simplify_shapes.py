@@ -4,29 +4,39 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from lucid.ir.graph import Node, Value
+from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
     Concat,
+    Conv2d,
+    Elementwise,
     Expand,
+    Linear,
     Max,
     MaxPool2d,
     Mean,
+    Op,
     Pad,
+    Permute,
     Reshape,
     Resize,
     Slice,
     Ternary,
 )
+from lucid.ir.passes.canonicalise import into_recipe
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.types import Dim, Shape
 
 simplify_shapes = Pass(
     "simplify-shapes", "Join slices, concatenations and adaptive pools with what is before them"
 )
 
 SPATIAL = (2, 3)
+APART = (Elementwise, Reshape, Permute, Slice, Concat, Linear, Conv2d)
+
+rewrite(simplify_shapes, Op)(into_recipe)  # what is the same for all images may be a parameter
 
 
 # -- pools of a given size ------------------------------------------------------------------------
@@ -192,3 +202,43 @@ def broadcast_by_itself(node: Node, graph: Rewriter) -> None:
         if node.op.result_types(*(v.type for v in inputs)) == (node.output.type,):
             graph.substitute(node, node.op, inputs)
             return
+
+
+@rewrite(simplify_shapes, *APART)
+def expand_last(node: Node, graph: Rewriter) -> None:
+    """What is the same for all images of a batch is computed for one: expanded after the op instead
+    of before it. An exporter may write an embedding of positions so.
+
+    Fires where every operand is a value expanded along the batch, a parameter or a scalar.
+    """
+    y = node.output.type
+    expanded = [v for v in node.inputs if _is_expanded(v)]
+    others = [v for v in node.inputs if v not in expanded]
+    if not expanded or not _is_batch(y.shape):
+        return
+    if not all(isinstance(v, Parameter) or v.type.shape == () for v in others):
+        return
+    operands = [_for_one_image(v, node, graph) if v in expanded else v for v in node.inputs]
+    op = Reshape((1, *y.shape[1:])) if isinstance(node.op, Reshape) else node.op
+    graph.substitute(node, Expand(y.shape), [graph.insert_before(node, op, operands)])
+
+
+def _is_batch(shape: Shape) -> bool:
+    """Whether the first axis is the batch and no other depends on it."""
+    return bool(shape) and isinstance(shape[0], Dim) and all(isinstance(d, int) for d in shape[1:])
+
+
+def _is_expanded(value: Value) -> bool:
+    """Whether a value is the same for all images, being expanded along the batch."""
+    node, shape = value.producer, value.type.shape
+    if node is None or not isinstance(node.op, Expand) or not _is_batch(shape):
+        return False
+    x = node.inputs[0].type.shape
+    return len(x) < len(shape) or x[0] == 1
+
+
+def _for_one_image(value: Value, node: Node, graph: Rewriter) -> Value:
+    """An expanded value as it is for one image."""
+    assert value.producer is not None
+    (x,), shape = value.producer.inputs, (1, *value.type.shape[1:])
+    return x if x.type.shape == shape else graph.insert_before(node, Expand(shape), [x])

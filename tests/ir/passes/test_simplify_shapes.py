@@ -126,3 +126,30 @@ def test_stacked_values():
         "f32[N,4,6,6,2]",
     )
     after(PASS, last, ["reshape", "concat"])
+
+
+def test_what_is_the_same_for_all_images():
+    """Positions: computed once, as a parameter, and only added for each image."""
+    text = graph(
+        """param @w: f32[5,6]
+        param @v: f32[4,5,1,1]
+        %k = constant() {value=2.0} : f32[]
+        %e = expand(%k) {shape=(N,6,6)} : f32[N,6,6]
+        %s = sin(%e) : f32[N,6,6]
+        %l = linear(%s, @w) : f32[N,6,5]
+        %r = reshape(%l) {shape=(N,6,5,1)} : f32[N,6,5,1]
+        %p = permute(%r) {axes=(0,2,1,3)} : f32[N,5,6,1]
+        %c = conv2d(%p, @v) : f32[N,4,6,1]
+        %y = add(%x, %c) : f32[N,4,6,6]"""
+    )
+    (add,) = after([PASS, "canonicalise"], text, ["add"]).nodes
+    assert add.inputs[1].type.shape == (1, 4, 6, 1)
+
+
+def test_what_differs_from_image_to_image():
+    text = graph(
+        """%e = expand(%z) {shape=(N,4,6,6)} : f32[N,4,6,6]
+        %y = neg(%e) : f32[N,4,6,6]""",
+        inputs="%z: f32[N,4,1,1]",
+    )
+    after(PASS, text, ["expand", "neg"])

@@ -43,12 +43,15 @@ from lucid.ir.ops import (
     Erf,
     Gather,
     Gelu,
+    GroupNorm,
     Hardsigmoid,
     Hardswish,
+    LayerNorm,
     LeakyRelu,
     Less,
     LessEqual,
     Linear,
+    LocalResponseNorm,
     Maximum,
     MaxPool2d,
     Mean,
@@ -62,6 +65,7 @@ from lucid.ir.ops import (
     Relu,
     Reshape,
     Resize,
+    RmsNorm,
     Sigmoid,
     Silu,
     Sin,
@@ -357,6 +361,31 @@ def adaptive_pool(draw: Draw, build: Builder, values: list[Value]) -> Value:
     return build.apply(op, draw(st.sampled_from(values)), origin=build.next_origin("pool"))
 
 
+def image_norm(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A normalisation by the statistics of the image itself, of any kind."""
+    x = draw(st.sampled_from(values))
+    origin, channels = build.next_origin("norm"), sizes(x)[1]
+    axes = draw(st.sampled_from([(1,), (3,), (2, 3)]))
+    shape = [sizes(x)[a] for a in axes]
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    op, shape = draw(
+        st.sampled_from(
+            [
+                (LayerNorm(axes, 0.1), shape),
+                (RmsNorm(axes, 0.1), shape),
+                (GroupNorm(groups, 0.1), [channels]),
+                (LocalResponseNorm(draw(st.integers(1, 5)), 0.5), None),
+            ]
+        )
+    )
+    if shape is None:
+        return build.apply(op, x, origin=origin)
+    weights = [build.weight(f"{origin}.weight", *shape, positive=True)]
+    if not isinstance(op, RmsNorm):
+        weights.append(build.weight(f"{origin}.bias", *shape))
+    return build.apply(op, x, *weights, origin=origin)
+
+
 def resize(draw: Draw, build: Builder, values: list[Value]) -> Value:
     """Bilinear, or nearest as PyTorch has it: other nearest ones hit ties, which runtimes round
     apart."""
@@ -445,6 +474,7 @@ STEPS: dict[str, Callable[[Draw, Builder, list[Value]], Value]] = {
         prelu,
         choice,
         adaptive_pool,
+        image_norm,
         resize,
         pad,
         gather,

@@ -99,7 +99,9 @@ def padded(draw: Draw, build: Builder, values: list[Value]) -> Value:
     window: dict[str, Any] = {"kernel": (2, 2), "stride": (2, 1)}
     own = draw(st.sampled_from([(0, 0, 0, 0), (1, 0, 1, 0)])) if finite else (0, 0, 0, 0)
     if not finite or draw(st.booleans()):
-        return build.apply(MaxPool2d(**window, padding=own, ceil_mode=draw(st.booleans())), x)
+        return build.apply(
+            MaxPool2d(**window, padding=own, ceil_mode=finite and draw(st.booleans())), x
+        )
     if draw(st.booleans()):
         return build.apply(AvgPool2d(**window, padding=own, ceil_mode=draw(st.booleans())), x)
     return build.conv(x, 3, kernel=(2, 2), padding=own)

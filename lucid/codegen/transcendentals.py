@@ -63,14 +63,19 @@ WIDE_MAGIC = 6755399441055744.0
 """1.5 * 2^52, the same for doubles."""
 
 
+def _power_of_two(k: Kernel, x: Vector, n: Any) -> Vector:
+    """2^n as floats like those of `x`, n integers from -126 to 127; 0 for -127."""
+    biased = k.builder.add(n, _integers(x, 127))
+    return Vector(k, k.builder.bitcast(k.builder.shl(biased, _integers(x, 23)), x.raw.type))
+
+
 def _times_power(k: Kernel, x: Vector, n: Any) -> Vector:
     """x * 2^n, n integers from -252 to 252: in two factors, because n = 128 and the numbers below
     2^-126 are no single power of two."""
     b = k.builder
     half = b.ashr(n, _integers(x, 1))
     for part in (half, b.sub(n, half)):
-        scale = b.shl(b.add(part, _integers(x, 127)), _integers(x, 23))
-        x = x * Vector(k, b.bitcast(scale, x.raw.type))
+        x = x * _power_of_two(k, x, part)
     return x
 
 
@@ -111,15 +116,26 @@ def exp(k: Kernel, x: Vector) -> Vector:
     return _times_power(k, p + 1.0, n)
 
 
+def exp_below(k: Kernel, x: Vector) -> Vector:
+    """exp(x) for x <= 88, with one factor 2^n: where n is -127 that is 0."""
+    n, p = _exp_parts(k, at_least(k, x, -88.0))
+    return (p + 1.0) * _power_of_two(k, x, n)
+
+
+def exp_bounded(k: Kernel, x: Vector) -> Vector:
+    """exp(x), but never more than exp(88)."""
+    return exp_below(k, at_most(k, x, 88.0))
+
+
 def expm1_below(k: Kernel, x: Vector) -> Vector:
     """exp(x) - 1 where x <= 0, and 0 above: 2^n (exp(r) - 1) + (2^n - 1), the latter exact."""
     n, p = _exp_parts(k, at_least(k, at_most(k, x, 0.0), -20.0))
-    power = _times_power(k, x.like(1.0), n)
+    power = _power_of_two(k, x, n)
     return k.fma(p, power, power - 1.0)
 
 
 def sigmoid(k: Kernel, x: Vector) -> Vector:
-    return 1.0 / (exp(k, -x) + 1.0)
+    return 1.0 / (exp_bounded(k, -x) + 1.0)
 
 
 TANH_SMALL = (-0.33333328366, 0.13332617287, -0.053828053176, 0.020891090855, -0.0059462366626)
@@ -129,13 +145,13 @@ TANH_SMALL = (-0.33333328366, 0.13332617287, -0.053828053176, 0.020891090855, -0
 def tanh(k: Kernel, x: Vector) -> Vector:
     square = x * x
     small = k.fma(x * square, polynomial(k, square, TANH_SMALL), x)
-    large = 1.0 - 2.0 / (exp(k, x + x) + 1.0)
+    large = 1.0 - 2.0 / (exp_bounded(k, x + x) + 1.0)
     return k.pick(k.math("fabs", x).compare(">", 0.64), large, small)
 
 
 def mish(k: Kernel, x: Vector) -> Vector:
     """x tanh(ln(1 + e^x)) = x n / (n + 2) with n = e^x (e^x + 2); the quotient is 1 from 20 on."""
-    power = exp(k, at_most(k, x, 20.0))
+    power = exp_below(k, at_most(k, x, 20.0))
     n = power * (power + 2.0)
     return x * (n / (n + 2.0))
 
@@ -166,7 +182,7 @@ ERFC_LOGARITHM = (
 def erf(k: Kernel, x: Vector) -> Vector:
     square, size = x * x, k.math("fabs", x)
     small = k.fma(x, polynomial(k, square, ERF_SMALL), x)
-    tail = 1.0 - exp(k, polynomial(k, at_most(k, size, 4.0), ERFC_LOGARITHM))
+    tail = 1.0 - exp_below(k, polynomial(k, at_most(k, size, 4.0), ERFC_LOGARITHM))
     return k.pick(size.compare(">", 0.92), k.math("copysign", tail, x), small)
 
 
@@ -213,7 +229,7 @@ def log(k: Kernel, x: Vector) -> Vector:
 
 def softplus(k: Kernel, x: Vector) -> Vector:
     """ln(1 + e^x) = max(x, 0) + ln(1 + t), t = e^-|x|; what rounding 1 + t lost is added back."""
-    t = exp(k, -k.math("fabs", x))
+    t = exp_below(k, -k.math("fabs", x))
     one_more = t + 1.0
     lost = (t - (one_more - 1.0)) / one_more
     return at_least(k, x, 0.0) + (_log_positive(k, one_more) + lost)

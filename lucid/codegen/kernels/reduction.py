@@ -19,7 +19,7 @@ from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
 from lucid.codegen.kernels.strided import Walk, grid, numbered
 from lucid.codegen.target import Target
-from lucid.codegen.transcendentals import exp
+from lucid.codegen.transcendentals import exp_below
 from lucid.codegen.values import F32, I32, Int, Loop, Pointer, Vector
 from lucid.codegen.vector_math import maximum, minimum
 
@@ -365,7 +365,7 @@ class _SoftmaxApart:
             loop.carry([maximum(k, loop.carried[0], read("x", loop.index))])
         (largest,) = loop.results
         with k.loop(0, f.length, carry=[k.zero()]) as loop:
-            power = exp(k, read("x", loop.index) - largest)
+            power = exp_below(k, read("x", loop.index) - largest)
             write(power, loop.index)
             loop.carry([loop.carried[0] + power])
         inverse = 1.0 / loop.results[0]
@@ -393,7 +393,7 @@ class _SoftmaxAlong:
         largest = k.splat(across(k, lanes, maximum))
 
         def power(totals: list[Vector], index: Int, mask: Any) -> list[Vector]:
-            value = exp(k, k.load(x + index, mask=mask) - largest)
+            value = exp_below(k, k.load(x + index, mask=mask) - largest)
             k.store(value, y + index, mask)
             if mask is not None:
                 value = k.pick(mask, value, k.zero())

@@ -19,6 +19,8 @@ from lucid.ir.types import Dim
 
 LINES = 64
 """Floats side by side that one task of a reduction takes with little loss."""
+LEAST_TASK = 1 << 13
+"""Floats that a task should at least reduce."""
 LEAST_PART = 1 << 14
 """Floats that a part of a reduction should have: below, putting parts together costs more."""
 MOST_PARTS = 16
@@ -69,9 +71,9 @@ def reduce(
     dtypes = [ctx.dtype(v) for v in operands]
     accesses = (Access(STRIDED),) * len(operands) if along else spaced(walked, dtypes)
     kernel = Reduce(kind, accesses, along, centre is not None)
-    arguments, tasks = walked.bind(ctx, kernel.names, meaning.origin)
-    if not along:
-        arguments["pieces"], tasks = _pieces(ctx, arguments, tasks, walked, prod(reduced))
+    arguments, _ = walked.bind(ctx, kernel.names, meaning.origin)
+    cuts, tasks = _cuts(ctx, walked, along, prod(reduced))
+    arguments |= cuts
     arguments |= {f"reduced{i}": d for i, d in enumerate(reduced)}
     arguments |= {f"x_reduced{i}": s for i, s in enumerate(r_steps)}
     arguments["scale"] = scale
@@ -128,17 +130,17 @@ def _reduced(x: View, axes: Sequence[int], along: bool, origin: str) -> tuple[li
     return [1] * padding + sizes, [0] * padding + steps
 
 
-def _pieces(
-    ctx: Lowering, arguments: dict[str, ArgumentValue], tasks: int, walked: Grid, reduced: int
-) -> tuple[int, int]:
-    """Cut the inner kept dimension by what there is to reduce, not by the few floats to write."""
-    parts, pieces, inner = arguments["parts"], arguments["pieces"], walked.sizes[-1]
-    assert isinstance(parts, int)
-    assert isinstance(pieces, int)
-    rows = tasks // pieces
-    wanted = -(-ctx.pieces(prod(walked.sizes) * reduced, LEAST_PART) // max(1, rows))
-    cut = max(1, min(wanted, inner // LINES))
-    return cut, rows * cut
+def _cuts(
+    ctx: Lowering, walked: Grid, along: bool, reduced: int
+) -> tuple[dict[str, ArgumentValue], int]:
+    """Into how many parts to cut rows and inner dimension of what is kept, and how many tasks that
+    makes: by what there is to reduce, not by the few floats to write."""
+    (*outer, rows), inner = (1, *walked.sizes)[:-1], walked.sizes[-1]
+    count = prod(outer)
+    wanted = -(-ctx.pieces(prod(walked.sizes) * reduced, LEAST_TASK) // max(1, count))
+    parts = max(1, min(rows, wanted))
+    pieces = max(1, min(-(-wanted // parts), inner if along else inner // LINES))
+    return {"parts": parts, "pieces": pieces}, count * parts * pieces
 
 
 # -- sums and extremes ----------------------------------------------------------------------------

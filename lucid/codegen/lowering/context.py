@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 Lower = Callable[["Lowering", Node], None]
 LOWERINGS: dict[type[Op], Lower] = {}
 
+SMALL = 1 << 12
+"""Floats that are sooner written out of order than copied in another phase."""
+
 
 def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
     """Register the decorated function as the lowering of these ops."""
@@ -124,7 +127,8 @@ class Lowering:
         else an arena buffer; channels last.
 
         `like`: given by a kernel that writes any strides, which then are dense in the order of
-        this view (of the value's shape); an output that nobody else reads goes to the user's array.
+        this view (of the value's shape); a small output that nobody else reads goes to the user's
+        array at once, a large one by a copy that turns it.
         A value that is concatenated lies in its slice of the whole.
         """
         shape = self.shape(value)
@@ -133,7 +137,8 @@ class Lowering:
             return self.views[value]
         strides = channels_last(shape) if like is None else dense_like(like)
         direct = same_places(shape, strides, row_major(shape))
-        direct = direct or (like is not None and not value.users)
+        small = prod(shape) <= SMALL
+        direct = direct or (like is not None and small and not value.users)
         view = self.output_view(value) if direct else None
         self.views[value] = view or self.allocate(value.name, shape, strides, value.type.dtype)
         return self.views[value]

@@ -31,6 +31,7 @@ from lucid.codegen.kernels.product import Product
 from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
 from lucid.codegen.kernels.resample import Gather, Pad, Resize
 from lucid.codegen.kernels.strided import Elementwise
+from lucid.codegen.kernels.transpose import Transpose
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.llvm import assembly, compile_object
 from lucid.codegen.microkernels import UNROLL, Tile, WindowTile
@@ -205,6 +206,7 @@ KERNELS: list[KernelSpec] = [
     *(Resize(bilinear, planar) for bilinear in (False, True) for planar in (False, True)),
     *(Pad(mode) for mode in ("constant", "reflect", "edge")),
     *(Gather(single) for single in (False, True)),
+    Transpose(),
     Elementwise(BODIES["channel"], (Access(), Access("constant"), Access(), Access())),
     Elementwise(PLAIN, (Access("strided"), Access("strided"))),
     Elementwise(PLAIN, (Access("every", "u8", 3), Access())),

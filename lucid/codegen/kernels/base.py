@@ -134,6 +134,29 @@ def share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
     return part * total // parts, (part + 1) * total // parts
 
 
+OUTER = 4
+"""Dimensions over which kernels that take any strides are repeated."""
+
+
+def repeated(*operands: str) -> tuple[Arg, ...]:
+    """The declared sizes of the outer dimensions, and each operand's strides over them."""
+    declared = ints(*(f"size{i}" for i in range(OUTER)))
+    for name in operands:
+        declared += ints(*(f"{name}_stride{i}" for i in range(OUTER)))
+    return declared
+
+
+def places(frame: Frame, number: Int, *operands: str) -> list[Pointer]:
+    """Where the operands begin at an outer index, which counts over all outer dimensions."""
+    at = [getattr(frame, name) for name in operands]
+    for i in reversed(range(OUTER)):
+        size = getattr(frame, f"size{i}")
+        index, number = number % size, number // size
+        steps = [getattr(frame, f"{name}_stride{i}") for name in operands]
+        at = [place + index * step for place, step in zip(at, steps, strict=True)]
+    return at
+
+
 def words_of(arguments: Sequence[Arg]) -> int:
     """Length of an argument table in words."""
     return sum(WORDS[a.kind] for a in arguments)

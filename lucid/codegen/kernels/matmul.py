@@ -17,15 +17,22 @@ from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.emit import Kernel
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints, share
+from lucid.codegen.kernels.base import (
+    Arg,
+    Frame,
+    KernelSpec,
+    buffers,
+    ints,
+    places,
+    repeated,
+    share,
+)
 from lucid.codegen.kernels.product import row_group
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.microkernels import accumulate
 from lucid.codegen.target import Target
 from lucid.codegen.values import I64, PTR, VOID, Int, Pointer, Vector
 
-OUTER = 4
-"""Dimensions over which the matrices are counted."""
 HEIGHTS = (6, 5)
 """Rows of the tiles. The shorter one also does fewer: its last row is then computed again."""
 
@@ -61,18 +68,14 @@ class MatMul(KernelSpec):
         return ("a", "b", "y", *(f"extra{i}" for i in range(len(self.body.extras))))
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers(*self.operands) + ints(*(f"size{i}" for i in range(OUTER)))
-        for operand in self.operands:
-            declared += ints(*(f"{operand}_stride{i}" for i in range(OUTER)))
+        declared = buffers(*self.operands) + repeated(*self.operands)
         rows = ints(*(f"{o}_row" for o in self.operands if o != "b"))
         steps = ints("a_step", "b_step", "b_column")
-        return declared + rows + steps + ints("rows", "depth", "columns", "panels", *_CUT)
+        sizes = ints("rows", "depth", "columns", "panels", "blocks", "chunks")
+        return declared + rows + steps + sizes
 
     def emit(self, target: Target) -> ir.Module:
         return _MatMulEmitter(self, target).emit()
-
-
-_CUT = ("blocks", "chunks")
 
 
 def scratch_floats(depth: int, target: Target) -> int:
@@ -98,21 +101,12 @@ class _MatMulEmitter:
         with k.loop(f.first, f.last) as task:
             block, rest = task.index % f.blocks, task.index // f.blocks
             chunk, number = rest % f.chunks, rest // f.chunks
-            at = self._matrices(number)
+            operands = self.spec.operands
+            at = dict(zip(operands, places(f, number, *operands), strict=True))
             rows = share(block, f.rows, f.blocks)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 self._panel(at, rows, panel.index)
         return f.finish()
-
-    def _matrices(self, number: Int) -> dict[str, Pointer]:
-        """Where the operands' matrices of this number begin."""
-        f = self.frame
-        at = {o: getattr(f, o) for o in self.spec.operands}
-        for i in reversed(range(OUTER)):
-            size = getattr(f, f"size{i}")
-            index, number = number % size, number // size
-            at = {o: p + index * getattr(f, f"{o}_stride{i}") for o, p in at.items()}
-        return at
 
     def _panel(self, at: dict[str, Pointer], rows: tuple[Int, Int], panel: Int) -> None:
         """A block of rows times one panel: the vectors of columns are shared evenly, so that no

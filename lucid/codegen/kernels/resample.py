@@ -20,6 +20,8 @@ from lucid.codegen.kernels.base import (
     buffers,
     floats,
     ints,
+    places,
+    repeated,
     share,
     strides_of,
 )
@@ -27,9 +29,6 @@ from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.target import Target
 from lucid.codegen.values import I64, Int, Pointer, Vector
-
-OUTER = 4
-"""Dimensions beside the gathered one and the innermost."""
 
 
 def number_at(k: Kernel, table: Pointer, index: Int) -> Int:
@@ -247,10 +246,8 @@ class Gather(KernelSpec):
     single: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "y", "indices") + ints(*(f"size{i}" for i in range(OUTER)))
-        for name in ("x", "y"):
-            declared += ints(*(f"{name}_stride{i}" for i in range(OUTER)))
-            declared += ints(f"{name}_row", f"{name}_axis")
+        declared = buffers("x", "y", "indices") + repeated("x", "y")
+        declared += ints("x_row", "x_axis", "y_row", "y_axis")
         inner = () if self.single else ints("inner")
         return declared + ints("rows", "count", "cuts", "parts") + inner
 
@@ -260,12 +257,7 @@ class Gather(KernelSpec):
         with k.loop(f.first, f.last) as task:
             part, rest = task.index % f.parts, task.index // f.parts
             cut, rest = rest % f.cuts, rest // f.cuts
-            x, y = f.x, f.y
-            for i in reversed(range(OUTER)):
-                size = getattr(f, f"size{i}")
-                index, rest = rest % size, rest // size
-                x = x + index * getattr(f, f"x_stride{i}")
-                y = y + index * getattr(f, f"y_stride{i}")
+            x, y = places(f, rest, "x", "y")
             with (
                 k.loop(*share(cut, f.rows, f.cuts)) as row,
                 k.loop(*share(part, f.count, f.parts)) as loop,

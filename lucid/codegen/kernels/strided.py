@@ -23,13 +23,10 @@ from lucid.codegen.elements import (
     put,
     store,
 )
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, ints, share
+from lucid.codegen.kernels.base import OUTER, Arg, Frame, KernelSpec, buffers, ints, repeated, share
 from lucid.codegen.target import Target
 from lucid.codegen.values import Int, Pointer
 from lucid.ir.ops import Cast
-
-OUTER = 4
-"""Outer dimensions of a grid; with those of rows and of the inner one, six in all."""
 
 
 def numbered(stem: str, count: int) -> tuple[str, ...]:
@@ -43,9 +40,8 @@ def operand_names(count: int) -> tuple[str, ...]:
 
 def grid(operands: Sequence[str]) -> tuple[Arg, ...]:
     """The arguments of a grid: sizes, into how many parts to cut, and the operands' strides."""
-    declared = ints(*numbered("size", OUTER), "rows", "inner", "parts", "pieces")
+    declared = repeated(*operands) + ints("rows", "inner", "parts", "pieces")
     for operand in operands:
-        declared += ints(*numbered(f"{operand}_stride", OUTER))
         declared += ints(f"{operand}_row", f"{operand}_inner")
     return declared
 

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from math import prod
 
 from lucid.codegen.body import PLAIN, Body
-from lucid.codegen.kernels.matmul import OUTER, MatMul, scratch_floats
+from lucid.codegen.kernels.matmul import MatMul, scratch_floats
 from lucid.codegen.lowering.context import Lowering, channels_last, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
 from lucid.codegen.lowering.shapes import reshaped
 from lucid.codegen.lowering.strided import Grid, broadcast
-from lucid.codegen.program import ArgumentValue, View
-from lucid.errors import UnsupportedError
+from lucid.codegen.program import View
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import MatMul as MatMulOp
 from lucid.ir.ops import Permute, Reshape
@@ -84,21 +83,15 @@ def _call(
     (rows, depth), columns = a.shape[-2:], b.shape[-1]
     kernel = MatMul(_side_by_side(b), body)
     grid = Grid.over(y.shape[:-2], [v.strides[:-2] for v in views], leader=2)
-    missing = OUTER - len(grid.sizes)
-    if missing < 0:
-        raise UnsupportedError(
-            f"{origin or 'the model'}: a product over {len(grid.sizes)} dimensions of matrices that"
-            f" cannot be merged; the kernel takes {OUTER}"
-        )
     count, panel = prod(grid.sizes), ctx.target.panel_vectors * ctx.target.vector
     panels = -(-columns // panel)
     work = 2 * count * rows * depth * columns
     blocks, chunks = _cut(ctx, count, rows, panels, work)
-    arguments: dict[str, ArgumentValue] = dict(zip(kernel.operands, views, strict=True))
-    arguments |= {f"size{i}": d for i, d in enumerate((1,) * missing + grid.sizes)}
-    for name, view, step in zip(kernel.operands, views, grid.steps, strict=True):
-        arguments |= {f"{name}_stride{i}": s for i, s in enumerate((0,) * missing + step)}
-        arguments[f"{name}_row"] = view.strides[-2]
+    arguments = grid.outer(range(len(grid.sizes)), kernel.operands, origin)
+    arguments |= dict(zip(kernel.operands, views, strict=True))
+    arguments |= {
+        f"{name}_row": view.strides[-2] for name, view in zip(kernel.operands, views, strict=True)
+    }
     arguments |= {"a_step": a.strides[-1], "b_step": arguments.pop("b_row")}
     arguments |= {"b_column": b.strides[-1], "rows": rows, "depth": depth, "columns": columns}
     arguments |= {"panels": panels, "blocks": blocks, "chunks": chunks}

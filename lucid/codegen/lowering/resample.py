@@ -7,7 +7,6 @@ from math import prod
 
 import numpy as np
 
-from lucid.codegen.kernels.resample import OUTER
 from lucid.codegen.kernels.resample import Gather as GatherKernel
 from lucid.codegen.kernels.resample import Pad as PadKernel
 from lucid.codegen.kernels.resample import Resize as ResizeKernel
@@ -277,44 +276,25 @@ def _gather(
     others = [i for i in range(len(x.shape)) if i != axis]
     strides = [[v.strides[i] for i in others] for v in (x, y)]
     grid = Grid.over([y.shape[i] for i in others], strides)
-    sizes, (x_steps, y_steps) = list(grid.sizes), map(list, grid.steps)
-    inner = 1
-    if x_steps[-1] == y_steps[-1] == 1:
-        inner, *_ = sizes.pop(), x_steps.pop(), y_steps.pop()
-    rows, x_row, y_row = (sizes.pop(), x_steps.pop(), y_steps.pop()) if sizes else (1, 0, 0)
-    missing = OUTER - len(sizes)
-    if missing < 0:
-        raise UnsupportedError(
-            f"{meaning.origin or 'the model'}: gather from an array of {len(x.shape)} dimensions"
-            " that cannot be merged"
-        )
-    count, outer = y.shape[axis], prod(sizes)
+    *outer, last = range(len(grid.sizes))
+    inner, row = 1, last
+    if all(step[last] == 1 for step in grid.steps):
+        inner, row = grid.sizes[last], outer.pop() if outer else -1
+    rows = grid.sizes[row] if row >= 0 else 1
+    arguments = grid.outer(outer, ("x", "y"), meaning.origin)
+    count, repeats = y.shape[axis], prod(grid.sizes[i] for i in outer)
     wanted = ctx.pieces(prod(y.shape), LEAST_WORK)
-    cuts = max(1, min(rows, -(-wanted // max(1, outer))))
-    parts = max(1, min(count, -(-wanted // max(1, outer * cuts))))
-    arguments: dict[str, ArgumentValue] = {
-        f"size{i}": d for i, d in enumerate([1] * missing + sizes)
-    }
-    for name, steps in (("x", x_steps), ("y", y_steps)):
-        arguments |= {f"{name}_stride{i}": s for i, s in enumerate([0] * missing + steps)}
-    arguments |= {
-        "x": x,
-        "y": y,
-        "indices": indices,
-        "x_row": x_row,
-        "y_row": y_row,
-        "x_axis": x.strides[axis],
-        "y_axis": y.strides[axis],
-        "rows": rows,
-        "count": count,
-        "cuts": cuts,
-        "parts": parts,
-        "inner": inner,
-    }
+    cuts = max(1, min(rows, -(-wanted // max(1, repeats))))
+    parts = max(1, min(count, -(-wanted // max(1, repeats * cuts))))
+    for name, view, step in zip("xy", (x, y), grid.steps, strict=True):
+        arguments |= {name: view, f"{name}_axis": view.strides[axis]}
+        arguments[f"{name}_row"] = step[row] if row >= 0 else 0
+    arguments |= {"indices": indices, "rows": rows, "count": count, "inner": inner}
+    arguments |= {"cuts": cuts, "parts": parts}
     kernel = GatherKernel(single=inner == 1)
     ctx.call(
         kernel,
-        outer * cuts * parts,
+        repeats * cuts * parts,
         only_declared(kernel, arguments),
         meaning.reads,
         meaning.writes,

@@ -8,7 +8,9 @@ from math import prod
 
 from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.elements import EVERY, STRIDED, Access
-from lucid.codegen.kernels.strided import OUTER, Elementwise, operand_names
+from lucid.codegen.kernels.base import OUTER
+from lucid.codegen.kernels.strided import Elementwise, operand_names
+from lucid.codegen.kernels.transpose import STRIP, Transpose
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.mapped import left_to_product, with_gates
@@ -84,6 +86,24 @@ class Grid:
             found[-1] = Access(STRIDED, dtypes[-1])
         return tuple(found)
 
+    def outer(
+        self, dimensions: Sequence[int], names: Sequence[str], origin: str
+    ) -> dict[str, ArgumentValue]:
+        """The arguments of a kernel that is repeated over these dimensions. Raises
+        UnsupportedError where they are more than four."""
+        missing = OUTER - len(dimensions)
+        if missing < 0:
+            raise UnsupportedError(
+                f"{origin or 'the model'}: an array of {len(self.sizes)} dimensions that cannot be"
+                f" merged; its kernel takes {OUTER + len(self.sizes) - len(dimensions)}"
+            )
+        sizes = [1] * missing + [self.sizes[i] for i in dimensions]
+        arguments: dict[str, ArgumentValue] = {f"size{i}": d for i, d in enumerate(sizes)}
+        for name, step in zip(names, self.steps, strict=True):
+            own = [0] * missing + [step[i] for i in dimensions]
+            arguments |= {f"{name}_stride{i}": s for i, s in enumerate(own)}
+        return arguments
+
     def bind(
         self, ctx: Lowering, names: Sequence[str], origin: str, whole: bool = False
     ) -> tuple[dict[str, ArgumentValue], int]:
@@ -91,24 +111,15 @@ class Grid:
         dimension is not cut. Raises UnsupportedError where there are more than six dimensions."""
         (*outer, rows), inner = (1, *self.sizes)[:-1], self.sizes[-1]
         outer = outer[1:] if len(self.sizes) > 1 else outer
-        padding = OUTER - len(outer)
-        if padding < 0:
-            raise UnsupportedError(
-                f"{origin or 'the model'}: an array of {len(self.sizes)} dimensions that cannot be"
-                f" merged; the strided kernels take {OUTER + 2}"
-            )
+        arguments = self.outer(range(len(outer)), names, origin)
         count = prod(outer)
         wanted = -(-ctx.pieces(prod(self.sizes), LEAST_WORK) // max(1, count))
         cuts = max(1, min(rows, wanted))
         pieces = 1 if whole else max(1, min(-(-wanted // cuts), inner // LEAST_WORK))
-        arguments: dict[str, ArgumentValue] = {
-            f"size{i}": d for i, d in enumerate([1] * padding + outer)
-        }
         arguments |= {"rows": rows, "inner": inner, "parts": cuts, "pieces": pieces}
         for name, step in zip(names, self.steps, strict=True):
-            own = [0] * (OUTER + 2 - len(step)) + list(step)
-            arguments |= {f"{name}_stride{i}": s for i, s in enumerate(own[:OUTER])}
-            arguments |= {f"{name}_row": own[OUTER], f"{name}_inner": own[OUTER + 1]}
+            row, along = (0, *step)[-2:]
+            arguments |= {f"{name}_row": row, f"{name}_inner": along}
         return arguments, count * cuts * pieces
 
 
@@ -154,7 +165,39 @@ def copy(ctx: Lowering, source: View, out: View, origin: str) -> None:
     """out = source, whatever the strides."""
     region, inputs = ctx.region(origin, [source])
     region.set_outputs(inputs)
-    elementwise(ctx, PLAIN, [source], out, region, origin)
+    if not transpose(ctx, source, out, region, origin):
+        elementwise(ctx, PLAIN, [source], out, region, origin)
+
+
+LEAST_TURNED = 8
+"""Numbers along the two dimensions that a copy exchanges, at least, to turn them in squares."""
+
+
+def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
+    """A copy that reads along one dimension and writes along another, square by square; False, and
+    nothing done, where it is no such copy."""
+    read = broadcast(source, out.shape)
+    grid = Grid.over(out.shape, [read.strides, out.strides])
+    rows, columns = ([i for i, s in enumerate(steps) if s == 1] for steps in grid.steps)
+    outer = [i for i in range(len(grid.sizes)) if i not in (*rows, *columns)]
+    plain = ctx.dtype(source) == ctx.dtype(out) == "f32" and rows != columns
+    if not plain or not len(rows) == len(columns) == 1 or len(outer) > OUTER:
+        return False
+    (row,), (column,) = rows, columns
+    if min(grid.sizes[row], grid.sizes[column]) < LEAST_TURNED:
+        return False
+    arguments = grid.outer(outer, ("x", "y"), origin)
+    count = prod(grid.sizes[i] for i in outer)
+    high, wide = (-(-grid.sizes[i] // ctx.target.vector) for i in (row, column))
+    wanted = -(-ctx.pieces(prod(out.shape), LEAST_WORK) // max(1, count))
+    cuts = max(1, min(wanted, -(-wide // STRIP)))
+    parts = max(1, min(-(-wanted // cuts), high))
+    arguments |= {"x": source, "y": out, "rows": grid.sizes[row], "columns": grid.sizes[column]}
+    arguments |= {"x_column": grid.steps[0][column], "y_row": grid.steps[1][row]}
+    arguments |= {"cuts": cuts, "parts": parts}
+    kernel, tasks = Transpose(), count * cuts * parts
+    ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
+    return True
 
 
 def like_largest(ctx: Lowering, views: Mapping[Value, View], result: Value) -> View | None:

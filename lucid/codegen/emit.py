@@ -245,6 +245,12 @@ class Kernel:
         undefined = ir.Constant(kind, ir.Undefined)
         return Vector(self, self.builder.shuffle_vector(value.raw, undefined, order))
 
+    def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
+        """Some lanes of a mask."""
+        order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        undefined = ir.Constant(mask.type, ir.Undefined)
+        return self.builder.shuffle_vector(mask, undefined, order)
+
     def constant_mask(self, lanes: Sequence[bool]) -> Any:
         """A mask of these lanes."""
         return ir.Constant(ir.VectorType(I1, len(lanes)), [int(lane) for lane in lanes])

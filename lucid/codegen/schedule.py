@@ -23,7 +23,7 @@ KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
 """The names by which convolution kernels are chosen and forced."""
 
 GROUPS = (1, 2, 4, 8)
-"""Channels of a group that the depthwise kernel takes, as many in as out."""
+"""Channels of a group that the depthwise kernel makes, of as many or of one."""
 
 SPLITS = ("auto", "rows", "panels")
 
@@ -135,7 +135,8 @@ def convolutions(graph: Graph) -> list[Node]:
 def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
-    if shape.depth == shape.group_columns and shape.depth in GROUPS and op.groups > 1:
+    alike = shape.depth in (1, shape.group_columns) and shape.group_columns in GROUPS
+    if alike and op.groups > 1:
         return ["depthwise", "direct"]
     plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
     if shape.kernel == (1, 1) and plain:

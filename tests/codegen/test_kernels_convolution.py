@@ -26,8 +26,9 @@ def layers(draw: Any, like: str = "") -> Graph:
     size = st.integers(1, 13 if like != "depthwise" else 29)
     if like == "depthwise":
         group = draw(st.sampled_from(GROUPS))
-        channels = out = group * draw(st.sampled_from([2, 3, 5, 17]))
-        groups = channels // group
+        groups = draw(st.sampled_from([2, 3, 5, 17]))
+        out = group * groups
+        channels = draw(st.sampled_from([groups, out]))
     else:
         alone = like and inner == outer == 1  # in groups that would be a depthwise convolution
         groups = 1 if alone else draw(st.sampled_from([1, 1, 2, 3]))

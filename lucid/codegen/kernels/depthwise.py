@@ -63,7 +63,8 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Depthwise(KernelSpec):
-    """Grouped convolution, `group` channels in and out: weights [tap][input][channel], bias, body.
+    """Grouped convolution, `group` channels in and out, or one in and `multiplier` out: weights
+    [tap][input][channel], bias, body.
 
     `patterns` and `pixels` are those of the line's `Blocks`. With `sums` the results of each band
     are summed by channel besides, [image][band][channel], for a split attention.
@@ -75,6 +76,7 @@ class Depthwise(KernelSpec):
     stride: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     group: int = 1
+    multiplier: int = 1
     pixels: int = PIXELS[0]
     patterns: tuple[Pattern, ...] = ()
     sums: bool = False
@@ -150,7 +152,9 @@ class Depthwise(KernelSpec):
         def vector(along: Int, mask: Any) -> None:
             c = begin + along
             bias = k.load(f.bias + c, mask=mask)
-            own = c if self.group <= k.vector else c // self.group * self.group
+            own = c // self.multiplier
+            if self.group > k.vector:
+                own = c // self.group * self.group
             with k.loop(0, rows.count, carry=[bias] * pattern.outputs) as taps:
                 at = rows.x + (taps.index * (self.dilation[0] * f.line) + own)
                 size = self.taps[1] * self.group
@@ -200,8 +204,13 @@ class Depthwise(KernelSpec):
     def _spread(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
         """For each input of a group, that input in all lanes of its group."""
         k = f.kernel
-        if self.group > k.vector:  # the group's first channel is at `at`
+        if self.group > k.vector or self.multiplier >= k.vector:  # one input for all lanes
             return [k.splat(k.load(at + i, lanes=1)) for i in range(self.group)]
+        if self.multiplier > 1:
+            lanes = range(0, k.vector, self.multiplier)
+            some = None if mask is None else k.shuffle_mask(mask, lanes)
+            single = k.load(at, len(lanes), some)
+            return [k.shuffle(single, [lane // self.multiplier for lane in range(k.vector)])]
         whole = k.load(at, mask=mask)
         if self.group == 1:
             return [whole]

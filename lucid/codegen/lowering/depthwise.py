@@ -51,7 +51,7 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
 def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     op = layer.op
     assert isinstance(op, Conv2d)
-    _, group, height, width = ctx.shape(layer.weight)
+    columns, group, height, width = ctx.shape(layer.weight)
     blocks = _blocks(ctx, layer)
     return Depthwise(
         layer.epilogue.body,
@@ -59,6 +59,7 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
         op.stride,
         op.dilation,
         group,
+        columns // op.groups if group == 1 else 1,
         blocks.pixels,
         blocks.patterns,
         feeds_attention(layer),
@@ -174,7 +175,8 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     user = result.users[0]
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
     choice = ctx.schedule.choices.get(user.output.name)
-    single = isinstance(op, Conv2d) and op.groups == ctx.shape(result)[1]
+    channels = ctx.shape(result)[1]
+    single = isinstance(op, Conv2d) and op.groups == channels == ctx.shape(user.output)[1]
     if not single or choice is None or choice.kernel != "depthwise":
         return False
     places = [v is result for v in user.inputs]

@@ -44,9 +44,8 @@ rewrite(simplify_shapes, Op)(into_recipe)  # what is the same for all images may
 
 @rewrite(simplify_shapes, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
 def plain_pool(node: Node, graph: Rewriter) -> None:
-    """An adaptive pool to one pixel is a mean or maximum; one whose windows are all alike a pool.
-
-    Windows are alike where the size asked for divides the image's.
+    """An adaptive pool to one pixel is a mean or maximum, one to the image's own size nothing, and
+    one whose windows are all alike a pool: where the size asked for divides the image's.
     """
     op, image = node.op, node.inputs[0].type.shape[2:]
     assert isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d)
@@ -55,6 +54,8 @@ def plain_pool(node: Node, graph: Rewriter) -> None:
     if op.size == (1, 1):
         whole = Mean(SPATIAL, keepdims=True) if average else Max(SPATIAL, keepdims=True)
         graph.substitute(node, whole, node.inputs)
+    elif op.size == (height, width):
+        graph.replace(node, node.inputs)
     elif height % op.size[0] or width % op.size[1]:
         graph.miss(node, f"{op.size} does not divide the image of {height}x{width}")
     else:

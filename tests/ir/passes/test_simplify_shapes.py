@@ -25,6 +25,10 @@ def test_adaptive_pools(size, kind, op):
     after(PASS, graph(f"%y = {kind}(%x) {{size=({size})}} : {out}", out), [op])
 
 
+def test_an_adaptive_pool_to_the_size_of_the_image():
+    after(PASS, graph(f"%y = adaptive_avg_pool2d(%x) {{size=(6,6)}} : {X}"), [])
+
+
 def test_windows_that_differ():
     out = "f32[N,4,4,6]"
     text = graph(f"%y = adaptive_avg_pool2d(%x) {{size=(4,6)}} : {out}", out)

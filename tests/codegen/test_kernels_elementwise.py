@@ -122,6 +122,22 @@ def test_maps_in_both_orders(shape: tuple[int, int, int]) -> None:
     check(build.graph, 2, disable=["fuse-epilogue"])
 
 
+def test_large_operands_are_brought_in_order_first() -> None:
+    """An input that lies planar beside a map that lies channels last is copied, parameters are
+    packed: nothing is gathered."""
+    build = Builder()
+    x = build.input(24, 16, 15)
+    y = build.conv(x, 24)
+    for parameter in (build.weight("a", 1, 24, 16, 15), build.weight("b", 24, 1, 15), x):
+        y = build.apply(Add(), y, parameter)
+    build.graph.set_outputs([build.conv(y, 8)])
+    fused = check(build.graph, 2, disable=["fuse-epilogue"])
+    program = lower(fused, schedule(fused, TARGETS[-1], 2), TARGETS[-1], 2)
+    chains = [c.kernel for c in program.calls() if isinstance(c.kernel, Elementwise)]
+    assert chains
+    assert all(a.kind != "strided" for kernel in chains for a in kernel.accesses)
+
+
 def test_results_lie_like_their_operands() -> None:
     """Of (N, H, W, C) and (N, heads, length, depth) values no dimension but the last is inside."""
     build = Builder()

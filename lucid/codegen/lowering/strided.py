@@ -11,13 +11,15 @@ from lucid.codegen.elements import EVERY, STRIDED, Access
 from lucid.codegen.kernels.base import OUTER
 from lucid.codegen.kernels.strided import Elementwise, operand_names
 from lucid.codegen.kernels.transpose import STRIP, Transpose
-from lucid.codegen.lowering.context import Lowering, lowers
+from lucid.codegen.lowering.context import SMALL, Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.mapped import left_to_product, with_gates
+from lucid.codegen.packing import Flat
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.recipe import Apply
 
 LEAST_WORK = 1024
 """Floats a task should at least touch: below, claiming it costs more than doing it."""
@@ -173,19 +175,27 @@ LEAST_TURNED = 8
 """Numbers along the two dimensions that a copy exchanges, at least, to turn them in squares."""
 
 
-def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
-    """A copy that reads along one dimension and writes along another, square by square; False, and
-    nothing done, where it is no such copy."""
+def turning(ctx: Lowering, source: View, out: View) -> tuple[Grid, int, int] | None:
+    """The dimensions of a copy that reads along one of them and writes along another, and which
+    these are; None where it is no such copy."""
     read = broadcast(source, out.shape)
     grid = Grid.over(out.shape, [read.strides, out.strides])
     rows, columns = ([i for i, s in enumerate(steps) if s == 1] for steps in grid.steps)
-    outer = [i for i in range(len(grid.sizes)) if i not in (*rows, *columns)]
     plain = ctx.dtype(source) == ctx.dtype(out) == "f32" and rows != columns
-    if not plain or not len(rows) == len(columns) == 1 or len(outer) > OUTER:
-        return False
+    if not plain or not len(rows) == len(columns) == 1 or len(grid.sizes) > OUTER + 2:
+        return None
     (row,), (column,) = rows, columns
-    if min(grid.sizes[row], grid.sizes[column]) < LEAST_TURNED:
+    enough = min(grid.sizes[row], grid.sizes[column]) >= LEAST_TURNED
+    return (grid, row, column) if enough else None
+
+
+def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
+    """A copy between two orders, square by square; False, and nothing done, where it is none."""
+    found = turning(ctx, source, out)
+    if found is None:
         return False
+    grid, row, column = found
+    outer = [i for i in range(len(grid.sizes)) if i not in (row, column)]
     arguments = grid.outer(outer, ("x", "y"), origin)
     count = prod(grid.sizes[i] for i in outer)
     high, wide = (-(-grid.sizes[i] // ctx.target.vector) for i in (row, column))
@@ -198,6 +208,34 @@ def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str
     kernel, tasks = Transpose(), count * cuts * parts
     ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
     return True
+
+
+def in_order(ctx: Lowering, view: View, out: View, origin: str) -> View:
+    """An operand, or where walking it with the result would gather it number by number, a copy that
+    lies like the result: that reads and writes whole lines."""
+    place = View("", out.shape, dense_like(out))
+    small = prod(out.shape) < SMALL
+    if small or view.shape != out.shape or turning(ctx, view, place) is None:
+        return view
+    turned = ctx.allocate(f"{view.buffer}.turned", place.shape, place.strides)
+    copy(ctx, view, turned, origin)
+    return turned
+
+
+def parameter_in_order(ctx: Lowering, parameter: Parameter, view: View, out: View) -> View:
+    """A parameter packed as the result lies, if it has more than one dimension of its own."""
+    real = [i for i, d in enumerate(view.shape) if d > 1]
+    strides = out.strides[len(out.shape) - len(view.shape) :]
+    if len(real) < 2 or parameter.type.dtype != "f32":
+        return view
+    order = sorted(range(len(view.shape)), key=lambda i: -abs(strides[i]))
+    if [i for i in order if i in real] == real:
+        return view
+    recipe = Apply(ops.Permute(tuple(order)), (parameter.recipe,))
+    shape = tuple(view.shape[i] for i in order)
+    packed = ctx.weights(recipe, Flat(), shape, f"{parameter.name}.turned")
+    steps = dict(zip(order, row_major(shape), strict=True))
+    return View(packed.name, view.shape, tuple(steps[i] for i in range(len(order))))
 
 
 def like_largest(ctx: Lowering, views: Mapping[Value, View], result: Value) -> View | None:
@@ -255,6 +293,10 @@ def _run(
     body, views = with_gates(ctx, body, operands)
     lie = dict(zip(operands, views, strict=False))
     out = ctx.result(result, like_largest(ctx, lie, result))
+    for i, value in enumerate(operands):
+        if isinstance(value, Parameter):
+            views[i] = parameter_in_order(ctx, value, views[i], out)
+    views = [in_order(ctx, v, out, origin) for v in views]
     region, inputs = ctx.region(origin, views)
     region.set_outputs([append_body(region, body, inputs[0], inputs[1:])])
     elementwise(ctx, body, views, out, region, origin)

@@ -23,7 +23,6 @@ from lucid.codegen.packing import Panels
 from lucid.codegen.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
 
-
 UNEVEN = 3
 """Panels for each thread below which one more for some of them matters: rows are split as well. 49
 rows times 960 x 160 in five panels take 45 us so, and 52 us as three panels and two; with nine

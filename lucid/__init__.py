@@ -14,6 +14,7 @@ from lucid.frontend.trace import trace
 
 if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
+    from lucid.loading import load
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "CompiledModel",
     "Tensor",
     "compile",
+    "load",
     "models",
     "nn",
     "random",
@@ -34,4 +36,6 @@ def __getattr__(name: str) -> Any:
     """The compiler is imported when first asked for: LLVM takes a while to load."""
     if name in ("CompileOptions", "CompiledModel", "compile"):
         return getattr(import_module("lucid.compiler"), name)
+    if name == "load":
+        return import_module("lucid.loading").load
     raise AttributeError(f"module 'lucid' has no attribute {name!r}")

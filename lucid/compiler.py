@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,11 @@ from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, UnsupportedError
+from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
 from lucid.frontend.sources import as_model, matched
 from lucid.frontend.tensor import Tensor
-from lucid.ir.graph import Graph, Value
+from lucid.ir.graph import Graph, State, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.types import BATCH, Dim
 from lucid.runtime import log
@@ -37,6 +39,15 @@ INPUTS = ("float32_nchw", "uint8_nhwc")
 
 pass_log = logging.getLogger("lucid.passes")
 register_converter(Tensor, Tensor)
+
+
+def _pickled(compiled: CompiledModel) -> tuple[Any, ...]:
+    from lucid.loading import pickled
+
+    return pickled(compiled)
+
+
+copyreg.pickle(CompiledModel, _pickled)
 
 
 @dataclass(frozen=True)
@@ -92,9 +103,7 @@ def compile(
     chosen = options or CompileOptions()
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
-    count = default_threads() if threads is None else threads
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise InputError(f"threads must be a positive integer, got {threads!r}")
+    count = check_threads(threads)
     kept = ObjectCache() if cache else None
     report = callers(progress)
 
@@ -134,6 +143,14 @@ def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
             )
         return None
     return Preprocess.of(preprocess) if preprocess is not None else find(model) or IMAGENET
+
+
+def check_threads(threads: int | None) -> int:
+    """How many threads a model is to run on. Raises InputError."""
+    count = default_threads() if threads is None else threads
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"threads must be a positive integer, got {threads!r}")
+    return count
 
 
 def check_precision(precision: str) -> None:
@@ -177,7 +194,7 @@ class ModelSource:
         """The shape that the model takes where it takes just one, with a batch of 1."""
         shape = self.model.input_shape()
         if shape is not None:
-            _check_batches(self.model.captured(shape))
+            check_batches(self.model.captured(shape))
         return shape
 
     def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
@@ -207,7 +224,7 @@ class ModelSource:
         fit, UnsupportedError where the batch is not in front, WeightsError where it has no values
         for its parameters."""
         captured = self.captured(shape)
-        _check_batches(captured)
+        check_batches(captured)
         self.model.require_weights()
         if not pass_log.isEnabledFor(logging.DEBUG):
             return run_passes(captured, disable=self.disable)
@@ -244,12 +261,16 @@ class ModelSource:
         passes = [n for n in done if n in PIPELINE]
         return run_passes(self.captured(shape), passes) if passes else self.captured(shape)
 
+    def state(self) -> State:
+        """The tensors that `match` takes."""
+        return self.model.state()
+
     def match(self, weights: Any) -> Mapping[str, Any]:
         """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
         return matched(self.model, weights)
 
 
-def _check_batches(graph: Graph) -> None:
+def check_batches(graph: Graph) -> None:
     """Raises UnsupportedError unless the graph has one input, float32 or uint8, with the batch in
     front, and the batch in front of all its outputs, so that a batch can be run in slices."""
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 from lucid.errors import InputError, ShapeError, WeightsError
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import load_weights, match_weights
-from lucid.ir.graph import Graph
+from lucid.ir.graph import Graph, State
 from lucid.ir.types import BATCH, f32
 from lucid.nn.module import Module
 
@@ -44,6 +44,9 @@ class Model(Protocol):
 
     def require_weights(self) -> None:
         """Raises WeightsError where it has no values for its tensors."""
+
+    def state(self) -> State:
+        """The tensors that `match` takes."""
 
     def match(self, weights: Weights, origin: str) -> Weights:
         """Everything that its graphs read, from tensors by name. Raises WeightsError for what is
@@ -121,9 +124,11 @@ class TracedModule:
     def require_weights(self) -> None:
         """There always are some: what was not loaded is generated."""
 
+    def state(self) -> State:
+        return State({name: tensor.shape for name, tensor in self.module.state_dict().items()})
+
     def match(self, weights: Weights, origin: str) -> Weights:
-        shapes = {name: tensor.shape for name, tensor in self.module.state_dict().items()}
-        return match_weights(shapes, weights, origin, self.name)[0]
+        return match_weights(self.state().shapes, weights, origin, self.name)[0]
 
 
 @kind("a lucid.ir.Graph")
@@ -152,14 +157,15 @@ class GivenGraph:
         return self.graph
 
     def require_weights(self) -> None:
-        given = {n: self.graph.payload[n] for n in self._shapes() if n in self.graph.payload}
-        match_weights(self._shapes(), given, "the graph's payload", self.name)
+        shapes, payload = self.state().shapes, self.graph.payload
+        given = {name: payload[name] for name in shapes if name in payload}
+        match_weights(shapes, given, "the graph's payload", self.name)
+
+    def state(self) -> State:
+        return State({n: source.type.concrete(1) for n, source in self.graph.sources().items()})
 
     def match(self, weights: Weights, origin: str) -> Weights:
-        return match_weights(self._shapes(), weights, origin, self.name)[0]
-
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        return {n: source.type.concrete(1) for n, source in self.graph.sources().items()}
+        return match_weights(self.state().shapes, weights, origin, self.name)[0]
 
 
 class Imported:
@@ -220,6 +226,11 @@ class TorchModule(Imported):
 
         return import_torch(self.module, shape)
 
+    def state(self) -> State:
+        from lucid.frontend.torch.weights import state_of
+
+        return state_of(self.module)
+
     def match(self, weights: Weights, origin: str) -> Weights:
         from lucid.frontend.torch.weights import match_state
 
@@ -269,7 +280,9 @@ class OnnxModel(Imported):
 
         return import_onnx(self.model, shape)
 
-    def match(self, weights: Weights, origin: str) -> Weights:
+    def state(self) -> State:
         known = {n: s for g in self._graphs.values() for n, s in g.sources().items()}
-        shapes = {name: source.type.concrete(1) for name, source in known.items()}
-        return match_weights(shapes, weights, origin, self.name)[0]
+        return State({name: source.type.concrete(1) for name, source in known.items()})
+
+    def match(self, weights: Weights, origin: str) -> Weights:
+        return match_weights(self.state().shapes, weights, origin, self.name)[0]

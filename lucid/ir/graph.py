@@ -7,11 +7,21 @@ mutators below keep both right. A node may have several results.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from lucid.ir.ops.base import Op
+from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Recipe, Source, sources
 from lucid.ir.types import TensorType
+
+
+@dataclass(frozen=True)
+class State:
+    """What a model's weights are: shapes of floating tensors by name, and tables of integers, which
+    are part of its graph and may not change."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    tables: Mapping[str, Array] = field(default_factory=dict)
 
 
 class Value:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,11 +26,20 @@ PACKERS = 2
 own in float64, and more would wait for memory."""
 
 
-class WeightStore:
-    """Packed arrays by what they are packed from; `payload` gives the source tensors."""
+class Prepared(Protocol):
+    """Weights that are packed already, in memory that outlives what asks for them."""
 
-    def __init__(self, payload: Mapping[str, Any]) -> None:
+    def address(self, packed: Packed) -> int | None:
+        """Where a packed array lies; None where it is not among them."""
+
+
+class WeightStore:
+    """Packed arrays by what they are packed from; `payload` gives the source tensors, `prepared`
+    what need not be packed."""
+
+    def __init__(self, payload: Mapping[str, Any], prepared: Prepared | None = None) -> None:
         self.payload = payload
+        self._prepared = prepared
         self._addresses: dict[Packed, int] = {}
         self._segments: list[Memory] = []
 
@@ -39,7 +48,7 @@ class WeightStore:
     ) -> None:
         """Pack what is not packed yet, in this order (that of execution), in one segment."""
         with PLANNING:
-            missing = [p for p in dict.fromkeys(parameters) if p not in self._addresses]
+            missing = [p for p in dict.fromkeys(parameters) if not self._find(p)]
             if not missing:
                 return
             offsets, size = [], 0
@@ -58,6 +67,14 @@ class WeightStore:
             }
             if progress:
                 progress("weights", len(missing), len(missing))
+
+    def _find(self, packed: Packed) -> bool:
+        """Whether an array is packed, here or beforehand."""
+        if packed not in self._addresses and self._prepared is not None:
+            place = self._prepared.address(packed)
+            if place is not None:
+                self._addresses[packed] = place
+        return packed in self._addresses
 
     def _pack(self, packed: Packed, place: Array) -> None:
         if packed.recipe is not None:  # fresh memory is zero

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from lucid.errors import WeightsError
-from lucid.frontend.weights import match_weights, normalise_keys
+from lucid.frontend.weights import IGNORED, match_weights, normalise_keys
+from lucid.ir.graph import State
 from lucid.ir.ops import Array
 
 IN_PLACE = (torch.float32, torch.float64)
@@ -65,6 +66,17 @@ def _readable(name: str, tensor: torch.Tensor) -> Any:
     if tensor.dtype in IN_PLACE and tensor.device.type == "cpu" and tensor.layout is torch.strided:
         return tensor.numpy()
     return ConvertedTensor(name, tensor)
+
+
+def state_of(module: torch.nn.Module) -> State:
+    """The shapes of the floating tensors in a module's state dict, and its tables of integers."""
+    shapes, tables = {}, {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if tensor.is_floating_point():
+            shapes[name] = tuple(tensor.shape)
+        elif name.rsplit(".", 1)[-1] != IGNORED:
+            tables[name] = tensor.cpu().numpy()
+    return State(shapes, tables)
 
 
 def match_state(module: torch.nn.Module, weights: Mapping[str, Any], origin: str) -> dict[str, Any]:

@@ -1,0 +1,185 @@
+"""What a compiled model's file holds: graphs by image size, tensors, and what was made of them for
+each target.
+
+The manifest is JSON that names the other sections. Nothing here is code, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lucid.ir
+from lucid.artifact.container import Container
+from lucid.artifact.tensors import Tensors
+from lucid.errors import LucidError
+from lucid.ir.graph import Graph
+from lucid.ir.text import parse_graph
+from lucid.ir.verify import verify
+
+MANIFEST, TENSORS = "manifest", "tensors"
+"""Sections that every artifact has."""
+SUFFIX = ".lucid"
+
+T = TypeVar("T")
+
+
+@functools.cache
+def ir_hash() -> str:
+    """A hash of the sources of `lucid.ir`: other passes make other graphs."""
+    digest = hashlib.sha256()
+    folder = Path(lucid.ir.__path__[0])
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(f"{source.relative_to(folder)}\n".encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+ir_hash()  # now, while the sources are those that were imported
+
+
+@dataclass(frozen=True)
+class ForTarget:
+    """What was made for one target.
+
+    `caches`: the sizes of caches and lines that schedules were chosen for. `schedules`: choices by
+    input shape, as JSON. `packed`, `objects`: sections of packed weights and of object code.
+    """
+
+    name: str
+    caches: dict[str, int]
+    schedules: list[tuple[tuple[int, ...], str]]
+    packed: str | None = None
+    objects: str | None = None
+
+
+@dataclass(frozen=True)
+class Size:
+    """An image size, and the sections with its graph before the passes and after them."""
+
+    image: tuple[int, ...]
+    captured: str
+    fused: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands in the section `manifest`.
+
+    `made_by`: versions and hashes of what wrote the file. `dtype`: of the input. `state`: shapes of
+    the tensors that `load_weights` takes, by name; `tables` those of integers, which may not
+    change, and `constants` what else the graphs read. `any_size`: whether the graph of one image
+    size tells that of all others. `metadata`: the user's.
+    """
+
+    made_by: dict[str, str]
+    name: str
+    dtype: str
+    precision: str
+    kernels: dict[str, str]
+    chosen_by: str
+    disable: list[str]
+    input_shape: tuple[int, ...]
+    any_size: bool
+    state: dict[str, tuple[int, ...]]
+    tables: list[str]
+    constants: list[str]
+    sizes: list[Size]
+    targets: list[ForTarget]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError."""
+        row = json.loads(text)
+        plain = {f.name: row[f.name] for f in fields(Manifest)}
+        return Manifest(
+            **plain
+            | {
+                "input_shape": _shape(row["input_shape"]),
+                "state": {n: _shape(s) for n, s in row["state"].items()},
+                "sizes": [
+                    Size(_shape(s["image"]), str(s["captured"]), str(s["fused"]))
+                    for s in row["sizes"]
+                ],
+                "targets": [_for_target(t) for t in row["targets"]],
+            }
+        )
+
+
+def _shape(numbers: Any) -> tuple[int, ...]:
+    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError(f"{numbers!r} is no shape")
+    return tuple(numbers)
+
+
+def _for_target(row: Mapping[str, Any]) -> ForTarget:
+    schedules = [(_shape(shape), str(text)) for shape, text in row["schedules"]]
+    caches = {str(name): int(size) for name, size in row["caches"].items()}
+    return ForTarget(str(row["name"]), caches, schedules, row["packed"], row["objects"])
+
+
+class Artifact:
+    """An artifact that is open. Raises ModelFileError, and OSError as it is opened."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.payload = Tensors(container, TENSORS)
+        self.manifest: Manifest = self._understood(MANIFEST, Manifest.from_json)
+        if not self.manifest.sizes:
+            container.fail("it holds no graph")
+        if TENSORS not in container.sections:
+            container.fail("it has no tensors")
+
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> Artifact:
+        return Artifact(Container.open(path))
+
+    def _understood(self, section: str, read: Callable[[str], T]) -> T:
+        """What `read` makes of a section's text. Its checksum is right, so that what cannot be read
+        was written by another version."""
+        data = bytes(self.container.read(section))
+        try:
+            return read(data.decode())
+        except (LucidError, ValueError, TypeError, LookupError, AttributeError) as problem:
+            self.container.fail(f"this version of Lucid cannot read its {section} ({problem})")
+        except RecursionError:
+            self.container.fail(f"its {section} is nested too deeply")
+
+    def size(self, image: tuple[int, ...]) -> Size | None:
+        """The entry of an image size, where the file has one."""
+        return next((s for s in self.manifest.sizes if s.image == image), None)
+
+    def captured(self, image: tuple[int, ...]) -> Graph:
+        """The graph before any pass, of a size that the file has."""
+        size = self.size(image)
+        assert size is not None, image
+        return self._graph(size.captured)
+
+    def fused(self, image: tuple[int, ...]) -> Graph | None:
+        """The graph after all passes; None where the file has none that these passes have made."""
+        size = self.size(image)
+        if size is None or self.manifest.made_by.get("ir") != ir_hash():
+            return None
+        return self._graph(size.fused)
+
+    def _graph(self, section: str) -> Graph:
+        def read(text: str) -> Graph:
+            graph = parse_graph(text)
+            verify(graph)
+            if [v.type.dtype for v in graph.inputs] != [self.manifest.dtype]:
+                raise ValueError(f"its inputs are {graph.inputs}")
+            return graph
+
+        graph = self._understood(section, read)
+        graph.payload = self.payload
+        return graph

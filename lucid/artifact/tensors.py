@@ -1,0 +1,126 @@
+"""Sections of tensors, in the safetensors format: other tools can read them as well.
+
+The header is padded so that the numbers begin at a multiple of ALIGNMENT in the section.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from lucid.artifact.container import Container
+from lucid.errors import WeightsError
+from lucid.ir.ops.base import Array
+
+ALIGNMENT = 64
+KINDS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+"""Kinds of numbers by the format's names for them, as NumPy writes them."""
+NAMES = {np.dtype(kind): name for name, kind in KINDS.items()}
+
+
+class Bytes(Protocol):
+    """Where bytes are written."""
+
+    def write(self, data: bytes | memoryview, /) -> None: ...
+
+
+class Tensors(Mapping[str, Array]):
+    """The tensors of a section, by name: read-only arrays that lie in the container.
+
+    The section is checked when the first of them is read, or by `check`. Raises ModelFileError.
+    """
+
+    def __init__(self, container: Container, section: str) -> None:
+        self._container = container
+        self._section = section
+        self._rows: dict[str, Any] | None = None
+        self._data = memoryview(b"")
+
+    def check(self) -> dict[str, Any]:
+        """Read the header; gives its rows. Raises ModelFileError."""
+        if self._rows is None:
+            section = self._container.read(self._section)
+            try:
+                start = 8 + int.from_bytes(section[:8], "little")
+                rows = json.loads(bytes(section[8:start]))
+                rows.pop("__metadata__", None)
+                self._data = section[start:]
+                for row in rows.values():
+                    self._read(row)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
+                self._container.fail(f"the tensors of {self._section!r} cannot be read ({problem})")
+            self._rows = rows
+        return self._rows
+
+    def _read(self, row: Mapping[str, Any]) -> Array:
+        start, end = row["data_offsets"]
+        if not 0 <= start <= end <= len(self._data):
+            raise ValueError(f"there are no bytes {start} to {end}")
+        numbers = np.frombuffer(self._data[start:end], np.dtype(KINDS[row["dtype"]]))
+        return numbers.reshape(row["shape"])
+
+    def __getitem__(self, name: str) -> Array:
+        row = self.check().get(name)
+        if row is None:
+            self._container.fail(f"there is no {name!r} among its {self._section!r}")
+        return self._read(row)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.check())
+
+    def __len__(self) -> int:
+        return len(self.check())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.check()
+
+
+class Declared(Protocol):
+    """What is known of a tensor before it is there."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> Any: ...
+
+
+def write_tensors(sink: Bytes, declared: Mapping[str, Declared], values: Iterable[Any]) -> None:
+    """Write tensors; `values` gives them in the order of `declared`, each when it is written.
+
+    Raises WeightsError for numbers that the format has no name for.
+    """
+    rows, at = {}, 0
+    kinds = {name: np.dtype(str(tensor.dtype)) for name, tensor in declared.items()}
+    for name, tensor in declared.items():
+        kind = kinds[name]
+        if kind not in NAMES:
+            raise WeightsError(f"{name} has numbers of the kind {kind}, which are not saved")
+        size = int(np.prod(tensor.shape, dtype=np.int64)) * kind.itemsize
+        place = [at, at + size]
+        rows[name] = {"dtype": NAMES[kind], "shape": list(tensor.shape), "data_offsets": place}
+        at += size
+    header = json.dumps(rows).encode()
+    header += b" " * (-(8 + len(header)) % ALIGNMENT)
+    sink.write(len(header).to_bytes(8, "little") + header)
+    for (name, kind), value in zip(kinds.items(), values, strict=True):
+        array = np.ascontiguousarray(np.asarray(value), kind)
+        if array.size != np.prod(declared[name].shape, dtype=np.int64):
+            raise WeightsError(
+                f"{name} has the shape {list(array.shape)} and said {list(declared[name].shape)}"
+            )
+        if array.size:
+            sink.write(array.reshape(-1).data)

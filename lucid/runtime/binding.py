@@ -11,7 +11,7 @@ from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.base import WORDS, words_of
 from lucid.codegen.program import ArgumentValue, Code, KernelCall, Program, View, WeightRef
 from lucid.ir.ops.base import Array
-from lucid.runtime.library import KernelLibrary
+from lucid.runtime.library import Code as Loaded
 from lucid.runtime.memory import Memory
 from lucid.runtime.team import BARRIER_SPINS, syscall_address
 from lucid.runtime.weights import WeightStore
@@ -24,10 +24,11 @@ class BoundProgram:
     """The step and argument tables of a program over one store of weights.
 
     Buffer numbers: the inputs, the outputs, the arena, and last one at address 0, so that the
-    offset of a weight is its address. A workspace fills the table they point to.
+    offset of a weight is its address. A workspace fills the table they point to. As long as this
+    object lives, so do the code and the weights.
     """
 
-    def __init__(self, program: Program, native: KernelLibrary, weights: WeightStore) -> None:
+    def __init__(self, program: Program, code: Loaded, weights: WeightStore) -> None:
         self.program = program
         self.weights = weights
         self.arena_bytes = 4 * program.arena
@@ -35,7 +36,7 @@ class BoundProgram:
         users = [v.buffer for v in (*program.inputs, *program.outputs)]
         self._numbers = {name: i for i, name in enumerate(users)}
         self._arena, self._absolute = len(users), len(users) + 1
-        self._native = native
+        self.code = code
         calls = [c for c in program.calls() if c.tasks]
         starts = self._barriers(program)
         self.steps = np.zeros((max(1, len(calls)), driver.STEP_WORDS), np.int64)
@@ -46,7 +47,7 @@ class BoundProgram:
         at = 0
         for step, call, length in zip(self.steps, calls, lengths, strict=False):
             self.words[at : at + length] = self._arguments(call)
-            step[driver.STEP_CODE] = native.address(call.kernel)
+            step[driver.STEP_CODE] = code.address(call.kernel)
             step[driver.STEP_ARGUMENTS] = self.words.ctypes.data + 8 * at
             step[driver.STEP_TASKS] = call.tasks
             step[driver.STEP_BARRIER] = id(call) in starts
@@ -74,7 +75,7 @@ class BoundProgram:
             case View():
                 return self._place(value)
             case Code(kernel, export):
-                return [self._native.address(kernel, export)]
+                return [self.code.address(kernel, export)]
             case float() | int() if kind == "float":
                 return [struct.unpack("<I", struct.pack("<f", value))[0]]
             case _:

@@ -6,6 +6,7 @@ native code, which releases the GIL. Plans are made under PLANNING and never cha
 
 from __future__ import annotations
 
+import functools
 import logging
 import operator
 from collections import OrderedDict
@@ -34,7 +35,7 @@ from lucid.runtime.arrays import as_array, describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter
-from lucid.runtime.library import Progress, library
+from lucid.runtime.library import Code, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
@@ -131,7 +132,7 @@ class CompiledModel:
         self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
         self._free: list[Workspace] = []
         self._native = library(target)
-        self._enter: Callable[[int], int] = self._first_entry
+        self._enter: Callable[[int], int] | None = None
 
     def __repr__(self) -> str:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
@@ -180,15 +181,16 @@ class CompiledModel:
         schedule = self._schedule_of(graph, shape)
         program = lower(graph, schedule, self.target, shape[0], self.threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
-        self._native.load(kernels, self._cache, self._progress)
+        code = self._native.load(kernels, self._cache, self._progress)
         store = self._weights = self._weights or WeightStore(graph.payload)
         store.ensure(program.weights.values(), self._progress)
-        plan = self._plans[shape] = Plan(graph, BoundProgram(program, self._native, store))
+        plan = self._plans[shape] = Plan(graph, BoundProgram(program, code, store))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
             self._plans.popitem(last=False)
+            self._drop_workspaces()
         return plan
 
     def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
@@ -280,21 +282,24 @@ class CompiledModel:
         return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
 
     def _run(self, plan: Plan, x: Array, results: Sequence[Array]) -> None:
+        enter = self._enter or self._entry(plan.bound.code)
         with self._workspace(plan.bound) as workspace:
             arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
-            status = self._enter(workspace.prepare(plan.bound, arrays))
+            status = enter(workspace.prepare(plan.bound, arrays))
         if status:
             with self._crashes.watching(plan.bound.program.inputs[0].shape):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
-    def _first_entry(self, call: int) -> int:
-        """Find the way into native code, and go it."""
-        if self.threads == 1:
-            run = RUN_TYPE(self._native.address(Driver(), "lucid_run"))
-            self._enter = lambda call: int(run(call, 0, 1))
+    def _entry(self, code: Code) -> Callable[[int], int]:
+        """The way into native code. It does not hold the model, so that a model's memory goes with
+        its last user, not when Python next looks for cycles."""
+        target, threads = self.target, self.threads
+        if threads == 1:
+            run = RUN_TYPE(code.address(Driver(), "lucid_run"))
+            self._enter = functools.partial(_run_alone, run, code)
         else:  # looked up each time: a fork makes another team
-            self._enter = lambda call: team(self.target, self.threads).run(call)
-        return self._enter(call)
+            self._enter = lambda call: team(target, threads).run(call)
+        return self._enter
 
     @contextmanager
     def _workspace(self, bound: BoundProgram) -> Iterator[Workspace]:
@@ -310,6 +315,11 @@ class CompiledModel:
         finally:
             self._free.append(workspace)
 
+    def _drop_workspaces(self) -> None:
+        """Let go of those that are larger than any plan needs, now that one was dropped."""
+        largest = max(plan.bound.arena_bytes for plan in list(self._plans.values()))
+        self._free[:] = [w for w in self._free if w.capacity[0] <= largest]
+
     # -- weights ----------------------------------------------------------------------------
 
     def load_weights(self, weights: Any) -> CompiledModel:
@@ -324,7 +334,7 @@ class CompiledModel:
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
             plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
             for shape, plan in list(self._plans.items()):
-                bound = BoundProgram(plan.bound.program, self._native, store)
+                bound = BoundProgram(plan.bound.program, plan.bound.code, store)
                 plans[shape] = Plan(plan.graph, bound)
             self._weights, self._plans = store, plans
         return self
@@ -400,6 +410,11 @@ class CompiledModel:
                 f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
                 for kernel in self.program(sizes).kernels()
             )
+
+
+def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
+    """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
+    return int(run(call, 0, 1))
 
 
 def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:

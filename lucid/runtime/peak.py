@@ -36,9 +36,9 @@ def measured_peak(target: Target, threads: int = 1, rounds: int = 3) -> float:
 
     2 operations a multiply-add. `target` must be one that runs here.
     """
-    spec, native = Peak(), library(target)
-    native.load([spec])
-    kernel = KERNEL_TYPE(native.address(spec))
+    spec = Peak()
+    code = library(target).load([spec])
+    kernel = KERNEL_TYPE(code.address(spec))
     rows = [_Arguments(target) for _ in range(threads)]
     works = [functools.partial(kernel, *row.operands) for row in rows]
     calls = max(calls_per_second(side_by_side(works, CALLS)) for _ in range(rounds))

@@ -51,10 +51,10 @@ class Team:
 
     def __init__(self, target: Target, size: int, profiled: bool = False) -> None:
         self.size = size
-        native, kernel = library(target), Driver(profiled)
-        native.load([kernel])
-        self._submit = SUBMIT_TYPE(native.address(kernel, "lucid_submit"))
-        self._worker = WORKER_TYPE(native.address(kernel, "lucid_worker"))
+        kernel = Driver(profiled)
+        self._code = library(target).load([kernel])
+        self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
+        self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
         self._lock = threading.Lock()
         self._room = np.zeros(driver.TEAM_WORDS + 16, np.int64)
         address = self._room.ctypes.data

@@ -18,8 +18,7 @@ from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
 from lucid.ir.samples import sample
 from lucid.runtime.binding import BoundProgram, Workspace
-from lucid.runtime.cache import ObjectCache
-from lucid.runtime.library import Progress, library
+from lucid.runtime.library import Objects, Progress, library
 from lucid.runtime.team import team
 from lucid.runtime.weights import WeightStore
 
@@ -58,14 +57,14 @@ class Stopwatch:
         target: Target,
         threads: int,
         weights: WeightStore,
-        cache: ObjectCache | None = None,
+        cache: Objects | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.runs = 0
         self._threads = threads
         self._cache, self._progress = cache, progress
         self._native = library(target)
-        self._native.load([Driver(profiled=True)], cache)
+        self._driver = self._native.load([Driver(profiled=True)], cache)
         self._target = target
         self._store = weights
         self._workspace: Workspace | None = None
@@ -74,9 +73,9 @@ class Stopwatch:
 
     def bind(self, program: Program) -> BoundProgram:
         """Load what the program needs, and pack its weights where no program before had them."""
-        self._native.load(program.kernels(), self._cache, self._progress)
+        code = self._native.load(program.kernels(), self._cache, self._progress)
         self._store.ensure(program.weights.values(), self._progress)
-        return BoundProgram(program, self._native, self._store)
+        return BoundProgram(program, code, self._store)
 
     def run(self, bound: BoundProgram) -> Array:
         """Milliseconds of each of the program's calls in one run on random numbers, in order.

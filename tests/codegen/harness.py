@@ -88,10 +88,10 @@ class Run:
 
     def outputs(self, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The program's outputs; all guards are checked."""
-        native, store = library(self.target), WeightStore(payload)
-        native.load([*self.program.kernels(), Driver()])
+        store = WeightStore(payload)
+        code = library(self.target).load([*self.program.kernels(), Driver()])
         store.ensure(self.program.weights.values())
-        bound = BoundProgram(self.program, native, store)
+        bound = BoundProgram(self.program, code, store)
         self.arena = Guarded(self.program.arena)
         self.scratch = Guarded(self.threads * bound.scratch_bytes // 4)
         given = [Guarded(-(-a.nbytes // 4), self.skew) for a in inputs]
@@ -123,7 +123,7 @@ class Run:
         call[driver.CALL_BARRIER] = barrier.ctypes.data + -barrier.ctypes.data % 128
         call[driver.CALL_SYSCALL] = syscall_address()
         call[driver.CALL_SPINS] = BARRIER_SPINS
-        run = RUN_TYPE(library(self.target).address(Driver(), "lucid_run"))
+        run = RUN_TYPE(bound.code.address(Driver(), "lucid_run"))
         with ThreadPoolExecutor(self.threads) as pool:
             entries = [
                 pool.submit(run, call.ctypes.data, t, self.threads) for t in range(self.threads)

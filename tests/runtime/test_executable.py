@@ -13,7 +13,7 @@ from lucid.codegen.target import LEVELS
 from lucid.errors import WeightsError
 from lucid.runtime import executable, library
 from lucid.runtime.executable import MAX_BATCH, PLANS_KEPT
-from lucid.runtime.library import KernelLibrary
+from lucid.runtime.library import Code, KernelLibrary
 
 SHAPE = (1, 3, 64, 64)
 
@@ -227,9 +227,9 @@ def test_first_calls_from_many_threads_plan_once(monkeypatch: pytest.MonkeyPatch
     x, loads = golden.image(1, 8, 8), []
     load = KernelLibrary.load
 
-    def counted(native: KernelLibrary, *arguments: object) -> None:
+    def counted(native: KernelLibrary, *arguments: object) -> Code:
         loads.append(1)
-        load(native, *arguments)  # type: ignore[arg-type]
+        return load(native, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(KernelLibrary, "load", counted)
     threads = [threading.Thread(target=lazy, args=(x,)) for _ in range(6)]

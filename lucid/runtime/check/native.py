@@ -73,12 +73,11 @@ class Stepper:
         progress: Progress | None = None,
     ) -> None:
         self.program = apart(program)
-        native = library(target)
-        native.load([*program.kernels(), Driver()], cache, progress)
+        code = library(target).load([*program.kernels(), Driver()], cache, progress)
         weights.ensure(program.weights.values(), progress)
-        self._bound = BoundProgram(self.program, native, weights)
+        self._bound = BoundProgram(self.program, code, weights)
         self._workspace = Workspace(1, self._bound.needs)
-        self._run = RUN_TYPE(native.address(Driver(), "lucid_run"))
+        self._run = RUN_TYPE(code.address(Driver(), "lucid_run"))
         calls = [c for c in program.calls() if c.tasks]
         self._steps = {id(call): number for number, call in enumerate(calls)}
         self._buffers = {name: self._memory(name) for name in program.buffers}

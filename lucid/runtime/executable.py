@@ -9,11 +9,11 @@ from __future__ import annotations
 import functools
 import logging
 import operator
+import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,15 +28,14 @@ from lucid.errors import CompileError, InputError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.passes import RewriteLog
 from lucid.ir.types import DTYPES, Dim
 from lucid.runtime import log
 from lucid.runtime.arrays import as_array, describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
-from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter
-from lucid.runtime.library import Code, Progress, library
+from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
+from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
@@ -51,59 +50,12 @@ PLANS_KEPT = 24
 schedule_log = logging.getLogger("lucid.schedule")
 
 
-class Source(Protocol):
-    """What the compiler hands in: graphs for image sizes, at every stage, and how to match a
-    checkpoint with the model's tensors."""
-
-    @property
-    def name(self) -> str:
-        """What the model is called."""
-
-    @property
-    def dtype(self) -> str:
-        """Of the model's input: `f32`, or `u8` for images."""
-
-    def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape, which has one input of that dtype, the
-        batch first in it and in every output. Raises InputError where the shape fits none."""
-
-    def stages(self) -> list[str]:
-        """The names that `stage` takes, in order."""
-
-    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
-        """The graph after one stage: `captured`, a pass by name, or `fused`."""
-
-    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
-        """What the passes do to the graph, and what they nearly do."""
-
-    def match(self, weights: Any) -> Mapping[str, Any]:
-        """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
-        them. Raises WeightsError."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What calls of one input shape need: the graph, and its program bound to addresses."""
-
-    graph: Graph
-    bound: BoundProgram
-
-    @property
-    def weights(self) -> WeightStore:
-        return self.bound.weights
-
-    def outputs(self, batch: int) -> list[Array]:
-        """Empty arrays for the outputs for a batch of any size."""
-        types = [v.type for v in self.graph.outputs]
-        return [np.empty(t.concrete(batch), DTYPES[t.dtype]) for t in types]
-
-
 class CompiledModel:
     """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
 
     `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
     side by side. Results are bitwise the same for any number of threads, and for a batch run whole
-    or in parts.
+    or in parts. `metadata`: what `save` is to keep beside the model, JSON.
     """
 
     def __init__(
@@ -112,20 +64,23 @@ class CompiledModel:
         schedule_for: Callable[[Graph, int], Schedule],
         target: Target,
         threads: int,
-        cache: ObjectCache | None,
+        cache: Objects | None,
         progress: Progress | None = None,
         crashes: CrashReporter | None = None,
         basis: Basis | None = None,
+        saved: Saved | None = None,
     ) -> None:
         self.target = target
         self.threads = threads
         self.input_shape: tuple[int, ...] | None = None
+        self.metadata: dict[str, Any] = {}
         self._source = source
         self._schedule_for = schedule_for
         self._cache = cache
         self._progress = progress
         self._crashes = crashes or CrashReporter(lambda shape: source.stage(shape, "captured"))
         self._basis = basis or Basis()
+        self._saved = saved or Saved()
         self._schedule: Schedule | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
@@ -182,9 +137,9 @@ class CompiledModel:
         program = lower(graph, schedule, self.target, shape[0], self.threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
         code = self._native.load(kernels, self._cache, self._progress)
-        store = self._weights = self._weights or WeightStore(graph.payload)
+        store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
         store.ensure(program.weights.values(), self._progress)
-        plan = self._plans[shape] = Plan(graph, BoundProgram(program, code, store))
+        plan = self._plans[shape] = Plan(graph, schedule, BoundProgram(program, code, store))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
             log.dump(self, self._source.name, shape)
@@ -194,20 +149,13 @@ class CompiledModel:
         return plan
 
     def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
-        """The choices made for the first shape; new ones for layers that it did not have, where
-        the model's forward branches on the size of the image."""
-        known = self._schedule
-        if known is None:
-            return self._choose(graph, shape)
-        strangers = without_choice(known, graph, shape[0])
-        if not strangers:
-            return known
-        fresh = self._choose(graph, shape).choices
-        kept = {n: c for n, c in known.choices.items() if n in fresh and n not in strangers}
-        return Schedule({**fresh, **kept})
+        saved = self._saved.schedules.get(shape)
+        if saved is not None and not without_choice(saved, graph, shape[0]):
+            return saved
+        return continued(self._schedule, graph, shape[0], self._choose)
 
-    def _choose(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
-        schedule = self._schedule_for(graph, shape[0])
+    def _choose(self, graph: Graph, batch: int) -> Schedule:
+        schedule = self._schedule_for(graph, batch)
         for name, choice in schedule.choices.items():
             schedule_log.debug("%s: %s", name, choice)
         return schedule
@@ -335,9 +283,34 @@ class CompiledModel:
             plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
             for shape, plan in list(self._plans.items()):
                 bound = BoundProgram(plan.bound.program, plan.bound.code, store)
-                plans[shape] = Plan(plan.graph, bound)
+                plans[shape] = Plan(plan.graph, plan.schedule, bound)
             self._weights, self._plans = store, plans
         return self
+
+    # -- keeping ----------------------------------------------------------------------------
+
+    def save(
+        self, path: str | os.PathLike[str], targets: Sequence[str] | None = None
+    ) -> CompiledModel:
+        """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
+        planned so far, weights, and object code for each of the `targets` (by name; by default the
+        one compiled for), which are not run. A file that is there is replaced in the end, or stays
+        as it is. Raises InputError before the first shape is planned, UnknownNameError, OSError.
+        """
+        from lucid.runtime.saving import save
+
+        save(self.snapshot(), path, targets)
+        return self
+
+    def snapshot(self) -> Snapshot:
+        """All that a file of the model is made from. Raises InputError before there is a plan."""
+        first = self._shape_or_first(None)
+        with PLANNING:
+            first_plan = self._plan(first)  # which may have been dropped
+            plans = {first: first_plan, **self._plans}
+        return Snapshot(
+            self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
+        )
 
     # -- looking inside ---------------------------------------------------------------------
 

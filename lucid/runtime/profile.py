@@ -18,8 +18,7 @@ from lucid.codegen.target import Target
 from lucid.ir.ops.base import Array
 from lucid.runtime.bandwidth import measured_bandwidth
 from lucid.runtime.binding import BoundProgram
-from lucid.runtime.cache import ObjectCache
-from lucid.runtime.library import Progress
+from lucid.runtime.library import Objects, Progress
 from lucid.runtime.peak import measured_peak
 from lucid.runtime.timing import Clocked, Stopwatch, phase_starts, shared
 
@@ -112,7 +111,7 @@ class Profiler:
 
     target: Target
     threads: int
-    cache: ObjectCache | None = None
+    cache: Objects | None = None
     progress: Progress | None = None
 
     def profile(

@@ -13,7 +13,7 @@ from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import BatchNorm, Concat, Conv2d, Elementwise, Op, Slice
 from lucid.ir.passes.recipes import apply, are_parameters, recipe_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
-from lucid.ir.passes.simplify_shapes import slice_of_concat
+from lucid.ir.passes.simplify_shapes import concat_of_concats, slice_of_concat
 
 sink_concats = Pass(
     "sink-concats", "Move batch norms and elementwise ops from concatenations into the parts"
@@ -22,6 +22,7 @@ sink_concats = Pass(
 LAYERS = (Conv2d, BatchNorm, Elementwise)
 
 rewrite(sink_concats, Slice)(slice_of_concat)
+rewrite(sink_concats, Concat)(concat_of_concats)
 
 
 @dataclass(frozen=True)

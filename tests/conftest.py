@@ -11,4 +11,5 @@ settings.register_profile(
     "quick", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("fuzz", parent=settings.get_profile("quick"), max_examples=2000)
+settings.register_profile("brief", parent=settings.get_profile("quick"), max_examples=5)
 settings.load_profile("quick")  # `pytest --hypothesis-profile=fuzz` for long runs

@@ -4,16 +4,18 @@
 float64 interpreter. User arrays, arena and each thread's scratch lie in larger blocks filled with
 NaNs of one pattern: what is read before it is written, or beside its array, turns the result into
 NaN, and what is written beside it breaks the pattern. With `apart`, every arena buffer has guards
-of its own around it, and user arrays begin at odd floats.
+of its own around it, and user arrays begin at odd floats. With LUCID_GUARD_PAGES all of these, and
+each of the packed weights, lie between unreadable pages (`fences.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import fences
 import numpy as np
 from hypothesis import settings
 from strategies import random_inputs
@@ -66,15 +68,38 @@ class Guarded:
         self.start, self.floats = GUARD + at + skew, floats
         self.address = self._block.ctypes.data + 4 * self.start
         self.bits = self._block[self.start : self.start + floats]
+        self.bytes = self.bits.view(np.uint8)
+
+    def close(self) -> None:
+        """Protect what lies beside it, as long as the program runs."""
+
+    def open(self) -> None:
+        """Let what lies beside it be seen again."""
 
     def array(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
         """The memory as an array; of the last float it may leave a part."""
-        return self.bits.view(dtype)[: int(np.prod(shape))].reshape(shape)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.bytes[:size].view(dtype).reshape(shape)
 
     def assert_intact(self, what: str) -> None:
         for side in (self._block[: self.start], self._block[self.start + self.floats :]):
             broken = np.flatnonzero(side != PATTERN)
             assert not broken.size, f"{what}: {broken.size} floats beside it were written"
+
+
+class Fenced(Guarded):
+    """The same between unreadable pages, `size` bytes long. `lead` and `within` as in `Block`."""
+
+    def __init__(
+        self, size: int, lead: int | None = None, within: Iterable[fences.Fence] = ()
+    ) -> None:
+        lead = fences.lead_of(size) if lead is None else lead
+        block = fences.Block(size, lead, PATTERN, within)
+        self._block, self.address = block.words, block.address
+        self.start, self.floats = block.first // 4, -(-size // 4)
+        self.bits = self._block[self.start : self.start + self.floats]
+        self.bytes = self._block.view(np.uint8)[block.first : block.first + size]
+        self.close, self.open = block.close, block.open  # type: ignore[method-assign]
 
 
 @dataclass
@@ -88,24 +113,47 @@ class Run:
 
     def outputs(self, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The program's outputs; all guards are checked."""
-        store = WeightStore(payload)
+        store = fences.FencedWeights(payload) if fences.MODE else WeightStore(payload)
         code = library(self.target).load([*self.program.kernels(), Driver()])
         store.ensure(self.program.weights.values())
         bound = BoundProgram(self.program, code, store)
-        self.arena = Guarded(self.program.arena)
-        self.scratch = Guarded(self.threads * bound.scratch_bytes // 4)
-        given = [Guarded(-(-a.nbytes // 4), self.skew) for a in inputs]
+        self.arena, self.scratch = self._arena(), self._scratch(bound)
+        given = [self._user(a.nbytes) for a in inputs]
         for block, array in zip(given, inputs, strict=True):
             block.array(array.shape, array.dtype)[...] = array
         buffers = [self.program.buffers[v.buffer] for v in self.program.outputs]
-        results = [Guarded(b.room, self.skew) for b in buffers]
+        results = [self._user(b.floats * b.itemsize) for b in buffers]
+        blocks = (*given, *results, self.arena, self.scratch)
+        for block in blocks:
+            block.close()
         self._run(bound, [b.address for b in (*given, *results, self.arena)])
+        for block in blocks:
+            block.open()
         self._check(bound, [*given, *results])
         for block, array in zip(given, inputs, strict=True):
             np.testing.assert_array_equal(block.array(array.shape, array.dtype), array)
         shapes = [v.shape for v in self.program.outputs]
         kinds = [DTYPES[b.dtype] for b in buffers]
         return [b.array(s, k).copy() for b, s, k in zip(results, shapes, kinds, strict=True)]
+
+    def _user(self, size: int) -> Guarded:
+        """Memory for an array of so many bytes."""
+        return Fenced(size) if fences.MODE else Guarded(-(-size // 4), self.skew)
+
+    def _arena(self) -> Guarded:
+        if not fences.MODE:
+            return Guarded(self.program.arena)
+        rooms = {name: self.program.buffers[name].room for name in self.program.offsets}
+        offsets, size = fences.arena_offsets(rooms, ALIGNMENT)
+        apart = offsets == self.program.offsets and size == self.program.arena
+        return Fenced(4 * self.program.arena, within=fences.between(rooms) if apart else ())
+
+    def _scratch(self, bound: BoundProgram) -> Guarded:
+        size = self.threads * bound.scratch_bytes
+        if not fences.MODE:
+            return Guarded(size // 4)
+        used = 4 * self.program.scratch
+        return Fenced(size, *fences.shares(used, bound.scratch_bytes, self.threads))
 
     def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
         """Fill the call table, and enter `lucid_run` on every thread."""
@@ -124,11 +172,25 @@ class Run:
         call[driver.CALL_SYSCALL] = syscall_address()
         call[driver.CALL_SPINS] = BARRIER_SPINS
         run = RUN_TYPE(bound.code.address(Driver(), "lucid_run"))
+        if fences.MODE and self.threads == 1:
+            self._run_singly(lambda: run(call.ctypes.data, 0, 1), call, counters)
+            return
+        fences.note([f"{self.target.name}, {self.threads} threads", str(self.program)])
         others = range(1, self.threads)
         with ThreadPoolExecutor(self.threads) as pool:  # which starts no thread for nothing
             entries = [pool.submit(run, call.ctypes.data, t, self.threads) for t in others]
             assert run(call.ctypes.data, 0, self.threads) == 0
             assert [entry.result() for entry in entries] == [0] * len(others)
+
+    def _run_singly(self, enter: Callable[[], int], call: Any, counters: Any) -> None:
+        """One kernel call after the other, so that it is known which was the last."""
+        call[driver.CALL_STEP_COUNT] = 1
+        for kernel_call in [c for c in self.program.calls() if c.tasks]:
+            kernel, origin = kernel_call.kernel, kernel_call.origin
+            fences.note([f"{self.target.name}: {kernel} {origin!r}", str(self.program)])
+            counters[:] = 0
+            assert enter() == 0
+            call[driver.CALL_STEPS] += 8 * driver.STEP_WORDS
 
     def _check(self, bound: BoundProgram, users: list[Guarded]) -> None:
         for number, block in enumerate(users):
@@ -146,6 +208,12 @@ class Run:
 
 def set_apart(program: Program) -> None:
     """Plan the arena anew: every buffer at a place of its own, with guards around it."""
+    if fences.MODE:
+        rooms = {name: program.buffers[name].room for name in program.offsets}
+        offsets, program.arena = fences.arena_offsets(rooms, ALIGNMENT)
+        program.offsets.update(offsets)
+        verify_program(program)
+        return
     at = GUARD
     for name in program.offsets:
         program.offsets[name] = at

@@ -85,7 +85,7 @@ def figures(records: Mapping[str, Record]) -> dict[str, Any]:
         "geometric_mean": geometric_mean(ratios.values()),
         "geometric_mean_of_medians": geometric_mean(medians),
         "least": min(ratios.items(), key=lambda item: item[1], default=None),
-        "faster": sum(r >= 1 for r in ratios.values()),
+        "faster": sum(bool(r >= 1) for r in ratios.values()),
     }
 
 

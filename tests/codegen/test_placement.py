@@ -98,3 +98,15 @@ def test_joins_of_joins_share_a_buffer() -> None:
     build.graph.set_outputs([conv(build, outer, 8, 3)])
     assert copies(build.graph) == 0
     check(build.graph, 1)
+
+
+def test_what_two_joins_share_is_copied_once() -> None:
+    """A slice of the input, which lies elsewhere, at the beginning of one concatenation and of a
+    longer one of the same values: found by fuzzing."""
+    build = Builder()
+    x = build.input(20, 6, 7)
+    part = build.apply(Slice(1, 0, 10), x)
+    other = build.apply(Sigmoid(), build.apply(Slice(1, 10, 20), x))
+    y = conv(build, build.apply(Relu(), build.apply(Concat(1), part, other)), 3, 1)
+    build.graph.set_outputs([conv(build, build.apply(Concat(1), part, other, y), 3)])
+    check(build.graph)

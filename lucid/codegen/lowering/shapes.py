@@ -115,6 +115,8 @@ def _concat(ctx: Lowering, node: Node) -> None:
         )
         if source != place:
             copy(ctx, source, place, node.origin)
+            if value in ctx.placements and ctx.slice_of(value) == place:
+                ctx.views[value] = place  # so that no other concatenation copies it here again
         start += source.shape[op.axis]
 
 

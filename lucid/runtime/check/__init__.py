@@ -13,7 +13,7 @@ from lucid.runtime.check.case import (
     read_inputs,
     save_case,
 )
-from lucid.runtime.check.reduce import cut, reduce
+from lucid.runtime.check.reduce import cut, reduce, smallest
 from lucid.runtime.check.report import CallCheck, CheckReport, Tools, check
 
 __all__ = [
@@ -31,4 +31,5 @@ __all__ = [
     "read_inputs",
     "reduce",
     "save_case",
+    "smallest",
 ]

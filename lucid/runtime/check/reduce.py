@@ -37,7 +37,15 @@ def reduce(case: Case, tools: Tools | None = None) -> tuple[Case, Blame] | None:
             return None
         return again if again and again.stage == blame.stage else None
 
-    reducer = _Reducer(case, blame, failing, _all_values(case), tools)
+    return smallest(case, blame, failing, tools)
+
+
+def smallest(
+    case: Case, blame: Blame, failing: Callable[[Case], Blame | None], tools: Tools | None = None
+) -> tuple[Case, Blame]:
+    """The smallest part found of a case that `failing` finds something wrong with, as with the
+    whole (`blame`); None is what it gives for a part that is right, or wrong in another way."""
+    reducer = _Reducer(case, blame, failing, _all_values(case), tools or Tools())
     reducer.shrink()
     return reducer.case, reducer.blame
 

@@ -11,9 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lucid.codegen.program import Program
+from lucid.errors import InputError
 
 ALIGNMENT = 32
 """Floats: buffers start on a pair of cache lines, which the adjacent-line prefetcher fetches."""
+
+MOST_BYTES = 1 << 47
+"""Memory that a process can have on the machines of today; all that kernels count stays below 2^63
+with a margin."""
 
 ROUNDS = 30
 """Orders that a plan tries: none of the models here needs more than 12 to reach the bound."""
@@ -41,6 +46,15 @@ def lifetimes(program: Program) -> dict[str, Lifetime]:
                     known = spans.get(view.buffer, Lifetime(number, number))
                     spans[view.buffer] = Lifetime(known.first, number)
     return spans
+
+
+def require_addressable(what: str, numbers: int, itemsize: int = 4) -> None:
+    """Raises InputError for more memory than any process has."""
+    if numbers * itemsize > MOST_BYTES:
+        raise InputError(
+            f"{what} would take {numbers * itemsize:.3g} bytes, more than a process can have "
+            f"({MOST_BYTES >> 40} TiB); give a smaller batch or smaller images"
+        )
 
 
 def aligned(floats: int) -> int:
@@ -71,6 +85,7 @@ def plan(program: Program) -> None:
         order.insert(0, highest)
     program.offsets.update(best)
     program.arena = arena or 0
+    require_addressable(f"the intermediate results of {program.name}", program.arena)
 
 
 def place(

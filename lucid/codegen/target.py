@@ -81,28 +81,43 @@ class Target:
     @staticmethod
     @functools.cache
     def host() -> Target:
-        """The highest level this machine runs (LUCID_TARGET overrides it), with its L2 cache."""
+        """The highest level this machine runs, or a lower one that LUCID_TARGET names, with its L2
+        cache. Raises UnknownNameError for one that it does not run."""
         level = Target._host_level()
+        forced = os.environ.get("LUCID_TARGET")
+        if forced and forced != "host":
+            lower = Target.named(forced)
+            if lower.triple != level.triple or lower.level > level.level:
+                raise UnknownNameError(
+                    f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
+                )
+            level = lower
         return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
 
     @staticmethod
     def _host_level() -> Target:
-        forced = os.environ.get("LUCID_TARGET")
-        if forced:
-            return Target.named(forced)
-        machine = platform.machine().lower()
-        if machine in ("aarch64", "arm64"):
-            return LEVELS["aarch64"]
-        if machine not in ("x86_64", "amd64"):
+        """The highest level all of whose instructions this processor and its system know."""
+        machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(
+            platform.machine().lower(), platform.machine().lower()
+        )
+        levels = [t for t in LEVELS.values() if t.triple.startswith(f"{machine}-")]
+        if not levels:
             raise UnknownNameError(
                 f"Lucid generates code for x86-64 and aarch64, not for {machine}"
             )
         from llvmlite import binding
 
-        has = binding.get_host_cpu_features().get
-        if all(has(f) for f in ("avx512f", "avx512bw", "avx512dq", "avx512vl", "fma")):
-            return LEVELS["x86-64-v4"]
-        return LEVELS["x86-64-v3" if has("avx2") and has("fma") else "x86-64"]
+        has = binding.get_host_cpu_features()
+        if not has:  # the system does not say
+            return levels[0]
+        lacks = {t.name: [f for f in NEEDS[t.name] if not has.get(f)] for t in levels}
+        runs = [t for t in levels if not lacks[t.name]]
+        if not runs:
+            raise UnknownNameError(
+                f"Lucid's code for {machine} needs {', '.join(lacks[levels[0].name])}, which this "
+                "processor has not"
+            )
+        return runs[-1]
 
 
 LARGEST_L2 = 2 << 20
@@ -147,3 +162,13 @@ LEVELS: dict[str, Target] = {
     )
 }
 """Every target by name, the levels of one architecture in ascending order."""
+
+_V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
+NEEDS = {
+    "x86-64": (),
+    "x86-64-v3": _V3,
+    "x86-64-v4": (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl"))),
+    "aarch64": ("neon", "lse"),
+}
+"""What a processor must have to run a target's code, in LLVM's words: all that LLVM may use for its
+`cpu` unasked. Virtual machines may hide any of them."""

@@ -6,12 +6,15 @@ wrong with the cache is logged once, and costs time only: the kernel is compiled
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,11 +34,18 @@ _reported: set[Path] = set()
 
 
 def default_folder() -> Path:
-    """$LUCID_CACHE_DIR, else `lucid` in the XDG cache folder."""
+    """$LUCID_CACHE_DIR, else `lucid` in the XDG cache folder; for who has no home, a folder of the
+    user's own where temporary files are."""
     forced = os.environ.get("LUCID_CACHE_DIR")
     if forced:
         return Path(forced)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lucid"
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):  # anything else is to be ignored, says the standard
+        return Path(chosen) / "lucid"
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        return Path(home) / ".cache" / "lucid"
+    return Path(tempfile.gettempdir()) / f"lucid-{os.geteuid()}"
 
 
 @functools.cache
@@ -90,8 +100,7 @@ class ObjectCache:
                 return None
             key = key_text(kernel, target)
             path = self._path(kernel, key)
-            stored = path.read_bytes()
-            os.utime(path)
+            stored = _read(path)
         except FileNotFoundError:
             return None
         except OSError as problem:
@@ -102,6 +111,8 @@ class ObjectCache:
         if stored[:start] != _header(key, code):
             self._report(f"holds a damaged entry, {path.name}, which is made anew")
             return None
+        with suppress(OSError):  # on a disk that is read only, entries have no age
+            os.utime(path)
         return code
 
     def put(self, kernel: KernelSpec, target: Target, code: bytes) -> None:
@@ -119,7 +130,8 @@ class ObjectCache:
                     file.close()
                     os.replace(file.name, self._path(kernel, key))
                 except BaseException:
-                    os.unlink(file.name)
+                    with suppress(OSError):
+                        os.unlink(file.name)
                     raise
             self._grow(len(data))
         except OSError as problem:
@@ -194,10 +206,23 @@ def _header(key: str, code: bytes) -> bytes:
     return MAGIC + hashlib.sha256(key.encode() + code).digest()
 
 
+def _read(path: Path) -> bytes:
+    """What a file holds that is this user's own and nobody else's to write. Raises OSError, also
+    for links, devices and pipes, which are not followed, opened or waited for."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, "rb") as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise OSError(errno.EPERM, "can be written to by others", str(path))
+        return opened.read()
+
+
 def _delete(entry: Entry) -> bool:
-    """Whether the entry was still there to delete."""
+    """Whether the entry was still there to delete, and could be."""
     try:
         entry.path.unlink()
-    except FileNotFoundError:
+    except OSError:
         return False
     return True

@@ -7,12 +7,14 @@ native code, which releases the GIL. Plans are made under PLANNING and never cha
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import operator
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from lucid.codegen.explain import Basis, Explanation, explain
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
+from lucid.codegen.plan import require_addressable
 from lucid.codegen.program import Program
 from lucid.codegen.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
@@ -305,6 +308,10 @@ class CompiledModel:
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
         first = self._shape_or_first(None)
+        try:
+            json.dumps(self.metadata)
+        except (TypeError, ValueError) as problem:
+            raise InputError(f"metadata must be what JSON can say: {problem}") from problem
         with PLANNING:
             first_plan = self._plan(first)  # which may have been dropped
             plans = {first: first_plan, **self._plans}
@@ -400,6 +407,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
         )
+    require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
     return sizes
 
 

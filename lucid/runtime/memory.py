@@ -13,12 +13,19 @@ HUGE_PAGE = 2 << 20
 
 
 class Memory:
-    """`size` bytes of zeroed memory at `address`, aligned to a page (a huge one when large)."""
+    """`size` bytes of zeroed memory at `address`, aligned to a page (a huge one when large).
+
+    Raises MemoryError.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = max(size, mmap.PAGESIZE)
         slack = HUGE_PAGE if self.size >= HUGE_PAGE else 0
-        self._map = mmap.mmap(-1, self.size + slack, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        try:
+            self._map = mmap.mmap(-1, self.size + slack, flags=flags)
+        except (OSError, OverflowError) as problem:
+            raise MemoryError(f"{self.size:,} bytes of memory cannot be had: {problem}") from None
         if slack and hasattr(mmap, "MADV_HUGEPAGE"):
             self._map.madvise(mmap.MADV_HUGEPAGE)
         self._window = (ctypes.c_char * len(self._map)).from_buffer(self._map)

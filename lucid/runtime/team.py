@@ -55,7 +55,7 @@ class Team:
         self._code = library(target).load([kernel])
         self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
         self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call a model in a call
         self._room = np.zeros(driver.TEAM_WORDS + 16, np.int64)
         address = self._room.ctypes.data
         self._table = self._room[(-address % 128) // 8 :][: driver.TEAM_WORDS]

@@ -9,13 +9,14 @@ from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
 from lucid.codegen.lowering.fusion import lowered
 from lucid.codegen.lowering.placement import placements
 from lucid.codegen.lowering.strided import copy
-from lucid.codegen.plan import plan
+from lucid.codegen.plan import plan, require_addressable
 from lucid.codegen.program import Buffer, Program, View
 from lucid.codegen.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.codegen.verify import verify_program
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.types import DTYPES
 
 
 def unsupported(graph: Graph) -> list[Node]:
@@ -27,12 +28,14 @@ def lower(
     graph: Graph, schedule: Schedule, target: Target, batch: int, threads: int = 1
 ) -> Program:
     """The Program of a graph for one batch. Raises UnsupportedError, which lists every node that
-    has no kernel, with its module path and source line, and UnknownNameError where the schedule
-    does not fit the graph."""
+    has no kernel, with its module path and source line, UnknownNameError where the schedule does
+    not fit the graph, and InputError where a value is larger than any memory."""
     strangers = unsupported(graph)
     if strangers:
         raise UnsupportedError(_complaint(strangers))
     check_schedule(schedule, graph, batch)
+    for value in graph.values():
+        _require_addressable(value, batch)
     program = Program(graph.name, target.name, batch)
     program.inputs = tuple(_user_views(program, graph.inputs, "input", batch))
     program.outputs = tuple(_user_views(program, graph.outputs, "output", batch))
@@ -57,6 +60,14 @@ def _user_views(program: Program, values: Iterable[Value], kind: str, batch: int
         name = f"{kind}{i}"
         program.buffers[name] = Buffer(name, kind, prod(shape), value.type.dtype)
         yield View(name, shape, row_major(shape))
+
+
+def _require_addressable(value: Value, batch: int) -> None:
+    """Raises InputError for a value that no memory can hold."""
+    kind, node = value.type, value.producer
+    origin = f" ({node.origin})" if node is not None and node.origin else ""
+    what = f"%{value.name}: {kind}{origin}, at a batch of {batch},"
+    require_addressable(what, prod(kind.concrete(batch)), DTYPES[kind.dtype].itemsize)
 
 
 def _complaint(nodes: Sequence[Node]) -> str:

@@ -53,9 +53,20 @@ def tokenize(text: str) -> list[Token]:
             raise error_at(text, position, f"unexpected character {text[position]!r}")
         if match.lastgroup and match.lastgroup != "skip":
             tokens.append(Token(match.lastgroup, match.group(), position))
+            if match.group().endswith('"'):
+                _check_quoted(text, tokens[-1])
         position = match.end()
     tokens.append(Token("end", "", len(text)))
     return tokens
+
+
+def _check_quoted(text: str, token: Token) -> None:
+    """Raises ParseError for a string with escapes or characters that JSON's strings have not."""
+    try:
+        _ = token.plain
+    except ValueError as problem:
+        message = f"{token.text} is no string as in JSON: {problem}"
+        raise error_at(text, token.start, message) from problem
 
 
 def error_at(text: str, position: int, message: str) -> ParseError:

@@ -183,6 +183,8 @@ def test_equality_of_ops_sees_the_body():
         ("mean(%f)", "mean(%y)", 11, "%y)", "%y is not defined"),
         ("(2,3)} : f32[N,4]", "(2,9)} : f32[N,4]", 11, "mean(", "axes must be distinct and"),
         ('at "conv"', 'at "conv', 5, '"conv', "unexpected character"),
+        ('at "conv"', r'at "co\nv\x"', 5, r'"co\nv', "is no string as in JSON: Invalid"),
+        ('at "conv"', 'at "co\tnv"', 5, '"co', "is no string as in JSON: Invalid control"),
         (" : f32[N,4]\n  %t", "\n  %t", 12, "%twice", "expected ':' and the type of the result"),
         ("  return %back\n", "", 1, "f32[N,4]", "other types than it returns (nothing)"),
         ("%back\n}\n", "%back\n", 15, "", "expected a node (%name = op(...)), 'return' or '}'"),

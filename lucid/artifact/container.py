@@ -36,6 +36,7 @@ ALIGNMENT = 4096
 CHUNK = 4 << 20
 CHECKERS = 4
 """Threads that check a section at most; hashlib lets go of the interpreter."""
+NO_MODEL = "no compiled model of Lucid's"
 DIGEST = hashlib.sha256().digest_size
 
 
@@ -64,14 +65,13 @@ class Container:
     def open(path: str | os.PathLike[str]) -> Container:
         """Map a file, for reading only and shared with all processes that do. Raises
         ModelFileError, OSError."""
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise ModelFileError(f"{path}: not a file")
         with open(path, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelFileError(f"{path}: not a file")
-            if status.st_size < HEADER_BYTES:
-                start = file.read(len(MAGIC))
-                what = "truncated" if start == MAGIC else "no compiled model of Lucid's"
-                raise ModelFileError(f"{path}: {what} ({status.st_size} bytes)")
+            length = os.fstat(file.fileno()).st_size
+            if length < HEADER_BYTES:
+                what = "truncated" if file.read(len(MAGIC)) == MAGIC else NO_MODEL
+                raise ModelFileError(f"{path}: {what} ({length} bytes)")
             mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
         return Container(mapped, str(path))
 
@@ -96,7 +96,7 @@ class Container:
     def _table(self) -> dict[str, Section]:
         data = self._bytes
         if bytes(data[: len(MAGIC)]) != MAGIC:
-            raise ModelFileError(f"{self.origin}: no compiled model of Lucid's")
+            raise ModelFileError(f"{self.origin}: {NO_MODEL}")
         if len(data) < HEADER_BYTES:
             self.fail(f"it is truncated to {len(data)} bytes")
         header = data[: HEADER.size]

@@ -27,6 +27,13 @@ MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
 SUFFIX = ".lucid"
 
+KINDS = {
+    **dict.fromkeys(("made_by", "kernels", "state", "metadata"), dict),
+    **dict.fromkeys(("disable", "input_shape", "tables", "constants", "sizes", "targets"), list),
+    "any_size": bool,
+}
+"""What JSON gives for the fields of a manifest that are no text."""
+
 T = TypeVar("T")
 
 
@@ -102,6 +109,10 @@ class Manifest:
         """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError."""
         row = json.loads(text)
         plain = {f.name: row[f.name] for f in fields(Manifest)}
+        for name, value in plain.items():
+            wanted = KINDS.get(name, str)
+            if type(value) is not wanted:
+                raise ValueError(f"{name} is no {wanted.__name__}")
         return Manifest(
             **plain
             | {

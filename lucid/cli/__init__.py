@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 COMMANDS = (
     "run",
     "bench",
+    "compile",
     "tune",
     "export",
     "ir",

@@ -82,9 +82,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback(
     epilog="MODEL is a registered name ([bold]lucid models[/] lists them), an ONNX file "
-    "(net.onnx), a network of timm or torchvision (timm:NAME, torchvision:NAME), IR text (net.lir, "
-    "or - for stdin), or something that makes a module of lucid.nn or torch.nn: "
-    "package.module:callable or file.py:callable."
+    "(net.onnx), a compiled model (net.lucid), a network of timm or torchvision (timm:NAME, "
+    "torchvision:NAME), IR text (net.lir, or - for stdin), or something that makes a module of "
+    "lucid.nn or torch.nn: package.module:callable or file.py:callable."
 )
 def root(
     version: Annotated[
@@ -104,8 +104,8 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A registered name, net.onnx, timm:NAME, torchvision:NAME, package.module:callable, "
-        "file.py:callable, or IR text (net.lir, -).",
+        help="A registered name, net.onnx, net.lucid, timm:NAME, torchvision:NAME, "
+        "package.module:callable, file.py:callable, or IR text (net.lir, -).",
         show_default=False,
     ),
 ]

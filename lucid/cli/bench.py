@@ -40,21 +40,13 @@ def bench(
     algorithm: Winograd does a layer with fewer, and can pass 100% of the peak. The peak is
     measured too, as the rate of nothing but multiply-adds on as many threads.
     """
-    import lucid
     from lucid.ir.samples import sample_inputs
 
     subject = load_subject(model, weights)
     shape = subject.shape(batch, size)
     with progress() as report:
         start = time.perf_counter()
-        compiled = lucid.compile(
-            subject.model,
-            shape,
-            threads=threads,
-            precision=precision,
-            options=lucid.CompileOptions(target=target),
-            progress=report,
-        )
+        compiled = subject.compiled(shape, threads, precision, report, target)
         compile_seconds = time.perf_counter() - start
         (x,) = sample_inputs(compiled.graph(shape), batch)
         times = measure(lambda: compiled(x), runs, report)

@@ -57,21 +57,13 @@ def profile(
     direct convolution, whatever the algorithm, so Winograd can pass 100% of the peak. Peak and
     bandwidth are measured, and "bound by" says which of them a kernel would wait for at full speed.
     """
-    import lucid
     from lucid.ir.samples import sample_inputs
     from lucid.runtime.profile_report import to_json, trace_events
 
     subject = load_subject(model, weights)
     shape = subject.shape(batch, size)
     with progress() as report:
-        compiled = lucid.compile(
-            subject.model,
-            shape,
-            threads=threads,
-            precision=precision,
-            options=lucid.CompileOptions(target=target),
-            progress=report,
-        )
+        compiled = subject.compiled(shape, threads, precision, report, target)
         (x,) = sample_inputs(compiled.graph(shape), batch)
         measured = compiled.profile(x, runs)
     if trace is not None:

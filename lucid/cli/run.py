@@ -67,8 +67,6 @@ def run(
     Images are resized, cropped and normalised as the model wants them. Arrays in .npy files are
     taken as they are: float32 (C, H, W) or (N, C, H, W), or uint8 images (H, W, C).
     """
-    import lucid
-
     if out is not None and (len(images) > 1 or out.suffix.lower() != ".png"):
         raise typer.BadParameter("--out is for one image, and a file that ends in .png")
     subject = load_subject(model, weights)
@@ -76,9 +74,7 @@ def run(
     if not subject.trained:
         warn(f"{subject.name} runs with generated weights, so its answers mean nothing: --weights")
     with progress() as report:
-        compiled = lucid.compile(
-            subject.model, batches[0].shape, threads=threads, precision=precision, progress=report
-        )
+        compiled = subject.compiled(batches[0].shape, threads, precision, report)
         start = time.perf_counter()
         results = [_outputs(compiled(batch)) for batch in batches]
         seconds = time.perf_counter() - start

@@ -1,5 +1,5 @@
 """What MODEL on the command line means: a registered name, the user's callable, IR text, an ONNX
-file, or a network of timm or torchvision."""
+file, a compiled model, or a network of timm or torchvision."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import typer
 from lucid.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
-    from lucid.compiler import ModelSource
+    from lucid.cli.output import Report
+    from lucid.compiler import CompiledModel, ModelSource
     from lucid.ir.graph import Graph
     from lucid.nn import Module
     from lucid.vision import Preprocess
@@ -30,7 +31,7 @@ class Subject:
 
     `model`: what `lucid.compile` takes. `trained`: whether its weights come from somewhere, so that
     its answers mean something. `own_shape`: of one input of the size it is made for, and `dtype`
-    that of its numbers.
+    that of its numbers. `saved`: whether it is compiled already.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Subject:
     labels: tuple[str, ...] | None = None
     own_shape: tuple[int, ...] = (1, 3, 224, 224)
     dtype: str = "f32"
+    saved: bool = False
     _sources: dict[tuple[str, ...], ModelSource] = field(default_factory=dict)
 
     def source(self, disable: list[str] | None = None) -> ModelSource:
@@ -50,6 +52,32 @@ class Subject:
         if disabled not in self._sources:
             self._sources[disabled] = ModelSource(self.model, disabled)
         return self._sources[disabled]
+
+    def compiled(
+        self,
+        shape: tuple[int, ...],
+        threads: int | None,
+        precision: str,
+        report: Report,
+        target: str = "host",
+    ) -> CompiledModel:
+        """The model compiled for a shape; as it was saved, unless more precision is asked for."""
+        import lucid
+
+        if self.saved and precision == "fast":
+            name = None if target == "host" else target
+            loaded = lucid.load(self.model, threads, target=name, progress=report)
+            loaded.prepare(shape)
+            return loaded
+        options = lucid.CompileOptions(target=target)
+        return lucid.compile(
+            self.model,
+            shape,
+            threads=threads,
+            precision=precision,
+            options=options,
+            progress=report,
+        )
 
     @property
     def layout(self) -> str:
@@ -85,7 +113,10 @@ def load_subject(spec: str, weights: Path | None = None) -> Subject:
     MissingPackageError.
     """
     from lucid.cli import foreign
+    from lucid.cli.saved import from_artifact
 
+    if spec.lower().endswith(".lucid"):
+        return from_artifact(spec, weights)
     if spec == "-" or spec.endswith(".lir"):
         return _from_text(spec, weights)
     if spec.lower().endswith(".onnx"):

@@ -1,0 +1,55 @@
+"""Saved models on the command line: what an artifact says of its images and classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lucid.cli.subject import Subject, spec_for
+from lucid.errors import InputError, WeightsError
+
+if TYPE_CHECKING:
+    from lucid.vision import Preprocess
+
+
+def from_artifact(spec: str, weights: Path | None) -> Subject:
+    """The model in a .lucid file. Raises ModelFileError, WeightsError."""
+    from lucid.artifact.contents import Artifact
+
+    if weights is not None:
+        raise WeightsError(f"{spec} holds its own weights: --weights does not apply")
+    manifest = Artifact.open(spec).manifest
+    shape, told = (1, *manifest.input_shape[1:]), manifest.metadata
+    labels = told.get("labels")
+    return Subject(
+        spec,
+        spec,
+        _preprocess(told.get("preprocess")) or spec_for(shape),
+        bool(told.get("trained", True)),
+        tuple(map(str, labels)) if isinstance(labels, list) else None,
+        shape,
+        manifest.dtype,
+        saved=True,
+    )
+
+
+def metadata_of(subject: Subject) -> dict[str, Any]:
+    """What an artifact is to say of a model besides how it computes."""
+    return {
+        "preprocess": dataclasses.asdict(subject.preprocess),
+        "labels": None if subject.labels is None else list(subject.labels),
+        "trained": subject.trained,
+    }
+
+
+def _preprocess(row: Any) -> Preprocess | None:
+    from lucid.vision import Preprocess
+
+    if not isinstance(row, Mapping):
+        return None
+    try:
+        return Preprocess(**row)
+    except (InputError, TypeError):  # another version's
+        return None

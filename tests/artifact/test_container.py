@@ -1,0 +1,224 @@
+"""Damaged artifacts: every truncation and every bit that flips is told, or changes nothing."""
+
+import hashlib
+import json
+import struct
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lucid
+from lucid import nn
+from lucid.artifact.container import ALIGNMENT, CHUNK, HEADER, Container, Writer, checksum
+from lucid.artifact.contents import Artifact
+from lucid.artifact.tensors import Tensors
+from lucid.errors import LucidError, ModelFileError
+
+X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A small artifact, and its model's answer."""
+    path = tmp_path_factory.mktemp("saved") / "m.lucid"
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
+    compiled = lucid.compile(model, (1, 3, 8, 8), threads=1).save(path)
+    return path.read_bytes(), compiled(X), path.with_name("damaged.lucid")
+
+
+def sections(data):
+    return Container(data, "it").sections
+
+
+def table_of(data):
+    *_, offset, size, _ = HEADER.unpack(data[: HEADER.size])
+    return offset, size
+
+
+def whole(data):
+    """Every section, read and so checked."""
+    container = Container(data, "it")
+    return {name: bytes(container.read(name)) for name in container.sections}
+
+
+def flipped(data, bit):
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def outcome(path, data):
+    """The answer of the damaged file's model; None where it is refused, by an error of Lucid's."""
+    path.write_bytes(data)
+    return answered(path)
+
+
+def answered(path):
+    """What the model in a file answers; None where it is refused, by an error that names it."""
+    try:
+        return lucid.load(path, 1, cache=False)(X)
+    except LucidError as error:
+        told = str(error)
+    assert str(path) in told
+    return None
+
+
+def test_truncations(saved):
+    data, _, path = saved
+    borders = [b for s in sections(data).values() for b in (s.offset, s.offset + s.size)]
+    lengths = {0, 1, 7, 8, HEADER.size, HEADER.size + 32, ALIGNMENT, len(data) - 1}
+    lengths |= {border + by for border in borders for by in (-1, 0, 1)}
+    lengths |= set(range(0, len(data), max(1, len(data) // 200)))
+    lengths.discard(len(data))
+    for length in sorted(lengths):
+        with pytest.raises(ModelFileError, match=r"truncated|no compiled model"):
+            Container(data[:length], "it")
+    for length in (0, 5, 100, ALIGNMENT, borders[3], len(data) - 1):
+        assert outcome(path, data[:length]) is None
+
+
+def test_what_follows_is_told(saved):
+    data, _, path = saved
+    assert outcome(path, data + b"\0") is None
+
+
+def test_every_bit_of_header_and_table(saved):
+    data, *_ = saved
+    expected = whole(data)
+    offset, size = table_of(data)
+    protected = [*range(HEADER.size + 32), *range(offset, offset + size)]
+    for byte in protected:
+        for bit in range(8) if byte < HEADER.size else (byte % 8,):
+            with pytest.raises(ModelFileError):
+                Container(flipped(data, 8 * byte + bit), "it")
+    assert whole(flipped(data, 8 * (HEADER.size + 32))) == expected  # nobody reads it
+
+
+@given(place=st.floats(0, 1, exclude_max=True))
+def test_bits(saved, place):
+    """What of a damaged file can be read is as it was."""
+    data, *_ = saved
+    with suppress(ModelFileError):
+        assert whole(flipped(data, int(place * 8 * len(data)))) == whole(data)
+
+
+@given(st.data())
+def test_bits_of_each_section(saved, draws):
+    data, *_ = saved
+    found = sections(data)
+    name = draws.draw(st.sampled_from(sorted(found)))
+    section = found[name]
+    byte = section.offset + draws.draw(st.integers(0, section.size - 1))
+    damaged = Container(flipped(data, 8 * byte + draws.draw(st.integers(0, 7))), "it")
+    with pytest.raises(ModelFileError, match=f"'{name}' is damaged"):
+        damaged.read(name)
+
+
+def test_damaged_models_are_refused_or_right(saved):
+    data, wanted, path = saved
+    refused = 0
+    for bit in np.random.default_rng(1).integers(0, 8 * len(data), 60):
+        answer = outcome(path, flipped(data, int(bit)))
+        refused += answer is None
+        assert answer is None or np.array_equal(answer, wanted)
+    for name in ("packed", "manifest", "fused"):
+        at = next(s.offset for n, s in sections(data).items() if n.startswith(name))
+        assert outcome(path, flipped(data, 8 * at + 3)) is None
+    assert refused > 0
+
+
+# -- contents that no checksum would tell -----------------------------------------------------
+
+
+def rewritten(saved, tmp_path, changes):
+    """The artifact with other sections, checksums right; None leaves one out."""
+    path = tmp_path / "other.lucid"
+    with path.open("wb+") as file:
+        writer = Writer(file)
+        for name, content in (whole(saved[0]) | changes).items():
+            if content is not None:
+                writer.add(name, content)
+        writer.finish()
+    return path
+
+
+def manifest_with(saved, **changes):
+    row = json.loads(whole(saved[0])["manifest"]) | changes
+    return {"manifest": json.dumps(row).encode()}
+
+
+@pytest.mark.parametrize("name", ["manifest", "tensors", "captured.0", "fused.0"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"{}", b"[" * 100_000, b"graph"])
+def test_sections_that_make_no_sense(saved, tmp_path, name, content):
+    path = rewritten(saved, tmp_path, {name: content})
+    answer = answered(path)
+    if answer is None:
+        return
+    assert np.array_equal(answer, saved[1])  # what it did not need
+    loaded = lucid.load(path, 1)
+    if name == "captured.0":
+        with pytest.raises(ModelFileError):
+            loaded.ir("captured")
+    else:
+        assert name == "tensors"
+        with pytest.raises(ModelFileError):
+            loaded.save(path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_shape": "x"},
+        {"input_shape": [1, -3, 8, 8]},
+        {"sizes": []},
+        {"sizes": [{}]},
+        {"targets": [{"name": "x86-64"}]},
+        {"targets": 3},
+        {"any_size": 1},
+        {"dtype": "u8"},
+        {"state": {"0.weight": "wide"}},
+        {"metadata": None},
+    ],
+)
+def test_manifests_that_make_no_sense(saved, tmp_path, changes):
+    path = rewritten(saved, tmp_path, manifest_with(saved, **changes))
+    with pytest.raises(ModelFileError, match=str(path)):
+        lucid.load(path, 1)
+
+
+def test_targets_of_the_future_are_passed_over(saved, tmp_path):
+    row = json.loads(whole(saved[0])["manifest"])
+    other = row["targets"][0] | {"name": "x86-64-v9"}
+    path = rewritten(saved, tmp_path, manifest_with(saved, targets=[other]))
+    assert np.allclose(lucid.load(path, 1)(X), saved[1], atol=1e-5)
+
+
+def test_another_version_of_the_format(saved):
+    data = bytearray(saved[0])
+    struct.pack_into("<I", data, 8, 7)
+    data[HEADER.size : HEADER.size + 32] = hashlib.sha256(data[: HEADER.size]).digest()
+    with pytest.raises(ModelFileError, match="has version 7 of the format, this Lucid reads 1"):
+        Container(bytes(data), "it")
+
+
+def test_the_checksum_of_long_sections_is_that_of_its_chunks():
+    data = np.arange(3 << 20, dtype=np.uint32).view(np.uint8).data
+    chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+    sums = b"".join(hashlib.sha256(chunk).digest() for chunk in chunks)
+    assert checksum(data) == hashlib.sha256(sums).hexdigest()
+
+
+def test_tensors_are_safetensors(saved):
+    """Other tools read them."""
+    from safetensors.numpy import load
+
+    artifact = Artifact(Container(saved[0], "it"))
+    section = bytes(artifact.container.read("tensors"))
+    own = Tensors(artifact.container, "tensors")
+    assert set(own) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    for name, values in load(section).items():
+        assert np.array_equal(own[name], values)
+        assert not own[name].flags.writeable

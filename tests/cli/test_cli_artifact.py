@@ -1,0 +1,94 @@
+"""`lucid compile`, and compiled models as MODEL."""
+
+import json
+
+import numpy as np
+import pytest
+
+import lucid
+from lucid.codegen.target import Target
+from lucid.models import resnest_digits
+
+
+@pytest.fixture
+def artifact(lucid_command, tmp_path):
+    path = tmp_path / "digits.lucid"
+    result = lucid_command("compile", "resnest_digits", "-o", path, "--threads", 1)
+    assert result.exit_code == 0
+    assert f"wrote {path}" in result.stderr
+    return path
+
+
+def test_it_answers_as_the_model_does(lucid_command, artifact, digits):
+    options = [digits[0], "--json", "--threads", 1]
+    told = json.loads(lucid_command("run", artifact, *options).stdout)
+    wanted = json.loads(lucid_command("run", "resnest_digits", *options).stdout)
+    assert told["images"] == wanted["images"]
+    compared = lucid_command("run", artifact, digits[0], "--compare")
+    assert compared.exit_code == 0
+    assert "same class: 1 of 1" in compared.stdout
+    strict = lucid_command("run", artifact, digits[0], "--precision", "strict")
+    assert strict.exit_code == 0
+    assert not strict.stderr  # the answers mean something
+
+
+def test_it_is_what_load_takes(artifact):
+    loaded = lucid.load(artifact, 1)
+    x = np.random.default_rng(0).standard_normal((2, 1, 32, 32)).astype(np.float32)
+    compiled = lucid.compile(resnest_digits(), (1, 1, 32, 32), threads=1)
+    assert np.array_equal(loaded(x), compiled(x))
+    assert loaded.metadata["trained"] is True
+
+
+def test_images_of_uint8(lucid_command, tmp_path, digits):
+    path = tmp_path / "digits.lucid"
+    assert lucid_command("compile", "resnest_digits", "--uint8", "-o", path).exit_code == 0
+    assert lucid.load(path).input_shape == (1, 32, 32, 1)
+    told = json.loads(lucid_command("run", path, digits[0], "--json").stdout)
+    wanted = json.loads(lucid_command("run", "resnest_digits", digits[0], "--json").stdout)
+    classes = [[row["class"] for row in r["images"][0]["top"]] for r in (told, wanted)]
+    assert classes[0] == classes[1]
+
+
+def test_other_commands_take_it(lucid_command, artifact):
+    bench = json.loads(lucid_command("bench", artifact, "--runs", 1, "--json").stdout)
+    assert bench["target"] == Target.host().name
+    assert bench["input_shape"] == [1, 1, 32, 32]
+    for command in (["ir"], ["explain"], ["memory"], ["profile", "--runs", 1]):
+        result = lucid_command(command[0], artifact, *command[1:])
+        assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.skipif(not Target.host().is_x86, reason="for x86")
+def test_several_targets(lucid_command, model_file, tmp_path):
+    path = tmp_path / "m.lucid"
+    options = ["--size", "8", "--targets", "x86-64,aarch64", "-o", path]
+    assert lucid_command("compile", f"{model_file}:features", *options).exit_code == 0
+    assert lucid.load(path).target.name == "x86-64"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["resnest_digits", "-o", "m.onnx"], "end in .lucid"),
+        (["resnest_digits", "-o", "m.lucid", "--targets", "arm"], "no target is named 'arm'"),
+        (["missing.lucid", "-o", "m.lucid"], "missing.lucid: No such file"),
+    ],
+)
+def test_mistakes(lucid_command, tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    result = lucid_command("compile", *arguments)
+    assert result.exit_code in (1, 2)
+    assert told in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_artifact(lucid_command, artifact, digits):
+    artifact.write_bytes(artifact.read_bytes()[:-1])
+    for command in ("run", "bench", "ir"):
+        result = lucid_command(command, artifact, *([digits[0]] if command == "run" else []))
+        assert result.exit_code == 1
+        assert "truncated" in result.stderr
+    artifact.write_bytes(b"hello")
+    assert "no compiled model" in lucid_command("ir", artifact).stderr
+    assert "--weights" in lucid_command("run", "x.lucid", digits[0], "--weights", artifact).stderr

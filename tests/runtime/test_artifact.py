@@ -1,0 +1,444 @@
+"""Saved models: what `lucid.load` gives is what was saved, bit by bit, whoever loads it where."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lucid
+from lucid import nn
+from lucid.codegen.target import LEVELS, Target
+from lucid.errors import InputError, ModelFileError, UnknownNameError, WeightsError
+from lucid.ir.samples import sample_payload
+from lucid.ir.text import parse_graph
+from lucid.models import resnest_digits
+from lucid.runtime import library
+from lucid.runtime.tune import Tuner
+
+HOST = Target.host()
+
+
+class TwoHeads(nn.Module):
+    """Two outputs, of different ranks."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x):
+        y = nn.functional.relu(self.stem(x))
+        return self.head(y.mean((2, 3))), y
+
+
+class OfItsSize(nn.Module):
+    """Its graph depends on the size of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x).reshape(-1, 8, x.shape[2] * x.shape[3])
+
+
+def small():
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, 3, padding=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 10),
+    )
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def results(compiled, x):
+    y = compiled(x)
+    return y if isinstance(y, tuple) else (y,)
+
+
+def assert_same(one, other, x):
+    for a, b in zip(results(one, x), results(other, x), strict=True):
+        assert a.dtype == b.dtype
+        assert np.array_equal(a, b)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Nothing is compiled from here on, and what the process has loaded is forgotten."""
+
+    def forbid():
+        def refuse(kernel, target):
+            raise AssertionError(f"{kernel} is compiled")
+
+        monkeypatch.setattr(library, "_libraries", {})
+        monkeypatch.setattr(library, "compile_object", refuse)
+
+    return forbid
+
+
+# -- the same results ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_and_sizes(tmp_path, threads, no_compiler):
+    compiled = lucid.compile(small(), (3, 3, 16, 20), threads=2)
+    compiled.save(tmp_path / "m.lucid")
+    no_compiler()
+    loaded = lucid.load(tmp_path / "m.lucid", threads, cache=False)
+    assert loaded.threads == threads
+    assert loaded.input_shape == (3, 3, 16, 20)
+    for shape in [(3, 3, 16, 20), (1, 3, 16, 20), (37, 3, 16, 20), (0, 3, 16, 20), (2, 3, 9, 33)]:
+        assert_same(compiled, loaded, images(*shape))
+
+
+def test_several_outputs(tmp_path):
+    compiled = lucid.compile(TwoHeads(), (2, 3, 8, 8), threads=1).save(tmp_path / "m.lucid")
+    assert_same(compiled, lucid.load(tmp_path / "m.lucid"), images(5, 3, 8, 8))
+
+
+def test_images_of_uint8(tmp_path):
+    compiled = lucid.compile(resnest_digits(), (1, 32, 32, 1), input="uint8_nhwc", threads=1)
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid", 1)
+    x = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), np.uint8)
+    assert_same(compiled, loaded, x)
+    with pytest.raises(InputError, match="uint8"):
+        loaded(images(1, 32, 32, 1))
+
+
+def test_a_graph(tmp_path):
+    graph = parse_graph(
+        """graph g(%x: f32[N,4,6,6]) -> f32[N,8,6,6] {
+             param @w: f32[8,4,1,1]
+             %y = conv2d(%x, @w) : f32[N,8,6,6]
+             return %y
+           }"""
+    )
+    graph.payload = sample_payload(graph)
+    compiled = lucid.compile(graph, threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    assert_same(compiled, loaded, images(2, 4, 6, 6))
+    with pytest.raises(InputError, match=r"for inputs of 4x6x6, not for 4x7x6"):
+        loaded(images(1, 4, 7, 6))
+
+
+def test_sizes_on_which_the_graph_depends(tmp_path):
+    compiled = lucid.compile(OfItsSize(), (1, 3, 8, 8), threads=1)
+    compiled.prepare((2, 3, 6, 10))
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    for shape in [(3, 3, 8, 8), (2, 3, 6, 10)]:
+        assert_same(compiled, loaded, images(*shape))
+    with pytest.raises(InputError, match=r"for inputs of 3x8x8, 3x6x10, not for 3x5x5: .*prepare"):
+        loaded(images(1, 3, 5, 5))
+    with pytest.raises(InputError, match="wants f32"):
+        loaded(images(1, 4, 8, 8))
+
+
+def test_choices_are_kept(tmp_path):
+    options = lucid.CompileOptions(kernels={"3": "winograd2x2"}, disable=["fuse-epilogue"])
+    compiled = lucid.compile(small(), (1, 3, 24, 24), threads=1, options=options)
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid", 1)
+    assert loaded.schedule == compiled.schedule
+    assert "winograd2x2" in loaded.schedule.to_json()
+    assert str(loaded.graph()) == str(compiled.graph())
+    assert loaded.stages() == compiled.stages()
+    assert loaded.explain() == compiled.explain()
+    assert_same(compiled, loaded, images(2, 3, 24, 24))
+    assert_same(compiled, loaded, images(2, 3, 40, 24))
+
+
+def test_tuned_choices_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path / "cache"))
+    compiled = lucid.compile(small(), (1, 3, 24, 24), threads=1)
+    tuned = Tuner(HOST, 1, 1).tune(compiled.graph(), budget=0.2).schedule
+    options = lucid.CompileOptions(schedule=tuned)
+    compiled = lucid.compile(small(), (1, 3, 24, 24), threads=1, options=options)
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid", 1)
+    assert loaded.schedule == tuned
+    assert_same(compiled, loaded, images(4, 3, 24, 24))
+
+
+def test_a_model_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+    ).eval()
+    compiled = lucid.compile(model, (3, 3, 12, 12), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    for shape in [(3, 3, 12, 12), (2, 3, 17, 9)]:
+        assert_same(compiled, loaded, images(*shape))
+    other = {n: t * 2 for n, t in model.state_dict().items()}
+    x = images(1, 3, 12, 12)
+    assert_same(compiled.load_weights(other), loaded.load_weights(other), x)
+
+
+@pytest.mark.parametrize("height", [8, "h"])
+def test_a_model_of_onnx(tmp_path, height):
+    pytest.importorskip("onnx.helper")
+    from onnx_models import array, model, node
+
+    nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node("Add", "b c", "y")]
+    proto = model(nodes, {"w": array(4, 3, 3, 3), "c": array(4, 1, 1)}, ("N", 3, height, 8))
+    compiled = lucid.compile(proto, (1, 3, 8, 8), threads=1).save(tmp_path / "m.lucid")
+    assert_same(compiled, lucid.load(tmp_path / "m.lucid"), images(3, 3, 8, 8))
+
+
+def test_a_loaded_model_is_saved_again(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.metadata = {"labels": ["cat", "dog"]}
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    assert loaded.metadata == compiled.metadata
+    loaded.save(tmp_path / "m.lucid")  # over the file that it has mapped
+    again = lucid.load(tmp_path / "m.lucid")
+    for shape in [(1, 3, 16, 16), (1, 3, 20, 11)]:
+        assert_same(compiled, loaded, images(*shape))
+        assert_same(compiled, again, images(*shape))
+    loaded.metadata["labels"] = {1, 2}
+    with pytest.raises(InputError, match="JSON"):
+        loaded.save(tmp_path / "m.lucid")
+    assert_same(compiled, lucid.load(tmp_path / "m.lucid"), images(1, 3, 16, 16))
+
+
+def test_an_artifact_is_a_model_to_compile(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    again = lucid.compile(tmp_path / "m.lucid", threads=1, precision="strict")
+    assert again.input_shape == (1, 3, 16, 16)
+    x = images(1, 3, 16, 16)
+    assert np.allclose(again(x), compiled(x), atol=1e-5)
+
+
+# -- weights --------------------------------------------------------------------------------------
+
+
+def test_other_weights(tmp_path):
+    model = small()
+    compiled = lucid.compile(model, (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    other = {name: 2 * p.numpy() for name, p in model.state_dict().items()}
+    x = images(2, 3, 16, 16)
+    before = loaded(x)
+    with pytest.raises(WeightsError, match="missing"):
+        loaded.load_weights({})
+    assert np.array_equal(loaded(x), before)
+    assert_same(compiled.load_weights(other), loaded.load_weights(other), x)
+    assert_same(compiled, loaded, images(2, 3, 19, 23))
+    assert not np.array_equal(loaded(x), before)
+    loaded.save(tmp_path / "other.lucid")
+    assert_same(compiled, lucid.load(tmp_path / "other.lucid"), x)
+
+
+def test_tensors_that_no_graph_reads(tmp_path):
+    class WithSpare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = nn.Conv2d(3, 4, 1), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    model = WithSpare()
+    compiled = lucid.compile(model, (1, 3, 4, 4), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    other = {name: 3 * p.numpy() for name, p in model.state_dict().items()}
+    assert_same(compiled.load_weights(other), loaded.load_weights(other), images(1, 3, 4, 4))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="Linux tells of its mappings")
+def test_packed_weights_are_mapped_and_go_with_the_model(tmp_path):
+    lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    descriptors = len(os.listdir("/proc/self/fd"))
+    loaded = lucid.load(tmp_path / "m.lucid", threads=1)
+    loaded(images(1, 3, 16, 16))
+    assert loaded._weights.bytes == 0  # nothing was packed
+    (first, *facts) = next(mappings(tmp_path / "m.lucid"))
+    assert first.split()[1] == "r--s"
+    assert "Private_Dirty:         0 kB" in facts
+    del loaded
+    assert not list(mappings(tmp_path / "m.lucid"))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def mappings(path):
+    """The lines of /proc/self/smaps about a file, mapping by mapping."""
+    with open("/proc/self/smaps") as file:
+        lines = file.read().splitlines()
+    for at, line in enumerate(lines):
+        if line.endswith(str(path)):
+            yield lines[at : at + 24]
+
+
+# -- other machines, other versions -------------------------------------------------------------
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """`machine("x86-64")`: what this process takes its CPU for from then on."""
+
+    def pretend(name):
+        monkeypatch.setenv("LUCID_TARGET", name)
+        Target.host.cache_clear()
+
+    yield pretend
+    monkeypatch.undo()
+    Target.host.cache_clear()
+
+
+X86 = pytest.mark.skipif(not HOST.is_x86 or HOST.level < 1, reason="for an x86 with AVX2")
+
+
+@X86
+def test_the_best_target_that_the_machine_runs(tmp_path, machine, no_compiler):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", targets=["x86-64", "host", "x86-64-v3", "aarch64"])
+    no_compiler()
+    x = images(2, 3, 16, 16)
+    assert lucid.load(tmp_path / "m.lucid", cache=False).target == HOST
+    assert_same(compiled, lucid.load(tmp_path / "m.lucid", cache=False), x)
+    for name in ("x86-64-v3", "x86-64"):
+        machine(name)
+        loaded = lucid.load(tmp_path / "m.lucid", 1, cache=False)
+        assert loaded.target.name == name
+        assert np.allclose(loaded(x), compiled(x), atol=1e-5)
+
+
+@X86
+def test_code_that_the_machine_cannot_run(tmp_path, machine):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", targets=["x86-64-v4", "aarch64"])
+    machine("x86-64")
+    loaded = lucid.load(tmp_path / "m.lucid", 1)
+    assert loaded.target.name == "x86-64"
+    x = images(2, 3, 16, 16)
+    own = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    assert_same(own, loaded, x)
+    with pytest.raises(UnknownNameError, match="cannot run x86-64-v4"):
+        lucid.load(tmp_path / "m.lucid", target="x86-64-v4")
+
+
+def test_a_target_that_is_asked_for(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    plain = lucid.load(tmp_path / "m.lucid", 1, target="x86-64" if HOST.is_x86 else "aarch64")
+    assert plain.target.level == min(t.level for t in LEVELS.values() if t.triple == HOST.triple)
+    assert np.allclose(plain(images(1, 3, 16, 16)), compiled(images(1, 3, 16, 16)), atol=1e-5)
+    assert lucid.load(tmp_path / "m.lucid", target="host").target == HOST
+
+
+@pytest.mark.parametrize("bad", [[], "x86-64", ["x86-64-v9"]])
+def test_targets_that_make_no_sense(tmp_path, bad):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    with pytest.raises((InputError, UnknownNameError)):
+        compiled.save(tmp_path / "m.lucid", targets=bad)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_code_from_the_file(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid", 1, code=False)
+    assert_same(compiled, loaded, images(2, 3, 16, 16))
+    assert loaded._weights.bytes > 0
+
+
+@pytest.mark.parametrize("others", [["ir_hash"], ["generator_hash"], ["ir_hash", "generator_hash"]])
+def test_another_version(tmp_path, monkeypatch, others):
+    """Its graphs and weights are read; what passes and generator have made is made anew."""
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    for name in others:
+        for module in ("artifact.contents", "runtime.stored", "runtime.cache"):
+            if hasattr(sys.modules[f"lucid.{module}"], name):
+                monkeypatch.setattr(f"lucid.{module}.{name}", lambda: "another")
+    loaded = lucid.load(tmp_path / "m.lucid", 1, cache=False)
+    assert_same(compiled, loaded, images(2, 3, 16, 16))
+    assert loaded._weights.bytes > 0
+
+
+def test_a_process_of_its_own(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=2).save(tmp_path / "m.lucid")
+    x = images(3, 3, 16, 16)
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import sys, numpy as np, lucid\n"
+        "loaded = lucid.load('m.lucid', 2, cache=False)\n"
+        "np.save('y.npy', loaded(np.load('x.npy')))\n"
+        "print(sorted({'torch', 'onnx', 'networkx', 'PIL'} & set(sys.modules)))\n"
+        "from lucid.runtime.library import library\n"
+        "print(library(loaded.target).emitted)\n"
+    )
+    run = [sys.executable, "-c", program]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "0"]
+    assert np.array_equal(np.load(tmp_path / "y.npy"), compiled(x))
+
+
+# -- pickles ----------------------------------------------------------------------------------
+
+
+def test_pickles_and_copies():
+    compiled = lucid.compile(small(), (2, 3, 16, 16), threads=2)
+    compiled.metadata = {"a": 1}
+    x = images(3, 3, 16, 16)
+    for other in (
+        pickle.loads(pickle.dumps(compiled)),
+        copy.copy(compiled),
+        copy.deepcopy(compiled),
+        pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(compiled)))),
+    ):
+        assert other.threads == 2
+        assert other.metadata == {"a": 1}
+        assert_same(compiled, other, x)
+        assert_same(compiled, other, images(1, 3, 11, 17))
+
+
+def test_what_is_not_compiled_yet():
+    with pytest.raises(InputError, match="give a shape"):
+        pickle.dumps(lucid.compile(small()))
+    with pytest.raises(InputError, match="give a shape"):
+        lucid.compile(small()).save("nowhere.lucid")
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def test_a_failure_keeps_the_file_that_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "m.lucid"
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(path)
+    before = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        compiled.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lucid"]
+    assert path.read_bytes() == before
+
+
+def test_links_and_folders(tmp_path):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    (tmp_path / "real").mkdir()
+    (tmp_path / "m.lucid").symlink_to(tmp_path / "real" / "there.lucid")
+    compiled.save(tmp_path / "m.lucid")
+    assert (tmp_path / "m.lucid").is_symlink()
+    assert_same(compiled, lucid.load(tmp_path / "m.lucid"), images(1, 3, 16, 16))
+    with pytest.raises(IsADirectoryError):
+        compiled.save(tmp_path / "real")
+    with pytest.raises(ModelFileError, match="not a file"):
+        lucid.load(tmp_path / "real")
+    with pytest.raises(FileNotFoundError):
+        lucid.load(tmp_path / "none.lucid")

@@ -18,23 +18,39 @@ from lucid.codegen.lowering import lower
 from lucid.codegen.schedule import schedule
 from lucid.ir import BATCH, Graph, f32, interpret
 from lucid.ir.ops import (
+    Abs,
     AdaptiveAvgPool2d,
     Add,
+    ArgMax,
     AvgPool2d,
+    Cast,
     Constant,
+    Cos,
+    Exp,
+    Floor,
     Gather,
     Gelu,
+    GroupNorm,
+    LayerNorm,
+    Less,
+    LocalResponseNorm,
+    Log,
     MatMul,
     Max,
     MaxPool2d,
     Mul,
     Pad,
     Permute,
+    Pow,
     Relu,
     Reshape,
     Resize,
+    RmsNorm,
+    Round,
+    Sin,
     Softmax,
     Sum,
+    Where,
 )
 from lucid.ir.passes import run_passes
 from lucid.models import create_model
@@ -113,6 +129,37 @@ def test_products_of_computed_matrices_and_resampling(tmp_path: Path) -> None:
     ]
     build.graph.set_outputs(outputs)
     check_emulated(build.graph, tmp_path)
+
+
+def test_norms_and_the_place_of_the_maximum(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.conv(build.input(5, 6, 7), 22, bias=True)
+    weights = build.weight("weight", 22, positive=True), build.weight("bias", 22)
+    scores = build.apply(ArgMax(1), x)
+    outputs = [
+        build.apply(LayerNorm((1,)), x, *weights),
+        build.apply(LayerNorm((2, 3)), x),
+        build.apply(GroupNorm(1), x, *weights),
+        build.apply(GroupNorm(11), x, *weights),
+        build.apply(RmsNorm((1,)), x, weights[0]),
+        build.apply(LocalResponseNorm(5, 0.1), x),
+        build.apply(Cast("f32"), scores),
+        build.apply(Cast("f32"), build.apply(ArgMax(3), x)),
+    ]
+    build.graph.set_outputs(outputs)
+    check_emulated(build.graph, tmp_path)
+
+
+def test_what_is_no_activation(tmp_path: Path) -> None:
+    build = Builder()
+    x = build.graph.add_input(f32(BATCH, 5, 37))
+    y = build.apply(Permute((0, 2, 1)), build.graph.add_input(f32(BATCH, 37, 5)))
+    size = build.apply(Add(), build.apply(Abs(), x), build.apply(Constant(0.1)))
+    outputs = [build.apply(op, size) for op in (Log(), Exp(), Floor(), Round(), Sin(), Cos())]
+    outputs += [build.apply(Pow(), size, y), build.apply(Where(), build.apply(Less(), x, y), x, y)]
+    outputs.append(build.apply(Cast("f32"), build.apply(Cast("u8"), size)))
+    build.graph.set_outputs(outputs)
+    check_emulated(build.graph, tmp_path, 3)
 
 
 def test_activations(tmp_path: Path) -> None:

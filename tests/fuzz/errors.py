@@ -1,0 +1,451 @@
+"""How far a right result may be off: running error analysis in float64, op by op.
+
+Every value is `Known`: what it is exactly for the inputs given, and by how much float32 arithmetic
+may miss it, number by number. For a sum of n terms the bound is t(n) u sum|terms|, with u = 2^-24
+and t(n) = min(n, 32 + 6 sqrt n) + 4: the deterministic bound for short sums, the probabilistic one
+of Higham and Mary ("A new approach to probabilistic rounding error analysis", 2019) with lambda = 6
+for long ones, whatever the order of summation. What the operands are off by is added as it passes
+through: |w| times it in a product, the spread of f over x - e and x + e in an elementwise op.
+
+NaN and infinities have to stand where they stand exactly. Numbers whose terms' sizes add up beyond
+float32 may come out as anything (`error` is infinite), as may those that share a tile of Winograd's
+with what is not finite. Denormal inputs are zeros, denormal results may be.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lucid.ir import Graph, Node, Op, Value, ops
+from lucid.ir.graph import Parameter
+from lucid.ir.interpret import interpret
+
+from .values import LARGEST, TINY, Array, flushed
+
+U = 2.0**-24
+Rule = Callable[[Any, Sequence["Known"]], tuple[Array, Array]]
+"""From an op and its operands to the result and its error."""
+RULES: dict[type[Op], Rule] = {}
+
+
+@dataclass(frozen=True)
+class Known:
+    """Exact numbers, and how far each may be off: infinitely far where anything may come out."""
+
+    value: Array
+    error: Array
+
+    @staticmethod
+    def exactly(value: Array) -> Known:
+        return Known(value, np.zeros(value.shape))
+
+
+def rule(*classes: type[Op]) -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(classes, function))
+        return function
+
+    return register
+
+
+def terms(count: int) -> float:
+    """What the sizes of `count` terms are to be multiplied by, besides u."""
+    return min(count, 32 + 6 * math.sqrt(count)) + 4
+
+
+# -- whole graphs ---------------------------------------------------------------------------------
+
+
+def analyse(
+    graph: Graph, inputs: Sequence[Array], winograd: dict[str, int] | None = None
+) -> list[Known]:
+    """The outputs of a graph. `winograd`: m of the convolutions that are computed so, by origin."""
+    given = [flushed(np.asarray(a)) for a in inputs]
+    known: dict[Value, Known] = {}
+    exact = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in given]
+    known.update((v, Known.exactly(a)) for v, a in zip(graph.inputs, exact, strict=True))
+
+    def observe(node: Node, results: tuple[Array, ...]) -> None:
+        operands = [known.get(v) or Known.exactly(_parameter(graph, v)) for v in node.inputs]
+        if any(np.isinf(o.error).any() for o in operands):
+            lost = [Known(r, np.full(np.shape(r), np.inf)) for r in results]
+            known.update(zip(node.outputs, lost, strict=True))
+            return
+        m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Conv2d) else 0
+        with np.errstate(all="ignore"):
+            if m:
+                value, error = _winograd(node.op, operands, m)
+            else:
+                value, error = RULES[type(node.op)](node.op, operands)
+        value = np.asarray(value)
+        error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
+        free = np.isposinf(error) & (np.isfinite(value) | bool(m))
+        error = np.where(free, np.inf, np.where(np.isfinite(value), error, 0.0))
+        known[node.output] = Known(results[0], np.where(np.isnan(error), np.inf, error))
+
+    with np.errstate(all="ignore"):
+        interpret(graph, given, dtype=np.float64, observe=observe)
+    return [known.get(v) or Known.exactly(_parameter(graph, v)) for v in graph.outputs]
+
+
+def _parameter(graph: Graph, value: Value) -> Array:
+    assert isinstance(value, Parameter)
+    return np.asarray(graph.payload[value.name]).astype(np.float64)
+
+
+def excess(value: Array, known: Known) -> float:
+    """The largest error as a share of what is allowed; infinite where a NaN, an infinity or a shape
+    is wrong. At most 1 is right."""
+    if value.shape != known.value.shape:
+        return math.inf
+    if value.dtype.kind != "f":
+        wrong = (value != known.value) & np.isfinite(known.error)
+        return math.inf if wrong.any() else 0.0
+    if not value.size:
+        return 0.0
+    y, error = known.value.astype(np.float64), known.error + TINY
+    with np.errstate(all="ignore"):
+        found = value.astype(np.float64)
+        finite, free = np.isfinite(y), np.isinf(error)
+        share = np.where(finite, np.abs(found - y) / error, 0.0)
+        over = finite & np.isinf(found) & (np.abs(y) + known.error >= LARGEST * (1 - 2 * U))
+        share = np.where(over & (np.sign(found) == np.sign(y)), 0.0, share)
+        share = np.where(finite & np.isnan(share), np.inf, share)
+        same = (found == y) | (np.isnan(found) & np.isnan(y))
+        same |= free & ~np.isfinite(found)
+        share = np.where(~finite & ~same, np.inf, share)
+        share = np.where(finite & free, 0.0, share)
+    return float(share.max())
+
+
+def _sizes(value: Array, sizes: Array, error: Array) -> tuple[Array, Array]:
+    """The error of a sum whose terms have these sizes in all; anything where they overflow."""
+    return value, np.where(np.isfinite(sizes) & (sizes > LARGEST / 4), np.inf, error)
+
+
+# -- what moves numbers ---------------------------------------------------------------------------
+
+
+@rule(ops.Reshape, ops.Permute, ops.Slice, ops.Expand, ops.Concat, ops.AdaptiveMaxPool2d)
+def _moved(op: Op, x: Sequence[Known]) -> tuple[Array, Array]:
+    return op.results(*(k.value for k in x))[0], op.results(*(k.error for k in x))[0]
+
+
+@rule(ops.Constant)
+def _constant(op: ops.Constant, x: Sequence[Known]) -> tuple[Array, Array]:
+    value = op.array(np.dtype(np.float64))
+    return value, np.abs(value) * U
+
+
+@rule(ops.Gather)
+def _gather(op: ops.Gather, x: Sequence[Known]) -> tuple[Array, Array]:
+    indices = x[1].value.astype(np.int64)
+    return op.evaluate(x[0].value, indices), op.evaluate(x[0].error, indices)
+
+
+@rule(ops.Pad)
+def _pad(op: ops.Pad, x: Sequence[Known]) -> tuple[Array, Array]:
+    border = ops.Pad(op.before, op.after, abs(op.value) * U, op.mode)
+    return op.evaluate(x[0].value), border.evaluate(x[0].error)
+
+
+@rule(ops.Cast)
+def _cast(op: ops.Cast, x: Sequence[Known]) -> tuple[Array, Array]:
+    """To an integer, a number that is off may fall on the other side of one."""
+    value = op.evaluate(x[0].value)
+    if op.dtype == "f32":
+        return value, x[0].error
+    return value, np.where(x[0].error > 0, np.inf, 0.0)
+
+
+@rule(ops.Max, ops.Min)
+def _extreme(op: ops.Max | ops.Min, x: Sequence[Known]) -> tuple[Array, Array]:
+    largest = ops.Max(op.axes, op.keepdims)
+    return op.evaluate(x[0].value), largest.evaluate(x[0].error)
+
+
+@rule(ops.MaxPool2d)
+def _max_pool(op: ops.MaxPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    return op.evaluate(x[0].value), np.maximum(op.evaluate(x[0].error), 0.0)
+
+
+@rule(ops.ArgMax)
+def _arg_max(op: ops.ArgMax, x: Sequence[Known]) -> tuple[Array, Array]:
+    value = op.evaluate(x[0].value)
+    off = ops.Max((op.axis,), op.keepdims).evaluate(x[0].error)
+    return value, np.where(off > 0, np.inf, 0.0)
+
+
+# -- elementwise ----------------------------------------------------------------------------------
+
+ULPS: dict[type[Op], float] = {
+    **dict.fromkeys([ops.Neg, ops.Abs, ops.Relu, ops.Floor, ops.Round, ops.Not, ops.Where], 0),
+    **dict.fromkeys([ops.Maximum, ops.Minimum, ops.Equal, ops.Less, ops.LessEqual], 0),
+    **dict.fromkeys([ops.Add, ops.Sub, ops.Mul, ops.Div, ops.Prelu, ops.LeakyRelu, ops.Clip], 1),
+    **dict.fromkeys([ops.Sqrt, ops.Exp, ops.Log, ops.Sin, ops.Cos, ops.Erf, ops.Rsqrt], 2.5),
+    **dict.fromkeys([ops.Tanh, ops.Sigmoid, ops.Softplus, ops.Hardsigmoid, ops.Hardswish], 4),
+    **dict.fromkeys([ops.Silu, ops.Elu, ops.Pow], 4.5),
+    ops.Mish: 6,
+    ops.Gelu: 4,
+}
+"""Units in the last place by which kernels may miss; what `test_vector_math.py` measures is less.
+LeakyRelu and Clip round their attributes."""
+LARGEST_ANGLE = 1.3e8
+"""Beyond it sines are numbers between -1 and 1."""
+
+
+@rule(*ULPS)
+def _elementwise(op: Op, x: Sequence[Known]) -> tuple[Array, Array]:
+    (value,) = op.results(*(k.value for k in x))
+    spread = np.zeros(value.shape)
+    if any(k.error.any() for k in x):
+        corners = [[k.value - k.error, k.value + k.error] for k in x]
+        for number in range(2 ** len(x)):
+            chosen = [c[number >> i & 1] for i, c in enumerate(corners)]
+            (other,) = op.results(*chosen)
+            spread = np.maximum(spread, np.where(other == value, 0.0, np.abs(other - value)))
+    rounding = 2 * U * ULPS[type(op)] * np.abs(value)
+    return value, spread + rounding + _own(op, x[0].value)
+
+
+def _own(op: Op, x: Array) -> Array | float:
+    """What an op may be off by beside a share of its result."""
+    match op:
+        case ops.Gelu(approximate="tanh"):  # the error of the exponent, and a sigmoid of nearly 0
+            bend = 2 * math.sqrt(2 / math.pi) * np.abs(x + 0.044715 * x**3)
+            share = np.where(np.isfinite(bend), 8 * U * np.minimum(bend, 200), 0.0)
+            return np.abs(op.evaluate(x)) * share + TINY * np.abs(x)
+        case ops.Gelu():  # 1 + erf(x) where that is nearly 0
+            return 4 * U * np.minimum(np.abs(x), 8)
+        case ops.Silu() | ops.Mish():  # the factor beside x may be denormal
+            return TINY * np.abs(x)
+        case ops.Sin() | ops.Cos():
+            return np.where(np.isfinite(x) & (np.abs(x) > LARGEST_ANGLE), np.inf, 0.0)
+    return 0.0
+
+
+# -- sums of products -----------------------------------------------------------------------------
+
+
+def _products(apply: Callable[..., Array], x: Known, w: Known, bias: Known | None, n: int) -> Any:
+    """y = apply(x, w) + bias, n products each."""
+    value, sizes = apply(x.value, w.value), apply(np.abs(x.value), np.abs(w.value))
+    passed = apply(x.error, np.abs(w.value)) if x.error.any() else 0.0
+    if w.error.any():
+        passed = passed + apply(np.abs(x.value) + x.error, w.error)
+    if bias is not None:
+        value, sizes = value + bias.value, sizes + np.abs(bias.value)
+    return _sizes(value, sizes, passed + terms(n) * U * sizes + n * TINY)
+
+
+@rule(ops.Conv2d)
+def _conv(op: ops.Conv2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    bias = None
+    if len(x) == 3:
+        bias = Known.exactly(x[2].value[:, None, None])
+    found: tuple[Array, Array] = _products(op.evaluate, x[0], x[1], bias, x[1].value[0].size + 1)
+    return found
+
+
+WINOGRAD = {2: 6.0, 4: 40.0}
+"""By what Winograd's sums round more than direct ones, where each number counts as the largest of
+the input tile that it is in."""
+
+
+def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
+    value, error = _conv(op, x)
+    reach = 2 * m + 3
+    around = ops.MaxPool2d((reach, reach), (1, 1), (m + 1,) * 4)
+    largest = around.evaluate(np.where(np.isfinite(x[0].value), np.abs(x[0].value), 0.0))
+    sizes = op.evaluate(largest, np.abs(x[1].value)) + np.abs(value)
+    error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
+    error = np.where(sizes > LARGEST / 1e4, np.inf, error)
+    strange = around.evaluate((~np.isfinite(x[0].value)).astype(np.float64))
+    ones = np.ones_like(x[1].value)
+    return value, np.where(op.evaluate(strange, ones) > 0, np.inf, error)
+
+
+@rule(ops.Linear)
+def _linear(op: ops.Linear, x: Sequence[Known]) -> tuple[Array, Array]:
+    bias = x[2] if len(x) == 3 else None
+    found: tuple[Array, Array] = _products(op.evaluate, x[0], x[1], bias, x[1].value.shape[1] + 1)
+    return found
+
+
+@rule(ops.MatMul)
+def _matmul(op: ops.MatMul, x: Sequence[Known]) -> tuple[Array, Array]:
+    found: tuple[Array, Array] = _products(op.evaluate, *x, None, x[0].value.shape[-1])
+    return found
+
+
+def _summed(op: Op, x: Known, count: int) -> tuple[Array, Array]:
+    """An op that is a sum of its operand's numbers, or a mean."""
+    (value,), (sizes,) = op.results(x.value), op.results(np.abs(x.value))
+    (passed,) = op.results(x.error)
+    return _sizes(value, sizes * count, passed + terms(count) * U * sizes + count * TINY)
+
+
+@rule(ops.Sum, ops.Mean)
+def _sum(op: ops.Sum, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], math.prod(x[0].value.shape[a] for a in op.axes))
+
+
+@rule(ops.SumSquares)
+def _squares(op: ops.SumSquares, x: Sequence[Known]) -> tuple[Array, Array]:
+    squared = np.abs(x[0].value)
+    off = (2 * squared + x[0].error) * x[0].error
+    inner = Known(squared**2, off + 2 * U * squared**2)
+    return _summed(ops.Sum(op.axes, op.keepdims), inner, x[0].value.size)
+
+
+@rule(ops.AvgPool2d)
+def _avg_pool(op: ops.AvgPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], math.prod(op.kernel) + 1)
+
+
+@rule(ops.AdaptiveAvgPool2d)
+def _adaptive(op: ops.AdaptiveAvgPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], math.prod(x[0].value.shape[2:]))
+
+
+@rule(ops.RadixMean)
+def _radix_mean(op: ops.RadixMean, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], op.radix * math.prod(x[0].value.shape[2:]))
+
+
+@rule(ops.Resize)
+def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
+    value = op.evaluate(x[0].value)
+    if op.mode == "nearest":
+        return value, op.evaluate(x[0].error)
+    sizes = np.abs(x[0].value) + x[0].error
+    for axis in (0, 1):
+        left, right, _ = op.linear_index(axis, sizes.shape[2 + axis])
+        sizes = np.take(sizes, left, 2 + axis) + np.take(sizes, right, 2 + axis)
+    return _sizes(value, sizes, op.evaluate(x[0].error) + 8 * U * sizes)
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+
+@rule(ops.Softmax)
+def _softmax(op: ops.Softmax, x: Sequence[Known]) -> tuple[Array, Array]:
+    """exp(x - max): the difference is rounded, and so its exponential off by as much."""
+    value, axis = op.evaluate(x[0].value), op.axis
+    distance = np.abs(x[0].value - np.max(x[0].value, axis, keepdims=True))
+    weighed = np.sum(np.where(value > 0, distance * value, 0.0), axis, keepdims=True)
+    share = 2 * U * (np.minimum(distance, 120) + weighed + terms(value.shape[axis]) + 6)
+    passed = 2 * np.max(x[0].error, axis, keepdims=True)
+    return value, value * (share + np.minimum(passed, 1e3)) + TINY
+
+
+@rule(ops.RadixSoftmax)
+def _radix_softmax(op: ops.RadixSoftmax, x: Sequence[Known]) -> tuple[Array, Array]:
+    def split(a: Array) -> Array:
+        shape = (len(a), op.cardinality, op.radix, -1)
+        inner = a.shape[1] // (op.cardinality * op.radix)
+        return a.reshape(*shape[:3], inner).transpose(0, 2, 1, 3)
+
+    parts = Known(split(x[0].value), split(x[0].error))
+    value, error = _softmax(ops.Softmax(1), [parts])
+    return value.reshape(x[0].value.shape), error.reshape(x[0].value.shape)
+
+
+@rule(ops.RadixCombine)
+def _combine(op: ops.RadixCombine, x: Sequence[Known]) -> tuple[Array, Array]:
+    data, gate = x
+    plain = ops.RadixCombine(op.radix)
+    value, off, gates = op.evaluate(data.value, gate.value), gate.error, np.abs(gate.value)
+    if op.folded:  # the gates are g and 1 - g
+        gates = np.concatenate([gates, 1 + gates], 1)
+        off = np.concatenate([off, off], 1)
+    sizes = plain.evaluate(np.abs(data.value), gates)
+    passed = plain.evaluate(data.error, gates) + plain.evaluate(np.abs(data.value), off)
+    return _sizes(value, sizes, passed + terms(op.radix + 2) * U * sizes + op.radix * TINY)
+
+
+@rule(ops.SplitAttention)
+def _split_attention(op: ops.SplitAttention, x: Sequence[Known]) -> tuple[Array, Array]:
+    parts, (data, w1, b1, w2, b2) = op.parts(), x
+
+    def run(one: Op, *operands: Known) -> Known:
+        value, error = RULES[type(one)](one, operands)
+        return Known(value, np.broadcast_to(error, value.shape))
+
+    hidden = run(parts.activation, run(parts.fc1, run(parts.mean, data), w1, b1))
+    gate = run(parts.gate, run(parts.fc2, hidden, w2, b2))
+    found = run(parts.combine, data, gate)
+    lost = any(np.isinf(k.error).any() for k in (hidden, gate))
+    return found.value, np.full(found.value.shape, np.inf) if lost else found.error
+
+
+# -- norms ----------------------------------------------------------------------------------------
+
+
+@rule(ops.BatchNorm)
+def _batch_norm(op: ops.BatchNorm, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Computed as x * scale + shift, both of which are rounded."""
+    data, weight, bias, mean, var = (k.value for k in x)
+    channel = (-1,) + (1,) * (data.ndim - 2)
+    scale = np.abs(weight / np.sqrt(var + op.eps)).reshape(channel)
+    shift = scale * np.abs(mean).reshape(channel) + np.abs(bias).reshape(channel)
+    sizes = np.abs(data) * scale + shift
+    error = x[0].error * scale + 5 * U * sizes + TINY
+    return _sizes(op.evaluate(data, weight, bias, mean, var), sizes, error)
+
+
+def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array) -> Any:
+    """The result of a norm, and its error, where `data` is x with `axes` sharing statistics."""
+    value = op.results(*(k.value for k in x))[0]
+    count = math.prod(data.shape[a] for a in axes)
+    centred = isinstance(op, ops.LayerNorm | ops.GroupNorm)
+    mean = np.mean(data, axes, keepdims=True) if centred else np.zeros(1)
+    distance, t = np.abs(data - mean), terms(count)
+    deviation = np.sqrt(np.mean(distance**2, axes, keepdims=True) + op.eps)
+    average = np.mean(distance, axes, keepdims=True)
+    sizes = np.mean(np.abs(data), axes, keepdims=True) + np.abs(data)
+    off = t * U * (distance + average) + (t * U) ** 2 * sizes + 2 * U * sizes * U * count
+    off = np.maximum(off, TINY) / deviation
+    overflow = np.max(distance, axes, keepdims=True) ** 2 * count > LARGEST / 4
+    return value, np.where(overflow & np.isfinite(data), np.inf, off)
+
+
+@rule(ops.LayerNorm, ops.RmsNorm)
+def _layer_norm(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
+    value, off = _standardised(op, x, op.axes, x[0].value)
+    return _affine(value, off, [_spread(k.value, op.axes, value.ndim) for k in x[1:]])
+
+
+@rule(ops.GroupNorm)
+def _group_norm(op: ops.GroupNorm, x: Sequence[Known]) -> tuple[Array, Array]:
+    data = x[0].value
+    grouped = data.reshape(len(data), op.groups, data.shape[1] // op.groups, *data.shape[2:])
+    value, off = _standardised(op, x, tuple(range(2, grouped.ndim)), grouped)
+    off = off.reshape(data.shape)
+    return _affine(value, off, [_spread(k.value, (1,), value.ndim) for k in x[1:]])
+
+
+def _affine(value: Array, off: Array, weights: Sequence[Array]) -> tuple[Array, Array]:
+    """The error of a normalised value once it is scaled and shifted."""
+    scale = np.abs(weights[0]) if weights else 1.0
+    shift = np.abs(weights[1]) if len(weights) > 1 else 0.0
+    error = np.where(np.isinf(off), np.inf, off * scale)
+    return value, error + 8 * U * (np.abs(value) + 2 * shift) + TINY
+
+
+def _spread(values: Array, axes: Sequence[int], rank: int) -> Array:
+    ascending = np.transpose(values, np.argsort(axes))
+    return np.expand_dims(ascending, [a for a in range(rank) if a not in axes])
+
+
+@rule(ops.LocalResponseNorm)
+def _local_response(op: ops.LocalResponseNorm, x: Sequence[Known]) -> tuple[Array, Array]:
+    value, data = op.evaluate(x[0].value), x[0].value
+    share = 2 * U * (terms(op.size) + 8) * (1 + op.beta)
+    overflow = np.max(np.abs(data), 1, keepdims=True) ** 2 * op.size > LARGEST / 4
+    return value, np.where(overflow & np.isfinite(data), np.inf, np.abs(value) * share + TINY)

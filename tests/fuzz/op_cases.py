@@ -1,0 +1,560 @@
+"""One op at a time, of every kind there is, over shapes, attributes and numbers of all sorts.
+
+`GENERATORS` has a function for each op of the registry. What it makes is not only the op: operands
+lie in memory in unusual orders, and what follows (an activation, an added tensor) is fused into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+from graph_builder import Builder, sizes
+
+from lucid.codegen.schedule import ConvShape, legal_kernels
+from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
+
+from .draw import BATCHES, Draw
+from .values import KINDS, WILD, Array, fill
+
+Make = Callable[["Maker"], Value]
+GENERATORS: dict[str, Make] = {}
+"""For each op, by its name in IR text, what makes a case of it."""
+
+
+@dataclass
+class OpCase:
+    """A graph about one op, its inputs, and how it is compiled. `kernels`: forced, by origin."""
+
+    name: str
+    seed: int
+    graph: Graph
+    inputs: list[Array]
+    batch: int
+    kernels: dict[str, str] = field(default_factory=dict)
+
+
+def makes(*names: str) -> Callable[[Make], Make]:
+    def register(function: Make) -> Make:
+        GENERATORS.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+class Maker:
+    """A case being made: `op` is the name of the op wanted."""
+
+    def __init__(self, draw: Draw, op: str) -> None:
+        self.draw, self.op = draw, op
+        self.build = Builder(draw.seed)
+        self.batch = draw.pick(BATCHES)
+        self.kind = draw.pick(WILD if draw.chance(0.25) else KINDS)
+        self.inputs: list[Array] = []
+        self.kernels: dict[str, str] = {}
+
+    # -- operands ---------------------------------------------------------------------------
+
+    def array(self, *shape: int, batched: bool = True, kind: str | None = None) -> Value:
+        """An operand (N, *shape), which lies in its input in any order, or in a part of it."""
+        draw = self.draw
+        dims: list[Any] = [*([BATCH] if batched else []), *shape]
+        rank, first = len(dims), int(batched)
+        order = list(range(rank))
+        if rank > first + 1 and draw.chance(0.3):  # the batch stays in front
+            order = order[:first] + draw.shuffled(order[first:])
+        cut, place = None, [dims[i] for i in order]
+        if rank > first and draw.chance(0.12):
+            axis = draw.integer(first, rank - 1)
+            before, after, step = (draw.integer(0, 2) for _ in range(3))
+            step = max(1, step)
+            stop = before + (place[axis] - 1) * step + 1
+            cut = ops.Slice(axis, before, stop, step)
+            place[axis] = stop + after
+        x = self.build.graph.add_input(f32(*place))
+        self.inputs.append(fill(draw, x.type.concrete(self.batch), kind or self.kind))
+        if cut is not None:
+            x = self.build.apply(cut, x)
+        if order != list(range(rank)):
+            x = self.build.apply(ops.Permute(tuple(np.argsort(order).tolist())), x)
+        return x
+
+    def image(self, channels: int | None = None, least: int = 1) -> Value:
+        """A map (N, C, H, W)."""
+        channels = channels or self.draw.channels()
+        return self.array(channels, *self.draw.image(channels, self.batch, least))
+
+    def weight(self, *shape: int, positive: bool = False) -> Value:
+        name = self.build.next_origin("weight")
+        value = self.build.weight(name, *shape, positive=positive)
+        if self.draw.chance(0.1):
+            kind = self.draw.pick(["integers", "zeros", "wide"]) if not positive else "positive"
+            self.build.payload[name] = fill(self.draw, shape, kind)
+        return value
+
+    def apply(self, op: Op, *operands: Value) -> Value:
+        return self.build.apply(op, *operands, origin=self.build.next_origin(self.op))
+
+    # -- what follows -----------------------------------------------------------------------
+
+    def followed(self, y: Value) -> Value:
+        """What may be fused into the op: activations, an added or multiplied tensor."""
+        draw = self.draw
+        while draw.chance(0.35):
+            match draw.integer(0, 4):
+                case 0 | 1:
+                    y = self.apply(draw.pick(FOLLOWING), y)
+                case 2 if y.type.dtype == "f32" and len(y.type.shape) > 1:
+                    other = self.array(*sizes(y)[1:])
+                    pair = draw.shuffled([y, other])
+                    y = self.apply(draw.pick([ops.Add(), ops.Add(), ops.Mul(), ops.Sub()]), *pair)
+                case 3 if len(y.type.shape) == 4:
+                    scale = self.weight(sizes(y)[1], 1, 1, positive=True)
+                    y = self.apply(draw.pick([ops.Mul(), ops.Add()]), y, scale)
+                case 4:
+                    number = self.apply(ops.Constant(draw.pick([0.5, -1.25, 3.0])))
+                    y = self.apply(draw.pick([ops.Mul(), ops.Add(), ops.Maximum()]), y, number)
+        return y
+
+    def finish(self, y: Value) -> OpCase:
+        outputs = [y]
+        producer = y.producer
+        if self.draw.chance(0.1) and producer is not None and producer.inputs:
+            first = producer.inputs[0]
+            if first.producer is not None and first.type.dtype == "f32":
+                outputs.append(first)
+        self.build.graph.set_outputs(outputs)
+        case = OpCase(self.op, self.draw.seed, self.build.graph, self.inputs, self.batch)
+        case.kernels = self.kernels
+        return case
+
+
+FOLLOWING: list[Op] = [
+    *(ops.Relu(), ops.Clip(0, 6), ops.Silu(), ops.Sigmoid(), ops.Hardswish(), ops.Gelu()),
+    *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
+]
+
+UNARY: dict[str, list[Op]] = {
+    "neg": [ops.Neg()],
+    "abs": [ops.Abs()],
+    "sqrt": [ops.Sqrt()],
+    "rsqrt": [ops.Rsqrt()],
+    "exp": [ops.Exp()],
+    "erf": [ops.Erf()],
+    "log": [ops.Log()],
+    "sin": [ops.Sin()],
+    "cos": [ops.Cos()],
+    "floor": [ops.Floor()],
+    "round": [ops.Round()],
+    "relu": [ops.Relu()],
+    "sigmoid": [ops.Sigmoid()],
+    "silu": [ops.Silu()],
+    "hardswish": [ops.Hardswish()],
+    "hardsigmoid": [ops.Hardsigmoid()],
+    "gelu": [ops.Gelu(), ops.Gelu("tanh")],
+    "tanh": [ops.Tanh()],
+    "clip": [ops.Clip(0, 6), ops.Clip(-1), ops.Clip(None, 0.5), ops.Clip(-1.5, -0.5), ops.Clip()],
+    "leaky_relu": [ops.LeakyRelu(), ops.LeakyRelu(0.2), ops.LeakyRelu(1.5), ops.LeakyRelu(0.0)],
+    "elu": [ops.Elu(), ops.Elu(0.3)],
+    "softplus": [ops.Softplus()],
+    "mish": [ops.Mish()],
+    "not": [ops.Not()],
+}
+BINARY: dict[str, Op] = {
+    "add": ops.Add(),
+    "sub": ops.Sub(),
+    "mul": ops.Mul(),
+    "div": ops.Div(),
+    "maximum": ops.Maximum(),
+    "minimum": ops.Minimum(),
+    "pow": ops.Pow(),
+    "prelu": ops.Prelu(),
+    "equal": ops.Equal(),
+    "less": ops.Less(),
+    "less_equal": ops.LessEqual(),
+}
+
+
+# -- elementwise ----------------------------------------------------------------------------------
+
+
+@makes(*UNARY)
+def _unary(make: Maker) -> Value:
+    x = make.array(*make.draw.shape(0, 5))
+    return make.followed(make.apply(make.draw.pick(UNARY[make.op]), x))
+
+
+def _thin(make: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Some dimensions of the shape as 1."""
+    return tuple(1 if make.draw.chance(0.4) else d for d in shape)
+
+
+def _beside(make: Maker, shape: tuple[int, ...]) -> Value:
+    """What broadcasts with (N, *shape): computed, a parameter, or a number."""
+    match make.draw.integer(0, 3):
+        case 0 | 1:
+            return make.array(*_thin(make, shape))
+        case 2:
+            thin = _thin(make, shape)
+            return make.weight(*thin[make.draw.integer(0, max(0, len(thin) - 1)) :])
+    return make.apply(ops.Constant(make.draw.pick([0.0, 1.0, -0.5, 2.0, 3.3, -0.0])))
+
+
+@makes(*BINARY)
+def _binary(make: Maker) -> Value:
+    shape = make.draw.shape(0, 4)
+    pair = [make.array(*shape), _beside(make, shape)]
+    if make.draw.chance(0.1):
+        pair[1] = pair[0]
+    return make.followed(make.apply(BINARY[make.op], *make.draw.shuffled(pair)))
+
+
+@makes("where")
+def _where(make: Maker) -> Value:
+    shape = make.draw.shape(0, 4)
+    condition = make.array(*_thin(make, shape), kind=make.draw.pick(["integers", make.kind]))
+    if make.draw.chance(0.4):
+        bound = make.apply(ops.Constant(0.25))
+        condition = make.apply(make.draw.pick([ops.Less(), ops.LessEqual()]), condition, bound)
+    return make.apply(ops.Where(), condition, make.array(*shape), _beside(make, shape))
+
+
+@makes("cast")
+def _cast(make: Maker) -> Value:
+    """Levels to floats, and floats (finite ones of moderate size) to integers."""
+    shape = make.draw.shape(1, 4)
+    if make.draw.chance(0.5):
+        x = make.build.graph.add_input(TensorType("u8", (BATCH, *shape)))
+        levels = make.draw.arrays.integers(0, 256, x.type.concrete(make.batch), np.uint8)
+        make.inputs.append(levels)
+        return make.followed(make.apply(ops.Cast("f32"), x))
+    x = make.array(*shape, kind=make.draw.pick(["normal", "offset", "integers"]))
+    return make.apply(ops.Cast(make.draw.pick(["u8", "i64"])), x)
+
+
+@makes("constant")
+def _constant(make: Maker) -> Value:
+    """A table beside an operand."""
+    shape = make.draw.shape(1, 2, most=40)
+    table = fill(make.draw, shape, "normal")
+    x = make.array(*shape)
+    rows = table.tolist()
+    value = tuple(map(tuple, rows)) if len(shape) == 2 else tuple(rows)
+    return make.followed(make.apply(ops.Mul(), x, make.apply(ops.Constant(value))))
+
+
+# -- convolutions and products --------------------------------------------------------------------
+
+
+def _window(make: Maker, x: Value, kernels: list[int], dilations: list[int]) -> dict[str, Any]:
+    """Kernel, stride, dilation and paddings that leave at least one window."""
+    draw = make.draw
+    fields: dict[str, list[int]] = {"kernel": [], "stride": [], "dilation": []}
+    before, after = [], []
+    for size in sizes(x)[2:]:
+        kernel, dilation = draw.pick(kernels), draw.pick(dilations)
+        reach = dilation * (kernel - 1) + 1
+        same = draw.chance(0.4)
+        pads = [reach // 2] * 2 if same else [draw.integer(0, reach - 1) for _ in range(2)]
+        lacking = reach - size - sum(pads)
+        pads[1] += max(0, lacking)
+        before.append(pads[0])
+        after.append(pads[1])
+        fields["kernel"].append(kernel)
+        fields["stride"].append(draw.pick([1, 1, 1, 2, 2, 3, 5]))
+        fields["dilation"].append(dilation)
+    window: dict[str, Any] = {name: tuple(value) for name, value in fields.items()}
+    return window | {"padding": (*before, *after)}
+
+
+@makes("conv2d", "fusion")
+def _conv(make: Maker) -> Value:
+    draw = make.draw
+    style = draw.pick(["pointwise", "3x3", "3x3", "any", "depthwise", "grouped", "strided"])
+    groups = 1
+    if style == "depthwise":
+        inner = draw.pick([1, 1, 1, 2, 4, 8])
+        groups = max(2, draw.channels(100 // inner))
+        channels, out = groups * inner, groups * (inner if draw.chance(0.8) else 2 * inner)
+    elif style == "grouped":
+        groups = draw.pick([2, 2, 3, 4, 8])
+        channels, out = groups * draw.pick([3, 5, 8, 16, 17]), groups * draw.pick([1, 3, 16, 20])
+    else:
+        channels, out = draw.channels(), draw.channels()
+    x = make.image(channels)
+    if prod(sizes(x)) * out * max(1, make.batch) // groups > 4_000_000:
+        out = groups * draw.integer(1, 3)
+    window = _window(
+        make,
+        x,
+        *{
+            "pointwise": ([1], [1]),
+            "3x3": ([3], [1]),
+            "strided": ([1], [1]),
+        }.get(style, ([1, 2, 3, 3, 5, 7], [1, 1, 1, 2, 3])),
+    )
+    if style == "pointwise":
+        window |= {"stride": (1, 1), "padding": (0, 0, 0, 0)}
+    if style == "3x3" and draw.chance(0.8):
+        window["stride"] = (1, 1)
+    y = make.build.conv(x, out, bias=draw.chance(0.5), groups=groups, **window)
+    node = y.producer
+    assert node is not None
+    legal = legal_kernels(ConvShape.of(node, make.batch))
+    make.kernels[node.origin] = draw.pick(legal)
+    return make.followed(y)
+
+
+@makes("linear")
+def _linear(make: Maker) -> Value:
+    inner, outer = make.draw.channels(), make.draw.channels()
+    x = make.array(*make.draw.shape(0, 2, most=40), inner)
+    return make.followed(make.build.linear(x, outer, make.draw.chance(0.6)))
+
+
+@makes("matmul")
+def _matmul(make: Maker) -> Value:
+    draw = make.draw
+    outer = draw.shape(0, 2, most=6)
+    rows, depth, columns = (draw.pick([1, 2, 3, 5, 7, 16, 17, 33, 64, 70]) for _ in range(3))
+    a = make.array(*outer, rows, depth)
+    b = make.array(*_thin(make, outer), depth, columns)
+    return make.followed(make.apply(ops.MatMul(), a, b))
+
+
+# -- reductions and norms -------------------------------------------------------------------------
+
+
+def _axes(make: Maker, rank: int) -> tuple[int, ...]:
+    """Some axes, at least one, seldom the batch among them."""
+    first = 0 if make.draw.chance(0.05) and make.batch else 1
+    axes = make.draw.some(range(first, rank)) or [rank - 1]
+    return tuple(make.draw.shuffled(axes))
+
+
+@makes("sum", "mean", "sum_squares", "max", "min")
+def _reduction(make: Maker) -> Value:
+    x = make.array(*make.draw.shape(1, 4, most=20_000))
+    op = ops.OPS[make.op](_axes(make, x.type.rank), make.draw.chance(0.5))
+    return make.followed(make.apply(op, x))
+
+
+@makes("arg_max")
+def _arg_max(make: Maker) -> Value:
+    x = make.array(*make.draw.shape(1, 4))
+    return make.apply(ops.ArgMax(make.draw.integer(1, x.type.rank - 1), make.draw.chance(0.5)), x)
+
+
+@makes("softmax")
+def _softmax(make: Maker) -> Value:
+    x = make.array(*make.draw.shape(1, 4))
+    return make.followed(make.apply(ops.Softmax(make.draw.integer(1, x.type.rank - 1)), x))
+
+
+@makes("batch_norm")
+def _batch_norm(make: Maker) -> Value:
+    x = make.array(make.draw.channels(), *make.draw.shape(0, 2, most=100))
+    return make.followed(make.build.batch_norm(x))
+
+
+@makes("layer_norm", "rms_norm")
+def _layer_norm(make: Maker) -> Value:
+    x = make.array(*make.draw.shape(1, 4))
+    axes = tuple(a for a in _axes(make, x.type.rank) if a) or (x.type.rank - 1,)
+    shape = [sizes(x)[a] for a in axes]
+    epsilon = make.draw.pick([1e-5, 1e-3, 0.1])
+    count = make.draw.integer(0, 2 if make.op == "layer_norm" else 1)
+    op = ops.LayerNorm(axes, epsilon) if make.op == "layer_norm" else ops.RmsNorm(axes, epsilon)
+    return make.followed(make.apply(op, x, *(make.weight(*shape) for _ in range(count))))
+
+
+@makes("group_norm")
+def _group_norm(make: Maker) -> Value:
+    channels = make.draw.channels()
+    x = make.array(channels, *make.draw.shape(0, 2, most=100))
+    op = ops.GroupNorm(make.draw.divisor(channels), make.draw.pick([1e-5, 0.1]))
+    return make.followed(make.apply(op, x, make.weight(channels), make.weight(channels)))
+
+
+@makes("local_response_norm")
+def _local_response(make: Maker) -> Value:
+    x = make.array(make.draw.channels(), *make.draw.shape(0, 2, most=100))
+    beta = make.draw.pick([0.75, 0.5])
+    op = ops.LocalResponseNorm(make.draw.integer(1, 7), make.draw.pick([1e-4, 0.5]), beta, 2.0)
+    return make.followed(make.apply(op, x))
+
+
+# -- windows --------------------------------------------------------------------------------------
+
+
+@makes("max_pool2d", "avg_pool2d")
+def _pool(make: Maker) -> Value:
+    draw = make.draw
+    x = make.image()
+    largest = make.op == "max_pool2d"
+    window = _window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1])
+    window["ceil_mode"] = draw.chance(0.4)
+    if largest:  # as torch: no window lies in the padding alone
+        return make.followed(make.apply(ops.MaxPool2d(**window), x))
+    del window["dilation"]
+    window |= {"count_include_pad": draw.chance(0.5), "divisor": draw.pick([None, None, 3])}
+    return make.followed(make.apply(ops.AvgPool2d(**window), x))
+
+
+@makes("adaptive_avg_pool2d", "adaptive_max_pool2d")
+def _adaptive(make: Maker) -> Value:
+    x = make.image()
+    size = (make.draw.integer(1, 9), make.draw.integer(1, 9))
+    average = make.op == "adaptive_avg_pool2d"
+    op = ops.AdaptiveAvgPool2d(size) if average else ops.AdaptiveMaxPool2d(size)
+    return make.followed(make.apply(op, x))
+
+
+@makes("resize")
+def _resize(make: Maker) -> Value:
+    draw = make.draw
+    x = make.image(draw.channels(100))
+    size = (draw.pick([1, 2, 5, 9, 14, 20]), draw.pick([1, 3, 6, 8, 17]))
+    coordinates = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
+    rounding = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
+    mode = draw.pick(["nearest", "bilinear"])
+    op = ops.Resize(size, mode, draw.pick(coordinates), draw.pick(rounding))
+    return make.followed(make.apply(op, x))
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+
+@makes("radix_mean")
+def _radix_mean(make: Maker) -> Value:
+    radix = make.draw.integer(1, 4)
+    x = make.image(radix * make.draw.channels(64))
+    return make.followed(make.apply(ops.RadixMean(radix), x))
+
+
+@makes("radix_softmax")
+def _radix_softmax(make: Maker) -> Value:
+    radix, cardinality = make.draw.integer(1, 4), make.draw.integer(1, 3)
+    z = make.array(radix * cardinality * make.draw.channels(64), 1, 1)
+    return make.apply(ops.RadixSoftmax(radix, cardinality), z)
+
+
+@makes("radix_combine")
+def _radix_combine(make: Maker) -> Value:
+    radix = make.draw.integer(1, 4)
+    channels = make.draw.channels(64)
+    folded = radix == 2 and make.draw.chance(0.5)
+    x = make.image(radix * channels)
+    gate = make.array(channels if folded else radix * channels, 1, 1)
+    return make.followed(make.apply(ops.RadixCombine(radix, folded), x, gate))
+
+
+@makes("split_attention")
+def _split_attention(make: Maker) -> Value:
+    draw = make.draw
+    radix, cardinality = draw.pick([(1, 1), (2, 1), (2, 1), (2, 2), (3, 1), (4, 2), (1, 2)])
+    channels = cardinality * draw.channels(48)
+    hidden = cardinality * draw.pick([1, 3, 8, 17])
+    gate = "softmax" if radix > 1 else draw.pick(["sigmoid", "hardsigmoid"])
+    folded = radix == 2 and draw.chance(0.3)
+    out = channels if folded else radix * channels
+    x = make.image(radix * channels)
+    weights = [
+        make.weight(hidden, channels // cardinality, 1, 1),
+        make.weight(hidden),
+        make.weight(out, hidden // cardinality, 1, 1),
+        make.weight(out),
+    ]
+    activation = draw.pick([ops.Relu(), ops.Relu(), ops.Silu()])
+    op = ops.SplitAttention(radix, cardinality, activation, gate, folded)
+    return make.followed(make.apply(op, x, *weights))
+
+
+# -- what moves numbers ---------------------------------------------------------------------------
+
+
+@makes("reshape")
+def _reshape(make: Maker) -> Value:
+    shape = make.draw.shape(1, 4)
+    x = make.array(*shape)
+    left, parts = prod(shape), []
+    while left > 1 and len(parts) < 3:
+        parts.append(make.draw.divisor(left))
+        left //= parts[-1]
+    return make.followed(make.apply(ops.Reshape((BATCH, *make.draw.shuffled([*parts, left]))), x))
+
+
+@makes("permute")
+def _permute(make: Maker) -> Value:
+    shape = make.draw.shape(1, 4)
+    x = make.array(*shape)
+    axes = (0, *make.draw.shuffled(range(1, len(shape) + 1)))
+    return make.followed(make.apply(ops.Permute(axes), x))
+
+
+@makes("concat")
+def _concat(make: Maker) -> Value:
+    shape = list(make.draw.shape(1, 4, most=2000))
+    axis = make.draw.integer(1, len(shape))
+    parts = []
+    for _ in range(make.draw.integer(1, 4)):
+        shape[axis - 1] = make.draw.pick([1, 2, 3, 8, 16, 17])
+        part = make.array(*shape)
+        parts.append(make.apply(ops.Relu(), part) if make.draw.chance(0.4) else part)
+    return make.followed(make.apply(ops.Concat(axis), *parts))
+
+
+@makes("slice")
+def _slice(make: Maker) -> Value:
+    shape = make.draw.shape(1, 4)
+    x = make.array(*shape)
+    axis = make.draw.integer(1, len(shape))
+    start = make.draw.integer(0, shape[axis - 1] - 1)
+    stop = make.draw.integer(start + 1, shape[axis - 1])
+    return make.followed(make.apply(ops.Slice(axis, start, stop, make.draw.integer(1, 3)), x))
+
+
+@makes("expand")
+def _expand(make: Maker) -> Value:
+    shape = make.draw.shape(1, 4, most=3000)
+    x = make.array(*_thin(make, shape))
+    return make.followed(make.apply(ops.Expand((BATCH, *shape)), x))
+
+
+@makes("pad")
+def _pad(make: Maker) -> Value:
+    draw = make.draw
+    shape = draw.shape(1, 4, most=2000)
+    mode = draw.pick(["constant", "constant", "reflect", "edge"])
+    most = [min(3, d - 1) if mode == "reflect" else 3 for d in shape]
+    before = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)
+    after = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)
+    op = ops.Pad((0, *before), (0, *after), draw.pick([0.0, -1.5, 1e30]), mode)
+    return make.followed(make.apply(op, make.array(*shape)))
+
+
+@makes("gather")
+def _gather(make: Maker) -> Value:
+    shape = make.draw.shape(1, 4, most=2000)
+    axis = make.draw.integer(1, len(shape))
+    size = shape[axis - 1]
+    order = tuple(make.draw.integer(-size, size - 1) for _ in range(make.draw.integer(1, 6)))
+    indices = make.apply(ops.Constant(order, "i64"))
+    return make.followed(make.apply(ops.Gather(axis), make.array(*shape), indices))
+
+
+# -- any of them ----------------------------------------------------------------------------------
+
+HEAVY = ["conv2d"] * 12 + ["linear", "matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 2
+"""Ops that take more cases than others: they have several kernels."""
+
+
+def op_case(seed: int, name: str | None = None) -> OpCase:
+    """The case of this seed; of the op `name`, where one is asked for."""
+    draw = Draw(seed)
+    chosen = draw.pick([*GENERATORS, *HEAVY])
+    make = Maker(draw, name or chosen)
+    return make.finish(GENERATORS[make.op](make))

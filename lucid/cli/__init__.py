@@ -23,6 +23,7 @@ COMMANDS = (
     "memory",
     "check",
     "catalogue",
+    "inspect",
     "env",
     "cache",
 )

@@ -83,9 +83,20 @@ def test_mistakes(lucid_command, tmp_path, monkeypatch, arguments, told):
     assert not list(tmp_path.iterdir())
 
 
+def test_inspect(lucid_command, artifact):
+    told = json.loads(lucid_command("inspect", artifact, "--json").stdout)
+    assert told["name"] == "resnest_digits"
+    assert told["other_sizes"] is True
+    assert told["targets"] == [Target.host().name]
+    assert sum(told["sections"].values()) < artifact.stat().st_size
+    text = lucid_command("inspect", artifact).stdout
+    assert "1x1x32x32" in text
+    assert "every checksum is right" in text
+
+
 def test_what_is_no_artifact(lucid_command, artifact, digits):
     artifact.write_bytes(artifact.read_bytes()[:-1])
-    for command in ("run", "bench", "ir"):
+    for command in ("run", "bench", "ir", "inspect"):
         result = lucid_command(command, artifact, *([digits[0]] if command == "run" else []))
         assert result.exit_code == 1
         assert "truncated" in result.stderr

@@ -12,12 +12,15 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_python_runs(capsys):
-    first, _, third = BLOCKS
+def test_the_python_runs(capsys, tmp_path, monkeypatch):
+    first, _, third, fourth = BLOCKS
     exec(first, {})
     assert capsys.readouterr().out.startswith("(8, 1000)\ngraph resnest_50(")
     scope: dict = {}
+    monkeypatch.chdir(tmp_path)
     exec(third, scope)
+    assert scope["served"].input_shape == (1, 1, 32, 32)
+    exec(fourth, scope)
     assert scope["build"]().name == "Sequential"
 
 

@@ -1,0 +1,60 @@
+"""`lucid inspect`: what a compiled model's file holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lucid.cli.app import ABOUT, Json, app
+from lucid.cli.output import print_json, print_table
+
+
+@app.command(rich_help_panel=ABOUT)
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE.lucid", show_default=False)],
+    json: Json = False,
+) -> None:
+    """Show what the file of a compiled model holds, and check every part of it."""
+    from lucid.artifact.contents import Artifact
+
+    artifact = Artifact.open(file)
+    container, manifest = artifact.container, artifact.manifest
+    for name in container.sections:
+        container.read(name)  # raises where it is damaged
+    facts: dict[str, Any] = {
+        "name": manifest.name,
+        "input_shape": list(manifest.input_shape),
+        "dtype": manifest.dtype,
+        "image_sizes": [list(size.image) for size in manifest.sizes],
+        "other_sizes": manifest.any_size,
+        "targets": [target.name for target in manifest.targets],
+        "precision": manifest.precision,
+        "chosen_by": manifest.chosen_by,
+        "made_by": manifest.made_by,
+        "metadata": manifest.metadata,
+    }
+    sizes = {name: section.size for name, section in container.sections.items()}
+    if json:
+        print_json(facts | {"sections": sizes})
+        return
+    rows = [(name.replace("_", " "), _text(value)) for name, value in facts.items()]
+    print_table(("", ""), rows)
+    print_table(("section", "bytes"), [(n, f"{s:,}") for n, s in sizes.items()], right=["bytes"])
+    typer.echo("every checksum is right")
+
+
+def _text(value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{k}={_text(v)}" for k, v in value.items()) or "none"
+        case [[*_], *_]:
+            return ", ".join(map(_text, value))
+        case [int(), *_]:
+            return "x".join(map(str, value))
+        case [*_]:
+            return ", ".join(map(str, value))
+        case bool():
+            return "yes" if value else "no"
+    return str(value)

@@ -251,7 +251,7 @@ def call_profile(
         moved=moved,
         gflops=gflops,
         share_of_peak=gflops / rates.peak,
-        bound="compute" if done / rates.peak > moved / rates.bandwidth else "memory",
+        bound="compute" if done * rates.bandwidth > moved * rates.peak else "memory",
     )
 
 

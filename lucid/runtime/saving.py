@@ -101,15 +101,18 @@ def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
     of another size, are the graph that the model is then traced to.
 
     Two other sizes are tried, a larger one, and a smaller one that is odd, which differ in all axes
-    that the ops let differ. What depends on the size (the shape that a reshape asks for, a table of
-    positions) shows in the text of the graph.
+    that the ops let differ. What depends on the size (where a window begins, a table of positions)
+    shows in the text of the graph. A size that neither takes, an odd one, tells nothing against it.
     """
     _, *image = graph.inputs[0].type.concrete(1)
     free = [axis for axis in range(len(image)) if _resized(graph, _with(image, {axis: 32}))]
     larger = {axis: 32 * (1 + i) for i, axis in enumerate(free)}
     smaller = {axis: -(image[axis] // 4 + 2 * i | 1) for i, axis in enumerate(free)}
     shapes = [_with(image, change) for change in (larger, smaller)]
-    return bool(free) and all(min(s[1:]) > 0 and _agrees(snapshot, graph, s) for s in shapes)
+    if not free or min(shapes[1]) < 1:
+        return False
+    traced = [_traced(snapshot, shape) for shape in shapes]
+    return any(traced) and traced == [_resized(graph, shape) for shape in shapes]
 
 
 def _with(image: Sequence[int], change: Mapping[int, int]) -> tuple[int, ...]:
@@ -124,12 +127,12 @@ def _resized(graph: Graph, shape: tuple[int, ...]) -> str | None:
         return None
 
 
-def _agrees(snapshot: Snapshot, graph: Graph, shape: tuple[int, ...]) -> bool:
+def _traced(snapshot: Snapshot, shape: tuple[int, ...]) -> str | None:
+    """The text of the graph that the model is traced to; None where it takes no such size."""
     try:
-        traced: str | None = print_graph(snapshot.source.stage(shape, "captured"))
+        return print_graph(snapshot.source.stage(shape, "captured"))
     except Exception:  # a user's forward raises what it likes
-        traced = None
-    return traced == _resized(graph, shape)
+        return None
 
 
 # -- tensors ----------------------------------------------------------------------------------

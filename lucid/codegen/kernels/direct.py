@@ -47,7 +47,8 @@ class Direct(KernelSpec):
             + sum(extras, ())
             + codes("tile6", "tile5", "tile4")
             + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
-            + ints("stride_h", "stride_w", "pad_top", "pad_left", "reach_h")
+            + ints("stride_h", "stride_w", "pad_top", "pad_left")
+            + ints("met", "part_lines", "part_step")
             + ints("lines_h", "step_h", "lines_w", "step_w", "segment", "chain")
             + ints("padded_width", "map_floats", "images", "block_images", "lines", "bands")
             + ints("y_row", "channels", "columns", "groups", "panel", "panels")
@@ -76,21 +77,32 @@ class _DirectEmitter:
             images = (f.images - image).minimum(f.block_images)
             first = band * f.lines
             lines = (f.out_height - first).minimum(f.lines)
-            met = (lines - 1) * f.stride_h + f.reach_h
             with k.loop(0, images) as each:
-                out = f.scratch + each.index * met * self.line_floats
-                self._copy(image + each.index, group, first * f.stride_h - f.pad_top, met, out)
-            self._places(images, lines, met)
+                out = f.scratch + each.index * f.met * self.line_floats
+                self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
+            self._places(images, lines)
+            taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
             row = (image * f.out_height + first) * f.out_width
             count = images * lines * f.out_width
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                self._panel(row, count, group, panel.index)
+                self._panel(row, count, group, panel.index, taps)
         return f.finish()
+
+    def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
+        """The first line of taps that meets the map, for windows from line `top` on, and how many
+        do; one at least. Windows dilated as far as the map is high have few."""
+        f = self.frame
+        own = f.part_lines.minimum((f.lines - 1) * f.stride_h + 1)
+        before = (0 - top - own + 1).maximum(0).ceil_div(f.part_step)
+        end = (f.height - top).maximum(0).ceil_div(f.part_step).minimum(f.lines_h)
+        first = before.minimum(f.lines_h - 1)
+        return first, (end - first).maximum(1)
 
     # -- the padded map -----------------------------------------------------------------------
 
-    def _copy(self, image: Int, group: Int, top: Int, lines: Int, out: Pointer) -> None:
-        """`lines` lines of an image from line `top` on, with zeros where there are none."""
+    def _copy(self, image: Int, group: Int, top: Int, out: Pointer) -> None:
+        """The lines of an image that windows meet, from line `top` on, with zeros where there are
+        none: parts of `part_lines` lines that begin `part_step` lines apart."""
         f, k = self.frame, self.kernel
         columns = (f.padded_width - f.pad_left).minimum(f.width).maximum(0)
         left = f.pad_left.minimum(f.padded_width) * f.channels
@@ -98,8 +110,9 @@ class _DirectEmitter:
         source = f.x + image * f.image
         if not self.spec.planes:
             source = source + group * f.channels
-        with k.loop(0, lines) as loop:
-            line, to = top + loop.index, out + loop.index * self.line_floats
+        with k.loop(0, f.met) as loop:
+            inside, part = loop.index % f.part_lines, loop.index // f.part_lines
+            line, to = top + part * f.part_step + inside, out + loop.index * self.line_floats
 
             def fill(line: Int = line, to: Pointer = to) -> None:
                 self._zero(to, k.int(0), left)
@@ -158,12 +171,12 @@ class _DirectEmitter:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def _places(self, images: Int, lines: Int, met: Int) -> None:
+    def _places(self, images: Int, lines: Int) -> None:
         """The table: where each row's window begins. What follows the last repeats it."""
         f, k = self.frame, self.kernel
         with k.loop(0, images) as image, k.loop(0, lines) as line:
             number = (image.index * lines + line.index) * f.out_width
-            start = (image.index * met + line.index * f.stride_h) * self.line_floats
+            start = (image.index * f.met + line.index * f.stride_h) * self.line_floats
             with k.loop(0, f.out_width) as column:
                 place = start + column.index * f.stride_w * f.channels
                 k.store_int(place, self.table.words(number + column.index))
@@ -172,13 +185,15 @@ class _DirectEmitter:
         for i in range(TABLE_SLACK):
             k.store_int(last, self.table.words(count + i))
 
-    def _panel(self, row: Int, count: Int, group: Int, panel: Int) -> None:
-        """All row groups of the block times one weight panel."""
+    def _panel(self, row: Int, count: Int, group: Int, panel: Int, taps: tuple[Int, Int]) -> None:
+        """All row groups of the block times one weight panel, for these lines of taps."""
         f, k = self.frame, self.kernel
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
         size = f.segment * f.lines_h * f.lines_w * f.panel
-        weights = f.weights + packed * (f.segment * f.lines_h * f.lines_w)
+        tap_floats = f.segment * f.lines_w
+        weights = f.weights + packed * tap_floats * f.lines_h
+        weights = weights + taps[0] * tap_floats * f.panel
         groups = count.ceil_div(f.kernel.target.tile_rows)
         distance = k.select(groups.equals(1), size.minimum(NEAR), size)
         with k.loop(0, groups) as loop:
@@ -187,7 +202,7 @@ class _DirectEmitter:
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)
             operands = [
-                f.scratch,
+                f.scratch + taps[0] * f.step_h,
                 weights,
                 f.y + at * f.y_row + column,
                 f.segment,
@@ -199,7 +214,7 @@ class _DirectEmitter:
                 lines,
                 self.extras,
                 self.table.words(offset),
-                f.lines_h,
+                taps[1],
                 f.step_h,
                 f.lines_w,
                 f.step_w,

@@ -22,6 +22,8 @@ from lucid.ir.ops import Conv2d
 
 MOST_PLANES = 4
 """Channels up to which a planar image is read as it is; more are worth a copy to channels last."""
+PANEL_SHARE = 0.6
+"""Of L2, that a panel of weights may fill: every few rows of a block pass over it."""
 BLOCK_ROWS = 192
 """Rows of a block, about: so many share a pass over the weights in L2."""
 
@@ -54,11 +56,15 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     n, channels, height, width = result.shape
     columns = channels // op.groups
     vectors = panel_vectors(columns, ctx.target)
+    column_bytes = 4 * ctx.target.vector * inner * taps[0] * taps[1]
+    while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
+        vectors -= 1
     panel = vectors * ctx.target.vector
     reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
     padded = (width - 1) * op.stride[1] + reach[1]
-    cut = _cut(ctx, layer, result, reach[0], 4 * padded * inner, -(-columns // panel))
-    met = (cut.lines - 1) * op.stride[0] + reach[0]
+    cut = _cut(ctx, layer, result, reach[0], taps[0], 4 * padded * inner, -(-columns // panel))
+    parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
+    met = parts * part_lines
     map_floats = cut.block_images * met * padded * inner
     map_floats += map_floats % 2  # the table is of 64-bit words
     side_by_side = op.dilation[1] == 1
@@ -80,9 +86,11 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "y_row": row_stride(result) or 0,
         **extras,
         **{export: Code(tile, export) for export in WindowTile.exports},
-        "reach_h": reach[0],
+        "met": met,
+        "part_lines": part_lines,
+        "part_step": op.dilation[0],
         "lines_h": taps[0],
-        "step_h": op.dilation[0] * padded * inner,
+        "step_h": (op.dilation[0] if parts == 1 else part_lines) * padded * inner,
         "lines_w": 1 if side_by_side else taps[1],
         "step_w": 0 if side_by_side else op.dilation[1] * inner,
         "segment": segment,
@@ -112,20 +120,32 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     )
 
 
-def _cut(ctx: Lowering, layer: Layer, y: View, reach: int, line_bytes: int, panels: int) -> Cut:
+def _parts(op: Conv2d, taps: int, reach: int, lines: int) -> tuple[int, int]:
+    """How the lines that `lines` lines of outputs meet lie: in one part, or, where windows are so
+    dilated that this is less, in one for each line of taps; and the lines of a part."""
+    own = (lines - 1) * op.stride[0] + 1
+    together = own + reach - 1
+    return (1, together) if together <= taps * own else (taps, own)
+
+
+def _cut(
+    ctx: Lowering, layer: Layer, y: View, reach: int, taps: int, line_bytes: int, panels: int
+) -> Cut:
     """Rows are split where the result has more of them than columns, so that the lines a block
     meets fill a quarter of L2 at most; else panels are, so that each weight is read once.
 
-    `reach`: lines that a window meets. `line_bytes`: of a padded line.
+    `reach`: lines from a window's first to its last, of which it meets `taps`. `line_bytes`: of a
+    padded line.
     """
     op, (n, channels, height, width) = layer.op, y.shape
     assert isinstance(op, Conv2d)
     columns, stride = channels // op.groups, op.stride[0]
     chosen = layer.choice.split
     if n * height * width >= columns if chosen == "auto" else chosen == "rows":
-        fitting = (ctx.target.l2 // 4 // line_bytes - reach) // stride + 1
+        room = ctx.target.l2 // 4 // line_bytes
+        fitting = max((room - reach) // stride, (room // taps - 1) // stride) + 1
         wanted = -(-(layer.choice.rows or BLOCK_ROWS) // width)
-        lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, reach)))
+        lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, taps)))
         bands = -(-height // lines)
         lines = -(-height // bands)
         return Cut(lines, bands, 1, n * bands, 1, op.groups, 1, 0)

@@ -23,6 +23,7 @@ from lucid.ir.passes import (
     simplify_shapes,
     sink_concats,
     sink_permutes,
+    trim_taps,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
 from lucid.ir.passes.rewrite_log import Firing, Miss, RewriteLog
@@ -58,4 +59,5 @@ __all__ = [
     "simplify_shapes",
     "sink_concats",
     "sink_permutes",
+    "trim_taps",
 ]

@@ -18,6 +18,7 @@ PIPELINE = [
     "recognise-layers",  # once quotients by roots are products
     "sink-permutes",  # once layer norms and linears are found
     "fold-pads",
+    "trim-taps",  # once pads are the convolutions' own
     "sink-concats",  # so that batch norms find the layers that make the parts
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
     "pool-early",  # once no batch norm stands between

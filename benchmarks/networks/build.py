@@ -24,9 +24,9 @@ IMAGES = 4
 SHIFT = 1.0
 """Around what the biases of batch norms lie. With 0 a deep random network is chaotic: PyTorch's own
 float32 is off by 1e-5 in resnet50. Most activations positive, it errs like a trained one."""
-LEAST = 0.1
-"""The least variance of a channel, in the mean square of all: what hardly varies is not blown up,
-as that would blow up rounding errors too."""
+LEAST = 0.5
+"""The least variance of a channel, in the mean square of all: a channel that hardly varies is not
+blown up, as that would blow up rounding errors too."""
 
 
 def build(network: Network) -> nn.Module:

@@ -89,6 +89,34 @@ def test_a_fork_waits_for_a_compilation_in_another_thread() -> None:
     other.join()
 
 
+FORK_WHILE_PACKING = """
+import os, threading, time
+from concurrent.futures import ThreadPoolExecutor
+import logging
+from lucid.runtime.planning import PLANNING
+planning = threading.Event()
+def pack():
+    with PLANNING:
+        planning.set()
+        time.sleep(0.2)  # until the fork below has taken what locks it can
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(abs, -1).result() == 1
+        logging.getLogger("lucid").setLevel(logging.INFO)
+packer = threading.Thread(target=pack)
+packer.start()
+planning.wait()
+if os.fork() == 0:
+    os._exit(0)
+os.wait()
+packer.join()
+"""
+
+
+@forks
+def test_a_fork_takes_no_lock_that_who_plans_waits_for() -> None:
+    assert run_python("import lucid" + FORK_WHILE_PACKING).returncode == 0
+
+
 @forks
 @no_warning
 def test_a_fork_while_another_thread_calls() -> None:

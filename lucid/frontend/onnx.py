@@ -137,7 +137,7 @@ def _parsed(data: bytes, source: str) -> onnx.ModelProto:
     import onnx
 
     try:
-        proto = onnx.ModelProto.FromString(data)
+        proto: onnx.ModelProto = onnx.ModelProto.FromString(data)
     except Exception as error:  # protobuf's own classes, by which implementation is installed
         raise ModelFileError(
             f"{source}: not a whole ONNX file ({error}); it may be truncated or damaged: fetch it"

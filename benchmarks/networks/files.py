@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from job import Job, written
 from networks import Network
+from networks import build as generated
 from networks.build import build, leaves
 
 
@@ -44,11 +46,17 @@ def error(found: list[Any], expected: list[np.ndarray]) -> float:
 
 
 def export(network: Network, job: Job, batches: Sequence[int]) -> dict[str, Any]:
-    """Write what is missing of the network's files; the facts about it."""
-    jobs = [dataclasses.replace(job, batch=batch) for batch in batches]
+    """Write what is missing of the network's files, or older than the code that makes weights; the
+    facts about it."""
+    version = zlib.crc32(Path(generated.__file__).read_bytes())
+    facts = json.loads(facts_file(job).read_text()) if facts_file(job).exists() else {}
+    if facts.get("weights") != version:
+        for path in job.onnx.parent.glob(f"{job.onnx.stem}*"):
+            path.unlink()
+    jobs = [dataclasses.replace(job, batch=batch) for batch in {job.batch, *batches}]
     missing = [j for j in jobs if not j.reference.exists()]
-    if not missing and job.onnx.exists() and facts_file(job).exists():
-        return json.loads(facts_file(job).read_text())
+    if facts and not missing and job.onnx.exists():
+        return facts
     model = build(network)
     single = torch.from_numpy(job.images())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -59,6 +67,7 @@ def export(network: Network, job: Job, batches: Sequence[int]) -> dict[str, Any]
     for j in missing:
         _write_reference(model, j, flops * j.batch)
     facts = {
+        "weights": version,
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflop": flops / 1e9,
         "exporter": exporter,

@@ -180,7 +180,7 @@ def test_weights_are_generated_and_statistics_fit_the_images():
         calibrate(model, images)
         return model
 
-    images = torch.from_numpy(np.random.default_rng(0).normal(5, 3, (4, 3, 9, 9)).astype("f4"))
+    images = torch.from_numpy(np.random.default_rng(0).normal(0, 3, (4, 3, 9, 9)).astype("f4"))
     first, second = made(), made()
     for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -191,3 +191,32 @@ def test_weights_are_generated_and_statistics_fit_the_images():
     assert abs(seen.mean().item()) < 0.3
     assert not norm._forward_pre_hooks
     assert leaves({"out": 1, "aux": (2, [3])}) == [1, 2, 3]
+
+
+def test_files_older_than_the_weights_are_written_anew(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from networks import files
+
+    made = []
+
+    def build(network):
+        made.append(network.name)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 4 * 4, 5)).eval()
+
+    def to_onnx(model, job):
+        job.onnx.touch()
+        return "no exporter"
+
+    monkeypatch.setattr(files, "build", build)
+    monkeypatch.setattr(files, "_to_onnx", to_onnx)
+    network, job = Network("m", "timm", 4, "none"), Job("m", 1, 1, 4, str(tmp_path), imported=True)
+    facts = files.export(network, job, [2])
+    assert facts["parameters"] == 245
+    assert facts["torch_float32_error"] < 1e-6
+    assert files.export(network, job, [1, 2]) == facts
+    assert len(made) == 1
+    files.export(network, job, [3])
+    assert len(made) == 2
+    files.facts_file(job).write_text(json.dumps(facts | {"weights": 0}))
+    assert files.export(network, job, [1])["weights"] == facts["weights"]
+    assert not (tmp_path / "m-4-batch3.npz").exists()

@@ -72,7 +72,7 @@ def analyse(
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
         operands = [known.get(v) or Known.exactly(_parameter(graph, v)) for v in node.inputs]
-        if any(np.isinf(o.error).any() for o in operands):
+        if any(np.isinf(o.error).any() or _beyond(o).any() for o in operands):
             lost = [Known(r, np.full(np.shape(r), np.inf)) for r in results]
             known.update(zip(node.outputs, lost, strict=True))
             return
@@ -84,13 +84,19 @@ def analyse(
                 value, error = RULES[type(node.op)](node.op, operands)
         value = np.asarray(value)
         error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
-        free = np.isposinf(error) & (np.isfinite(value) | bool(m))
-        error = np.where(free, np.inf, np.where(np.isfinite(value), error, 0.0))
-        known[node.output] = Known(results[0], np.where(np.isnan(error), np.inf, error))
+        unknown = np.where(np.isfinite(value), np.inf, 0.0)
+        known[node.output] = Known(results[0], np.where(np.isnan(error), unknown, error))
 
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)
     return [known.get(v) or Known.exactly(_parameter(graph, v)) for v in graph.outputs]
+
+
+def _beyond(known: Known) -> Array:
+    """Where numbers are finite and beyond float32: infinite, for whoever reads them there."""
+    if known.value.dtype.kind != "f":
+        return np.zeros(known.value.shape, bool)
+    return np.isfinite(known.value) & (np.abs(known.value) + known.error > LARGEST * (1 - 2 * U))
 
 
 def _parameter(graph: Graph, value: Value) -> Array:
@@ -98,16 +104,12 @@ def _parameter(graph: Graph, value: Value) -> Array:
     return np.asarray(graph.payload[value.name]).astype(np.float64)
 
 
-def excess(value: Array, known: Known) -> float:
-    """The largest error as a share of what is allowed; infinite where a NaN, an infinity or a shape
+def excess(value: Array, known: Known) -> Array:
+    """The error of each number as a share of what is allowed; infinite where a NaN or an infinity
     is wrong. At most 1 is right."""
-    if value.shape != known.value.shape:
-        return math.inf
     if value.dtype.kind != "f":
         wrong = (value != known.value) & np.isfinite(known.error)
-        return math.inf if wrong.any() else 0.0
-    if not value.size:
-        return 0.0
+        return np.where(wrong, np.inf, 0.0)
     y, error = known.value.astype(np.float64), known.error + TINY
     with np.errstate(all="ignore"):
         found = value.astype(np.float64)
@@ -119,13 +121,18 @@ def excess(value: Array, known: Known) -> float:
         same = (found == y) | (np.isnan(found) & np.isnan(y))
         same |= free & ~np.isfinite(found)
         share = np.where(~finite & ~same, np.inf, share)
-        share = np.where(finite & free, 0.0, share)
-    return float(share.max())
+        return np.where(finite & free, 0.0, share)
 
 
 def _sizes(value: Array, sizes: Array, error: Array) -> tuple[Array, Array]:
-    """The error of a sum whose terms have these sizes in all; anything where they overflow."""
-    return value, np.where(np.isfinite(sizes) & (sizes > LARGEST / 4), np.inf, error)
+    """The error of a sum whose finite terms have these sizes in all; anything where they overflow,
+    even where an infinity is added to them."""
+    return value, np.where(sizes > LARGEST / 4, np.inf, error)
+
+
+def _size(x: Array) -> Array:
+    """How large numbers are; those that are not finite count nothing."""
+    return np.where(np.isfinite(x), np.abs(x), 0.0)
 
 
 # -- what moves numbers ---------------------------------------------------------------------------
@@ -209,8 +216,10 @@ def _elementwise(op: Op, x: Sequence[Known]) -> tuple[Array, Array]:
             chosen = [c[number >> i & 1] for i, c in enumerate(corners)]
             (other,) = op.results(*chosen)
             spread = np.maximum(spread, np.where(other == value, 0.0, np.abs(other - value)))
-    rounding = 2 * U * ULPS[type(op)] * np.abs(value)
-    return value, spread + rounding + _own(op, x[0].value)
+    size = np.abs(value)
+    rounding = 2 * U * ULPS[type(op)] * size + np.where(size < 2 * TINY, size, 0.0)
+    error = spread + rounding + _own(op, x[0].value)
+    return value, np.where(np.isfinite(value), error, 0.0)
 
 
 def _own(op: Op, x: Array) -> Array | float:
@@ -219,7 +228,8 @@ def _own(op: Op, x: Array) -> Array | float:
         case ops.Gelu(approximate="tanh"):  # the error of the exponent, and a sigmoid of nearly 0
             bend = 2 * math.sqrt(2 / math.pi) * np.abs(x + 0.044715 * x**3)
             share = np.where(np.isfinite(bend), 8 * U * np.minimum(bend, 200), 0.0)
-            return np.abs(op.evaluate(x)) * share + TINY * np.abs(x)
+            cancelled = 2.0**-50 * np.minimum(np.abs(x), 40)  # in the reference: 1 + tanh
+            return np.abs(op.evaluate(x)) * share + TINY * np.abs(x) + cancelled
         case ops.Gelu():  # 1 + erf(x) where that is nearly 0
             return 4 * U * np.minimum(np.abs(x), 8)
         case ops.Silu() | ops.Mish():  # the factor beside x may be denormal
@@ -234,12 +244,12 @@ def _own(op: Op, x: Array) -> Array | float:
 
 def _products(apply: Callable[..., Array], x: Known, w: Known, bias: Known | None, n: int) -> Any:
     """y = apply(x, w) + bias, n products each."""
-    value, sizes = apply(x.value, w.value), apply(np.abs(x.value), np.abs(w.value))
-    passed = apply(x.error, np.abs(w.value)) if x.error.any() else 0.0
+    value, sizes = apply(x.value, w.value), apply(_size(x.value), _size(w.value))
+    passed = apply(x.error, _size(w.value)) if x.error.any() else 0.0
     if w.error.any():
-        passed = passed + apply(np.abs(x.value) + x.error, w.error)
+        passed = passed + apply(_size(x.value) + x.error, w.error)
     if bias is not None:
-        value, sizes = value + bias.value, sizes + np.abs(bias.value)
+        value, sizes = value + bias.value, sizes + _size(bias.value)
     return _sizes(value, sizes, passed + terms(n) * U * sizes + n * TINY)
 
 
@@ -261,8 +271,8 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     value, error = _conv(op, x)
     reach = 2 * m + 3
     around = ops.MaxPool2d((reach, reach), (1, 1), (m + 1,) * 4)
-    largest = around.evaluate(np.where(np.isfinite(x[0].value), np.abs(x[0].value), 0.0))
-    sizes = op.evaluate(largest, np.abs(x[1].value)) + np.abs(value)
+    largest = around.evaluate(_size(x[0].value))
+    sizes = op.evaluate(largest, np.abs(x[1].value)) + _size(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
     strange = around.evaluate((~np.isfinite(x[0].value)).astype(np.float64))
@@ -285,7 +295,7 @@ def _matmul(op: ops.MatMul, x: Sequence[Known]) -> tuple[Array, Array]:
 
 def _summed(op: Op, x: Known, count: int) -> tuple[Array, Array]:
     """An op that is a sum of its operand's numbers, or a mean."""
-    (value,), (sizes,) = op.results(x.value), op.results(np.abs(x.value))
+    (value,), (sizes,) = op.results(x.value), op.results(_size(x.value))
     (passed,) = op.results(x.error)
     return _sizes(value, sizes * count, passed + terms(count) * U * sizes + count * TINY)
 
@@ -297,9 +307,9 @@ def _sum(op: ops.Sum, x: Sequence[Known]) -> tuple[Array, Array]:
 
 @rule(ops.SumSquares)
 def _squares(op: ops.SumSquares, x: Sequence[Known]) -> tuple[Array, Array]:
-    squared = np.abs(x[0].value)
-    off = (2 * squared + x[0].error) * x[0].error
-    inner = Known(squared**2, off + 2 * U * squared**2)
+    size = _size(x[0].value)
+    off = (2 * size + x[0].error) * x[0].error
+    inner = Known(x[0].value ** 2, off + 2 * U * size**2)
     return _summed(ops.Sum(op.axes, op.keepdims), inner, x[0].value.size)
 
 
@@ -323,7 +333,7 @@ def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
     value = op.evaluate(x[0].value)
     if op.mode == "nearest":
         return value, op.evaluate(x[0].error)
-    sizes = np.abs(x[0].value) + x[0].error
+    sizes = _size(x[0].value) + x[0].error
     for axis in (0, 1):
         left, right, _ = op.linear_index(axis, sizes.shape[2 + axis])
         sizes = np.take(sizes, left, 2 + axis) + np.take(sizes, right, 2 + axis)
@@ -360,12 +370,12 @@ def _radix_softmax(op: ops.RadixSoftmax, x: Sequence[Known]) -> tuple[Array, Arr
 def _combine(op: ops.RadixCombine, x: Sequence[Known]) -> tuple[Array, Array]:
     data, gate = x
     plain = ops.RadixCombine(op.radix)
-    value, off, gates = op.evaluate(data.value, gate.value), gate.error, np.abs(gate.value)
+    value, off, gates = op.evaluate(data.value, gate.value), gate.error, _size(gate.value)
     if op.folded:  # the gates are g and 1 - g
         gates = np.concatenate([gates, 1 + gates], 1)
         off = np.concatenate([off, off], 1)
-    sizes = plain.evaluate(np.abs(data.value), gates)
-    passed = plain.evaluate(data.error, gates) + plain.evaluate(np.abs(data.value), off)
+    sizes = plain.evaluate(_size(data.value), gates)
+    passed = plain.evaluate(data.error, gates) + plain.evaluate(_size(data.value), off)
     return _sizes(value, sizes, passed + terms(op.radix + 2) * U * sizes + op.radix * TINY)
 
 
@@ -394,7 +404,7 @@ def _batch_norm(op: ops.BatchNorm, x: Sequence[Known]) -> tuple[Array, Array]:
     channel = (-1,) + (1,) * (data.ndim - 2)
     scale = np.abs(weight / np.sqrt(var + op.eps)).reshape(channel)
     shift = scale * np.abs(mean).reshape(channel) + np.abs(bias).reshape(channel)
-    sizes = np.abs(data) * scale + shift
+    sizes = _size(data) * scale + shift
     error = x[0].error * scale + 5 * U * sizes + TINY
     return _sizes(op.evaluate(data, weight, bias, mean, var), sizes, error)
 
@@ -447,5 +457,6 @@ def _spread(values: Array, axes: Sequence[int], rank: int) -> Array:
 def _local_response(op: ops.LocalResponseNorm, x: Sequence[Known]) -> tuple[Array, Array]:
     value, data = op.evaluate(x[0].value), x[0].value
     share = 2 * U * (terms(op.size) + 8) * (1 + op.beta)
-    overflow = np.max(np.abs(data), 1, keepdims=True) ** 2 * op.size > LARGEST / 4
+    sizes = _size(data)
+    overflow = np.max(sizes, 1, keepdims=True) ** 2 * op.size > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, np.abs(value) * share + TINY)

@@ -345,6 +345,54 @@ def convnext(net: Net, x: Value) -> Value:
 
 
 @block
+def many_branches(net: Net, x: Value) -> Value:
+    """RepVGG's block as it is trained: 3x3, 1x1 and nothing, each with its batch norm, added."""
+    channels = sizes(x)[1]
+    groups = net.draw.pick([1, 1, channels])
+    parts = []
+    for size in net.draw.some([1, 3, 3, 5], 0.7) or [3]:
+        pads = (size // 2,) * 4
+        y = net.build.conv(x, channels, (size, size), padding=pads, groups=groups)
+        parts.append(net.build.batch_norm(y))
+    if net.draw.chance(0.6):
+        parts.append(net.build.batch_norm(x) if net.draw.chance(0.7) else x)
+    y = parts[0]
+    for part in parts[1:]:
+        y = net.apply(ops.Add(), y, part)
+    return net.activation(y)
+
+
+@block
+def written_out(net: Net, x: Value) -> Value:
+    """What some frameworks write: norms, swishes and means in many small ops."""
+    channels = sizes(x)[1]
+    match net.draw.integer(0, 3):
+        case 0:  # a layer norm over channels, channels last
+            y = net.apply(ops.Permute((0, 2, 3, 1)), x)
+            mean = net.apply(ops.Mean((3,), keepdims=True), y)
+            apart = net.apply(ops.Sub(), y, mean)
+            squares = net.apply(ops.Mul(), apart, apart)
+            variance = net.apply(ops.Mean((3,), keepdims=True), squares)
+            epsilon = net.apply(ops.Constant(0.05))
+            factor = net.apply(ops.Rsqrt(), net.apply(ops.Add(), variance, epsilon))
+            y = net.apply(ops.Mul(), apart, factor)
+            weight = net.build.weight(net.build.next_origin("ln"), channels, positive=True)
+            y = net.apply(ops.Mul(), y, weight)
+            return net.apply(ops.Permute((0, 3, 1, 2)), y)
+        case 1:  # a swish
+            return net.apply(ops.Mul(), x, net.apply(ops.Sigmoid(), x))
+        case 2:  # a reduction and a slice of channels last
+            y = net.apply(ops.Permute((0, 2, 3, 1)), x)
+            axis = net.draw.pick([1, 2])
+            mean = net.apply(ops.Mean((axis,), keepdims=True), y)
+            y = net.apply(ops.Add(), net.apply(ops.Relu(), y), mean)
+            return net.apply(ops.Permute((0, 3, 1, 2)), y)
+    scale = net.build.weight(net.build.next_origin("scale"), channels, 1, 1, positive=True)
+    y = net.conv(x, channels, 1, act=False, norm=False)  # a layer scale
+    return net.apply(ops.Add(), x, net.apply(ops.Mul(), y, scale))
+
+
+@block
 def norm(net: Net, x: Value) -> Value:
     draw, channels = net.draw, sizes(x)[1]
 

@@ -1,0 +1,235 @@
+"""The mutation score: which of the seeded miscompiles the fuzzer finds, and how soon.
+
+    python -m tests.fuzz.mutations --cases 400 --report score.json
+
+Each mutant runs in a process of its own, with a cache of kernels that lacks those it changes. What
+the fuzzer then calls a failure counts where the same case passes without the mutant, in the same
+kind of process; so do a crash and a process that never ends. A mutant that is not found is `reached`
+where its function ran.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import inspect
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lucid.runtime.cache import ENTRY, default_folder
+
+from .mutants import EVERY, MUTANTS, Mutant
+
+SEED = 77
+"""Of the cases that every mutant is tried with, from the first on."""
+CASES = 600
+"""Tried for each mutant, at most."""
+PATIENCE = 1200.0
+"""Seconds after which a process is taken to hang."""
+
+
+class StaleError(LookupError):
+    """The source no longer says what a mutant changes."""
+
+
+# -- changing the compiler ------------------------------------------------------------------------
+
+
+def function_of(where: str) -> Any:
+    """The function object of `module:name` or `module:Class.name`, without what wraps it."""
+    module_name, _, path = where.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part)
+    found = getattr(found, "__func__", found)
+    return inspect.unwrap(found)
+
+
+def changed_code(mutant: Mutant) -> Any:
+    """The code of the function with the mutant's change. Raises StaleError."""
+    function = function_of(mutant.where)
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(mutant.old) < 1:
+        raise StaleError(f"{mutant.where} does not say {mutant.old!r} any more: {mutant.name}")
+    tree = ast.parse(source.replace(mutant.old, mutant.new))
+    (definition,) = tree.body
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    tree.body.insert(0, *ast.parse("from __future__ import annotations").body)
+    scope: dict[str, Any] = {}
+    code = compile(tree, inspect.getfile(function), "exec")
+    exec(code, function.__globals__, scope)
+    made = scope[definition.name]
+    assert made.__code__.co_freevars == function.__code__.co_freevars, mutant.where
+    return made.__code__
+
+
+def apply(mutant: Mutant) -> None:
+    """Change the compiler of this process, wherever the function is known."""
+    function_of(mutant.where).__code__ = changed_code(mutant)
+
+
+@contextmanager
+def reached(mutant: Mutant) -> Iterator[list[int]]:
+    """Counts how often the mutant's function begins, by `sys.setprofile`."""
+    counts = [0]
+    code = function_of(mutant.where).__code__
+
+    def watch(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code is code:
+            counts[0] += 1
+
+    sys.setprofile(watch)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(None)
+
+
+# -- one mutant, in a process of its own ----------------------------------------------------------
+
+
+def try_one(name: str, cases: int, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Fuzz with this mutant until something fails: what, and after how many cases."""
+    from .campaign import run
+
+    mutant = next(m for m in MUTANTS if m.name == name)
+    apply(mutant)
+    start = time.process_time()
+    report = run(SEED, cases=cases, only=only, stop_at_first=True)
+    found = report.failures[0] if report.failures else None
+    return {"cases": report.cases, "seconds": time.process_time() - start, "found": found}
+
+
+def replay(kind: str, seed: int) -> bool:
+    """Whether the case passes here."""
+    from .campaign import KINDS
+    from .oracles import Tally
+
+    names = {"op": "ops", "network": "networks", "parser": "parsers"}
+    return KINDS[names.get(kind, kind)](seed, Tally()) is None
+
+
+# -- all of them ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a mutant. `how`: what gave it away, or why it does not count."""
+
+    mutant: Mutant
+    found: bool
+    how: str
+    cases: int = 0
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.mutant.name,
+            "where": self.mutant.where,
+            "found": self.found,
+            "how": self.how,
+            "cases": self.cases,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def without(families: Sequence[str], source: Path, folder: Path) -> None:
+    """A copy of a cache of kernels that lacks those of some families."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if families == EVERY or not source.is_dir():
+        return
+    for entry in source.glob(f"*{ENTRY}"):
+        if entry.name.partition("-")[0] not in families:
+            shutil.copy2(entry, folder / entry.name)
+
+
+def judge(mutant: Mutant, cases: int, warm: Path) -> Verdict:
+    """Run a mutant, and what it fails on without it."""
+    with tempfile.TemporaryDirectory(prefix="lucid-mutant-") as folder:
+        cache = Path(folder) / "kernels"
+        without(mutant.families, warm, cache)
+        ran = _python(["--one", mutant.name, "--cases", str(cases)], cache)
+    if ran is None:
+        return Verdict(mutant, True, "the process hangs")
+    if ran.returncode < 0:
+        return Verdict(mutant, True, f"the process dies of signal {-ran.returncode}")
+    if ran.returncode:
+        return Verdict(mutant, False, f"error: {ran.stderr[-300:]}")
+    told = json.loads(ran.stdout.splitlines()[-1])
+    found, tried, seconds = told["found"], told["cases"], told["seconds"]
+    if found is None:
+        return Verdict(mutant, False, "not found", tried, seconds)
+    again = _python(["--replay", found["kind"], str(found["seed"])], warm)
+    if again is None or again.returncode:
+        how = f"{found['kind']} {found['seed']} fails without it"
+        return Verdict(mutant, False, how, tried, seconds)
+    first = found["detail"].splitlines()[0][:160]
+    return Verdict(mutant, True, f"{found['kind']}: {first}", tried, seconds)
+
+
+def _python(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[str] | None:
+    """This module in another process; None where it takes too long."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.fuzz.mutations", *arguments]
+    environment = os.environ | {"LUCID_CACHE_DIR": str(cache)}
+    try:
+        return subprocess.run(
+            command,
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def score(verdicts: Sequence[Verdict]) -> str:
+    """The share found, and the names of those that were not."""
+    found = sum(v.found for v in verdicts)
+    lost = [f"  {v.mutant.name}: {v.how}" for v in verdicts if not v.found]
+    return "\n".join([f"{found} of {len(verdicts)} found", *lost])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.mutations", description=__doc__)
+    parser.add_argument("--cases", type=int, default=CASES)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--only", action="append", help="mutants whose name holds this")
+    parser.add_argument("--one", help="try one in this process")
+    parser.add_argument("--replay", nargs=2, help="one case without any")
+    chosen = parser.parse_args()
+    if chosen.one:
+        print(json.dumps(try_one(chosen.one, chosen.cases)))
+        return 0
+    if chosen.replay:
+        return int(not replay(chosen.replay[0], int(chosen.replay[1])))
+    wanted = [m for m in MUTANTS if not chosen.only or any(o in m.name for o in chosen.only)]
+    verdicts = []
+    for mutant in wanted:
+        verdict = judge(mutant, chosen.cases, default_folder())
+        verdicts.append(verdict)
+        sign = "found" if verdict.found else "LOST "
+        print(f"{sign} {verdict.cases:4} {mutant.name}: {verdict.how}", flush=True)
+        if chosen.report:
+            rows = [v.to_json() for v in verdicts]
+            chosen.report.write_text(json.dumps(rows, indent=1) + "\n")
+    print(score(verdicts))
+    return int(any(not v.found for v in verdicts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

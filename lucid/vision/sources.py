@@ -38,7 +38,10 @@ def _timm(config: Mapping[str, Any]) -> Preprocess:
         return default if value is None else value
 
     channels, height, width = read("input_size", (3, 224, 224))
-    fraction = float(read("crop_pct", 0.875))
+    try:
+        fraction = float(read("crop_pct", 0.875))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"crop_pct is a number, not {read('crop_pct', 0.875)!r}") from error
     mode = read("crop_mode", "center")
     if mode not in ("center", "squash"):
         raise InputError(
@@ -61,7 +64,10 @@ def _timm(config: Mapping[str, Any]) -> Preprocess:
 
 def _few(values: Any, grey: bool) -> tuple[float, ...]:
     """One number a channel; a grey network made of a colour one keeps three: their average."""
-    numbers = tuple(float(v) for v in values)
+    try:
+        numbers = tuple(float(v) for v in values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"mean and std are numbers by channel, not {values!r}") from error
     return (sum(numbers) / len(numbers),) if grey else numbers
 
 

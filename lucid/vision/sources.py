@@ -37,7 +37,12 @@ def _timm(config: Mapping[str, Any]) -> Preprocess:
         value = config.get(name)
         return default if value is None else value
 
-    channels, height, width = read("input_size", (3, 224, 224))
+    try:
+        channels, height, width = (int(d) for d in read("input_size", (3, 224, 224)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"input_size is (channels, height, width), not {read('input_size', None)!r}"
+        ) from error
     try:
         fraction = float(read("crop_pct", 0.875))
     except (TypeError, ValueError) as error:

@@ -40,9 +40,9 @@ def test_a_stray_access_is_a_fault_that_names_its_kernel(
 
 @pytest.mark.parametrize("mode", ["end", "start"])
 def test_kernels_stay_in_their_arrays(mode: str) -> None:
-    tests = ["test_kernels_matmul.py", "test_kernels_transpose.py", "test_kernels_attention.py"]
+    tests = ["test_kernels_expand.py", "test_kernels_transpose.py", "test_kernels_together.py"]
     chosen = [f for f in files() if Path(f).name in tests]
     assert len(chosen) == len(tests)
     outcome = run(mode, [*chosen, "--hypothesis-profile=brief"])
     assert outcome.ok, outcome
-    assert outcome.passed > 10
+    assert outcome.passed >= 10

@@ -20,7 +20,7 @@ def test_calls_of_changing_sizes_take_nothing(threads: int) -> None:
 
 def test_models_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lucid.runtime.library.KEPT", 30)
-    moments = list(compiles(20))
+    moments = list(compiles(10))
     assert growth(moments) <= 8 * MIB
     assert moments[-1].files == moments[2].files
     assert moments[-1].code <= 2 * moments[3].code

@@ -180,6 +180,25 @@ def test_a_signal_handler_may_call_the_model_that_it_interrupts() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+SMALL_STACK = """
+threading.stack_size(128 << 10)
+fast = lucid.compile(model, x.shape, threads=2)
+alone = lucid.compile(model, x.shape, threads=1)
+expected, results = fast(x), []
+for model in (fast, alone):
+    thread = threading.Thread(target=lambda: results.append(model(x)))
+    thread.start()
+    thread.join()
+assert all(np.array_equal(r, expected) for r in results) and len(results) == 2
+"""
+
+
+def test_kernels_need_little_stack() -> None:
+    """Callers and workers have 128 KiB, as threads have by default where the C library is musl."""
+    done = run_python(MODEL + SMALL_STACK)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- idleness, and what is dropped ----------------------------------------------------------------
 
 

@@ -39,7 +39,7 @@ def _timm(config: Mapping[str, Any]) -> Preprocess:
 
     try:
         channels, height, width = (int(d) for d in read("input_size", (3, 224, 224)))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(
             f"input_size is (channels, height, width), not {read('input_size', None)!r}"
         ) from error
@@ -47,6 +47,8 @@ def _timm(config: Mapping[str, Any]) -> Preprocess:
         fraction = float(read("crop_pct", 0.875))
     except (TypeError, ValueError) as error:
         raise InputError(f"crop_pct is a number, not {read('crop_pct', 0.875)!r}") from error
+    if not 0 < fraction <= 1:
+        raise InputError(f"crop_pct is a share of the image, above 0 and at most 1, not {fraction}")
     mode = read("crop_mode", "center")
     if mode not in ("center", "squash"):
         raise InputError(
@@ -73,7 +75,7 @@ def _few(values: Any, grey: bool) -> tuple[float, ...]:
         numbers = tuple(float(v) for v in values)
     except (TypeError, ValueError) as error:
         raise InputError(f"mean and std are numbers by channel, not {values!r}") from error
-    return (sum(numbers) / len(numbers),) if grey else numbers
+    return (sum(numbers) / len(numbers),) if grey and numbers else numbers
 
 
 def _torchvision(preset: Any) -> Preprocess:

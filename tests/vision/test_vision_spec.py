@@ -144,3 +144,21 @@ def test_the_same_as_torchvision(size: tuple[int, int]) -> None:
         np.testing.assert_array_equal(
             ours.normalise(ours.to_uint8_nhwc(image))[0], theirs(image).numpy()
         )
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"input_size": (3, float("inf"), 64)},
+        {"input_size": (3, 64)},
+        {"input_size": 64.0},
+        {"crop_pct": 0.0, "crop_mode": "squash"},
+        {"crop_pct": float("nan"), "crop_mode": "squash"},
+        {"input_size": (1, 64, 64), "mean": ()},
+    ],
+    ids=str,
+)
+def test_damaged_configurations_are_input_errors(damaged):
+    """Found by fuzzing."""
+    with pytest.raises(InputError):
+        Preprocess.of(TIMM | damaged)

@@ -337,7 +337,7 @@ def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
     for axis in (0, 1):
         left, right, _ = op.linear_index(axis, sizes.shape[2 + axis])
         sizes = np.take(sizes, left, 2 + axis) + np.take(sizes, right, 2 + axis)
-    return _sizes(value, sizes, op.evaluate(x[0].error) + 8 * U * sizes)
+    return _sizes(value, sizes, op.evaluate(x[0].error) + 8 * U * sizes + 4 * TINY)
 
 
 # -- attention ------------------------------------------------------------------------------------

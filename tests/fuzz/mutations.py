@@ -35,6 +35,8 @@ SEED = 77
 CASES = 600
 """Tried for each mutant, at most."""
 KINDS_TRIED = ("ops", "networks", "metamorphic")
+NOTHING = "nothing"
+"""The name of no mutant: all cases have to pass, and their kernels fill the cache."""
 PATIENCE = 1200.0
 """Seconds after which a process is taken to hang."""
 
@@ -89,17 +91,18 @@ def apply(mutant: Mutant) -> None:
 # -- one mutant, in a process of its own ----------------------------------------------------------
 
 
-def try_one(name: str, cases: int, only: Sequence[str] = ()) -> dict[str, Any]:
-    """Fuzz with this mutant until something fails: what, after how many cases, and how often the
-    changed function ran."""
+def try_one(name: str, cases: int) -> dict[str, Any]:
+    """Fuzz with this mutant, or with none, until something fails: what, after how many cases, and
+    how often the changed function ran."""
     from .campaign import run
 
-    mutant = next(m for m in MUTANTS if m.name == name)
-    apply(mutant)
+    mutant = next((m for m in MUTANTS if m.name == name), None)
+    if mutant is not None:
+        apply(mutant)
     start = time.process_time()
-    report = run(SEED, cases=cases, only=only or KINDS_TRIED, stop_at_first=True)
+    report = run(SEED, cases=cases, only=KINDS_TRIED, stop_at_first=True)
     found = report.failures[0] if report.failures else None
-    calls = len(function_of(mutant.where).__globals__[CALLS])
+    calls = len(function_of(mutant.where).__globals__[CALLS]) if mutant is not None else 0
     seconds = time.process_time() - start
     return {"cases": report.cases, "seconds": seconds, "found": found, "calls": calls}
 
@@ -204,12 +207,16 @@ def main() -> int:
     parser.add_argument("--one", help="try one in this process")
     parser.add_argument("--replay", nargs=2, help="one case without any")
     chosen = parser.parse_args()
-    if chosen.one:
+    if chosen.one is not None:
         print(json.dumps(try_one(chosen.one, chosen.cases)))
         return 0
     if chosen.replay:
         return int(not replay(chosen.replay[0], int(chosen.replay[1])))
     wanted = [m for m in MUTANTS if not chosen.only or any(o in m.name for o in chosen.only)]
+    before = _python(["--one", NOTHING, "--cases", str(chosen.cases)], default_folder())
+    if before is None or before.returncode or json.loads(before.stdout)["found"]:
+        print(f"something fails without any mutant: {before and before.stdout}")
+        return 1
     verdicts = []
     for mutant in wanted:
         verdict = judge(mutant, chosen.cases, default_folder())

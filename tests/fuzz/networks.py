@@ -174,10 +174,12 @@ def shuffle(net: Net, x: Value) -> Value:
 @block
 def pool(net: Net, x: Value) -> Value:
     draw = net.draw
-    kernel = draw.pick([k for k in (2, 3, 5) if k <= min(sizes(x)[2:])] or [1])
+    high, wide = (draw.pick([k for k in (1, 2, 2, 3, 3, 5) if k <= s]) for s in sizes(x)[2:])
+    if draw.chance(0.6):
+        high = wide = min(high, wide)
     stride = draw.pick([1, 2, 2])
-    pad = draw.integer(0, kernel // 2)
-    window = ((kernel, kernel), (stride, stride), (pad,) * 4)
+    pads = draw.integer(0, high // 2), draw.integer(0, wide // 2)
+    window = ((high, wide), (stride, stride), pads * 2)
     ceil = draw.chance(0.3)
     if draw.chance(0.5):
         return net.apply(ops.MaxPool2d(*window, ceil_mode=ceil), x)
@@ -247,7 +249,8 @@ def dense(net: Net, x: Value) -> Value:
     for _ in range(net.draw.integer(2, 3)):
         y = x
         if net.draw.chance(0.5):  # normalised before the convolution
-            y = net.apply(ops.Relu(), net.build.batch_norm(y))
+            y = net.build.batch_norm(y)
+            y = net.apply(ops.Relu(), y) if net.draw.chance(0.6) else y
         kernel = net.draw.pick([1, 3])
         y = net.build.conv(y, growth, (kernel, kernel), padding=(kernel // 2,) * 4)
         x = net.apply(ops.Concat(1), x, y)
@@ -345,6 +348,17 @@ def convnext(net: Net, x: Value) -> Value:
 
 
 @block
+def gated(net: Net, x: Value) -> Value:
+    """A layer whose two halves meet again: one opens the other, or the larger one goes on."""
+    half = net.draw.pick([4, 8, 16, 17, 32])
+    y = net.conv(x, 2 * half, net.draw.pick([1, 3]), act=False)
+    parts = [net.apply(ops.Slice(1, i * half, (i + 1) * half), y) for i in range(2)]
+    if net.draw.chance(0.4):
+        return net.apply(ops.Maximum(), *parts)
+    return net.apply(ops.Mul(), parts[0], net.apply(ops.Sigmoid(), parts[1]))
+
+
+@block
 def many_branches(net: Net, x: Value) -> Value:
     """RepVGG's block as it is trained: 3x3, 1x1 and nothing, each with its batch norm, added."""
     channels = sizes(x)[1]
@@ -422,7 +436,9 @@ def odds(net: Net, x: Value) -> Value:
             mode = draw.pick(["constant", "reflect", "edge"])
             most = min(2, height - 1, width - 1)
             before, after = ((0, 0, draw.integer(0, most), draw.integer(0, most)) for _ in "ab")
-            y = net.apply(ops.Pad(before, after, 0.0, mode), x)
+            y = net.apply(ops.Pad(before, after, draw.pick([0.0, 0.0, 0.7, -1.0]), mode), x)
+            if draw.chance(0.3):
+                return net.apply(ops.MaxPool2d((2, 2), (1, 1)), y)
             return net.conv(y, net.channels(), draw.pick([1, 3]))
         case 2:
             order = tuple(draw.integer(0, channels - 1) for _ in range(channels))

@@ -337,7 +337,7 @@ def _axes(make: Maker, rank: int) -> tuple[int, ...]:
 
 @makes("sum", "mean", "sum_squares", "max", "min")
 def _reduction(make: Maker) -> Value:
-    x = make.array(*make.draw.shape(1, 4, most=20_000))
+    x = make.array(*make.draw.shape(1, 4, most=make.draw.pick([6000, 90_000])))
     op = ops.OPS[make.op](_axes(make, x.type.rank), make.draw.chance(0.5))
     return make.followed(make.apply(op, x))
 
@@ -401,7 +401,10 @@ def _pool(make: Maker) -> Value:
         return make.followed(make.apply(ops.MaxPool2d(**window), x))
     del window["dilation"]
     window |= {"count_include_pad": draw.chance(0.5), "divisor": draw.pick([None, None, 3])}
-    return make.followed(make.apply(ops.AvgPool2d(**window), x))
+    y = make.apply(ops.AvgPool2d(**window), x)
+    if draw.chance(0.4):  # its divisor may go into the weights
+        y = make.build.conv(y, draw.channels(64), bias=draw.chance(0.5))
+    return make.followed(y)
 
 
 @makes("adaptive_avg_pool2d", "adaptive_max_pool2d")
@@ -548,7 +551,8 @@ def _gather(make: Maker) -> Value:
 
 # -- any of them ----------------------------------------------------------------------------------
 
-HEAVY = ["conv2d"] * 12 + ["linear", "matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 2
+HEAVY = ["conv2d"] * 12 + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
+HEAVY += ["linear", "sum", "mean", "max", "softmax", "resize", "group_norm", "layer_norm"]
 """Ops that take more cases than others: they have several kernels."""
 
 

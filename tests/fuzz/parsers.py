@@ -96,7 +96,8 @@ def _texts() -> dict[str, Subject]:
     fused = run_passes(case.graph)
     choices = schedule(fused, Target.host(), 1).to_json()
     described = {"input_size": [3, 64, 64], "interpolation": "bicubic", "crop_pct": 0.9}
-    spec = json.dumps(described | {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]})
+    described |= {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.2]}
+    squashed = described | {"input_size": [1, 64, 48], "crop_mode": "squash"}
 
     def choose(data: bytes) -> object:
         return Schedule.from_json(data.decode("utf-8", "replace"))
@@ -113,7 +114,8 @@ def _texts() -> dict[str, Subject]:
         "fused text": Subject(print_graph(fused).encode(), _graph, True),
         "a type": Subject(b"f32[N,3,224,224]", _type, True),
         "schedule": Subject(choices.encode(), choose, True),
-        "preprocess": Subject(spec.encode(), describe, True),
+        "preprocess": Subject(json.dumps(described).encode(), describe, True),
+        "squashed": Subject(json.dumps(squashed).encode(), describe, True),
     }
 
 

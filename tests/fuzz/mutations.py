@@ -32,9 +32,10 @@ from .mutants import EVERY, MUTANTS, Mutant
 
 SEED = 77
 """Of the cases that every mutant is tried with, from the first on."""
-CASES = 600
+CASES = 1000
 """Tried for each mutant, at most."""
 KINDS_TRIED = ("ops", "networks", "metamorphic")
+"""Those of cases that run compiled code."""
 NOTHING = "nothing"
 """The name of no mutant: all cases have to pass, and their kernels fill the cache."""
 PATIENCE = 1200.0

@@ -2,10 +2,11 @@
 
 Every value is `Known`: what it is exactly for the inputs given, and by how much float32 arithmetic
 may miss it, number by number. For a sum of n terms the bound is t(n) u sum|terms|, with u = 2^-24
-and t(n) = min(n, 32 + 6 sqrt n) + 4: the deterministic bound for short sums, the probabilistic one
-of Higham and Mary ("A new approach to probabilistic rounding error analysis", 2019) with lambda = 6
-for long ones, whatever the order of summation. What the operands are off by is added as it passes
-through: |w| times it in a product, the spread of f over x - e and x + e in an elementwise op.
+and t(n) = min(n, 64 + 12 sqrt n) + 4, whatever the order of summation: the deterministic bound for
+short sums, for long ones the probabilistic one of Higham and Mary ("A new approach to probabilistic
+rounding error analysis", 2019), its factor large enough for numbers that are all alike. What the
+operands are off by is added as it passes through: |w| times it in a product, the spread of f over
+x - e and x + e in an elementwise op.
 
 NaN and infinities have to stand where they stand exactly. Numbers whose terms' sizes add up beyond
 float32 may come out as anything (`error` is infinite), as may those that share a tile of Winograd's
@@ -35,7 +36,8 @@ RULES: dict[type[Op], Rule] = {}
 
 @dataclass(frozen=True)
 class Known:
-    """Exact numbers, and how far each may be off: infinitely far where anything may come out."""
+    """Exact numbers, and how far each may be off: infinitely far where anything may come out, by
+    NaN where a number that is not finite may be any other of those."""
 
     value: Array
     error: Array
@@ -55,7 +57,7 @@ def rule(*classes: type[Op]) -> Callable[[Rule], Rule]:
 
 def terms(count: int) -> float:
     """What the sizes of `count` terms are to be multiplied by, besides u."""
-    return min(count, 32 + 6 * math.sqrt(count)) + 4
+    return min(count, 64 + 12 * math.sqrt(count)) + 4
 
 
 # -- whole graphs ---------------------------------------------------------------------------------
@@ -72,7 +74,7 @@ def analyse(
 
     def observe(node: Node, results: tuple[Array, ...]) -> None:
         operands = [known.get(v) or Known.exactly(_parameter(graph, v)) for v in node.inputs]
-        if any(np.isinf(o.error).any() or _beyond(o).any() for o in operands):
+        if any(not np.isfinite(o.error).all() or _beyond(o).any() for o in operands):
             lost = [Known(r, np.full(np.shape(r), np.inf)) for r in results]
             known.update(zip(node.outputs, lost, strict=True))
             return
@@ -85,7 +87,10 @@ def analyse(
         value = np.asarray(value)
         error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
         unknown = np.where(np.isfinite(value), np.inf, 0.0)
-        known[node.output] = Known(results[0], np.where(np.isnan(error), unknown, error))
+        error = np.where(np.isnan(error), unknown, error)
+        if m:  # a tile in which something is not finite is none of it
+            error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
+        known[node.output] = Known(results[0], error)
 
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)
@@ -108,7 +113,7 @@ def excess(value: Array, known: Known) -> Array:
     """The error of each number as a share of what is allowed; infinite where a NaN or an infinity
     is wrong. At most 1 is right."""
     if value.dtype.kind != "f":
-        wrong = (value != known.value) & np.isfinite(known.error)
+        wrong = (value != known.value) & ~np.isinf(known.error)
         return np.where(wrong, np.inf, 0.0)
     y, error = known.value.astype(np.float64), known.error + TINY
     with np.errstate(all="ignore"):
@@ -119,9 +124,9 @@ def excess(value: Array, known: Known) -> Array:
         share = np.where(over & (np.sign(found) == np.sign(y)), 0.0, share)
         share = np.where(finite & np.isnan(share), np.inf, share)
         same = (found == y) | (np.isnan(found) & np.isnan(y))
-        same |= free & ~np.isfinite(found)
+        same |= np.isnan(error) & ~np.isfinite(found)
         share = np.where(~finite & ~same, np.inf, share)
-        return np.where(finite & free, 0.0, share)
+        return np.where(free, 0.0, share)
 
 
 def _sizes(value: Array, sizes: Array, error: Array) -> tuple[Array, Array]:

@@ -36,7 +36,7 @@ def test_an_op(name: str) -> None:
     passed(check_op(op_case(len(name), name)))
 
 
-@examples(30)
+@examples(20)
 @given(SEEDS)
 def test_ops(seed: int) -> None:
     passed(check_op(op_case(seed)))

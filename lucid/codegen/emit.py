@@ -45,6 +45,9 @@ class Kernel:
         # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
         # llvmlite's own list of attributes lacks this one.
         set.add(self.function.attributes, '"no-builtins"')
+        # Denormals are zeros here (the driver sees to it). LLVM has to know: it would test the sign
+        # bit for "below zero", and call a negative denormal's power NaN.
+        set.add(self.function.attributes, '"denormal-fp-math"="preserve-sign,preserve-sign"')
         self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.args: dict[str, Any] = {}
         for (label, kind), raw in zip(arguments, self.function.args, strict=True):

@@ -276,13 +276,16 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     value, error = _conv(op, x)
     reach = 2 * m + 3
     around = ops.MaxPool2d((reach, reach), (1, 1), (m + 1,) * 4)
-    largest = around.evaluate(_size(x[0].value))
-    sizes = op.evaluate(largest, np.abs(x[1].value)) + _size(value)
+    top, left, bottom, right = op.padding
+    border = ((0, 0), (0, 0), (top, bottom), (left, right))  # its taps round like all the others
+    inside = ops.Conv2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
+    largest = around.evaluate(np.pad(_size(x[0].value), border))
+    sizes = inside.evaluate(largest, np.abs(x[1].value)) + _size(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
-    strange = around.evaluate((~np.isfinite(x[0].value)).astype(np.float64))
+    strange = around.evaluate(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
     ones = np.ones_like(x[1].value)
-    return value, np.where(op.evaluate(strange, ones) > 0, np.inf, error)
+    return value, np.where(inside.evaluate(strange, ones) > 0, np.inf, error)
 
 
 @rule(ops.Linear)
@@ -393,10 +396,15 @@ def _split_attention(op: ops.SplitAttention, x: Sequence[Known]) -> tuple[Array,
         return Known(value, np.broadcast_to(error, value.shape))
 
     hidden = run(parts.activation, run(parts.fc1, run(parts.mean, data), w1, b1))
-    gate = run(parts.gate, run(parts.fc2, hidden, w2, b2))
+    logits = run(parts.fc2, hidden, w2, b2)
+    gate = run(parts.gate, logits)
     found = run(parts.combine, data, gate)
-    lost = any(np.isinf(k.error).any() for k in (hidden, gate))
-    return found.value, np.full(found.value.shape, np.inf) if lost else found.error
+    error = found.error
+    if op.radix == 2:  # a softmax of two is the sigmoid g of their difference, and 1 - g
+        ones = Known.exactly(np.ones_like(gate.value))
+        error = error + 4 * U * run(parts.combine, Known.exactly(_size(data.value)), ones).value
+    lost = any(np.isinf(k.error).any() for k in (hidden, gate)) or np.isinf(logits.value).any()
+    return found.value, np.full(found.value.shape, np.inf) if lost else error
 
 
 # -- norms ----------------------------------------------------------------------------------------

@@ -35,9 +35,11 @@ def beyond_the_map(node: Node, graph: Rewriter) -> None:
             (weight.type.shape[2 + axis], x.type.shape[2 + axis], node.output.type.shape[2 + axis])
         )
         alive = [t for t in range(taps) if _meets(op, axis, t, size, out)]
-        if not alive or len(alive) == taps:
+        if not alive:
             continue
-        first, last = alive[0], alive[-1] + 1
+        first, last = alive[0], alive[-1] + 1  # those between that are dead stay
+        if last - first == taps:
+            continue
         recipe = Apply(Slice(2 + axis, first, last), (recipe,))
         padding[axis] -= first * op.dilation[axis]
         padding[2 + axis] -= (taps - last) * op.dilation[axis]

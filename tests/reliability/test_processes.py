@@ -133,9 +133,12 @@ class Net(lucid.nn.Module):
     def forward(self, x):
         return lucid.nn.functional.relu(self.conv(x))
 model = Net()
+caught = threading.Event()
 def interrupt():
     time.sleep({after})
-    os.kill(os.getpid(), signal.SIGINT)
+    while not caught.is_set():
+        os.kill(os.getpid(), signal.SIGINT)
+        caught.wait(1.0)
 expected = lucid.compile(model, x.shape, threads=1, cache=False)(x)
 import lucid.runtime.library as library
 library._libraries.clear()
@@ -147,6 +150,7 @@ try:
         fast = lucid.compile(model, x.shape, threads=2, cache=False)
         library._libraries.clear()
 except KeyboardInterrupt:
+    caught.set()
     print("interrupted")
 again = lucid.compile(model, x.shape, threads=2, cache=False)
 assert np.array_equal(again(x), expected)
@@ -156,8 +160,11 @@ assert fast is None or np.array_equal(fast(x), expected)
 
 @pytest.mark.parametrize("after", [0.02, 0.15])
 def test_an_interrupt_while_compiling(after: float) -> None:
+    """Python drops an interrupt that falls into one of llvmlite's finalizers, and says so; whoever
+    sits at the keyboard presses Ctrl-C once more, and so does this."""
     done = run_python(MODEL + COMPILING.format(after=after))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+    assert done.stderr.count("Traceback") == done.stderr.count("Exception ignored in")
 
 
 HANDLER = """

@@ -97,6 +97,7 @@ MODEL = """
 import os, signal, sys, threading, time
 import numpy as np
 import lucid
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs in the background
 model = lucid.models.resnest_digits()
 x = np.ones((4, 1, 32, 32), np.float32)
 """

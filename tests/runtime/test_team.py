@@ -238,6 +238,7 @@ MODEL = """
 import os, signal, sys, threading, time
 import numpy as np
 import lucid
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs in the background
 fast = lucid.compile(lucid.models.resnest_digits(), (1, 1, 32, 32), threads=2)
 x = np.zeros((4, 1, 32, 32), np.float32)
 expected = fast(x)

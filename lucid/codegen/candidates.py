@@ -58,7 +58,7 @@ def cuts(shape: ConvShape, kernel: str, target: Target) -> list[Choice]:
 
 def _tile_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Choice]:
     m = int(kernel[-1])
-    tiles = shape.batch * -(-shape.out_height // m) * -(-shape.out_width // m)
+    tiles = shape.batch * shape.tiles(m)
     own = tile_block(shape, kernel, target)
     blocks = [own, *(t for t in TILES if t < tiles and t != own), tiles]
     for chunks in _chunks(shape, target):

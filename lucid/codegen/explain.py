@@ -287,7 +287,7 @@ def _reason(
 def _cannot(shape: ConvShape, legal: list[str]) -> dict[str, str]:
     """Kernels that one might expect for a window of this size, and why they cannot compute it."""
     if shape.kernel == (3, 3) and legal == ["direct"]:
-        return {"winograd": "it takes stride 1 and dilation 1 only"}
+        return {"winograd": "it takes stride 1 only, and padding by multiples of the dilation"}
     if shape.kernel == (1, 1) and legal == ["direct"]:
         return {"pointwise": "it takes stride 1 and no padding only"}
     return {}

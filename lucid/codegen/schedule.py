@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import fnmatch
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -112,6 +113,11 @@ class ConvShape:
         pixels = self.batch * self.out_height * self.out_width
         return pixels * self.columns * self.depth * taps
 
+    def tiles(self, m: int) -> int:
+        """Winograd's tiles of m x m outputs in an image."""
+        phase = phase_tiles((self.out_height, self.out_width), self.op.dilation, m)
+        return math.prod(phase) * math.prod(self.op.dilation)
+
     @staticmethod
     def of(node: Node, batch: int) -> ConvShape:
         op = node.op.anchor if isinstance(node.op, Fusion) else node.op
@@ -120,6 +126,13 @@ class ConvShape:
         columns, _, *kernel = node.inputs[1].type.concrete(batch)
         _, _, height, width = node.output.type.concrete(batch)
         return ConvShape(n, channels, columns, height, width, (kernel[0], kernel[1]), op)
+
+
+def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
+    """Winograd's tiles in the height and width of a phase: outputs whose dilated windows meet the
+    same pixels, one in so many lines and columns."""
+    height, width = (-(-s // d) for s, d in zip(size, dilation, strict=True))
+    return -(-height // m), -(-width // m)
 
 
 def convolutions(graph: Graph) -> list[Node]:
@@ -141,7 +154,8 @@ def legal_kernels(shape: ConvShape) -> list[str]:
     plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
     if shape.kernel == (1, 1) and plain:
         return ["pointwise", "direct"]
-    if shape.kernel == (3, 3) and op.stride == (1, 1) and op.dilation == (1, 1):
+    phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
+    if shape.kernel == (3, 3) and op.stride == (1, 1) and phased:
         return ["direct", "winograd2x2", "winograd4x4"]
     return ["direct"]
 
@@ -247,7 +261,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
         return max(shape.products / (share * rate), 4 * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
-    tiles = shape.batch * -(-shape.out_height // m) * -(-shape.out_width // m)
+    tiles = shape.batch * shape.tiles(m)
     products = tiles * points * shape.columns * shape.depth / (0.8 * rate)
     operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
     vectors = tiles / target.vector
@@ -261,7 +275,7 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     if not kernel.startswith("winograd"):
         return 0
     m = int(kernel[-1])
-    tiles = -(-shape.out_height // m) * -(-shape.out_width // m)
+    tiles = shape.tiles(m)
     panel = target.panel_vectors * target.vector
     bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
     most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))

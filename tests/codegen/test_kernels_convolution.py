@@ -36,7 +36,9 @@ def layers(draw: Any, like: str = "") -> Graph:
     if like == "pointwise":
         kernel, fields = (1, 1), {}
     elif like == "winograd":
-        kernel, fields = (3, 3), {"padding": tuple(draw(st.integers(0, 2)) for _ in range(4))}
+        spread = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1), (4, 5)]))
+        padding = tuple(draw(st.integers(0, 2)) * d for d in spread * 2)
+        kernel, fields = (3, 3), {"padding": padding, "dilation": spread}
     else:
         kernel = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3, 3, 4, 7])))
         fields = {
@@ -46,8 +48,9 @@ def layers(draw: Any, like: str = "") -> Graph:
         }
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, fields.get("dilation", (1, 1)), strict=True)]
     top, left, bottom, right = fields.get("padding", (0, 0, 0, 0))
-    height = max(draw(size), reach[0] - top - bottom)
-    width = max(draw(size), reach[1] - left - right)
+    loses_taps = fields.get("dilation", (1, 1)) != (1, 1) and like == "winograd"
+    least = reach if loses_taps else (reach[0] - top - bottom, reach[1] - left - right)
+    height, width = max(draw(size), least[0]), max(draw(size), least[1])
     x = build.input(channels, height, width)
     y = build.conv(x, out, kernel, draw(st.booleans()), "conv", groups=groups, **fields)
     build.graph.set_outputs([y])

@@ -274,8 +274,9 @@ the input tile that it is in."""
 
 def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     value, error = _conv(op, x)
-    reach = 2 * m + 3
-    around = ops.MaxPool2d((reach, reach), (1, 1), (m + 1,) * 4)
+    reach, dilation = 2 * m + 3, op.dilation
+    beside = ((m + 1) * dilation[0], (m + 1) * dilation[1])
+    around = ops.MaxPool2d((reach, reach), (1, 1), beside * 2, dilation=dilation)
     top, left, bottom, right = op.padding
     border = ((0, 0), (0, 0), (top, bottom), (left, right))  # its taps round like all the others
     inside = ops.Conv2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)

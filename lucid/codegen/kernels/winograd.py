@@ -51,12 +51,17 @@ def skewed(floats: Size) -> Size:
 @dataclass(frozen=True)
 class Winograd(KernelSpec):
     """F(m x m, 3x3). `body` and `sums` (partial channel sums of the result, one row for each block
-    of an image) are part of the output transform."""
+    of an image) are part of the output transform.
+
+    `dilated`: pixels whose taps meet, one in `dilation_h` lines and `dilation_w` columns, make a
+    phase, a smaller map under a plain window; `phase_tiles` tiles cover the largest of them.
+    """
 
     family: ClassVar[str] = "winograd"
     m: int
     body: Body = PLAIN
     sums: bool = False
+    dilated: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
         extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
@@ -68,10 +73,23 @@ class Winograd(KernelSpec):
             + ints("images", "groups", "depth", "columns", "panel", "panels")
             + ints("tiles_w", "tiles", "block_tiles", "image_blocks", "block_images")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+            + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradEmitter(self, target).emit()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile's output corner lies: its image, the first pixel of its phase, and the line and
+    column that it has in its phase."""
+
+    image: Int
+    top: Int | int
+    left: Int | int
+    line: Int
+    column: Int
 
 
 class _WinogradEmitter:
@@ -120,26 +138,53 @@ class _WinogradEmitter:
         last = image * f.tiles + (piece + 1) * f.tiles * f.block_images // f.image_blocks
         return first, last.minimum(f.images * f.tiles), piece
 
-    def _place(self, tile: Int) -> tuple[Int, Int, Int]:
-        """Image of a tile, and the output line and column of its corner."""
+    def _place(self, tile: Int) -> _Place:
         f = self.frame
-        inside = tile % f.tiles
-        return tile // f.tiles, inside // f.tiles_w * self.m, inside % f.tiles_w * self.m
+        image, inside = tile // f.tiles, tile % f.tiles
+        top: Int | int = 0
+        left: Int | int = 0
+        if self.spec.dilated:
+            phase, inside = inside // f.phase_tiles, inside % f.phase_tiles
+            top, left = phase // f.dilation_w, phase % f.dilation_w
+        line, column = inside // f.tiles_w * self.m, inside % f.tiles_w * self.m
+        return _Place(image, top, left, line, column)
+
+    def _steps(self, name: str) -> tuple[Int, Int]:
+        """From one line of a phase to its next, and from one pixel, in a map."""
+        line, pixel = (getattr(self.frame, f"{name}{axis}") for axis in ("line", "pixel"))
+        if self.spec.dilated:
+            return line * self.frame.dilation_h, pixel * self.frame.dilation_w
+        return line, pixel
+
+    def _phase_size(self, place: _Place, height: Int, width: Int) -> tuple[Int, Int]:
+        """How many lines and columns of a map belong to a tile's phase."""
+        if not self.spec.dilated:
+            return height, width
+        f = self.frame
+        return (
+            (height - place.top).ceil_div(f.dilation_h),
+            (width - place.left).ceil_div(f.dilation_w),
+        )
 
     # -- input ------------------------------------------------------------------------------
 
     def _input(self, tile: Int, slot: Int, group: Int) -> None:
         """V[:, slot, :] = B^T d B for one tile's channels."""
         f, k = self.frame, self.kernel
-        image, line, column = self._place(tile)
-        top, left = line - f.pad_top, column - f.pad_left
-        image_at = f.x + (image * f.image + group * f.depth)
-        interior = k.both(top >= 0, left >= 0, top + self.a <= f.height, left + self.a <= f.width)
+        place = self._place(tile)
+        height, width = self._phase_size(place, f.height, f.width)
+        line_step, pixel_step = self._steps("")
+        top, left = place.line - f.pad_top, place.column - f.pad_left
+        phase_at = f.x + (place.image * f.image + group * f.depth)
+        if self.spec.dilated:
+            phase_at = phase_at + (f.line * place.top + f.pixel * place.left)
+        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
         with k.when(k.builder.not_(interior)):
-            self._fill_patch(image_at, top, left)
-        source = k.choose(interior, image_at + (top * f.line + left * f.pixel), self.patch)
-        line_step = k.select(interior, f.line, self.padded * self.a)
-        pixel_step = k.select(interior, f.pixel, self.padded)
+            self._fill_patch(phase_at, top, left, height, width)
+        corner = phase_at + (top * line_step + left * pixel_step)
+        source = k.choose(interior, corner, self.patch)
+        line_step = k.select(interior, line_step, self.padded * self.a)
+        pixel_step = k.select(interior, pixel_step, self.padded)
         out = self.v + slot * self.padded
         rows = [source + line_step * i for i in range(self.a)]
 
@@ -156,13 +201,14 @@ class _WinogradEmitter:
 
         k.each_vector(f.depth, transform)
 
-    def _fill_patch(self, image: Pointer, top: Int, left: Int) -> None:
-        """A tile that reaches over the border, copied with zeros around it."""
+    def _fill_patch(self, phase: Pointer, top: Int, left: Int, height: Int, width: Int) -> None:
+        """A tile that reaches over the border of its phase, copied with zeros around it."""
         f, k = self.frame, self.kernel
+        line_step, pixel_step = self._steps("")
         with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
             y, x = top + i.index, left + j.index
-            inside = k.both(y >= 0, y < f.height, x >= 0, x < f.width)
-            source = image + (y * f.line + x * f.pixel)
+            inside = k.both(y >= 0, y < height, x >= 0, x < width)
+            source = phase + (y * line_step + x * pixel_step)
             out = self.patch + (i.index * self.a + j.index) * self.padded
             k.either(
                 inside,
@@ -214,11 +260,12 @@ class _WinogradEmitter:
     def _output(self, tile: Int, slot: Int, piece: Int, group: Int, panel: Int) -> None:
         """y = body(A^T M A + bias) for one tile and one panel of channels."""
         f, k = self.frame, self.kernel
-        image, line, column = self._place(tile)
-        height, width = f.out_height - line, f.out_width - column
+        place = self._place(tile)
+        height, width = self._phase_size(place, f.out_height, f.out_width)
+        height, width = height - place.line, width - place.column
         inner = k.both(height >= self.m, width >= self.m)
         corners = {
-            name: self._corner(name, image, line, column, group * f.columns)
+            name: self._corner(name, place, group * f.columns)
             for name in ("y", *self.spec.body.tensors())
         }
         with k.loop(0, f.panel, self.vector) as v:
@@ -236,18 +283,21 @@ class _WinogradEmitter:
                 total = self._store(values, masks, corners, group, channel)
                 if self.spec.sums:
                     mask = None if full else k.first_lanes(left)
-                    self._add_sums(total, image, piece, group, channel, first, mask)
+                    self._add_sums(total, place.image, piece, group, channel, first, mask)
 
             whole = k.both(inner, left >= self.vector)
             k.either(whole, lambda: finish(True), lambda: finish(False))
 
-    def _corner(self, name: str, image: Int, line: Int, column: Int, channel: Int) -> Pointer:
+    def _corner(self, name: str, place: _Place, channel: Int) -> Pointer:
         """A tile's first pixel, in the result or an operand of the body."""
         f = self.frame
         of_image, of_line, of_pixel = (getattr(f, f"{name}_{axis}") for axis in MAP)
+        line_step, pixel_step = self._steps(f"{name}_")
         base: Pointer = getattr(f, name)
-        offset: Int = image * of_image + line * of_line + column * of_pixel + channel
-        return base + offset
+        offset: Int = place.image * of_image + place.line * line_step + place.column * pixel_step
+        if self.spec.dilated:
+            offset = offset + of_line * place.top + of_pixel * place.left
+        return base + (offset + channel)
 
     def _inverse(self, products: Pointer) -> list[Vector]:
         """A^T M A for one vector of channels: m * m vectors."""
@@ -286,8 +336,8 @@ class _WinogradEmitter:
         total = k.zero()
 
         def place(name: str, i: int, j: int) -> Pointer:
-            steps: Int = getattr(f, f"{name}_line") * i + getattr(f, f"{name}_pixel") * j
-            return corners[name] + (steps + channel)
+            line_step, pixel_step = self._steps(f"{name}_")
+            return corners[name] + (line_step * i + pixel_step * j + channel)
 
         for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
             i, j = divmod(position, self.m)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from lucid.codegen.body import PLAIN
@@ -19,11 +20,11 @@ from lucid.codegen.lowering.layer import (
     panel_vectors,
     result_strides,
     sums_view,
-    window,
 )
 from lucid.codegen.microkernels import Tile
 from lucid.codegen.packing import WinogradPanels
 from lucid.codegen.program import ArgumentValue, Code, View
+from lucid.codegen.schedule import phase_tiles
 from lucid.ir.ops import Conv2d
 
 
@@ -32,10 +33,12 @@ class Tiling:
     """Output tiles in blocks: an image has several, or a block several whole images, so that what
     is summed together never depends on the batch. The fields are arguments of the kernel.
 
-    `tiles`: of an image, `tiles_w` in each of its lines. `block_tiles`: of a block, at most.
+    `tiles`: of an image, `phase_tiles` of each phase of its pixels, `tiles_w` in a line of a phase.
+    `block_tiles`: of a block, at most.
     """
 
     tiles_w: int
+    phase_tiles: int
     tiles: int
     image_blocks: int
     block_images: int
@@ -43,16 +46,18 @@ class Tiling:
     block_tiles: int
 
     @staticmethod
-    def of(y: View, m: int, wanted: int) -> Tiling:
+    def of(y: View, dilation: tuple[int, int], m: int, wanted: int) -> Tiling:
         """Blocks of about `wanted` tiles of m x m outputs."""
         n, _, height, width = y.shape
-        tiles_w = -(-width // m)
-        tiles = -(-height // m) * tiles_w
+        tiles_h, tiles_w = phase_tiles((height, width), dilation, m)
+        tiles = tiles_h * tiles_w * math.prod(dilation)
         image_blocks = -(-tiles // wanted)
         block_images = 1 if image_blocks > 1 else max(1, wanted // tiles)
         blocks = image_blocks * -(-n // block_images)
         block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
-        return Tiling(tiles_w, tiles, image_blocks, block_images, blocks, block_tiles)
+        return Tiling(
+            tiles_w, tiles_h * tiles_w, tiles, image_blocks, block_images, blocks, block_tiles
+        )
 
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
@@ -66,7 +71,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     vectors = panel_vectors(columns, ctx.target)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
-    tiling = Tiling.of(y, m, layer.choice.tiles)
+    tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
     chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
     extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
@@ -76,12 +81,15 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
-    kernel = Winograd(m, layer.epilogue.body, sums=len(writes) > 1)
+    kernel = Winograd(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
     tile = Tile(vectors, PLAIN, raw=True)
     weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
-        **window((3, 3), (1, 1), op.padding),
+        "pad_top": op.padding[0] // op.dilation[0],
+        "pad_left": op.padding[1] // op.dilation[1],
+        "dilation_h": op.dilation[0],
+        "dilation_w": op.dilation[1],
         "weights": ctx.weights(weight.recipe, packing, ctx.shape(weight), weight.name),
         "bias": bias_of(ctx, layer, op.groups, panel),
         **dict(zip(("y", "sums"), writes, strict=False)),

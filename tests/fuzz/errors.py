@@ -220,11 +220,13 @@ def _elementwise(op: Op, x: Sequence[Known]) -> tuple[Array, Array]:
         for number in range(2 ** len(x)):
             chosen = [c[number >> i & 1] for i, c in enumerate(corners)]
             (other,) = op.results(*chosen)
-            spread = np.maximum(spread, np.where(other == value, 0.0, np.abs(other - value)))
+            same = (other == value) | (np.isnan(other) & np.isnan(value))
+            spread = np.maximum(spread, np.where(same, 0.0, np.abs(other - value)))
     size = np.abs(value)
     rounding = 2 * U * ULPS[type(op)] * size + np.where(size < 2 * TINY, size, 0.0)
     error = spread + rounding + _own(op, x[0].value)
-    return value, np.where(np.isfinite(value), error, 0.0)
+    changes = ~(spread == 0)  # of what is not finite: to another sign, or to NaN
+    return value, np.where(np.isfinite(value), error, np.where(changes, np.inf, 0.0))
 
 
 def _own(op: Op, x: Array) -> Array | float:

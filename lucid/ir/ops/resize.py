@@ -81,7 +81,7 @@ class Resize(Op):
             step = np.float32(self._step(axis, size))
             source = (np.arange(out, dtype=np.float32) * step).astype(np.float64)
         else:
-            source = self._source(axis, size)
+            source = self.sources(axis, size)
         match self.rounding:
             case "floor":
                 place = np.floor(source)
@@ -99,11 +99,11 @@ class Resize(Op):
 
         At the last row or column both neighbours are that one, whatever the fraction.
         """
-        source = np.maximum(self._source(axis, size), 0)
+        source = np.maximum(self.sources(axis, size), 0)
         left = np.minimum(np.floor(source), size - 1).astype(np.int64)
         return left, np.minimum(left + 1, size - 1), np.minimum(source - left, 1)
 
-    def _source(self, axis: int, size: int) -> Array:
+    def sources(self, axis: int, size: int) -> Array:
         """The source coordinate of each place, float64."""
         out = self.size[axis]
         place, step = np.arange(out, dtype=np.float64), self._step(axis, size)

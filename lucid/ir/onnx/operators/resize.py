@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import floor
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.onnx.table import reads, writes
 from lucid.ir.onnx.windows import like_operand, two_dimensional
@@ -18,12 +20,15 @@ if TYPE_CHECKING:
     from lucid.ir.onnx.known import Operand
     from lucid.ir.onnx.writer import Edge, Writer
 
+NEAR = 1e-6
+"""Of the size: what float32 may be off by."""
 MODES = {"nearest": "nearest", "bilinear": "linear"}
 
 
 @writes(Resize)
 def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorType) -> str:
-    """By scales where these are given or whole, else by sizes."""
+    """By scales where these are given or whole, else by sizes; as gathered rows and columns where
+    runtimes may differ."""
     (x,) = operands
     attributes: dict[str, Any] = {
         "mode": MODES[op.mode],
@@ -33,6 +38,9 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
         attributes["nearest_mode"] = op.rounding
     before = op.integers(*x.type.shape[2:])
     whole = all(b % a == 0 for a, b in zip(before, op.size, strict=True))
+    if op.mode == "nearest" and any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1)):
+        rows, columns = (w.constant(op.nearest_index(a, before[a]), "i64") for a in (0, 1))
+        return w.emit("Gather", w.emit("Gather", x, rows, axis=2), columns, axis=3)
     if op.scale is None and not whole:
         return w.emit("Resize", x, "", "", w.shape(kind.shape), **attributes)
     scale = op.scale or tuple(b / a for a, b in zip(before, op.size, strict=True))
@@ -41,6 +49,16 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
             f"resize by {scale} from {before} to {op.size}: in ONNX the size follows from the scale"
         )
     return w.emit("Resize", x, "", w.constant((1.0, 1.0, *scale)), **attributes)
+
+
+def _on_the_edge(op: Resize, axis: int, size: int) -> bool:
+    """Whether a place samples so near the middle between two pixels that how the quotient is
+    rounded decides which: ONNX does not say, and ONNX Runtime divides where PyTorch multiplies."""
+    if op.size[axis] % size == 0:
+        return False
+    exact = op.sources(axis, size)
+    edge = exact if op.rounding in ("floor", "ceil") else exact + 0.5
+    return bool((np.abs(edge - np.round(edge))[1:] < NEAR * size).any())
 
 
 @reads("Resize", "Upsample")

@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lucid.codegen.microkernels import SHORT
 from lucid.codegen.target import Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir.graph import Graph, Node
@@ -250,6 +251,9 @@ BYTES_PER_CYCLE = 3.0
 DIRECT_SHARE = 0.6
 """Share of the peak that a 3x3 convolution over taps reaches: 1.64 ms at 7x7, 512 to 1024 in two
 groups, where rows and panels together exceed L2. 1x1 products reach 0.85."""
+SHORT_SHARE = 0.75
+"""The same where segments are unrolled: 0.94 ms for 3 to 64 channels at 224x224, where F(4x4) takes
+1.48, most of it for transforms of vectors with three channels in them."""
 
 
 def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
@@ -257,15 +261,18 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     rate = 2.0 * target.vector  # multiply-adds a cycle
     if not kernel.startswith("winograd"):
         size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
-        share = DIRECT_SHARE if kernel == "direct" else 0.85
+        share = 0.85
+        if kernel == "direct":
+            short = shape.depth * shape.kernel[1] <= SHORT
+            share = SHORT_SHARE if short else DIRECT_SHARE
         return max(shape.products / (share * rate), 4 * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
     tiles = shape.batch * shape.tiles(m)
     products = tiles * points * shape.columns * shape.depth / (0.8 * rate)
     operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
-    vectors = tiles / target.vector
-    transforms = vectors * (shape.channels * operations[0] + shape.columns * operations[1])
+    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
+    transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
     weights = 4 * points * shape.columns * shape.depth / BYTES_PER_CYCLE
     return max(products, weights) + transforms
 

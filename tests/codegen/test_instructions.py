@@ -188,6 +188,7 @@ KERNELS: list[KernelSpec] = [
     Product(),
     Product(Patch()),
     WindowTile(4, BODIES["channel"]),
+    WindowTile(4, BODIES["channel"], short=9),
     Direct(("tensor",), planes=3),
     Product(Sums(2)),
     Product(Mapped(BODIES["channel"])),

@@ -15,7 +15,7 @@ from lucid.codegen.lowering.layer import (
     panel_vectors,
     window,
 )
-from lucid.codegen.microkernels import CHAIN, WindowTile
+from lucid.codegen.microkernels import CHAIN, SHORT, WindowTile
 from lucid.codegen.packing import Panels
 from lucid.codegen.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
@@ -71,7 +71,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     segment = taps[1] * inner if side_by_side else inner
     body = layer.epilogue.body
     kernel = Direct(body.extras, inner if planar else 0)
-    tile = WindowTile(vectors, body)
+    all_steps = segment * taps[0] * (1 if side_by_side else taps[1])
+    tile = WindowTile(vectors, body, segment if segment <= SHORT and all_steps <= CHAIN else 0)
     extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])

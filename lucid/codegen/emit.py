@@ -45,6 +45,8 @@ class Kernel:
         # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
         # llvmlite's own list of attributes lacks this one.
         set.add(self.function.attributes, '"no-builtins"')
+        # Where loops begin depends on what was loaded before, and costs up to 10% where it is bad.
+        set.add(self.function.attributes, f"align {target.line}")
         # Denormals are zeros here (the driver sees to it). LLVM has to know: it would test the sign
         # bit for "below zero", and call a negative denormal's power NaN.
         set.add(self.function.attributes, '"denormal-fp-math"="preserve-sign,preserve-sign"')

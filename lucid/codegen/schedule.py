@@ -37,6 +37,10 @@ with 196: larger blocks reuse the weights more often and leave L2 in the end."""
 
 LEAST_TILES = 12
 """Tiles below which a block's products are too few for the weights it reads."""
+STREAMED = 4
+"""Weights so many times as large as L2 are read anew for every block, and larger blocks are worth
+more than that theirs fit: 2048 to 512 channels at 65x65, with L2 of 2 MB, take 141 ms in blocks of
+12 tiles, 94 of 25, 66 of 49 and 59 of 145, which need 50 MB of scratch a thread."""
 FEW_TASKS = 4
 """Tasks a layer should have where its weights are small enough to be read once more for each."""
 
@@ -113,6 +117,16 @@ class ConvShape:
         taps = self.kernel[0] * self.kernel[1]
         pixels = self.batch * self.out_height * self.out_width
         return pixels * self.columns * self.depth * taps
+
+    @property
+    def live_lines(self) -> float:
+        """The share of the windows' lines that meet the map, not its padding."""
+        op, lines, taps = self.op, self.out_height, self.kernel[0]
+        reach = (taps - 1) * op.dilation[0] + 1
+        height = (lines - 1) * op.stride[0] + reach - op.padding[0] - op.padding[2]
+        tops = [i * op.stride[0] - op.padding[0] for i in range(lines)]
+        met = sum(0 <= top + t * op.dilation[0] < height for top in tops for t in range(taps))
+        return met / max(1, lines * taps)
 
     def tiles(self, m: int) -> int:
         """Winograd's tiles of m x m outputs in an image."""
@@ -264,7 +278,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
         share = 0.85
         if kernel == "direct":
             short = shape.depth * shape.kernel[1] <= SHORT
-            share = SHORT_SHARE if short else DIRECT_SHARE
+            share = (SHORT_SHARE if short else DIRECT_SHARE) / max(shape.live_lines, 1e-9)
         return max(shape.products / (share * rate), 4 * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
@@ -287,6 +301,8 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
     most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))
     weights = 4 * (m + 2) ** 2 * shape.columns * shape.depth
+    if weights > STREAMED * target.l2:
+        most = TILE_BLOCK
     several = -(-FEW_TASKS // shape.op.groups) if weights <= target.l2 // 2 else 1
     several = min(several, tiles // LEAST_TILES)
     if tiles < most and several < 2:
@@ -294,4 +310,6 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     blocks = max(-(-tiles // most), several)
     if blocks == 2 > several and tiles * bytes_per_tile <= 2 * target.l2:
         blocks = 1  # to read the weights once is worth a working set of twice L2
+    elif blocks > 2:
+        blocks += blocks % 2  # as much for one of two threads as for the other
     return -(-tiles // blocks)

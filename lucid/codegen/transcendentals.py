@@ -186,6 +186,36 @@ def erf(k: Kernel, x: Vector) -> Vector:
     return k.pick(size.compare(">", 0.92), k.math("copysign", tail, x), small)
 
 
+NORMAL_EDGE = 5.2
+"""Beyond it the standard normal distribution is 0 or 1 in float32."""
+NORMAL_ABOVE = (
+    0.398942261032,
+    0.0325445884553,
+    0.00460864714188,
+    0.000156861906195,
+    6.40788903104e-06,
+    2.47310918412e-08,
+)
+NORMAL_BELOW = (
+    1.0,
+    0.24824352754,
+    0.0279267088446,
+    0.00181720443486,
+    7.04961915408e-05,
+    1.25886746368e-06,
+)
+"""(F(x) - 1/2) / x as a quotient of polynomials in x^2, for |x| <= 5.2: to 3e-9 in F."""
+
+
+def normal(k: Kernel, x: Vector) -> Vector:
+    """The standard normal distribution F(x) = (1 + erf(x / sqrt 2)) / 2, to 2.5e-7. One division and
+    eleven multiply-adds: half of what it takes by `erf`."""
+    square = x * x
+    quotient = x * polynomial(k, square, NORMAL_ABOVE) / polynomial(k, square, NORMAL_BELOW)
+    half = k.math("copysign", x.like(0.5), x)
+    return k.pick(square.compare("<", NORMAL_EDGE**2), quotient, half) + 0.5
+
+
 # -- logarithms -----------------------------------------------------------------------------------
 
 LOG_REMAINDER = (

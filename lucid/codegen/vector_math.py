@@ -258,5 +258,4 @@ def _gelu(k: Kernel, op: ops.Gelu, x: Sequence[Vector]) -> Vector:
     if op.approximate == "tanh":  # (1 + tanh u) / 2 is the sigmoid of 2u
         inner = k.fma(x[0] * x[0] * x[0], x[0].like(0.044715), x[0])
         return x[0] * t.sigmoid(k, inner * (2 * math.sqrt(2 / math.pi)))
-    half = x[0] * 0.5
-    return k.fma(half, t.erf(k, x[0] * math.sqrt(0.5)), half)
+    return x[0] * t.normal(k, x[0])

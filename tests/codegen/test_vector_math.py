@@ -109,6 +109,14 @@ def test_powers(target: Target) -> None:
     assert ulps(run(ops.Pow(), [near, large], target), exact(ops.Pow(), [near, large])) <= 1
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_gelu_is_right_for_its_size(target: Target) -> None:
+    """Where 1 + erf(x) is nearly 0 no digit of it need be right, but it is small."""
+    x = spread(-9, 9)
+    error = np.abs(run(ops.Gelu(), [x], target) - exact(ops.Gelu(), [x]))
+    assert (error <= 3e-7 * np.abs(x) + 1e-37).all()
+
+
 SPECIAL = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 1.5, -1.5, 2.0, -2.0, 2.5, -2.5, 3.0, -3.0, 1e-30]
 SPECIAL += [-1e-30, 9.0, -9.0, 20.5, -20.5, 88.0, -88.0, 104.0, -104.0, 8388607.5, -8388607.5]
 SPECIAL += [16777217.0, 1e30, -1e30, 3.4e38, -3.4e38, np.inf, -np.inf, np.nan]

@@ -120,13 +120,16 @@ class ConvShape:
 
     @property
     def live_lines(self) -> float:
-        """The share of the windows' lines that meet the map, not its padding."""
+        """The share of the windows' lines that the direct kernel has to compute: in a band of a few
+        lines those of far dilated windows often meet padding alone."""
         op, lines, taps = self.op, self.out_height, self.kernel[0]
+        if op.dilation[0] == 1:
+            return 1.0
         reach = (taps - 1) * op.dilation[0] + 1
         height = (lines - 1) * op.stride[0] + reach - op.padding[0] - op.padding[2]
         tops = [i * op.stride[0] - op.padding[0] for i in range(lines)]
         met = sum(0 <= top + t * op.dilation[0] < height for top in tops for t in range(taps))
-        return met / max(1, lines * taps)
+        return max(met, 1) / max(1, lines * taps)
 
     def tiles(self, m: int) -> int:
         """Winograd's tiles of m x m outputs in an image."""
@@ -273,19 +276,22 @@ SHORT_SHARE = 0.75
 def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
     rate = 2.0 * target.vector  # multiply-adds a cycle
+    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
+    lanes = outputs * target.vector / shape.group_columns  # that tiles compute for each column
+    if kernel == "depthwise":
+        return shape.products / (0.85 * rate)
     if not kernel.startswith("winograd"):
         size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
         share = 0.85
         if kernel == "direct":
             short = shape.depth * shape.kernel[1] <= SHORT
-            share = (SHORT_SHARE if short else DIRECT_SHARE) / max(shape.live_lines, 1e-9)
-        return max(shape.products / (share * rate), 4 * size / BYTES_PER_CYCLE)
+            share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_lines
+        return max(shape.products * lanes / (share * rate), 4 * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
     tiles = shape.batch * shape.tiles(m)
-    products = tiles * points * shape.columns * shape.depth / (0.8 * rate)
+    products = tiles * points * shape.columns * shape.depth * lanes / (0.8 * rate)
     operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
-    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
     transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
     weights = 4 * points * shape.columns * shape.depth / BYTES_PER_CYCLE
     return max(products, weights) + transforms

@@ -208,8 +208,8 @@ NORMAL_BELOW = (
 
 
 def normal(k: Kernel, x: Vector) -> Vector:
-    """The standard normal distribution F(x) = (1 + erf(x / sqrt 2)) / 2, to 2.5e-7. One division and
-    eleven multiply-adds: half of what it takes by `erf`."""
+    """The standard normal distribution F(x) = (1 + erf(x / sqrt 2)) / 2, to 2.5e-7: a division and
+    ten multiply-adds, half of what it takes by `erf`."""
     square = x * x
     quotient = x * polynomial(k, square, NORMAL_ABOVE) / polynomial(k, square, NORMAL_BELOW)
     half = k.math("copysign", x.like(0.5), x)

@@ -108,7 +108,8 @@ class Workspace:
         self._threads = threads
         self._arena = Memory(arena_bytes + GUARD)
         self._scratch = Memory(threads * scratch_bytes + GUARD)
-        self._counters = np.zeros(max(1, steps), np.int64)
+        words = driver.counter_words(steps)
+        self._counters = np.zeros((threads, words), np.int64)
         self._barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
         self._buffers = np.zeros(0, np.int64)
         self.table = np.zeros(driver.CALL_WORDS, np.int64)
@@ -117,6 +118,7 @@ class Workspace:
         self.table[driver.CALL_VERSION] = driver.VERSION
         self.table[driver.CALL_SCRATCH] = self._scratch.address
         self.table[driver.CALL_COUNTERS] = self._counters.ctypes.data
+        self.table[driver.CALL_COUNTER_WORDS] = words
         self.table[driver.CALL_BARRIER] = barrier + -barrier % 128
         self.table[driver.CALL_SYSCALL] = syscall_address()
         self.table[driver.CALL_SPINS] = BARRIER_SPINS
@@ -136,7 +138,7 @@ class Workspace:
     def prepare(self, bound: BoundProgram, arrays: Sequence[int], step: int | None = None) -> int:
         """Fill the call table for one run, or for that of a single step; gives its address."""
         self._buffers = np.array([*arrays, self._arena.address, 0], np.int64)
-        self._counters[: bound.count] = 0
+        self._counters[:, : bound.count] = 0
         first, count = (0, bound.count) if step is None else (step, 1)
         self.table[driver.CALL_STEPS] = bound.steps_address + 8 * driver.STEP_WORDS * first
         self.table[driver.CALL_STEP_COUNT] = count

@@ -158,7 +158,8 @@ class Run:
     def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
         """Fill the call table, and enter `lucid_run` on every thread."""
         buffers = np.array([*addresses, 0], np.int64)
-        counters = np.zeros(bound.count + 1, np.int64)
+        words = driver.counter_words(bound.count)
+        counters = np.zeros((self.threads, words), np.int64)
         barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
         call = np.zeros(driver.CALL_WORDS, np.int64)
         call[driver.CALL_VERSION] = driver.VERSION
@@ -168,6 +169,7 @@ class Run:
         call[driver.CALL_SCRATCH] = self.scratch.address
         call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
         call[driver.CALL_COUNTERS] = counters.ctypes.data
+        call[driver.CALL_COUNTER_WORDS] = words
         call[driver.CALL_BARRIER] = barrier.ctypes.data + -barrier.ctypes.data % 128
         call[driver.CALL_SYSCALL] = syscall_address()
         call[driver.CALL_SPINS] = BARRIER_SPINS

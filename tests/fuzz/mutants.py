@@ -497,8 +497,8 @@ RUNTIME = [
     Mutant(
         "the last counter is not reset",
         f"{R}.binding:Workspace.prepare",
-        "self._counters[: bound.count] = 0",
-        "self._counters[: bound.count - 1] = 0",
+        "self._counters[:, : bound.count] = 0",
+        "self._counters[:, : bound.count - 1] = 0",
     ),
     Mutant(
         "denormals are numbers",
@@ -510,8 +510,8 @@ RUNTIME = [
     Mutant(
         "a thread's last task is left out",
         f"{K}.driver:_DriverEmitter._step",
-        "last = (first + portion).minimum(tasks)",
-        "last = (first + portion).minimum(tasks - k.select(threads > 1, 1, 0))",
+        "last = (first + portion).minimum(end)",
+        "last = (first + portion).minimum(end - k.select(threads > 1, 1, 0))",
         ("driver",),
     ),
     Mutant(

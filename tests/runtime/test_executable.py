@@ -101,7 +101,7 @@ def test_no_size_needs_another_kernel(name: str, monkeypatch: pytest.MonkeyPatch
     assert native.emitted == emitted
 
 
-def test_resnest_101_needs_no_kernel_that_resnest_50_has_not(
+def test_resnest_101_needs_the_kernels_of_resnest_50_and_a_tile_for_its_wider_stem(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(library, "_libraries", {})
@@ -109,7 +109,7 @@ def test_resnest_101_needs_no_kernel_that_resnest_50_has_not(
     for name in ("resnest_50", "resnest_101"):
         fast = lucid.compile(lucid.models.create_model(name), SHAPE, threads=1, cache=False)
         emitted.append(library.library(fast.target).emitted)
-    assert emitted[0] == emitted[1] > 5
+    assert emitted[0] + 1 == emitted[1] > 5
 
 
 # -- plans --------------------------------------------------------------------------------------

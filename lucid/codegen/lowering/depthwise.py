@@ -3,6 +3,7 @@ convolution whose result nobody else reads."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import prod
 
 from lucid.codegen.kernels.base import KernelSpec
@@ -28,10 +29,12 @@ from lucid.codegen.target import Target
 from lucid.ir.graph import Node
 from lucid.ir.ops import Conv2d, Fusion
 
-TASK_CYCLES = 8192
-"""What a task should at least take: about 3 us."""
+TASK_CYCLES = 4096
+"""What a task should at least take: about 1 us."""
 MOST_TASKS = 16
 """Tasks of an image, at most: a few for each thread."""
+CHUNKS = 4
+"""Chunks of channels, at most: each reads every pixel's cache lines by itself."""
 
 
 def depthwise(ctx: Lowering, layer: Layer) -> None:
@@ -136,16 +139,40 @@ def _call(
 def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
     """Lines of a band and channels of a chunk; `products`: multiply-adds for one output.
 
-    Bands are cut first, since each chunk of channels reads every pixel's cache lines by itself.
-    What is summed in a band depends on the image alone, not on the batch or the team.
+    As many tasks as the work is worth, so that two threads and four have equal shares of it. What
+    is summed in a band depends on the image alone, not on the batch or the team.
     """
     _, channels, height, width = y.shape
     cycles = height * width * channels * products // (2 * target.vector)
-    tasks = max(1, min(MOST_TASKS, cycles // TASK_CYCLES))
-    lines = max(1, -(-height // tasks))
-    chunks = -(-tasks // -(-height // lines))
-    vectors = -(-channels // target.vector)
-    return lines, max(1, -(-vectors // chunks)) * target.vector
+    most = max(1, min(MOST_TASKS, cycles // TASK_CYCLES))
+    vectors = max(1, -(-channels // target.vector))
+
+    def cost(cut: tuple[int, int]) -> float:
+        bands, chunks = (_parts(n, size) for n, size in zip((height, vectors), cut, strict=True))
+        tasks = [band * chunk for band in bands for chunk in chunks]
+        two, four = (_largest_share(tasks, threads) * threads for threads in (2, 4))
+        return (2 * two + four) / 3 + (0.02 * len(chunks) + 0.004 * len(tasks)) * sum(tasks)
+
+    lines = {-(-height // bands) for bands in range(1, min(height, most) + 1)}
+    cuts = [
+        (n, -(-vectors // chunks))
+        for n in lines
+        for chunks in range(1, min(vectors, CHUNKS) + 1)
+        if -(-height // n) * chunks <= most
+    ]
+    best = min(cuts, key=cost, default=(height, vectors))
+    return best[0], best[1] * target.vector
+
+
+def _parts(count: int, size: int) -> list[int]:
+    """`count` in parts of `size`, the last of which may be smaller."""
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def _largest_share(tasks: list[int], threads: int) -> int:
+    """The work of the thread that has most, each with a stretch of the tasks."""
+    ends = [len(tasks) * t // threads for t in range(threads + 1)]
+    return max(sum(tasks[a:b]) for a, b in pairwise(ends))
 
 
 # -- an inverted bottleneck's first two layers in one kernel ----------------------------------

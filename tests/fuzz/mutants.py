@@ -130,13 +130,13 @@ SCHEDULE_AND_PLAN = [
     Mutant(
         "Winograd takes strides",
         f"{C}.schedule:legal_kernels",
-        "(3, 3) and op.stride == (1, 1) and op.dilation",
-        "(3, 3) and op.dilation",
+        "(3, 3) and op.stride == (1, 1) and phased",
+        "(3, 3) and phased",
     ),
     Mutant(
-        "Winograd takes dilations",
+        "Winograd pads dilated windows by any number",
         f"{C}.schedule:legal_kernels",
-        " and op.dilation == (1, 1)",
+        " and phased",
         "",
     ),
     Mutant(
@@ -314,15 +314,15 @@ KERNELS = [
     Mutant(
         "Winograd reads a line below the map",
         f"{K}.winograd:_WinogradEmitter._fill_patch",
-        "y < f.height,",
-        "y < f.height + 1,",
+        "y < height,",
+        "y < height + 1,",
         ("winograd",),
     ),
     Mutant(
         "Winograd's interior is a column too wide",
         f"{K}.winograd:_WinogradEmitter._input",
-        "left + self.a <= f.width",
-        "left + self.a <= f.width + 1",
+        "left + self.a <= width",
+        "left + self.a <= width + 1",
         ("winograd",),
     ),
     Mutant(

@@ -153,7 +153,7 @@ def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
         two, four = (_largest_share(tasks, threads) * threads for threads in (2, 4))
         return (2 * two + four) / 3 + (0.02 * len(chunks) + 0.004 * len(tasks)) * sum(tasks)
 
-    lines = {-(-height // bands) for bands in range(1, min(height, most) + 1)}
+    lines = sorted({-(-height // bands) for bands in range(1, min(height, most) + 1)})
     cuts = [
         (n, -(-vectors // chunks))
         for n in lines

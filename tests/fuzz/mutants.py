@@ -522,10 +522,10 @@ RUNTIME = [
         ("driver",),
     ),
     Mutant(
-        "the phases of a dilated window change places",
+        "a dilated window's phases are counted by the other axis",
         f"{K}.winograd:_WinogradEmitter._place",
         "phase // f.dilation_w, phase % f.dilation_w",
-        "phase % f.dilation_h, phase // f.dilation_h",
+        "phase // f.dilation_h, phase % f.dilation_h",
         ("winograd",),
     ),
     Mutant(

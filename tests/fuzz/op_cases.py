@@ -273,7 +273,8 @@ def _window(make: Maker, x: Value, kernels: list[int], dilations: list[int]) -> 
 @makes("conv2d", "fusion")
 def _conv(make: Maker) -> Value:
     draw = make.draw
-    style = draw.pick(["pointwise", "3x3", "3x3", "any", "depthwise", "grouped", "strided"])
+    styles = ["pointwise", "3x3", "3x3", "dilated", "any", "depthwise", "grouped", "strided"]
+    style = draw.pick(styles)
     groups = 1
     if style == "depthwise":
         inner = draw.pick([1, 1, 1, 2, 4, 8])
@@ -293,13 +294,16 @@ def _conv(make: Maker) -> Value:
         *{
             "pointwise": ([1], [1]),
             "3x3": ([3], [1]),
+            "dilated": ([3], [2, 3]),
             "strided": ([1], [1]),
         }.get(style, ([1, 2, 3, 3, 5, 7], [1, 1, 1, 2, 3])),
     )
     if style == "pointwise":
         window |= {"stride": (1, 1), "padding": (0, 0, 0, 0)}
-    if style == "3x3" and draw.chance(0.8):
+    if style in ("3x3", "dilated") and draw.chance(0.8):  # what Winograd takes
         window["stride"] = (1, 1)
+        if style == "dilated":
+            window["padding"] = tuple(d * draw.integer(1, 2) for d in window["dilation"] * 2)
     y = make.build.conv(x, out, bias=draw.chance(0.5), groups=groups, **window)
     node = y.producer
     assert node is not None

@@ -154,9 +154,10 @@ def _moved(op: Op) -> Op:
 
 
 def _before(value: Value) -> Value | None:
-    """The (N, C, H, W) value of which this is the channels-last permutation."""
+    """The (N, C, H, W) value of which this is the channels-last permutation; None for a number an
+    image, which is no order's."""
     node = value.producer
-    if node is None or value.type.rank != 4:
+    if node is None or value.type.rank != 4 or value.type.shape[1:] == (1, 1, 1):
         return None
     if node.op == Permute(LAST):
         return node.inputs[0]

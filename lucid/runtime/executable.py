@@ -7,13 +7,14 @@ native code, which releases the GIL. Plans are made under PLANNING and never cha
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import logging
 import operator
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,9 @@ class CompiledModel:
         self._schedule: Schedule | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
-        self._plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
+        self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
+        self._used: dict[tuple[int, ...], int] = {}  # when each was used last
+        self._clock = itertools.count()
         self._free: list[Workspace] = []
         self._native = library(target)
         self._enter: Callable[[int], int] | None = None
@@ -129,9 +132,7 @@ class CompiledModel:
         if plan is None:
             with PLANNING, self._crashes.watching(shape):
                 plan = self._plans.get(shape) or self._make_plan(shape)
-        else:
-            with suppress(KeyError):  # another thread dropped it; this call has it still
-                self._plans.move_to_end(shape)
+        self._used[shape] = next(self._clock)
         return plan
 
     def _make_plan(self, shape: tuple[int, ...]) -> Plan:
@@ -147,9 +148,15 @@ class CompiledModel:
             self._schedule, self.input_shape = schedule, shape
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
-            self._plans.popitem(last=False)
-            self._drop_workspaces()
+            self._drop_oldest(shape)
         return plan
+
+    def _drop_oldest(self, newest: tuple[int, ...]) -> None:
+        """Let go of the plan that was used the longest ago, and of memory that only it needed."""
+        others = [shape for shape in self._plans if shape != newest]
+        del self._plans[min(others, key=lambda shape: self._used.get(shape, 0))]
+        self._used = {shape: self._used.get(shape, 0) for shape in self._plans}
+        self._drop_workspaces()
 
     def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
         saved = self._saved.schedules.get(shape)
@@ -268,7 +275,7 @@ class CompiledModel:
 
     def _drop_workspaces(self) -> None:
         """Let go of those that are larger than any plan needs, now that one was dropped."""
-        largest = max(plan.bound.arena_bytes for plan in list(self._plans.values()))
+        largest = max(plan.bound.arena_bytes for plan in self._plans.values())
         self._free[:] = [w for w in self._free if w.capacity[0] <= largest]
 
     # -- weights ----------------------------------------------------------------------------
@@ -283,8 +290,8 @@ class CompiledModel:
         with PLANNING:
             programs = [plan.bound.program for plan in self._plans.values()]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
-            plans: OrderedDict[tuple[int, ...], Plan] = OrderedDict()
-            for shape, plan in list(self._plans.items()):
+            plans: dict[tuple[int, ...], Plan] = {}
+            for shape, plan in self._plans.items():
                 bound = BoundProgram(plan.bound.program, plan.bound.code, store)
                 plans[shape] = Plan(plan.graph, plan.schedule, bound)
             self._weights, self._plans = store, plans

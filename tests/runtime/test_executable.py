@@ -125,6 +125,17 @@ def test_the_first_call_compiles_where_no_shape_is_given() -> None:
     assert lazy.input_shape == (2, 3, 9, 9)
 
 
+def test_a_call_changes_nothing_that_who_swaps_weights_goes_through() -> None:
+    fast = lucid.compile(lucid.models.resnest_digits(), (1, 1, 32, 32), threads=1)
+    images = [np.zeros((batch, 1, 32, 32), np.float32) for batch in (1, 2, 3)]
+    for image in images:
+        fast(image)
+    plans = iter(fast._plans.values())
+    next(plans)
+    fast(images[0])
+    assert len(list(plans)) == 2
+
+
 def test_few_plans_are_kept_and_the_used_ones_stay() -> None:
     fast = lucid.compile(Line(), (1, 3, 8, 8), threads=1)
     x = golden.image(1, 8, 8)

@@ -92,6 +92,18 @@ class _Place:
     column: Int
 
 
+@dataclass(frozen=True)
+class _Map:
+    """A map as it lies, and the steps from a line or a pixel of a phase to its next."""
+
+    base: Pointer
+    image: Int
+    line: Int
+    pixel: Int
+    line_step: Int
+    pixel_step: Int
+
+
 class _WinogradEmitter:
     """Names: a = m + 2, the side of an input tile; a point is one of the a * a products."""
 
@@ -112,6 +124,8 @@ class _WinogradEmitter:
         self.patch = self.products + self.m_point * self.points
         self.between = self.kernel.stack(self.points * self.vector)
         self.after = self.kernel.stack(self.m * self.a * self.vector)
+        self.x = self._map("x", "")
+        self.results = {name: self._map(name, f"{name}_") for name in ("y", *spec.body.tensors())}
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -149,12 +163,21 @@ class _WinogradEmitter:
         line, column = inside // f.tiles_w * self.m, inside % f.tiles_w * self.m
         return _Place(image, top, left, line, column)
 
-    def _steps(self, name: str) -> tuple[Int, Int]:
-        """From one line of a phase to its next, and from one pixel, in a map."""
-        line, pixel = (getattr(self.frame, f"{name}{axis}") for axis in ("line", "pixel"))
+    def _map(self, name: str, prefix: str) -> _Map:
+        """A map by name; its strides are arguments that begin by `prefix`."""
+        f = self.frame
+        image, line, pixel = (getattr(f, f"{prefix}{axis}") for axis in MAP)
+        steps = (line, pixel)
         if self.spec.dilated:
-            return line * self.frame.dilation_h, pixel * self.frame.dilation_w
-        return line, pixel
+            steps = (line * f.dilation_h, pixel * f.dilation_w)
+        return _Map(getattr(f, name), image, line, pixel, *steps)
+
+    def _phase(self, m: _Map, place: _Place, channel: Int) -> Pointer:
+        """The first pixel of a tile's phase in a map."""
+        offset = place.image * m.image + channel
+        if self.spec.dilated:
+            offset = offset + m.line * place.top + m.pixel * place.left
+        return m.base + offset
 
     def _phase_size(self, place: _Place, height: Int, width: Int) -> tuple[Int, Int]:
         """How many lines and columns of a map belong to a tile's phase."""
@@ -173,18 +196,15 @@ class _WinogradEmitter:
         f, k = self.frame, self.kernel
         place = self._place(tile)
         height, width = self._phase_size(place, f.height, f.width)
-        line_step, pixel_step = self._steps("")
         top, left = place.line - f.pad_top, place.column - f.pad_left
-        phase_at = f.x + (place.image * f.image + group * f.depth)
-        if self.spec.dilated:
-            phase_at = phase_at + (f.line * place.top + f.pixel * place.left)
+        phase = self._phase(self.x, place, group * f.depth)
         interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
         with k.when(k.builder.not_(interior)):
-            self._fill_patch(phase_at, top, left, height, width)
-        corner = phase_at + (top * line_step + left * pixel_step)
+            self._fill_patch(phase, top, left, height, width)
+        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
         source = k.choose(interior, corner, self.patch)
-        line_step = k.select(interior, line_step, self.padded * self.a)
-        pixel_step = k.select(interior, pixel_step, self.padded)
+        line_step = k.select(interior, self.x.line_step, self.padded * self.a)
+        pixel_step = k.select(interior, self.x.pixel_step, self.padded)
         out = self.v + slot * self.padded
         rows = [source + line_step * i for i in range(self.a)]
 
@@ -204,11 +224,10 @@ class _WinogradEmitter:
     def _fill_patch(self, phase: Pointer, top: Int, left: Int, height: Int, width: Int) -> None:
         """A tile that reaches over the border of its phase, copied with zeros around it."""
         f, k = self.frame, self.kernel
-        line_step, pixel_step = self._steps("")
         with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
             y, x = top + i.index, left + j.index
             inside = k.both(y >= 0, y < height, x >= 0, x < width)
-            source = phase + (y * line_step + x * pixel_step)
+            source = phase + (y * self.x.line_step + x * self.x.pixel_step)
             out = self.patch + (i.index * self.a + j.index) * self.padded
             k.either(
                 inside,
@@ -265,8 +284,9 @@ class _WinogradEmitter:
         height, width = height - place.line, width - place.column
         inner = k.both(height >= self.m, width >= self.m)
         corners = {
-            name: self._corner(name, place, group * f.columns)
-            for name in ("y", *self.spec.body.tensors())
+            name: self._phase(m, place, group * f.columns)
+            + (place.line * m.line_step + place.column * m.pixel_step)
+            for name, m in self.results.items()
         }
         with k.loop(0, f.panel, self.vector) as v:
             channel = panel * f.panel + v.index
@@ -287,17 +307,6 @@ class _WinogradEmitter:
 
             whole = k.both(inner, left >= self.vector)
             k.either(whole, lambda: finish(True), lambda: finish(False))
-
-    def _corner(self, name: str, place: _Place, channel: Int) -> Pointer:
-        """A tile's first pixel, in the result or an operand of the body."""
-        f = self.frame
-        of_image, of_line, of_pixel = (getattr(f, f"{name}_{axis}") for axis in MAP)
-        line_step, pixel_step = self._steps(f"{name}_")
-        base: Pointer = getattr(f, name)
-        offset: Int = place.image * of_image + place.line * line_step + place.column * pixel_step
-        if self.spec.dilated:
-            offset = offset + of_line * place.top + of_pixel * place.left
-        return base + (offset + channel)
 
     def _inverse(self, products: Pointer) -> list[Vector]:
         """A^T M A for one vector of channels: m * m vectors."""
@@ -336,8 +345,8 @@ class _WinogradEmitter:
         total = k.zero()
 
         def place(name: str, i: int, j: int) -> Pointer:
-            line_step, pixel_step = self._steps(f"{name}_")
-            return corners[name] + (line_step * i + pixel_step * j + channel)
+            m = self.results[name]
+            return corners[name] + (m.line_step * i + m.pixel_step * j + channel)
 
         for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
             i, j = divmod(position, self.m)

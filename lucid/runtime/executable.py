@@ -1,11 +1,12 @@
 """CompiledModel: what `lucid.compile` gives. Plans by size, weights by checkpoint, calls by thread.
 
 A call of a known size takes no lock: it looks up its plan, checks out a workspace, and enters
-native code, which releases the GIL. Plans are made under PLANNING and never change once made.
+native code, which releases the GIL. Plans are made under PLANNING and stay as they are once made.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -89,7 +90,6 @@ class CompiledModel:
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
         self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
-        self._used: dict[tuple[int, ...], int] = {}  # when each was used last
         self._clock = itertools.count()
         self._free: list[Workspace] = []
         self._native = library(target)
@@ -132,7 +132,7 @@ class CompiledModel:
         if plan is None:
             with PLANNING, self._crashes.watching(shape):
                 plan = self._plans.get(shape) or self._make_plan(shape)
-        self._used[shape] = next(self._clock)
+        plan.used = next(self._clock)
         return plan
 
     def _make_plan(self, shape: tuple[int, ...]) -> Plan:
@@ -143,20 +143,15 @@ class CompiledModel:
         code = self._native.load(kernels, self._cache, self._progress)
         store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
         store.ensure(program.weights.values(), self._progress)
-        plan = self._plans[shape] = Plan(graph, schedule, BoundProgram(program, code, store))
+        bound = BoundProgram(program, code, store)
+        plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
-            self._drop_oldest(shape)
+            del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
+            self._drop_workspaces()
         return plan
-
-    def _drop_oldest(self, newest: tuple[int, ...]) -> None:
-        """Let go of the plan that was used the longest ago, and of memory that only it needed."""
-        others = [shape for shape in self._plans if shape != newest]
-        del self._plans[min(others, key=lambda shape: self._used.get(shape, 0))]
-        self._used = {shape: self._used.get(shape, 0) for shape in self._plans}
-        self._drop_workspaces()
 
     def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
         saved = self._saved.schedules.get(shape)
@@ -293,7 +288,7 @@ class CompiledModel:
             plans: dict[tuple[int, ...], Plan] = {}
             for shape, plan in self._plans.items():
                 bound = BoundProgram(plan.bound.program, plan.bound.code, store)
-                plans[shape] = Plan(plan.graph, plan.schedule, bound)
+                plans[shape] = dataclasses.replace(plan, bound=bound)
             self._weights, self._plans = store, plans
         return self
 

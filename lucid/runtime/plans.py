@@ -57,13 +57,15 @@ class Source(Protocol):
         them. Raises WeightsError."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Plan:
-    """What calls of one input shape need: the graph, and its program bound to addresses."""
+    """What calls of one input shape need: the graph, and its program bound to addresses. `used`
+    says when it was called last, in calls of its model; all else never changes."""
 
     graph: Graph
     schedule: Schedule
     bound: BoundProgram
+    used: int
 
     @property
     def weights(self) -> WeightStore:

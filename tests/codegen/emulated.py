@@ -176,8 +176,9 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
     call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena), 0])
     call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes // 4)
     call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
-    call[driver.CALL_COUNTERS] = image.words([0] * (bound.count + 1))
-    call[driver.CALL_COUNTER_WORDS] = bound.count + 1
+    words = driver.counter_words(bound.count)
+    call[driver.CALL_COUNTERS] = image.words([0] * words)
+    call[driver.CALL_COUNTER_WORDS] = words
     run = linked.address(Driver(), "lucid_run")
     start = image.add(entry(image.words(call), run, results, 4 * sum(sizes)))
     size = len(image.bytes)

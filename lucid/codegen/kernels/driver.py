@@ -50,12 +50,6 @@ TEAM_WORDS = 64
 TEAM_EPOCH, TEAM_SLEEPERS, TEAM_REMAINING, TEAM_WAITERS = 0, 16, 32, 40
 TEAM_CALL, TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_SPINS = range(48, 53)
 
-
-def counter_words(steps: int) -> int:
-    """From one thread's counters to the next one's: two cache lines lie between those in use."""
-    return steps + 16
-
-
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 EVERYONE = 0x7FFFFFFF
 FLUSH_TO_ZERO_X86 = 0x8040  # MXCSR: denormals are zero, flush to zero
@@ -63,6 +57,11 @@ FLUSH_TO_ZERO_ARM = 1 << 24  # FPCR.FZ
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64, PTR])
 SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
+
+
+def counter_words(steps: int) -> int:
+    """From one thread's counters to the next one's: two cache lines lie between those in use."""
+    return steps + 16
 
 
 @dataclass(frozen=True)

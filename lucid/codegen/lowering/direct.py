@@ -67,12 +67,11 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     met = parts * part_lines
     map_floats = cut.block_images * met * padded * inner
     map_floats += map_floats % 2  # the table is of 64-bit words
-    side_by_side = op.dilation[1] == 1
-    segment = taps[1] * inner if side_by_side else inner
+    lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
     body = layer.epilogue.body
     kernel = Direct(body.extras, inner if planar else 0)
-    all_steps = segment * taps[0] * (1 if side_by_side else taps[1])
-    tile = WindowTile(vectors, body, segment if segment <= SHORT and all_steps <= CHAIN else 0)
+    short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
+    tile = WindowTile(vectors, body, segment if short else 0)
     extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
@@ -92,8 +91,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "part_step": op.dilation[0],
         "lines_h": taps[0],
         "step_h": (op.dilation[0] if parts == 1 else part_lines) * padded * inner,
-        "lines_w": 1 if side_by_side else taps[1],
-        "step_w": 0 if side_by_side else op.dilation[1] * inner,
+        "lines_w": lines_w,
+        "step_w": op.dilation[1] * inner,  # where there is more than one
         "segment": segment,
         "chain": max(1, CHAIN // segment),
         "padded_width": padded,

@@ -27,19 +27,13 @@ UNEVEN = 3
 """Panels for each thread below which one more for some of them matters: rows are split as well. 49
 rows times 960 x 160 in five panels take 45 us so, and 52 us as three panels and two; with nine
 panels reading each of them twice costs more than it gains."""
-
-
 MAPS_OUTWEIGH = 1.5
 """Rows are split as well where the maps are so many times as large as the weights: neighbours'
 rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
 so, mobile networks on two threads take 1 to 3% less; ResNet-50, whose ratio is 1, takes 5% more."""
-
-
 LEAST_ROWS = 96
 """Rows below which blocks of them are too few for each other's tails."""
-
-
-STREAMED = 0.5
+PREFETCHED = 0.5
 """Of L2: weights larger than that are prefetched, panel by panel, even where every block of rows
 passes over them. FCN-ResNet-50 at 520x520 takes 447 ms so, and 478 without."""
 
@@ -129,7 +123,7 @@ def product(
         "chunks": split.chunks,
         "block_stride": 1 if split.panels_outside else groups * split.chunks,
         "chunk_stride": split.blocks if split.panels_outside else 1,
-        "prefetch": int(split.panels_outside or 4 * depth * columns > STREAMED * ctx.target.l2),
+        "prefetch": int(split.panels_outside or 4 * depth * columns > PREFETCHED * ctx.target.l2),
     }
     ctx.call(
         kernel,

@@ -5,8 +5,6 @@ import gc
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 import time
 import weakref
@@ -15,6 +13,7 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from python_process import run_python
 
 import lucid
 from lucid import nn
@@ -97,7 +96,6 @@ MODEL = """
 import os, signal, sys, threading, time
 import numpy as np
 import lucid
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs in the background
 model = lucid.models.resnest_digits()
 x = np.ones((4, 1, 32, 32), np.float32)
 """
@@ -116,14 +114,9 @@ for _ in range(12):
 """
 
 
-def run_python(code: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "faulthandler", "-c", code]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
 @pytest.mark.parametrize("ending", ["", "sys.exit(0)"], ids=["end", "exit"])
 def test_a_process_ends_with_calls_in_flight(ending: str) -> None:
-    done = run_python(MODEL + IN_FLIGHT + ending)
+    done = run_python(MODEL + IN_FLIGHT + ending, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -163,7 +156,7 @@ assert fast is None or np.array_equal(fast(x), expected)
 def test_an_interrupt_while_compiling(after: float) -> None:
     """Python drops an interrupt that falls into one of llvmlite's finalizers, and says so; whoever
     sits at the keyboard presses Ctrl-C once more, and so does this."""
-    done = run_python(MODEL + COMPILING.format(after=after))
+    done = run_python(MODEL + COMPILING.format(after=after), timeout=120)
     assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
     assert done.stderr.count("Traceback") == done.stderr.count("Exception ignored in")
 
@@ -184,7 +177,7 @@ assert all(handled)
 
 
 def test_a_signal_handler_may_call_the_model_that_it_interrupts() -> None:
-    done = run_python(MODEL + HANDLER)
+    done = run_python(MODEL + HANDLER, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -203,7 +196,7 @@ assert all(np.array_equal(r, expected) for r in results) and len(results) == 2
 
 def test_kernels_need_little_stack() -> None:
     """Callers and workers have 128 KiB, as threads have by default where the C library is musl."""
-    done = run_python(MODEL + SMALL_STACK)
+    done = run_python(MODEL + SMALL_STACK, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -311,7 +304,7 @@ def test_signals_reach_nobody_twice() -> None:
         "time.sleep(0.1)\n"
         "assert np.array_equal(fast(x), expected)\n"
     )
-    done = run_python(code)
+    done = run_python(code, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), signal.SIGINT
 
 

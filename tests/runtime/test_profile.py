@@ -18,18 +18,36 @@ SHAPE = (BATCH, 3, 64, 64)
 
 
 @pytest.fixture(scope="module", params=[1, 2])
-def measured(request: pytest.FixtureRequest) -> Profile:
-    fast = lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=request.param)
+def compiled(request: pytest.FixtureRequest) -> lucid.CompiledModel:
+    return lucid.compile(lucid.models.create_model("resnest_14"), SHAPE, threads=request.param)
+
+
+def profiled(fast: lucid.CompiledModel) -> Profile:
     return fast.profile(np.ones(SHAPE, np.float32), runs=6)
 
 
-def test_every_thread_adds_up_to_the_latency(measured: Profile) -> None:
-    """Of medians, so only about: on a machine busy with other things they were 18% apart."""
-    for thread in measured.threads:
-        assert thread.total == pytest.approx(measured.latency_ms, rel=0.4)
+@pytest.fixture(scope="module")
+def measured(compiled: lucid.CompiledModel) -> Profile:
+    return profiled(compiled)
+
+
+def test_every_thread_adds_up_to_the_latency(compiled: lucid.CompiledModel) -> None:
+    """Medians add up where no run was disturbed: on a busy machine some profile of several."""
+
+    def adds_up(profile: Profile) -> bool:
+        latency = pytest.approx(profile.latency_ms, rel=0.05)
+        return (
+            all(thread.total == latency for thread in profile.threads)
+            and sum(c.ms for c in profile.calls) == latency
+            and sum(c.share for c in profile.calls) == pytest.approx(1, rel=0.05)
+        )
+
+    profiles = [profiled(compiled)]
+    while not adds_up(profiles[-1]) and len(profiles) < 20:
+        profiles.append(profiled(compiled))
+    assert adds_up(profiles[-1])
+    for thread in (t for p in profiles for t in p.threads):
         assert min(thread.kernels, thread.barriers, thread.ends) >= 0
-    assert sum(c.ms for c in measured.calls) == pytest.approx(measured.latency_ms, rel=0.4)
-    assert sum(c.share for c in measured.calls) == pytest.approx(1, rel=0.4)
 
 
 def test_calls_are_compared_with_what_was_measured(measured: Profile) -> None:

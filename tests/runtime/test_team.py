@@ -3,8 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from python_process import run_python
 
 import lucid
 from lucid import nn
@@ -224,21 +223,10 @@ def test_too_many_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         team(Target.host(), 77)
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 MODEL = """
 import os, signal, sys, threading, time
 import numpy as np
 import lucid
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what runs in the background
 fast = lucid.compile(lucid.models.resnest_digits(), (1, 1, 32, 32), threads=2)
 x = np.zeros((4, 1, 32, 32), np.float32)
 expected = fast(x)

@@ -14,10 +14,10 @@ import numpy as np
 from job import Job, weights, written
 from lucid.frontend.trace import trace
 from lucid.ir import Graph, interpret
-from lucid.ir.onnx.writer import to_onnx
 from lucid.ir.ops import Conv2d, Linear
 from lucid.ir.passes import run_passes
 from lucid.models import create_model
+from lucid.onnx.writer import to_onnx
 
 PASSES = ["canonicalise", "fold-batch-norm", "fuse-split-attention"]
 

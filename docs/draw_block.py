@@ -13,10 +13,10 @@ import lucid
 from lucid.ir.graph import Graph, Node
 from lucid.ir.ops import SplitAttention
 from lucid.ir.passes import run_passes
-from lucid.ir.view import picture
-from lucid.ir.view.colours import colour
-from lucid.ir.view.picture import Box
 from lucid.models import resnest_50
+from lucid.view import picture
+from lucid.view.colours import colour
+from lucid.view.picture import Box
 
 BLOCK = "layer2.1"
 SHAPE = (1, 3, 224, 224)

@@ -9,7 +9,7 @@ digit becomes an 8-bit 32x32 image first, and everything after that, in training
 starts from those bytes, so that a PNG file and a training sample are the same thing.
 
 Writes, below the project's root:
-    lucid/models/data/resnest_digits.safetensors   the weights, float32
+    src/lucid/models/data/resnest_digits.safetensors   the weights, float32
     tests/data/digits_heldout.npz                  held-out images, labels, and torch's answers
     examples/digits/LABEL_COPY.png                 twelve of the held-out images
 """
@@ -170,7 +170,7 @@ def train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 def write(model: nn.Module, pixels: np.ndarray, labels: np.ndarray, logits: Tensor) -> None:
     """The weights, the held-out set with torch's answers, and twelve held-out digits as PNG."""
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
-    (ROOT / "lucid/models/data/resnest_digits.safetensors").write_bytes(save(state))
+    (ROOT / "src/lucid/models/data/resnest_digits.safetensors").write_bytes(save(state))
     np.savez_compressed(
         ROOT / "tests/data/digits_heldout.npz",
         images=pixels,

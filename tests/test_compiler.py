@@ -10,7 +10,7 @@ from data import golden
 import lucid
 from lucid import nn
 from lucid.codegen.lowering.context import LOWERINGS
-from lucid.codegen.schedule import Schedule
+from lucid.codegen.scheduling.schedule import Schedule
 from lucid.errors import InputError, UnknownNameError, UnsupportedError, WeightsError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret

@@ -1,15 +1,11 @@
 """The page in a real browser: unfold, search, click, slide; nothing lies on anything else."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from drawings import Area, overlaps
 
 from lucid.ir.text import parse_graph
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "ir" / "view"))
-from drawings import Area, overlaps
 
 AREAS = """
 const areas = (selector, name) => [...document.querySelectorAll(`#camera ${selector}`)].map((e) => {
@@ -276,7 +272,7 @@ def test_a_graph_of_a_notebook(browser, tmp_path):
 def test_the_largest_network_answers_at_once(browser, tmp_path):
     """Opening, unfolding and searching; bounds wide enough for a busy machine."""
     import lucid
-    from lucid.ir.view import to_html
+    from lucid.view import to_html
 
     path = tmp_path / "large.html"
     path.write_text(to_html(lucid.trace(lucid.models.resnest_269(), (1, 3, 64, 64))))

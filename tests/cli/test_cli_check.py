@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lucid.codegen import vector_math
+from lucid.codegen.language import vector_math
 from lucid.ir.ops import Relu
 from lucid.runtime import library
 

@@ -25,7 +25,7 @@ def complaint(result) -> str:
 def save(model, shape, path, **metadata):
     """Write a model of Lucid's as an ONNX file."""
     onnx = pytest.importorskip("onnx")
-    from lucid.ir.onnx.writer import to_onnx
+    from lucid.onnx.writer import to_onnx
 
     proto = to_onnx(lucid.trace(model, shape))
     onnx.helper.set_model_props(proto, metadata)

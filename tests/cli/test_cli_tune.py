@@ -2,7 +2,7 @@
 
 import json
 
-from lucid.codegen.schedule import Schedule
+from lucid.codegen.scheduling.schedule import Schedule
 
 
 def test_layers_are_measured_once_and_told(lucid_command, model_file, tmp_path):

@@ -15,7 +15,7 @@ from test_kernels_attention import block
 
 from lucid import trace
 from lucid.codegen.lowering import lower
-from lucid.codegen.schedule import schedule
+from lucid.codegen.scheduling.schedule import schedule
 from lucid.ir import BATCH, Graph, f32, interpret
 from lucid.ir.ops import (
     Abs,

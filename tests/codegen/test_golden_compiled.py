@@ -10,7 +10,7 @@ from strategies import Builder
 
 import lucid
 from lucid.codegen.lowering import lower
-from lucid.codegen.schedule import ConvShape, convolutions, legal_kernels, schedule
+from lucid.codegen.scheduling.schedule import ConvShape, convolutions, legal_kernels, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import CompileOptions
 from lucid.ir import Graph, interpret

@@ -8,8 +8,8 @@ from harness import PATTERN, Guarded, Run, assert_near, set_apart
 from strategies import Builder, random_inputs
 
 from lucid.codegen.lowering import lower
-from lucid.codegen.program import Program
-from lucid.codegen.schedule import schedule
+from lucid.codegen.program.program import Program
+from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import Target
 from lucid.ir import Graph, interpret
 from lucid.ir.ops import Relu

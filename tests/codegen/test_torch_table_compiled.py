@@ -9,7 +9,7 @@ from harness import TARGETS, Run
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.lowering.lower import unsupported
-from lucid.codegen.schedule import schedule
+from lucid.codegen.scheduling.schedule import schedule
 from lucid.ir import Graph, TensorType, ops
 from lucid.ir.passes import run_passes
 

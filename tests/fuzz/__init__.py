@@ -13,6 +13,5 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
-for _folder in (TESTS, TESTS / "codegen"):  # `strategies` and `harness` are modules of their own
-    if str(_folder) not in sys.path:
-        sys.path.insert(0, str(_folder))
+if str(TESTS) not in sys.path:  # `strategies` and `harness` are modules of their own
+    sys.path.insert(0, str(TESTS))

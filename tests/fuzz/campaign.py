@@ -17,7 +17,7 @@ from typing import Any
 
 from harness import TARGETS
 
-from lucid.codegen.llvm import versions
+from lucid.codegen.language.llvm import versions
 
 from .networks import network
 from .op_cases import op_case

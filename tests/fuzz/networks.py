@@ -11,8 +11,14 @@ from dataclasses import dataclass, field
 
 from graph_builder import Builder, sizes
 
-from lucid.codegen.schedule import Choice, ConvShape, Schedule, convolutions, legal_kernels
-from lucid.codegen.schedule import schedule as scheduled
+from lucid.codegen.scheduling.schedule import (
+    Choice,
+    ConvShape,
+    Schedule,
+    convolutions,
+    legal_kernels,
+)
+from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import Target
 from lucid.ir import BATCH, Graph, Op, Value, ops
 from lucid.ir.passes import PIPELINE

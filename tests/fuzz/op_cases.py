@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from graph_builder import Builder, sizes
 
-from lucid.codegen.schedule import ConvShape, legal_kernels
+from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
 from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
 
 from .draw import BATCHES, Draw

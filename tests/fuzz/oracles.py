@@ -1,6 +1,6 @@
 """What is run, and what must hold: each oracle takes a case and gives a `Failure`, or None.
 
-Code runs between guards in memory that is filled with NaNs (`tests/codegen/harness.py`), so that a
+Code runs between guards in memory that is filled with NaNs (`tests/harness.py`), so that a
 stray read or write shows as well as a wrong number.
 """
 
@@ -16,11 +16,11 @@ import numpy as np
 from harness import TARGETS, Run, set_apart
 
 import lucid
-from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering import lower
-from lucid.codegen.program import Program
-from lucid.codegen.schedule import Schedule, schedule
+from lucid.codegen.program.program import Program
+from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.compiler import CompiledModel, CompileOptions
 from lucid.errors import UnsupportedError
@@ -178,7 +178,7 @@ def check_op(case: OpCase, tally: Tally | None = None) -> Failure | None:
 
 def _forced(fused: Graph, target: Target, case: OpCase) -> Schedule:
     """Forced kernels where they are still possible: passes may have made another layer."""
-    from lucid.codegen.schedule import ConvShape, convolutions, legal_kernels
+    from lucid.codegen.scheduling.schedule import ConvShape, convolutions, legal_kernels
 
     batch = max(1, case.batch)
     kept = {
@@ -287,7 +287,7 @@ def _check_onnx(case: NetworkCase, expected: Expected, tally: Tally) -> None:
     try:
         import onnxruntime
 
-        from lucid.ir.onnx.writer import to_onnx
+        from lucid.onnx.writer import to_onnx
     except ImportError:
         return
     options = onnxruntime.SessionOptions()

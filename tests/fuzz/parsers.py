@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import lucid
-from lucid.codegen.schedule import Schedule, schedule
+from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import LucidError, MissingPackageError
 from lucid.frontend.onnx import import_onnx
@@ -150,7 +150,7 @@ def _artifact() -> bytes:
 
 def _onnx() -> dict[str, Subject]:
     """ONNX files, where the package that reads them is there."""
-    from lucid.ir.onnx.writer import to_onnx
+    from lucid.onnx.writer import to_onnx
 
     try:
         model = to_onnx(network(12, 10, 20).graph)

@@ -62,7 +62,7 @@ def run(mode: str, tests: Sequence[str], timeout: float = 600) -> Outcome:
 def files() -> list[str]:
     """The tests that run kernels through the harness, but for those that stray on purpose."""
     uses = re.compile(r"^from harness import .*\b(check|Run)\b", re.M)
-    found = [p for p in sorted(KERNEL_TESTS.glob("test_*.py")) if uses.search(p.read_text())]
+    found = [p for p in sorted(KERNEL_TESTS.rglob("test_*.py")) if uses.search(p.read_text())]
     return [str(p.relative_to(ROOT)) for p in found if p.name != "test_harness.py"]
 
 

@@ -16,9 +16,9 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.codegen import llvm
 from lucid.codegen import target as target_module
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language import llvm
 from lucid.codegen.target import LEVELS, Target
 from lucid.errors import CompileError, UnknownNameError
 from lucid.runtime import cache as cache_module

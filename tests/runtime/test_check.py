@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import lucid
-from lucid.codegen import vector_math
-from lucid.codegen.body import Kernel
-from lucid.codegen.plan import lifetimes
-from lucid.codegen.program import Program
+from lucid.codegen.kernels.body import Kernel
+from lucid.codegen.language import vector_math
+from lucid.codegen.program.plan import lifetimes
+from lucid.codegen.program.program import Program
 from lucid.errors import CompileError, InputError
 from lucid.ir import Graph
 from lucid.ir.ops import BatchNorm, Conv2d, Relu
@@ -146,7 +146,7 @@ def test_a_wrong_plan(wrong_plan: None, resnest: Case) -> None:
 def test_a_wrong_plan_that_the_verifier_sees(
     wrong_plan: None, monkeypatch: pytest.MonkeyPatch, resnest: Case
 ) -> None:
-    from lucid.codegen.verify import verify_program
+    from lucid.codegen.program.verify import verify_program
 
     monkeypatch.setattr(lowering, "verify_program", verify_program)
     blame = bisect(resnest)

@@ -8,7 +8,7 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.codegen import vector_math
+from lucid.codegen.language import vector_math
 from lucid.errors import CompileError, InputError
 from lucid.ir.ops import Relu
 from lucid.ir.passes import fold_batch_norm

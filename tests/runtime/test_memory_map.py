@@ -6,9 +6,9 @@ import pytest
 
 from lucid import trace
 from lucid.codegen.lowering import lower
-from lucid.codegen.plan import lower_bound
-from lucid.codegen.program import Program
-from lucid.codegen.schedule import schedule
+from lucid.codegen.program.plan import lower_bound
+from lucid.codegen.program.program import Program
+from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import LEVELS
 from lucid.ir.passes import run_passes
 from lucid.models import create_model

@@ -3,7 +3,7 @@
 import pytest
 
 from lucid.codegen.kernels.peak import UNROLL, Peak, chains
-from lucid.codegen.llvm import assembly
+from lucid.codegen.language.llvm import assembly
 from lucid.codegen.target import LEVELS, Target
 from lucid.runtime.peak import calls_per_second, measured_peak
 

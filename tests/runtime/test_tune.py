@@ -12,7 +12,7 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.codegen.schedule import Choice, Schedule, convolutions
+from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions
 from lucid.codegen.target import Target
 from lucid.compiler import CompileOptions, ModelSource
 from lucid.ir.graph import Graph

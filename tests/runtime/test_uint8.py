@@ -147,7 +147,7 @@ def test_a_graph_of_levels_is_compiled_and_checked():
 
 def test_a_file_of_onnx(tmp_path):
     pytest.importorskip("onnx")
-    from lucid.ir.onnx.writer import to_onnx
+    from lucid.onnx.writer import to_onnx
 
     path = tmp_path / "net.onnx"
     path.write_bytes(to_onnx(lucid.trace(small(), (1, 3, 16, 20))).SerializeToString())

@@ -1,0 +1,175 @@
+"""`lucid viz`: a picture of a model's graph."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lucid.cli.app import INSIDE, Batch, Disable, Model, Size, app, warn
+from lucid.cli.output import write_text
+from lucid.cli.stages import Stages, check_name, check_passes, check_stage
+from lucid.cli.subject import load_subject
+from lucid.errors import LucidError
+
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import Program, View
+    from lucid.ir.graph import Graph
+    from lucid.view import Picture
+    from lucid.view.overlay import MemoryPlan, Timing
+
+
+@app.command(rich_help_panel=INSIDE)
+def viz(
+    model: Model,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.svg|.html|.dot|.json",
+            help="File to write.",
+            show_default=False,
+        ),
+    ],
+    stage: Annotated[
+        str, typer.Option(metavar="STAGE", help="captured, canonical, a pass by name, or fused.")
+    ] = "fused",
+    op: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only the modules that match, such as 'layer1.0' or '*.conv2', or '%relu_3'.",
+        ),
+    ] = None,
+    profile: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON rows with origin and ms, as lucid profile --json writes."
+        ),
+    ] = None,
+    size: Size = None,
+    batch: Batch = 1,
+    disable: Disable = None,
+) -> None:
+    """Draw a model's graph, its modules as nested groups.
+
+    \b
+    g.svg    one figure; modules that repeat are drawn once
+    g.html   a page: modules fold and unfold, search, a slider through the passes,
+             physical layouts, the plan of memory, and times with --profile
+    g.dot    for Graphviz: dot -Tsvg g.dot -o g.svg
+    g.json   for Google's Model Explorer
+    """
+    from lucid.codegen.target import Target
+    from lucid.view import FORMS
+    from lucid.view.overlay import read_profile
+
+    check_stage(stage, code=False)
+    draw = FORMS.get(output.suffix.lower())
+    if draw is None:
+        raise typer.BadParameter(f"{output}: pictures end in {', '.join(FORMS)}")
+    disabled = check_passes(disable or [])
+    times = read_profile(profile.read_text(encoding="utf-8")) if profile else []
+    subject = load_subject(model)
+    stages = Stages(subject, subject.shape(batch, size), Target.host(), disabled)
+    graphs = stages.graphs()
+    check_name(stage, list(graphs), "stage")
+    if output.suffix.lower() == ".html":
+        write_text(_page(stages, graphs, stage, op, times), output)
+    else:
+        drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
+        if output.suffix.lower() == ".svg":
+            drawn = replace(drawn, name=f"{drawn.name}, {stage}")
+        write_text(draw(drawn), output)
+
+
+def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Picture]:
+    """The picture of each graph, or the part of it that matches."""
+    from lucid.ir.cut import outermost
+    from lucid.view import cut, picture
+
+    whole = {name: picture(graph) for name, graph in graphs.items()}
+    if pattern is None:
+        return whole
+    parts = {name: cut(drawn, pattern) for name, drawn in whole.items()}
+    if not any(drawn.boxes for drawn in parts.values()):
+        known = ", ".join(outermost(next(iter(graphs.values())))) or "none: no node has an origin"
+        raise typer.BadParameter(f"no module matches {pattern!r}; the outermost are {known}")
+    return parts
+
+
+def _known(drawn: Picture, times: list[Timing], stage: str) -> Picture:
+    """The picture with the times, which are those of the kernels of the fused graph."""
+    from lucid.view.overlay import with_times
+
+    return with_times(drawn, times) if times and stage == "fused" else drawn
+
+
+def _page(
+    stages: Stages, graphs: dict[str, Graph], stage: str, op: str | None, times: list[Timing]
+) -> str:
+    """The page, with what each pass did, and what is known of the fused graph."""
+    from lucid.ir.passes import PASSES
+    from lucid.view import Stage, compare, page
+    from lucid.view.overlay import with_layouts
+
+    passes = [name for name in graphs if name in PASSES]
+    pictures = _pictures({name: graphs[name] for name in ("captured", *passes)}, op)
+    steps = [Stage("captured", pictures["captured"], "The graph as the model was traced.")]
+    before = pictures["captured"]
+    for name in passes:
+        drawn = pictures[name]
+        steps.append(Stage(name, compare(before, drawn), f"{PASSES[name].summary}."))
+        before = drawn
+    program = _program(stages, graphs["fused"])
+    final = _known(before, times, "fused")
+    if program is not None:
+        final = with_layouts(final, layouts(program))
+    steps.append(Stage("fused", final, "What is scheduled and compiled."))
+    opens = {"canonical": "canonicalise"}.get(stage, stage)
+    names = [step.name for step in steps]
+    first = names.index(opens) if opens in names else 0
+    return page(steps, first, memory(program) if program is not None else None)
+
+
+def _program(stages: Stages, graph: Graph) -> Program | None:
+    """The Program of the fused graph; none, and a warning, where it cannot be compiled."""
+    from lucid.codegen.lowering import lower
+    from lucid.codegen.scheduling.schedule import schedule
+
+    size = max(1, stages.shape[0])
+    try:
+        choices = schedule(graph, stages.target, size, stages.precision)
+        return lower(graph, choices, stages.target, size, stages.threads)
+    except LucidError as problem:
+        warn(f"no layouts and no memory plan in the picture: {problem}")
+        return None
+
+
+def layouts(program: Program) -> dict[str, str]:
+    """The physical layout of every value that has memory of its own, by name."""
+    views = [view for call in program.calls() for view in call.writes]
+    return {view.buffer: layout(view) for view in views if len(view.shape) == 4}
+
+
+def layout(view: View) -> str:
+    """The dimensions of an image from the slowest to the fastest: `NHWC`."""
+    order = sorted(range(4), key=lambda axis: (-view.strides[axis], view.shape[axis] > 1))
+    return "".join("NCHW"[axis] for axis in order)
+
+
+def memory(program: Program) -> MemoryPlan:
+    """The plan of a program's arena, in bytes."""
+    from lucid.codegen.program.plan import lifetimes
+    from lucid.view.overlay import Buffer, MemoryPlan
+
+    spans = lifetimes(program)
+    buffers = tuple(
+        Buffer(name, 4 * offset, 4 * program.buffers[name].floats, span.first, span.last)
+        for name, offset in program.offsets.items()
+        if (span := spans.get(name)) is not None
+    )
+    return MemoryPlan(4 * program.arena, len(program.phases), buffers)

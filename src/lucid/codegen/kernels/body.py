@@ -1,0 +1,79 @@
+"""A fused body as a kernel sees it: elementwise steps over the anchor's result and extra operands.
+
+Names are gone, so that two layers fused alike share one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.values import Vector
+from lucid.codegen.language.vector_math import lower
+from lucid.ir.ops import Mul
+from lucid.ir.ops.base import Op
+
+Operand = int | float
+"""Which value a step reads: 0 is the anchor's result, then the extras, then earlier steps' results;
+a float is a constant."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """`extras`: `"tensor"` (shaped like the result) or `"channel"` (one float a channel) each.
+
+    `result`: which value is the body's, by default the last step's or, without steps, the anchor's.
+    """
+
+    extras: tuple[str, ...] = ()
+    steps: tuple[tuple[Op, tuple[Operand, ...]], ...] = ()
+    result: Operand | None = None
+
+    def returned(self) -> Operand:
+        """Which value is the body's."""
+        if self.result is not None:
+            return self.result
+        return len(self.extras) + len(self.steps) if self.steps else 0
+
+    def tensors(self) -> list[str]:
+        """The names of the operands that are shaped like the result."""
+        return [f"extra{i}" for i, kind in enumerate(self.extras) if kind == "tensor"]
+
+    def gated(self, operand: int) -> Body:
+        """The body with one more extra, the last, by which `operand` is multiplied first."""
+        gate = 1 + len(self.extras)
+        product = gate + 1
+
+        def moved(o: Operand) -> Operand:
+            if isinstance(o, float):
+                return o
+            return product if o == operand else o if o < gate else o + 2
+
+        steps = tuple((op, tuple(map(moved, read))) for op, read in self.steps)
+        result = None if self.steps and self.result is None else moved(self.returned())
+        return Body((*self.extras, "operand"), ((Mul(), (operand, gate)), *steps), result)
+
+    def emit(self, k: Kernel, result: Vector, extras: Sequence[Vector]) -> Vector:
+        """The body applied to one vector of the anchor's result."""
+        values = [result, *extras]
+        for op, operands in self.steps:
+            read = [result.like(o) if isinstance(o, float) else values[o] for o in operands]
+            values.append(lower(k, op, read))
+        returned = self.returned()
+        return result.like(returned) if isinstance(returned, float) else values[returned]
+
+    def __str__(self) -> str:
+        """All that the kernel's code depends on: extras take arguments whether read or not."""
+        names = ["y", *(f"{kind}{i}" for i, kind in enumerate(self.extras))]
+        for op, operands in self.steps:
+            read = ", ".join(str(o) if isinstance(o, float) else names[o] for o in operands)
+            fields = [str(getattr(op, f)) for f in op.__dataclass_fields__]
+            options = "{" + ", ".join(fields) + "}" if fields else ""
+            names.append(f"{op.name}{options}({read})")
+        returned = self.returned()
+        text = str(returned) if isinstance(returned, float) else names[returned]
+        return f"({', '.join(names[: 1 + len(self.extras)])}) -> {text}" if self.extras else text
+
+
+PLAIN = Body()

@@ -1,0 +1,285 @@
+"""Convolution of each channel by itself, or of small groups of channels: the vector is channels.
+
+One task is a band of output lines of one image, and a chunk of its channels. A line is computed in
+blocks of `PIXELS` outputs; a block holds its sums in registers while the taps of its lines pass, so
+that each input is loaded once for all the taps of a line that meet it: 12 loads for 21
+multiply-adds of a 3x3 window. A group's channels lie side by side in a vector; each of them is
+spread over its group by a shuffle, once for all taps it meets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.language.kernel import MAP, Arg, Frame, KernelSpec, buffers, ints, strides_of
+from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.target import Target
+
+PIXELS = (8, 7, 6, 5)
+"""Outputs of a block: what wastes least at the end of a line, where starting a block costs as much
+as an output, the largest first. Eight sums, the weights of a line of seven taps and an input fill
+sixteen registers."""
+
+
+class Pattern(NamedTuple):
+    """Blocks that are computed alike: columns `first` to `last` (exclusive) of those under the
+    window lie in the map, and `outputs` of the block's pixels in the result."""
+
+    first: int
+    last: int
+    outputs: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """A line of outputs cut into blocks: runs of equal patterns, and how many blocks each has."""
+
+    pixels: int
+    patterns: tuple[Pattern, ...]
+    counts: tuple[int, ...]
+
+    @staticmethod
+    def of(width: int, out_width: int, taps: int, stride: int, dilation: int, left: int) -> Blocks:
+        """The cut of a line of `out_width` outputs over `width` columns, `left` before them."""
+        pixels = min(PIXELS, key=lambda p: -(-out_width // p) * (p + 1))
+        reach = (pixels - 1) * stride + (taps - 1) * dilation + 1
+        runs: list[tuple[Pattern, int]] = []
+        for block in range(-(-out_width // pixels)):
+            start = block * pixels * stride - left
+            first = min(max(0, -start), reach)
+            last = max(first, min(reach, width - start))
+            pattern = Pattern(first, last, min(pixels, out_width - block * pixels))
+            if runs and runs[-1][0] == pattern:
+                runs[-1] = (pattern, runs[-1][1] + 1)
+            else:
+                runs.append((pattern, 1))
+        return Blocks(pixels, tuple(p for p, _ in runs), tuple(n for _, n in runs))
+
+
+@dataclass(frozen=True)
+class Depthwise(KernelSpec):
+    """Grouped convolution, `group` channels in and out, or one in and `multiplier` out: weights
+    [tap][input][channel], bias, body.
+
+    `patterns` and `pixels` are those of the line's `Blocks`. With `sums` the results of each band
+    are summed by channel besides, [image][band][channel], for a split attention.
+    """
+
+    family: ClassVar[str] = "depthwise"
+    body: Body = PLAIN
+    taps: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    group: int = 1
+    multiplier: int = 1
+    pixels: int = PIXELS[0]
+    patterns: tuple[Pattern, ...] = ()
+    sums: bool = False
+
+    def arguments(self) -> tuple[Arg, ...]:
+        extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
+        results = ("y", "sums") if self.sums else ("y",)
+        counts = tuple(f"count{i}" for i in range(len(self.patterns)))
+        return (
+            buffers("x", "weights", "bias", *results, *extras)
+            + ints("image", "line", "pixel", "height", "out_height", "pad_top", "pad_left")
+            + ints("channels", "chunk", "chunks", "lines", "bands")
+            + ints(*counts)
+            + sum(map(strides_of, ("y", *self.body.tensors())), ())
+        )
+
+    def emit(self, target: Target) -> ir.Module:
+        f = Frame(self, target)
+        k = f.kernel
+        with k.loop(f.first, f.last) as task:
+            begin = task.index % f.chunks * f.chunk
+            channels = (begin, (begin + f.chunk).minimum(f.channels))
+            band, image = task.index // f.chunks % f.bands, task.index // f.chunks // f.bands
+            sums = None
+            if self.sums:
+                sums = f.sums + (image * f.bands + band) * f.channels
+                self.clear(f, sums, channels)
+            first = band * f.lines
+            with k.loop(first, (first + f.lines).minimum(f.out_height)) as lines:
+                self.line(f, image, lines.index, channels, sums)
+        return f.finish()
+
+    @staticmethod
+    def clear(f: Frame, sums: Pointer, channels: tuple[Int, Int]) -> None:
+        """Set a band's sums to zero."""
+        k, (begin, end) = f.kernel, channels
+        k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), sums + (begin + c), mask))
+
+    def line(
+        self, f: Frame, image: Int, line: Int, channels: tuple[Int, Int], sums: Pointer | None
+    ) -> None:
+        """One line of outputs, block by block."""
+        k = f.kernel
+        top = line * self.stride[0] - f.pad_top
+        first, last = _inside(top, self.taps[0], self.dilation[0], f.height)
+        at = f.x + (image * f.image + (top + first * self.dilation[0]) * f.line)
+        rows = _Rows(
+            at + (0 - f.pad_left * f.pixel),
+            f.weights + first * (self.taps[1] * self.group) * f.channels,
+            last - first,
+        )
+        lines, done = _Places.of(f, self.body, image, line), k.int(0)
+        for i, pattern in enumerate(self.patterns):
+            count = getattr(f, f"count{i}")
+            with k.loop(done, done + count, never_empty=True) as blocks:
+                step = blocks.index * self.pixels
+                moved = rows.moved(step * self.stride[1] * f.pixel)
+                self._block(f, pattern, moved, lines.moved(step), channels, sums)
+            done = done + count
+
+    def _block(
+        self,
+        f: Frame,
+        pattern: Pattern,
+        rows: _Rows,
+        places: _Places,
+        channels: tuple[Int, Int],
+        sums: Pointer | None,
+    ) -> None:
+        """A block's outputs, vector by vector of its channels."""
+        k, (begin, end) = f.kernel, channels
+
+        def vector(along: Int, mask: Any) -> None:
+            c = begin + along
+            bias = k.load(f.bias + c, mask=mask)
+            own = c // self.multiplier
+            if self.group > k.vector:
+                own = c // self.group * self.group
+            with k.loop(0, rows.count, carry=[bias] * pattern.outputs) as taps:
+                at = rows.x + (taps.index * (self.dilation[0] * f.line) + own)
+                size = self.taps[1] * self.group
+                weights = rows.weights + (taps.index * size * f.channels + c)
+                taps.carry(self._taps(f, pattern, at, weights, taps.carried, mask))
+            total = None
+            for pixel, value in enumerate(taps.results):
+                here = places.moved(pixel)
+                result = self._finish(f, value, here, c, mask)
+                k.store(result, here["y"] + c, mask)
+                total = result if total is None else total + result
+            if sums is not None and total is not None:
+                k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
+
+        k.each_vector(end - begin, vector)
+
+    def _taps(
+        self,
+        f: Frame,
+        pattern: Pattern,
+        at: Pointer,
+        weights: Pointer,
+        totals: Sequence[Vector],
+        mask: Any,
+    ) -> list[Vector]:
+        """The sums after one more line of taps. Each input column is met by several of them."""
+        k = f.kernel
+        totals = list(totals)
+        sizes = [(t, i) for t in range(self.taps[1]) for i in range(self.group)]
+        held = [k.load(weights + n * f.channels, mask=mask) for n, _ in enumerate(sizes)]
+        columns = _Columns(at, f.pixel)
+        for column in range(pattern.first, pattern.last):
+            meets = [
+                (pixel, tap)
+                for tap in range(self.taps[1])
+                for pixel in range(pattern.outputs)
+                if pixel * self.stride[1] + tap * self.dilation[1] == column
+            ]
+            if not meets:
+                continue
+            for i, spread in enumerate(self._spread(f, columns[column], mask)):
+                for pixel, tap in meets:
+                    weight = held[tap * self.group + i]
+                    totals[pixel] = k.fma(spread, weight, totals[pixel])
+        return totals
+
+    def _spread(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
+        """For each input of a group, that input in all lanes of its group."""
+        k = f.kernel
+        if self.group > k.vector or self.multiplier >= k.vector:  # one input for all lanes
+            return [k.splat(k.load(at + i, lanes=1)) for i in range(self.group)]
+        if self.multiplier > 1:
+            lanes = range(0, k.vector, self.multiplier)
+            some = None if mask is None else k.shuffle_mask(mask, lanes)
+            single = k.load(at, len(lanes), some)
+            return [k.shuffle(single, [lane // self.multiplier for lane in range(k.vector)])]
+        whole = k.load(at, mask=mask)
+        if self.group == 1:
+            return [whole]
+        lanes = range(whole.lanes)
+        orders = [[lane - lane % self.group + i for lane in lanes] for i in range(self.group)]
+        return [k.shuffle(whole, order) for order in orders]
+
+    def _finish(self, f: Frame, value: Vector, here: _Places, c: Int, mask: Any) -> Vector:
+        """The body, with what it reads beside the result."""
+        names = [f"extra{e}" for e in range(len(self.body.extras))]
+        bases = [
+            getattr(f, n) if kind == "channel" else here[n]
+            for n, kind in zip(names, self.body.extras, strict=True)
+        ]
+        return self.body.emit(f.kernel, value, [f.kernel.load(b + c, mask=mask) for b in bases])
+
+
+class _Places:
+    """A pixel in the result, and in each operand of the body that is shaped like it."""
+
+    def __init__(self, at: dict[str, Pointer], steps: dict[str, Int]) -> None:
+        self._at, self._steps = at, steps
+
+    @staticmethod
+    def of(f: Frame, body: Body, image: Int, line: Int) -> _Places:
+        """The first pixel of a line."""
+        at, steps = {}, {}
+        for name in ("y", *body.tensors()):
+            first, below, beside = (getattr(f, f"{name}_{axis}") for axis in MAP)
+            at[name] = getattr(f, name) + (image * first + line * below)
+            steps[name] = beside
+        return _Places(at, steps)
+
+    def moved(self, pixels: int | Int) -> _Places:
+        """The place some pixels along the line."""
+        return _Places({n: p + pixels * self._steps[n] for n, p in self._at.items()}, self._steps)
+
+    def __getitem__(self, name: str) -> Pointer:
+        return self._at[name]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The lines of the map that a window meets: from the first one's column under the first tap of
+    the block on, its weights, and how many lines there are."""
+
+    x: Pointer
+    weights: Pointer
+    count: Int
+
+    def moved(self, floats: Int) -> _Rows:
+        return replace(self, x=self.x + floats)
+
+
+class _Columns:
+    """Addresses of columns `pixel` floats apart: every third is a register, the two after it are
+    reached by an index, so that many columns take few registers."""
+
+    def __init__(self, at: Pointer, pixel: Int) -> None:
+        self.at, self.pixel = at, pixel
+        self.bases: dict[int, Pointer] = {}
+
+    def __getitem__(self, column: int) -> Pointer:
+        base = self.bases.setdefault(column // 3, self.at + column // 3 * 3 * self.pixel)
+        return base + column % 3 * self.pixel if column % 3 else base
+
+
+def _inside(start: Int, size: int, dilation: int, limit: Int) -> tuple[Int, Int]:
+    """First and last (exclusive) tap of `size` whose position start + tap * dilation is inside."""
+    first = (0 - start).maximum(0).ceil_div(dilation).minimum(size)
+    last = (limit - start).maximum(0).ceil_div(dilation).minimum(size)
+    return first, last.maximum(first)

@@ -1,0 +1,223 @@
+"""Convolution as products over windows of a padded map, tap by tap, without a copy for each window.
+
+A task copies the lines that its block of outputs meets into scratch once, with zeros around them;
+then a window of any output begins somewhere in there, and goes on in even steps: the taps of a line
+lie side by side where windows are not dilated, and lines evenly apart. The register tiles walk
+these segments; where each row's window begins is in a table.
+
+    y[pixel, :] = body(bias + sum over taps and channels of map[pixel, tap, channel] * weight)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.microkernels import WINDOW_TYPE
+from lucid.codegen.kernels.product import (
+    NEAR,
+    pick_tile,
+    prefetch_share,
+    row_group,
+    set_extras,
+    task_place,
+)
+from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.target import Target
+
+TABLE_SLACK = 8
+"""Entries after the table of places: a tile reads six, whatever its rows."""
+
+
+@dataclass(frozen=True)
+class Direct(KernelSpec):
+    """`extras`: as in the tile's body. `planes`: channels of a planar map (NCHW), else 0."""
+
+    family: ClassVar[str] = "direct"
+    extras: tuple[str, ...] = ()
+    planes: int = 0
+
+    def arguments(self) -> tuple[Arg, ...]:
+        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
+        return (
+            buffers("x", "weights", "bias", "y")
+            + sum(extras, ())
+            + codes("tile6", "tile5", "tile4")
+            + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
+            + ints("stride_h", "stride_w", "pad_top", "pad_left")
+            + ints("met", "part_lines", "part_step")
+            + ints("lines_h", "step_h", "lines_w", "step_w", "segment", "chain")
+            + ints("padded_width", "map_floats", "images", "block_images", "lines", "bands")
+            + ints("y_row", "channels", "columns", "groups", "panel", "panels")
+            + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+        )
+
+    def emit(self, target: Target) -> ir.Module:
+        return _DirectEmitter(self, target).emit()
+
+
+class _DirectEmitter:
+    def __init__(self, spec: Direct, target: Target) -> None:
+        self.spec = spec
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+        f = self.frame
+        self.line_floats = f.padded_width * f.channels
+        self.table = f.scratch + f.map_floats
+
+    def emit(self) -> ir.Module:
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            block, group, chunk = task_place(f, task.index)
+            band, image = block % f.bands, block // f.bands * f.block_images
+            images = (f.images - image).minimum(f.block_images)
+            first = band * f.lines
+            lines = (f.out_height - first).minimum(f.lines)
+            with k.loop(0, images) as each:
+                out = f.scratch + each.index * f.met * self.line_floats
+                self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
+            self._places(images, lines)
+            taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
+            row = (image * f.out_height + first) * f.out_width
+            count = images * lines * f.out_width
+            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
+                self._panel(row, count, group, panel.index, taps)
+        return f.finish()
+
+    def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
+        """The first line of taps that meets the map, for windows from line `top` on, and how many
+        do; one at least. Windows dilated as far as the map is high have few."""
+        f = self.frame
+        own = f.part_lines.minimum((f.lines - 1) * f.stride_h + 1)
+        before = (0 - top - own + 1).maximum(0).ceil_div(f.part_step)
+        end = (f.height - top).maximum(0).ceil_div(f.part_step).minimum(f.lines_h)
+        first = before.minimum(f.lines_h - 1)
+        return first, (end - first).maximum(1)
+
+    # -- the padded map -----------------------------------------------------------------------
+
+    def _copy(self, image: Int, group: Int, top: Int, out: Pointer) -> None:
+        """The lines of an image that windows meet, from line `top` on, with zeros where there are
+        none: parts of `part_lines` lines that begin `part_step` lines apart."""
+        f, k = self.frame, self.kernel
+        columns = (f.padded_width - f.pad_left).minimum(f.width).maximum(0)
+        left = f.pad_left.minimum(f.padded_width) * f.channels
+        right = left + columns * f.channels
+        source = f.x + image * f.image
+        if not self.spec.planes:
+            source = source + group * f.channels
+        with k.loop(0, f.met) as loop:
+            inside, part = loop.index % f.part_lines, loop.index // f.part_lines
+            line, to = top + part * f.part_step + inside, out + loop.index * self.line_floats
+
+            def fill(line: Int = line, to: Pointer = to) -> None:
+                self._zero(to, k.int(0), left)
+                self._line(source + line * f.line, to + left, columns)
+                self._zero(to, right, self.line_floats)
+
+            def blank(to: Pointer = to) -> None:
+                self._zero(to, k.int(0), self.line_floats)
+
+            k.either(k.both(line >= 0, line < f.height), fill, blank)
+
+    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
+        k = self.kernel
+        k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), out + (begin + c), mask))
+
+    def _line(self, source: Pointer, out: Pointer, columns: Int) -> None:
+        """The columns of one line, channels last."""
+        f, k = self.frame, self.kernel
+        if self.spec.planes:
+            self._interleave(source, out, columns)
+            return
+
+        def copy(count: Int, source: Pointer, out: Pointer) -> None:
+            k.each_vector(count, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
+
+        def apart() -> None:
+            with k.loop(0, columns) as pixel:
+                copy(
+                    f.channels,
+                    source + pixel.index * f.pixel,
+                    out + pixel.index * f.channels,
+                )
+
+        dense = f.pixel.equals(f.channels)
+        k.either(dense, lambda: copy(columns * f.channels, source, out), apart)
+
+    def _interleave(self, source: Pointer, out: Pointer, columns: Int) -> None:
+        """A line of a planar map: a vector of pixels of every plane, spread and blended."""
+        f, k, planes = self.frame, self.kernel, self.spec.planes
+
+        def pixels(at: Int, mask: Any) -> None:
+            loaded = [k.load(source + (p * f.plane + at), mask=mask) for p in range(planes)]
+            left = (columns - at) * planes
+            for part in range(planes):
+                places = [part * k.vector + lane for lane in range(k.vector)]
+                mixed = None
+                for p, value in enumerate(loaded):
+                    spread = k.shuffle(value, [place // planes for place in places])
+                    own = k.constant_mask([place % planes == p for place in places])
+                    mixed = spread if mixed is None else k.pick(own, spread, mixed)
+                assert mixed is not None
+                some = None if mask is None else k.first_lanes(left - part * k.vector)
+                k.store(mixed, out + (at * planes + part * k.vector), some)
+
+        k.each_vector(columns, pixels)
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def _places(self, images: Int, lines: Int) -> None:
+        """The table: where each row's window begins. What follows the last repeats it."""
+        f, k = self.frame, self.kernel
+        with k.loop(0, images) as image, k.loop(0, lines) as line:
+            number = (image.index * lines + line.index) * f.out_width
+            start = (image.index * f.met + line.index * f.stride_h) * self.line_floats
+            with k.loop(0, f.out_width) as column:
+                place = start + column.index * f.stride_w * f.channels
+                k.store_int(place, self.table.words(number + column.index))
+        count = images * lines * f.out_width
+        last = k.load_int(self.table.words(count - 1))
+        for i in range(TABLE_SLACK):
+            k.store_int(last, self.table.words(count + i))
+
+    def _panel(self, row: Int, count: Int, group: Int, panel: Int, taps: tuple[Int, Int]) -> None:
+        """All row groups of the block times one weight panel, for these lines of taps."""
+        f, k = self.frame, self.kernel
+        column = group * f.columns + panel * f.panel
+        packed = (group * f.panels + panel) * f.panel
+        size = f.segment * f.lines_h * f.lines_w * f.panel
+        tap_floats = f.segment * f.lines_w
+        weights = f.weights + packed * tap_floats * f.lines_h
+        weights = weights + taps[0] * tap_floats * f.panel
+        groups = count.ceil_div(f.kernel.target.tile_rows)
+        distance = k.select(groups.equals(1), size.minimum(NEAR), size)
+        with k.loop(0, groups) as loop:
+            offset, rows = row_group(loop.index, count, groups)
+            at = row + offset
+            set_extras(f, self.spec.extras, self.extras, at, column, packed)
+            ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)
+            operands = [
+                f.scratch + taps[0] * f.step_h,
+                weights,
+                f.y + at * f.y_row + column,
+                f.segment,
+                f.y_row,
+                rows,
+                f.columns - panel * f.panel,
+                f.bias + packed,
+                weights + (distance + ahead),
+                lines,
+                self.extras,
+                self.table.words(offset),
+                taps[1],
+                f.step_h,
+                f.lines_w,
+                f.step_w,
+                f.chain,
+            ]
+            k.call(pick_tile(f, rows), WINDOW_TYPE, operands)

@@ -1,0 +1,72 @@
+"""What kernels that make maps pixel by pixel share: blocks of channels, and bodies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lucid.codegen.kernels.body import Body
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.kernel import MAP, Arg, Frame, buffers, strides_of
+from lucid.codegen.language.values import Int, Pointer, Vector
+
+BLOCK = 4
+"""Vectors of channels that share one computation of addresses."""
+
+
+def each_block(k: Kernel, first: Int, last: Int, body: Callable[[Int, int, Any], None]) -> None:
+    """`body(channel, vectors, mask)` for blocks of vectors, single ones, and what is left."""
+    vectors = (last - first) // k.vector
+    wide = first + vectors // BLOCK * (BLOCK * k.vector)
+    whole = first + vectors * k.vector
+    with k.loop(first, wide, BLOCK * k.vector) as loop:
+        body(loop.index, BLOCK, None)
+    with k.loop(wide, whole, k.vector) as loop:
+        body(loop.index, 1, None)
+    with k.when(whole < last):
+        body(whole, 1, k.first_lanes(last - whole))
+
+
+def extra_names(body: Body) -> tuple[str, ...]:
+    return tuple(f"extra{i}" for i in range(len(body.extras)))
+
+
+def result_arguments(body: Body) -> tuple[Arg, ...]:
+    """The declared result and extra operands of a body: `"vector"` ones have their channels side by
+    side, `"constant"` ones the same number for all channels."""
+    names = ("y", *extra_names(body))
+    return buffers(*names) + sum((strides_of(n) for n in names), ())
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """One pixel of the result, and of the body's extra operands."""
+
+    kernel: Kernel
+    body: Body
+    out: Pointer
+    extras: tuple[Pointer, ...]
+
+    @staticmethod
+    def of(frame: Frame, body: Body, image: Int, line: Int, column: Int) -> Pixel:
+        def place(name: str) -> Pointer:
+            base: Pointer = getattr(frame, name)
+            for index, step in zip((image, line, column), MAP, strict=True):
+                base = base + index * getattr(frame, f"{name}_{step}")
+            return base
+
+        extras = tuple(map(place, extra_names(body)))
+        return Pixel(frame.kernel, body, place("y"), extras)
+
+    def apply(self, value: Vector, c: Int, mask: Any) -> Vector:
+        """The body's result for channels from `c` on."""
+        k = self.kernel
+        read = [
+            k.load(e + c, mask=mask) if kind == "vector" else k.splat(k.load(e, lanes=1))
+            for e, kind in zip(self.extras, self.body.extras, strict=True)
+        ]
+        return self.body.emit(k, value, read)
+
+    def store(self, value: Vector, c: Int, mask: Any) -> None:
+        self.kernel.store(self.apply(value, c, mask), self.out + c, mask)

@@ -1,0 +1,246 @@
+"""Pooling: the largest or the mean value of each window, channels last.
+
+One task is one output line of one image, or a chunk of its channels where there are few lines.
+Channels are the vector dimension, several vectors at once. (An average pool before a 1x1
+convolution is the `Combine` loader instead, which the product runs.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.loaders import IMAGE, WINDOW
+from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
+from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
+from lucid.codegen.language.values import F32, Int, Pointer, Vector
+from lucid.codegen.language.vector_math import maximum
+from lucid.codegen.target import Target
+
+
+@dataclass(frozen=True)
+class Pool(KernelSpec):
+    """y = body(pool(x), extras).
+
+    `kind`: `"max"` (NaN where the window holds one), or the divisor of an average: `"fixed"` (the
+    factor is an argument), `"inside"` (pixels inside the map) or `"padded"` (those inside the
+    padded map, for windows that hang over its end).
+    `taps`: the kernel's height and width where its code is unrolled, 0 for a loop. Unrolled windows
+    are not dilated, and those of a maximum hold a pixel of the map each.
+    `adaptive`: windows that divide the map evenly, in place of a kernel and a stride.
+    """
+
+    family: ClassVar[str] = "pool"
+    kind: str
+    taps: tuple[int, int] = (0, 0)
+    adaptive: bool = False
+    body: Body = PLAIN
+
+    def arguments(self) -> tuple[Arg, ...]:
+        declared = buffers("x") + result_arguments(self.body) + IMAGE + ints("channels", "chunks")
+        if not self.adaptive:
+            declared += WINDOW + ints("dilation_h", "dilation_w")
+        if self.kind == "padded":
+            declared += ints("pad_bottom", "pad_right")
+        return declared + (floats("scale") if self.kind == "fixed" else ())
+
+    def emit(self, target: Target) -> ir.Module:
+        return _PoolEmitter(self, target).emit()
+
+
+@dataclass(frozen=True)
+class _Span:
+    """What a window covers along one axis: `count` pixels from `first` on, `step` apart. The window
+    itself begins at `start`, which may be outside the map."""
+
+    start: Int
+    first: Int
+    count: Int
+    step: Int
+
+    def place(self, number: Int) -> Int:
+        return self.first + number * self.step
+
+
+Fold = Callable[[Int, int, Any], list[Vector]]
+"""From a channel, a number of vectors and a mask to that many vectors of the result."""
+Segment = tuple[Int, Int, Callable[[_Span], Fold]]
+
+
+class _PoolEmitter:
+    def __init__(self, spec: Pool, target: Target) -> None:
+        self.spec = spec
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.largest = spec.kind == "max"
+
+    def emit(self) -> ir.Module:
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            chunk, rest = task.index % f.chunks, task.index // f.chunks
+            image, line = rest // f.out_height, rest % f.out_height
+            first, last = share(chunk, f.channels.ceil_div(k.vector), f.chunks)
+            channels = first * k.vector, (last * k.vector).minimum(f.channels)
+            self._line(image, line, channels)
+        return f.finish()
+
+    def _line(self, image: Int, line: Int, channels: tuple[Int, Int]) -> None:
+        """One output line: every pixel of it, by the fastest code that its window allows."""
+        f, k = self.frame, self.kernel
+        rows = self._span(line, "h", f.height, f.out_height)
+        for start, stop, fold in self._segments(f.x + image * f.image, rows):
+            with k.loop(start, stop) as column:
+                span = self._span(column.index, "w", f.width, f.out_width)
+                pixel = Pixel.of(f, self.spec.body, image, line, column.index)
+                self._pixel(pixel, fold(span), self._scale(rows, span), channels)
+
+    def _pixel(
+        self, pixel: Pixel, fold: Fold, scale: Vector | None, channels: tuple[Int, Int]
+    ) -> None:
+        """One pixel of the result from its window."""
+        k = self.kernel
+
+        def block(c: Int, vectors: int, mask: Any) -> None:
+            for v, total in enumerate(fold(c, vectors, mask)):
+                pooled = total if scale is None else total * k.splat(scale)
+                pixel.store(pooled, c + v * k.vector, mask)
+
+        each_block(k, *channels, block)
+
+    def _segments(self, x: Pointer, rows: _Span) -> list[Segment]:
+        """Output columns from where to where, and how to fold the windows there."""
+        f = self.frame
+        nothing, everything = f.kernel.int(0), f.out_width
+
+        def looped(span: _Span) -> Fold:
+            return self._looped(x, rows, span)
+
+        if not self.spec.taps[1]:
+            return [(nothing, everything, looped)]
+        if self.largest:
+            lines = [
+                x + (rows.start + t).maximum(0).minimum(f.height - 1) * f.line
+                for t in range(self.spec.taps[0])
+            ]
+            return [(nothing, everything, lambda span: self._clamped(lines, span))]
+        begin, end = self._interior()
+        return [
+            (nothing, begin, looped),
+            (begin, end, lambda span: self._unrolled(x, rows, span)),
+            (end, everything, looped),
+        ]
+
+    def _interior(self) -> tuple[Int, Int]:
+        """The output columns whose windows lie inside the map from its left to its right end."""
+        f, k = self.frame, self.kernel
+        begin = f.pad_left.ceil_div(f.stride_w).minimum(f.out_width)
+        room = f.width + f.pad_left - f.kernel_w
+        end = k.select(room >= 0, room.maximum(0) // f.stride_w + 1, 0)
+        return begin, end.maximum(begin).minimum(f.out_width)
+
+    def _span(self, index: Int, axis: str, size: Int, count: Int) -> _Span:
+        """The window of output line or column `index`."""
+        f, k = self.frame, self.kernel
+        if self.spec.adaptive:
+            first, stop = index * size // count, ((index + 1) * size).ceil_div(count)
+            return _Span(first, first, stop - first, k.int(1))
+        kernel, stride = getattr(f, f"kernel_{axis}"), getattr(f, f"stride_{axis}")
+        start = index * stride - (f.pad_top if axis == "h" else f.pad_left)
+        if self.spec.taps[1]:
+            first = start.maximum(0)
+            return _Span(start, first, (start + kernel).minimum(size) - first, k.int(1))
+        dilation = getattr(f, f"dilation_{axis}")
+        before = (0 - start).maximum(0).ceil_div(dilation)
+        behind = (size - start).maximum(0).ceil_div(dilation).minimum(kernel)
+        return _Span(start, start + before * dilation, behind - before, dilation)
+
+    def _scale(self, rows: _Span, columns: _Span) -> Vector | None:
+        """What the sum of a window is multiplied by."""
+        f, k = self.frame, self.kernel
+        if self.largest:
+            return None
+        if self.spec.kind == "fixed":
+            scale: Vector = f.scale
+            return scale
+        if self.spec.kind == "inside":
+            count = rows.count * columns.count
+        else:
+            bottom = (rows.start + f.kernel_h).minimum(f.height + f.pad_bottom)
+            right = (columns.start + f.kernel_w).minimum(f.width + f.pad_right)
+            count = (bottom - rows.start) * (right - columns.start)
+        bounded = count.maximum(1)  # a window wholly in the padding has the sum 0 and keeps it
+        return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, F32))
+
+    # -- windows ----------------------------------------------------------------------------
+
+    def _looped(self, x: Pointer, rows: _Span, columns: _Span) -> Fold:
+        """Any window. Each of its lines is folded by itself, which keeps sums' chains short."""
+        f, k = self.frame, self.kernel
+        least = float("-inf") if self.largest else 0.0
+
+        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
+            initial = [k.splat_constant(least)] * vectors
+            with k.loop(0, rows.count, carry=initial) as h:
+                line = x + (rows.place(h.index) * f.line + c)
+                with k.loop(0, columns.count, carry=initial) as w:
+                    at = line + columns.place(w.index) * f.pixel
+                    read = [k.load(at + v * k.vector, mask=mask) for v in range(vectors)]
+                    w.carry(self._joined(w.carried, read))
+                h.carry(self._joined(h.carried, w.results))
+            return h.results
+
+        return fold
+
+    def _joined(self, totals: Sequence[Vector], values: Sequence[Vector]) -> list[Vector]:
+        k = self.kernel
+        pairs = zip(totals, values, strict=True)
+        return [maximum(k, a, b) if self.largest else a + b for a, b in pairs]
+
+    def _unrolled(self, x: Pointer, rows: _Span, columns: _Span) -> Fold:
+        """Sums of windows that lie inside the map from left to right."""
+        f, k = self.frame, self.kernel
+        taps = [columns.start * f.pixel + t * f.pixel for t in range(self.spec.taps[1])]
+
+        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
+            with k.loop(0, rows.count, carry=[k.zero()] * vectors) as h:
+                line = x + (rows.place(h.index) * f.line + c)
+                totals = []
+                for v, total in enumerate(h.carried):
+                    first, *others = [k.load(line + t + v * k.vector, mask=mask) for t in taps]
+                    for other in others:
+                        first = first + other
+                    totals.append(total + first)
+                h.carry(totals)
+            return h.results
+
+        return fold
+
+    def _clamped(self, lines: list[Pointer], columns: _Span) -> Fold:
+        """The largest of a window, whose taps outside the map read the nearest one inside again.
+
+        NaNs are looked for two values at a time: a comparison for each would take as long again.
+        """
+        f, k = self.frame, self.kernel
+        taps = [
+            (columns.start + t).maximum(0).minimum(f.width - 1) * f.pixel
+            for t in range(self.spec.taps[1])
+        ]
+
+        def largest(c: Int, mask: Any) -> Vector:
+            values = [k.load(line + t + c, mask=mask) for line in lines for t in taps]
+            result, strange = values[0], None
+            for a, b in zip(values[::2], (values[1:] + values[-1:])[::2], strict=True):
+                unordered = k.builder.fcmp_unordered("uno", a.raw, b.raw)
+                strange = unordered if strange is None else k.builder.or_(strange, unordered)
+            for value in values[1:]:
+                result = k.pick(result.compare(">", value), result, value)
+            return k.pick(strange, k.splat_constant(float("nan")), result)
+
+        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
+            return [largest(c + v * k.vector, mask) for v in range(vectors)]
+
+        return fold

@@ -1,0 +1,169 @@
+"""The matrix product: 1x1 convolution, linear layers, and every other convolution over its taps.
+
+    y[r, g*columns + c] = body(bias + sum over k of x[r, g, k] * weights[g, c, k])
+
+One task is one block of rows by one chunk of a group's weight panels. Where there are many rows a
+task has all panels, and its rows stay in L2; where the weights are the larger side the panels are
+split, so that each is read from memory once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.loaders import Loader
+from lucid.codegen.kernels.microkernels import TILE_TYPE, UNROLL
+from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.target import Target
+
+ROW_SLACK = 8
+"""Floats between the rows a loader writes: room for its last store to run over, and rows of a power
+of two floats fall into different cache sets."""
+NEAR = 8192
+"""Floats ahead to prefetch where each panel is passed once: a whole panel ahead would leave L2
+before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB/s a panel ahead."""
+
+
+@dataclass(frozen=True)
+class Product(KernelSpec):
+    """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` floats apart.
+
+    `extras`: as in the tile's body, `"tensor"` (as y) or `"channel"` (packed like a bias).
+    """
+
+    family: ClassVar[str] = "product"
+    loader: Loader | None = None
+    extras: tuple[str, ...] = ()
+
+    def arguments(self) -> tuple[Arg, ...]:
+        rows = self.loader.arguments() if self.loader else buffers("x") + ints("x_row")
+        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
+        return (
+            rows
+            + buffers("weights", "bias", "y")
+            + sum(extras, ())
+            + codes("tile6", "tile5", "tile4")
+            + ints("y_row", "rows", "depth", "columns", "groups", "panel", "panels")
+            + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+        )
+
+    def emit(self, target: Target) -> ir.Module:
+        return _ProductEmitter(self, target).emit()
+
+
+class _ProductEmitter:
+    def __init__(self, spec: Product, target: Target) -> None:
+        self.spec = spec
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+
+    def emit(self) -> ir.Module:
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            block, group, chunk = task_place(f, task.index)
+            start, stop = share(block, f.rows, f.blocks)
+            x, x_row = self._rows(start, stop - start, group)
+            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
+                self._panel(x, x_row, start, stop - start, group, panel.index)
+        return f.finish()
+
+    def _rows(self, start: Int, count: Int, group: Int) -> tuple[Pointer, Int]:
+        """The block's rows: where they lie, or in scratch, put there by the loader."""
+        f = self.frame
+        if self.spec.loader is None:
+            return f.x + (start * f.x_row + group * f.depth), f.x_row
+        step = f.depth + ROW_SLACK
+        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, step)
+        return f.scratch, step
+
+    def _panel(
+        self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
+    ) -> None:
+        """All row groups of the block times one weight panel."""
+        f, k = self.frame, self.kernel
+        column = group * f.columns + panel * f.panel
+        packed = (group * f.panels + panel) * f.panel
+        weights = f.weights + packed * f.depth
+        groups = count.ceil_div(f.kernel.target.tile_rows)
+        with k.loop(0, groups) as loop:
+            offset, rows = row_group(loop.index, count, groups)
+            row = start + offset
+            set_extras(f, self.spec.extras, self.extras, row, column, packed)
+            ahead, lines = prefetch_share(f, loop.index, groups)
+            size = f.depth * f.panel
+            distance = k.select(groups.equals(1), size.minimum(NEAR), size)
+            k.call(
+                pick_tile(f, rows),
+                TILE_TYPE,
+                [
+                    x + offset * x_row,
+                    weights,
+                    f.y + row * f.y_row + column,
+                    f.depth,
+                    x_row,
+                    f.y_row,
+                    rows,
+                    f.columns - panel * f.panel,
+                    f.bias + packed,
+                    weights + (distance + ahead),
+                    lines,
+                    self.extras,
+                ],
+            )
+
+
+def set_extras(
+    frame: Frame, kinds: Sequence[str], room: Pointer, row: Int, column: Int, packed: Int
+) -> None:
+    """Address and row stride of each extra operand, for the tile to read."""
+    f, k = frame, frame.kernel
+    for i, kind in enumerate(kinds):
+        stride = getattr(f, f"extra{i}_row")
+        at = packed if kind == "channel" else row * stride + column
+        k.store_pointer(getattr(f, f"extra{i}") + at, room.words(2 * i))
+        k.store_int(stride, room.words(2 * i + 1))
+
+
+def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
+    """Block, group and chunk of panels of a task; the strides say which of them runs outside."""
+    f = frame
+    block = task // f.block_stride % f.blocks
+    part = task // f.chunk_stride % (f.groups * f.chunks)
+    return block, part // f.chunks, part % f.chunks
+
+
+def prefetch_share(
+    frame: Frame, index: Int, groups: Int, depth: Int | None = None
+) -> tuple[Int, Int]:
+    """Which part of the next panel row group `index` of `groups` brings into L2: its offset, and
+    the cache lines to ask for each UNROLL steps. All groups together ask for the panel once.
+    """
+    f, k = frame, frame.kernel
+    depth = f.depth if depth is None else depth
+    line = k.target.line // 4
+    lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
+    steps = depth // UNROLL
+    ahead = index * steps * lines * line
+    return ahead, k.select(ahead >= depth * f.panel, 0, lines)
+
+
+def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
+    """Offset and height of one of `groups` row groups: heights differ by one at most, so that
+    49 rows are four groups of 6 and five of 5, and no short tail is left."""
+    base, longer = rows // groups, rows % groups
+    k = index.kernel
+    height = base + k.select(index < longer, 1, 0)
+    return index * base + index.minimum(longer), height
+
+
+def pick_tile(frame: Frame, rows: Int) -> Pointer:
+    """The tile function for a row group of this height."""
+    k = frame.kernel
+    shorter = k.choose(rows.equals(5), frame.tile5, frame.tile4)
+    return k.choose(rows.equals(6), frame.tile6, shorter)

@@ -1,0 +1,160 @@
+"""Kernels over any strided arrays: the grid they walk, and chains of elementwise ops.
+
+A grid has four outer dimensions, one of rows, and an inner one, along which vectors lie; every
+operand has a stride for each of them. One task is one outer index by a share of the rows by a
+piece of the inner dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.body import Body
+from lucid.codegen.language.elements import (
+    CONSTANT,
+    EVERY,
+    Access,
+    fetch,
+    load,
+    put,
+    store,
+)
+from lucid.codegen.language.kernel import (
+    OUTER,
+    Arg,
+    Frame,
+    KernelSpec,
+    buffers,
+    ints,
+    repeated,
+    share,
+)
+from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.target import Target
+from lucid.ir.ops import Cast
+
+
+def numbered(stem: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{stem}{i}" for i in range(count))
+
+
+def operand_names(count: int) -> tuple[str, ...]:
+    """`x`, `extra0`, `extra1`, ..., `y`: `count` operands and the result."""
+    return ("x", *numbered("extra", count - 1), "y")
+
+
+def grid(operands: Sequence[str]) -> tuple[Arg, ...]:
+    """The arguments of a grid: sizes, into how many parts to cut, and the operands' strides."""
+    declared = repeated(*operands) + ints("rows", "inner", "parts", "pieces")
+    for operand in operands:
+        declared += ints(f"{operand}_row", f"{operand}_inner")
+    return declared
+
+
+class Walk:
+    """Walks a grid: for each row of each task, the operands' addresses."""
+
+    def __init__(self, spec: KernelSpec, target: Target, accesses: Mapping[str, Access]) -> None:
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.accesses = accesses
+
+    def rows(self, body: Callable[[dict[str, Pointer], Int, Int], None]) -> ir.Module:
+        """`body(addresses, start, stop)` for each row: where its operands begin, and a piece of
+        the inner dimension."""
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            piece, rest = task.index % f.pieces, task.index // f.pieces
+            part, rest = rest % f.parts, rest // f.parts
+            at = {o: getattr(f, o) for o in self.accesses}
+            for i in reversed(range(OUTER)):
+                size = getattr(f, f"size{i}")
+                index = rest % size
+                rest = rest // size
+                for o, access in self.accesses.items():
+                    at[o] = access.at(at[o], index * getattr(f, f"{o}_stride{i}"))
+            width = f.inner.ceil_div(f.pieces * k.vector) * k.vector
+            start = (piece * width).minimum(f.inner)
+            stop = (start + width).minimum(f.inner)
+            with k.loop(*share(part, f.rows, f.parts)) as row:
+                here = {
+                    o: access.at(at[o], row.index * getattr(f, f"{o}_row"))
+                    for o, access in self.accesses.items()
+                }
+                body(here, start, stop)
+        return f.finish()
+
+    def stride(self, operand: str) -> Int:
+        """How far apart an operand's numbers lie along the inner dimension."""
+        stride: Int = getattr(self.frame, f"{operand}_inner")
+        return stride
+
+    def each_vector(self, start: Int, stop: Int, body: Callable[[Int, Any], None]) -> None:
+        """`body(index, mask)` along a piece of the inner dimension: whole vectors without mask,
+        then the rest. At the very end even a whole vector has a mask where loads that sort out
+        every n-th number would run over it."""
+        k = self.kernel
+        spare = 1 if any(a.kind == EVERY for a in self.accesses.values()) else 0
+        whole = start + (stop - start - spare).maximum(0) // k.vector * k.vector
+        with k.loop(start, whole, k.vector) as loop:
+            body(loop.index, None)
+        with k.when(whole < stop):
+            body(whole, k.first_lanes(stop - whole))
+
+
+@dataclass(frozen=True)
+class Elementwise(KernelSpec):
+    """y = body(x, extras): a chain of elementwise ops, or (with no steps) a copy.
+
+    `accesses`: those of x, of each extra, and of y.
+    """
+
+    family: ClassVar[str] = "elementwise"
+    body: Body
+    accesses: tuple[Access, ...]
+
+    def arguments(self) -> tuple[Arg, ...]:
+        names = operand_names(len(self.accesses) - 1)
+        return buffers(*names) + grid(names)
+
+    def emit(self, target: Target) -> ir.Module:
+        *names, _ = operand_names(len(self.accesses) - 1)
+        accesses = dict(zip((*names, "y"), self.accesses, strict=True))
+        walk = Walk(self, target, accesses)
+        k = walk.kernel
+
+        def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:
+            zero = k.int(0)
+            constants = {
+                o: load(k, accesses[o], at[o], zero, zero, k.vector, None)
+                for o in names
+                if accesses[o].kind == CONSTANT and not self._moves()
+            }
+
+            def step(index: Int, mask: Any) -> None:
+                if self._moves():
+                    arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
+                    elements = fetch(k, accesses["x"], *arguments)
+                    put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
+                    return
+                read = [
+                    constants.get(o)
+                    or load(k, accesses[o], at[o], index, walk.stride(o), k.vector, mask)
+                    for o in names
+                ]
+                result = self.body.emit(k, read[0], read[1:])
+                store(k, result, accesses["y"], at["y"], index, walk.stride("y"), mask)
+
+            walk.each_vector(start, stop, step)
+
+        return walk.rows(row)
+
+    def _moves(self) -> bool:
+        """Whether elements go from x to y as they are: integers may be larger than floats hold."""
+        same = self.accesses[0].dtype == self.accesses[-1].dtype
+        cast = all(isinstance(op, Cast) for op, _ in self.body.steps)
+        return same and cast and self.body.result is None and not self.body.extras

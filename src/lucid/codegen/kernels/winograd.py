@@ -1,0 +1,371 @@
+"""Winograd convolution, 3x3 with stride 1: transform, (m + 2)^2 products, transform back.
+
+A task is one block of output tiles of one group by one chunk of weight panels. Everything between
+the transforms stays in the thread's scratch: V, the transformed input, [point][tile][channel], and
+M, one panel's products, [point][tile][column]. Blocks are sized so that both stay in L2
+(`schedule.TILE_BLOCK`), and the weights are read in the order they lie in: panel by panel, point by
+point.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.microkernels import TILE_TYPE
+from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, task_place
+from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
+from lucid.codegen.language.kernel import (
+    MAP,
+    Arg,
+    Frame,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+    strides_of,
+)
+from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.target import Target
+
+
+def scratch_floats(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
+    """Floats of scratch a task needs: V, M and one padded input patch."""
+    points = (m + 2) ** 2
+    padded = -(-channels // vector) * vector
+    return points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
+
+
+Size = TypeVar("Size", int, Int)
+
+
+def skewed(floats: Size) -> Size:
+    """A stride one cache line off: the points of one tile would else fall into one cache set."""
+    return floats + 16
+
+
+@dataclass(frozen=True)
+class Winograd(KernelSpec):
+    """F(m x m, 3x3). `body` and `sums` (partial channel sums of the result, one row for each block
+    of an image) are part of the output transform.
+
+    `dilated`: pixels whose taps meet, one in `dilation_h` lines and `dilation_w` columns, make a
+    phase, a smaller map under a plain window; `phase_tiles` tiles cover the largest of them.
+    """
+
+    family: ClassVar[str] = "winograd"
+    m: int
+    body: Body = PLAIN
+    sums: bool = False
+    dilated: bool = False
+
+    def arguments(self) -> tuple[Arg, ...]:
+        extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
+        return (
+            buffers("x", "weights", "bias", "y", *(["sums"] if self.sums else []), *extras)
+            + codes("tile6", "tile5", "tile4")
+            + ints("image", "line", "pixel", "height", "width", "pad_top", "pad_left")
+            + sum(map(strides_of, ("y", *self.body.tensors())), ints("out_height", "out_width"))
+            + ints("images", "groups", "depth", "columns", "panel", "panels")
+            + ints("tiles_w", "tiles", "block_tiles", "image_blocks", "block_images")
+            + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+            + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
+        )
+
+    def emit(self, target: Target) -> ir.Module:
+        return _WinogradEmitter(self, target).emit()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile's output corner lies: its image, the first pixel of its phase, and the line and
+    column that it has in its phase."""
+
+    image: Int
+    top: Int | int
+    left: Int | int
+    line: Int
+    column: Int
+
+
+@dataclass(frozen=True)
+class _Map:
+    """A map as it lies, and the steps from a line or a pixel of a phase to its next."""
+
+    base: Pointer
+    image: Int
+    line: Int
+    pixel: Int
+    line_step: Int
+    pixel_step: Int
+
+
+class _WinogradEmitter:
+    """Names: a = m + 2, the side of an input tile; a point is one of the a * a products."""
+
+    def __init__(self, spec: Winograd, target: Target) -> None:
+        self.spec = spec
+        self.m, self.a = spec.m, spec.m + 2
+        self.points = self.a * self.a
+        self.frame = Frame(spec, target)
+        self.kernel = self.frame.kernel
+        self.vector = target.vector
+        self.bytes = 4 * target.vector
+        f = self.frame
+        self.padded = f.depth.ceil_div(self.vector) * self.vector
+        self.v_point = skewed(f.block_tiles * self.padded)
+        self.m_point = skewed(f.block_tiles * f.panel)
+        self.v = f.scratch
+        self.products = self.v + self.v_point * self.points
+        self.patch = self.products + self.m_point * self.points
+        self.between = self.kernel.stack(self.points * self.vector)
+        self.after = self.kernel.stack(self.m * self.a * self.vector)
+        self.x = self._map("x", "")
+        self.results = {name: self._map(name, f"{name}_") for name in ("y", *spec.body.tensors())}
+
+    def emit(self) -> ir.Module:
+        f, k = self.frame, self.kernel
+        with k.loop(f.first, f.last) as task:
+            block, group, chunk = task_place(f, task.index)
+            first, last, piece = self._tiles(block)
+            with k.loop(first, last) as tile:
+                self._input(tile.index, tile.index - first, group)
+            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
+                self._multiply(last - first, group, panel.index)
+                with k.loop(first, last) as tile:
+                    self._output(tile.index, tile.index - first, piece, group, panel.index)
+        return f.finish()
+
+    def _tiles(self, block: Int) -> tuple[Int, Int, Int]:
+        """First and last tile (counted over all images) of a block, and its number in its image.
+
+        Either an image has several blocks, or a block has several whole images: what is summed
+        together never depends on the batch.
+        """
+        f = self.frame
+        image, piece = block // f.image_blocks * f.block_images, block % f.image_blocks
+        first = image * f.tiles + piece * f.tiles // f.image_blocks
+        last = image * f.tiles + (piece + 1) * f.tiles * f.block_images // f.image_blocks
+        return first, last.minimum(f.images * f.tiles), piece
+
+    def _place(self, tile: Int) -> _Place:
+        f = self.frame
+        image, inside = tile // f.tiles, tile % f.tiles
+        top: Int | int = 0
+        left: Int | int = 0
+        if self.spec.dilated:
+            phase, inside = inside // f.phase_tiles, inside % f.phase_tiles
+            top, left = phase // f.dilation_w, phase % f.dilation_w
+        line, column = inside // f.tiles_w * self.m, inside % f.tiles_w * self.m
+        return _Place(image, top, left, line, column)
+
+    def _map(self, name: str, prefix: str) -> _Map:
+        """A map by name; its strides are arguments that begin by `prefix`."""
+        f = self.frame
+        image, line, pixel = (getattr(f, f"{prefix}{axis}") for axis in MAP)
+        steps = (line, pixel)
+        if self.spec.dilated:
+            steps = (line * f.dilation_h, pixel * f.dilation_w)
+        return _Map(getattr(f, name), image, line, pixel, *steps)
+
+    def _phase(self, m: _Map, place: _Place, channel: Int) -> Pointer:
+        """The first pixel of a tile's phase in a map."""
+        offset = place.image * m.image + channel
+        if self.spec.dilated:
+            offset = offset + m.line * place.top + m.pixel * place.left
+        return m.base + offset
+
+    def _phase_size(self, place: _Place, height: Int, width: Int) -> tuple[Int, Int]:
+        """How many lines and columns of a map belong to a tile's phase."""
+        if not self.spec.dilated:
+            return height, width
+        f = self.frame
+        return (
+            (height - place.top).ceil_div(f.dilation_h),
+            (width - place.left).ceil_div(f.dilation_w),
+        )
+
+    # -- input ------------------------------------------------------------------------------
+
+    def _input(self, tile: Int, slot: Int, group: Int) -> None:
+        """V[:, slot, :] = B^T d B for one tile's channels."""
+        f, k = self.frame, self.kernel
+        place = self._place(tile)
+        height, width = self._phase_size(place, f.height, f.width)
+        top, left = place.line - f.pad_top, place.column - f.pad_left
+        phase = self._phase(self.x, place, group * f.depth)
+        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
+        with k.when(k.builder.not_(interior)):
+            self._fill_patch(phase, top, left, height, width)
+        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
+        source = k.choose(interior, corner, self.patch)
+        line_step = k.select(interior, self.x.line_step, self.padded * self.a)
+        pixel_step = k.select(interior, self.x.pixel_step, self.padded)
+        out = self.v + slot * self.padded
+        rows = [source + line_step * i for i in range(self.a)]
+
+        def transform(c: Int, mask: Any) -> None:
+            for j in range(self.a):
+                d = [k.load(row + (pixel_step * j + c), mask=mask) for row in rows]
+                for i, value in enumerate(INPUT[self.m](k, d)):
+                    self._keep(self.between, i * self.a + j, value)
+            for i in range(self.a):
+                d = [self._kept(self.between, i * self.a + j) for j in range(self.a)]
+                for j, value in enumerate(INPUT[self.m](k, d)):
+                    at = out + (self.v_point * (i * self.a + j) + c)
+                    k.store(value, at, align=self.bytes)
+
+        k.each_vector(f.depth, transform)
+
+    def _fill_patch(self, phase: Pointer, top: Int, left: Int, height: Int, width: Int) -> None:
+        """A tile that reaches over the border of its phase, copied with zeros around it."""
+        f, k = self.frame, self.kernel
+        with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
+            y, x = top + i.index, left + j.index
+            inside = k.both(y >= 0, y < height, x >= 0, x < width)
+            source = phase + (y * self.x.line_step + x * self.x.pixel_step)
+            out = self.patch + (i.index * self.a + j.index) * self.padded
+            k.either(
+                inside,
+                lambda: k.each_vector(
+                    f.depth, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m)
+                ),
+                lambda: k.each_vector(f.depth, lambda c, m: k.store(k.zero(), out + c, m)),
+            )
+
+    def _keep(self, room: Pointer, slot: int, value: Vector) -> None:
+        self.kernel.store(value, room + slot * self.vector, align=self.bytes)
+
+    def _kept(self, room: Pointer, slot: int) -> Vector:
+        return self.kernel.load(room + slot * self.vector, align=self.bytes)
+
+    # -- products ---------------------------------------------------------------------------
+
+    def _multiply(self, count: Int, group: Int, panel: Int) -> None:
+        """M[point] = V[point] times the panel's weights of that point."""
+        f, k = self.frame, self.kernel
+        groups = count.ceil_div(f.kernel.target.tile_rows)
+        size = f.depth * f.panel
+        packed = f.weights + (group * f.panels + panel) * self.points * size
+        with k.loop(0, self.points) as point:
+            weights = packed + point.index * size
+            v = self.v + point.index * self.v_point
+            products = self.products + point.index * self.m_point
+            with k.loop(0, groups) as loop:
+                offset, rows = row_group(loop.index, count, groups)
+                ahead, lines = prefetch_share(f, loop.index, groups)
+                arguments: list[Any] = [
+                    v + offset * self.padded,
+                    weights,
+                    products + offset * f.panel,
+                    f.depth,
+                    self.padded,
+                    f.panel,
+                    rows,
+                    f.panel,
+                    f.bias,
+                    weights + size + ahead,
+                    lines,
+                    f.scratch,
+                ]
+                k.call(pick_tile(f, rows), TILE_TYPE, arguments)
+
+    # -- output -----------------------------------------------------------------------------
+
+    def _output(self, tile: Int, slot: Int, piece: Int, group: Int, panel: Int) -> None:
+        """y = body(A^T M A + bias) for one tile and one panel of channels."""
+        f, k = self.frame, self.kernel
+        place = self._place(tile)
+        height, width = self._phase_size(place, f.out_height, f.out_width)
+        height, width = height - place.line, width - place.column
+        inner = k.both(height >= self.m, width >= self.m)
+        corners = {
+            name: self._phase(m, place, group * f.columns)
+            + (place.line * m.line_step + place.column * m.pixel_step)
+            for name, m in self.results.items()
+        }
+        with k.loop(0, f.panel, self.vector) as v:
+            channel = panel * f.panel + v.index
+            left = f.columns - channel
+            values = self._inverse(self.products + (slot * f.panel + v.index))
+            first = (tile % f.tiles).equals(piece * f.tiles // f.image_blocks)
+
+            def finish(full: bool) -> None:
+                masks = [
+                    None if full else self._mask(left, height, width, i, j)
+                    for i in range(self.m)
+                    for j in range(self.m)
+                ]
+                total = self._store(values, masks, corners, group, channel)
+                if self.spec.sums:
+                    mask = None if full else k.first_lanes(left)
+                    self._add_sums(total, place.image, piece, group, channel, first, mask)
+
+            whole = k.both(inner, left >= self.vector)
+            k.either(whole, lambda: finish(True), lambda: finish(False))
+
+    def _inverse(self, products: Pointer) -> list[Vector]:
+        """A^T M A for one vector of channels: m * m vectors."""
+        k = self.kernel
+        for j in range(self.a):
+            column = [
+                k.load(products + self.m_point * (i * self.a + j), align=self.bytes)
+                for i in range(self.a)
+            ]
+            for i, value in enumerate(OUTPUT[self.m](k, column)):
+                self._keep(self.after, i * self.a + j, value)
+        values = []
+        for i in range(self.m):
+            row = [self._kept(self.after, i * self.a + j) for j in range(self.a)]
+            values += OUTPUT[self.m](k, row)
+        return values
+
+    def _mask(self, channels: Int, height: Int, width: Int, i: int, j: int) -> Any:
+        """Which lanes of output (i, j) exist."""
+        k = self.kernel
+        exists = k.both(height > i, width > j)
+        return k.first_lanes(k.select(exists, channels, 0))
+
+    def _store(
+        self,
+        values: list[Vector],
+        masks: list[Any],
+        corners: dict[str, Pointer],
+        group: Int,
+        channel: Int,
+    ) -> Vector:
+        """Bias, body and store; gives the sum of what was stored, output by output."""
+        f, k, body = self.frame, self.kernel, self.spec.body
+        packed = group * f.panels * f.panel + channel
+        bias = k.load(f.bias + packed, align=self.bytes)
+        total = k.zero()
+
+        def place(name: str, i: int, j: int) -> Pointer:
+            m = self.results[name]
+            return corners[name] + (m.line_step * i + m.pixel_step * j + channel)
+
+        for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
+            i, j = divmod(position, self.m)
+            extras = []
+            for e, kind in enumerate(body.extras):
+                name = f"extra{e}"
+                at = getattr(f, name) + packed if kind == "channel" else place(name, i, j)
+                extras.append(k.load(at, mask=mask))
+            result = body.emit(k, value + bias, extras)
+            k.store(result, place("y", i, j), mask)
+            total = total + (result if mask is None else k.pick(mask, result, k.zero()))
+        return total
+
+    def _add_sums(
+        self, total: Vector, image: Int, piece: Int, group: Int, channel: Int, first: Any, mask: Any
+    ) -> None:
+        """Add to the partial sums of this block; its first tile starts them."""
+        f, k = self.frame, self.kernel
+        row = (image * f.image_blocks + piece) * f.groups + group
+        at = f.sums + (row * f.columns + channel)
+        before = k.load(at, mask=mask)
+        k.store(k.pick(first, k.zero(), before) + total, at, mask)

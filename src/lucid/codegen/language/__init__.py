@@ -1,0 +1,1 @@
+"""The language that kernels are written in: builder, values, elements, vector math, LLVM."""

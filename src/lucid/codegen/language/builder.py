@@ -1,0 +1,385 @@
+"""The kernel builder: loops, memory and arithmetic as a kernel's author thinks of them.
+
+This module and the values it deals in (`values.py` beside it) hide llvmlite's builder; kernels
+reach for it only where they need an instruction that nobody else does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llvmlite import ir
+
+from lucid.codegen.language.values import (
+    F32,
+    F64,
+    I1,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Int,
+    Loop,
+    Pointer,
+    Vector,
+)
+from lucid.codegen.target import Target
+
+# Types for the methods of Kernel, inside which `int` is a method.
+Number = int
+Lanes = int | None
+IntLike = int | Int
+
+
+class Kernel:
+    """One function under construction, in a module of its own or beside others.
+
+    `arguments`: (name, type) pairs; inside, `self.args[name]` is an Int, Pointer or Vector.
+    """
+
+    def __init__(
+        self,
+        module: ir.Module,
+        target: Target,
+        name: str,
+        arguments: Sequence[tuple[str, ir.Type]],
+        result: ir.Type = VOID,
+    ) -> None:
+        self.module = module
+        self.target = target
+        self.function = ir.Function(
+            module, ir.FunctionType(result, [t for _, t in arguments]), name
+        )
+        self.function.attributes.add("nounwind")
+        # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
+        # llvmlite's own list of attributes lacks this one.
+        set.add(self.function.attributes, '"no-builtins"')
+        # Where loops begin depends on what was loaded before, and costs up to 10% where it is bad.
+        set.add(self.function.attributes, f"align {target.line}")
+        # Denormals are zeros here (the driver sees to it). LLVM has to know: it would test the sign
+        # bit for "below zero", and call a negative denormal's power NaN.
+        set.add(self.function.attributes, '"denormal-fp-math"="preserve-sign,preserve-sign"')
+        self.builder = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.args: dict[str, Any] = {}
+        for (label, kind), raw in zip(arguments, self.function.args, strict=True):
+            raw.name = label
+            self.args[label] = self._wrap(kind, raw)
+
+    def _wrap(self, kind: ir.Type, raw: Any) -> Any:
+        if kind == I64:
+            return Int(self, raw)
+        if kind == PTR:
+            return Pointer(self, raw)
+        return Vector(self, raw) if kind == F32 else raw
+
+    def no_alias(self, *names: str) -> None:
+        """Promise that nothing else in the function reaches what these pointers reach."""
+        for name in names:
+            self.function.args[list(self.args).index(name)].add_attribute("noalias")
+
+    @property
+    def vector(self) -> int:
+        return self.target.vector
+
+    # -- integers ---------------------------------------------------------------------------
+
+    def int(self, value: IntLike) -> Int:
+        return value if isinstance(value, Int) else Int(self, value)
+
+    def select(self, condition: Any, yes: IntLike, no: IntLike) -> Int:
+        return Int(self, self.builder.select(condition, self.int(yes).raw, self.int(no).raw))
+
+    def both(self, *conditions: Any) -> Any:
+        """Whether all conditions hold (without branches)."""
+        result = conditions[0]
+        for c in conditions[1:]:
+            result = self.builder.and_(result, c)
+        return result
+
+    def either_of(self, *conditions: Any) -> Any:
+        """Whether one condition holds at least (without branches)."""
+        result = conditions[0]
+        for c in conditions[1:]:
+            result = self.builder.or_(result, c)
+        return result
+
+    def negated(self, condition: Any) -> Any:
+        """Whether the condition does not hold."""
+        return self.builder.not_(condition)
+
+    def load_int(self, address: Pointer) -> Int:
+        return Int(self, self.builder.load(address.raw, typ=I64, align=8))
+
+    def load_pointer(self, address: Pointer) -> Pointer:
+        return Pointer(self, self.builder.load(address.raw, typ=PTR, align=8))
+
+    def store_int(self, value: IntLike, address: Pointer) -> None:
+        self.builder.store(self.int(value).raw, address.raw, align=8)
+
+    def store_pointer(self, value: Pointer, address: Pointer) -> None:
+        self.builder.store(value.raw, address.raw, align=8)
+
+    def choose(self, condition: Any, yes: Pointer, no: Pointer) -> Pointer:
+        """One of two pointers."""
+        return Pointer(self, self.builder.select(condition, yes.raw, no.raw))
+
+    # -- control ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def loop(
+        self,
+        start: IntLike,
+        stop: IntLike,
+        step: IntLike = 1,
+        carry: Sequence[Vector] = (),
+        never_empty: bool = False,
+    ) -> Iterator[Loop]:
+        """`for index in range(start, stop, step)`, run not at all when start >= stop.
+
+        `never_empty`: promise that it runs at least once, which saves the check before it.
+        """
+        b = self.builder
+        first, last, stride = self.int(start), self.int(stop), self.int(step)
+        before = b.block
+        body, end = b.append_basic_block("loop"), b.append_basic_block("after")
+        if never_empty:
+            b.branch(body)
+        else:
+            b.cbranch(first < last, body, end)
+        b.position_at_end(body)
+        index = b.phi(I64, "index")
+        index.add_incoming(first.raw, before)
+        phis = [b.phi(v.raw.type) for v in carry]
+        for phi, value in zip(phis, carry, strict=True):
+            phi.add_incoming(value.raw, before)
+        loop = Loop(Int(self, index), [Vector(self, p) for p in phis])
+        yield loop
+        following = loop.index + stride
+        index.add_incoming(following.raw, b.block)
+        for phi, value in zip(phis, loop.carried, strict=True):
+            phi.add_incoming(value.raw, b.block)
+        inside = b.block
+        b.cbranch(following < last, body, end)
+        b.position_at_end(end)
+        if never_empty:
+            loop.results = list(loop.carried)
+            return
+        for value, final in zip(carry, loop.carried, strict=True):
+            merged = b.phi(value.raw.type)
+            merged.add_incoming(value.raw, before)
+            merged.add_incoming(final.raw, inside)
+            loop.results.append(Vector(self, merged))
+
+    @contextlib.contextmanager
+    def when(self, condition: Any) -> Iterator[None]:
+        with self.builder.if_then(condition):
+            yield
+
+    def either(self, condition: Any, yes: Callable[[], None], no: Callable[[], None]) -> None:
+        """`if condition: yes() else: no()`."""
+        with self.builder.if_else(condition) as (then, otherwise):
+            with then:
+                yes()
+            with otherwise:
+                no()
+
+    def merge(
+        self, condition: Any, yes: Callable[[], list[Vector]], no: Callable[[], list[Vector]]
+    ) -> list[Vector]:
+        """The values of `yes()` if the condition holds, else those of `no()`."""
+        b = self.builder
+        with b.if_else(condition) as (then, otherwise):
+            with then:
+                first, from_first = yes(), b.block
+            with otherwise:
+                second, from_second = no(), b.block
+        merged = []
+        for one, other in zip(first, second, strict=True):
+            phi = b.phi(one.raw.type)
+            phi.add_incoming(one.raw, from_first)
+            phi.add_incoming(other.raw, from_second)
+            merged.append(Vector(self, phi))
+        return merged
+
+    def call(self, function: Any, kind: ir.FunctionType, arguments: Sequence[Any]) -> Any:
+        """Call a function, or the address of one, of this type."""
+        raw = [a.raw if isinstance(a, Int | Pointer | Vector) else a for a in arguments]
+        callee = function
+        if isinstance(function, Pointer):
+            callee = _Address(function.raw, kind)
+        return self.builder.call(callee, raw)
+
+    def finish(self, result: Any = None) -> None:
+        if result is None:
+            self.builder.ret_void()
+        else:
+            self.builder.ret(result)
+
+    # -- memory of the function -------------------------------------------------------------
+
+    def stack(self, floats: Number, align: Number = 64) -> Pointer:
+        """Room on the stack, for the whole life of the function."""
+        with self.builder.goto_entry_block():
+            room = self.builder.alloca(ir.ArrayType(F32, floats))
+            room.align = align
+            room.type = PTR  # llvmlite still gives it a typed pointer
+        return Pointer(self, room)
+
+    # -- vectors ----------------------------------------------------------------------------
+
+    def vector_type(self, lanes: Lanes = None) -> ir.Type:
+        count = self.vector if lanes is None else lanes
+        return F32 if count == 1 else ir.VectorType(F32, count)
+
+    def splat_constant(self, value: float, lanes: Lanes = None) -> Vector:
+        kind = self.vector_type(lanes)
+        single = struct.unpack("f", struct.pack("f", value))[0]
+        if isinstance(kind, ir.VectorType):
+            return Vector(self, ir.Constant(kind, [single] * kind.count))
+        return Vector(self, ir.Constant(kind, single))
+
+    def zero(self, lanes: Lanes = None) -> Vector:
+        return self.splat_constant(0.0, lanes)
+
+    def splat(self, scalar: Vector, lanes: Lanes = None) -> Vector:
+        """A scalar in every lane."""
+        kind = self.vector_type(lanes)
+        if not isinstance(kind, ir.VectorType):
+            return scalar
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar.raw, ir.Constant(I32, 0))
+        lanes_type = ir.VectorType(I32, kind.count)
+        mask = ir.Constant(lanes_type, [0] * kind.count)
+        return Vector(self, self.builder.shuffle_vector(first, undefined, mask))
+
+    def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
+        """The lanes of a vector in another order."""
+        kind = value.raw.type
+        order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        undefined = ir.Constant(kind, ir.Undefined)
+        return Vector(self, self.builder.shuffle_vector(value.raw, undefined, order))
+
+    def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
+        """Some lanes of a mask."""
+        order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
+        undefined = ir.Constant(mask.type, ir.Undefined)
+        return self.builder.shuffle_vector(mask, undefined, order)
+
+    def constant_mask(self, lanes: Sequence[bool]) -> Any:
+        """A mask of these lanes."""
+        return ir.Constant(ir.VectorType(I1, len(lanes)), [int(lane) for lane in lanes])
+
+    def load(
+        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Number = 4
+    ) -> Vector:
+        """Floats at `address`; lanes that `mask` leaves out are zero, and not read."""
+        kind = self.vector_type(lanes)
+        if mask is None:
+            return Vector(self, self.builder.load(address.raw, typ=kind, align=align))
+        load = self.intrinsic(
+            f"llvm.masked.load.v{kind.count}f32.p0",
+            kind,
+            [PTR, I32, ir.VectorType(I1, kind.count), kind],
+        )
+        rest = ir.Constant(kind, [0.0] * kind.count)
+        return Vector(
+            self, self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
+        )
+
+    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Number = 4) -> None:
+        if mask is None:
+            self.builder.store(value.raw, address.raw, align=align)
+            return
+        kind = value.raw.type
+        store = self.intrinsic(
+            f"llvm.masked.store.v{kind.count}f32.p0",
+            VOID,
+            [kind, PTR, I32, ir.VectorType(I1, kind.count)],
+        )
+        self.builder.call(store, [value.raw, address.raw, ir.Constant(I32, align), mask])
+
+    def first_lanes(self, count: Int, lanes: Lanes = None) -> Any:
+        """A mask of the first `count` lanes (none when negative, all when more than there are)."""
+        width = self.vector if lanes is None else lanes
+        kind = ir.VectorType(I32, width)
+        bounded = count.minimum(width).maximum(0)
+        narrow = self.builder.trunc(bounded.raw, I32)
+        undefined = ir.Constant(kind, ir.Undefined)
+        first = self.builder.insert_element(undefined, narrow, ir.Constant(I32, 0))
+        every = self.builder.shuffle_vector(first, undefined, ir.Constant(kind, [0] * width))
+        return self.builder.icmp_signed("<", ir.Constant(kind, list(range(width))), every)
+
+    def each_vector(self, count: Int, body: Callable[[Int, Any], None]) -> None:
+        """`body(offset, mask)` for `count` floats: whole vectors without mask, then the rest."""
+        whole = count // self.vector * self.vector
+        with self.loop(0, whole, self.vector) as loop:
+            body(loop.index, None)
+        with self.when(whole < count):
+            body(whole, self.first_lanes(count - whole))
+
+    def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
+        """a * b + c, rounded once where the target can."""
+        if not self.target.fused:
+            return a * b + c
+        kind = a.raw.type
+        fma = self.intrinsic(f"llvm.fma.{self.suffix(kind)}", kind, [kind] * 3)
+        return Vector(self, self.builder.call(fma, [a.raw, b.raw, c.raw]))
+
+    def math(self, name: str, *operands: Vector) -> Vector:
+        """An LLVM intrinsic over floats that is one instruction: sqrt, fabs, copysign, floor."""
+        kind = operands[0].raw.type
+        function = self.intrinsic(f"llvm.{name}.{self.suffix(kind)}", kind, [kind] * len(operands))
+        return Vector(self, self.builder.call(function, [o.raw for o in operands]))
+
+    def widen(self, x: Vector) -> Vector:
+        """The same numbers as doubles."""
+        return Vector(self, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
+
+    def narrow(self, x: Vector) -> Vector:
+        """Doubles rounded to floats."""
+        return Vector(self, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+
+    def low_bits(self, x: Vector) -> Any:
+        """The low 32 bits of each double, as integers."""
+        bits = self.builder.bitcast(x.raw, _with_element(x.raw.type, I64))
+        return self.builder.trunc(bits, _with_element(x.raw.type, I32))
+
+    def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
+        """Lane by lane, `yes` where the condition holds and else `no`."""
+        return Vector(self, self.builder.select(condition, yes.raw, no.raw))
+
+    def prefetch(self, address: Pointer, near: bool = False) -> None:
+        """Ask for a cache line that will be read: into L2, or `near`, into L1."""
+        function = self.intrinsic("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
+        arguments = [ir.Constant(I32, v) for v in (0, 3 if near else 2, 1)]
+        self.builder.call(function, [address.raw, *arguments])
+
+    def intrinsic(self, name: str, result: ir.Type, operands: Sequence[ir.Type]) -> Any:
+        known = self.module.globals.get(name)
+        return known or ir.Function(self.module, ir.FunctionType(result, operands), name)
+
+    @staticmethod
+    def suffix(kind: ir.Type) -> str:
+        if isinstance(kind, ir.VectorType):
+            return f"v{kind.count}{Kernel.suffix(kind.element)}"
+        return "f64" if kind == F64 else "f32"
+
+
+def _with_element(kind: ir.Type, element: ir.Type) -> ir.Type:
+    """The type with as many lanes, of other elements."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+class _Address:
+    """A loaded code address, dressed as what llvmlite's `call` expects of a function."""
+
+    def __init__(self, raw: Any, kind: ir.FunctionType) -> None:
+        self.raw = raw
+        self.function_type = kind
+        self.type = raw.type
+
+    def get_reference(self) -> str:
+        return str(self.raw.get_reference())

@@ -1,0 +1,162 @@
+"""What every kernel has in common: a specification, an argument block, and one signature.
+
+A kernel is `void kernel(words* arguments, pointer* buffers, i64 first, i64 last, float* scratch)`:
+it does tasks `first` to `last - 1` of its grid. Its arguments are 64-bit words in a table that the
+Program fills: sizes and strides are among them, so one piece of code serves every layer. A buffer
+operand takes two words, the number of its buffer and a byte offset into it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.values import I64, PTR, Int, Pointer
+from lucid.codegen.target import Target
+
+WORDS = {"buffer": 2, "int": 1, "float": 1, "code": 1}
+"""How many words each kind of argument takes. `code` is the address of another kernel's function;
+a `float` lies in the low half of its word."""
+
+
+@dataclass(frozen=True)
+class Arg:
+    """One declared argument of a kernel."""
+
+    name: str
+    kind: str = "int"
+
+
+def ints(*names: str) -> tuple[Arg, ...]:
+    return tuple(Arg(n) for n in names)
+
+
+def buffers(*names: str) -> tuple[Arg, ...]:
+    return tuple(Arg(n, "buffer") for n in names)
+
+
+def codes(*names: str) -> tuple[Arg, ...]:
+    return tuple(Arg(n, "code") for n in names)
+
+
+def floats(*names: str) -> tuple[Arg, ...]:
+    return tuple(Arg(n, "float") for n in names)
+
+
+MAP = ("image", "line", "pixel")
+"""What the strides of a map of pixels are called, in floats."""
+
+
+def strides_of(name: str) -> tuple[Arg, ...]:
+    """The declared strides of an operand that is a map."""
+    return ints(*(f"{name}_{axis}" for axis in MAP))
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """What a kernel's code depends on, and nothing else: two equal specifications share code."""
+
+    family: ClassVar[str] = ""
+    exports: ClassVar[tuple[str, ...]] = ("kernel",)
+
+    def emit(self, target: Target) -> ir.Module:
+        """The kernel's module for a target; its exported functions are `exports`."""
+        raise NotImplementedError
+
+    def arguments(self) -> tuple[Arg, ...]:
+        """The declared arguments, in the order of the table."""
+        return ()
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self))
+        return f"{self.family}({options})"
+
+    def key(self) -> str:
+        """A short name for files and tables."""
+        return f"{self.family}-{hashlib.sha256(str(self).encode()).hexdigest()[:12]}"
+
+
+class Frame:
+    """A kernel function's view of its argument table: `frame.rows`, `frame.x`, ..."""
+
+    def __init__(self, spec: KernelSpec, target: Target, module: ir.Module | None = None) -> None:
+        self.module = module or ir.Module(spec.family)
+        self.module.triple = target.triple
+        signature = [
+            ("arguments", PTR),
+            ("buffers", PTR),
+            ("first", I64),
+            ("last", I64),
+            ("scratch", PTR),
+        ]
+        self.kernel = Kernel(self.module, target, "kernel", signature)
+        self.first: Int = self.kernel.args["first"]
+        self.last: Int = self.kernel.args["last"]
+        self.scratch: Pointer = self.kernel.args["scratch"]
+        position = 0
+        for argument in spec.arguments():
+            assert argument.name not in self.__dict__, f"{spec} declares {argument.name} twice"
+            setattr(self, argument.name, self._load(argument, position))
+            position += WORDS[argument.kind]
+
+    def _load(self, argument: Arg, position: int) -> Any:
+        k = self.kernel
+        word = k.args["arguments"].words(position)
+        if argument.kind == "int":
+            return k.load_int(word)
+        if argument.kind == "code":
+            return k.load_pointer(word)
+        if argument.kind == "float":
+            return k.load(word, lanes=1)
+        base = k.load_pointer(k.args["buffers"].words(k.load_int(word)))
+        return base.bytes(k.load_int(word.words(1)))
+
+    def set(self, **values: Any) -> None:
+        """Give arguments that are not in the table the values they have here."""
+        self.__dict__.update(values)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"this kernel declares no argument {name!r}")
+
+    def finish(self) -> ir.Module:
+        self.kernel.finish()
+        return self.module
+
+
+def share(part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
+    """Begin and end of one of `parts` even shares of `total`."""
+    return part * total // parts, (part + 1) * total // parts
+
+
+OUTER = 4
+"""Dimensions over which kernels that take any strides are repeated."""
+
+
+def repeated(*operands: str) -> tuple[Arg, ...]:
+    """The declared sizes of the outer dimensions, and each operand's strides over them."""
+    declared = ints(*(f"size{i}" for i in range(OUTER)))
+    for name in operands:
+        declared += ints(*(f"{name}_stride{i}" for i in range(OUTER)))
+    return declared
+
+
+def places(frame: Frame, number: Int, *operands: str) -> list[Pointer]:
+    """Where the operands begin at an outer index, which counts over all outer dimensions."""
+    at = [getattr(frame, name) for name in operands]
+    for i in reversed(range(OUTER)):
+        size = getattr(frame, f"size{i}")
+        index, number = number % size, number // size
+        steps = [getattr(frame, f"{name}_stride{i}") for name in operands]
+        at = [place + index * step for place, step in zip(at, steps, strict=True)]
+    return at
+
+
+def words_of(arguments: Sequence[Arg]) -> int:
+    """Length of an argument table in words."""
+    return sum(WORDS[a.kind] for a in arguments)

@@ -1,0 +1,315 @@
+"""The state of a lowering: where values lie, what is not yet computed, and the calls so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from lucid.codegen.kernels.loaders import Join, Loader, Stage
+from lucid.codegen.kernels.packing import Flat, Packed, Packing
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.lowering.placement import Place
+from lucid.codegen.program.program import (
+    ArgumentValue,
+    Buffer,
+    KernelCall,
+    Program,
+    View,
+    WeightRef,
+)
+from lucid.codegen.scheduling.schedule import Schedule
+from lucid.codegen.target import Target
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops.base import Op
+from lucid.ir.recipe import Recipe
+from lucid.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from lucid.codegen.lowering.layer import Layer
+
+Lower = Callable[["Lowering", Node], None]
+LOWERINGS: dict[type[Op], Lower] = {}
+
+SMALL = 1 << 12
+"""Floats that are sooner written out of order than copied in another phase."""
+
+
+def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
+    """Register the decorated function as the lowering of these ops."""
+
+    def register(function: Lower) -> Lower:
+        for op_class in op_classes:
+            LOWERINGS[op_class] = function
+        return function
+
+    return register
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a contiguous array of this shape."""
+    strides, step = [], 1
+    for d in reversed(shape):
+        strides.append(step)
+        step *= d
+    return tuple(reversed(strides))
+
+
+def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of an NCHW array that is stored as NHWC; other ranks are row-major."""
+    if len(shape) != 4:
+        return row_major(shape)
+    n, c, h, w = shape
+    batch, line, pixel, channel = row_major((n, h, w, c))
+    return batch, channel, line, pixel
+
+
+def dense_like(like: View) -> tuple[int, ...]:
+    """The strides of a dense array of `like`'s shape, its dimensions in the order in which those
+    of `like` lie; channels last where that says nothing, as of a view that repeats itself."""
+    shape = like.shape
+    real = [i for i, d in enumerate(shape) if d > 1]
+    if 0 in shape or any(like.strides[i] == 0 for i in real):
+        return channels_last(shape)
+    strides, step = [1] * len(shape), 1
+    for i in sorted(real, key=lambda i: abs(like.strides[i])):
+        strides[i] = step
+        step *= shape[i]
+    for usual in (channels_last(shape), row_major(shape)):
+        if same_places(shape, usual, strides):
+            return usual
+    return tuple(strides)
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A value that a loader makes when its reader needs it: rows of channels, pixel by pixel.
+
+    `arguments` are the loader's; `build` appends what it computes to a region whose inputs are
+    `reads`, and returns the value.
+    """
+
+    loader: Loader
+    arguments: dict[str, ArgumentValue]
+    reads: tuple[View, ...]
+    build: Callable[[Graph, Sequence[Value]], Value]
+    origin: str
+
+
+@dataclass
+class Lowering:
+    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`."""
+
+    graph: Graph
+    schedule: Schedule
+    target: Target
+    batch: int
+    threads: int
+    program: Program
+    views: dict[Value, View] = field(default_factory=dict)
+    deferred: dict[Value, Deferred] = field(default_factory=dict)
+    sums: dict[Value, View] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+    siblings: set[KernelSpec] = field(default_factory=set)
+    placements: Mapping[Value, Place] = field(default_factory=dict)
+    homes: dict[Value, View] = field(default_factory=dict)
+    expansions: dict[Value, Layer] = field(default_factory=dict)
+
+    # -- where values lie -------------------------------------------------------------------
+
+    def shape(self, value: Value) -> tuple[int, ...]:
+        return value.type.concrete(self.batch)
+
+    def allocate(
+        self, name: str, shape: Sequence[int], strides: Sequence[int], dtype: str = "f32"
+    ) -> View:
+        """A new arena buffer, dense under the given strides."""
+        name = self._fresh(name)
+        self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
+        return View(name, tuple(shape), tuple(strides))
+
+    def result(self, value: Value, like: View | None = None) -> View:
+        """Where to write a value: the user's array if it is an output that can lie there as it is,
+        else an arena buffer; channels last.
+
+        `like`: given by a kernel that writes any strides, which then are dense in the order of
+        this view (of the value's shape); a small output that nobody else reads goes to the user's
+        array at once, a large one by a copy that turns it.
+        A value that is concatenated lies in its slice of the whole.
+        """
+        shape = self.shape(value)
+        if value in self.placements:
+            self.views[value] = self.slice_of(value)
+            return self.views[value]
+        strides = channels_last(shape) if like is None else dense_like(like)
+        direct = same_places(shape, strides, row_major(shape))
+        small = prod(shape) <= SMALL
+        direct = direct or (like is not None and small and not value.users)
+        view = self.output_view(value) if direct else None
+        self.views[value] = view or self.allocate(value.name, shape, strides, value.type.dtype)
+        return self.views[value]
+
+    def dtype(self, view: View) -> str:
+        """Of the numbers in a view's buffer; packed parameters are floats."""
+        buffer = self.program.buffers.get(view.buffer)
+        return buffer.dtype if buffer is not None else "f32"
+
+    def slice_of(self, value: Value) -> View:
+        """The channels of a concatenation that a value is to lie in, or those that one itself has
+        in another."""
+        place = self.placements[value]
+        home = self.homes.get(place.root)
+        if home is None:
+            shape = self.shape(place.root)
+            home = self.allocate(place.root.name, shape, channels_last(shape))
+            self.homes[place.root] = home
+        return View(home.buffer, self.shape(value), home.strides, home.offset + place.first)
+
+    def output_view(self, value: Value) -> View | None:
+        """The first of the user's arrays that this value is to be written to."""
+        for i, output in enumerate(self.graph.outputs):
+            if output is value:
+                return self.program.outputs[i]
+        return None
+
+    def view(self, value: Value) -> View:
+        """Where the value lies; what was deferred is computed now."""
+        if value in self.views:
+            return self.views[value]
+        if isinstance(value, Parameter):
+            name = self.weights(value.recipe, Flat(), self.shape(value), value.name)
+            self.views[value] = View(name.name, self.shape(value), row_major(self.shape(value)))
+        else:
+            self._stage(value)
+        return self.views[value]
+
+    def rows_view(self, value: Value) -> View:
+        """Where the value lies as rows of features (rank 4: channels last); copied if need be."""
+        view = self.view(value)
+        if row_stride(view) is not None:
+            return view
+        self.views[value] = self.dense(value, view)
+        return self.views[value]
+
+    def dense(self, value: Value, view: View) -> View:
+        """A copy of the value, channels last and without gaps."""
+        from lucid.codegen.lowering.strided import copy  # the copy is lowered in this context
+
+        rows = self.allocate(f"{value.name}.rows", view.shape, channels_last(view.shape))
+        copy(self, view, rows, value.producer.origin if value.producer else "")
+        return rows
+
+    def rows(self, value: Value, whole: bool = True) -> Deferred | View:
+        """The value as rows: what makes them if it is not computed yet, else where they lie.
+
+        `whole`: whether the reader takes all channels at once, as the rows of a `Join` have to be.
+        """
+        waiting = self.deferred.get(value)
+        if waiting is None or value in self.views:
+            return self.rows_view(value)
+        if isinstance(waiting.loader, Join) and not whole:
+            return self.rows_view(value)
+        return waiting
+
+    def _stage(self, value: Value) -> None:
+        shape = self.shape(value)
+        self.views[value] = self.stage(self.deferred[value], shape, self.result(value))
+
+    def stage(self, rows: Deferred, shape: tuple[int, ...], out: View | None = None) -> View:
+        """Write what a loader makes to a buffer (rank 4, channels last) as a phase of its own."""
+        out = out or self.allocate(f"{rows.origin}.rows", shape, channels_last(shape))
+        count, depth = shape[0] * shape[2] * shape[3], shape[1]
+        blocks = self.pieces(count, 12)
+        region, inputs = self.region(rows.origin, rows.reads)
+        region.set_outputs([rows.build(region, inputs)])
+        arguments = {**rows.arguments, "y": out, "y_row": row_stride(out) or 0}
+        arguments |= {"rows": count, "depth": depth, "blocks": blocks}
+        kernel = Stage(rows.loader)
+        self.call(
+            kernel, blocks, arguments, rows.reads, [out], region, rows.origin, algorithm="stage"
+        )
+        return out
+
+    def pieces(self, count: int, least: int) -> int:
+        """Into how many tasks to split `count` items, `least` of them in one where possible: a few
+        for each thread, so that a disturbed core costs little."""
+        return max(1, min(count // max(1, least), 8 * self.threads))
+
+    def weights(
+        self, recipe: Recipe | None, packing: Packing, shape: tuple[int, ...], name: str
+    ) -> WeightRef:
+        """A packed parameter; the same recipe and packing give the same one."""
+        packed = Packed(recipe, packing, shape)
+        for known, other in self.program.weights.items():
+            if other == packed:
+                return WeightRef(known)
+        name = self._fresh(name)
+        self.program.weights[name] = packed
+        return WeightRef(name)
+
+    def _fresh(self, name: str) -> str:
+        """A name that neither a buffer nor packed weights have: views go by either's."""
+        while name in self.program.buffers or name in self.program.weights:
+            name += "'"
+        return name
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def region(self, name: str, reads: Sequence[View]) -> tuple[Graph, list[Value]]:
+        """An empty region over these operands, and its inputs."""
+        region = Graph(name or "region", self.graph.payload)
+        types = [TensorType(self.dtype(v), v.shape) for v in reads]
+        return region, [region.add_input(kind, "a") for kind in types]
+
+    def call(
+        self,
+        kernel: KernelSpec,
+        tasks: int,
+        arguments: dict[str, ArgumentValue],
+        reads: Sequence[View],
+        writes: Sequence[View],
+        region: Graph,
+        origin: str,
+        **fields: Any,
+    ) -> None:
+        """Append a call, in the first phase after those that write what it reads."""
+        tasks = tasks if all(0 not in v.shape for v in writes) else 0
+        level = max((self.levels.get(v.buffer, 0) for v in reads), default=0)
+        for view in writes:  # parts of one buffer may be written by several calls, in one phase
+            self.levels[view.buffer] = max(level + 1, self.levels.get(view.buffer, 0))
+        while len(self.program.phases) <= level:
+            self.program.phases.append([])
+        call = KernelCall(
+            kernel, tasks, arguments, tuple(reads), tuple(writes), region, origin, **fields
+        )
+        self.program.phases[level].append(call)
+
+    def may_need(self, *kernels: KernelSpec) -> None:
+        """Kernels that another batch or image size may call in place of those chosen here."""
+        self.siblings.update(kernels)
+
+
+def row_stride(view: View) -> int | None:
+    """Floats from one row of features to the next, where all rows are evenly spaced and each is
+    contiguous (rank 4: rows are pixels, features channels); else None."""
+    order = (0, 2, 3, 1) if len(view.shape) == 4 else tuple(range(len(view.shape)))
+    dims = [(view.shape[i], view.strides[i]) for i in order]
+    *leading, (features, step) = dims
+    if features > 1 and step != 1:
+        return None
+    rows, stride = 1, None
+    for size, between in reversed(leading):
+        if size == 1:
+            continue
+        if stride is None:
+            stride = between
+        elif between != rows * stride:
+            return None
+        rows *= size
+    return features if stride is None else stride
+
+
+def same_places(shape: Sequence[int], a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether two strides say the same, dimensions of size 1 apart."""
+    return all(d == 1 or s == t for d, s, t in zip(shape, a, b, strict=True))

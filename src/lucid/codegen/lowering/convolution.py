@@ -1,0 +1,63 @@
+"""Convolution and linear layers, alone or with a fused body: which lowering each one gets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lucid.codegen.lowering.context import Lowering, lowers
+from lucid.codegen.lowering.depthwise import depthwise, expands
+from lucid.codegen.lowering.direct import direct
+from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
+from lucid.codegen.lowering.fusion import lowers_fused, parts
+from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.product import linear, pointwise
+from lucid.codegen.lowering.strided import apply_body
+from lucid.codegen.lowering.winograd import winograd
+from lucid.codegen.scheduling.schedule import Choice
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import Conv2d, Linear, Op
+
+
+@lowers(Conv2d, Linear)
+def _plain(ctx: Lowering, node: Node) -> None:
+    _lower(ctx, _layer(ctx, node.op, node.inputs, node.output, node.origin))
+
+
+@lowers_fused(Conv2d, Linear)
+def _fused(ctx: Lowering, node: Node) -> None:
+    """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
+    op, own, extras = parts(node)
+    kinds = [kind_of(ctx, e, node.output) for e in extras]
+    layer = _layer(ctx, op.anchor, own, node.output, node.origin)
+    last = isinstance(op.anchor, Linear) and node.output.type.rank == 4  # features, not the width
+    if None not in kinds and not (last and extras):
+        body = to_body(op.body, [k for k in kinds if k is not None])
+        layer.epilogue = Epilogue(body, tuple(extras))
+        _lower(ctx, layer)
+        return
+    layer.result = Value(node.output.type, f"{node.output.name}.anchor", node)
+    _lower(ctx, layer, ctx.schedule.choices.get(node.output.name))
+    apply_body(ctx, op.body, [layer.result, *extras], node.output, node.origin)
+
+
+def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, origin: str) -> Layer:
+    weight, *rest = operands[1:]
+    bias = rest[0] if rest else None
+    assert isinstance(weight, Parameter), f"{origin}: the weight must be a parameter"
+    assert bias is None or isinstance(bias, Parameter), f"{origin}: the bias must be a parameter"
+    return Layer(op, operands[0], weight, bias, result, origin)
+
+
+def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
+    if isinstance(layer.op, Linear):
+        linear(ctx, layer)
+        return
+    layer.choice = choice or ctx.schedule.choices[layer.result.name]
+    if layer.choice.kernel == "depthwise":
+        depthwise(ctx, layer)
+    elif layer.choice.kernel.startswith("winograd"):
+        winograd(ctx, layer)
+    elif ctx.shape(layer.weight)[2:] != (1, 1):
+        direct(ctx, layer)
+    elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
+        pointwise(ctx, layer)

@@ -1,0 +1,276 @@
+"""Lowering of convolutions of single channels and of small groups, alone or after a 1x1
+convolution whose result nobody else reads."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from math import prod
+
+from lucid.codegen.kernels.depthwise import Blocks, Depthwise
+from lucid.codegen.kernels.expand import ExpandDepthwise
+from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.packing import Panels, Taps
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.layer import (
+    Layer,
+    bias_of,
+    feeds_attention,
+    geometry,
+    panel_vectors,
+    result_strides,
+    sums_view,
+    window,
+)
+from lucid.codegen.program.lowered_ops import PartialSums
+from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.target import Target
+from lucid.ir.graph import Node
+from lucid.ir.ops import Conv2d, Fusion
+
+TASK_CYCLES = 4096
+"""What a task should at least take: about 1 us."""
+MOST_TASKS = 16
+"""Tasks of an image, at most: a few for each thread."""
+CHUNKS = 4
+"""Chunks of channels, at most: each reads every pixel's cache lines by itself."""
+
+
+def depthwise(ctx: Lowering, layer: Layer) -> None:
+    """The layer as one call, with channel sums where a split attention reads it."""
+    before = ctx.expansions.get(layer.x)
+    if before is not None:
+        _expanded(ctx, before, layer)
+        return
+    x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
+    kernel = _kernel(ctx, layer)
+    lines, chunk = _cut(y, prod(kernel.taps) * kernel.group, ctx.target)
+    chunks = -(-y.shape[1] // chunk)
+    cut: dict[str, ArgumentValue] = {"lines": lines, "chunk": chunk, "chunks": chunks}
+    _call(ctx, layer, None, kernel, x, y, cut | geometry(x, (y.shape[2], y.shape[3])))
+
+
+def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
+    op = layer.op
+    assert isinstance(op, Conv2d)
+    columns, group, height, width = ctx.shape(layer.weight)
+    blocks = _blocks(ctx, layer)
+    return Depthwise(
+        layer.epilogue.body,
+        (height, width),
+        op.stride,
+        op.dilation,
+        group,
+        columns // op.groups if group == 1 else 1,
+        blocks.pixels,
+        blocks.patterns,
+        feeds_attention(layer),
+    )
+
+
+def _blocks(ctx: Lowering, layer: Layer) -> Blocks:
+    op, (*_, taps) = layer.op, ctx.shape(layer.weight)
+    assert isinstance(op, Conv2d)
+    width, out_width = ctx.shape(layer.x)[3], ctx.shape(layer.result)[3]
+    return Blocks.of(width, out_width, taps, op.stride[1], op.dilation[1], op.padding[1])
+
+
+def _call(
+    ctx: Lowering,
+    layer: Layer,
+    before: Layer | None,
+    kernel: Depthwise,
+    x: View,
+    y: View,
+    given: dict[str, ArgumentValue],
+) -> None:
+    """The call that computes the layer from x, over the layer `before` it if there is one; `given`:
+    the arguments that say how x is read and the work cut."""
+    op = layer.op
+    assert isinstance(op, Conv2d)
+    n, channels, height, width = y.shape
+    lines = given["lines"]
+    assert isinstance(lines, int)
+    bands = -(-height // lines)
+    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector)
+    region, inputs = ctx.region(layer.origin, [x, *tensors])
+    source = before.append(region, inputs[0], []) if before is not None else inputs[0]
+    results, writes = [layer.append(region, source, inputs[1:])], [y]
+    if kernel.sums:
+        writes.append(sums_view(ctx, layer, bands))
+        results.append(region.append(PartialSums(bands), results).output)
+    region.set_outputs(results)
+    shape, name = ctx.shape(layer.weight), layer.weight.name
+    counts = enumerate(_blocks(ctx, layer).counts)
+    arguments: dict[str, ArgumentValue] = {
+        **given,
+        **window(kernel.taps, op.stride, op.padding),
+        "weights": ctx.weights(layer.weight.recipe, Taps(), shape, name),
+        "bias": bias_of(ctx, layer, 1, ctx.target.vector),
+        **dict(zip(("y", "sums"), writes, strict=False)),
+        **extra_arguments,
+        "channels": channels,
+        "out_height": height,
+        "bands": bands,
+        **result_strides(y),
+        **{f"count{i}": count for i, count in counts},
+    }
+    spec: KernelSpec = kernel if before is None else ExpandDepthwise(kernel)
+    chunks = given.get("chunks", 1)
+    assert isinstance(chunks, int)
+    work = 2 * n * height * width * channels * prod(kernel.taps) * kernel.group
+    if before is not None:
+        work += 2 * prod(ctx.shape(before.result)) * ctx.shape(before.weight)[1]
+    ctx.call(
+        spec,
+        n * bands * chunks,
+        only_declared(spec, arguments),
+        [x, *tensors],
+        writes,
+        region,
+        layer.origin,
+        algorithm="depthwise",
+        scratch=_scratch(kernel, given) if before is not None else 0,
+        work=work,
+    )
+
+
+def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
+    """Lines of a band and channels of a chunk; `products`: multiply-adds for one output.
+
+    As many tasks as the work is worth, so that two threads and four have equal shares of it. What
+    is summed in a band depends on the image alone, not on the batch or the team.
+    """
+    _, channels, height, width = y.shape
+    cycles = height * width * channels * products // (2 * target.vector)
+    most = max(1, min(MOST_TASKS, cycles // TASK_CYCLES))
+    vectors = max(1, -(-channels // target.vector))
+
+    def cost(cut: tuple[int, int]) -> float:
+        bands, chunks = (_parts(n, size) for n, size in zip((height, vectors), cut, strict=True))
+        tasks = [band * chunk for band in bands for chunk in chunks]
+        two, four = (_largest_share(tasks, threads) * threads for threads in (2, 4))
+        return (2 * two + four) / 3 + (0.02 * len(chunks) + 0.004 * len(tasks)) * sum(tasks)
+
+    lines = sorted({-(-height // bands) for bands in range(1, min(height, most) + 1)})
+    cuts = [
+        (n, -(-vectors // chunks))
+        for n in lines
+        for chunks in range(1, min(vectors, CHUNKS) + 1)
+        if -(-height // n) * chunks <= most
+    ]
+    best = min(cuts, key=cost, default=(height, vectors))
+    return best[0], best[1] * target.vector
+
+
+def _parts(count: int, size: int) -> list[int]:
+    """`count` in parts of `size`, the last of which may be smaller."""
+    return [min(size, count - start) for start in range(0, count, size)]
+
+
+def _largest_share(tasks: list[int], threads: int) -> int:
+    """The work of the thread that has most, each with a stretch of the tasks."""
+    ends = [len(tasks) * t // threads for t in range(threads + 1)]
+    return max(sum(tasks[a:b]) for a, b in pairwise(ends))
+
+
+# -- an inverted bottleneck's first two layers in one kernel ----------------------------------
+
+
+EXPANDED_SHARE = 0.5
+"""Of L2: an expanded map from this size on is made band by band, and never stored. MobileNetV2's
+first three bottlenecks take 0.40 ms this way and 0.56 ms in two steps, on two threads with 2 MB of
+L2 each; with all of them the network takes 2.7 ms, with these three 2.4 ms, with none 2.6 ms."""
+BANDS = 8
+"""Bands of an image, at least: their borders are computed twice."""
+REPEATED_CYCLES = 1.0
+"""What computing borders twice may cost for each float of the expanded map: storing and loading it
+costs about two. Xception's 728 channels over bands of three lines would cost fifteen."""
+
+
+def expands(ctx: Lowering, layer: Layer) -> bool:
+    """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and its
+    result is large."""
+    result = layer.result
+    if layer.epilogue.extras or result in ctx.placements or ctx.output_view(result) is not None:
+        return False
+    if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
+        return False
+    if 4 * prod(ctx.shape(result)[1:]) < EXPANDED_SHARE * ctx.target.l2:
+        return False
+    user = result.users[0]
+    op = user.op.anchor if isinstance(user.op, Fusion) else user.op
+    choice = ctx.schedule.choices.get(user.output.name)
+    channels = ctx.shape(result)[1]
+    single = isinstance(op, Conv2d) and op.groups == channels == ctx.shape(user.output)[1]
+    if not single or choice is None or choice.kernel != "depthwise":
+        return False
+    places = [v is result for v in user.inputs]
+    if not places[0] or any(places[1:]) or _repeated(ctx, layer, user) > REPEATED_CYCLES:
+        return False
+    ctx.expansions[result] = layer
+    return True
+
+
+def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
+    """Cycles for each float of the expanded map that go into lines which two bands share."""
+    op = user.op.anchor if isinstance(user.op, Fusion) else user.op
+    assert isinstance(op, Conv2d)
+    columns, depth, *_ = ctx.shape(layer.weight)
+    taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
+    panel = panel_vectors(columns, ctx.target) * ctx.target.vector
+    line_bytes = 4 * ctx.shape(layer.x)[3] * panel
+    lines = _band(taps, op.stride[0], ctx.shape(user.output)[2], line_bytes, ctx.target)
+    shared = max(0, taps - op.stride[0]) / (lines * op.stride[0])
+    return shared * depth / (2 * ctx.target.vector)
+
+
+def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
+    """Both layers as one call."""
+    x, y = ctx.rows_view(before.x), ctx.result(layer.result)
+    kernel = _kernel(ctx, layer)
+    columns, depth, *_ = ctx.shape(before.weight)
+    vectors = panel_vectors(columns, ctx.target)
+    panel = vectors * ctx.target.vector
+    tile = Tile(vectors, before.epilogue.body)
+    _, _, height, width = x.shape
+    given: dict[str, ArgumentValue] = {
+        "source": x,
+        "source_row": row_stride(x) or 0,
+        "panel_weights": ctx.weights(
+            before.weight.recipe, Panels(1, panel), ctx.shape(before.weight), before.weight.name
+        ),
+        "panel_bias": bias_of(ctx, before, 1, panel),
+        **{export: Code(tile, export) for export in Tile.exports},
+        "depth": depth,
+        "panel": panel,
+        "panels": -(-columns // panel),
+        "height": height,
+        "width": width,
+        "lines": _band(_reach(kernel), kernel.stride[0], y.shape[2], 4 * width * panel, ctx.target),
+        "chunk": columns,
+        "chunks": 1,
+    }
+    _call(ctx, layer, before, kernel, x, y, given)
+
+
+def _band(reach: int, stride: int, height: int, line_bytes: int, target: Target) -> int:
+    """Lines of a band: as many as leave their expanded lines in a quarter of L2; `reach`: lines
+    that the window of one output meets."""
+    fitting = target.l2 // 4 // line_bytes - reach
+    return max(1, min(-(-height // BANDS), fitting // stride + 1))
+
+
+def _reach(kernel: Depthwise) -> int:
+    """Lines that the window of one output meets."""
+    return (kernel.taps[0] - 1) * kernel.dilation[0] + 1
+
+
+def _scratch(kernel: Depthwise, given: dict[str, ArgumentValue]) -> int:
+    """Floats of the expanded lines of a band."""
+    lines, width, panel = given["lines"], given["width"], given["panel"]
+    assert isinstance(lines, int)
+    assert isinstance(width, int)
+    assert isinstance(panel, int)
+    return ((lines - 1) * kernel.stride[0] + _reach(kernel)) * width * panel

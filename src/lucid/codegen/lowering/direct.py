@@ -1,0 +1,156 @@
+"""Lowering of convolutions to products over windows of a padded map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lucid.codegen.kernels.direct import TABLE_SLACK, Direct
+from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile
+from lucid.codegen.kernels.packing import Panels
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.layer import (
+    Layer,
+    bias_of,
+    enough_chunks,
+    geometry,
+    panel_vectors,
+    window,
+)
+from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.ir.ops import Conv2d
+
+MOST_PLANES = 4
+"""Channels up to which a planar image is read as it is; more are worth a copy to channels last."""
+PANEL_SHARE = 0.6
+"""Of L2, that a panel of weights may fill: every few rows of a block pass over it."""
+BLOCK_ROWS = 192
+"""Rows of a block, about: so many share a pass over the weights in L2."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Blocks of outputs: bands of `lines` lines of an image, or whole images, `block_images` of
+    them; and chunks of weight panels. The fields are arguments of the kernel.
+    """
+
+    lines: int
+    bands: int
+    block_images: int
+    blocks: int
+    chunks: int
+    block_stride: int
+    chunk_stride: int
+    prefetch: int
+
+
+def direct(ctx: Lowering, layer: Layer) -> None:
+    """The layer as one `Direct` call."""
+    op = layer.op
+    assert isinstance(op, Conv2d)
+    _, inner, *taps = ctx.shape(layer.weight)
+    x, result = ctx.view(layer.x), ctx.result(layer.result)
+    planar = x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES and op.groups == 1
+    if not planar:
+        x = ctx.rows_view(layer.x)
+    n, channels, height, width = result.shape
+    columns = channels // op.groups
+    vectors = panel_vectors(columns, ctx.target)
+    column_bytes = 4 * ctx.target.vector * inner * taps[0] * taps[1]
+    while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
+        vectors -= 1
+    panel = vectors * ctx.target.vector
+    reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
+    padded = (width - 1) * op.stride[1] + reach[1]
+    cut = _cut(ctx, layer, result, reach[0], taps[0], 4 * padded * inner, -(-columns // panel))
+    parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
+    met = parts * part_lines
+    map_floats = cut.block_images * met * padded * inner
+    map_floats += map_floats % 2  # the table is of 64-bit words
+    lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
+    body = layer.epilogue.body
+    kernel = Direct(body.extras, inner if planar else 0)
+    short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
+    tile = WindowTile(vectors, body, segment if short else 0)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    region, inputs = ctx.region(layer.origin, [x, *tensors])
+    region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
+    packing, shape, name = Panels(op.groups, panel), ctx.shape(layer.weight), layer.weight.name
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, (height, width)),
+        **window((taps[0], taps[1]), op.stride, op.padding),
+        "plane": x.strides[1],
+        "weights": ctx.weights(layer.weight.recipe, packing, shape, name),
+        "bias": bias_of(ctx, layer, op.groups, panel),
+        "y": result,
+        "y_row": row_stride(result) or 0,
+        **extras,
+        **{export: Code(tile, export) for export in WindowTile.exports},
+        "met": met,
+        "part_lines": part_lines,
+        "part_step": op.dilation[0],
+        "lines_h": taps[0],
+        "step_h": (op.dilation[0] if parts == 1 else part_lines) * padded * inner,
+        "lines_w": lines_w,
+        "step_w": op.dilation[1] * inner,  # where there is more than one
+        "segment": segment,
+        "chain": max(1, CHAIN // segment),
+        "padded_width": padded,
+        "map_floats": map_floats,
+        "images": n,
+        "channels": inner,
+        "columns": columns,
+        "groups": op.groups,
+        "panel": panel,
+        "panels": -(-columns // panel),
+        **vars(cut),
+    }
+    rows = cut.block_images * cut.lines * width
+    ctx.call(
+        kernel,
+        cut.blocks * cut.chunks * op.groups,
+        only_declared(kernel, arguments),
+        [x, *tensors],
+        [result],
+        region,
+        layer.origin,
+        algorithm="direct",
+        scratch=map_floats + 2 * (rows + TABLE_SLACK),
+        work=2 * n * height * width * channels * inner * taps[0] * taps[1],
+    )
+
+
+def _parts(op: Conv2d, taps: int, reach: int, lines: int) -> tuple[int, int]:
+    """How the lines that `lines` lines of outputs meet lie: in one part, or, where windows are so
+    dilated that this is less, in one for each line of taps; and the lines of a part."""
+    own = (lines - 1) * op.stride[0] + 1
+    together = own + reach - 1
+    return (1, together) if together <= taps * own else (taps, own)
+
+
+def _cut(
+    ctx: Lowering, layer: Layer, y: View, reach: int, taps: int, line_bytes: int, panels: int
+) -> Cut:
+    """Rows are split where the result has more of them than columns, so that the lines a block
+    meets fill a quarter of L2 at most; else panels are, so that each weight is read once.
+
+    `reach`: lines from a window's first to its last, of which it meets `taps`. `line_bytes`: of a
+    padded line.
+    """
+    op, (n, channels, height, width) = layer.op, y.shape
+    assert isinstance(op, Conv2d)
+    columns, stride = channels // op.groups, op.stride[0]
+    chosen = layer.choice.split
+    if n * height * width >= columns if chosen == "auto" else chosen == "rows":
+        room = ctx.target.l2 // 4 // line_bytes
+        fitting = max((room - reach) // stride, (room // taps - 1) // stride) + 1
+        wanted = -(-(layer.choice.rows or BLOCK_ROWS) // width)
+        lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, taps)))
+        bands = -(-height // lines)
+        lines = -(-height // bands)
+        return Cut(lines, bands, 1, n * bands, 1, op.groups, 1, 0)
+    image = ((height - 1) * stride + reach) * line_bytes
+    images = max(1, min(n, ctx.target.l2 // 2 // max(1, image)))
+    blocks = -(-n // images)
+    chunks = enough_chunks(ctx, layer, op.groups * blocks, panels)
+    return Cut(height, 1, images, blocks, chunks, 1, blocks, 1)

@@ -1,0 +1,84 @@
+"""The whole lowering: every node in order, then the outputs, then the memory plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+
+from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
+from lucid.codegen.lowering.fusion import lowered
+from lucid.codegen.lowering.placement import placements
+from lucid.codegen.lowering.strided import copy
+from lucid.codegen.program.plan import plan, require_addressable
+from lucid.codegen.program.program import Buffer, Program, View
+from lucid.codegen.program.verify import verify_program
+from lucid.codegen.scheduling.schedule import Schedule, check_schedule
+from lucid.codegen.target import Target
+from lucid.errors import UnsupportedError
+from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.types import DTYPES
+
+
+def unsupported(graph: Graph) -> list[Node]:
+    """The nodes that have no lowering."""
+    return [n for n in graph.nodes if not lowered(n.op)]
+
+
+def lower(
+    graph: Graph, schedule: Schedule, target: Target, batch: int, threads: int = 1
+) -> Program:
+    """The Program of a graph for one batch. Raises UnsupportedError, which lists every node that
+    has no kernel, with its module path and source line, UnknownNameError where the schedule does
+    not fit the graph, and InputError where a value is larger than any memory."""
+    strangers = unsupported(graph)
+    if strangers:
+        raise UnsupportedError(_complaint(strangers))
+    check_schedule(schedule, graph, batch)
+    for value in graph.values():
+        _require_addressable(value, batch)
+    program = Program(graph.name, target.name, batch)
+    program.inputs = tuple(_user_views(program, graph.inputs, "input", batch))
+    program.outputs = tuple(_user_views(program, graph.outputs, "output", batch))
+    context = Lowering(graph, schedule, target, batch, threads, program)
+    context.placements = placements(graph)
+    context.views.update(zip(graph.inputs, program.inputs, strict=True))
+    for node in graph.nodes:
+        LOWERINGS[type(node.op)](context, node)
+    for value, out in zip(graph.outputs, program.outputs, strict=True):
+        if context.view(value) != out:
+            copy(context, context.view(value), out, "output")
+    program.may_need = frozenset(context.siblings)
+    plan(program)
+    verify_program(program)
+    return program
+
+
+def _user_views(program: Program, values: Iterable[Value], kind: str, batch: int) -> Iterable[View]:
+    """Buffers for the user's arrays, row-major."""
+    for i, value in enumerate(values):
+        shape = value.type.concrete(batch)
+        name = f"{kind}{i}"
+        program.buffers[name] = Buffer(name, kind, prod(shape), value.type.dtype)
+        yield View(name, shape, row_major(shape))
+
+
+def _require_addressable(value: Value, batch: int) -> None:
+    """Raises InputError for a value that no memory can hold."""
+    kind, node = value.type, value.producer
+    origin = f" ({node.origin})" if node is not None and node.origin else ""
+    what = f"%{value.name}: {kind}{origin}, at a batch of {batch},"
+    require_addressable(what, prod(kind.concrete(batch)), DTYPES[kind.dtype].itemsize)
+
+
+def _complaint(nodes: Sequence[Node]) -> str:
+    rows = [
+        f"  {n.op.name} in {n.origin or 'the model'}" + (f" ({n.location})" if n.location else "")
+        for n in nodes
+    ]
+    return "\n".join(
+        [
+            f"{len(nodes)} ops of this model have no kernel:",
+            *rows,
+            "`lucid ops` lists those that do",
+        ]
+    )

@@ -1,0 +1,209 @@
+"""Lowering to matrix products: 1x1 and tap-by-tap convolution, linear layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
+from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.packing import Panels
+from lucid.codegen.kernels.product import ROW_SLACK, Product
+from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.layer import (
+    Layer,
+    bias_of,
+    enough_chunks,
+    geometry,
+    panel_vectors,
+    window,
+)
+from lucid.codegen.lowering.shapes import matrix
+from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.ir.ops import Conv2d
+
+UNEVEN = 3
+"""Panels for each thread below which one more for some of them matters: rows are split as well. 49
+rows times 960 x 160 in five panels take 45 us so, and 52 us as three panels and two; with nine
+panels reading each of them twice costs more than it gains."""
+MAPS_OUTWEIGH = 1.5
+"""Rows are split as well where the maps are so many times as large as the weights: neighbours'
+rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
+so, mobile networks on two threads take 1 to 3% less; ResNet-50, whose ratio is 1, takes 5% more."""
+LEAST_ROWS = 96
+"""Rows below which blocks of them are too few for each other's tails."""
+PREFETCHED = 0.5
+"""Of L2: weights larger than that are prefetched, panel by panel, even where every block of rows
+passes over them. FCN-ResNet-50 at 520x520 takes 447 ms so, and 478 without."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a product's tasks are cut: blocks of rows, chunks of panels, and which runs outside."""
+
+    blocks: int
+    chunks: int
+    panels_outside: bool
+
+
+def split_product(
+    ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, copied: bool
+) -> Split:
+    """Rows are split where the maps are the larger side, and a block of them (a quarter of L2)
+    meets all panels; else panels are split, so that each weight is read from memory once. Where
+    each chunk of panels would copy the rows again (`copied`) there are no more chunks than threads
+    need."""
+    columns = ctx.shape(layer.weight)[0]
+    maps_outweigh = rows * (depth + columns) >= MAPS_OUTWEIGH * depth * columns
+    by_rows = layer.choice.split == "rows"
+    if layer.choice.split == "auto":
+        by_rows = rows >= columns or (maps_outweigh and rows >= LEAST_ROWS)
+    if by_rows:
+        fitting = max(24, min(192, ctx.target.l2 // 4 // (4 * depth)))
+        block = layer.choice.rows or fitting
+        blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
+        return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
+    groups = getattr(layer.op, "groups", 1)
+    if copied or layer.choice.chunks:
+        return Split(1, enough_chunks(ctx, layer, groups, panels), True)
+    if rows >= 24 and panels % ctx.threads and panels < UNEVEN * ctx.threads:
+        return Split(ctx.threads, panels, True)
+    # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads.
+    each = 2 if panels >= 16 * ctx.threads else 1
+    return Split(1, min(panels, each * ctx.threads), True)
+
+
+def product(
+    ctx: Lowering,
+    layer: Layer,
+    rows: Deferred | View,
+    result: View,
+    *,
+    count: int,
+    depth: int,
+    groups: int,
+    algorithm: str,
+) -> None:
+    """One `Product` call: `count` rows of `depth` in each of `groups`, from memory or a loader."""
+    columns = ctx.shape(layer.weight)[0] // groups
+    vectors = panel_vectors(columns, ctx.target)
+    width = vectors * ctx.target.vector
+    panels = -(-columns // width)
+    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch)
+    split = split_product(ctx, layer, count, depth, panels, copied)
+    body = layer.epilogue.body
+    rows = _stage_where_split(ctx, rows, split, body.extras)
+    loader = rows.loader if isinstance(rows, Deferred) else None
+    reads = rows.reads if isinstance(rows, Deferred) else (rows,)
+    kernel = Product(loader, body.extras)
+    tile = Tile(vectors, body)
+    extra_arguments, tensors = layer.epilogue.bind(ctx, groups, width)
+    region, inputs = ctx.region(layer.origin, [*reads, *tensors])
+    own, rest = inputs[: len(reads)], inputs[len(reads) :]
+    x = rows.build(region, own) if isinstance(rows, Deferred) else own[0]
+    region.set_outputs([layer.append(region, x, rest)])
+    shape = ctx.shape(layer.weight)
+    name = layer.weight.name
+    arguments: dict[str, ArgumentValue] = {
+        **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
+        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width), shape, name),
+        "bias": bias_of(ctx, layer, groups, width),
+        "y": result,
+        **extra_arguments,
+        **{export: Code(tile, export) for export in Tile.exports},
+        "y_row": row_stride(result) or 0,
+        "rows": count,
+        "depth": depth,
+        "columns": columns,
+        "groups": groups,
+        "panel": width,
+        "panels": panels,
+        "blocks": split.blocks,
+        "chunks": split.chunks,
+        "block_stride": 1 if split.panels_outside else groups * split.chunks,
+        "chunk_stride": split.blocks if split.panels_outside else 1,
+        "prefetch": int(split.panels_outside or 4 * depth * columns > PREFETCHED * ctx.target.l2),
+    }
+    ctx.call(
+        kernel,
+        split.blocks * split.chunks * groups,
+        only_declared(kernel, arguments),
+        [*reads, *tensors],
+        [result],
+        region,
+        layer.origin,
+        algorithm=algorithm,
+        scratch=0 if loader is None else (depth + ROW_SLACK) * -(-count // split.blocks),
+        work=2 * count * depth * columns * groups,
+    )
+
+
+def _stage_where_split(
+    ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[str, ...]
+) -> Deferred | View:
+    """A combination that every chunk of panels would repeat is computed once, into a buffer."""
+    if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join | Mapped)):
+        return rows
+    ctx.may_need(Product(rows.loader, extras), Stage(rows.loader), Product(None, extras))
+    if split.chunks == 1:
+        return rows
+    region, inputs = ctx.region(rows.origin, rows.reads)
+    shape = rows.build(region, inputs).type.concrete(1)
+    return ctx.stage(rows, shape)
+
+
+def _plain_rows(x: View) -> dict[str, ArgumentValue]:
+    return {"x": x, "x_row": row_stride(x) or 0}
+
+
+def linear(ctx: Lowering, layer: Layer) -> None:
+    """A linear layer: one row for each leading index."""
+    *leading, depth = ctx.shape(layer.x)
+    count, outputs = prod(leading), ctx.shape(layer.weight)[0]
+    if len(leading) == 3:  # features come last here, where other values of rank 4 have the width
+        x = matrix(ctx, layer.x, (count, depth), layer.origin)
+        result = ctx.allocate(layer.result.name, (count, outputs), (outputs, 1))
+        shape = ctx.shape(layer.result)
+        ctx.views[layer.result] = View(result.buffer, shape, row_major(shape))
+    else:
+        x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
+    product(ctx, layer, x, result, count=count, depth=depth, groups=1, algorithm="linear")
+
+
+def pointwise(ctx: Lowering, layer: Layer) -> None:
+    """A 1x1 convolution: its rows are the pixels as they lie, or, with a stride, every few of
+    them."""
+    op = layer.op
+    assert isinstance(op, Conv2d)
+    _, depth, *_ = ctx.shape(layer.weight)
+    result = ctx.result(layer.result)
+    n, _, height, width = result.shape
+    rows: Deferred | View
+    if layer.choice.kernel == "pointwise":
+        rows = ctx.rows(layer.x, whole=op.groups == 1)
+    else:
+        rows = _strided_rows(ctx, layer, op, (height, width))
+    product(
+        ctx,
+        layer,
+        rows,
+        result,
+        count=n * height * width,
+        depth=depth,
+        groups=op.groups,
+        algorithm=layer.choice.kernel,
+    )
+
+
+def _strided_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
+    """The loader for every few pixels of a map, and zeros around it."""
+    x = ctx.rows_view(layer.x)
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, out),
+        **window((1, 1), op.stride, op.padding),
+        "dilation_h": 1,
+        "dilation_w": 1,
+        "taps_depth": ctx.shape(layer.weight)[1],
+    }
+    return Deferred(Patch(), arguments, (x,), lambda region, inputs: inputs[0], layer.origin)

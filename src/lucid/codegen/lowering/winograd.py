@@ -1,0 +1,122 @@
+"""Lowering of 3x3 convolutions to Winograd's."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from lucid.codegen.kernels.body import PLAIN
+from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.packing import WinogradPanels
+from lucid.codegen.kernels.winograd import Winograd, scratch_floats
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.epilogue import only_declared
+from lucid.codegen.lowering.layer import (
+    Layer,
+    bias_of,
+    enough_chunks,
+    feeds_attention,
+    geometry,
+    panel_vectors,
+    result_strides,
+    sums_view,
+)
+from lucid.codegen.program.lowered_ops import PartialSums
+from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.scheduling.schedule import phase_tiles
+from lucid.ir.ops import Conv2d
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Output tiles in blocks: an image has several, or a block several whole images, so that what
+    is summed together never depends on the batch. The fields are arguments of the kernel.
+
+    `tiles`: of an image, `phase_tiles` of each phase of its pixels, `tiles_w` in a line of a phase.
+    `block_tiles`: of a block, at most.
+    """
+
+    tiles_w: int
+    phase_tiles: int
+    tiles: int
+    image_blocks: int
+    block_images: int
+    blocks: int
+    block_tiles: int
+
+    @staticmethod
+    def of(y: View, dilation: tuple[int, int], m: int, wanted: int) -> Tiling:
+        """Blocks of about `wanted` tiles of m x m outputs."""
+        n, _, height, width = y.shape
+        tiles_h, tiles_w = phase_tiles((height, width), dilation, m)
+        tiles = tiles_h * tiles_w * math.prod(dilation)
+        image_blocks = -(-tiles // wanted)
+        block_images = 1 if image_blocks > 1 else max(1, wanted // tiles)
+        blocks = image_blocks * -(-n // block_images)
+        block_tiles = -(-tiles // image_blocks) * min(block_images, max(1, n))
+        return Tiling(
+            tiles_w, tiles_h * tiles_w, tiles, image_blocks, block_images, blocks, block_tiles
+        )
+
+
+def winograd(ctx: Lowering, layer: Layer) -> None:
+    """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
+    op, m = layer.op, int(layer.choice.kernel[-1])
+    assert isinstance(op, Conv2d)
+    x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
+    assert row_stride(y) is not None, "results of convolutions are channels last"
+    n, channels, height, width = y.shape
+    columns, depth = channels // op.groups, x.shape[1] // op.groups
+    vectors = panel_vectors(columns, ctx.target)
+    panel = vectors * ctx.target.vector
+    panels = -(-columns // panel)
+    tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
+    chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
+    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    region, inputs = ctx.region(layer.origin, [x, *tensors])
+    results = [layer.append(region, inputs[0], inputs[1:])]
+    writes = [y]
+    if feeds_attention(layer):
+        writes.append(sums_view(ctx, layer, tiling.image_blocks))
+        results.append(region.append(PartialSums(tiling.image_blocks), results).output)
+    region.set_outputs(results)
+    kernel = Winograd(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
+    tile = Tile(vectors, PLAIN, raw=True)
+    weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
+    arguments: dict[str, ArgumentValue] = {
+        **geometry(x, (height, width)),
+        "pad_top": op.padding[0] // op.dilation[0],
+        "pad_left": op.padding[1] // op.dilation[1],
+        "dilation_h": op.dilation[0],
+        "dilation_w": op.dilation[1],
+        "weights": ctx.weights(weight.recipe, packing, ctx.shape(weight), weight.name),
+        "bias": bias_of(ctx, layer, op.groups, panel),
+        **dict(zip(("y", "sums"), writes, strict=False)),
+        **extras,
+        **{export: Code(tile, export) for export in Tile.exports},
+        **result_strides(y),
+        "images": n,
+        "groups": op.groups,
+        "depth": depth,
+        "columns": columns,
+        "panel": panel,
+        "panels": panels,
+        **dataclasses.asdict(tiling),
+        "chunks": chunks,
+        "block_stride": 1,
+        "chunk_stride": tiling.blocks,
+        "prefetch": 1,
+    }
+    ctx.call(
+        kernel,
+        op.groups * tiling.blocks * chunks,
+        only_declared(kernel, arguments),
+        [x, *tensors],
+        writes,
+        region,
+        layer.origin,
+        algorithm=layer.choice.kernel,
+        scratch=scratch_floats(m, tiling.block_tiles, depth, panel, ctx.target.vector),
+        work=2 * n * height * width * channels * depth * 9,
+    )

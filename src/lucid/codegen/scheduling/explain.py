@@ -1,0 +1,365 @@
+"""Why a compiled model is what it is: for each node of its graph what was fused into it, what was
+not and why, which kernel it got and why, and how its work is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from lucid.codegen.program.attribution import calls_by_node, doers
+from lucid.codegen.program.program import KernelCall, Program
+from lucid.codegen.scheduling.candidates import describe
+from lucid.codegen.scheduling.schedule import (
+    Choice,
+    ConvShape,
+    Schedule,
+    allowed_kernels,
+    convolutions,
+    cycles,
+    legal_kernels,
+    tile_block,
+)
+from lucid.codegen.target import Target
+from lucid.ir.graph import Graph, Node
+from lucid.ir.lineage import matches, stems_from
+from lucid.ir.marked import HEADING, NOTE, PLAIN, Line, plain
+from lucid.ir.ops import Fusion, Op
+from lucid.ir.passes import Miss
+from lucid.ir.printer import print_op
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What kernels were chosen by. `forced`: kernel names by patterns over module paths. `source`:
+    `model` (the cost model), `tuned` (measured), or `given` (a schedule of the user's)."""
+
+    precision: str = "fast"
+    forced: Mapping[str, str] = field(default_factory=dict)
+    source: str = "model"
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """How a convolution came to its kernel.
+
+    `modelled`: cycles on one core by the cost model, for every kernel that can compute it, the
+    fastest first; `left_out`: those of them that the precision forbids; `cannot`: others that one
+    might expect, and why they cannot.
+    """
+
+    choice: Choice
+    reason: str
+    modelled: Mapping[str, float]
+    left_out: tuple[str, ...]
+    cannot: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel call, how its tasks come about, and the floating operations it stands for."""
+
+    phase: int
+    kernel: str
+    origin: str
+    algorithm: str
+    tasks: int
+    split: str
+    work: int
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One node of the fused graph.
+
+    `fused`: the ops and modules whose work it does besides its own; `body`: the ops at its end.
+    `near_misses`: rewrites that nearly took it, or took a reader of it in. `done_by`: where it has
+    no calls, the names of the readers that do its work as they load what they read.
+    """
+
+    node: Node
+    fused: tuple[str, ...]
+    body: tuple[str, ...]
+    near_misses: tuple[Miss, ...]
+    choosing: Choosing | None
+    calls: tuple[Call, ...]
+    done_by: tuple[str, ...]
+
+    @property
+    def op(self) -> Op:
+        """What the node does, without what was fused into its end."""
+        return self.node.op.anchor if isinstance(self.node.op, Fusion) else self.node.op
+
+    def about(self, pattern: str) -> bool:
+        """Whether it does work of a module that matches."""
+        return stems_from(self.node, pattern) or any(matches(c.origin, pattern) for c in self.calls)
+
+    def lines(self) -> Iterator[Line]:
+        types = f"{self.node.inputs[0].type} -> " if self.node.inputs else ""
+        result = self.node.outputs[0]
+        place = f"{self.node.origin}: " if self.node.origin else ""
+        what = f"%{result.name} = {print_op(self.op)}"
+        yield Line(HEADING, f"{place}{what}  {types}{result.type}")
+        if self.fused:
+            yield _entry("fused in", ", ".join(dict.fromkeys(self.fused)))
+        if self.body:
+            yield _entry("ends in", ", ".join(self.body))
+        for miss in self.near_misses:
+            yield _entry("not fused", f"{miss} ({miss.pass_name})", NOTE)
+        if self.choosing is not None:
+            yield from _choosing_lines(self.choosing)
+        for call in self.calls:
+            part = f" for {call.origin}" if call.origin not in ("", self.node.origin) else ""
+            yield _entry("runs as", f"{call.kernel}{part}, phase {call.phase}: {call.split}")
+        if not self.calls:
+            yield _entry("runs as", _absence(self))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "name": self.node.outputs[0].name,
+            "origin": self.node.origin,
+            "op": print_op(self.op),
+            "fused": list(self.fused),
+            "body": list(self.body),
+            "near_misses": [vars(m) for m in self.near_misses],
+            "kernel": _choosing_json(self.choosing) if self.choosing else None,
+            "calls": [vars(c) for c in self.calls],
+            "done_by": list(self.done_by),
+        }
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All nodes of a fused graph, in order. `str` of it is for people."""
+
+    model: str
+    target: str
+    input_shape: tuple[int, ...]
+    threads: int
+    precision: str
+    phases: int
+    nodes: tuple[Explained, ...]
+
+    def about(self, pattern: str) -> Explanation:
+        """Only the modules that match, such as `layer1.0`, or results, such as `%relu_3`."""
+        return replace(self, nodes=tuple(n for n in self.nodes if n.about(pattern)))
+
+    def lines(self) -> Iterator[Line]:
+        shape = "x".join(map(str, self.input_shape))
+        calls = sum(len(n.calls) for n in self.nodes)
+        yield Line(
+            HEADING,
+            f"{self.model} for {shape}, {self.target}, {_count(self.threads, 'thread')}, precision"
+            f" {self.precision}: {_count(len(self.nodes), 'node')}, {_count(calls, 'kernel call')}",
+        )
+        for node in self.nodes:
+            yield Line(PLAIN, "")
+            yield from node.lines()
+
+    def __str__(self) -> str:
+        return plain(self.lines())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "model": self.model,
+            "target": self.target,
+            "input_shape": list(self.input_shape),
+            "threads": self.threads,
+            "precision": self.precision,
+            "phases": self.phases,
+            "nodes": [n.to_json() for n in self.nodes],
+        }
+
+
+def explain(
+    graph: Graph,
+    misses: Iterable[Miss],
+    schedule: Schedule,
+    program: Program,
+    target: Target,
+    threads: int,
+    basis: Basis,
+) -> Explanation:
+    """The explanation of a program: of `graph`, by `schedule`, chosen on this basis.
+
+    `misses`: the near misses of the passes that made the graph.
+    """
+    calls = calls_by_node(program, graph)
+    layers = set(convolutions(graph))
+    missed = _by_node(graph, misses)
+    nodes = []
+    for node in graph.nodes:
+        choice = schedule.choices.get(node.output.name) if node in layers else None
+        choosing = choose(node, choice, program.batch, target, basis) if choice else None
+        own = tuple(_call(phase, call) for phase, call in calls.get(node, ()))
+        readers = () if own else tuple(_name(n) for n in doers(node, calls))
+        body = node.op.body.nodes if isinstance(node.op, Fusion) else ()
+        nodes.append(
+            Explained(
+                node,
+                _fused_in(node),
+                tuple(print_op(n.op) for n in body),
+                tuple(missed.get(node, ())),
+                choosing,
+                own,
+                readers,
+            )
+        )
+    shape = program.inputs[0].shape if program.inputs else ()
+    return Explanation(
+        graph.name,
+        target.name,
+        shape,
+        threads,
+        basis.precision,
+        len(program.phases),
+        tuple(nodes),
+    )
+
+
+def _fused_in(node: Node) -> tuple[str, ...]:
+    """What a node was fused from besides itself. One that was put before its reader in a rewrite,
+    and has that one's lineage, has nothing fused in."""
+    parts = node.fused_from
+    if any(u.fused_from[: len(parts)] == parts for v in node.outputs for u in v.users):
+        return ()
+    op = node.op.anchor if isinstance(node.op, Fusion) else node.op
+    own = f"{op.name} {node.origin}".strip()
+    return parts[1:] if parts[:1] == (own,) else parts
+
+
+def _by_node(graph: Graph, misses: Iterable[Miss]) -> dict[Node, list[Miss]]:
+    """The near misses that each node has to do with. Those on nodes that are not there any more do
+    not count: a later pass had its way with them."""
+    nodes = {v.name: node for node in graph.nodes for v in node.outputs}
+    found: dict[Node, list[Miss]] = {}
+    for miss in misses:
+        concerned = [nodes[name] for name in (miss.value, *miss.others) if name in nodes]
+        for node in dict.fromkeys(concerned if miss.value in nodes else ()):
+            found.setdefault(node, []).append(miss)
+    return found
+
+
+# -- kernels ------------------------------------------------------------------------------------
+
+
+def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis) -> Choosing:
+    """How a convolution came to this choice."""
+    shape = ConvShape.of(node, batch)
+    legal = legal_kernels(shape)
+    allowed = allowed_kernels(shape, basis.precision)
+    times = {name: cycles(shape, name, target) for name in legal}
+    return Choosing(
+        choice,
+        _reason(node, choice, shape, allowed, target, basis),
+        dict(sorted(times.items(), key=lambda item: item[1])),
+        tuple(name for name in legal if name not in allowed),
+        _cannot(shape, legal),
+    )
+
+
+def _reason(
+    node: Node,
+    choice: Choice,
+    shape: ConvShape,
+    allowed: list[str],
+    target: Target,
+    basis: Basis,
+) -> str:
+    """Why it is this kernel, in the order in which the compiler decides."""
+    if basis.source == "given":
+        return "the given schedule says so"
+    pattern = next((p for p in basis.forced if fnmatchcase(node.origin, p)), None)
+    if pattern is not None:
+        return f"forced by the pattern {pattern!r}"
+    best = min(allowed, key=lambda name: cycles(shape, name, target))
+    model = Choice(best, tile_block(shape, best, target))
+    if basis.source == "tuned":
+        if choice == model:
+            return "the cost model's choice, and tuning found none that is faster"
+        return f"measured faster than the cost model's choice ({describe(model)})"
+    return "no other can" if len(allowed) == 1 else "the fastest by the cost model"
+
+
+def _cannot(shape: ConvShape, legal: list[str]) -> dict[str, str]:
+    """Kernels that one might expect for a window of this size, and why they cannot compute it."""
+    if shape.kernel == (3, 3) and legal == ["direct"]:
+        return {"winograd": "it takes stride 1 only, and padding by multiples of the dilation"}
+    if shape.kernel == (1, 1) and legal == ["direct"]:
+        return {"pointwise": "it takes stride 1 and no padding only"}
+    return {}
+
+
+def _choosing_lines(choosing: Choosing) -> Iterator[Line]:
+    yield _entry("kernel", f"{describe(choosing.choice)}: {choosing.reason}")
+    times = ", ".join(f"{name} {time / 1e3:,.1f}" for name, time in choosing.modelled.items())
+    yield _entry("", f"modelled, in thousands of cycles of one core: {times}")
+    if choosing.left_out:
+        yield _entry("", f"left out by the precision: {', '.join(choosing.left_out)}")
+    for name, why in choosing.cannot.items():
+        yield _entry("", f"not {name}: {why}")
+
+
+def _choosing_json(choosing: Choosing) -> dict[str, Any]:
+    return {
+        **vars(choosing),
+        "choice": vars(choosing.choice),
+        "modelled": dict(choosing.modelled),
+        "left_out": list(choosing.left_out),
+        "cannot": dict(choosing.cannot),
+    }
+
+
+# -- calls --------------------------------------------------------------------------------------
+
+
+def _call(phase: int, call: KernelCall) -> Call:
+    return Call(
+        phase,
+        str(call.kernel),
+        call.origin,
+        call.algorithm,
+        call.tasks,
+        split_of(call),
+        call.work,
+    )
+
+
+def split_of(call: KernelCall) -> str:
+    """`8 tasks: 2 groups x 2 blocks of 49 tiles x 2 chunks of 4 panels`"""
+    sizes = {n: v for n, v in call.arguments.items() if isinstance(v, int)}
+    blocks, chunks = sizes.get("blocks", 1), sizes.get("chunks", 1)
+    factors = []
+    if sizes.get("groups", 1) > 1:
+        factors.append(f"{sizes['groups']} groups")
+    if "block_tiles" in sizes:
+        factors.append(f"{_count(blocks, 'block')} of {_count(sizes['block_tiles'], 'tile')}")
+    elif "rows" in sizes and "blocks" in sizes:
+        each = -(-sizes["rows"] // max(1, blocks))
+        factors.append(f"{_count(blocks, 'block')} of {_count(each, 'row')}")
+    if chunks > 1:
+        each = -(-sizes["panels"] // chunks)
+        factors.append(f"{_count(chunks, 'chunk')} of {_count(each, 'panel')}")
+    tasks = _count(call.tasks, "task")
+    return f"{tasks}: {' x '.join(factors)}" if factors else tasks
+
+
+def _absence(node: Explained) -> str:
+    if node.done_by:
+        return f"no call: {', '.join(node.done_by)} does it while loading what it reads"
+    return "no call: there is nothing to compute"
+
+
+def _name(node: Node) -> str:
+    return node.origin or f"%{node.outputs[0].name}"
+
+
+def _entry(label: str, text: str, mark: str = PLAIN) -> Line:
+    return Line(mark, f"{label:10}{text}")
+
+
+def _count(number: int, kind: str) -> str:
+    return f"{number} {kind}{'' if number == 1 else 's'}"

@@ -1,0 +1,321 @@
+"""Which kernel each layer gets, and in what blocks: a cost model over `Target` alone.
+
+A `Choice` settles what affects a sum (algorithm, tile blocks); it depends on the graph, the target,
+the batch compiled for and the precision, never on the number of threads. How the tasks are split is
+decided by the lowering for the team at hand, and changes no result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import fnmatch
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lucid.codegen.kernels.microkernels import SHORT
+from lucid.codegen.target import Target
+from lucid.errors import ParseError, UnknownNameError
+from lucid.ir.graph import Graph, Node
+from lucid.ir.ops import Conv2d, Fusion
+
+KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
+"""The names by which convolution kernels are chosen and forced."""
+
+GROUPS = (1, 2, 4, 8)
+"""Channels of a group that the depthwise kernel makes, of as many or of one."""
+
+SPLITS = ("auto", "rows", "panels")
+
+TILE_BLOCK = 49
+"""Output tiles in a Winograd block, where L2 holds what they need. With 2 MB of L2 ResNeSt-50's
+Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9 with 98 and 15.3
+with 196: larger blocks reuse the weights more often and leave L2 in the end."""
+
+
+LEAST_TILES = 12
+"""Tiles below which a block's products are too few for the weights it reads."""
+STREAMED = 4
+"""Weights so many times as large as L2 are read anew for every block, and larger blocks are worth
+more than that theirs fit: 2048 to 512 channels at 65x65, with L2 of 2 MB, take 141 ms in blocks of
+12 tiles, 94 of 25, 66 of 49 and 59 of 145, which need 50 MB of scratch a thread."""
+FEW_TASKS = 4
+"""Tasks a layer should have where its weights are small enough to be read once more for each."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How one convolution is computed, and how its work is cut.
+
+    `tiles`: output tiles in a Winograd block. The rest changes no result, and where it is 0 or
+    "auto" the lowering decides for the team at hand: `split` a product's "rows" or "panels", `rows`
+    in a block, `chunks` of weight panels.
+    """
+
+    kernel: str
+    tiles: int = 0
+    split: str = "auto"
+    rows: int = 0
+    chunks: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The choices for a graph, by the name of the convolution's result."""
+
+    choices: Mapping[str, Choice]
+
+    def to_json(self) -> str:
+        rows = {name: dataclasses.asdict(c) for name, c in self.choices.items()}
+        return json.dumps(rows, indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Schedule:
+        """The inverse of `to_json`. Raises ParseError."""
+        try:
+            rows = json.loads(text)
+            choices = {name: Choice(**row) for name, row in rows.items()}
+        except (ValueError, TypeError, AttributeError) as problem:
+            raise ParseError(f"this is not a schedule: {problem}") from problem
+        for name, choice in choices.items():
+            if choice.kernel not in KERNELS:
+                raise ParseError(f"{name}: no kernel is named {choice.kernel!r}")
+            if choice.split not in SPLITS:
+                raise ParseError(f"{name}: a split is one of {SPLITS}, not {choice.split!r}")
+            counts = (choice.tiles, choice.rows, choice.chunks)
+            if not all(isinstance(n, int) and n >= 0 for n in counts):
+                raise ParseError(f"{name}: tiles, rows and chunks are counts, not {counts}")
+        return Schedule(choices)
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution in numbers; sizes are those of the batch and image compiled for."""
+
+    batch: int
+    channels: int
+    columns: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    op: Conv2d
+
+    @property
+    def depth(self) -> int:
+        """Input channels of a group."""
+        return self.channels // self.op.groups
+
+    @property
+    def group_columns(self) -> int:
+        return self.columns // self.op.groups
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of the direct sum."""
+        taps = self.kernel[0] * self.kernel[1]
+        pixels = self.batch * self.out_height * self.out_width
+        return pixels * self.columns * self.depth * taps
+
+    @property
+    def live_lines(self) -> float:
+        """The share of the windows' lines that the direct kernel has to compute: in a band of a few
+        lines those of far dilated windows often meet padding alone."""
+        op, lines, taps = self.op, self.out_height, self.kernel[0]
+        if op.dilation[0] == 1:
+            return 1.0
+        reach = (taps - 1) * op.dilation[0] + 1
+        height = (lines - 1) * op.stride[0] + reach - op.padding[0] - op.padding[2]
+        tops = [i * op.stride[0] - op.padding[0] for i in range(lines)]
+        met = sum(0 <= top + t * op.dilation[0] < height for top in tops for t in range(taps))
+        return max(met, 1) / max(1, lines * taps)
+
+    def tiles(self, m: int) -> int:
+        """Winograd's tiles of m x m outputs in an image."""
+        phase = phase_tiles((self.out_height, self.out_width), self.op.dilation, m)
+        return math.prod(phase) * math.prod(self.op.dilation)
+
+    @staticmethod
+    def of(node: Node, batch: int) -> ConvShape:
+        op = node.op.anchor if isinstance(node.op, Fusion) else node.op
+        assert isinstance(op, Conv2d)
+        n, channels, *_ = node.inputs[0].type.concrete(batch)
+        columns, _, *kernel = node.inputs[1].type.concrete(batch)
+        _, _, height, width = node.output.type.concrete(batch)
+        return ConvShape(n, channels, columns, height, width, (kernel[0], kernel[1]), op)
+
+
+def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
+    """Winograd's tiles in the height and width of a phase: outputs whose dilated windows meet the
+    same pixels, one in so many lines and columns."""
+    height, width = (-(-s // d) for s, d in zip(size, dilation, strict=True))
+    return -(-height // m), -(-width // m)
+
+
+def convolutions(graph: Graph) -> list[Node]:
+    """The convolution nodes of a graph, fused or not."""
+    return [
+        n
+        for n in graph.nodes
+        if isinstance(n.op, Conv2d)
+        or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Conv2d))
+    ]
+
+
+def legal_kernels(shape: ConvShape) -> list[str]:
+    """The kernels that can compute this convolution, the plain ones first."""
+    op = shape.op
+    alike = shape.depth in (1, shape.group_columns) and shape.group_columns in GROUPS
+    if alike and op.groups > 1:
+        return ["depthwise", "direct"]
+    plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
+    if shape.kernel == (1, 1) and plain:
+        return ["pointwise", "direct"]
+    phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
+    if shape.kernel == (3, 3) and op.stride == (1, 1) and phased:
+        return ["direct", "winograd2x2", "winograd4x4"]
+    return ["direct"]
+
+
+def schedule(
+    graph: Graph,
+    target: Target,
+    batch: int,
+    precision: str = "fast",
+    forced: Mapping[str, str] | None = None,
+) -> Schedule:
+    """A choice for every convolution. `forced`: kernel names by patterns over origins.
+
+    Raises UnknownNameError for a forced kernel that does not exist or cannot compute the layer.
+    """
+    choices = {}
+    _check_forced(graph, forced or {})
+    for node in convolutions(graph):
+        shape = ConvShape.of(node, batch)
+        kernel = _forced_kernel(node, shape, forced or {}) or cheapest(shape, target, precision)
+        choices[node.output.name] = Choice(kernel, tile_block(shape, kernel, target))
+    return Schedule(choices)
+
+
+def without_choice(chosen: Schedule, graph: Graph, batch: int) -> list[str]:
+    """The results of convolutions for which there is no choice, or none that can compute them."""
+    return [
+        n.output.name
+        for n in convolutions(graph)
+        if (choice := chosen.choices.get(n.output.name)) is None
+        or choice.kernel not in legal_kernels(ConvShape.of(n, batch))
+    ]
+
+
+def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
+    """Every convolution has a choice, and one that can compute it. Raises UnknownNameError."""
+    for node in convolutions(graph):
+        layer = f"{node.output.name} ({node.origin})"
+        choice = chosen.choices.get(node.output.name)
+        if choice is None:
+            raise UnknownNameError(f"the schedule has nothing for {layer}: it is another model's")
+        legal = legal_kernels(ConvShape.of(node, batch))
+        if choice.kernel not in legal:
+            raise UnknownNameError(
+                f"kernel {choice.kernel!r} cannot compute {layer}: it may have {', '.join(legal)}"
+            )
+        if choice.kernel.startswith("winograd") and not choice.tiles:
+            raise UnknownNameError(f"the schedule gives no tiles for {layer}, {choice.kernel}")
+
+
+def _check_forced(graph: Graph, forced: Mapping[str, str]) -> None:
+    """Every kernel has a known name, and every pattern names a layer. Raises UnknownNameError."""
+    origins = sorted({n.origin for n in convolutions(graph)})
+    for pattern, kernel in forced.items():
+        if kernel not in KERNELS:
+            raise UnknownNameError(f"no kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+        if not fnmatch.filter(origins, pattern):
+            close = difflib.get_close_matches(pattern, origins) or origins[:3]
+            raise UnknownNameError(
+                f"no convolution lies at {pattern!r}; there are {', '.join(close)}, ..."
+            )
+
+
+def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> str | None:
+    for pattern, kernel in forced.items():
+        if not fnmatch.fnmatchcase(node.origin, pattern):
+            continue
+        legal = legal_kernels(shape)
+        if kernel not in legal:
+            raise UnknownNameError(
+                f"kernel {kernel!r} cannot compute {node.origin}: it may have {', '.join(legal)}"
+            )
+        return kernel
+    return None
+
+
+def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
+    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) out."""
+    names = legal_kernels(shape)
+    return [n for n in names if not (precision == "strict" and n == "winograd4x4")]
+
+
+def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
+    """The kernel with the lowest modelled time among those allowed."""
+    names = allowed_kernels(shape, precision)
+    return min(names, key=lambda name: cycles(shape, name, target))
+
+
+BYTES_PER_CYCLE = 3.0
+"""Weights streamed from memory by one core while it computes: F(4x4) at 14x14, 512 columns, takes
+0.89 ms for 9.4 MB, and F(2x2) at 7x7 takes 1.6 ms for 16.8 MB, both at about 3.6 GHz."""
+DIRECT_SHARE = 0.6
+"""Share of the peak that a 3x3 convolution over taps reaches: 1.64 ms at 7x7, 512 to 1024 in two
+groups, where rows and panels together exceed L2. 1x1 products reach 0.85."""
+SHORT_SHARE = 0.75
+"""The same where segments are unrolled: 0.94 ms for 3 to 64 channels at 224x224, where F(4x4) takes
+1.48, most of it for transforms of vectors with three channels in them."""
+
+
+def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
+    """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
+    rate = 2.0 * target.vector  # multiply-adds a cycle
+    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
+    lanes = outputs * target.vector / shape.group_columns  # that tiles compute for each column
+    if kernel == "depthwise":
+        return shape.products / (0.85 * rate)
+    if not kernel.startswith("winograd"):
+        size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
+        share = 0.85
+        if kernel == "direct":
+            short = shape.depth * shape.kernel[1] <= SHORT
+            share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_lines
+        return max(shape.products * lanes / (share * rate), 4 * size / BYTES_PER_CYCLE)
+    m = int(kernel[-1])
+    points = (m + 2) ** 2
+    tiles = shape.batch * shape.tiles(m)
+    products = tiles * points * shape.columns * shape.depth * lanes / (0.8 * rate)
+    operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
+    transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
+    weights = 4 * points * shape.columns * shape.depth / BYTES_PER_CYCLE
+    return max(products, weights) + transforms
+
+
+def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
+    """Tiles in a Winograd block: even blocks of an image, or several whole images."""
+    if not kernel.startswith("winograd"):
+        return 0
+    m = int(kernel[-1])
+    tiles = shape.tiles(m)
+    panel = target.panel_vectors * target.vector
+    bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
+    most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))
+    weights = 4 * (m + 2) ** 2 * shape.columns * shape.depth
+    if weights > STREAMED * target.l2:
+        most = TILE_BLOCK
+    several = -(-FEW_TASKS // shape.op.groups) if weights <= target.l2 // 2 else 1
+    several = min(several, tiles // LEAST_TILES)
+    if tiles < most and several < 2:
+        return tiles * max(1, most // max(1, tiles))
+    blocks = max(-(-tiles // most), several)
+    if blocks == 2 > several and tiles * bytes_per_tile <= 2 * target.l2:
+        blocks = 1  # to read the weights once is worth a working set of twice L2
+    elif blocks > 2:
+        blocks += blocks % 2  # as much for one of two threads as for the other
+    return -(-tiles // blocks)

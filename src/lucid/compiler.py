@@ -1,0 +1,292 @@
+"""`lucid.compile`: the one place that strings front, passes, codegen and runtime together."""
+
+from __future__ import annotations
+
+import copyreg
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lucid.codegen.scheduling.explain import Basis
+from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.codegen.target import Target
+from lucid.errors import InputError, UnknownNameError, UnsupportedError
+from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
+from lucid.frontend.images import takes_images
+from lucid.frontend.sources import as_model, matched
+from lucid.frontend.tensor import Tensor
+from lucid.ir.graph import Graph, State, Value
+from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
+from lucid.ir.types import BATCH, Dim
+from lucid.runtime import log
+from lucid.runtime.arrays import register_converter
+from lucid.runtime.cache import ObjectCache
+from lucid.runtime.crash import CrashReporter, callers
+from lucid.runtime.executable import CompiledModel
+from lucid.runtime.library import Progress
+from lucid.runtime.processors import default_threads
+from lucid.runtime.tune import Tuner
+from lucid.runtime.tuning_log import TuningLog
+from lucid.vision import IMAGENET, Preprocess
+from lucid.vision.sources import find
+
+__all__ = ["CompileOptions", "CompiledModel", "compile"]
+
+PRECISIONS = ("fast", "strict")
+INPUTS = ("float32_nchw", "uint8_nhwc")
+
+pass_log = logging.getLogger("lucid.passes")
+register_converter(Tensor, Tensor)
+
+
+def _pickled(compiled: CompiledModel) -> tuple[Any, ...]:
+    from lucid.loading import pickled
+
+    return pickled(compiled)
+
+
+copyreg.pickle(CompiledModel, _pickled)
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """For those who look inside.
+
+    `target`: a name such as "x86-64-v3", or "host". `disable`: passes to leave out (LUCID_DISABLE
+    adds to them). `kernels`: kernel names by patterns over module paths, such as
+    {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: choices to take as they are. `debug`: what
+    to log to stderr, of passes, schedule and kernels (LUCID_LOG adds to it).
+    """
+
+    target: str = "host"
+    disable: Sequence[str] = ()
+    kernels: Mapping[str, str] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    debug: Sequence[str] = ()
+
+    def disabled(self) -> list[str]:
+        return [*self.disable, *filter(None, os.environ.get("LUCID_DISABLE", "").split(","))]
+
+
+def compile(
+    model: Any,
+    input_shape: Sequence[int] | None = None,
+    *,
+    input: str = "float32_nchw",
+    preprocess: Any = None,
+    threads: int | None = None,
+    precision: str = "fast",
+    tune: bool = False,
+    cache: bool = True,
+    options: CompileOptions | None = None,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
+    file (or what `onnx.load` gives), or a graph.
+
+    `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
+    and image size runs. Without it a module is compiled at its first call, a graph or a file for
+    the size that it states. `input`: with "uint8_nhwc" the compiled model takes images as they are
+    decoded, uint8 (N, H, W, C), RGB or grey, and normalises them itself. `preprocess` says how, as
+    a `lucid.vision.Preprocess` or what one can be read from; by default what the model says of
+    itself, else ImageNet's. `threads`: by default what the process may use (LUCID_NUM_THREADS).
+    `precision`: "strict" leaves out what changes the order of magnitude of rounding errors
+    (Winograd F(4x4)). `tune`: measure what each layer is fastest with, for about a minute, or take
+    it from the log of earlier times (in the cache folder; neither read nor written without
+    `cache`); bits are then the same for this compiled model only. `progress`: told what is being
+    done, how much of it is done, and how much there is.
+    Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
+    """
+    check_precision(precision)
+    chosen = options or CompileOptions()
+    log.enable(chosen.debug)
+    target = runnable_target(chosen.target)
+    count = check_threads(threads)
+    kept = ObjectCache() if cache else None
+    report = callers(progress)
+
+    def schedule_for(graph: Graph, batch: int) -> Schedule:
+        forced = chosen.kernels
+        if chosen.schedule is not None:
+            return chosen.schedule
+        if not tune:
+            return schedule(graph, target, batch, precision, forced)
+        results = TuningLog() if cache else None
+        tuner = Tuner(target, batch, count, precision, cache=kept, progress=report)
+        return tuner.tune(graph, forced=forced, log=results).schedule
+
+    source = ModelSource(model, chosen.disabled(), images_of(model, input, preprocess))
+    reporter = CrashReporter(
+        source.captured, target.name, precision, count, source.disable, chosen.kernels
+    )
+    chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
+    basis = Basis(precision, chosen.kernels, chosen_by)
+    compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
+    if input_shape is None:
+        input_shape = source.own_shape()
+    if input_shape is not None:
+        compiled.prepare(source.input_shape(input_shape))
+    return compiled
+
+
+def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
+    """How a model that is compiled for uint8 images is to normalise them; None for one that takes
+    float32. Raises UnknownNameError, InputError."""
+    if input not in INPUTS:
+        raise UnknownNameError(f"input is one of {', '.join(INPUTS)}, not {input!r}")
+    if input != INPUTS[-1]:
+        if preprocess is not None:
+            raise InputError(
+                f"preprocess is for input={INPUTS[-1]!r}: float32 arrays are taken as they are"
+            )
+        return None
+    return Preprocess.of(preprocess) if preprocess is not None else find(model) or IMAGENET
+
+
+def check_threads(threads: int | None) -> int:
+    """How many threads a model is to run on. Raises InputError."""
+    count = default_threads() if threads is None else threads
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise InputError(f"threads must be a positive integer, got {threads!r}")
+    return count
+
+
+def check_precision(precision: str) -> None:
+    """Raises UnknownNameError unless there is such a class of accuracy."""
+    if precision not in PRECISIONS:
+        raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
+
+
+def runnable_target(name: str) -> Target:
+    """The target of this name. Raises UnknownNameError where this machine cannot run it."""
+    target = Target.named(name)
+    if not target.runs_here():
+        raise UnknownNameError(f"this machine ({Target.host().name}) cannot run {target.name}")
+    return target
+
+
+class ModelSource:
+    """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
+    each stage.
+
+    `images`: how uint8 images are normalised, where the graphs are to take those.
+    """
+
+    def __init__(
+        self, model: Any, disable: Sequence[str], images: Preprocess | None = None
+    ) -> None:
+        self.model = as_model(model)
+        self.disable = disable
+        self.images = images
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def dtype(self) -> str:
+        """Of the input: `f32`, or `u8` for images."""
+        return self.model.dtype if self.images is None else "u8"
+
+    def own_shape(self) -> tuple[int, ...] | None:
+        """The shape that the model takes where it takes just one, with a batch of 1."""
+        shape = self.model.input_shape()
+        if shape is not None:
+            check_batches(self.model.captured(shape))
+        return shape
+
+    def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
+        """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
+        (N, H, W, C): no image has so many channels as it would say."""
+        if self.images is None or not isinstance(shape, Sequence) or len(shape) != 4:
+            return shape
+        batch, channels, *size = shape
+        swapped = channels == self.images.channels != size[1]
+        return (batch, *size, channels) if swapped else shape
+
+    def captured(self, shape: tuple[int, ...]) -> Graph:
+        """The graph before any pass. Raises InputError where the shape does not fit."""
+        if self.images is None:
+            return self.model.captured(shape)
+        channels = self.images.channels
+        if len(shape) != 4 or shape[3] != channels:
+            raise InputError(
+                f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
+                "says otherwise with another order (rgb, bgr or grey)"
+            )
+        batch, height, width, _ = shape
+        return takes_images(self.model.captured((batch, channels, height, width)), self.images)
+
+    def graph(self, shape: tuple[int, ...]) -> Graph:
+        """The optimised graph for inputs of this shape. Raises InputError where the shape does not
+        fit, UnsupportedError where the batch is not in front, WeightsError where it has no values
+        for its parameters."""
+        captured = self.captured(shape)
+        check_batches(captured)
+        self.model.require_weights()
+        if not pass_log.isEnabledFor(logging.DEBUG):
+            return run_passes(captured, disable=self.disable)
+        log = RewriteLog()
+        graph = run_passes(captured, None, self.disable, log=log.firings, misses=log.misses)
+        for f in log.firings:
+            before, after = "\n  ".join(f.before), "\n  ".join(f.after)
+            pass_log.debug("%s, %s:\n  %s\nbecomes\n  %s", f.pass_name, f.rule, before, after)
+        for miss in log.misses:
+            pass_log.debug("%s, %s, did not fire: %s", miss.pass_name, miss.rule, miss)
+        return graph
+
+    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
+        """What the passes do to the graph for inputs of this shape, and what they nearly do."""
+        log = RewriteLog([name for name in PIPELINE if name not in self.disable])
+        captured = self.captured(shape)
+        run_passes(captured, log.passes, log=log.firings, misses=log.misses)
+        return log
+
+    def stages(self) -> list[str]:
+        """`captured`, each pass of the pipeline that is not disabled, `canonical` (which is after
+        canonicalise) and `fused` (after the last)."""
+        first = PIPELINE.index("canonicalise") + 1
+        before, after = (
+            [name for name in part if name not in self.disable]
+            for part in (PIPELINE[:first], PIPELINE[first:])
+        )
+        return ["captured", *before, "canonical", *after, "fused"]
+
+    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
+        """The graph at one of `stages`."""
+        names = self.stages()
+        done = names[: names.index(name) + 1]
+        passes = [n for n in done if n in PIPELINE]
+        return run_passes(self.captured(shape), passes) if passes else self.captured(shape)
+
+    def state(self) -> State:
+        """The tensors that `match` takes."""
+        return self.model.state()
+
+    def match(self, weights: Any) -> Mapping[str, Any]:
+        """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
+        return matched(self.model, weights)
+
+
+def check_batches(graph: Graph) -> None:
+    """Raises UnsupportedError unless the graph has one input, float32 or uint8, with the batch in
+    front, and the batch in front of all its outputs, so that a batch can be run in slices."""
+
+    def batched(value: Value) -> bool:
+        return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
+
+    types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
+    kinds = [v.type for v in graph.inputs]
+    if len(kinds) != 1 or kinds[0].dtype not in ("f32", "u8") or kinds[0].shape[:1] != (BATCH,):
+        raise UnsupportedError(
+            f"{graph.name} has the inputs ({types}); a compiled model has one, float32 or uint8, "
+            "with the batch N as its first dimension"
+        )
+    strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
+    if strangers:
+        raise UnsupportedError(
+            f"{graph.name} returns {', '.join(strangers)}; the first dimension of what a compiled "
+            "model returns must be the batch"
+        )

@@ -1,0 +1,152 @@
+"""`lucid.load`: compiled models from files, and from pickles, which hold the same in memory."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from typing import Any
+
+from lucid.artifact.container import Container
+from lucid.artifact.contents import Artifact, ForTarget
+from lucid.codegen.scheduling.explain import Basis
+from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.codegen.target import Target
+from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
+from lucid.errors import ParseError
+from lucid.ir.graph import Graph
+from lucid.runtime import log
+from lucid.runtime.cache import ObjectCache
+from lucid.runtime.crash import CrashReporter, callers
+from lucid.runtime.executable import CompiledModel
+from lucid.runtime.library import Progress
+from lucid.runtime.plans import Saved
+from lucid.runtime.saving import loaded_target, write
+from lucid.runtime.stored import StoredObjects, StoredWeights
+
+__all__ = ["load"]
+
+load_log = logging.getLogger("lucid.kernels")
+
+
+def load(
+    path: str | os.PathLike[str],
+    threads: int | None = None,
+    *,
+    target: str | None = None,
+    code: bool = True,
+    cache: bool = True,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """The model that `CompiledModel.save` wrote, ready to be called; results are bitwise the same.
+
+    `threads`: by default what the process may use (LUCID_NUM_THREADS). `target`: by default the
+    best that the file has code for and this machine can run, else this machine's own, for which it
+    is compiled. `code`: with False nothing that is run is taken from the file, only graphs and
+    weights: a checksum tells damage, not who made the code. `cache` and `progress` as in
+    `lucid.compile`.
+
+    Packed weights are mapped read-only, so that processes that load one file share them: replace
+    the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
+    that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
+    """
+    return _loaded(Artifact.open(path), threads, target, code, cache, progress)
+
+
+class SavedSource(ModelSource):
+    """The graphs of an artifact; those after the passes are taken as they were saved, where these
+    passes have made them."""
+
+    def __init__(self, artifact: Artifact) -> None:
+        super().__init__(artifact, artifact.manifest.disable)
+        self.artifact = artifact
+
+    def graph(self, shape: tuple[int, ...]) -> Graph:
+        graph = self.artifact.fused(shape[1:])
+        if graph is None:
+            return super().graph(shape)
+        check_batches(graph)
+        return graph
+
+
+def _loaded(
+    artifact: Artifact,
+    threads: int | None,
+    wanted: str | None,
+    code: bool,
+    cache: bool,
+    progress: Progress | None,
+) -> CompiledModel:
+    log.enable()
+    count = check_threads(threads)
+    manifest = artifact.manifest
+    made, target = _chosen(artifact, wanted)
+    kept = ObjectCache() if cache else None
+    schedules = _schedules(artifact, made) if made else {}
+
+    def schedule_for(graph: Graph, batch: int) -> Schedule:
+        return schedule(graph, target, batch, manifest.precision, manifest.kernels)
+
+    source = SavedSource(artifact)
+    crashes = CrashReporter(
+        source.captured, target.name, manifest.precision, count, source.disable, manifest.kernels
+    )
+    taken = made if code else None
+    compiled = CompiledModel(
+        source,
+        schedule_for,
+        target,
+        count,
+        StoredObjects(artifact, taken, kept) if taken else kept,
+        callers(progress),
+        crashes,
+        Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
+        Saved(schedules, StoredWeights(artifact, taken) if taken else None),
+    )
+    compiled.metadata = dict(manifest.metadata)
+    compiled.prepare(manifest.input_shape)
+    return compiled
+
+
+def _chosen(artifact: Artifact, wanted: str | None) -> tuple[ForTarget | None, Target]:
+    """What the file has for the target to load for, if anything, and the target."""
+    known = [(m, t) for m in artifact.manifest.targets if (t := loaded_target(m)) is not None]
+    if wanted is not None:
+        asked = runnable_target(wanted)
+        return next((pair for pair in known if pair[1].name == asked.name), (None, asked))
+    able = [pair for pair in known if pair[1].runs_here()]
+    if able:
+        return max(able, key=lambda pair: pair[1].level)
+    host = Target.host()
+    names = ", ".join(m.name for m in artifact.manifest.targets) or "no target"
+    load_log.info(
+        "%s has code for %s, which %s cannot run: compiled from graph and weights instead",
+        artifact.container.origin,
+        names,
+        host.name,
+    )
+    return None, host
+
+
+def _schedules(artifact: Artifact, made: ForTarget) -> dict[tuple[int, ...], Schedule]:
+    try:
+        return {shape: Schedule.from_json(text) for shape, text in made.schedules}
+    except ParseError as problem:
+        artifact.container.fail(f"the choices for {made.name} cannot be read ({problem})")
+
+
+# -- pickles ----------------------------------------------------------------------------------
+
+
+def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int]]:
+    """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
+    snapshot = compiled.snapshot()
+    file = io.BytesIO()
+    write(snapshot, file, [snapshot.target], code=False)
+    return unpickled, (file.getvalue(), compiled.threads)
+
+
+def unpickled(data: bytes, threads: int) -> CompiledModel:
+    """The inverse of `pickled`; object code comes from the cache, or is compiled."""
+    artifact = Artifact(Container(data, "a pickled model"))
+    return _loaded(artifact, threads, None, True, True, None)

@@ -1,0 +1,266 @@
+"""Arithmetic, comparisons and logic. Truth values are bool in ONNX, and 1.0 or 0.0 in graphs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lucid.errors import ModelFileError, UnsupportedError
+from lucid.ir.ops import (
+    Abs,
+    Add,
+    Cast,
+    Constant,
+    Cos,
+    Div,
+    Equal,
+    Erf,
+    Exp,
+    Floor,
+    Less,
+    LessEqual,
+    Log,
+    Maximum,
+    Minimum,
+    Mul,
+    Neg,
+    Not,
+    Op,
+    Pow,
+    Round,
+    Rsqrt,
+    Sin,
+    Sqrt,
+    Sub,
+    Where,
+)
+from lucid.ir.types import TensorType
+from lucid.onnx.known import Known, known
+from lucid.onnx.table import namesakes, reads, writes
+from lucid.onnx.tensors import graph_dtype
+
+if TYPE_CHECKING:
+    from lucid.onnx.call import Call
+    from lucid.onnx.known import Operand
+    from lucid.onnx.writer import Edge, Writer
+
+FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9
+DTYPES = {"f32": FLOAT, "u8": UINT8, "i64": INT64}
+"""ONNX's numbers of element types."""
+
+NAMESAKES: dict[type[Op], str] = namesakes(
+    {
+        Abs: "Abs",
+        Add: "Add",
+        Cos: "Cos",
+        Erf: "Erf",
+        Exp: "Exp",
+        Floor: "Floor",
+        Log: "Log",
+        Mul: "Mul",
+        Round: "Round",
+        Sin: "Sin",
+        Sqrt: "Sqrt",
+        Sub: "Sub",
+    }
+)
+
+
+# -- arithmetic ---------------------------------------------------------------------------------
+
+
+@writes(Neg)
+def write_neg(w: Writer, op: Neg, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Neg", *operands)
+
+
+@reads("Neg")
+def read_neg(call: Call) -> Operand:
+    x = call.operand(0)
+    return call.apply(Neg(), x) if x.type.dtype == "f32" else call.apply(Sub(), 0, x)
+
+
+@writes(Div)
+def write_div(w: Writer, op: Div, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Div", *operands)
+
+
+@reads("Div")
+def read_div(call: Call) -> Operand:
+    """Of whole numbers, sizes only: what is behind the point is dropped."""
+    a, b = call.operand(0), call.operand(1)
+    _refuse_integers(a, b)
+    return call.apply(Div(), a, b)
+
+
+def _refuse_integers(*operands: Operand) -> None:
+    """Raises UnsupportedError for arithmetic of integers that is done when the model runs."""
+    computed = not all(isinstance(operand, Known) for operand in operands)
+    if computed and any(operand.type.dtype != "f32" for operand in operands):
+        raise UnsupportedError("of integers that are computed when the model runs")
+
+
+@writes(Maximum, Minimum)
+def write_extreme(
+    w: Writer, op: Maximum | Minimum, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    return w.emit("Max" if isinstance(op, Maximum) else "Min", *operands)
+
+
+@reads("Max", "Min", "Sum", "Mean")
+def read_variadic(call: Call) -> Operand:
+    """Any number of operands, one after the other."""
+    op = {"Max": Maximum(), "Min": Minimum()}.get(call.kind, Add())
+    operands = call.operands()
+    if not operands:
+        raise ModelFileError("has no operands")
+    total = reduce(lambda a, b: call.apply(op, a, b), operands)
+    return call.apply(Div(), total, float(len(operands))) if call.kind == "Mean" else total
+
+
+@writes(Rsqrt)
+def write_rsqrt(w: Writer, op: Rsqrt, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Reciprocal", w.emit("Sqrt", operands[0]))
+
+
+@reads("Reciprocal")
+def read_reciprocal(call: Call) -> Operand:
+    return call.apply(Div(), 1.0, call.operand(0))
+
+
+@writes(Pow)
+def write_pow(w: Writer, op: Pow, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Pow", *operands)
+
+
+@reads("Pow")
+def read_pow(call: Call) -> Operand:
+    """The exponent may be of another dtype than the base. A square is a product."""
+    base, exponent = call.operand(0), call.operand(1)
+    single = isinstance(exponent, Known) and exponent.array.size == 1
+    if single and call.scalar(1) == 2 and exponent.type.rank <= base.type.rank:
+        return call.apply(Mul(), base, base)
+    if isinstance(base, Known) and base.type.dtype != "f32":
+        return known(np.power(base.array, call.elements(1)))
+    return call.apply(Pow(), base, call.apply(Cast("f32"), exponent))
+
+
+@reads("Mod")
+def read_mod(call: Call) -> Operand:
+    """Of sizes only. As in C with `fmod`, else with the sign of the divisor."""
+    function = np.fmod if call.integer("fmod", 0) else np.mod
+    return known(function(call.elements(0), call.elements(1)))
+
+
+@reads("Ceil")
+def read_ceil(call: Call) -> Operand:
+    return call.apply(Neg(), call.apply(Floor(), call.apply(Neg(), call.operand(0))))
+
+
+@reads("Sign")
+def read_sign(call: Call) -> Operand:
+    x = call.operand(0)
+    return call.apply(Sub(), call.apply(Less(), 0.0, x), call.apply(Less(), x, 0.0))
+
+
+@writes(Constant)
+def write_constant(w: Writer, op: Constant, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.constant(op.value, op.dtype)
+
+
+# -- dtypes -------------------------------------------------------------------------------------
+
+
+@writes(Cast)
+def write_cast(w: Writer, op: Cast, operands: Sequence[Edge], kind: TensorType) -> str:
+    """Floats out of range are brought into range first: ONNX leaves open what becomes of them."""
+    (x,) = operands
+    if x.type.dtype == "f32" and op.dtype == "u8":
+        numbers = w.emit("Where", w.emit("IsNaN", x), w.constant(0.0), x)
+        x = w.edge(w.emit("Clip", numbers, w.constant(0.0), w.constant(255.0)), x.type)
+    return w.emit("Cast", x, to=DTYPES[op.dtype])
+
+
+@reads("Cast", "CastLike")
+def read_cast(call: Call) -> Operand:
+    """All floating types are f32 in graphs, and so is bool."""
+    x = call.operand(0)
+    if call.kind == "CastLike":
+        return _as_dtype(call, x, call.operand(1).type.dtype)
+    to = call.integer("to", 0)
+    if to != BOOL:
+        return _as_dtype(call, x, graph_dtype(to))
+    if isinstance(x, Known):
+        return known(np.asarray(x.array != 0, np.float32))
+    return call.apply(Not(), call.apply(Not(), _as_dtype(call, x, "f32")))
+
+
+def _as_dtype(call: Call, x: Operand, dtype: str) -> Operand:
+    if x.type.dtype == dtype or (isinstance(x, Known) and x.has_batch):
+        return x
+    return call.apply(Cast(dtype), x)
+
+
+# -- truth values -------------------------------------------------------------------------------
+
+
+@writes(Equal, Less, LessEqual)
+def write_comparison(
+    w: Writer, op: Equal | Less | LessEqual, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    names: dict[type[Op], str] = {Equal: "Equal", Less: "Less", LessEqual: "LessOrEqual"}
+    return w.emit("Cast", w.emit(names[type(op)], *operands), to=FLOAT)
+
+
+@reads("Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual")
+def read_comparison(call: Call) -> Operand:
+    """Greater is less with the operands swapped."""
+    a, b = call.operand(0), call.operand(1)
+    _refuse_integers(a, b)
+    op = Equal() if call.kind == "Equal" else LessEqual() if "Or" in call.kind else Less()
+    return call.apply(op, *((b, a) if "Greater" in call.kind else (a, b)))
+
+
+@writes(Not)
+def write_not(w: Writer, op: Not, operands: Sequence[Edge], kind: TensorType) -> str:
+    """A comparison with 0, which tells NaN's truth as the op does."""
+    return w.emit("Cast", w.emit("Equal", operands[0], w.constant(0.0)), to=FLOAT)
+
+
+@reads("Not", "And", "Or", "Xor")
+def read_logic(call: Call) -> Operand:
+    """Of truth values, which are 1.0 or 0.0, Mul is "and" and Maximum "or"."""
+    match call.kind:
+        case "Not":
+            return call.apply(Not(), call.operand(0))
+        case "And":
+            return call.apply(Mul(), call.operand(0), call.operand(1))
+        case "Or":
+            return call.apply(Maximum(), call.operand(0), call.operand(1))
+    return call.apply(Not(), call.apply(Equal(), call.operand(0), call.operand(1)))
+
+
+@reads("IsNaN", "IsInf")
+def read_is_special(call: Call) -> Operand:
+    x = call.operand(0)
+    if call.kind == "IsNaN":
+        return call.apply(Not(), call.apply(Equal(), x, x))
+    if not (call.integer("detect_negative", 1) and call.integer("detect_positive", 1)):
+        raise UnsupportedError("tells infinities of one sign only")
+    return call.apply(Equal(), call.apply(Abs(), x), math.inf)
+
+
+@writes(Where)
+def write_where(w: Writer, op: Where, operands: Sequence[Edge], kind: TensorType) -> str:
+    """Truth is what does not equal 0: NaN too, which a cast to bool leaves open."""
+    condition, a, b = operands
+    return w.emit("Where", w.emit("Equal", condition, w.constant(0.0)), b, a)
+
+
+@reads("Where")
+def read_where(call: Call) -> Operand:
+    return call.apply(Where(), *(call.operand(i) for i in range(3)))

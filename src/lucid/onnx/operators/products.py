@@ -1,0 +1,139 @@
+"""Convolutions and matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lucid.errors import ModelFileError
+from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
+from lucid.ir.transposed import transposed_convolution
+from lucid.ir.types import TensorType
+from lucid.onnx.table import reads, writes
+from lucid.onnx.windows import halves, like_operand, padding, pair, two_dimensional, windows
+
+if TYPE_CHECKING:
+    from lucid.onnx.call import Call
+    from lucid.onnx.known import Operand
+    from lucid.onnx.writer import Edge, Writer
+
+
+@writes(Conv2d)
+def write_convolution(w: Writer, op: Conv2d, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit(
+        "Conv",
+        *operands,
+        kernel_shape=operands[1].type.shape[2:],
+        strides=op.stride,
+        pads=op.padding,
+        dilations=op.dilation,
+        group=op.groups,
+    )
+
+
+@reads("Conv")
+def read_convolution(call: Call) -> Operand:
+    """Over one axis: over two, of which the first is 1."""
+    x, weight = two_dimensional(call, call.operand(0)), call.operand(1)
+    if weight.type.rank != call.rank():
+        raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+    kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
+    stated = call.integer_list("kernel_shape")
+    if stated is not None and stated != kernel:
+        raise ModelFileError(f"says kernel_shape={list(stated)}, but its weight is {weight.type}")
+    w = windows(call, x, kernel)
+    bias = [call.operand(2)] if call.has(2) else []
+    op = Conv2d(w.stride, w.padding, w.dilation, call.integer("group", 1))
+    return like_operand(call, call.apply(op, x, two_dimensional(call, weight), *bias))
+
+
+@reads("ConvTranspose")
+def read_transposed_convolution(call: Call) -> Operand:
+    """The padding is what is cut off the result; `output_shape` and `auto_pad` say it otherwise."""
+    x, weight = two_dimensional(call, call.operand(0)), two_dimensional(call, call.operand(1))
+    if weight.type.rank != 4 or call.rank(1) != call.rank():
+        raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+    stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
+    more, taps = pair(call, "output_padding", 0), call.integer_dims(*weight.type.shape[2:])
+    cut, automatic = padding(call), call.text("auto_pad", "NOTSET") or "NOTSET"
+    wanted = pair(call, "output_shape", 1) if call.states("output_shape") else None
+    images = call.integer_dims(*x.type.shape[2:])
+    if wanted or automatic in ("SAME_UPPER", "SAME_LOWER"):
+        sides = []
+        for axis, size in enumerate(images):
+            full = stride[axis] * (size - 1) + dilation[axis] * (taps[axis] - 1) + 1 + more[axis]
+            left = full - (wanted[axis] if wanted else size * stride[axis])
+            sides.append(halves("SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER", left))
+        (top, bottom), (left, right) = sides
+        cut = (top, left, bottom, right)
+    cut = (cut[0], cut[1], cut[2] - more[0], cut[3] - more[1])
+    bias = call.value(call.operand(2)) if call.has(2) else None
+    y = transposed_convolution(
+        lambda op, *operands: call.value(call.apply(op, *operands)),
+        call.value(x),
+        call.value(weight),
+        bias,
+        stride,
+        cut,
+        dilation,
+        call.integer("group", 1),
+    )
+    return like_operand(call, y)
+
+
+@writes(Linear)
+def write_linear(w: Writer, op: Linear, operands: Sequence[Edge], kind: TensorType) -> str:
+    """Gemm takes matrices only."""
+    if operands[0].type.rank == 2:
+        return w.emit("Gemm", *operands, transB=1)
+    y = w.emit("MatMul", operands[0], w.emit("Transpose", operands[1], perm=(1, 0)))
+    return w.emit("Add", y, operands[2]) if len(operands) == 3 else y
+
+
+@reads("Gemm")
+def read_gemm(call: Call) -> Operand:
+    """alpha A B + beta C, where A and B may be transposed; C is broadcast to the result."""
+    a, b = call.operand(0), call.operand(1)
+    if a.type.rank != 2 or b.type.rank != 2:
+        raise ModelFileError(f"takes matrices, got {a.type} and {b.type}")
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    if call.integer("transA", 0):
+        a = call.apply(Permute((1, 0)), a)
+    if not call.integer("transB", 0):
+        b = call.apply(Permute((1, 0)), b)
+    bias = call.operand(2) if call.has(2) else None
+    if bias is not None and beta != 1:
+        bias = call.apply(Mul(), bias, beta)
+    if bias is not None and alpha == 1 and bias.type.shape == b.type.shape[:1]:
+        return call.apply(Linear(), a, b, bias)
+    y = call.apply(Linear(), a, b)
+    if alpha != 1:
+        y = call.apply(Mul(), y, alpha)
+    return y if bias is None else call.apply(Add(), y, bias)
+
+
+@writes(MatMul)
+def write_matmul(w: Writer, op: MatMul, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("MatMul", *operands)
+
+
+@reads("MatMul")
+def read_matmul(call: Call) -> Operand:
+    """Of two matrices of which the second is a weight: a linear layer. Vectors become matrices."""
+    a, b = call.operand(0), call.operand(1)
+    if min(a.type.rank, b.type.rank) < 1:
+        raise ModelFileError(f"takes matrices, got {a.type} and {b.type}")
+    if b.type.rank == 2 and call.is_weight(b):
+        return call.apply(Linear(), a, call.apply(Permute((1, 0)), b))
+    vectors = a.type.rank == 1, b.type.rank == 1
+    if vectors[0]:
+        a = call.reshape(a, (1, *a.type.shape))
+    if vectors[1]:
+        b = call.reshape(b, (*b.type.shape, 1))
+    y = call.apply(MatMul(), a, b)
+    shape = list(y.type.shape)
+    if vectors[1]:
+        del shape[-1]
+    if vectors[0]:
+        del shape[-1 if vectors[1] else -2]
+    return call.reshape(y, tuple(shape))

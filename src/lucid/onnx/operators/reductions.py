@@ -1,0 +1,198 @@
+"""Reductions over axes, and the softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lucid.errors import UnsupportedError
+from lucid.ir.ops import (
+    Abs,
+    ArgMax,
+    Array,
+    Exp,
+    Linear,
+    Log,
+    Max,
+    Mean,
+    Min,
+    Neg,
+    Op,
+    Permute,
+    Softmax,
+    Sqrt,
+    Sub,
+    Sum,
+    SumSquares,
+)
+from lucid.ir.types import Dim, TensorType
+from lucid.onnx.known import Known, known
+from lucid.onnx.table import reads, writes
+
+if TYPE_CHECKING:
+    from lucid.onnx.call import Call
+    from lucid.onnx.known import Operand
+    from lucid.onnx.writer import Edge, Writer
+
+NAMES: dict[type[Op], str] = {
+    Sum: "ReduceSum",
+    SumSquares: "ReduceSumSquare",
+    Max: "ReduceMax",
+    Min: "ReduceMin",
+}
+
+
+@writes(*NAMES)
+def write_reduction(
+    w: Writer, op: Sum | SumSquares | Max | Min, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    if not op.axes:  # in ONNX, no axes means all of them
+        (x,) = operands
+        return w.emit("Mul", x, x) if isinstance(op, SumSquares) else x.name
+    axes = w.integers(*op.axes)
+    return w.emit(NAMES[type(op)], operands[0], axes, keepdims=int(op.keepdims))
+
+
+@writes(Mean)
+def write_mean(w: Writer, op: Mean, operands: Sequence[Edge], kind: TensorType) -> str:
+    """The mean of whole images as the global pool that it is."""
+    (x,) = operands
+    if not op.axes:
+        return x.name
+    if x.type.rank == 4 and set(op.axes) == {2, 3}:
+        y = w.emit("GlobalAveragePool", x)
+        return y if op.keepdims else w.emit("Flatten", y, axis=1)
+    return w.emit("ReduceMean", x, w.integers(*op.axes), keepdims=int(op.keepdims))
+
+
+@reads(
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
+)
+def read_reduction(call: Call) -> Operand:
+    """Axes were an attribute before opset 18 (13 for ReduceSum); none of them means all."""
+    x, keepdims = call.operand(0), bool(call.integer("keepdims", 1))
+    axes = call.axes()
+    if not axes:
+        if call.integer("noop_with_empty_axes", 0):
+            return x
+        axes = tuple(range(x.type.rank))
+    if isinstance(x, Known) and x.type.dtype != "f32":
+        return _of_sizes(call, x, axes, keepdims)
+    total = Sum(axes, keepdims)
+    match call.kind.removeprefix("Reduce"):
+        case "Mean":
+            return call.apply(Mean(axes, keepdims), x)
+        case "Max":
+            return call.apply(Max(axes, keepdims), x)
+        case "Min":
+            return call.apply(Min(axes, keepdims), x)
+        case "L1":
+            return call.apply(total, call.apply(Abs(), x))
+        case "L2":
+            return call.apply(Sqrt(), call.apply(SumSquares(axes, keepdims), x))
+        case "SumSquare":
+            return call.apply(SumSquares(axes, keepdims), x)
+        case "LogSum":
+            return call.apply(Log(), call.apply(total, x))
+        case "LogSumExp":
+            return call.apply(Log(), call.apply(total, call.apply(Exp(), x)))
+    return call.apply(total, x)
+
+
+@reads("ReduceProd")
+def read_product(call: Call) -> Operand:
+    """Of sizes only."""
+    x = call.operand(0)
+    axes = call.axes() or tuple(range(x.type.rank))
+    keepdims = bool(call.integer("keepdims", 1))
+    if not isinstance(x, Known):
+        raise UnsupportedError("of a tensor that is computed when the model runs")
+    return _of_sizes(call, x, axes, keepdims)
+
+
+def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Operand:
+    functions: dict[str, Callable[..., Array]] = {
+        "Sum": np.sum,
+        "Max": np.max,
+        "Min": np.min,
+        "Prod": np.prod,
+    }
+    function = functions.get(call.kind.removeprefix("Reduce"))
+    if function is None or (x.has_batch and call.kind != "ReduceProd"):
+        raise UnsupportedError("of sizes")
+    if not x.has_batch:
+        return known(function(x.array, axis=axes, keepdims=keepdims))
+    if len(axes) < x.type.rank:
+        raise UnsupportedError("of sizes over some axes only")
+    rest = prod(d for d in x.array.flat if not isinstance(d, Dim))
+    dims = [d for d in x.array.flat if isinstance(d, Dim)]
+    if len(dims) > 1 and rest:
+        raise UnsupportedError("of sizes, several of which depend on the batch")
+    array = np.empty((1,) * x.type.rank if keepdims else (), object)
+    array[...] = dims[0] * rest if rest else 0
+    return known(array)
+
+
+@reads("CumSum")
+def read_cumulative_sum(call: Call) -> Operand:
+    """Along an axis of known size: a product with the matrix that says what is added up."""
+    x = call.operand(0)
+    axis = call.counted(call.integers(1)[0], x.type.rank)
+    (size,) = call.integer_dims(x.type.shape[axis])
+    matrix = np.tri(size, k=-call.integer("exclusive", 0), dtype=np.float32)
+    if call.integer("reverse", 0):
+        matrix = matrix.T
+    if isinstance(x, Known):
+        totals = np.moveaxis(np.moveaxis(x.array, axis, -1) @ matrix.T, -1, axis)
+        return known(totals.astype(x.array.dtype))
+    axes = [*(a for a in range(x.type.rank) if a != axis), axis]
+    back = tuple(axes.index(a) for a in range(x.type.rank))
+    turned = call.apply(Permute(tuple(axes)), x)
+    return call.apply(Permute(back), call.apply(Linear(), turned, known(matrix)))
+
+
+@writes(ArgMax)
+def write_arg_max(w: Writer, op: ArgMax, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("ArgMax", operands[0], axis=op.axis, keepdims=int(op.keepdims))
+
+
+@reads("ArgMax", "ArgMin")
+def read_arg_max(call: Call) -> Operand:
+    if call.integer("select_last_index", 0):
+        raise UnsupportedError("with select_last_index")
+    x = call.operand(0)
+    if call.kind == "ArgMin":
+        x = call.apply(Neg(), x)
+    return call.apply(ArgMax(call.axis(0), bool(call.integer("keepdims", 1))), x)
+
+
+@writes(Softmax)
+def write_softmax(w: Writer, op: Softmax, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit("Softmax", operands[0], axis=op.axis)
+
+
+@reads("Softmax", "LogSoftmax")
+def read_softmax(call: Call) -> Operand:
+    """Over one axis; before opset 13 over all axes from that one on, as if they were one."""
+    x = call.operand(0)
+    axis = call.axis(1 if call.opset < 13 else -1)
+    shape = x.type.shape
+    if call.opset < 13 and any(d != 1 for d in shape[axis + 1 :]):
+        rest = call.integer_dims(*shape[axis:])
+        x = call.reshape(x, (*shape[:axis], prod(rest)))
+    if call.kind == "Softmax":
+        return call.reshape(call.apply(Softmax(axis), x), shape)
+    shifted = call.apply(Sub(), x, call.apply(Max((axis,), keepdims=True), x))
+    total = call.apply(Sum((axis,), keepdims=True), call.apply(Exp(), shifted))
+    return call.reshape(call.apply(Sub(), shifted, call.apply(Log(), total)), shape)

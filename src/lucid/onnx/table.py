@@ -1,0 +1,77 @@
+"""The one table of operators: how each op is written, and how each operator is read.
+
+    @writes(Softmax)
+    def write_softmax(w: Writer, op: Softmax, operands: Sequence[Edge], kind: TensorType) -> str:
+        return w.emit("Softmax", operands[0], axis=op.axis)
+
+    @reads("Softmax")
+    def read_softmax(call: Call) -> Operand:
+        return call.apply(Softmax(call.axis(-1)), call.operand(0))
+
+A writing function takes the writer, the op, its operands and the type of its result, emits
+operators, and returns the name of the result. A reading function takes one operator of the file,
+adds ops to the graph through it, and returns its results; what it cannot say in Lucid's ops it
+refuses (`Call.refuse`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lucid.ir.ops import Op
+from lucid.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from lucid.onnx.call import Call
+    from lucid.onnx.known import Operand
+    from lucid.onnx.writer import Edge, Writer
+
+    Write = Callable[[Writer, Any, Sequence[Edge], TensorType], str]
+    Read = Callable[[Call], Operand | Sequence[Operand]]
+
+WRITERS: dict[type[Op], Write] = {}
+READERS: dict[str, Read] = {}
+
+
+def writes(*op_classes: type[Op]) -> Callable[[Write], Write]:
+    """Register the decorated function as the way these ops are written."""
+
+    def register(function: Write) -> Write:
+        for op_class in op_classes:
+            assert op_class not in WRITERS, f"{op_class.name} is written by two functions"
+            WRITERS[op_class] = function
+        return function
+
+    return register
+
+
+def reads(*operators: str) -> Callable[[Read], Read]:
+    """Register the decorated function as the way these operators are read."""
+
+    def register(function: Read) -> Read:
+        for operator in operators:
+            assert operator not in READERS, f"{operator} is read by two functions"
+            READERS[operator] = function
+        return function
+
+    return register
+
+
+def namesakes(names: dict[type[Op], str]) -> dict[type[Op], str]:
+    """Register ops for which there is one operator of the same meaning, without attributes."""
+
+    def write(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
+        return w.emit(names[type(op)], *operands)
+
+    for op_class, operator in names.items():
+        writes(op_class)(write)
+        reads(operator)(_reader(op_class))
+    return names
+
+
+def _reader(op_class: type[Op]) -> Read:
+    def read(call: Call) -> Operand:
+        return call.apply(op_class(), *call.operands())
+
+    return read

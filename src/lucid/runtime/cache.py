@@ -1,0 +1,228 @@
+"""The cache of object code on disk: one entry a kernel, shared by all models and processes.
+
+An entry's name is a hash of all that its code depends on, so entries are never stale. What goes
+wrong with the cache is logged once, and costs time only: the kernel is compiled again.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import lucid.codegen
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import versions
+from lucid.codegen.target import Target
+
+MAX_BYTES = 512 << 20
+"""Size above which the entries unused for longest are deleted: some ten thousand kernels."""
+MAGIC = b"lucid object 1\n"
+ENTRY, UNFINISHED = ".kernel", ".tmp"
+
+log = logging.getLogger("lucid.cache")
+_reported: set[Path] = set()
+"""The folders whose trouble has been logged."""
+
+
+def default_folder() -> Path:
+    """$LUCID_CACHE_DIR, else `lucid` in the XDG cache folder; for who has no home, a folder of the
+    user's own where temporary files are."""
+    forced = os.environ.get("LUCID_CACHE_DIR")
+    if forced:
+        return Path(forced)
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):  # anything else is to be ignored, says the standard
+        return Path(chosen) / "lucid"
+    home = os.path.expanduser("~")
+    if os.path.isabs(home):
+        return Path(home) / ".cache" / "lucid"
+    return Path(tempfile.gettempdir()) / f"lucid-{os.geteuid()}"
+
+
+@functools.cache
+def generator_hash() -> str:
+    """A hash of the code generator's own sources: another generator writes other code."""
+    digest = hashlib.sha256()
+    folder = Path(lucid.codegen.__path__[0])
+    for source in sorted(folder.rglob("*.py")):
+        digest.update(f"{source.relative_to(folder)}\n".encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+generator_hash()  # now, while the sources are those that were imported: they may be edited later
+
+
+def key_text(kernel: KernelSpec, target: Target) -> str:
+    """All that a kernel's object code depends on."""
+    parts = [str(kernel), *kernel.exports, repr(target), versions(), generator_hash()]
+    return "\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the cache. `used`: when it was last read or written, in seconds of the epoch."""
+
+    path: Path
+    size: int
+    used: float
+
+    @property
+    def family(self) -> str:
+        """The kernel family that the entry is of."""
+        return self.path.name.partition("-")[0]
+
+
+class ObjectCache:
+    """Object code in a folder that only its owner can write to; `max_bytes` limits its size."""
+
+    def __init__(self, folder: Path | None = None, max_bytes: int = MAX_BYTES) -> None:
+        self.folder = folder or default_folder()
+        self.max_bytes = max_bytes
+        self._usable: bool | None = None
+        self._bytes: int | None = None
+
+    # -- kernels ----------------------------------------------------------------------------
+
+    def get(self, kernel: KernelSpec, target: Target) -> bytes | None:
+        """The kernel's object code, or None where there is none that can be trusted."""
+        try:
+            if not self._is_usable():
+                return None
+            key = key_text(kernel, target)
+            path = self._path(kernel, key)
+            stored = _read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            self._report(f"cannot be read: {problem}")
+            return None
+        start = len(MAGIC) + hashlib.sha256().digest_size
+        code = stored[start:]
+        if stored[:start] != _header(key, code):
+            self._report(f"holds a damaged entry, {path.name}, which is made anew")
+            return None
+        with suppress(OSError):  # on a disk that is read only, entries have no age
+            os.utime(path)
+        return code
+
+    def put(self, kernel: KernelSpec, target: Target, code: bytes) -> None:
+        """Keep the kernel's object code. Another process sees the whole entry or none."""
+        try:
+            if not self._is_usable():
+                return
+            key = key_text(kernel, target)
+            data = _header(key, code) + code
+            with tempfile.NamedTemporaryFile(
+                dir=self.folder, suffix=UNFINISHED, delete=False
+            ) as file:
+                try:
+                    file.write(data)
+                    file.close()
+                    os.replace(file.name, self._path(kernel, key))
+                except BaseException:
+                    with suppress(OSError):
+                        os.unlink(file.name)
+                    raise
+            self._grow(len(data))
+        except OSError as problem:
+            self._report(f"cannot be written to: {problem}")
+
+    def _path(self, kernel: KernelSpec, key: str) -> Path:
+        return self.folder / f"{kernel.family}-{hashlib.sha256(key.encode()).hexdigest()}{ENTRY}"
+
+    def _is_usable(self) -> bool:
+        """Whether the folder is there (made if need be) and nobody else can write to it."""
+        if self._usable is None:
+            self._usable = False
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.folder.stat()
+            if status.st_uid != os.geteuid():
+                self._report(f"belongs to user {status.st_uid}, not to this one")
+            elif status.st_mode & 0o022:
+                self._report("can be written to by others; `chmod 700` it")
+            else:
+                self._usable = True
+        return self._usable
+
+    def _report(self, trouble: str) -> None:
+        if self.folder not in _reported:
+            _reported.add(self.folder)
+            log.warning(
+                "the kernel cache %s %s; kernels are compiled instead", self.folder, trouble
+            )
+
+    # -- size -------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """What the folder holds, the entries unused for longest first."""
+        return sorted(self._scan(), key=lambda entry: entry.used)
+
+    def size(self) -> int:
+        """Bytes of all entries."""
+        return sum(entry.size for entry in self._scan())
+
+    def clear(self) -> int:
+        """Delete every entry; gives how many there were."""
+        return sum(_delete(entry) for entry in self.entries())
+
+    def _scan(self) -> Iterator[Entry]:
+        if not self.folder.is_dir():
+            return
+        with os.scandir(self.folder) as files:
+            for file in files:
+                if file.name.endswith((ENTRY, UNFINISHED)):
+                    try:
+                        status = file.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # another process deleted it
+                        continue
+                    yield Entry(Path(file.path), status.st_size, status.st_mtime)
+
+    def _grow(self, added: int) -> None:
+        """Count what was written; above the limit, delete down to nine tenths of it."""
+        self._bytes = self.size() if self._bytes is None else self._bytes + added
+        if self._bytes <= self.max_bytes:
+            return
+        entries = self.entries()
+        self._bytes = sum(entry.size for entry in entries)
+        for entry in entries:
+            if self._bytes <= 0.9 * self.max_bytes:
+                break
+            _delete(entry)
+            self._bytes -= entry.size
+
+
+def _header(key: str, code: bytes) -> bytes:
+    """What an entry starts with: a checksum of the code and of what it was made for."""
+    return MAGIC + hashlib.sha256(key.encode() + code).digest()
+
+
+def _read(path: Path) -> bytes:
+    """What a file holds that is this user's own and nobody else's to write. Raises OSError, also
+    for links, devices and pipes, which are not followed, opened or waited for."""
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(file, "rb") as opened:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise OSError(errno.EPERM, "can be written to by others", str(path))
+        return opened.read()
+
+
+def _delete(entry: Entry) -> bool:
+    """Whether the entry was still there to delete, and could be."""
+    try:
+        entry.path.unlink()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,130 @@
+"""The plain check: the whole network against the interpreter, and every kernel call by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lucid.codegen.program.interpret import ProgramInterpreter
+from lucid.codegen.program.lowered_ops import PartialSums
+from lucid.codegen.program.program import KernelCall, Program
+from lucid.ir.graph import Graph, Node
+from lucid.ir.interpret import interpret
+from lucid.ir.ops.base import Array
+from lucid.runtime.cache import ObjectCache
+from lucid.runtime.check.case import Case
+from lucid.runtime.check.compare import LIMITS, difference, worst
+from lucid.runtime.check.native import Stepper, run_whole
+from lucid.runtime.library import Progress
+from lucid.runtime.weights import WeightStore
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Where kernels are kept, and who is told how far things are."""
+
+    cache: ObjectCache | None = None
+    progress: Progress | None = None
+
+    def report(self, what: str, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(what, done, total)
+
+
+@dataclass(frozen=True)
+class CallCheck:
+    """One kernel call, run natively on the interpreter's own inputs. `error`: of the largest value
+    that it should have written."""
+
+    origin: str
+    kernel: str
+    algorithm: str
+    error: float
+    allowed: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.allowed
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What a check found. `error`: of the whole network's outputs, by the largest of them, against
+    the captured graph in float64."""
+
+    model: str
+    error: float
+    allowed: float
+    calls: tuple[CallCheck, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.allowed and all(c.ok for c in self.calls)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; an infinite error is null."""
+        calls = [
+            asdict(c) | {"error": c.error if np.isfinite(c.error) else None, "ok": c.ok}
+            for c in self.calls
+        ]
+        error = self.error if np.isfinite(self.error) else None
+        return asdict(self) | {"error": error, "ok": self.ok, "calls": calls}
+
+
+def check(case: Case, tools: Tools | None = None) -> CheckReport:
+    """Run the case compiled and interpreted, as a whole and call by call."""
+    tools = tools or Tools()
+    program = case.program(case.fused())
+    calls = tuple(call_checks(case, program, tools))
+    settings = case.settings
+    weights = WeightStore(case.graph.payload)
+    values = run_whole(
+        program, settings.machine, weights, case.inputs, settings.threads, tools.cache
+    )
+    wanted = exact(case, case.graph, tools)
+    limit = LIMITS[settings.precision].whole
+    return CheckReport(case.graph.name, worst(values, wanted), limit, calls)
+
+
+def exact(case: Case, graph: Graph, tools: Tools) -> list[Array]:
+    """The outputs of one of the case's graphs in float64."""
+    done = 0
+
+    def count(node: Node, results: tuple[Array, ...]) -> None:
+        nonlocal done
+        done += 1
+        tools.report("interpreting", done, len(graph.nodes))
+
+    return interpret(graph, case.inputs, case.graph.payload, np.float64, count)
+
+
+def call_checks(case: Case, program: Program, tools: Tools) -> Iterator[CallCheck]:
+    """Every kernel call, in order: native code against its region, computed in float64, both on
+    what the interpreter has in the buffers at that point."""
+    payload = case.graph.payload
+    machine, limit = case.settings.machine, LIMITS[case.settings.precision].kernel
+    stepper = Stepper(program, machine, WeightStore(payload), tools.cache, tools.progress)
+    interpreter = ProgramInterpreter(program, payload, planned=False)
+    interpreter.feed(case.inputs)
+    calls = [c for c in program.calls() if c.tasks]
+    for number, call in enumerate(calls):
+        tools.report("kernel calls", number, len(calls))
+        values = stepper.run(call, interpreter.buffers)
+        wanted = interpreter.step(call, np.float64)
+        error = max(
+            difference(*_comparable(call, i, v, e.reshape(v.shape)))
+            for i, (v, e) in enumerate(zip(values, wanted, strict=True))
+        )
+        name = call.algorithm or call.kernel.family
+        yield CallCheck(call.origin, str(call.kernel), name, error, limit)
+
+
+def _comparable(call: KernelCall, number: int, value: Array, wanted: Array) -> tuple[Array, Array]:
+    """Partial sums only say the same once they are added up."""
+    producer = call.region.outputs[number].producer
+    if producer is not None and isinstance(producer.op, PartialSums):
+        return value.sum(axis=1), wanted.sum(axis=1)
+    return value, wanted

@@ -1,0 +1,434 @@
+"""CompiledModel: what `lucid.compile` gives. Plans by size, weights by checkpoint, calls by thread.
+
+A call of a known size takes no lock: it looks up its plan, checks out a workspace, and enters
+native code, which releases the GIL. Plans are made under PLANNING and stay as they are once made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import json
+import logging
+import operator
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.llvm import assembly, ir_text
+from lucid.codegen.lowering import lower
+from lucid.codegen.program.plan import require_addressable
+from lucid.codegen.program.program import Program
+from lucid.codegen.scheduling.explain import Basis, Explanation, explain
+from lucid.codegen.scheduling.schedule import Schedule, without_choice
+from lucid.codegen.target import Target
+from lucid.errors import CompileError, InputError, UnknownNameError
+from lucid.ir.batch import mixing_node
+from lucid.ir.graph import Graph
+from lucid.ir.ops.base import Array
+from lucid.ir.types import DTYPES, Dim
+from lucid.runtime import log
+from lucid.runtime.arrays import as_array, describe, like
+from lucid.runtime.binding import BoundProgram, Workspace
+from lucid.runtime.crash import CrashReporter
+from lucid.runtime.library import Code, Objects, Progress, library
+from lucid.runtime.planning import PLANNING
+from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
+from lucid.runtime.team import RUN_TYPE, team
+from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.runtime.profile import Profile
+
+MAX_BATCH = 16
+"""The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""
+PLANS_KEPT = 24
+"""Plans of other sizes that are kept: a server's few image sizes by batches 1 to 16."""
+
+schedule_log = logging.getLogger("lucid.schedule")
+
+
+class CompiledModel:
+    """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
+
+    `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
+    side by side. Results are bitwise the same for any number of threads, and for a batch run whole
+    or in parts. `metadata`: what `save` is to keep beside the model, JSON.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        schedule_for: Callable[[Graph, int], Schedule],
+        target: Target,
+        threads: int,
+        cache: Objects | None,
+        progress: Progress | None = None,
+        crashes: CrashReporter | None = None,
+        basis: Basis | None = None,
+        saved: Saved | None = None,
+    ) -> None:
+        self.target = target
+        self.threads = threads
+        self.input_shape: tuple[int, ...] | None = None
+        self.metadata: dict[str, Any] = {}
+        self._source = source
+        self._schedule_for = schedule_for
+        self._cache = cache
+        self._progress = progress
+        self._crashes = crashes or CrashReporter(lambda shape: source.stage(shape, "captured"))
+        self._basis = basis or Basis()
+        self._saved = saved or Saved()
+        self._schedule: Schedule | None = None
+        self._weights: WeightStore | None = None
+        self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
+        self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
+        self._clock = itertools.count()
+        self._free: list[Workspace] = []
+        self._native = library(target)
+        self._enter: Callable[[int], int] | None = None
+
+    def __repr__(self) -> str:
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        return f"<CompiledModel {self._source.name}: {self.target.name}, {threads}>"
+
+    # -- planning ---------------------------------------------------------------------------
+
+    def prepare(self, shape: Sequence[int]) -> Program:
+        """Plan, compile and pack for inputs of this shape now, not at the first call.
+
+        The Program of its first slice, which is the whole batch up to 16. Raises InputError.
+        """
+        whole, _ = self._plans_for(_checked_shape(shape))
+        return whole.bound.program
+
+    def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
+        """The plan of a batch's slices and the plan of its last slice, over the same weights.
+
+        A batch whose images depend on each other has one plan, of its own size.
+        """
+        batch, *image = shape
+        if batch > MAX_BATCH and mixing_node(self.graph(shape)) is not None:
+            whole = self._plan(shape)
+            return whole, whole
+        whole = self._plan((min(max(batch, 1), MAX_BATCH), *image))
+        rest = batch % MAX_BATCH
+        if batch <= MAX_BATCH or not rest:
+            return whole, whole
+        last = self._plan((rest, *image))
+        if last.weights is not whole.weights:  # another thread swapped them in between
+            return self._plans_for(shape)
+        return whole, last
+
+    def _plan(self, shape: tuple[int, ...]) -> Plan:
+        plan = self._plans.get(shape)
+        if plan is None:
+            with PLANNING, self._crashes.watching(shape):
+                plan = self._plans.get(shape) or self._make_plan(shape)
+        plan.used = next(self._clock)
+        return plan
+
+    def _make_plan(self, shape: tuple[int, ...]) -> Plan:
+        graph = self.graph(shape)
+        schedule = self._schedule_of(graph, shape)
+        program = lower(graph, schedule, self.target, shape[0], self.threads)
+        kernels = [*program.kernels(), *program.may_need, Driver()]
+        code = self._native.load(kernels, self._cache, self._progress)
+        store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
+        store.ensure(program.weights.values(), self._progress)
+        bound = BoundProgram(program, code, store)
+        plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
+        if self._schedule is None:  # the first shape settles algorithms for all
+            self._schedule, self.input_shape = schedule, shape
+            log.dump(self, self._source.name, shape)
+        if len(self._plans) > PLANS_KEPT:
+            del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
+            self._drop_workspaces()
+        return plan
+
+    def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
+        saved = self._saved.schedules.get(shape)
+        if saved is not None and not without_choice(saved, graph, shape[0]):
+            return saved
+        return continued(self._schedule, graph, shape[0], self._choose)
+
+    def _choose(self, graph: Graph, batch: int) -> Schedule:
+        schedule = self._schedule_for(graph, batch)
+        for name, choice in schedule.choices.items():
+            schedule_log.debug("%s: %s", name, choice)
+        return schedule
+
+    def graph(self, shape: Sequence[int] | None = None) -> Graph:
+        """The optimised graph for an image size (by default the one compiled for)."""
+        sizes = self._shape_or_first(shape)
+        key = sizes[1:]
+        with PLANNING:
+            if key not in self._graphs:
+                with self._crashes.watching(sizes):
+                    self._graphs[key] = self._source.graph((1, *key))
+                if len(self._graphs) > PLANS_KEPT:
+                    self._graphs.popitem(last=False)
+            return self._graphs[key]
+
+    def _shape_or_first(self, shape: Sequence[int] | None) -> tuple[int, ...]:
+        if shape is not None:
+            return _checked_shape(shape)
+        if self.input_shape is None:
+            raise InputError("the model is compiled at its first call; give a shape to look before")
+        return self.input_shape
+
+    # -- running ----------------------------------------------------------------------------
+
+    def __call__(self, x: Any, out: Array | None = None) -> Any:
+        """The model's outputs for a batch of inputs, (N, C, H, W) float32 or as compiled for
+        (N, H, W, C) uint8, in the kind of array that `x` is. `out`: an array to write to (one
+        output only), which is then the result. Raises InputError."""
+        array = self._read(x)
+        batch = len(array)
+        whole, last = self._planned(array)
+        results = whole.outputs(batch)
+        if out is not None:
+            results = [_checked_out(out, results)]
+            array = array.copy() if np.may_share_memory(array, out) else array
+        if batch <= max(1, whole.bound.program.batch):
+            if batch:
+                self._run(whole, array, results)
+        else:
+            for start in range(0, batch, MAX_BATCH):
+                rows = slice(start, min(start + MAX_BATCH, batch))
+                plan = whole if rows.stop - start == MAX_BATCH else last
+                parts = zip(plan.graph.outputs, results, strict=True)
+                self._run(plan, array[rows], [r[_rows_of(v.type.shape[0], rows)] for v, r in parts])
+        if out is not None:
+            return out
+        wrapped = [like(x, r) for r in results]
+        return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
+
+    def _read(self, x: Any) -> Array:
+        try:
+            array = as_array(x, DTYPES[self._source.dtype])
+        except InputError as problem:
+            raise InputError(f"{self._wanted()}, {problem}") from problem
+        if array.ndim == 0:
+            raise InputError(f"{self._wanted()}, got a single number")
+        return array
+
+    def _planned(self, array: Array) -> tuple[Plan, Plan]:
+        try:
+            return self._plans_for(array.shape)
+        except InputError as problem:
+            raise InputError(f"{self._wanted()}, got {describe(array)}: {problem}") from problem
+
+    def _wanted(self) -> str:
+        """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
+        if self.input_shape is None:
+            return f"x wants a {DTYPES[self._source.dtype]} array, the batch first"
+        (value,) = self.graph().inputs
+        type = value.type
+        return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
+
+    def _run(self, plan: Plan, x: Array, results: Sequence[Array]) -> None:
+        enter = self._enter or self._entry(plan.bound.code)
+        with self._workspace(plan.bound) as workspace:
+            arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
+            status = enter(workspace.prepare(plan.bound, arrays))
+        if status:
+            with self._crashes.watching(plan.bound.program.inputs[0].shape):
+                raise CompileError(f"the native runtime refused the program (status {status})")
+
+    def _entry(self, code: Code) -> Callable[[int], int]:
+        """The way into native code. It does not hold the model, so that a model's memory goes with
+        its last user, not when Python next looks for cycles."""
+        target, threads = self.target, self.threads
+        if threads == 1:
+            run = RUN_TYPE(code.address(Driver(), "lucid_run"))
+            self._enter = functools.partial(_run_alone, run, code)
+        else:  # looked up each time: a fork makes another team
+            self._enter = lambda call: team(target, threads).run(call)
+        return self._enter
+
+    @contextmanager
+    def _workspace(self, bound: BoundProgram) -> Iterator[Workspace]:
+        """Memory for one call; calls at the same time have one each, and leave it to later ones."""
+        try:  # pop and append are atomic
+            workspace = self._free.pop()
+        except IndexError:
+            workspace = Workspace(self.threads, bound.needs)
+        if not workspace.fits(bound):
+            workspace = workspace.larger(bound)
+        try:
+            yield workspace
+        finally:
+            self._free.append(workspace)
+
+    def _drop_workspaces(self) -> None:
+        """Let go of those that are larger than any plan needs, now that one was dropped."""
+        largest = max(plan.bound.arena_bytes for plan in self._plans.values())
+        self._free[:] = [w for w in self._free if w.capacity[0] <= largest]
+
+    # -- weights ----------------------------------------------------------------------------
+
+    def load_weights(self, weights: Any) -> CompiledModel:
+        """Swap the checkpoint (a path, or tensors by name) without compiling anything.
+
+        Calls in flight finish with the old weights. Tensors are read, not copied, now and when
+        another size is planned: do not write to them. Raises WeightsError, and keeps the old.
+        """
+        store = WeightStore(self._source.match(weights))
+        with PLANNING:
+            programs = [plan.bound.program for plan in self._plans.values()]
+            store.ensure([w for p in programs for w in p.weights.values()], self._progress)
+            plans: dict[tuple[int, ...], Plan] = {}
+            for shape, plan in self._plans.items():
+                bound = BoundProgram(plan.bound.program, plan.bound.code, store)
+                plans[shape] = dataclasses.replace(plan, bound=bound)
+            self._weights, self._plans = store, plans
+        return self
+
+    # -- keeping ----------------------------------------------------------------------------
+
+    def save(
+        self, path: str | os.PathLike[str], targets: Sequence[str] | None = None
+    ) -> CompiledModel:
+        """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
+        planned so far, weights, and object code for each of the `targets` (by name; by default the
+        one compiled for), which are not run. A file that is there is replaced in the end, or stays
+        as it is. Raises InputError before the first shape is planned, UnknownNameError, OSError.
+        """
+        from lucid.runtime.saving import save
+
+        save(self.snapshot(), path, targets)
+        return self
+
+    def snapshot(self) -> Snapshot:
+        """All that a file of the model is made from. Raises InputError before there is a plan."""
+        first = self._shape_or_first(None)
+        try:
+            json.dumps(self.metadata)
+        except (TypeError, ValueError) as problem:
+            raise InputError(f"metadata must be what JSON can say: {problem}") from problem
+        with PLANNING:
+            first_plan = self._plan(first)  # which may have been dropped
+            plans = {first: first_plan, **self._plans}
+        return Snapshot(
+            self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
+        )
+
+    # -- looking inside ---------------------------------------------------------------------
+
+    def program(self, shape: Sequence[int] | None = None) -> Program:
+        """The Program for an input shape (by default the one compiled for)."""
+        return self.prepare(self._shape_or_first(shape))
+
+    def profile(self, x: Any, runs: int = 20) -> Profile:
+        """Where a call with `x` spends its time, measured inside the generated code in `runs` runs:
+        by kernel call, by module, by thread (`print` it, or see `lucid.runtime.profile`).
+
+        Of a batch larger than 16 its first slice is run. Raises InputError.
+        """
+        from lucid.runtime.profile import Profiler
+
+        if runs < 1:
+            raise InputError(f"a profile takes one run at least, not {runs}")
+        array = self._read(x)
+        plan, _ = self._planned(array)
+        if not len(array):
+            raise InputError("an empty batch has no profile")
+        array = np.ascontiguousarray(array[:MAX_BATCH])
+        results = plan.outputs(len(array))
+        addresses = [array.ctypes.data, *(r.ctypes.data for r in results)]
+        profiler = Profiler(self.target, self.threads, self._cache, self._progress)
+        return profiler.profile(plan.bound, self._source.name, addresses, runs)
+
+    def explanation(self, shape: Sequence[int] | None = None) -> Explanation:
+        """For each node of the optimised graph what was fused into it, what was not and why, which
+        kernel it got and why, and how its work is cut. `shape` as in `ir`."""
+        sizes = self._shape_or_first(shape)
+        program, graph = self.program(sizes), self.graph(sizes)
+        misses = self._source.rewrites((1, *sizes[1:])).misses
+        made = (self.schedule, program, self.target, self.threads, self._basis)
+        return explain(graph, misses, *made)
+
+    def explain(self, shape: Sequence[int] | None = None) -> str:
+        """The same as text."""
+        return str(self.explanation(shape))
+
+    @property
+    def schedule(self) -> Schedule:
+        """The choices made for the first shape."""
+        if self._schedule is None:
+            self._shape_or_first(None)  # raises
+        assert self._schedule is not None
+        return self._schedule
+
+    def stages(self) -> list[str]:
+        """The names that `ir` takes, in the order in which a model goes through them."""
+        return [*self._source.stages(), "scheduled", "llvm", "asm"]
+
+    def ir(self, stage: str = "fused", shape: Sequence[int] | None = None) -> str:
+        """The model as text at a stage: a graph (`captured`, after a pass by its name, `fused`),
+        its Program (`scheduled`), or its kernels (`llvm`, `asm`).
+
+        `shape`: an input shape, by default the one compiled for. Raises UnknownNameError.
+        """
+        if stage not in self.stages():
+            names = ", ".join(self.stages())
+            raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
+        sizes = self._shape_or_first(shape)
+        if stage == "scheduled":
+            return str(self.program(sizes))
+        if stage not in ("llvm", "asm"):
+            return str(self._source.stage((1, *sizes[1:]), stage))
+        text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
+        with PLANNING:  # which keeps LLVM's own lock out of forks
+            return "\n".join(
+                f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
+                for kernel in self.program(sizes).kernels()
+            )
+
+
+def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
+    """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
+    return int(run(call, 0, 1))
+
+
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """Raises InputError for what is no shape of a batch."""
+    try:
+        sizes = tuple(operator.index(d) for d in shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 0:
+        raise InputError(
+            f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
+        )
+    require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
+    return sizes
+
+
+def _rows_of(dimension: int | Dim, rows: slice) -> slice:
+    """The part of an output that a slice of the batch makes; its first dimension may be 2N."""
+    assert isinstance(dimension, Dim)
+    return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
+
+
+def _checked_out(out: Any, results: Sequence[Array]) -> Array:
+    """`out` for the model's one result. Raises InputError where it does not suit."""
+    if len(results) != 1:
+        raise InputError(f"out= takes one array, the model has {len(results)} outputs")
+    (result,) = results
+    wanted = f"out wants a {result.dtype} array {list(result.shape)}, contiguous and writeable"
+    if not isinstance(out, np.ndarray):
+        raise InputError(f"{wanted}, got {type(out).__name__}")
+    if out.dtype != result.dtype or out.shape != result.shape:
+        raise InputError(f"{wanted}, got {describe(out)}")
+    if not out.flags.carray:  # contiguous, aligned, writeable
+        raise InputError(f"{wanted}; this one is not")
+    return out

@@ -1,0 +1,194 @@
+"""The kernel library of the process: object code in memory, shared by all models that hold it.
+
+A kernel is looked up by its specification; what is not in memory comes from the cache on disk or is
+compiled. Who loads kernels gets a `Code`, and holds it for as long as any of them may run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
+
+from llvmlite import binding
+
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import compile_object, symbol, target_machine
+from lucid.codegen.target import Target
+from lucid.errors import CompileError
+from lucid.runtime.planning import PLANNING
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+KEPT = 512
+"""Kernels that stay in memory though nobody holds them: the same model compiled again finds them.
+What was loaded longest ago goes first; a kernel takes some 10 kB."""
+
+log = logging.getLogger("lucid.kernels")
+
+
+class Objects(Protocol):
+    """Where object code is kept: the cache on disk, or what else can tell."""
+
+    def get(self, kernel: KernelSpec, target: Target) -> bytes | None:
+        """The kernel's object code, which has been checked; None where there is none."""
+
+    def put(self, kernel: KernelSpec, target: Target, code: bytes) -> None:
+        """Keep what had to be compiled."""
+
+
+class _Batch:
+    """Kernels that were loaded together, in one engine of LLVM's: freed when nobody holds it."""
+
+    def __init__(self, target: Target, objects: Mapping[KernelSpec, bytes]) -> None:
+        engine = _engine(target)
+        closing = weakref.finalize(self, _retire, engine)
+        closing.atexit = False  # daemon threads may be in its code
+        for kernel, code in objects.items():
+            try:
+                engine.add_object_file(binding.ObjectFileRef.from_data(code))
+            except RuntimeError as problem:
+                raise CompileError(f"kernel {kernel} is no object code: {problem}") from problem
+        engine.finalize_object()
+        self.addresses: dict[KernelSpec, dict[str, int]] = {
+            kernel: {e: engine.get_function_address(symbol(kernel, e)) for e in kernel.exports}
+            for kernel in objects
+        }
+
+
+class Code:
+    """Some kernels in executable memory, which stay there as long as this object."""
+
+    def __init__(self, batches: Mapping[KernelSpec, _Batch]) -> None:
+        self._batches = batches
+
+    def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
+        """Where an exported function of one of the kernels lies."""
+        return self._batches[kernel].addresses[kernel][export]
+
+
+class KernelLibrary:
+    """Kernels of one target in executable memory. `emitted` counts those compiled, not loaded.
+
+    Raises CompileError for a target that this machine does not run: nothing may enter its code.
+    """
+
+    def __init__(self, target: Target) -> None:
+        if not target.runs_here():
+            raise CompileError(
+                f"code for {target.name} cannot be loaded: this machine runs {Target.host().name}"
+            )
+        self.target = target
+        self.emitted = 0
+        self._known: weakref.WeakValueDictionary[KernelSpec, _Batch] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[_Batch, None] = OrderedDict()
+
+    def load(
+        self,
+        kernels: Sequence[KernelSpec],
+        cache: Objects | None = None,
+        progress: Progress | None = None,
+    ) -> Code:
+        """These kernels in memory, for as long as the result is held."""
+        with PLANNING:
+            wanted = list(dict.fromkeys(kernels))
+            found = {k: batch for k in wanted if (batch := self._known.get(k)) is not None}
+            missing = [k for k in wanted if k not in found]
+            if missing:
+                objects: dict[KernelSpec, bytes] = {}
+                for done, kernel in enumerate(missing):
+                    if progress:
+                        progress("kernels", done, len(missing))
+                    objects[kernel] = self._object_code(kernel, cache)
+                batch = _Batch(self.target, objects)
+                for kernel in missing:
+                    found[kernel] = self._known[kernel] = batch
+                if progress:
+                    progress("kernels", len(missing), len(missing))
+            self._keep(found.values())
+            return Code(found)
+
+    def _keep(self, batches: Any) -> None:
+        """Hold what was used last, up to `KEPT` kernels."""
+        for batch in batches:
+            self._recent[batch] = None
+            self._recent.move_to_end(batch)
+        count = sum(len(batch.addresses) for batch in self._recent)
+        while count > KEPT:
+            oldest, _ = self._recent.popitem(last=False)
+            count -= len(oldest.addresses)
+            del oldest
+        _close_retired()
+
+    def _object_code(self, kernel: KernelSpec, cache: Objects | None) -> bytes:
+        code = cache.get(kernel, self.target) if cache else None
+        if code is not None:
+            log.debug("%s: from the cache, %d bytes", kernel, len(code))
+            return code
+        start = time.perf_counter()
+        try:
+            code = compile_object(kernel, self.target)
+        except CompileError:
+            raise
+        except Exception as error:
+            raise CompileError(
+                f"kernel {kernel} cannot be emitted for {self.target.name}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        self.emitted += 1
+        milliseconds = 1000 * (time.perf_counter() - start)
+        log.debug("%s: compiled in %.0f ms, %d bytes", kernel, milliseconds, len(code))
+        if cache:
+            cache.put(kernel, self.target, code)
+        return code
+
+
+# -- engines --------------------------------------------------------------------------------------
+
+_retired: list[Any] = []
+"""Engines whose code nobody can reach any more, to be closed by who plans: LLVM has a lock of its
+own, which a fork must not find taken."""
+
+
+def _engine(target: Target) -> Any:
+    """An empty engine of LLVM's for object code of this target."""
+    machine = target_machine(target)
+    empty = binding.parse_assembly("", context=binding.create_context())
+    empty.triple = target.triple
+    empty.data_layout = str(machine.target_data)
+    # llvmlite's memory manager puts an object's sections side by side: code reaches its constants
+    # by 32-bit offsets, and in a process full of large libraries, as PyTorch's are, LLVM's own
+    # manager may put them further apart.
+    return binding.create_mcjit_compiler(empty, machine, use_lmm=True)
+
+
+def _retire(engine: Any) -> None:
+    """Close an engine now, or when whoever plans just now has done."""
+    _retired.append(engine)
+    if PLANNING.acquire(blocking=False):
+        try:
+            _close_retired()
+        finally:
+            PLANNING.release()
+
+
+def _close_retired() -> None:
+    with suppress(IndexError):
+        while True:
+            _retired.pop().close()
+
+
+_libraries: dict[str, KernelLibrary] = {}
+
+
+def library(target: Target) -> KernelLibrary:
+    """The process's library for a target."""
+    with PLANNING:
+        if target.name not in _libraries:  # caches are no part of what code is generated for
+            _libraries[target.name] = KernelLibrary(target)
+        return _libraries[target.name]

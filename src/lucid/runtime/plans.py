@@ -1,0 +1,116 @@
+"""What a compiled model is made of: its source of graphs, its plans, and what was saved of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from lucid.codegen.scheduling.explain import Basis
+from lucid.codegen.scheduling.schedule import Schedule, without_choice
+from lucid.codegen.target import Target
+from lucid.ir.graph import Graph, State
+from lucid.ir.ops.base import Array
+from lucid.ir.passes import RewriteLog
+from lucid.ir.types import DTYPES
+from lucid.runtime.binding import BoundProgram
+from lucid.runtime.library import Objects
+from lucid.runtime.weights import Prepared, WeightStore
+
+
+class Source(Protocol):
+    """What the compiler hands in: graphs for image sizes, at every stage, and how to match a
+    checkpoint with the model's tensors."""
+
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the model's input: `f32`, or `u8` for images."""
+
+    def graph(self, shape: tuple[int, ...]) -> Graph:
+        """The optimised graph for inputs of this shape, which has one input of that dtype, the
+        batch first in it and in every output. Raises InputError where the shape fits none."""
+
+    def stages(self) -> list[str]:
+        """The names that `stage` takes, in order."""
+
+    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
+        """The graph after one stage: `captured`, a pass by name, or `fused`."""
+
+    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
+        """What the passes do to the graph, and what they nearly do."""
+
+    @property
+    def disable(self) -> Sequence[str]:
+        """The passes that are left out."""
+
+    def state(self) -> State:
+        """The tensors that `match` takes."""
+
+    def match(self, weights: Any) -> Mapping[str, Any]:
+        """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
+        them. Raises WeightsError."""
+
+
+@dataclass(eq=False)
+class Plan:
+    """What calls of one input shape need: the graph, and its program bound to addresses. `used`
+    says when it was called last, in calls of its model; all else never changes."""
+
+    graph: Graph
+    schedule: Schedule
+    bound: BoundProgram
+    used: int
+
+    @property
+    def weights(self) -> WeightStore:
+        return self.bound.weights
+
+    def outputs(self, batch: int) -> list[Array]:
+        """Empty arrays for the outputs for a batch of any size."""
+        types = [v.type for v in self.graph.outputs]
+        return [np.empty(t.concrete(batch), DTYPES[t.dtype]) for t in types]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What is known beforehand of a model that was saved: choices by input shape, and weights."""
+
+    schedules: Mapping[tuple[int, ...], Schedule] = field(default_factory=dict)
+    weights: Prepared | None = None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A compiled model as it is at one moment; the first of the plans settled the algorithms."""
+
+    source: Source
+    plans: Mapping[tuple[int, ...], Plan]
+    target: Target
+    threads: int
+    basis: Basis
+    cache: Objects | None
+    metadata: Mapping[str, Any]
+
+
+def continued(
+    known: Schedule | None,
+    graph: Graph,
+    batch: int,
+    choose: Callable[[Graph, int], Schedule],
+) -> Schedule:
+    """The choices made for the first shape; new ones for layers that it did not have, where the
+    model's forward branches on the size of the image."""
+    if known is None:
+        return choose(graph, batch)
+    strangers = without_choice(known, graph, batch)
+    if not strangers:
+        return known
+    fresh = choose(graph, batch).choices
+    kept = {n: c for n, c in known.choices.items() if n in fresh and n not in strangers}
+    return Schedule({**fresh, **kept})

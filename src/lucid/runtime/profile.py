@@ -1,0 +1,285 @@
+"""Profiles: where a compiled model spends its time, measured inside the generated code.
+
+A program is run by the profiled driver, the same code with a clock read before and after each
+barrier and each kernel call, on every thread. Its ticks become milliseconds by comparing them with
+the caller's clock over all the runs. Ordinary runs in between tell what the measuring costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.program.program import KernelCall, Program, View, WeightRef
+from lucid.codegen.target import Target
+from lucid.ir.ops.base import Array
+from lucid.runtime.bandwidth import measured_bandwidth
+from lucid.runtime.binding import BoundProgram
+from lucid.runtime.library import Objects, Progress
+from lucid.runtime.peak import measured_peak
+from lucid.runtime.timing import Clocked, Stopwatch, phase_starts, shared
+
+BLOCK = 5
+"""Runs in a row by one driver: the other one's threads spin for a while after each change."""
+KEPT = 0.5
+"""The part of the runs, the fastest, that the profile is the mean of."""
+MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36}
+"""What is left of a direct convolution's multiplications, by algorithm; all, where not listed."""
+
+
+@dataclass(frozen=True)
+class CallProfile:
+    """One kernel call. `ms`: by the clock, until the last thread is done, where calls of one phase
+    share its time by their work; `busy_ms`: in the kernel, the mean over the threads. `work`:
+    operations of a direct evaluation; `done`: those left after the algorithm. `moved`: bytes of
+    the arrays and packed weights that it reads and writes, each once. `bound`: `compute` or
+    `memory`, whichever takes longer at the measured rates."""
+
+    origin: str
+    kernel: str
+    algorithm: str
+    ms: float
+    busy_ms: float
+    share: float
+    work: int
+    done: float
+    moved: int
+    gflops: float
+    share_of_peak: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class ThreadProfile:
+    """One thread's milliseconds: in kernels, at barriers, and before its first call and after its
+    last, while the others are at work already or still."""
+
+    kernels: float
+    barriers: float
+    ends: float
+
+    @property
+    def total(self) -> float:
+        return self.kernels + self.barriers + self.ends
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kernel call or wait of one thread in the fastest run, in milliseconds from its start."""
+
+    thread: int
+    call: int
+    start: float
+    ms: float
+    waiting: bool
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where a run of a compiled model spends its time; means over the faster half of the runs.
+
+    `latency_ms` is what the caller sees of the measured runs and `ordinary_ms` of ordinary ones in
+    between; `overhead` is what the measuring adds to the fastest of them. `calls` are in the order
+    in which they run.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    target: str
+    runs: int
+    latency_ms: float
+    ordinary_ms: float
+    overhead: float
+    peak_gflops: float
+    bandwidth_gbs: float
+    calls: tuple[CallProfile, ...]
+    threads: tuple[ThreadProfile, ...]
+    events: tuple[Event, ...]
+
+    def __str__(self) -> str:
+        from lucid.runtime.profile_report import text
+
+        return text(self)
+
+
+@dataclass(frozen=True)
+class Profiler:
+    """Profiles bound programs on one team. `progress` is told of the runs."""
+
+    target: Target
+    threads: int
+    cache: Objects | None = None
+    progress: Progress | None = None
+
+    def profile(
+        self, bound: BoundProgram, model: str, addresses: Sequence[int], runs: int
+    ) -> Profile:
+        """The profile of `runs` runs on the user's arrays at these addresses."""
+        stopwatch = Stopwatch(self.target, self.threads, bound.weights, self.cache, self.progress)
+        measured, ordinary = self._in_turns(
+            lambda profiled: stopwatch.clock(bound, addresses, profiled), runs
+        )
+        barriers = bound.steps[:, driver.STEP_BARRIER] != 0
+        rate, chosen = milliseconds_a_tick(measured), fastest(measured)
+        stamps = np.array([aligned(c.stamps, barriers) for c in chosen]) * rate
+        latency = mean_ms(chosen)
+        rates = Rates(
+            latency,
+            measured_peak(self.target, self.threads),
+            measured_bandwidth(working_set(bound.program), self.threads),
+        )
+        calls = [c for c in bound.program.calls() if c.tasks]
+        spans = np.mean([wall_times(run, barriers) for run in stamps], axis=0)
+        busy = (stamps[..., 2] - stamps[..., 1]).mean((0, 1))
+        return Profile(
+            model=model,
+            input_shape=bound.program.inputs[0].shape,
+            target=self.target.name,
+            runs=runs,
+            latency_ms=latency,
+            ordinary_ms=mean_ms(fastest(ordinary)),
+            overhead=min(c.ms for c in measured) / min(c.ms for c in ordinary) - 1,
+            peak_gflops=rates.peak,
+            bandwidth_gbs=rates.bandwidth,
+            calls=tuple(
+                call_profile(bound.program, call, float(ms), float(inside), rates)
+                for call, ms, inside in zip(calls, spans, busy, strict=False)
+            ),
+            threads=thread_profiles(stamps),
+            events=tuple(_events(stamps[0], barriers)) if calls else (),
+        )
+
+    def _in_turns(
+        self, run: Callable[[bool], Clocked], runs: int
+    ) -> tuple[list[Clocked], list[Clocked]]:
+        """Profiled runs and as many ordinary ones, a few of each at a time, after one untimed."""
+        measured: list[Clocked] = []
+        ordinary: list[Clocked] = []
+        while len(measured) < runs:
+            if self.progress:
+                self.progress("runs", len(measured), runs)
+            count = min(BLOCK, runs - len(measured))
+            for kept, profiled in ((ordinary, False), (measured, True)):
+                run(profiled)
+                kept += [run(profiled) for _ in range(count)]
+        return measured, ordinary
+
+
+def milliseconds_a_tick(runs: Sequence[Clocked]) -> float:
+    """What a tick takes, by the caller's clock from the middle of the first run to the middle of
+    the last; of a single run, all of it."""
+    first, last = runs[0], runs[-1]
+    if first is last:
+        return first.ms_per_tick
+    middles = [(r.start + r.end) / 2 for r in (first, last)]
+    ticks = [(r.stamps[0, 0, 0] + r.stamps[0, -1, 2]) / 2 for r in (first, last)]
+    return float(1000 * (middles[1] - middles[0]) / max(1.0, ticks[1] - ticks[0]))
+
+
+def mean_ms(runs: Sequence[Clocked]) -> float:
+    """The mean of what the runs' caller sees of them."""
+    return float(np.mean([r.ms for r in runs]))
+
+
+def fastest(runs: Sequence[Clocked]) -> list[Clocked]:
+    """The faster part of the runs, the fastest first."""
+    return sorted(runs, key=lambda r: r.ms)[: max(1, round(KEPT * len(runs)))]
+
+
+def aligned(stamps: Array, barriers: Array) -> Array:
+    """Stamps (threads, steps, 3) by one clock, from 0 on, as floats; `barriers`: (steps).
+
+    Threads' clocks agree on most machines. Where they do not, a thread would seem to leave a
+    barrier before another one has come to it; it is shifted by the least that makes this untrue.
+    """
+    meets = stamps[:, barriers]
+    shifted = (stamps - stamps[0, 0, 0]).astype(np.float64)
+    for thread in range(1, len(stamps) if meets.size else 0):
+        least = (meets[0, :, 0] - meets[thread, :, 1]).max()
+        most = (meets[0, :, 1] - meets[thread, :, 0]).min()
+        shifted[thread] += min(max(0, least), most)
+    result: Array = shifted - shifted.min()
+    return result
+
+
+def wall_times(stamps: Array, barriers: Array) -> Array:
+    """What each step takes, of `aligned` stamps: a phase lasts from when the last thread comes to
+    the barrier before it to when the last comes to the one after it."""
+    starts = phase_starts(barriers)
+    opened = [0.0, *(stamps[:, s, 0].max() for s in starts[1:]), stamps.max()]
+    return shared(np.diff(opened), stamps, starts)
+
+
+def thread_profiles(runs: Array) -> tuple[ThreadProfile, ...]:
+    """Means over the runs of what each thread did; `runs`: (runs, threads, steps, 3), each from 0
+    on, in milliseconds."""
+    kernels = (runs[..., 2] - runs[..., 1]).sum(-1)
+    barriers = (runs[..., 1] - runs[..., 0]).sum(-1)
+    spans = runs.max((1, 2, 3))[:, None]
+    ends = spans - (runs[..., -1, 2] - runs[..., 0, 0])
+    rows = np.stack([kernels, barriers, ends]).mean(1).T
+    return tuple(ThreadProfile(*map(float, row)) for row in rows)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What calls are compared with: milliseconds of a run, GFLOP/s, GB/s."""
+
+    latency: float
+    peak: float
+    bandwidth: float
+
+
+def call_profile(
+    program: Program, call: KernelCall, ms: float, busy: float, rates: Rates
+) -> CallProfile:
+    """A row of the profile, for a call that takes `ms`, of which `busy` in the kernel."""
+    done, moved = call.work * MULTIPLIES.get(call.algorithm, 1.0), bytes_moved(program, call)
+    gflops = call.work / ms / 1e6 if ms else 0.0
+    return CallProfile(
+        origin=call.origin,
+        kernel=call.kernel.family,
+        algorithm=call.algorithm or call.kernel.family,
+        ms=ms,
+        busy_ms=busy,
+        share=ms / rates.latency,
+        work=call.work,
+        done=done,
+        moved=moved,
+        gflops=gflops,
+        share_of_peak=gflops / rates.peak,
+        bound="compute" if done * rates.bandwidth > moved * rates.peak else "memory",
+    )
+
+
+def bytes_moved(program: Program, call: KernelCall) -> int:
+    """Bytes that a call has to read and write: its views, and its packed parameters."""
+    arguments = list(call.arguments.values())
+    names = {a.name for a in arguments if isinstance(a, WeightRef)}
+    arrays = {v for v in (*call.reads, *call.writes) if v.buffer not in names}
+    weights = sum(program.weights[n].floats for n in names)
+    return 4 * (weights + sum(map(_places, arrays)))
+
+
+def _places(view: View) -> int:
+    """Floats of a view, each place once, though it be read many times."""
+    sizes = [d for d, s in zip(view.shape, view.strides, strict=True) if s]
+    return int(np.prod(sizes, dtype=np.int64)) if 0 not in view.shape else 0
+
+
+def working_set(program: Program) -> int:
+    """Bytes that a run touches: parameters, arena, and the user's arrays."""
+    users = sum(b.floats for b in program.buffers.values() if b.kind != "arena")
+    return 4 * (program.arena + users + sum(p.floats for p in program.weights.values()))
+
+
+def _events(stamps: Array, barriers: Array) -> Iterator[Event]:
+    """Kernel calls and waits of every thread; stamps in milliseconds from 0 on."""
+    for thread, rows in enumerate(stamps.tolist()):
+        for call, (before, start, end) in enumerate(rows):
+            if barriers[call]:
+                yield Event(thread, call, before, start - before, True)
+            yield Event(thread, call, start, end - start, False)

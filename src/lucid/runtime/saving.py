@@ -1,0 +1,285 @@
+"""Writing a compiled model to a file: for each target its choices, packed weights and object code.
+
+Targets other than the model's own are lowered and compiled like it, and not run. Weights are made
+and written one by one, so that a model is saved in little more memory than it has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lucid.artifact.container import Writer, replacing
+from lucid.artifact.contents import MANIFEST, TENSORS, ForTarget, Manifest, Size, ir_hash
+from lucid.artifact.tensors import write_tensors
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import compile_object, versions
+from lucid.codegen.lowering import lower
+from lucid.codegen.program.program import Program
+from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.codegen.target import Target
+from lucid.errors import InputError, LucidError
+from lucid.ir import recipe
+from lucid.ir.graph import Graph
+from lucid.ir.ops.base import Array
+from lucid.ir.resize import resized
+from lucid.ir.text import print_graph
+from lucid.runtime.cache import generator_hash
+from lucid.runtime.planning import PLANNING
+from lucid.runtime.plans import Snapshot, continued
+from lucid.runtime.stored import object_key, packed_key, padded
+
+CACHES = ("l1", "l2", "line")
+"""The fields of a target that say what the schedule counts on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """Shape and kind of a tensor that is made when it is written."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def save(snapshot: Snapshot, path: str | os.PathLike[str], targets: Sequence[str] | None) -> None:
+    """Write a model to a file, which appears when it is whole. Raises UnknownNameError, OSError."""
+    chosen = [snapshot.target]
+    if targets is not None:
+        if isinstance(targets, str) or not targets:
+            raise InputError(f"targets is a list of names of targets, not {targets!r}")
+        named = dict.fromkeys(map(Target.named, targets))
+        chosen = list(dict.fromkeys(_own(t, snapshot.target) for t in named))
+    with replacing(Path(path)) as file:
+        write(snapshot, file, chosen)
+
+
+def _own(target: Target, own: Target) -> Target:
+    """The model's own target for one of its name: as far as it is known what its caches are."""
+    return own if target.name == own.name else target
+
+
+def write(
+    snapshot: Snapshot, file: IO[bytes], targets: Sequence[Target], code: bool = True
+) -> None:
+    """Write a model to a file that can be sought in. `code`: with packed weights and object code,
+    which can be made anew."""
+    writer = Writer(file)
+    captured = _captured(snapshot)
+    sizes = []
+    for number, (image, graph) in enumerate(captured.items()):
+        fused = next(p.graph for shape, p in snapshot.plans.items() if shape[1:] == image)
+        size = Size(image, f"captured.{number}", f"fused.{number}")
+        writer.add(size.captured, print_graph(graph).encode())
+        writer.add(size.fused, print_graph(fused).encode())
+        sizes.append(size)
+    made = [_write_target(writer, snapshot, target, code) for target in targets]
+    manifest = _manifest(snapshot, captured, sizes, made)
+    _write_sources(writer, snapshot, captured, manifest)
+    writer.add(MANIFEST, manifest.to_json().encode())
+    writer.finish()
+
+
+# -- graphs -----------------------------------------------------------------------------------
+
+
+def _captured(snapshot: Snapshot) -> dict[tuple[int, ...], Graph]:
+    """The graphs before the passes by image size, that of the first plan first."""
+    images = dict.fromkeys(shape[1:] for shape in snapshot.plans)
+    return {image: snapshot.source.stage((1, *image), "captured") for image in images}
+
+
+def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
+    """Whether the graph of one image size tells that of others: whether its ops alone, over inputs
+    of another size, are the graph that the model is then traced to.
+
+    Two other sizes are tried, a larger one, and a smaller one that is odd, which differ in all axes
+    that the ops let differ. What depends on the size (where a window begins, a table of positions)
+    shows in the text of the graph. A size that neither takes, an odd one, tells nothing against it.
+    """
+    _, *image = graph.inputs[0].type.concrete(1)
+    free = [axis for axis in range(len(image)) if _resized(graph, _with(image, {axis: 32}))]
+    larger = {axis: 32 * (1 + i) for i, axis in enumerate(free)}
+    smaller = {axis: -(image[axis] // 4 + 2 * i | 1) for i, axis in enumerate(free)}
+    shapes = [_with(image, change) for change in (larger, smaller)]
+    if not free or min(shapes[1]) < 1:
+        return False
+    traced = [_traced(snapshot, shape) for shape in shapes]
+    return any(traced) and traced == [_resized(graph, shape) for shape in shapes]
+
+
+def _with(image: Sequence[int], change: Mapping[int, int]) -> tuple[int, ...]:
+    return (1, *(size + change.get(axis, 0) for axis, size in enumerate(image)))
+
+
+def _resized(graph: Graph, shape: tuple[int, ...]) -> str | None:
+    """The text of the graph for another size; None where its ops do not take it."""
+    try:
+        return print_graph(resized(graph, shape))
+    except LucidError:
+        return None
+
+
+def _traced(snapshot: Snapshot, shape: tuple[int, ...]) -> str | None:
+    """The text of the graph that the model is traced to; None where it takes no such size."""
+    try:
+        return print_graph(snapshot.source.stage(shape, "captured"))
+    except Exception:  # a user's forward raises what it likes
+        return None
+
+
+# -- tensors ----------------------------------------------------------------------------------
+
+
+def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
+    return next(iter(snapshot.plans.values())).weights.payload
+
+
+def _write_sources(
+    writer: Writer,
+    snapshot: Snapshot,
+    captured: Mapping[tuple[int, ...], Graph],
+    manifest: Manifest,
+) -> None:
+    """The tensors that the graphs read, and the tables that a checkpoint must have."""
+    payload = _payload(snapshot)
+    values = {name: payload[name] for g in captured.values() for name in g.sources()}
+    values |= snapshot.source.state().tables
+    declared = {n: v if hasattr(v, "dtype") else np.asarray(v) for n, v in values.items()}
+    with writer.section(TENSORS) as sink:
+        write_tensors(sink, declared, (np.asarray(v) for v in values.values()))
+
+
+def _version() -> str:
+    """Lucid's own, as it was installed; for people to read."""
+    try:
+        return importlib.metadata.version("lucid-compiler")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed as a package"
+
+
+def _manifest(
+    snapshot: Snapshot,
+    captured: Mapping[tuple[int, ...], Graph],
+    sizes: list[Size],
+    made: list[ForTarget],
+) -> Manifest:
+    state = snapshot.source.state()
+    read = dict.fromkeys(name for g in captured.values() for name in g.sources())
+    first = next(iter(snapshot.plans))
+    return Manifest(
+        made_by={
+            "lucid": _version(),
+            "ir": ir_hash(),
+            "generator": generator_hash(),
+            "llvm": versions(),
+        },
+        name=snapshot.source.name,
+        dtype=snapshot.source.dtype,
+        precision=snapshot.basis.precision,
+        kernels=dict(snapshot.basis.forced),
+        chosen_by=snapshot.basis.source,
+        disable=list(snapshot.source.disable),
+        input_shape=first,
+        any_size=is_any_size(snapshot, captured[first[1:]]),
+        state=dict(state.shapes),
+        tables=list(state.tables),
+        constants=[name for name in read if name not in state.shapes],
+        sizes=sizes,
+        targets=made,
+        metadata=dict(snapshot.metadata),
+    )
+
+
+# -- targets ----------------------------------------------------------------------------------
+
+
+def _write_target(writer: Writer, snapshot: Snapshot, target: Target, code: bool) -> ForTarget:
+    """Packed weights and object code for one target."""
+    schedules = _schedules(snapshot, target)
+    caches = {name: getattr(target, name) for name in CACHES}
+    rows = [(shape, chosen.to_json()) for shape, chosen in schedules.items()]
+    if not code:
+        return ForTarget(target.name, caches, rows)
+    programs = [
+        plan.bound.program
+        if target == snapshot.target
+        else lower(plan.graph, schedules[shape], target, shape[0], snapshot.threads)
+        for shape, plan in snapshot.plans.items()
+    ]
+    packed, objects = f"packed.{target.name}", f"objects.{target.name}"
+    _write_packed(writer, packed, snapshot, programs)
+    kernels = [Driver(), *(k for p in programs for k in (*p.kernels(), *p.may_need))]
+    _write_objects(writer, objects, snapshot, target, list(dict.fromkeys(kernels)))
+    return ForTarget(target.name, caches, rows, packed, objects)
+
+
+def _schedules(snapshot: Snapshot, target: Target) -> dict[tuple[int, ...], Schedule]:
+    """The choices for each plan; for another target those of its cost model."""
+    if target == snapshot.target or snapshot.basis.source == "given":
+        return {shape: plan.schedule for shape, plan in snapshot.plans.items()}
+
+    def choose(graph: Graph, batch: int) -> Schedule:
+        return schedule(graph, target, batch, snapshot.basis.precision, snapshot.basis.forced)
+
+    chosen: dict[tuple[int, ...], Schedule] = {}
+    for shape, plan in snapshot.plans.items():
+        first = next(iter(chosen.values()), None)
+        chosen[shape] = continued(first, plan.graph, shape[0], choose)
+    return chosen
+
+
+def _write_packed(
+    writer: Writer, section: str, snapshot: Snapshot, programs: Sequence[Program]
+) -> None:
+    weights = {packed_key(w): w for p in programs for w in p.weights.values()}
+    payload = _payload(snapshot)
+    declared = {key: Declared((padded(w),), "float32") for key, w in weights.items()}
+    with writer.section(section) as sink:
+        write_tensors(sink, declared, (_packed(w, payload) for w in weights.values()))
+
+
+def _packed(packed: Packed, payload: Mapping[str, Any]) -> Array:
+    """A packed weight, with zeros up to its padded length."""
+    out = np.zeros(padded(packed), np.float32)
+    if packed.recipe is not None:
+        value = recipe.evaluate(packed.recipe, lambda name: np.asarray(payload[name]))
+        packed.pack(value, out[: packed.floats])
+    return out
+
+
+def _write_objects(
+    writer: Writer, section: str, snapshot: Snapshot, target: Target, kernels: list[KernelSpec]
+) -> None:
+    codes = {object_key(k, target): _object_code(snapshot, k, target) for k in kernels}
+    arrays = {key: np.frombuffer(code, np.uint8) for key, code in codes.items()}
+    with writer.section(section) as sink:
+        write_tensors(sink, arrays, arrays.values())
+
+
+def _object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes:
+    cache = snapshot.cache
+    with PLANNING:
+        code = cache.get(kernel, target) if cache else None
+        if code is None:
+            code = compile_object(kernel, target)
+            if cache:
+                cache.put(kernel, target, code)
+    return code
+
+
+def loaded_target(made: ForTarget) -> Target | None:
+    """The target that a file's code is for; None for one that is not known here."""
+    try:
+        target = Target.named(made.name)
+    except LucidError:
+        return None
+    known: Any = {name: size for name, size in made.caches.items() if name in CACHES}
+    return dataclasses.replace(target, **known)

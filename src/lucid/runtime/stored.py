@@ -1,0 +1,77 @@
+"""What an artifact holds for one target, as the runtime asks for it: object code, packed weights.
+
+Both are found by a hash of all that they depend on. What is not found, because another version of
+Lucid made the file, is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from lucid.artifact.contents import Artifact, ForTarget, ir_hash
+from lucid.artifact.tensors import Tensors
+from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.target import Target
+from lucid.ir.ops.base import Array
+from lucid.ir.printer import print_recipe
+from lucid.runtime.cache import ObjectCache, generator_hash, key_text
+from lucid.runtime.weights import ALIGNMENT
+
+
+def object_key(kernel: KernelSpec, target: Target) -> str:
+    """What a kernel's object code is stored under."""
+    return hashlib.sha256(key_text(kernel, target).encode()).hexdigest()
+
+
+def packed_key(packed: Packed) -> str:
+    """What a packed weight is stored under: its recipe, and how it is packed, by which Lucid."""
+    recipe = "zeros" if packed.recipe is None else print_recipe(packed.recipe)
+    parts = [recipe, repr(packed.packing), repr(packed.shape), ir_hash(), generator_hash()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def padded(packed: Packed) -> int:
+    """Floats that a packed weight takes in the file, so that each begins at a cache line."""
+    return -(-packed.floats * 4 // ALIGNMENT) * ALIGNMENT // 4
+
+
+class StoredObjects:
+    """Object code from an artifact, else from the cache."""
+
+    def __init__(self, artifact: Artifact, made: ForTarget, cache: ObjectCache | None) -> None:
+        name = made.objects
+        self._stored: Mapping[str, Array] = Tensors(artifact.container, name) if name else {}
+        self._cache = cache
+
+    def get(self, kernel: KernelSpec, target: Target) -> bytes | None:
+        """As `ObjectCache.get`. Raises ModelFileError where the file is damaged."""
+        key = object_key(kernel, target)
+        if key in self._stored:
+            return self._stored[key].tobytes()
+        return self._cache.get(kernel, target) if self._cache else None
+
+    def put(self, kernel: KernelSpec, target: Target, code: bytes) -> None:
+        """As `ObjectCache.put`."""
+        if self._cache:
+            self._cache.put(kernel, target, code)
+
+
+class StoredWeights:
+    """Packed weights where they lie in a mapped file, which other processes map as well."""
+
+    def __init__(self, artifact: Artifact, made: ForTarget) -> None:
+        name = made.packed
+        self._stored: Mapping[str, Array] = Tensors(artifact.container, name) if name else {}
+
+    def address(self, packed: Packed) -> int | None:
+        """Where a packed weight lies; None where the file does not have it. Raises ModelFileError
+        where the file is damaged."""
+        name = packed_key(packed)
+        if name not in self._stored:
+            return None
+        array = self._stored[name]
+        place = int(array.ctypes.data)
+        fits = array.dtype == "float32" and array.size == padded(packed)
+        return place if fits and place % ALIGNMENT == 0 else None

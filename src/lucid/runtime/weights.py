@@ -1,0 +1,93 @@
+"""Packed parameters: evaluated by their recipes tensor by tensor, laid out, and then shared by all
+plans of a model. Another checkpoint is another store; calls in flight keep the one they began with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from lucid.codegen.kernels.packing import Packed
+from lucid.ir import recipe
+from lucid.ir.ops.base import Array
+from lucid.runtime.memory import Memory
+from lucid.runtime.planning import PLANNING
+from lucid.runtime.processors import default_threads
+
+ALIGNMENT = 64
+"""Bytes; no vector is longer, so that panels may be read by aligned loads."""
+SLACK = 1 << 16
+"""Bytes after the last array that prefetches may touch."""
+PACKERS = 2
+"""Threads that pack: NumPy lets go of the interpreter while it copies. Each holds a weight of its
+own in float64, and more would wait for memory."""
+
+
+class Prepared(Protocol):
+    """Weights that are packed already, in memory that outlives what asks for them."""
+
+    def address(self, packed: Packed) -> int | None:
+        """Where a packed array lies; None where it is not among them."""
+
+
+class WeightStore:
+    """Packed arrays by what they are packed from; `payload` gives the source tensors, `prepared`
+    what need not be packed."""
+
+    def __init__(self, payload: Mapping[str, Any], prepared: Prepared | None = None) -> None:
+        self.payload = payload
+        self._prepared = prepared
+        self._addresses: dict[Packed, int] = {}
+        self._segments: list[Memory] = []
+
+    def ensure(
+        self, parameters: Iterable[Packed], progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
+        """Pack what is not packed yet, in this order (that of execution), in one segment."""
+        with PLANNING:
+            missing = [p for p in dict.fromkeys(parameters) if not self._find(p)]
+            if not missing:
+                return
+            offsets, size = [], 0
+            for packed in missing:
+                offsets.append(size)
+                size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
+            segment = Memory(size + SLACK)
+            places = [segment.floats(o, p.floats) for p, o in zip(missing, offsets, strict=True)]
+            with ThreadPoolExecutor(min(PACKERS, default_threads())) as pool:
+                for done, _ in enumerate(pool.map(self._pack, missing, places)):
+                    if progress:
+                        progress("weights", done, len(missing))
+            self._segments.append(segment)
+            self._addresses |= {
+                p: segment.address + o for p, o in zip(missing, offsets, strict=True)
+            }
+            if progress:
+                progress("weights", len(missing), len(missing))
+
+    def _find(self, packed: Packed) -> bool:
+        """Whether an array is packed, here or beforehand."""
+        if packed not in self._addresses and self._prepared is not None:
+            place = self._prepared.address(packed)
+            if place is not None:
+                self._addresses[packed] = place
+        return packed in self._addresses
+
+    def _pack(self, packed: Packed, place: Array) -> None:
+        if packed.recipe is not None:  # fresh memory is zero
+            packed.pack(recipe.evaluate(packed.recipe, self._tensor), place)
+
+    def _tensor(self, name: str) -> Array:
+        return np.asarray(self.payload[name])
+
+    def address(self, packed: Packed) -> int:
+        """Where a packed array lies."""
+        return self._addresses[packed]
+
+    @property
+    def bytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(s.size for s in self._segments)

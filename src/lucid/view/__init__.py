@@ -1,0 +1,30 @@
+"""Pictures of graphs: what is drawn (`picture`), and one file for each form it is drawn in.
+
+A `Picture` is boxes in modules. `cut` takes a part of one, `compare` marks what a pass did, the
+`overlay` functions add times and layouts. `modules` nests it, `layers` and `place` lay it out.
+"""
+
+from lucid.view.compare import compare
+from lucid.view.cut import cut
+from lucid.view.dot import to_dot
+from lucid.view.explorer import to_explorer
+from lucid.view.html import Stage, page, to_html
+from lucid.view.picture import Picture, picture
+from lucid.view.svg import to_svg
+
+FORMS = {".svg": to_svg, ".html": to_html, ".dot": to_dot, ".json": to_explorer}
+"""How to draw a graph or a picture, by the ending of the file."""
+
+__all__ = [
+    "FORMS",
+    "Picture",
+    "Stage",
+    "compare",
+    "cut",
+    "page",
+    "picture",
+    "to_dot",
+    "to_explorer",
+    "to_html",
+    "to_svg",
+]

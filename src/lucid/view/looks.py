@@ -1,0 +1,254 @@
+"""What boxes and folded modules look like: their size and their SVG, the same in file and page."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+
+from lucid.view.colours import style_class
+from lucid.view.modules import Scope
+from lucid.view.picture import Box, Part
+from lucid.view.text_width import shortened, text_width
+
+PAD = 10
+LABEL = 15
+"""The height kept below a box for the types of its results."""
+PART_HEIGHT, PART_GAP, PARTS_WIDTH = 15, 4, 232
+BEHIND = 6
+"""How far cards stick out behind the one that stands for several modules."""
+WIDEST = 280
+"""No line of text is wider, in pixels."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """`foot`: the height of the box itself, where edges leave; below it lie the labels of results.
+    `outs`: where from the middle each result leaves."""
+
+    width: float
+    height: float
+    foot: float
+    svg: str
+    outs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text in a box: its class in the style sheet, and the size that is there too."""
+
+    text: str
+    style: str
+    size: float
+    bold: bool = False
+
+    @property
+    def width(self) -> float:
+        return text_width(self.text, self.size, self.bold)
+
+
+def box_look(box: Box, path: str) -> Look:
+    """A box in the scope `path`."""
+    name = box.origin.removeprefix(f"{path}.") if box.origin != path.split("#")[0] else ""
+    parts = box.parts if box.kind not in ("input", "output") else ()
+    notes = () if box.milliseconds is None else (told_time(box.milliseconds),)
+    return _box(box.title, name, box.detail, box.kind, parts, box.results, notes)
+
+
+def told_time(milliseconds: float) -> str:
+    """Three digits, in ms or in us."""
+    if milliseconds < 0.1:
+        return f"{1000 * milliseconds:.3g} us"
+    return f"{milliseconds:.3g} ms"
+
+
+@lru_cache(maxsize=4096)
+def _box(
+    title: str,
+    name: str,
+    detail: str,
+    kind: str,
+    parts: tuple[Part, ...],
+    results: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Look:
+    lines = [Line(shortened(title, 13, WIDEST, True), "title", 13, True)]
+    if name:
+        lines.insert(0, Line(shortened(name, 10, WIDEST), "name", 10))
+    lines += [Line(shortened(t, 11, WIDEST), "detail", 11) for t in (detail, *notes) if t]
+    rows = _part_rows(parts)
+    widest = max([line.width for line in lines] + [_row_width(row) for row in rows])
+    outs, spread = _spread(results)
+    width = round(max(widest + 2 * PAD, spread, 64), 1)
+    text, y = _lines(lines, width, 7)
+    chips, y = _chips(rows, width, y)
+    foot = round(y + 7, 1)
+    radius = foot / 2 if kind in ("input", "output") and len(lines) == 1 else 6
+    body = (
+        f'<rect class="body {style_class(kind)}" width="{width}" height="{foot}" rx="{radius:g}"/>'
+    )
+    labels = _labels(results, outs, width, foot)
+    return Look(width, foot + (LABEL if results else 0), foot, body + text + chips + labels, outs)
+
+
+def _lines(lines: Sequence[Line], width: float, y: float) -> tuple[str, float]:
+    """Lines in the middle of a box, and where the last ends."""
+    texts = []
+    for line in lines:
+        y += line.size * 1.2
+        texts.append(
+            f'<text class="middle {line.style}" x="{width / 2:g}" y="{y - 2.2:.1f}">'
+            f"{escape(line.text)}</text>"
+        )
+    return "".join(texts), y
+
+
+def _part_rows(parts: Sequence[Part]) -> list[list[Part]]:
+    """The parts in rows of at most PARTS_WIDTH."""
+    rows: list[list[Part]] = []
+    for part in parts:
+        if rows and _row_width([*rows[-1], part]) <= PARTS_WIDTH:
+            rows[-1].append(part)
+        else:
+            rows.append([part])
+    return rows
+
+
+def _part_width(part: Part) -> float:
+    return round(text_width(part.op, 9.5) + 10, 1)
+
+
+def _row_width(row: Sequence[Part]) -> float:
+    return sum(map(_part_width, row)) + PART_GAP * (len(row) - 1)
+
+
+def _chips(rows: Sequence[Sequence[Part]], width: float, y: float) -> tuple[str, float]:
+    """One small box for each part, in its family's colours."""
+    drawn = []
+    y += 4 if rows else 0
+    for row in rows:
+        x = (width - _row_width(row)) / 2
+        for part in row:
+            wide = _part_width(part)
+            drawn.append(
+                f'<rect class="{style_class(part.kind)}" x="{x:.1f}" y="{y:.1f}" width="{wide}" '
+                f'height="{PART_HEIGHT}" rx="3"/><text class="middle part" x="{x + wide / 2:.1f}" '
+                f'y="{y + 10.8:.1f}">{escape(part.op)}</text>'
+            )
+            x += wide + PART_GAP
+        y += PART_HEIGHT + PART_GAP
+    return "".join(drawn), y - (PART_GAP if rows else 0)
+
+
+def short_type(kind: str) -> str:
+    """`f32[N,64,16,16]` as `N×64×16×16`; other dtypes are told."""
+    found = re.fullmatch(r"(\w+)\[(.*)\](.*)", kind)
+    if found is None:
+        return kind
+    dtype, shape, rest = found.groups()
+    shown = shape.replace(",", "×") or "scalar"
+    return (shown if dtype == "f32" else f"{dtype} {shown}") + rest
+
+
+def _spread(results: Sequence[str]) -> tuple[tuple[float, ...], float]:
+    """Where results leave a box, from its middle, and how wide it must be for their labels."""
+    wide = [text_width(short_type(r), 10) + 8 for r in results]
+    if len(wide) == 1:
+        return (0.0,), 2 * wide[0]
+    places, x = [], 8.0
+    for width in wide:
+        places.append(x)
+        x += width + 6
+    return tuple(round(p - x / 2, 1) for p in places), x
+
+
+def _labels(results: Sequence[str], outs: Sequence[float], width: float, foot: float) -> str:
+    """The types of results, each to the right of where its edge leaves."""
+    return "".join(
+        f'<text class="shape-label" x="{width / 2 + x + 5:.1f}" y="{foot + 11:.1f}">'
+        f"{escape(short_type(kind))}</text>"
+        for kind, x in zip(results, outs, strict=True)
+    )
+
+
+def scope_look(scope: Scope) -> Look:
+    """A folded module."""
+    types = {(b.id, n): kind for b in scope.boxes for n, kind in enumerate(b.results)}
+    times = [b.milliseconds for b in scope.boxes if b.milliseconds is not None]
+    notes = (told_time(sum(times)),) if times else ()
+    kinds = Counter(box.kind for box in scope.boxes if box.status != "removed")
+    statuses = Counter(box.status for box in scope.boxes if box.status)
+    return _folded(
+        scope.title,
+        scope.repeat,
+        tuple(sorted(kinds.items(), key=lambda kind: (-kind[1], kind[0]))),
+        tuple((s, statuses[s]) for s in ("added", "changed", "removed") if statuses[s]),
+        tuple(types[key] for key in scope.outs),
+        notes,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _folded(
+    title: str,
+    repeat: int,
+    kinds: tuple[tuple[str, int], ...],
+    statuses: tuple[tuple[str, int], ...],
+    results: tuple[str, ...],
+    notes: tuple[str, ...],
+) -> Look:
+    nodes = sum(count for _, count in kinds)
+    again = f" ×{repeat}" if repeat > 1 else ""
+    detail = f"{nodes} node{'s' * (nodes != 1)}"
+    lines = [
+        Line(shortened("▸ " + title, 13, WIDEST, True) + again, "title", 13, True),
+        *(Line(t, "detail", 11) for t in (detail, *notes)),
+    ]
+    counts = "  ".join(f"+{n}" for _, n in statuses)
+    outs, spread = _spread(results)
+    wide = max([line.width for line in lines] + [text_width(counts, 10, True) + 8])
+    behind = BEHIND if repeat > 1 else 0
+    width = round(max(wide + 2 * PAD + 8, spread, 120) + 2 * behind, 1)
+    text, y = _lines(lines, width, 8 + behind)
+    bar, y = _bar(kinds, 12 + behind, width - 24 - 2 * behind, y + 5)
+    marks, y = _counts(statuses, width, y)
+    foot = round(y + 8, 1)
+    cards = [
+        f'<rect class="{style}" x="{behind + d:g}" y="{behind - d:g}" '
+        f'width="{width - 2 * behind:g}" height="{foot - behind:g}" rx="8"/>'
+        for d, style in ((behind, "card"), (behind / 2, "card"), (0, "body card"))
+        if d or style == "body card"
+    ]
+    svg = "".join(cards) + text + bar + marks
+    svg += _labels(results, outs, width, foot)
+    return Look(width, foot + (LABEL if results else 0), foot, svg, outs)
+
+
+def _bar(kinds: Sequence[tuple[str, int]], x: float, room: float, y: float) -> tuple[str, float]:
+    """How many nodes of each family, as a bar."""
+    total = sum(n for _, n in kinds)
+    drawn = []
+    for kind, count in kinds:
+        wide = room * count / total
+        drawn.append(
+            f'<rect class="{style_class(kind)}" x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" '
+            'height="7" stroke-width="0.6"/>'
+        )
+        x += wide
+    return "".join(drawn), y + 7
+
+
+def _counts(statuses: Sequence[tuple[str, int]], width: float, y: float) -> tuple[str, float]:
+    """How many nodes a pass added, changed and removed."""
+    if not statuses:
+        return "", y
+    signs = {"added": "+", "changed": "~", "removed": "−"}
+    spans = "  ".join(
+        f'<tspan class="count-{status}">{signs[status]}{count}</tspan>'
+        for status, count in statuses
+    )
+    text = f'<text class="middle count" x="{width / 2:g}" y="{y + 14:.1f}">{spans}</text>'
+    return text, y + 16

@@ -1,0 +1,102 @@
+"""What is known about a graph besides its nodes: times, physical layouts, the plan of memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lucid.errors import ParseError
+from lucid.view.picture import Box, Picture
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one kernel took; `origin` is a module path."""
+
+    origin: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer of the arena, sizes in bytes, alive from phase `first` to `last`."""
+
+    name: str
+    offset: int
+    size: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """The arena, in bytes, over all phases of a program."""
+
+    size: int
+    phases: int
+    buffers: tuple[Buffer, ...]
+
+
+def read_profile(text: str) -> list[Timing]:
+    """The rows of a profile in JSON: a list of rows, or an object with such a list, each with an
+    `origin` and `ms` or `milliseconds`. Raises ParseError."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ParseError(f"a profile is JSON: {error}") from error
+    lists = [data, *(data.values() if isinstance(data, dict) else ())]
+    rows = next((found for found in map(_timings, lists) if found), [])
+    if not rows:
+        raise ParseError("a profile is a list of rows with `origin` and `ms`; there is none here")
+    return rows
+
+
+def _timings(data: Any) -> list[Timing]:
+    """The rows that have an origin and a time; none where `data` is no list of rows."""
+    found = []
+    for row in data if isinstance(data, list) else ():
+        if isinstance(row, dict) and isinstance(row.get("origin"), str):
+            time = row.get("ms", row.get("milliseconds"))
+            if isinstance(time, int | float):
+                found.append(Timing(row["origin"], float(time)))
+    return found
+
+
+def with_times(drawn: Picture, rows: Iterable[Timing]) -> Picture:
+    """The picture with the time of each box: that of the rows of its origin, or of the modules it
+    was fused from. Of boxes with the same origin the one that does the work is given it."""
+    owner: dict[str, str] = {}
+    for box in sorted(drawn.boxes, key=_work):
+        for origin in (*(p.origin for p in box.parts), box.origin):
+            owner.setdefault(origin, box.id)
+    owner |= {b.origin: b.id for b in sorted(drawn.boxes, key=_work, reverse=True) if b.origin}
+    total: dict[str, float] = {}
+    for row in rows:
+        if row.origin in owner:
+            name = owner[row.origin]
+            total[name] = total.get(name, 0) + row.milliseconds
+    boxes = (replace(b, milliseconds=total.get(b.id)) for b in drawn.boxes)
+    return Picture(drawn.name, tuple(boxes))
+
+
+def _work(box: Box) -> int:
+    """The less, the more likely a kernel is this box's: what multiplies comes first."""
+    families = ("convolution", "linear", "attention", "pooling", "reduction", "normalization")
+    return families.index(box.kind) if box.kind in families else len(families)
+
+
+def with_layouts(drawn: Picture, layouts: Mapping[str, str]) -> Picture:
+    """The picture with the physical layout of each value that has one, such as `NHWC`, told with
+    its type. `layouts`: by the name of the value."""
+
+    def told(box: Box) -> Sequence[str]:
+        first, *others = box.results
+        return (f"{first} {layouts[box.id]}", *others)
+
+    boxes = (
+        replace(b, results=tuple(told(b))) if b.id in layouts and b.results else b
+        for b in drawn.boxes
+    )
+    return Picture(drawn.name, tuple(boxes))

@@ -1,0 +1,81 @@
+"""1x1 and depthwise convolutions in one kernel, against the interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import check, examples
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import Builder
+
+from lucid.codegen.lowering import depthwise, lower
+from lucid.codegen.scheduling.schedule import schedule
+from lucid.codegen.target import Target
+from lucid.ir import Graph
+from lucid.ir.ops import Add, Clip, Relu, Sigmoid, Silu, SplitAttention
+from lucid.ir.passes import run_passes
+
+
+@pytest.fixture(autouse=True)
+def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small maps too are expanded band by band."""
+    monkeypatch.setattr(depthwise, "EXPANDED_SHARE", 0.0)
+    monkeypatch.setattr(depthwise, "REPEATED_CYCLES", 100.0)
+
+
+def families(graph: Graph) -> list[str]:
+    target = Target.host()
+    fused = run_passes(graph)
+    program = lower(fused, schedule(fused, target, 1), target, 1, 2)
+    return [call.kernel.family for call in program.calls()]
+
+
+@examples(0.2)
+@given(st.data())
+def test_any_window(data: st.DataObject) -> None:
+    """Sizes, strides, borders and tails of every kind, with a body after each layer."""
+    draw: Any = data.draw
+    build = Builder(seed=draw(st.integers(0, 99)))
+    taps = (draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 3, 5])))
+    padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
+    height, width = draw(st.integers(5, 21)), draw(st.integers(5, 19))
+    channels = draw(st.sampled_from([5, 16, 40, 66, 130]))
+    x = build.input(draw(st.sampled_from([3, 7, 24])), height, width)
+    x = build.conv(x, draw(st.sampled_from([4, 17])), (1, 1), origin="before")
+    x = build.apply(Clip(0, 6), build.conv(x, channels, (1, 1), bias=draw(st.booleans())))
+    stride = (draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    y = build.conv(x, channels, taps, groups=channels, padding=padding, stride=stride)
+    build.graph.set_outputs([build.apply(Silu(), y)])
+    assert "expand_depthwise" in families(build.graph)
+    check(build.graph, draw(st.sampled_from([1, 2, 3])))
+
+
+def test_with_squeeze_and_excitation() -> None:
+    """The kernel sums what the gate is made of."""
+    build = Builder()
+    x = build.conv(build.input(6, 18, 17), 8, (1, 1))
+    x = build.apply(Relu(), build.conv(x, 40, (1, 1)))
+    y = build.conv(x, 40, (3, 3), groups=40, padding=(1,) * 4)
+    layers = [
+        build.weight("fc1.weight", 4, 40, 1, 1),
+        build.weight("fc1.bias", 4),
+        build.weight("fc2.weight", 40, 4, 1, 1),
+        build.weight("fc2.bias", 40),
+    ]
+    y = build.apply(SplitAttention(radix=1, gate="sigmoid"), build.apply(Silu(), y), *layers)
+    build.graph.set_outputs([build.conv(y, 9, (1, 1))])
+    kinds = families(build.graph)
+    assert "expand_depthwise" in kinds
+    assert "reduce" not in kinds
+    check(build.graph, 2)
+
+
+def test_what_is_read_twice_is_stored() -> None:
+    build = Builder()
+    x = build.conv(build.conv(build.input(6, 9, 8), 12, (1, 1)), 24, (1, 1))
+    y = build.conv(x, 24, (3, 3), groups=24, padding=(1,) * 4)
+    build.graph.set_outputs([build.apply(Add(), build.apply(Sigmoid(), y), x)])
+    assert "expand_depthwise" not in families(build.graph)
+    check(build.graph, 2)

@@ -1,0 +1,57 @@
+"""Whole generated networks, compiled for every target, against the interpreter."""
+
+from __future__ import annotations
+
+import numpy as np
+from harness import TARGETS, Run, check, examples
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import graphs
+from test_kernels_attention import block
+
+from lucid.codegen.lowering import lower
+from lucid.codegen.scheduling.schedule import (
+    KERNELS,
+    ConvShape,
+    convolutions,
+    legal_kernels,
+    schedule,
+)
+from lucid.ir import Graph
+from lucid.ir.passes import run_passes
+
+
+@examples(0.4)
+@given(graphs(), st.integers(1, 3), st.sampled_from(TARGETS))
+def test_generated_networks(graph: Graph, batch: int, target: object) -> None:
+    check(graph, batch, limit=5e-6, targets=[target])
+
+
+@examples(0.2)
+@given(graphs(only=["conv", "residual", "split_attention", "avg_pool"]), st.data())
+def test_generated_networks_with_forced_kernels(graph: Graph, data: st.DataObject) -> None:
+    """Each convolution by a kernel drawn for it."""
+    forced = {}
+    for node in convolutions(run_passes(graph)):
+        legal = legal_kernels(ConvShape.of(node, 1))
+        assert set(legal) <= set(KERNELS)
+        forced[node.origin] = data.draw(st.sampled_from(legal))
+    check(graph, data.draw(st.integers(0, 3)), forced, limit=1e-5, targets=TARGETS[-1:])
+
+
+def test_batches_are_their_images() -> None:
+    """Every image of a batch comes out bitwise as it does alone, whatever runs together."""
+    graph = block(2, 2, 40, "last", 13)
+    fused = run_passes(graph)
+    images = np.random.default_rng(0).standard_normal((5, 12, 13, 12)).astype(np.float32)
+    for target in TARGETS:
+        for kernel in ("winograd4x4", "winograd2x2", "direct"):
+            choices = schedule(fused, target, 1, "fast", {"conv2": kernel})
+
+            def run(batch: np.ndarray, t: object = target, c: object = choices) -> np.ndarray:
+                program = lower(fused, c, t, len(batch), threads=2)
+                return Run(program, t, threads=2).outputs(graph.payload, [batch])[0]
+
+            whole = run(images)
+            for i in range(5):
+                np.testing.assert_array_equal(whole[i : i + 1], run(images[i : i + 1]))

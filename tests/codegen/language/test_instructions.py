@@ -1,0 +1,268 @@
+"""The assembly of the microkernels' inner loops: just the multiply-adds, nothing put on the stack.
+
+Deterministic, and it catches an LLVM that changes its mind about code that timings depend on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import pytest
+
+from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.depthwise import Blocks, Depthwise
+from lucid.codegen.kernels.direct import Direct
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.expand import ExpandDepthwise
+from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
+from lucid.codegen.kernels.matmul import MatMul
+from lucid.codegen.kernels.microkernels import UNROLL, Tile, WindowTile
+from lucid.codegen.kernels.normalisation import (
+    GroupNormalise,
+    Moments,
+    NeighbourNorm,
+    RowNorm,
+)
+from lucid.codegen.kernels.pooling import Pool
+from lucid.codegen.kernels.product import Product
+from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
+from lucid.codegen.kernels.resample import Gather, Pad, Resize
+from lucid.codegen.kernels.strided import Elementwise
+from lucid.codegen.kernels.transpose import Transpose
+from lucid.codegen.kernels.winograd import Winograd
+from lucid.codegen.language.elements import Access
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import assembly, compile_object
+from lucid.codegen.target import LEVELS, Target
+from lucid.ir.ops import Add, Gelu, Mul, Relu, Silu
+
+# -- a little of assembly -------------------------------------------------------------------------
+
+
+@dataclass
+class Block:
+    """A basic block: its instructions, and where control goes from its end."""
+
+    lines: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+
+
+JUMP = re.compile(r"(j\w+|b|b\.\w+|cbn?z|tbn?z)$")
+
+
+def blocks_of(text: str, function: str) -> dict[str, Block]:
+    """The basic blocks of one function, by label."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith(f"{function}_"))
+    blocks: dict[str, Block] = {"entry": Block()}
+    name = "entry"
+
+    def begin(label: str) -> None:
+        nonlocal name
+        blocks.setdefault(label, Block())
+        name = label
+
+    for line in lines[start + 1 :]:
+        if line.startswith(".Lfunc_end"):
+            break
+        if label := re.match(r"(\.LBB\w+):", line):
+            blocks[name].targets.append(label[1])
+            begin(label[1])
+            continue
+        code = re.split(r"//|\s#\s|^#", line)[0].strip()
+        if not code or code.startswith("."):
+            continue
+        blocks[name].lines.append(code)
+        mnemonic = code.split()[0]
+        if JUMP.match(mnemonic):
+            blocks[name].targets.append(code.replace(",", " ").split()[-1])
+        if JUMP.match(mnemonic) or mnemonic.startswith("ret"):
+            following = f"{name}'"
+            if mnemonic not in ("jmp", "b") and not mnemonic.startswith("ret"):
+                blocks[name].targets.append(following)
+            begin(following)
+    return blocks
+
+
+def is_product(code: str) -> bool:
+    return bool(re.match(r"(vfmadd\d+ps|fmla|mulps)\s", code))
+
+
+def inner_loop(text: str, function: str) -> list[str]:
+    """The instructions of the innermost loop around the longest run of products: the shortest way
+    from their block back to it."""
+    blocks = blocks_of(text, function)
+    for name in sorted(blocks, key=lambda n: -sum(map(is_product, blocks[n].lines))):
+        path = way_back(blocks, name)
+        if path:  # an epilogue may have more products, but it is no loop
+            return [line for block in path for line in blocks[block].lines]
+    raise AssertionError(f"{function} has no loop")
+
+
+def way_back(blocks: dict[str, Block], start: str) -> list[str]:
+    """The blocks on the shortest way from a block to itself; none where there is no way."""
+    came: dict[str, str] = {}
+    queue = deque([start])
+    while queue and start not in came:
+        name = queue.popleft()
+        for target in blocks[name].targets:
+            if target in blocks and target not in came:
+                came[target] = name
+                queue.append(target)
+    path, name = [], came.get(start)
+    while name is not None and name != start:
+        path.append(name)
+        name = came[name]
+    return [start, *path] if start in came else []
+
+
+VECTOR = re.compile(r"%[xyz]mm|\b[qv]\d")
+
+
+def stack_accesses(text: str, function: str, lines: list[str]) -> list[str]:
+    """Those of the lines that read or write the function's stack, by its stack pointer or by the
+    frame pointer, where that is one and not just another register."""
+    everything = [line for block in blocks_of(text, function).values() for line in block.lines]
+    framed = re.compile(r"mov[q]?\s+(%rsp, %rbp|x29, sp)$|leaq\s+.*\(%rsp\), %rbp|add\s+x29, sp")
+    pattern = r"\(%rsp|\[sp"
+    if any(framed.search(line) for line in everything):
+        pattern += r"|\(%rbp|\[x29"
+    return [line for line in lines if re.search(pattern, line)]
+
+
+# -- the tiles ------------------------------------------------------------------------------------
+
+BODIES = {
+    "plain": PLAIN,
+    "relu": Body((), ((Relu(), (0,)),)),
+    "gelu": Body((), ((Gelu(), (0,)),)),
+    "residual": Body(("tensor",), ((Add(), (0, 1)), (Relu(), (2,)))),
+    "channel": Body(("channel", "tensor"), ((Mul(), (0, 1)), (Add(), (3, 2)), (Silu(), (4,)))),
+}
+
+
+def tiles() -> list:
+    return [
+        pytest.param(target, Tile(vectors, body, raw), id=f"{target.name}-{vectors}-{name}")
+        for target in LEVELS.values()
+        for vectors in range(1, target.panel_vectors + 1)
+        for name, body, raw in [("raw", PLAIN, True), *((n, b, False) for n, b in BODIES.items())]
+    ]
+
+
+@pytest.mark.parametrize(("target", "tile"), tiles())
+def test_the_inner_loop_of_a_tile(target: Target, tile: Tile) -> None:
+    """Rows x vectors multiply-adds for each step, and no vector to or from the stack. What the
+    prefetch is advanced by may be read from there, once in a trip."""
+    text = assembly(tile, target)
+    for export in tile.exports:
+        rows = int(export.removeprefix("tile"))
+        loop = inner_loop(text, export)
+        kinds = Counter(line.split()[0] for line in loop)
+        wanted = rows * tile.vectors * UNROLL
+        assert sum(map(is_product, loop)) == wanted, export
+        assert not [line for line in loop if "gather" in line], export
+        if not target.fused:
+            assert kinds["addps"] == wanted, export
+            continue  # a product needs a register of its own there, and some tiles are put by
+        stack = stack_accesses(text, export, loop)
+        assert not [line for line in stack if VECTOR.search(line)], export
+        assert len(stack) <= 2, (export, stack)
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("m", [2, 4])
+def test_winograd_needs_no_gather(m: int, target: Target) -> None:
+    text = assembly(Winograd(m, BODIES["residual"], sums=True), target)
+    assert "gather" not in text
+    assert "scatter" not in text
+
+
+# -- every kernel, for a machine that need not be here -------------------------------------------
+
+KERNELS: list[KernelSpec] = [
+    *(Tile(4, body) for body in BODIES.values()),
+    Tile(4, raw=True),
+    Product(),
+    Product(Patch()),
+    WindowTile(4, BODIES["channel"]),
+    WindowTile(4, BODIES["channel"], short=9),
+    Direct(("tensor",), planes=3),
+    Product(Sums(2)),
+    Product(Mapped(BODIES["channel"])),
+    Product(Combine(2, "folded", "fixed"), ("tensor", "channel")),
+    *(Stage(Combine(2, g, p)) for g in ("folded", "weights") for p in ("none", "inside")),
+    Stage(Combine(1, "none", "padded")),
+    *(Winograd(m, BODIES["channel"], sums) for m in (2, 4) for sums in (False, True)),
+    *(
+        Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
+        for g in (1, 4, 8)
+    ),
+    ExpandDepthwise(Depthwise(patterns=Blocks.of(28, 28, 3, 1, 1, 1).patterns)),
+    *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
+    Pool("inside", adaptive=True, body=BODIES["channel"]),
+    *(MatMul(side) for side in ("columns", "depth", "none")),
+    *(Resize(bilinear, planar) for bilinear in (False, True) for planar in (False, True)),
+    *(Pad(mode) for mode in ("constant", "reflect", "edge")),
+    *(Gather(single) for single in (False, True)),
+    Transpose(),
+    Elementwise(BODIES["channel"], (Access(), Access("constant"), Access(), Access())),
+    Elementwise(PLAIN, (Access("strided"), Access("strided"))),
+    Elementwise(PLAIN, (Access("every", "u8", 3), Access())),
+    *(Reduce(kind, (Access(), Access())) for kind in ("sum", "max", "min", "squares")),
+    *(Reduce("squares", (Access(),) * 3, along, centred=True) for along in (False, True)),
+    ArgMax((Access(), Access(dtype="i64"))),
+    ArgMax((Access("strided"), Access("strided", "i64")), along=True),
+    Softmax(),
+    Softmax((Access("strided"), Access())),
+    Softmax(along=True),
+    *(RowNorm(BODIES["channel"], (Access(),) * 4, centred) for centred in (True, False)),
+    Moments(),
+    *(GroupNormalise(PLAIN, (Access(), Access()), single) for single in (True, False)),
+    *(NeighbourNorm((Access(), Access()), beta) for beta in (0.75, 0.6)),
+    Driver(),
+    Driver(profiled=True),
+]
+
+ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+@pytest.mark.parametrize("level", ["x86-64", "aarch64"])
+def test_every_kernel_is_assembled(kernel: KernelSpec, level: str) -> None:
+    """An ELF object for the machine, without undefined symbols, with the exported functions."""
+    target = Target.named(level)
+    code = compile_object(kernel, target)
+    assert code[:4] == b"\x7fELF"
+    assert int.from_bytes(code[18:20], "little") == ELF_MACHINES[target.triple.split("-")[0]]
+    symbols = elf_symbols(code)
+    assert all(defined for defined in symbols.values()), symbols
+    for export in kernel.exports:
+        assert any(name.startswith(f"{export}_") for name in symbols), export
+
+
+def elf_symbols(code: bytes) -> dict[str, bool]:
+    """The symbols of a 64-bit ELF object, and whether each lies in a section of it."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(code[at : at + size], "little")
+
+    table, entry, count = number(0x28, 8), number(0x3A, 2), number(0x3C, 2)
+    headers = [table + entry * i for i in range(count)]
+    symbols = next(h for h in headers if number(h + 4, 4) == 2)
+    strings = number(headers[number(symbols + 0x28, 4)] + 0x18, 8)
+    begin, size = number(symbols + 0x18, 8), number(symbols + 0x20, 8)
+    found = {}
+    for at in range(begin + 24, begin + size, 24):
+        place = strings + number(at, 4)
+        name = code[place : code.index(b"\0", place)].decode()
+        found[name] = number(at + 6, 2) != 0
+    return found
+
+
+def test_every_family_is_listed() -> None:
+    """No kernel family escapes the tests above."""
+    families = {cls.family for cls in KernelSpec.__subclasses__()}
+    assert families - {kernel.family for kernel in KERNELS} <= {"peak"}

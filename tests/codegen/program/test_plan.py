@@ -1,0 +1,69 @@
+"""The memory plan: never two buffers in one place, and hardly more than the lower bound."""
+
+from __future__ import annotations
+
+import pytest
+from harness import TARGETS
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lucid import trace
+from lucid.codegen.kernels.reduction import Softmax
+from lucid.codegen.lowering import lower
+from lucid.codegen.program.plan import ALIGNMENT, lifetimes, lower_bound, plan
+from lucid.codegen.program.program import Buffer, KernelCall, Program, View
+from lucid.codegen.scheduling.schedule import schedule
+from lucid.ir import Graph
+from lucid.ir.passes import run_passes
+from lucid.models import create_model
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """Buffers of random sizes, each written in one phase and read in a later one."""
+    program = Program("random", "any", 1)
+    phases = draw(st.integers(2, 8))
+    program.phases = [[] for _ in range(phases)]
+    for i in range(draw(st.integers(0, 12))):
+        size = draw(st.integers(0, 300))
+        view = View(f"b{i}", (size,), (1,))
+        program.buffers[view.buffer] = Buffer(view.buffer, "arena", size)
+        first = draw(st.integers(0, phases - 2))
+        last = draw(st.integers(first + 1, phases - 1))
+        region = Graph("empty", {})
+        program.phases[first].append(KernelCall(Softmax(), 1, {}, (), (view,), region))
+        program.phases[last].append(KernelCall(Softmax(), 1, {}, (view,), (), region))
+    return program
+
+
+@given(programs())
+def test_buffers_alive_together_are_apart(program: Program) -> None:
+    plan(program)
+    spans = lifetimes(program)
+    places = {
+        name: range(program.offsets[name], program.offsets[name] + program.buffers[name].floats)
+        for name in spans
+    }
+    for name, place in places.items():
+        assert place.start % ALIGNMENT == 0
+        assert place.stop <= program.arena
+        for other in places:
+            if other != name and spans[other].overlaps(spans[name]) and place:
+                assert not set(place) & set(places[other])
+    assert program.arena >= lower_bound(program)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("shape", [(224, 224), (65, 80)])
+@pytest.mark.parametrize("name", ["resnest_50", "resnest_14", "resnest_50_4s2x40d", "resnet_50"])
+def test_models_fit_the_lower_bound(name: str, shape: tuple[int, int], batch: int) -> None:
+    graph = run_passes(trace(create_model(name), (batch, 3, *shape)))
+    choices = schedule(graph, TARGETS[-1], batch)
+    program = lower(graph, choices, TARGETS[-1], batch, threads=2)
+    assert program.arena <= 1.02 * lower_bound(program)
+
+
+def test_nothing_to_plan() -> None:
+    program = Program("empty", "any", 1)
+    plan(program)
+    assert (program.arena, program.offsets, lower_bound(program)) == (0, {}, 0)

@@ -1,0 +1,205 @@
+"""Runs programs for aarch64 under qemu: objects, tables and memory as one static executable.
+
+The objects of a program's kernels are laid out and relocated here (they have no undefined symbols),
+beside the tables that `lucid_run` walks, the weights, the arena and the user's arrays. The entry
+calls `lucid_run` on one thread, writes the outputs to standard output, and exits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import struct
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import PATTERN
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import compile_object, symbol
+from lucid.codegen.program.program import Program
+from lucid.codegen.target import Target
+from lucid.runtime.binding import BoundProgram
+from lucid.runtime.weights import WeightStore
+
+TARGET = Target.named("aarch64")
+EMULATOR = shutil.which("qemu-aarch64")
+
+BASE = 0x400000
+HEADERS = 0x1000
+"""Bytes for the ELF and program headers; the entry's code follows."""
+
+
+class Image:
+    """The memory of the process, from BASE on; what is added gets an aligned address."""
+
+    def __init__(self) -> None:
+        self.bytes = bytearray(HEADERS)
+
+    def add(self, content: bytes, alignment: int = 128) -> int:
+        self.bytes += bytes(-len(self.bytes) % alignment)
+        self.bytes += content
+        return BASE + len(self.bytes) - len(content)
+
+    def words(self, values: Sequence[int]) -> int:
+        return self.add(np.asarray(values, np.int64).tobytes())
+
+    def blank(self, floats: int) -> int:
+        return self.add(np.full(floats, PATTERN, np.int32).tobytes(), 4096)
+
+    def patch(self, address: int, change: Any) -> None:
+        """Replace the 32-bit word at an address by `change(word)`."""
+        at = address - BASE
+        (word,) = struct.unpack_from("<I", self.bytes, at)
+        struct.pack_into("<I", self.bytes, at, change(word))
+
+
+# -- linking --------------------------------------------------------------------------------------
+
+LOAD_SCALES = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
+"""R_AARCH64_LDSTn_ABS_LO12_NC: by how many bits the offset is scaled."""
+
+
+def link(image: Image, code: bytes) -> dict[str, int]:
+    """Add an object's sections to the image and relocate them; gives its symbols' addresses."""
+
+    def fields(at: int, layout: str) -> tuple[int, ...]:
+        return struct.unpack_from("<" + layout, code, at)
+
+    table, size, count = fields(0x28, "Q")[0], fields(0x3A, "H")[0], fields(0x3C, "H")[0]
+    # name, type, flags, address, offset, size, link, info, alignment, entry size
+    sections = [fields(table + size * i, "IIQQQQIIQQ") for i in range(count)]
+    places = {}
+    for i, (_, kind, flags, _, offset, length, _, _, alignment, _) in enumerate(sections):
+        if flags & 2 and kind == 1:  # allocated, with contents
+            places[i] = image.add(code[offset : offset + length], max(4, alignment))
+    symbols = []
+    (names,) = (sections[s[6]][4] for s in sections if s[1] == 2)
+    (listed,) = (s for s in sections if s[1] == 2)
+    for at in range(listed[4], listed[4] + listed[5], 24):
+        name, _, _, section, value, _ = fields(at, "IBBHQQ")
+        text = code[names + name : code.index(b"\0", names + name)].decode()
+        symbols.append((text, places.get(section, 0) + value))
+    for _, kind, _, _, offset, length, _, patched, _, _ in sections:
+        if kind == 4 and patched in places:
+            for at in range(offset, offset + length, 24):
+                where, info, addend = fields(at, "QQq")
+                target = symbols[info >> 32][1] + addend
+                relocate(image, info & 0xFFFFFFFF, places[patched] + where, target)
+    return dict(symbols)
+
+
+def relocate(image: Image, kind: int, place: int, target: int) -> None:
+    if kind == 275:  # ADR_PREL_PG_HI21
+        pages = ((target >> 12) - (place >> 12)) & 0x1FFFFF
+        image.patch(place, lambda w: w | (pages & 3) << 29 | (pages >> 2) << 5)
+    elif kind == 277:  # ADD_ABS_LO12_NC
+        image.patch(place, lambda w: w | (target & 0xFFF) << 10)
+    elif kind in LOAD_SCALES:
+        offset = (target & 0xFFF) >> LOAD_SCALES[kind]
+        image.patch(place, lambda w: w | offset << 10)
+    elif kind in (282, 283):  # JUMP26, CALL26
+        image.patch(place, lambda w: w | (target - place) >> 2 & 0x3FFFFFF)
+    elif kind == 261:  # PREL32, in unwind tables
+        image.patch(place, lambda w: (target - place) & 0xFFFFFFFF)
+    else:
+        raise AssertionError(f"relocation {kind}")
+
+
+# -- binding --------------------------------------------------------------------------------------
+
+
+class Linked:
+    """Kernels in the image, as BoundProgram asks for them."""
+
+    def __init__(self, image: Image, kernels: Sequence[KernelSpec]) -> None:
+        self.symbols: dict[str, int] = {}
+        for kernel in kernels:
+            self.symbols |= link(image, compile_object(kernel, TARGET))
+
+    def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
+        return self.symbols[symbol(kernel, export)]
+
+
+class Stored:
+    """Packed weights in the image, as BoundProgram asks for them."""
+
+    def __init__(self, image: Image, payload: Mapping[str, Any], weights: Any) -> None:
+        store = WeightStore(payload)
+        store.ensure(weights)
+        self.addresses: dict[Packed, int] = {
+            p: image.add(ctypes.string_at(store.address(p), 4 * p.floats)) for p in weights
+        }
+
+    def address(self, packed: Packed) -> int:
+        return self.addresses[packed]
+
+
+def entry(call: int, run: int, outputs: int, length: int) -> bytes:
+    """run(call, 0, 1); write(1, outputs, length); exit_group(0)."""
+
+    def move(register: int, value: int) -> list[int]:
+        low = 0xD2800000 | (value & 0xFFFF) << 5 | register
+        return [low, 0xF2A00000 | (value >> 16) << 5 | register]
+
+    supervisor = 0xD4000001
+    words = [*move(0, call), *move(1, 0), *move(2, 1), *move(9, run), 0xD63F0000 | 9 << 5]
+    words += [*move(0, 1), *move(1, outputs), *move(2, length), *move(8, 64), supervisor]
+    words += [*move(0, 0), *move(8, 94), supervisor]
+    return struct.pack(f"<{len(words)}I", *words)
+
+
+def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> bytes:
+    """A static ELF executable that runs the program once."""
+    image = Image()
+    linked = Linked(image, [*program.kernels(), Driver()])
+    stored = Stored(image, payload, program.weights.values())
+    bound = BoundProgram(program, linked, stored)  # type: ignore[arg-type]  # they have addresses
+    words = image.add(bound.words.tobytes())
+    steps = bound.steps.copy()
+    steps[:, driver.STEP_ARGUMENTS] += words - bound.words.ctypes.data
+    users = [image.add(np.ascontiguousarray(a).tobytes()) for a in inputs]
+    sizes = [int(np.prod(v.shape)) for v in program.outputs]
+    results = image.blank(sum(sizes))
+    starts = np.cumsum([0, *sizes])[:-1]
+    users += [results + 4 * int(s) for s in starts]
+    call = np.zeros(driver.CALL_WORDS, np.int64)
+    call[driver.CALL_VERSION] = driver.VERSION
+    call[driver.CALL_STEPS] = image.words(steps.reshape(-1))
+    call[driver.CALL_STEP_COUNT] = bound.count
+    call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena), 0])
+    call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes // 4)
+    call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
+    words = driver.counter_words(bound.count)
+    call[driver.CALL_COUNTERS] = image.words([0] * words)
+    call[driver.CALL_COUNTER_WORDS] = words
+    run = linked.address(Driver(), "lucid_run")
+    start = image.add(entry(image.words(call), run, results, 4 * sum(sizes)))
+    size = len(image.bytes)
+    header = b"\x7fELF\2\1\1" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, size, size, 4096)
+    image.bytes[: len(header)] = header
+    return bytes(image.bytes)
+
+
+def emulate(
+    program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray], folder: Path
+) -> list[np.ndarray]:
+    """The program's outputs, computed by qemu."""
+    assert EMULATOR is not None
+    file = folder / "program"
+    file.write_bytes(executable(program, payload, inputs))
+    file.chmod(0o700)
+    done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    flat = np.frombuffer(done.stdout, np.float32)
+    shapes = [v.shape for v in program.outputs]
+    ends = np.cumsum([int(np.prod(s)) for s in shapes])
+    return [p.reshape(s) for p, s in zip(np.split(flat, ends[:-1]), shapes, strict=True)]

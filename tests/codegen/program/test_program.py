@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -14,6 +15,7 @@ from strategies import graphs, random_inputs
 
 from lucid import trace
 from lucid.codegen.lowering import lower
+from lucid.codegen.lowering.layer import panel_vectors
 from lucid.codegen.program.interpret import ProgramInterpreter
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import KERNELS, Choice, Schedule, convolutions, schedule
@@ -173,6 +175,20 @@ def test_the_same_kernels_serve_every_size() -> None:
     for side, batch in [(224, 2), (224, 16), (65, 1), (320, 3)]:
         other = lower(fused("resnest_50", side=side), choices, HOST, batch, 2)
         assert set(other.kernels()) <= known
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("l2", [256 << 10, 2 << 20])
+def test_resnest_101_needs_the_kernels_of_resnest_50_and_a_tile_for_its_wider_stem(
+    target: Target, l2: int
+) -> None:
+    """The stem has 64 columns for 32: another tile where its panel is wider for them."""
+    target = dataclasses.replace(target, l2=l2)
+    fewer, more = (program(fused(f"resnest_{n}"), target=target) for n in (50, 101))
+    added = {*more.kernels()} - {*fewer.kernels(), *fewer.may_need}
+    before, after = (panel_vectors(columns, target) for columns in (32, 64))
+    assert len(added) == (before != after)
+    assert all((k.family, k.vectors) == ("window_tile", after) for k in added)
 
 
 # -- the interpreter ------------------------------------------------------------------------------

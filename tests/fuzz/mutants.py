@@ -159,19 +159,19 @@ SCHEDULE_AND_PLAN = [
     ),
     Mutant(
         "pads of the wrong side",
-        f"{L}.layer:window",
+        f"{L}.arguments:window",
         '"pad_top": padding[0]',
         '"pad_top": padding[2]',
     ),
     Mutant(
         "one stride for both axes",
-        f"{L}.layer:window",
+        f"{L}.arguments:window",
         '"stride_h": stride[0]',
         '"stride_h": stride[1]',
     ),
     Mutant(
         "biases are dropped",
-        f"{L}.layer:bias_of",
+        f"{L}.arguments:bias_of",
         "recipe = layer.bias.recipe if layer.bias is not None else None",
         "recipe = None",
     ),

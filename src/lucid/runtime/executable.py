@@ -45,7 +45,7 @@ from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
 if TYPE_CHECKING:
-    from lucid.runtime.profile import Profile
+    from lucid.runtime.profile_report import Profile
 
 MAX_BATCH = 16
 """The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""

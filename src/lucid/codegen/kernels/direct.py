@@ -197,7 +197,7 @@ class _DirectEmitter:
         groups = count.ceil_div(f.kernel.target.tile_rows)
         distance = k.select(groups.equals(1), size.minimum(NEAR), size)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             at = row + offset
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)

@@ -97,12 +97,12 @@ class _DriverEmitter:
 
     def _read(self, k: Kernel, address: Pointer) -> Int:
         """An atomic load, with acquire order."""
-        return Int(k, k.builder.load_atomic(address.raw, "acquire", 8, typ=I64))
+        return Int(k.builder, k.builder.load_atomic(address.raw, "acquire", 8, typ=I64))
 
     def _add(self, k: Kernel, address: Pointer, value: int | Int) -> Int:
         """Atomic addition; gives the value before."""
         raw = k.builder.atomic_rmw("add", address.raw, k.int(value).raw, "seq_cst")
-        return Int(k, raw)
+        return Int(k.builder, raw)
 
     def _exchange(self, k: Kernel, address: Pointer, value: int | Int) -> None:
         k.builder.atomic_rmw("xchg", address.raw, k.int(value).raw, "seq_cst")
@@ -139,7 +139,7 @@ class _DriverEmitter:
         b.cbranch(self._read(k, word).equals(old), again, done)
         b.position_at_end(again)
         self._pause(k)
-        following = Int(k, count) + 1
+        following = Int(k.builder, count) + 1
         count.add_incoming(following.raw, again)
         b.cbranch(following < spins, spin, sleep)
         b.position_at_end(sleep)
@@ -237,7 +237,7 @@ class _DriverEmitter:
     def _stamp(self, k: Kernel, row: Pointer | None, place: int) -> None:
         if row is not None:
             clock = k.intrinsic("llvm.readcyclecounter", I64, [])
-            k.store_int(Int(k, k.builder.call(clock, [])), row.words(place))
+            k.store_int(Int(k.builder, k.builder.call(clock, [])), row.words(place))
 
     def _step(
         self,
@@ -305,7 +305,7 @@ class _DriverEmitter:
         seen.add_incoming(ir.Constant(I64, 0), before)
         word = team.words(TEAM_EPOCH)
         spins = k.load_int(team.words(TEAM_SPINS))
-        self._wait(k, word, Int(k, seen), team.words(TEAM_SLEEPERS), syscall, spins)
+        self._wait(k, word, Int(k.builder, seen), team.words(TEAM_SLEEPERS), syscall, spins)
         epoch = self._read(k, word)
         b.cbranch(k.load_int(team.words(TEAM_STOP)) > 0, stop, live)
         b.position_at_end(live)

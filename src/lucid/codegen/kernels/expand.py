@@ -76,7 +76,7 @@ class ExpandDepthwise(KernelSpec):
         groups = count.ceil_div(k.target.tile_rows)
         nothing = k.stack(1)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             operands = [
                 f.source + (row + offset) * f.source_row,
                 f.panel_weights + begin * f.depth,

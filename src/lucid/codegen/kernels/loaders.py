@@ -152,7 +152,7 @@ class Combine(Loader):
         """1 / count; a window wholly in the padding has the sum 0 and keeps it."""
         k = f.kernel
         bounded = count.maximum(1)
-        return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, ir.FloatType()))
+        return k.splat_constant(1.0, 1) / k.as_float(bounded)
 
     def _window(self, f: Frame, line: Int, column: Int) -> Callable[[Pointer, Any], list[Vector]]:
         """How to read one vector of each split at an output pixel."""

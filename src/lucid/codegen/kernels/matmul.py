@@ -119,7 +119,7 @@ class _MatMulEmitter:
         start, stop = rows
         groups = (stop - start).ceil_div(HEIGHTS[0])
         with k.loop(0, groups) as loop:
-            offset, height = row_group(loop.index, stop - start, groups)
+            offset, height = row_group(k, loop.index, stop - start, groups)
             row = start + offset
             for i, kind in enumerate(self.spec.body.extras):
                 stride = getattr(f, f"extra{i}_row")

@@ -27,6 +27,21 @@ with the root of its length: whole chains of 4608 steps cost ResNeSt-50's logits
 UNROLL = 4
 """Steps of k in the loop body: constant offsets, the loop's own cost spread over 4 x 24 FMAs."""
 
+STEP = 0.85
+"""What a step of k costs besides its multiply-adds, in those of one vector: a tile one vector wide
+waits for its loads and its own sums. 196 rows of 480 take 21, 30, 40 and 52 us a panel of one to
+four vectors."""
+
+
+def panel_vectors(columns: int, target: Target) -> int:
+    """Vectors of a panel: the widest, unless narrower ones waste less on the tail."""
+
+    def cost(vectors: int) -> float:
+        return -(-columns // (vectors * target.vector)) * (vectors + STEP)
+
+    return min(range(target.panel_vectors, 0, -1), key=cost)
+
+
 SIGNATURE = [
     ("x", PTR),  # the first row
     ("panel", PTR),  # weights, [depth][panel width]

@@ -20,17 +20,13 @@ from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import CONSTANT, Access, load, store
 from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
 from lucid.codegen.language.transcendentals import at_least, power
-from lucid.codegen.language.values import F32, Int, Pointer, Vector
+from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
 
 def _factor(k: Kernel, variance: Vector, eps: Vector) -> Vector:
     """1 / sqrt(variance + eps); a variance that rounding made negative is 0."""
     return 1.0 / k.math("sqrt", at_least(k, variance, 0.0) + eps)
-
-
-def _as_float(k: Kernel, count: Int) -> Vector:
-    return Vector(k, k.builder.sitofp(count.raw, F32))
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -156,7 +152,7 @@ class Moments(KernelSpec):
         """Scratch holds sums by channel, the means of their groups, and sums of squares."""
         k = f.kernel
         sums, means, squares = (f.scratch + f.channels * i for i in range(3))
-        inverse = 1.0 / _as_float(k, count * f.width)
+        inverse = 1.0 / k.as_float(count * f.width)
         self._by_channel(f, x, count, [sums], lambda value, _: [value], None)
         with k.loop(0, f.groups) as group:
             first = group.index * f.width
@@ -267,7 +263,7 @@ class GroupNormalise(KernelSpec):
 
             def count(part: Int) -> Vector:
                 first, stop = share(part, f.pixels, f.parts)
-                return k.splat(_as_float(k, (stop - first) * f.width))
+                return k.splat(k.as_float((stop - first) * f.width))
 
             near = read(k.int(0), 0)
 

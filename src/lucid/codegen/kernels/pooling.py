@@ -17,7 +17,7 @@ from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
 from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
 from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
-from lucid.codegen.language.values import F32, Int, Pointer, Vector
+from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum
 from lucid.codegen.target import Target
 
@@ -173,7 +173,7 @@ class _PoolEmitter:
             right = (columns.start + f.kernel_w).minimum(f.width + f.pad_right)
             count = (bottom - rows.start) * (right - columns.start)
         bounded = count.maximum(1)  # a window wholly in the padding has the sum 0 and keeps it
-        return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, F32))
+        return k.splat_constant(1.0, 1) / k.as_float(bounded)
 
     # -- windows ----------------------------------------------------------------------------
 

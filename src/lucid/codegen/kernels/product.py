@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.microkernels import TILE_TYPE, UNROLL
+from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
@@ -92,7 +93,7 @@ class _ProductEmitter:
         weights = f.weights + packed * f.depth
         groups = count.ceil_div(f.kernel.target.tile_rows)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             row = start + offset
             set_extras(f, self.spec.extras, self.extras, row, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups)
@@ -153,11 +154,10 @@ def prefetch_share(
     return ahead, k.select(ahead >= depth * f.panel, 0, lines)
 
 
-def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
+def row_group(k: Kernel, index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
     """Offset and height of one of `groups` row groups: heights differ by one at most, so that
     49 rows are four groups of 6 and five of 5, and no short tail is left."""
     base, longer = rows // groups, rows % groups
-    k = index.kernel
     height = base + k.select(index < longer, 1, 0)
     return index * base + index.minimum(longer), height
 

@@ -50,12 +50,12 @@ def across(k: Kernel, value: Vector, combine: Combine) -> Vector:
         half = value.lanes // 2
         undefined = ir.Constant(value.raw.type, ir.Undefined)
         parts = [
-            Vector(k, k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
+            Vector(k.builder, k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
             for first in (0, half)
         ]
         value = combine(k, *parts)
     if isinstance(value.raw.type, ir.VectorType):
-        return Vector(k, k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
+        return Vector(k.builder, k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
     return value
 
 
@@ -271,9 +271,10 @@ class ArgMax(KernelSpec):
         def along(at: dict[str, Pointer], start: Int, stop: Int) -> None:
             with k.loop(start, stop) as loop:
                 place = self._along(f, at["x"] + loop.index * walk.stride("x"))
-                one = Vector(k, k.builder.insert_element(_undefined(1), place.raw, _lane(0)))
+                one = k.builder.insert_element(_undefined(1), place.raw, _lane(0))
                 y = accesses["y"].at(at["y"], loop.index * walk.stride("y"))
-                store(k, one, Access(VECTOR, accesses["y"].dtype), y, k.int(0), k.int(0), None)
+                access = Access(VECTOR, accesses["y"].dtype)
+                store(k, Vector(k.builder, one), access, y, k.int(0), k.int(0), None)
 
         return walk.rows(along if self.along else apart)
 
@@ -285,7 +286,7 @@ class ArgMax(KernelSpec):
         first = k.first_lanes(f.length)
         lowest = k.splat_constant(float("-inf"))
         values = k.pick(first, k.load(x, mask=first), lowest)
-        places = Vector(k, ir.Constant(values.raw.type, [float(i) for i in range(lanes)]))
+        places = Vector(k.builder, ir.Constant(values.raw.type, [float(i) for i in range(lanes)]))
         with k.loop(lanes, f.length, lanes, carry=[values, places, places + float(lanes)]) as loop:
             mask = k.first_lanes(f.length - loop.index)
             value = k.pick(mask, k.load(x + loop.index, mask=mask), lowest)

@@ -34,7 +34,7 @@ from lucid.codegen.target import Target
 def number_at(k: Kernel, table: Pointer, index: Int) -> Int:
     """An integer of a table, which holds it as a float."""
     value = k.load(table + index, lanes=1)
-    return Int(k, k.builder.fptosi(value.raw, I64))
+    return Int(k.builder, k.builder.fptosi(value.raw, I64))
 
 
 def copy_floats(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:

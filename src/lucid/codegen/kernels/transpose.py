@@ -45,7 +45,7 @@ def transposed(k: Kernel, rows: list[Vector]) -> list[Vector]:
 def _shuffle(k: Kernel, a: Vector, b: Vector, lanes: list[int]) -> Vector:
     """Lanes of two vectors, those of the second counted on from the first's."""
     mask = ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
-    return Vector(k, k.builder.shuffle_vector(a.raw, b.raw, mask))
+    return Vector(k.builder, k.builder.shuffle_vector(a.raw, b.raw, mask))
 
 
 @dataclass(frozen=True)

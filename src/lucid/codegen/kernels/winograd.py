@@ -256,7 +256,7 @@ class _WinogradEmitter:
             v = self.v + point.index * self.v_point
             products = self.products + point.index * self.m_point
             with k.loop(0, groups) as loop:
-                offset, rows = row_group(loop.index, count, groups)
+                offset, rows = row_group(k, loop.index, count, groups)
                 ahead, lines = prefetch_share(f, loop.index, groups)
                 arguments: list[Any] = [
                     v + offset * self.padded,

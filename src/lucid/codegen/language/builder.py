@@ -7,7 +7,6 @@ reach for it only where they need an instruction that nobody else does.
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from lucid.codegen.language.values import (
     Loop,
     Pointer,
     Vector,
+    constant,
 )
 from lucid.codegen.target import Target
 
@@ -70,10 +70,10 @@ class Kernel:
 
     def _wrap(self, kind: ir.Type, raw: Any) -> Any:
         if kind == I64:
-            return Int(self, raw)
+            return Int(self.builder, raw)
         if kind == PTR:
-            return Pointer(self, raw)
-        return Vector(self, raw) if kind == F32 else raw
+            return Pointer(self.builder, raw)
+        return Vector(self.builder, raw) if kind == F32 else raw
 
     def no_alias(self, *names: str) -> None:
         """Promise that nothing else in the function reaches what these pointers reach."""
@@ -87,10 +87,11 @@ class Kernel:
     # -- integers ---------------------------------------------------------------------------
 
     def int(self, value: IntLike) -> Int:
-        return value if isinstance(value, Int) else Int(self, value)
+        return value if isinstance(value, Int) else Int(self.builder, value)
 
     def select(self, condition: Any, yes: IntLike, no: IntLike) -> Int:
-        return Int(self, self.builder.select(condition, self.int(yes).raw, self.int(no).raw))
+        raw = self.builder.select(condition, self.int(yes).raw, self.int(no).raw)
+        return Int(self.builder, raw)
 
     def both(self, *conditions: Any) -> Any:
         """Whether all conditions hold (without branches)."""
@@ -111,10 +112,10 @@ class Kernel:
         return self.builder.not_(condition)
 
     def load_int(self, address: Pointer) -> Int:
-        return Int(self, self.builder.load(address.raw, typ=I64, align=8))
+        return Int(self.builder, self.builder.load(address.raw, typ=I64, align=8))
 
     def load_pointer(self, address: Pointer) -> Pointer:
-        return Pointer(self, self.builder.load(address.raw, typ=PTR, align=8))
+        return Pointer(self.builder, self.builder.load(address.raw, typ=PTR, align=8))
 
     def store_int(self, value: IntLike, address: Pointer) -> None:
         self.builder.store(self.int(value).raw, address.raw, align=8)
@@ -124,7 +125,7 @@ class Kernel:
 
     def choose(self, condition: Any, yes: Pointer, no: Pointer) -> Pointer:
         """One of two pointers."""
-        return Pointer(self, self.builder.select(condition, yes.raw, no.raw))
+        return Pointer(self.builder, self.builder.select(condition, yes.raw, no.raw))
 
     # -- control ----------------------------------------------------------------------------
 
@@ -155,7 +156,7 @@ class Kernel:
         phis = [b.phi(v.raw.type) for v in carry]
         for phi, value in zip(phis, carry, strict=True):
             phi.add_incoming(value.raw, before)
-        loop = Loop(Int(self, index), [Vector(self, p) for p in phis])
+        loop = Loop(Int(self.builder, index), [Vector(self.builder, p) for p in phis])
         yield loop
         following = loop.index + stride
         index.add_incoming(following.raw, b.block)
@@ -171,7 +172,7 @@ class Kernel:
             merged = b.phi(value.raw.type)
             merged.add_incoming(value.raw, before)
             merged.add_incoming(final.raw, inside)
-            loop.results.append(Vector(self, merged))
+            loop.results.append(Vector(self.builder, merged))
 
     @contextlib.contextmanager
     def when(self, condition: Any) -> Iterator[None]:
@@ -201,7 +202,7 @@ class Kernel:
             phi = b.phi(one.raw.type)
             phi.add_incoming(one.raw, from_first)
             phi.add_incoming(other.raw, from_second)
-            merged.append(Vector(self, phi))
+            merged.append(Vector(self.builder, phi))
         return merged
 
     def call(self, function: Any, kind: ir.FunctionType, arguments: Sequence[Any]) -> Any:
@@ -226,7 +227,7 @@ class Kernel:
             room = self.builder.alloca(ir.ArrayType(F32, floats))
             room.align = align
             room.type = PTR  # llvmlite still gives it a typed pointer
-        return Pointer(self, room)
+        return Pointer(self.builder, room)
 
     # -- vectors ----------------------------------------------------------------------------
 
@@ -235,11 +236,7 @@ class Kernel:
         return F32 if count == 1 else ir.VectorType(F32, count)
 
     def splat_constant(self, value: float, lanes: Lanes = None) -> Vector:
-        kind = self.vector_type(lanes)
-        single = struct.unpack("f", struct.pack("f", value))[0]
-        if isinstance(kind, ir.VectorType):
-            return Vector(self, ir.Constant(kind, [single] * kind.count))
-        return Vector(self, ir.Constant(kind, single))
+        return Vector(self.builder, constant(self.vector_type(lanes), value))
 
     def zero(self, lanes: Lanes = None) -> Vector:
         return self.splat_constant(0.0, lanes)
@@ -253,14 +250,14 @@ class Kernel:
         first = self.builder.insert_element(undefined, scalar.raw, ir.Constant(I32, 0))
         lanes_type = ir.VectorType(I32, kind.count)
         mask = ir.Constant(lanes_type, [0] * kind.count)
-        return Vector(self, self.builder.shuffle_vector(first, undefined, mask))
+        return Vector(self.builder, self.builder.shuffle_vector(first, undefined, mask))
 
     def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
         """The lanes of a vector in another order."""
         kind = value.raw.type
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         undefined = ir.Constant(kind, ir.Undefined)
-        return Vector(self, self.builder.shuffle_vector(value.raw, undefined, order))
+        return Vector(self.builder, self.builder.shuffle_vector(value.raw, undefined, order))
 
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""
@@ -278,16 +275,15 @@ class Kernel:
         """Floats at `address`; lanes that `mask` leaves out are zero, and not read."""
         kind = self.vector_type(lanes)
         if mask is None:
-            return Vector(self, self.builder.load(address.raw, typ=kind, align=align))
+            return Vector(self.builder, self.builder.load(address.raw, typ=kind, align=align))
         load = self.intrinsic(
             f"llvm.masked.load.v{kind.count}f32.p0",
             kind,
             [PTR, I32, ir.VectorType(I1, kind.count), kind],
         )
         rest = ir.Constant(kind, [0.0] * kind.count)
-        return Vector(
-            self, self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
-        )
+        loaded = self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
+        return Vector(self.builder, loaded)
 
     def store(self, value: Vector, address: Pointer, mask: Any = None, align: Number = 4) -> None:
         if mask is None:
@@ -326,21 +322,25 @@ class Kernel:
             return a * b + c
         kind = a.raw.type
         fma = self.intrinsic(f"llvm.fma.{self.suffix(kind)}", kind, [kind] * 3)
-        return Vector(self, self.builder.call(fma, [a.raw, b.raw, c.raw]))
+        return Vector(self.builder, self.builder.call(fma, [a.raw, b.raw, c.raw]))
 
     def math(self, name: str, *operands: Vector) -> Vector:
         """An LLVM intrinsic over floats that is one instruction: sqrt, fabs, copysign, floor."""
         kind = operands[0].raw.type
         function = self.intrinsic(f"llvm.{name}.{self.suffix(kind)}", kind, [kind] * len(operands))
-        return Vector(self, self.builder.call(function, [o.raw for o in operands]))
+        return Vector(self.builder, self.builder.call(function, [o.raw for o in operands]))
 
     def widen(self, x: Vector) -> Vector:
         """The same numbers as doubles."""
-        return Vector(self, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
+        return Vector(self.builder, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
 
     def narrow(self, x: Vector) -> Vector:
         """Doubles rounded to floats."""
-        return Vector(self, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+        return Vector(self.builder, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+
+    def as_float(self, count: Int) -> Vector:
+        """An integer as a float, the nearest one."""
+        return Vector(self.builder, self.builder.sitofp(count.raw, F32))
 
     def low_bits(self, x: Vector) -> Any:
         """The low 32 bits of each double, as integers."""
@@ -349,7 +349,7 @@ class Kernel:
 
     def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
         """Lane by lane, `yes` where the condition holds and else `no`."""
-        return Vector(self, self.builder.select(condition, yes.raw, no.raw))
+        return Vector(self.builder, self.builder.select(condition, yes.raw, no.raw))
 
     def prefetch(self, address: Pointer, near: bool = False) -> None:
         """Ask for a cache line that will be read: into L2, or `near`, into L1."""

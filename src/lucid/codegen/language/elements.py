@@ -119,10 +119,10 @@ def store(
 def as_floats(k: Kernel, value: Any, dtype: str) -> Vector:
     """Elements as floats."""
     if dtype == "f32":
-        return Vector(k, value)
+        return Vector(k.builder, value)
     kind = ir.VectorType(F32, value.type.count)
     convert = k.builder.uitofp if dtype == "u8" else k.builder.sitofp
-    return Vector(k, convert(value, kind))
+    return Vector(k.builder, convert(value, kind))
 
 
 def from_floats(k: Kernel, value: Vector, dtype: str) -> Any:

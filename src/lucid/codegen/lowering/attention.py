@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine, Sums
+from lucid.codegen.lowering.arguments import geometry
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
 from lucid.codegen.lowering.epilogue import Epilogue
-from lucid.codegen.lowering.layer import Layer, geometry
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import product
 from lucid.codegen.lowering.reduction import Semantics, reduce, softmax
 from lucid.codegen.program.lowered_ops import GatherSums, PartialSums

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lucid.codegen.kernels.loaders import Join, Loader, Stage
 from lucid.codegen.kernels.packing import Flat, Packed, Packing
 from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.placement import Place
 from lucid.codegen.program.program import (
     ArgumentValue,
@@ -26,10 +27,9 @@ from lucid.ir.ops.base import Op
 from lucid.ir.recipe import Recipe
 from lucid.ir.types import TensorType
 
-if TYPE_CHECKING:
-    from lucid.codegen.lowering.layer import Layer
-
 Lower = Callable[["Lowering", Node], None]
+Copy = Callable[["Lowering", View, View, str], None]
+"""From a source and a result, of any strides, and the origin to a call."""
 LOWERINGS: dict[type[Op], Lower] = {}
 
 SMALL = 1 << 12
@@ -99,7 +99,10 @@ class Deferred:
 
 @dataclass
 class Lowering:
-    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`."""
+    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`.
+
+    `copy`: how an array is copied to another place; it is lowered in this context.
+    """
 
     graph: Graph
     schedule: Schedule
@@ -107,6 +110,7 @@ class Lowering:
     batch: int
     threads: int
     program: Program
+    copy: Copy
     views: dict[Value, View] = field(default_factory=dict)
     deferred: dict[Value, Deferred] = field(default_factory=dict)
     sums: dict[Value, View] = field(default_factory=dict)
@@ -194,10 +198,8 @@ class Lowering:
 
     def dense(self, value: Value, view: View) -> View:
         """A copy of the value, channels last and without gaps."""
-        from lucid.codegen.lowering.strided import copy  # the copy is lowered in this context
-
         rows = self.allocate(f"{value.name}.rows", view.shape, channels_last(view.shape))
-        copy(self, view, rows, value.producer.origin if value.producer else "")
+        self.copy(self, view, rows, value.producer.origin if value.producer else "")
         return rows
 
     def rows(self, value: Value, whole: bool = True) -> Deferred | View:

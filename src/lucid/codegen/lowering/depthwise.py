@@ -8,21 +8,20 @@ from math import prod
 
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.expand import ExpandDepthwise
-from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import Panels, Taps
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.lowering.context import Lowering, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.lowering.arguments import (
     bias_of,
-    feeds_attention,
+    bind_extras,
     geometry,
-    panel_vectors,
+    only_declared,
     result_strides,
     sums_view,
     window,
 )
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
@@ -93,7 +92,7 @@ def _call(
     lines = given["lines"]
     assert isinstance(lines, int)
     bands = -(-height // lines)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector)
+    extra_arguments, tensors = bind_extras(ctx, layer.epilogue, 1, ctx.target.vector)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     source = before.append(region, inputs[0], []) if before is not None else inputs[0]
     results, writes = [layer.append(region, source, inputs[1:])], [y]

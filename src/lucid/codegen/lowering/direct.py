@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.direct import TABLE_SLACK, Direct
-from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile
+from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
-from lucid.codegen.lowering.context import Lowering, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.lowering.arguments import (
     bias_of,
+    bind_extras,
     enough_chunks,
     geometry,
-    panel_vectors,
+    only_declared,
     window,
 )
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
 
@@ -72,7 +72,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     kernel = Direct(body.extras, inner if planar else 0)
     short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
     tile = WindowTile(vectors, body, segment if short else 0)
-    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
     packing, shape, name = Panels(op.groups, panel), ctx.shape(layer.weight), layer.weight.name

@@ -39,7 +39,7 @@ def lower(
     program = Program(graph.name, target.name, batch)
     program.inputs = tuple(_user_views(program, graph.inputs, "input", batch))
     program.outputs = tuple(_user_views(program, graph.outputs, "output", batch))
-    context = Lowering(graph, schedule, target, batch, threads, program)
+    context = Lowering(graph, schedule, target, batch, threads, program, copy)
     context.placements = placements(graph)
     context.views.update(zip(graph.inputs, program.inputs, strict=True))
     for node in graph.nodes:

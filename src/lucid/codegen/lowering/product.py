@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
-from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
 from lucid.codegen.kernels.product import ROW_SLACK, Product
-from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.lowering.arguments import (
     bias_of,
+    bind_extras,
     enough_chunks,
     geometry,
-    panel_vectors,
+    only_declared,
     window,
 )
+from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
@@ -98,7 +98,7 @@ def product(
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras)
     tile = Tile(vectors, body)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, groups, width)
+    extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
     x = rows.build(region, own) if isinstance(rows, Deferred) else own[0]

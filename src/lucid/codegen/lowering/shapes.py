@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
 from lucid.codegen.kernels.packing import Flat
+from lucid.codegen.lowering.arguments import geometry
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
-from lucid.codegen.lowering.layer import geometry
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.program.program import ArgumentValue, View

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
-from lucid.codegen.lowering.layer import panel_vectors
+from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.schedule import Choice, ConvShape, cycles, tile_block

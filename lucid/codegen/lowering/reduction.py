@@ -10,7 +10,7 @@ from lucid.codegen.elements import EVERY, STRIDED, Access
 from lucid.codegen.kernels.base import KernelSpec
 from lucid.codegen.kernels.reduction import REDUCED, ArgMax, Reduce, Softmax
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers
-from lucid.codegen.lowering.strided import Grid, best_inner
+from lucid.codegen.lowering.strided import Grid, best_inner, outermost_first
 from lucid.codegen.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
@@ -116,7 +116,7 @@ def spaced(walked: Grid, dtypes: Sequence[str]) -> tuple[Access, ...]:
 def _reduced(x: View, axes: Sequence[int], along: bool, origin: str) -> tuple[list[int], list[int]]:
     """Sizes and strides of the reduced dimensions, the innermost last; not merged where there are
     few enough, because the kernel sums line by line."""
-    order = sorted((a for a in axes if x.shape[a] != 1), key=lambda a: -abs(x.strides[a]))
+    order = outermost_first([a for a in axes if x.shape[a] != 1], x.strides)
     sizes, steps = [x.shape[a] for a in order], [x.strides[a] for a in order]
     if len(sizes) > REDUCED or along:
         merged = Grid.over(sizes, [steps], 0)

@@ -44,6 +44,10 @@ class Access:
             return Access(EVERY, dtype, stride)
         return Access(STRIDED, dtype)
 
+    def step(self, stride: int) -> int:
+        """How far apart numbers are read where the argument says `stride`."""
+        return {VECTOR: 1, CONSTANT: 0, EVERY: self.apart}.get(self.kind, stride)
+
     def __repr__(self) -> str:
         spacing = str(self.apart) if self.kind == EVERY else ""
         return self.kind + spacing + ("" if self.dtype == "f32" else f" {self.dtype}")

@@ -15,11 +15,22 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.kernels.base import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+)
 from lucid.codegen.kernels.product import (
     NEAR,
     pick_tile,
     prefetch_share,
+    product_extents,
     row_group,
     set_extras,
     task_place,
@@ -54,6 +65,19 @@ class Direct(KernelSpec):
             + ints("y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = min(given.images, given.blocks // given.bands * given.block_images)
+        lines = min(given.out_height, given.bands * given.lines)
+        size, channels = (given.height, given.width), given.groups * given.channels
+        x = given.map("", images, size, channels)
+        if self.planes:
+            line = ((given.height, given.line), (given.width, 1))
+            x = ((images, given.image), *line, (self.planes, given.plane))
+        rows = images * lines * given.out_width
+        depth = given.segment * given.lines_h * given.lines_w
+        return {"x": x} | product_extents(given, self.extras, rows, depth)
 
     def emit(self, target: Target) -> ir.Module:
         return _DirectEmitter(self, target).emit()

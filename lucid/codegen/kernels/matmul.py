@@ -19,12 +19,15 @@ from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     places,
     repeated,
+    repeated_extents,
     share,
 )
 from lucid.codegen.kernels.product import row_group
@@ -73,6 +76,20 @@ class MatMul(KernelSpec):
         steps = ints("a_step", "b_step", "b_column")
         sizes = ints("rows", "depth", "columns", "panels", "blocks", "chunks")
         return declared + rows + steps + sizes
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        number = given.tasks_over(given.blocks, given.chunks)
+        found = repeated_extents(given, number, *self.operands)
+        rows, depth, columns = given.rows, given.depth, given.columns
+        step = 1 if self.side_by_side == "depth" else given.b_step
+        column = 1 if self.side_by_side == "columns" else given.b_column
+        found["a"] += ((rows, given.a_row), (depth, given.a_step))
+        found["b"] += ((depth, step), (columns, column))
+        found["y"] += ((rows, given.y_row), (columns, 1))
+        for i, kind in enumerate(self.body.extras):
+            row = getattr(given, f"extra{i}_row")
+            found[f"extra{i}"] += ((rows, row), (columns, 1 if kind == "vector" else 0))
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         return _MatMulEmitter(self, target).emit()

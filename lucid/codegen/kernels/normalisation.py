@@ -16,9 +16,19 @@ from llvmlite import ir
 from lucid.codegen.body import Body
 from lucid.codegen.elements import CONSTANT, Access, load, store
 from lucid.codegen.emit import Kernel
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints, share
+from lucid.codegen.kernels.base import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+    share,
+)
 from lucid.codegen.kernels.reduction import CHAINS, across, add, fold
-from lucid.codegen.kernels.strided import Walk, grid, operand_names
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, operand_names
 from lucid.codegen.target import Target
 from lucid.codegen.transcendentals import at_least, power
 from lucid.codegen.values import F32, Int, Pointer, Vector
@@ -53,9 +63,11 @@ class RowNorm(KernelSpec):
         names = operand_names(len(self.accesses) - 1)
         return buffers(*names) + grid(names) + floats("inverse", "eps")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
+
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_Row(self, walk).emit)
 
 
@@ -140,6 +152,14 @@ class Moments(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         sizes = ints("image", "pixel", "pixels", "channels", "groups", "width", "parts")
         return buffers("x", "y") + sizes
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images = given.tasks_over(given.parts)
+        pixels = ((given.pixels, given.pixel), (given.channels, 1))
+        return {
+            "x": ((images, given.image), *pixels),
+            "y": ((given.tasks, 3 * given.groups), (3 * given.groups, 1)),
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
@@ -239,11 +259,19 @@ class GroupNormalise(KernelSpec):
         sizes = ints("pixels", "channels", "groups", "width", "parts", "pieces")
         return buffers(*names, "moments") + sum(strides, ()) + sizes + floats("inverse", "eps")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images, found = given.tasks_over(given.pieces), {}
+        for o, access in named(self.accesses).items():
+            image, row, inner = (getattr(given, f"{o}_{s}") for s in ("image", "row", "inner"))
+            channels = (given.channels, access.step(inner))
+            found[o] = ((images, image), (given.pixels, row), channels)
+        return found | {"moments": ((images * given.parts * given.groups * 3, 1),)}
+
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
         k = f.kernel
-        names = operand_names(len(self.accesses) - 1)
-        accesses = dict(zip(names, self.accesses, strict=True))
+        accesses = named(self.accesses)
+        names = list(accesses)
         with k.loop(f.first, f.last) as task:
             image, piece = task.index // f.pieces, task.index % f.pieces
             self._combine(f, f.moments + image * f.parts * f.groups * 3)
@@ -345,9 +373,11 @@ class NeighbourNorm(KernelSpec):
         names = operand_names(len(self.accesses) - 1)
         return buffers(*names) + grid(names) + ints("window", "before") + floats("scale", "offset")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
+
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         f, k = walk.frame, walk.kernel
 
         def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:

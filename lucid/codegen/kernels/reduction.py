@@ -16,8 +16,17 @@ from llvmlite import ir
 
 from lucid.codegen.elements import VECTOR, Access, load, store
 from lucid.codegen.emit import Kernel
-from lucid.codegen.kernels.base import Arg, Frame, KernelSpec, buffers, floats, ints
-from lucid.codegen.kernels.strided import Walk, grid, numbered
+from lucid.codegen.kernels.base import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+)
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered
 from lucid.codegen.target import Target
 from lucid.codegen.transcendentals import exp_below
 from lucid.codegen.values import F32, I32, Int, Loop, Pointer, Vector
@@ -121,6 +130,14 @@ class Reduce(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         reduced = ints(*numbered("reduced", REDUCED), *numbered("x_reduced", REDUCED))
         return buffers(*self.names) + grid(self.names) + reduced + floats("scale")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, dict(zip(self.names, self.accesses, strict=True)))
+        for i in range(REDUCED):
+            along = self.along and i == REDUCED - 1
+            step = 1 if along else getattr(given, f"x_reduced{i}")
+            found["x"] += ((getattr(given, f"reduced{i}"), step),)
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         emitter = _Along if self.along else _Apart
@@ -249,8 +266,13 @@ class ArgMax(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x", "y") + grid(("x", "y")) + ints("length", "x_axis")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        found["x"] += ((given.length, 1 if self.along else given.x_axis),)
+        return found
+
     def emit(self, target: Target) -> ir.Module:
-        accesses = dict(zip(("x", "y"), self.accesses, strict=True))
+        accesses = named(self.accesses)
         walk = Walk(self, target, accesses)
         f, k = walk.frame, walk.kernel
 
@@ -335,8 +357,14 @@ class Softmax(KernelSpec):
         axis = () if self.along else ints("length", "x_axis", "y_axis")
         return buffers("x", "y") + grid(("x", "y")) + axis
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        if self.along:
+            return found
+        return {o: (*e, (given.length, getattr(given, f"{o}_axis"))) for o, e in found.items()}
+
     def emit(self, target: Target) -> ir.Module:
-        walk = Walk(self, target, dict(zip(("x", "y"), self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_SoftmaxAlong(walk).row if self.along else _SoftmaxApart(walk).row)
 
 

@@ -18,7 +18,9 @@ from lucid.codegen.body import PLAIN, Body
 from lucid.codegen.kernels.base import (
     MAP,
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     codes,
@@ -75,6 +77,28 @@ class Winograd(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
             + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = min(given.images, given.blocks // given.image_blocks * given.block_images)
+        packed = given.groups * given.panels * given.panel
+        columns = min(given.columns, given.panels * given.panel)
+        points = (self.m + 2) ** 2
+        found: dict[str, Extent] = {
+            "x": given.map("", images, (given.height, given.width), given.groups * given.depth),
+            "weights": ((packed * points * given.depth, 1),),
+            "bias": ((packed, 1),),
+        }
+        found |= {f"extra{i}": ((packed, 1),) for i in range(len(self.body.extras))}
+        for name in ("y", *self.body.tensors()):
+            image, line, pixel, _ = given.map(
+                f"{name}_", images, (given.out_height, given.out_width), 1
+            )
+            found[name] = (image, line, pixel, (given.groups, given.columns), (columns, 1))
+        if self.sums:
+            parts = images * given.image_blocks * given.groups
+            found["sums"] = ((parts, given.columns), (columns, 1))
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradEmitter(self, target).emit()

@@ -144,6 +144,8 @@ class _Verifier:
             value, extent = call.arguments[argument.name], found[argument.name]
             buffer, first = (value.name, 0) if isinstance(value, WeightRef) else _start(value)
             places = Places.of(first, extent)
+            if isinstance(value, View) and prod(n for n, _ in extent) != prod(value.shape):
+                self.fail(f"argument {argument.name}, {value}, is walked as {extent}")
             if not places.inside(self.sizes[buffer]):
                 self.fail(
                     f"argument {argument.name} reaches places {places.first} to {places.end - 1} of"

@@ -112,6 +112,20 @@ class Given:
             raise ValueError(f"{self.tasks} tasks in steps of {' * '.join(map(str, factors))}")
         return self.tasks // each
 
+    def images_of(self, each: int) -> int:
+        """The images of a result in blocks, `each` of them for so many images. Raises ValueError
+        where they lack some, or the last ones have none."""
+        if self.blocks != each * -(-self.images // self.block_images):
+            raise ValueError(f"{self.blocks} blocks of {self.images} images")
+        return int(self.images)
+
+    def lines_of(self, bands: int) -> int:
+        """The lines of a result in bands of so many. Raises ValueError where they lack some, or the
+        last one has none."""
+        if not (bands - 1) * self.lines < self.out_height <= bands * self.lines:
+            raise ValueError(f"{bands} bands of {self.lines} of {self.out_height} lines")
+        return int(self.out_height)
+
     def map(
         self, prefix: str, images: int, size: tuple[int, int], channels: int, step: int = 1
     ) -> Extent:

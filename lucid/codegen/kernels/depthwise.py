@@ -115,8 +115,7 @@ class Depthwise(KernelSpec):
     def result_extents(self, given: Given) -> dict[str, Extent]:
         """What a call reaches in its weights, results and the body's operands."""
         images, channels = self._images(given), min(given.channels, given.chunk * given.chunks)
-        lines = min(given.out_height, given.bands * given.lines)
-        out = (lines, self._columns(given)[2])
+        out = (given.lines_of(given.bands), self._columns(given)[2])
         taps = self.taps[0] * self.taps[1] * self.group
         found: dict[str, Extent] = {
             "weights": ((taps, given.channels), (channels, 1)),

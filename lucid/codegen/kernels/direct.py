@@ -68,14 +68,13 @@ class Direct(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks, given.groups)
-        images = min(given.images, given.blocks // given.bands * given.block_images)
-        lines = min(given.out_height, given.bands * given.lines)
+        images = given.images_of(given.bands)
         size, channels = (given.height, given.width), given.groups * given.channels
         x = given.map("", images, size, channels)
         if self.planes:
             line = ((given.height, given.line), (given.width, 1))
             x = ((images, given.image), *line, (self.planes, given.plane))
-        rows = images * lines * given.out_width
+        rows = images * given.lines_of(given.bands) * given.out_width
         depth = given.segment * given.lines_h * given.lines_w
         return {"x": x} | product_extents(given, self.extras, rows, depth)
 

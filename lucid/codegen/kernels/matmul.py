@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.elements import STRIDED, VECTOR, Access
 from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import (
     Arg,
@@ -81,8 +82,13 @@ class MatMul(KernelSpec):
         number = given.tasks_over(given.blocks, given.chunks)
         found = repeated_extents(given, number, *self.operands)
         rows, depth, columns = given.rows, given.depth, given.columns
-        step = 1 if self.side_by_side == "depth" else given.b_step
-        column = 1 if self.side_by_side == "columns" else given.b_column
+        step, column = (
+            Access(VECTOR if self.side_by_side == axis else STRIDED).step(count, stride)
+            for axis, count, stride in (
+                ("depth", depth, given.b_step),
+                ("columns", columns, given.b_column),
+            )
+        )
         found["a"] += ((rows, given.a_row), (depth, given.a_step))
         found["b"] += ((depth, step), (columns, column))
         found["y"] += ((rows, given.y_row), (columns, 1))

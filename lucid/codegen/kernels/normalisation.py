@@ -142,6 +142,12 @@ class _Row:
 # -- groups of channels ---------------------------------------------------------------------------
 
 
+def _require_groups(given: Given) -> None:
+    """Raises ValueError unless the groups are all channels."""
+    if given.groups * given.width != given.channels:
+        raise ValueError(f"{given.groups} groups of {given.width} of {given.channels} channels")
+
+
 @dataclass(frozen=True)
 class Moments(KernelSpec):
     """Mean, what the mean lacks, and the sum of squares about it, of each group of channels of one
@@ -155,6 +161,7 @@ class Moments(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         images = given.tasks_over(given.parts)
+        _require_groups(given)
         pixels = ((given.pixels, given.pixel), (given.channels, 1))
         return {
             "x": ((images, given.image), *pixels),
@@ -261,9 +268,10 @@ class GroupNormalise(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         images, found = given.tasks_over(given.pieces), {}
+        _require_groups(given)
         for o, access in named(self.accesses).items():
             image, row, inner = (getattr(given, f"{o}_{s}") for s in ("image", "row", "inner"))
-            channels = (given.channels, access.step(inner))
+            channels = (given.channels, access.step(given.channels, inner))
             found[o] = ((images, image), (given.pixels, row), channels)
         return found | {"moments": ((images * given.parts * given.groups * 3, 1),)}
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.elements import VECTOR, Access, load, store
+from lucid.codegen.elements import STRIDED, VECTOR, Access, load, store
 from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import (
     Arg,
@@ -134,9 +134,9 @@ class Reduce(KernelSpec):
     def extents(self, given: Given) -> dict[str, Extent]:
         found = grid_extents(given, dict(zip(self.names, self.accesses, strict=True)))
         for i in range(REDUCED):
-            along = self.along and i == REDUCED - 1
-            step = 1 if along else getattr(given, f"x_reduced{i}")
-            found["x"] += ((getattr(given, f"reduced{i}"), step),)
+            access = Access(VECTOR if self.along and i == REDUCED - 1 else STRIDED)
+            count, step = getattr(given, f"reduced{i}"), getattr(given, f"x_reduced{i}")
+            found["x"] += ((count, access.step(count, step)),)
         return found
 
     def emit(self, target: Target) -> ir.Module:
@@ -268,7 +268,8 @@ class ArgMax(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         found = grid_extents(given, named(self.accesses))
-        found["x"] += ((given.length, 1 if self.along else given.x_axis),)
+        access = Access(VECTOR if self.along else STRIDED)
+        found["x"] += ((given.length, access.step(given.length, given.x_axis)),)
         return found
 
     def emit(self, target: Target) -> ir.Module:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.body import PLAIN, Body
+from lucid.codegen.elements import Access
 from lucid.codegen.emit import Kernel
 from lucid.codegen.kernels.base import (
     Arg,
@@ -85,7 +86,8 @@ class Resize(KernelSpec):
         if not self.planar:
             return found | result_extents(given, self.body, images, out, given.channels)
         image, line, channel = given.y_image, given.y_line, given.y_channel
-        planes = ((images, image), (given.channels, channel), (out[0], line), (out[1], 1))
+        column = Access().step(out[1], given.y_pixel)
+        planes = ((images, image), (given.channels, channel), (out[0], line), (out[1], column))
         return found | {"y": planes}
 
     def emit(self, target: Target) -> ir.Module:

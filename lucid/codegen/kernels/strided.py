@@ -68,7 +68,7 @@ def grid_extents(given: Given, accesses: Mapping[str, Access]) -> dict[str, Exte
     number = given.tasks_over(given.parts, given.pieces)
     outer = repeated_extents(given, number, *accesses)
     for o, access in accesses.items():
-        along = access.step(getattr(given, f"{o}_inner"))
+        along = access.step(given.inner, getattr(given, f"{o}_inner"))
         outer[o] += ((given.rows, getattr(given, f"{o}_row")), (given.inner, along))
     return outer
 

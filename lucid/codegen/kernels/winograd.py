@@ -10,6 +10,7 @@ point.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, TypeVar
 
 from llvmlite import ir
@@ -80,7 +81,8 @@ class Winograd(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks, given.groups)
-        images = min(given.images, given.blocks // given.image_blocks * given.block_images)
+        images = given.images_of(given.image_blocks)
+        self._require_tiles(given, images)
         packed = given.groups * given.panels * given.panel
         columns = min(given.columns, given.panels * given.panel)
         points = (self.m + 2) ** 2
@@ -99,6 +101,21 @@ class Winograd(KernelSpec):
             parts = images * given.image_blocks * given.groups
             found["sums"] = ((parts, given.columns), (columns, 1))
         return found
+
+    def _require_tiles(self, given: Given, images: int) -> None:
+        """Raises ValueError unless the tiles cover the result, and a block has room for its own."""
+        dilation = (given.dilation_h, given.dilation_w) if self.dilated else (1, 1)
+        size = (given.out_height, given.out_width)
+        lines, columns = (
+            -(-(-(-s // d)) // self.m) for s, d in zip(size, dilation, strict=True)
+        )
+        if (given.tiles_w, given.tiles) != (columns, lines * columns * prod(dilation)):
+            raise ValueError(f"{given.tiles} tiles, {given.tiles_w} in a line, of {size} pixels")
+        block = -(-given.tiles // given.image_blocks) * min(given.block_images, images)
+        if given.block_tiles != block:
+            raise ValueError(f"room for {given.block_tiles} of the {block} tiles of a block")
+        if self.dilated and given.phase_tiles != lines * columns:
+            raise ValueError(f"{given.phase_tiles} of {lines * columns} tiles of a phase")
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradEmitter(self, target).emit()

@@ -81,16 +81,16 @@ def analyse(
         m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Conv2d) else 0
         with np.errstate(all="ignore"):
             if m:
-                value, error = _winograd(node.op, operands, m)
+                _, error = _winograd(node.op, operands, m)
             else:
-                value, error = RULES[type(node.op)](node.op, operands)
-        value = np.asarray(value)
+                _, error = RULES[type(node.op)](node.op, operands)
+        value = results[0]  # an op by itself does not know the batch that it expands to
         error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
         unknown = np.where(np.isfinite(value), np.inf, 0.0)
         error = np.where(np.isnan(error), unknown, error)
         if m:  # a tile in which something is not finite is none of it
             error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
-        known[node.output] = Known(results[0], error)
+        known[node.output] = Known(value, error)
 
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)

@@ -83,8 +83,11 @@ def analyse(
             if m:
                 _, error = _winograd(node.op, operands, m)
             else:
-                _, error = RULES[type(node.op)](node.op, operands)
-        value = results[0]  # an op by itself does not know the batch that it expands to
+                op = node.op
+                if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
+                    op = type(op)(results[0].shape)
+                _, error = RULES[type(op)](op, operands)
+        value = results[0]
         error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
         unknown = np.where(np.isfinite(value), np.inf, 0.0)
         error = np.where(np.isnan(error), unknown, error)
@@ -437,7 +440,7 @@ def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array
     sizes = np.mean(np.abs(data), axes, keepdims=True) + np.abs(data)
     off = t * U * (distance + average) + (t * U) ** 2 * sizes + 2 * U * sizes * U * count
     off = np.maximum(off, TINY) / deviation
-    overflow = np.max(distance, axes, keepdims=True) ** 2 * count > LARGEST / 4
+    overflow = np.max(distance, axes, keepdims=True, initial=0.0) ** 2 * count > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, off)
 
 
@@ -474,5 +477,5 @@ def _local_response(op: ops.LocalResponseNorm, x: Sequence[Known]) -> tuple[Arra
     value, data = op.evaluate(x[0].value), x[0].value
     share = 2 * U * (terms(op.size) + 8) * (1 + op.beta)
     sizes = _size(data)
-    overflow = np.max(sizes, 1, keepdims=True) ** 2 * op.size > LARGEST / 4
+    overflow = np.max(sizes, 1, keepdims=True, initial=0.0) ** 2 * op.size > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, np.abs(value) * share + TINY)

@@ -187,7 +187,8 @@ def counts_and_strides(family: str) -> Iterator[str]:
     strides that nothing is multiplied by, of one number or along which it is contiguous."""
     found, number, place = program(family)
     call = found.phases[number][place]
-    idle = {f"{o}_stride{i}" for o in call.arguments for i in range(OUTER) if alone(call, f"size{i}")}
+    single = [i for i in range(OUTER) if alone(call, f"size{i}")]
+    idle = {f"{o}_stride{i}" for o in call.arguments for i in single}
     idle |= {f"{o}_row" for o in call.arguments if alone(call, "rows")}
     idle |= {f"x_reduced{i}" for i in range(REDUCED) if alone(call, f"reduced{i}")}
     idle |= {"plane"} if getattr(call.kernel, "planes", 1) == 0 else set()
@@ -203,6 +204,7 @@ def alone(call: KernelCall, count: str) -> bool:
 
 def every_family() -> set[str]:
     """The families that programs call: tiles are called by kernels, the others by the runtime."""
+
     def below(cls: type[KernelSpec]) -> Iterator[type[KernelSpec]]:
         for sub in cls.__subclasses__():
             yield sub

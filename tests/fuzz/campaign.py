@@ -10,7 +10,6 @@ import gc
 import json
 import platform
 import time
-from functools import partial
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +19,12 @@ from harness import TARGETS
 
 from lucid.codegen.llvm import versions
 
-from .guarded import between_pages, guard_mode
+from .guarded import GUARDED, Try, between_pages, guard_mode
 from .networks import network
 from .op_cases import op_case
 from .oracles import Failure, Tally, check_metamorphic, check_network, check_op
 from .parsers import check_parser
 from .shrink import save, shrunk
-
-Try = Callable[[int, Tally], Failure | None]
 
 KINDS: dict[str, Try] = {
     "ops": lambda seed, tally: check_op(op_case(seed), tally),
@@ -112,9 +109,11 @@ def run(
         kind = turn[number % len(turn)]
         began = time.monotonic()
         tally = report.tallies.setdefault(kind, Tally())
-        attempt = partial(KINDS[kind], seed * 1_000_000 + number)
-        mode = guard_mode(kind, number, guarded)
-        failure = between_pages(mode, kind, attempt, tally) if mode else attempt(tally)
+        own, attempt, mode = seed * 1_000_000 + number, KINDS[kind], guard_mode(number, guarded)
+        if mode and kind in GUARDED:
+            failure = between_pages(mode, kind, own, attempt, tally)
+        else:
+            failure = attempt(own, tally)
         number += 1
         now = time.monotonic()
         report.seconds[kind] = report.seconds.get(kind, 0.0) + now - began

@@ -361,10 +361,11 @@ def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
 def _softmax(op: ops.Softmax, x: Sequence[Known]) -> tuple[Array, Array]:
     """exp(x - max): the difference is rounded, and so its exponential off by as much."""
     value, axis = op.evaluate(x[0].value), op.axis
-    distance = np.abs(x[0].value - np.max(x[0].value, axis, keepdims=True))
+    largest = np.max(x[0].value, axis, keepdims=True, initial=-np.inf)
+    distance = np.abs(x[0].value - largest)
     weighed = np.sum(np.where(value > 0, distance * value, 0.0), axis, keepdims=True)
     share = 2 * U * (np.minimum(distance, 120) + weighed + terms(value.shape[axis]) + 6)
-    passed = 2 * np.max(x[0].error, axis, keepdims=True)
+    passed = 2 * np.max(x[0].error, axis, keepdims=True, initial=0.0)
     return value, value * (share + np.minimum(passed, 1e3)) + TINY
 
 

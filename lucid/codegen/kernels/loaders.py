@@ -72,8 +72,7 @@ class Loader:
 
 
 def _images(given: Given, rows: int) -> int:
-    """How many images the rows are the pixels of. Raises ValueError where that is no whole number.
-    """
+    """How many images the rows are the pixels of. Raises ValueError where that is no whole number."""
     area = given.out_height * given.out_width
     if area < 1 or rows % area:
         raise ValueError(f"{rows} rows of {area} pixels an image")
@@ -239,7 +238,7 @@ class Mapped(Loader):
         return buffers("x", *self._names()) + ints("x_row")
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
-        own: dict[str, Extent] = {name: ((channels, 1),) for name in self._names()}
+        own: dict[str, Extent] = dict.fromkeys(self._names(), ((channels, 1),))
         return own | {"x": ((rows, given.x_row), (channels, 1))}
 
     def _names(self) -> list[str]:

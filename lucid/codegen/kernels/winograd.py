@@ -106,9 +106,8 @@ class Winograd(KernelSpec):
         """Raises ValueError unless the tiles cover the result, and a block has room for its own."""
         dilation = (given.dilation_h, given.dilation_w) if self.dilated else (1, 1)
         size = (given.out_height, given.out_width)
-        lines, columns = (
-            -(-(-(-s // d)) // self.m) for s, d in zip(size, dilation, strict=True)
-        )
+        phase = [-(-s // d) for s, d in zip(size, dilation, strict=True)]
+        lines, columns = (-(-s // self.m) for s in phase)
         if (given.tiles_w, given.tiles) != (columns, lines * columns * prod(dilation)):
             raise ValueError(f"{given.tiles} tiles, {given.tiles_w} in a line, of {size} pixels")
         block = -(-given.tiles // given.image_blocks) * min(given.block_images, images)

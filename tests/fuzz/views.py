@@ -24,6 +24,8 @@ Found = tuple[Shape, Step] | None
 """The shape that is wanted now, and what makes the one of before from it; None where a way cannot
 lead to a shape. The batch, where there is one, is the first dimension."""
 WAYS: dict[str, Callable[[Draw, Shape], Found]] = {}
+OFTEN = ["expanded", "expanded", "repeated", "permuted", "sliced"]
+"""Ways that more models go than others, and that a kernel sees in its strides."""
 LARGEST = 200_000
 """Numbers that an input may have for one image."""
 
@@ -36,8 +38,8 @@ def way(function: Callable[[Draw, Shape], Found]) -> Callable[[Draw, Shape], Fou
 def behind(draw: Draw, shape: Shape, most: int = 4) -> tuple[Shape, list[Step]]:
     """The shape of an input, and the steps from there to a value of `shape`: none or a few."""
     steps: list[Step] = []
-    while len(steps) < most and draw.chance(0.4):
-        found = WAYS[draw.pick(list(WAYS))](draw, shape)
+    while len(steps) < most and draw.chance(0.45):
+        found = WAYS[draw.pick([*WAYS, *OFTEN])](draw, shape)
         if found is None or prod(d for d in found[0] if isinstance(d, int)) > LARGEST:
             continue
         if len(found[0]) <= 6:

@@ -72,7 +72,7 @@ class Loader:
 
 
 def _images(given: Given, rows: int) -> int:
-    """How many images the rows are the pixels of. Raises ValueError where that is no whole number."""
+    """How many images have so many pixels. Raises ValueError where that is no whole number."""
     area = given.out_height * given.out_width
     if area < 1 or rows % area:
         raise ValueError(f"{rows} rows of {area} pixels an image")

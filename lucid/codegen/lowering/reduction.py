@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -211,7 +212,8 @@ def _reduce(
 ) -> None:
     """One phase of a reduction; `region` computes it from `source`, of which x is another shape."""
     count = prod(x.shape[i] for i in op.axes)
-    scale = 1.0 / max(1, count) if isinstance(op, ops.Mean) else 1.0
+    mean = 1.0 / count if count else math.nan
+    scale = mean if isinstance(op, ops.Mean) else 1.0
     if region is None or source is None:
         meaning = Semantics.of(ctx, op, x, out, origin)
     else:

@@ -81,16 +81,19 @@ def analyse(
         m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Conv2d) else 0
         with np.errstate(all="ignore"):
             if m:
-                value, error = _winograd(node.op, operands, m)
+                _, error = _winograd(node.op, operands, m)
             else:
-                value, error = RULES[type(node.op)](node.op, operands)
-        value = np.asarray(value)
+                op = node.op
+                if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
+                    op = type(op)(results[0].shape)
+                _, error = RULES[type(op)](op, operands)
+        value = results[0]
         error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
         unknown = np.where(np.isfinite(value), np.inf, 0.0)
         error = np.where(np.isnan(error), unknown, error)
         if m:  # a tile in which something is not finite is none of it
             error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
-        known[node.output] = Known(results[0], error)
+        known[node.output] = Known(value, error)
 
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)
@@ -358,10 +361,11 @@ def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
 def _softmax(op: ops.Softmax, x: Sequence[Known]) -> tuple[Array, Array]:
     """exp(x - max): the difference is rounded, and so its exponential off by as much."""
     value, axis = op.evaluate(x[0].value), op.axis
-    distance = np.abs(x[0].value - np.max(x[0].value, axis, keepdims=True))
+    largest = np.max(x[0].value, axis, keepdims=True, initial=-np.inf)
+    distance = np.abs(x[0].value - largest)
     weighed = np.sum(np.where(value > 0, distance * value, 0.0), axis, keepdims=True)
     share = 2 * U * (np.minimum(distance, 120) + weighed + terms(value.shape[axis]) + 6)
-    passed = 2 * np.max(x[0].error, axis, keepdims=True)
+    passed = 2 * np.max(x[0].error, axis, keepdims=True, initial=0.0)
     return value, value * (share + np.minimum(passed, 1e3)) + TINY
 
 
@@ -437,7 +441,7 @@ def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array
     sizes = np.mean(np.abs(data), axes, keepdims=True) + np.abs(data)
     off = t * U * (distance + average) + (t * U) ** 2 * sizes + 2 * U * sizes * U * count
     off = np.maximum(off, TINY) / deviation
-    overflow = np.max(distance, axes, keepdims=True) ** 2 * count > LARGEST / 4
+    overflow = np.max(distance, axes, keepdims=True, initial=0.0) ** 2 * count > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, off)
 
 
@@ -474,5 +478,5 @@ def _local_response(op: ops.LocalResponseNorm, x: Sequence[Known]) -> tuple[Arra
     value, data = op.evaluate(x[0].value), x[0].value
     share = 2 * U * (terms(op.size) + 8) * (1 + op.beta)
     sizes = _size(data)
-    overflow = np.max(sizes, 1, keepdims=True) ** 2 * op.size > LARGEST / 4
+    overflow = np.max(sizes, 1, keepdims=True, initial=0.0) ** 2 * op.size > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, np.abs(value) * share + TINY)

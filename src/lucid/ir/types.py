@@ -105,6 +105,11 @@ class TensorType:
     def rank(self) -> int:
         return len(self.shape)
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no elements, however large the batch is."""
+        return 0 in self.shape
+
     def concrete(self, batch: int) -> tuple[int, ...]:
         """The shape for one size of the batch."""
         return concrete(self.shape, batch)

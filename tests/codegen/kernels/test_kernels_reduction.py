@@ -54,6 +54,21 @@ def test_reductions_of_maps(op: type, axes: tuple[int, ...]) -> None:
     check(build.graph, 2)
 
 
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+def test_reductions_of_what_is_repeated(repeated: int) -> None:
+    """Expanded along one axis and reduced over that and others: all pairs of them."""
+    build = Builder()
+    thin = [1 if i == repeated else d for i, d in enumerate((BATCH, 3, 4, 9))]
+    x = build.graph.add_input(f32(*thin))
+    y = build.apply(ops.Expand((BATCH, 3, 4, 9)), x)
+    pairs = [(repeated, i) for i in (1, 2, 3) if i != repeated]
+    outputs = [build.apply(op(axes), y) for op in KINDS for axes in (*pairs, (1, 2, 3))]
+    outputs += [build.apply(ops.LayerNorm(axes), y) for axes in pairs]
+    outputs += [build.apply(ArgMax(repeated), y), build.apply(Softmax(repeated), y)]
+    build.graph.set_outputs(outputs)
+    check(build.graph, 2, limit=1e-5)
+
+
 @pytest.mark.parametrize("op", KINDS, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("shape", [(24, 48, 30), (5, 96, 35), (64, 49, 37)])
 @pytest.mark.parametrize("last", [False, True], ids=["planar", "channels_last"])

@@ -20,11 +20,22 @@ from lucid.codegen.kernels.product import (
     NEAR,
     pick_tile,
     prefetch_share,
+    product_extents,
     row_group,
     set_extras,
     task_place,
 )
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+)
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
 
@@ -54,6 +65,18 @@ class Direct(KernelSpec):
             + ints("y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = given.images_of(given.bands)
+        size, channels = (given.height, given.width), given.groups * given.channels
+        x = given.map("", images, size, channels)
+        if self.planes:
+            line = ((given.height, given.line), (given.width, 1))
+            x = ((images, given.image), *line, (self.planes, given.plane))
+        rows = images * given.lines_of(given.bands) * given.out_width
+        depth = given.segment * given.lines_h * given.lines_w
+        return {"x": x} | product_extents(given, self.extras, rows, depth)
 
     def emit(self, target: Target) -> ir.Module:
         return _DirectEmitter(self, target).emit()

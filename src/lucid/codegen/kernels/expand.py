@@ -17,7 +17,16 @@ from llvmlite import ir
 from lucid.codegen.kernels.depthwise import Depthwise
 from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.kernels.product import pick_tile, row_group
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+)
 from lucid.codegen.language.values import Int
 from lucid.codegen.target import Target
 
@@ -41,6 +50,16 @@ class ExpandDepthwise(KernelSpec):
             + codes("tile6", "tile5", "tile4")
             + ints("source_row", "depth", "width", "panel", "panels")
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = self.depthwise.result_extents(given)
+        rows = given.tasks_over(given.bands) * given.height * given.width
+        packed = given.panels * given.panel
+        return found | {
+            "source": ((rows, given.source_row), (given.depth, 1)),
+            "panel_weights": ((packed * given.depth, 1),),
+            "panel_bias": ((packed, 1),),
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f, spec = Frame(self, target), self.depthwise

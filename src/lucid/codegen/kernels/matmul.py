@@ -20,14 +20,18 @@ from lucid.codegen.kernels.microkernels import accumulate
 from lucid.codegen.kernels.product import row_group
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.elements import STRIDED, VECTOR, Access
 from lucid.codegen.language.kernel import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     places,
     repeated,
+    repeated_extents,
     share,
 )
 from lucid.codegen.language.values import I64, PTR, VOID, Int, Pointer, Vector
@@ -73,6 +77,25 @@ class MatMul(KernelSpec):
         steps = ints("a_step", "b_step", "b_column")
         sizes = ints("rows", "depth", "columns", "panels", "blocks", "chunks")
         return declared + rows + steps + sizes
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        number = given.tasks_over(given.blocks, given.chunks)
+        found = repeated_extents(given, number, *self.operands)
+        rows, depth, columns = given.rows, given.depth, given.columns
+        step, column = (
+            Access(VECTOR if self.side_by_side == axis else STRIDED).step(count, stride)
+            for axis, count, stride in (
+                ("depth", depth, given.b_step),
+                ("columns", columns, given.b_column),
+            )
+        )
+        found["a"] += ((rows, given.a_row), (depth, given.a_step))
+        found["b"] += ((depth, step), (columns, column))
+        found["y"] += ((rows, given.y_row), (columns, 1))
+        for i, kind in enumerate(self.body.extras):
+            row = getattr(given, f"extra{i}_row")
+            found[f"extra{i}"] += ((rows, row), (columns, 1 if kind == "vector" else 0))
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         return _MatMulEmitter(self, target).emit()

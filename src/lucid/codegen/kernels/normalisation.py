@@ -15,10 +15,20 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.reduction import CHAINS, across, add, fold
-from lucid.codegen.kernels.strided import Walk, grid, operand_names
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, operand_names
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import CONSTANT, Access, load, store
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+    share,
+)
 from lucid.codegen.language.transcendentals import at_least, power
 from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
@@ -49,9 +59,11 @@ class RowNorm(KernelSpec):
         names = operand_names(len(self.accesses) - 1)
         return buffers(*names) + grid(names) + floats("inverse", "eps")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
+
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_Row(self, walk).emit)
 
 
@@ -126,6 +138,12 @@ class _Row:
 # -- groups of channels ---------------------------------------------------------------------------
 
 
+def _require_groups(given: Given) -> None:
+    """Raises ValueError unless the groups are all channels."""
+    if given.groups * given.width != given.channels:
+        raise ValueError(f"{given.groups} groups of {given.width} of {given.channels} channels")
+
+
 @dataclass(frozen=True)
 class Moments(KernelSpec):
     """Mean, what the mean lacks, and the sum of squares about it, of each group of channels of one
@@ -136,6 +154,15 @@ class Moments(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         sizes = ints("image", "pixel", "pixels", "channels", "groups", "width", "parts")
         return buffers("x", "y") + sizes
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images = given.tasks_over(given.parts)
+        _require_groups(given)
+        pixels = ((given.pixels, given.pixel), (given.channels, 1))
+        return {
+            "x": ((images, given.image), *pixels),
+            "y": ((given.tasks, 3 * given.groups), (3 * given.groups, 1)),
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
@@ -235,11 +262,20 @@ class GroupNormalise(KernelSpec):
         sizes = ints("pixels", "channels", "groups", "width", "parts", "pieces")
         return buffers(*names, "moments") + sum(strides, ()) + sizes + floats("inverse", "eps")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images, found = given.tasks_over(given.pieces), {}
+        _require_groups(given)
+        for o, access in named(self.accesses).items():
+            image, row, inner = (getattr(given, f"{o}_{s}") for s in ("image", "row", "inner"))
+            channels = (given.channels, access.step(given.channels, inner))
+            found[o] = ((images, image), (given.pixels, row), channels)
+        return found | {"moments": ((images * given.parts * given.groups * 3, 1),)}
+
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
         k = f.kernel
-        names = operand_names(len(self.accesses) - 1)
-        accesses = dict(zip(names, self.accesses, strict=True))
+        accesses = named(self.accesses)
+        names = list(accesses)
         with k.loop(f.first, f.last) as task:
             image, piece = task.index // f.pieces, task.index % f.pieces
             self._combine(f, f.moments + image * f.parts * f.groups * 3)
@@ -341,9 +377,11 @@ class NeighbourNorm(KernelSpec):
         names = operand_names(len(self.accesses) - 1)
         return buffers(*names) + grid(names) + ints("window", "before") + floats("scale", "offset")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
+
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         f, k = walk.frame, walk.kernel
 
         def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:

@@ -18,7 +18,17 @@ from llvmlite import ir
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.microkernels import TILE_TYPE, UNROLL
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+)
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
 
@@ -53,8 +63,33 @@ class Product(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        rows, channels = given.rows, given.groups * given.depth
+        loaded: dict[str, Extent] = {"x": ((rows, getattr(given, "x_row", 0)), (channels, 1))}
+        if self.loader is not None:
+            loaded = self.loader.extents(given, rows, channels)
+        return loaded | product_extents(given, self.extras, rows, given.depth)
+
     def emit(self, target: Target) -> ir.Module:
         return _ProductEmitter(self, target).emit()
+
+
+def product_extents(
+    given: Given, extras: Sequence[str], rows: int, depth: int
+) -> dict[str, Extent]:
+    """What a product by panels reaches in its weights and bias, its result of so many rows, and the
+    extra operands; `depth`: numbers that a result is summed of."""
+    packed = given.groups * given.panels * given.panel
+    columns = min(given.columns, given.panels * given.panel)
+    channels = ((given.groups, given.columns), (columns, 1))
+    found: dict[str, Extent] = {"weights": ((packed * depth, 1),), "bias": ((packed, 1),)}
+    found["y"] = ((rows, given.y_row), *channels)
+    for i, kind in enumerate(extras):
+        name = f"extra{i}"
+        tensor = ((rows, getattr(given, f"{name}_row")), *channels)
+        found[name] = tensor if kind == "tensor" else ((packed, 1),)
+    return found
 
 
 class _ProductEmitter:

@@ -14,10 +14,19 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.strided import Walk, grid, numbered
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.elements import VECTOR, Access, load, store
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints
+from lucid.codegen.language.elements import STRIDED, VECTOR, Access, load, store
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+)
 from lucid.codegen.language.transcendentals import exp_below
 from lucid.codegen.language.values import F32, I32, Int, Loop, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum, minimum
@@ -121,6 +130,14 @@ class Reduce(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         reduced = ints(*numbered("reduced", REDUCED), *numbered("x_reduced", REDUCED))
         return buffers(*self.names) + grid(self.names) + reduced + floats("scale")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, dict(zip(self.names, self.accesses, strict=True)))
+        for i in range(REDUCED):
+            access = Access(VECTOR if self.along and i == REDUCED - 1 else STRIDED)
+            count, step = getattr(given, f"reduced{i}"), getattr(given, f"x_reduced{i}")
+            found["x"] += ((count, access.step(count, step)),)
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         emitter = _Along if self.along else _Apart
@@ -249,8 +266,14 @@ class ArgMax(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x", "y") + grid(("x", "y")) + ints("length", "x_axis")
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        access = Access(VECTOR if self.along else STRIDED)
+        found["x"] += ((given.length, access.step(given.length, given.x_axis)),)
+        return found
+
     def emit(self, target: Target) -> ir.Module:
-        accesses = dict(zip(("x", "y"), self.accesses, strict=True))
+        accesses = named(self.accesses)
         walk = Walk(self, target, accesses)
         f, k = walk.frame, walk.kernel
 
@@ -336,8 +359,14 @@ class Softmax(KernelSpec):
         axis = () if self.along else ints("length", "x_axis", "y_axis")
         return buffers("x", "y") + grid(("x", "y")) + axis
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        if self.along:
+            return found
+        return {o: (*e, (given.length, getattr(given, f"{o}_axis"))) for o, e in found.items()}
+
     def emit(self, target: Target) -> ir.Module:
-        walk = Walk(self, target, dict(zip(("x", "y"), self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_SoftmaxAlong(walk).row if self.along else _SoftmaxApart(walk).row)
 
 

@@ -10,12 +10,15 @@ from llvmlite import ir
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     places,
     repeated,
+    repeated_extents,
     share,
 )
 from lucid.codegen.language.values import I32, Int, Pointer, Vector
@@ -60,6 +63,15 @@ class Transpose(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         declared = buffers("x", "y") + repeated("x", "y")
         return declared + ints("rows", "columns", "x_column", "y_row", "cuts", "parts")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        number = given.tasks_over(given.cuts, given.parts)
+        outer = repeated_extents(given, number, "x", "y")
+        x, y = (1, given.x_column), (given.y_row, 1)
+        counts = (given.rows, given.columns)
+        return {
+            o: (*outer[o], *zip(counts, steps, strict=True)) for o, steps in (("x", x), ("y", y))
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)

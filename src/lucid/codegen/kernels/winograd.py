@@ -10,6 +10,7 @@ point.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, TypeVar
 
 from llvmlite import ir
@@ -21,7 +22,9 @@ from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     codes,
@@ -75,6 +78,43 @@ class Winograd(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
             + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = given.images_of(given.image_blocks)
+        self._require_tiles(given, images)
+        packed = given.groups * given.panels * given.panel
+        columns = min(given.columns, given.panels * given.panel)
+        points = (self.m + 2) ** 2
+        found: dict[str, Extent] = {
+            "x": given.map("", images, (given.height, given.width), given.groups * given.depth),
+            "weights": ((packed * points * given.depth, 1),),
+            "bias": ((packed, 1),),
+        }
+        found |= {f"extra{i}": ((packed, 1),) for i in range(len(self.body.extras))}
+        for name in ("y", *self.body.tensors()):
+            image, line, pixel, _ = given.map(
+                f"{name}_", images, (given.out_height, given.out_width), 1
+            )
+            found[name] = (image, line, pixel, (given.groups, given.columns), (columns, 1))
+        if self.sums:
+            parts = images * given.image_blocks * given.groups
+            found["sums"] = ((parts, given.columns), (columns, 1))
+        return found
+
+    def _require_tiles(self, given: Given, images: int) -> None:
+        """Raises ValueError unless the tiles cover the result, and a block has room for its own."""
+        dilation = (given.dilation_h, given.dilation_w) if self.dilated else (1, 1)
+        size = (given.out_height, given.out_width)
+        phase = [-(-s // d) for s, d in zip(size, dilation, strict=True)]
+        lines, columns = (-(-s // self.m) for s in phase)
+        if (given.tiles_w, given.tiles) != (columns, lines * columns * prod(dilation)):
+            raise ValueError(f"{given.tiles} tiles, {given.tiles_w} in a line, of {size} pixels")
+        block = -(-given.tiles // given.image_blocks) * min(given.block_images, images)
+        if given.block_tiles != block:
+            raise ValueError(f"room for {given.block_tiles} of the {block} tiles of a block")
+        if self.dilated and given.phase_tiles != lines * columns:
+            raise ValueError(f"{given.phase_tiles} of {lines * columns} tiles of a phase")
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradEmitter(self, target).emit()

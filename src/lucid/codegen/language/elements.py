@@ -44,6 +44,14 @@ class Access:
             return Access(EVERY, dtype, stride)
         return Access(STRIDED, dtype)
 
+    def step(self, count: int, stride: int) -> int:
+        """How far apart `count` numbers are read where the argument says `stride`. Raises
+        ValueError where that is another number."""
+        step = {VECTOR: 1, CONSTANT: 0, EVERY: self.apart}.get(self.kind, stride)
+        if count > 1 and step != stride:
+            raise ValueError(f"{count} numbers {stride} apart, read as {self}")
+        return step
+
     def __repr__(self) -> str:
         spacing = str(self.apart) if self.kind == EVERY else ""
         return self.kind + spacing + ("" if self.dtype == "f32" else f" {self.dtype}")

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -58,6 +59,82 @@ def strides_of(name: str) -> tuple[Arg, ...]:
     return ints(*(f"{name}_{axis}" for axis in MAP))
 
 
+Extent = tuple[tuple[int, int], ...]
+"""Places in a buffer, counted from an operand's first one: every sum of `index * stride` with
+0 <= index < count, over dimensions (count, stride)."""
+
+
+def reach(extent: Extent) -> int:
+    """How far the last place of an extent lies behind its first; -1 where it has none."""
+    if any(count < 1 for count, _ in extent):
+        return -1
+    return sum((count - 1) * stride for count, stride in extent)
+
+
+class Given:
+    """A call as its kernel sees it: the values of its arguments by name (of a buffer, its view or
+    parameter), and how many tasks it has."""
+
+    def __init__(
+        self,
+        arguments: Mapping[str, Any],
+        tasks: int,
+        largest: Callable[[Any, int], int] = lambda table, count: 0,
+        suffix: str = "",
+    ) -> None:
+        self.tasks = tasks
+        self._arguments, self._largest, self._suffix = arguments, largest, suffix
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._arguments[name + self._suffix]
+        except KeyError:
+            raise AttributeError(f"there is no argument {name + self._suffix}") from None
+
+    def largest(self, table: str, count: int) -> int:
+        """The largest of the first `count` numbers of a parameter that is a table of places."""
+        return self._largest(getattr(self, table), count)
+
+    def part(self, suffix: str) -> Given:
+        """The same for a part of a kernel, whose arguments have names that end so."""
+        return Given(self._arguments, self.tasks, self._largest, suffix)
+
+    def require_tasks(self, *factors: int) -> None:
+        """Raises ValueError unless there are as many tasks as the product of these."""
+        if self.tasks != prod(factors):
+            raise ValueError(f"{self.tasks} tasks instead of {' * '.join(map(str, factors))}")
+
+    def tasks_over(self, *factors: int) -> int:
+        """How often there are as many tasks as the product of these, such as for each image. Raises
+        ValueError where that is no whole number."""
+        each = prod(factors)
+        if each < 1 or self.tasks % each:
+            raise ValueError(f"{self.tasks} tasks in steps of {' * '.join(map(str, factors))}")
+        return self.tasks // each
+
+    def images_of(self, each: int) -> int:
+        """The images of a result in blocks, `each` of them for so many images. Raises ValueError
+        where they lack some, or the last ones have none."""
+        if self.blocks != each * -(-self.images // self.block_images):
+            raise ValueError(f"{self.blocks} blocks of {self.images} images")
+        return int(self.images)
+
+    def lines_of(self, bands: int) -> int:
+        """The lines of a result in bands of so many. Raises ValueError where they lack some, or the
+        last one has none."""
+        if not (bands - 1) * self.lines < self.out_height <= bands * self.lines:
+            raise ValueError(f"{bands} bands of {self.lines} of {self.out_height} lines")
+        return int(self.out_height)
+
+    def map(
+        self, prefix: str, images: int, size: tuple[int, int], channels: int, step: int = 1
+    ) -> Extent:
+        """The extent of a map whose strides are the arguments that begin so."""
+        counts = (images, *size)
+        steps = (getattr(self, f"{prefix}{axis}") for axis in MAP)
+        return (*zip(counts, steps, strict=True), (channels, step))
+
+
 @dataclass(frozen=True)
 class KernelSpec:
     """What a kernel's code depends on, and nothing else: two equal specifications share code."""
@@ -72,6 +149,13 @@ class KernelSpec:
     def arguments(self) -> tuple[Arg, ...]:
         """The declared arguments, in the order of the table."""
         return ()
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        """What a call touches of each of its buffers, read from the same arguments as its code
+        reads: the verifier compares it with the operands' views. Where a call may leave out some
+        of an operand, as windows do, what it could touch. Raises ValueError where the arguments
+        contradict each other."""
+        raise NotImplementedError
 
     def __str__(self) -> str:
         options = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self))
@@ -144,6 +228,18 @@ def repeated(*operands: str) -> tuple[Arg, ...]:
     for name in operands:
         declared += ints(*(f"{name}_stride{i}" for i in range(OUTER)))
     return declared
+
+
+def repeated_extents(given: Given, number: int, *operands: str) -> dict[str, Extent]:
+    """What outer indices up to `number` reach in each operand. Raises ValueError where that is not
+    all of the outer dimensions once."""
+    sizes = [getattr(given, f"size{i}") for i in range(OUTER)]
+    if number != prod(sizes):
+        raise ValueError(f"tasks for {number} of {' * '.join(map(str, sizes))} outer indices")
+    return {
+        o: tuple((size, getattr(given, f"{o}_stride{i}")) for i, size in enumerate(sizes))
+        for o in operands
+    }
 
 
 def places(frame: Frame, number: Int, *operands: str) -> list[Pointer]:

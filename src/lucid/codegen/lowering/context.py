@@ -154,6 +154,12 @@ class Lowering:
         self.views[value] = view or self.allocate(value.name, shape, strides, value.type.dtype)
         return self.views[value]
 
+    def nothing(self, value: Value) -> View:
+        """Where a value without elements lies."""
+        shape = self.shape(value)
+        own = self.output_view(value)
+        return own or self.allocate(value.name, shape, row_major(shape), value.type.dtype)
+
     def dtype(self, view: View) -> str:
         """Of the numbers in a view's buffer; packed parameters are floats."""
         buffer = self.program.buffers.get(view.buffer)

@@ -20,8 +20,13 @@ from lucid.ir.types import DTYPES
 
 
 def unsupported(graph: Graph) -> list[Node]:
-    """The nodes that have no lowering."""
-    return [n for n in graph.nodes if not lowered(n.op)]
+    """The nodes that have no lowering, and need one."""
+    return [n for n in graph.nodes if not lowered(n.op) and not _is_empty(n)]
+
+
+def _is_empty(node: Node) -> bool:
+    """Whether there is nothing to compute, for any batch."""
+    return all(v.type.empty for v in node.outputs)
 
 
 def lower(
@@ -43,7 +48,10 @@ def lower(
     context.placements = placements(graph)
     context.views.update(zip(graph.inputs, program.inputs, strict=True))
     for node in graph.nodes:
-        LOWERINGS[type(node.op)](context, node)
+        if _is_empty(node):
+            context.views.update((v, context.nothing(v)) for v in node.outputs)
+        else:
+            LOWERINGS[type(node.op)](context, node)
     for value, out in zip(graph.outputs, program.outputs, strict=True):
         if context.view(value) != out:
             copy(context, context.view(value), out, "output")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -10,7 +11,7 @@ from lucid.codegen.kernels.reduction import REDUCED, ArgMax, Reduce, Softmax
 from lucid.codegen.language.elements import EVERY, STRIDED, Access
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers
-from lucid.codegen.lowering.strided import Grid, best_inner
+from lucid.codegen.lowering.strided import Grid, best_inner, outermost_first
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
@@ -116,7 +117,7 @@ def spaced(walked: Grid, dtypes: Sequence[str]) -> tuple[Access, ...]:
 def _reduced(x: View, axes: Sequence[int], along: bool, origin: str) -> tuple[list[int], list[int]]:
     """Sizes and strides of the reduced dimensions, the innermost last; not merged where there are
     few enough, because the kernel sums line by line."""
-    order = sorted((a for a in axes if x.shape[a] != 1), key=lambda a: -abs(x.strides[a]))
+    order = outermost_first([a for a in axes if x.shape[a] != 1], x.strides)
     sizes, steps = [x.shape[a] for a in order], [x.strides[a] for a in order]
     if len(sizes) > REDUCED or along:
         merged = Grid.over(sizes, [steps], 0)
@@ -211,7 +212,8 @@ def _reduce(
 ) -> None:
     """One phase of a reduction; `region` computes it from `source`, of which x is another shape."""
     count = prod(x.shape[i] for i in op.axes)
-    scale = 1.0 / max(1, count) if isinstance(op, ops.Mean) else 1.0
+    mean = 1.0 / count if count else math.nan
+    scale = mean if isinstance(op, ops.Mean) else 1.0
     if region is None or source is None:
         meaning = Semantics.of(ctx, op, x, out, origin)
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -37,14 +38,19 @@ def broadcast(view: View, shape: Sequence[int]) -> View:
 # -- grids ----------------------------------------------------------------------------------------
 
 
+def outermost_first(dimensions: Iterable[int], strides: Sequence[int]) -> list[int]:
+    """Dimensions by how far apart a view's elements lie along them; those of stride 0 come first,
+    so that the last one is the one along which the view is contiguous, if there is one."""
+    return sorted(dimensions, key=lambda i: -abs(strides[i]) if strides[i] else -math.inf)
+
+
 def merged(
     shape: Sequence[int], strides: Sequence[Sequence[int]], leader: int
 ) -> tuple[list[int], list[list[int]]]:
-    """Fewer dimensions for the same elements, outermost first by the `leader` operand's strides:
-    those of size 1 dropped, neighbours joined where every operand steps evenly over both."""
-    order = sorted(
-        (i for i, d in enumerate(shape) if d != 1), key=lambda i: -abs(strides[leader][i])
-    )
+    """Fewer dimensions for the same elements, outermost first by the `leader` operand's strides
+    (those over which it repeats itself before all others): those of size 1 dropped, neighbours
+    joined where every operand steps evenly over both."""
+    order = outermost_first([i for i, d in enumerate(shape) if d != 1], strides[leader])
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
     for i in order:

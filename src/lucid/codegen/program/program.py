@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.program.places import Places
 from lucid.ir.graph import Graph
 from lucid.ir.types import DTYPES
 
@@ -26,16 +28,10 @@ class View:
     strides: tuple[int, ...]
     offset: int = 0
 
-    @property
-    def extent(self) -> int:
-        """One past the last float the view reaches."""
-        if 0 in self.shape:
-            return self.offset
-        return (
-            self.offset
-            + 1
-            + sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
-        )
+    @cached_property
+    def places(self) -> Places:
+        """The places of its buffer that the view holds."""
+        return Places.of(self.offset, zip(self.shape, self.strides, strict=True))
 
     def __str__(self) -> str:
         at = f"+{self.offset}" if self.offset else ""

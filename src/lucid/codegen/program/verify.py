@@ -13,12 +13,15 @@ from typing import NoReturn
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from lucid.codegen.kernels.packing import Flat
-from lucid.codegen.language.kernel import Arg, KernelSpec
+from lucid.codegen.kernels.packing import Flat, Indices
+from lucid.codegen.language.kernel import Arg, Given, KernelSpec
+from lucid.codegen.program.places import Places
 from lucid.codegen.program.plan import ALIGNMENT, lifetimes
 from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
 from lucid.errors import VerifyError
+from lucid.ir.ops import Constant
 from lucid.ir.ops.base import Array
+from lucid.ir.recipe import Apply
 
 
 def verify_program(program: Program) -> None:
@@ -30,6 +33,8 @@ def verify_program(program: Program) -> None:
     - Calls of one phase do not write what another one, or they themselves, read or write.
     - Reads and writes have the shapes of the region's inputs and outputs, arguments are those the
       kernel declares, and there are tasks exactly where there is something to write.
+    - What a kernel reaches by its arguments (`KernelSpec.extents`) is inside its operands and, of
+      what it reads and writes, all: counts, strides and offsets fit the views.
     - Arena buffers are inside the arena, aligned, and apart while both are alive.
     """
     check = _Verifier(program)
@@ -90,6 +95,7 @@ class _Verifier:
         self.region(call)
         self.arguments(call)
         if call.tasks:
+            self.extents(call)
             for i, view in enumerate(call.reads):
                 self.written(view, f"read {i}")
 
@@ -124,6 +130,48 @@ class _Verifier:
             if isinstance(value, Code) and value.export not in value.kernel.exports:
                 self.fail(f"argument {argument.name}: {value.kernel} exports no {value.export}")
 
+    def extents(self, call: KernelCall) -> None:
+        """What the kernel touches, by its arguments, is what the call says that it reads and
+        writes: of each operand all of it and nothing else."""
+        try:
+            found = call.kernel.extents(Given(call.arguments, call.tasks, self.largest))
+        except ValueError as problem:
+            self.fail(f"arguments that contradict each other: {problem}")
+        touched: dict[str, list[Places]] = defaultdict(list)
+        for argument in self.declared[call.kernel]:
+            if argument.kind != "buffer":
+                continue
+            value, extent = call.arguments[argument.name], found[argument.name]
+            buffer, first = (value.name, 0) if isinstance(value, WeightRef) else _start(value)
+            places = Places.of(first, extent)
+            if isinstance(value, View) and prod(n for n, _ in extent) != prod(value.shape):
+                self.fail(f"argument {argument.name}, {value}, is walked as {extent}")
+            if not places.inside(self.sizes[buffer]):
+                self.fail(
+                    f"argument {argument.name} reaches places {places.first} to {places.end - 1} of"
+                    f" {buffer}, which has {self.sizes[buffer]}"
+                )
+            touched[buffer].append(places)
+            own = [v for v in (*call.reads, *call.writes) if v.buffer == buffer]
+            if isinstance(value, View) and not any(places.same(v.places) for v in own):
+                self.fail(
+                    f"argument {argument.name} reaches other places of {buffer} than"
+                    f" {' and '.join(map(str, own))}: {places}"
+                )
+        for kind, views in (("read", call.reads), ("write", call.writes)):
+            for i, view in enumerate(views):
+                if not any(p.same(view.places) for p in touched[view.buffer]):
+                    self.fail(f"{kind} {i}, {view}, is what no argument reaches")
+
+    def largest(self, table: WeightRef, count: int) -> int:
+        """The largest of the first `count` numbers of a packed table of places."""
+        packed = self.program.weights[table.name]
+        if isinstance(packed.packing, Indices):
+            return packed.packing.size - 1
+        if not isinstance(packed.recipe, Apply) or not isinstance(packed.recipe.op, Constant):
+            self.fail(f"{table.name}: a table of places that is not known")
+        return int(packed.recipe.op.evaluate().reshape(-1)[:count].max(initial=-1))
+
     def conflicts(self, calls: list[KernelCall]) -> None:
         """No place is written by a call of the phase and touched by anyone else in it."""
         written: dict[str, list[tuple[int, View]]] = defaultdict(list)
@@ -153,10 +201,7 @@ class _Verifier:
             self.fail(f"{operand}, {view}: there is no such buffer")
         if len(view.shape) != len(view.strides) or any(d < 0 for d in view.shape):
             self.fail(f"{operand}, {view}: shape and strides do not fit together")
-        first = view.offset + sum(
-            (d - 1) * s for d, s in zip(view.shape, view.strides, strict=True) if s < 0
-        )
-        if 0 not in view.shape and (first < 0 or view.extent > size):
+        if not view.places.inside(size):
             self.fail(f"{operand}, {view}, is not inside its buffer of {size} floats")
         packed = self.program.weights.get(view.buffer)
         if packed is not None and not isinstance(packed.packing, Flat):
@@ -181,7 +226,8 @@ class _Verifier:
 
     def overlap(self, a: View, b: View) -> bool:
         """Whether two views of one buffer have a place in common."""
-        if 0 in a.shape or 0 in b.shape or a.offset >= b.extent or b.offset >= a.extent:
+        one, other = a.places, b.places
+        if 0 in a.shape or 0 in b.shape or one.first >= other.end or other.first >= one.end:
             return False
         places = np.zeros(self.sizes[a.buffer], bool)
         _on(places, a)[...] = True
@@ -214,6 +260,10 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "code": Code,
 }
 """What may be given for each kind of argument."""
+
+
+def _start(view: View) -> tuple[str, int]:
+    return view.buffer, view.offset
 
 
 def _on(places: Array, view: View) -> Array:

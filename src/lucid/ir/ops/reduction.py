@@ -60,8 +60,18 @@ class Mean(Reduction):
         return y
 
 
+class Extreme(Reduction):
+    """Base of maximum and minimum: of no elements there is none."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        result = super().infer(x)
+        empty = [a for a in self.axes if x.shape[a] == 0]
+        self.require(not empty, f"there is no {self.name} along axes {empty} of {x}")
+        return result
+
+
 @op("max")
-class Max(Reduction):
+class Max(Extreme):
     """y = the maximum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
 
     axes: tuple[int, ...]
@@ -73,7 +83,7 @@ class Max(Reduction):
 
 
 @op("min")
-class Min(Reduction):
+class Min(Extreme):
     """y = the minimum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
 
     axes: tuple[int, ...]
@@ -127,6 +137,6 @@ class Softmax(Op):
 def softmax(x: Array, axis: int) -> Array:
     """The softmax of an array along one axis."""
     with np.errstate(invalid="ignore"):  # of inf - inf: NaN where all, or the largest, is infinite
-        powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+        powers = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
         y: Array = powers / np.sum(powers, axis=axis, keepdims=True)
     return y

@@ -22,6 +22,7 @@ from lucid.ir.ops import (
 from lucid.ir.passes.recipes import apply, expand, ints, recipe_of, reshape
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Literal, Recipe
+from lucid.ir.types import Dim
 
 recognise_layers = Pass(
     "recognise-layers", "Recognise linears, norms and sums of squares that are written out"
@@ -63,6 +64,9 @@ def into_norm(node: Node, graph: Rewriter) -> None:
         if found is None:
             continue
         axes, eps, members = found
+        if any(isinstance(x.type.shape[a], Dim) for a in axes):
+            graph.miss(node, "its statistics are those of the batch, and a norm's of one image")
+            continue
         centred = _centred(x, axes)
         members = [*([] if centred is None else centred[1]), *members, node]
         leak = _leak(members, node, graph)

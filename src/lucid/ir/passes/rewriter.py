@@ -276,7 +276,10 @@ class _Application:
     rewritten: set[Node] = field(default_factory=set)
 
     def visit(self, node: Node) -> None:
-        """Offer one node to each rule of its op."""
+        """Offer one node to each rule of its op, unless its results have no elements: nothing is
+        to be gained there, and not every op takes such operands."""
+        if all(v.type.empty for v in node.outputs):
+            return
         for rule in self.owner.rules_for(node.op):
             if node in self.rewriter.erased:
                 return

@@ -215,6 +215,28 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
         lambda x: F.interpolate(x, size=(25, 7), mode="bilinear", align_corners=True),
         IMAGE,
     ),
+    "nearest to its own size": (lambda x: F.interpolate(x, scale_factor=1.05), IMAGE),
+    "nearest-exact to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.08, mode="nearest-exact"),
+        IMAGE,
+    ),
+    "bilinear to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="bilinear"),
+        IMAGE,
+    ),
+    "corners to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="bilinear", align_corners=True),
+        IMAGE,
+    ),
+    "nearest by almost two": (lambda x: F.interpolate(x, scale_factor=2.05), IMAGE),
+    "bilinear by less than one": (
+        lambda x: F.interpolate(x, scale_factor=(0.97, 1.05), mode="bilinear"),
+        IMAGE,
+    ),
+    "a factor that the sizes replace": (
+        lambda x: F.interpolate(x, scale_factor=1.55, recompute_scale_factor=True),
+        IMAGE,
+    ),
     # tables
     "positions": (lambda x: x + torch.arange(12).to(x.dtype) / 8, IMAGE),
     "positions by batch": (
@@ -327,6 +349,28 @@ def test_elementwise(name: str) -> None:
 def test_functions(name: str) -> None:
     function, shape = FUNCTIONS[name]
     agrees(Applied(function), shape)
+
+
+FACTORS = [0.3, 0.45, 0.5, 0.7, 0.97, 1.05, 1.1, 1.3, 1.49, 1.9, 2.0, 2.05, 2.3, 2.45, 3.0, 3.3]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
+def test_sizes_and_samples_of_interpolation(mode: str) -> None:
+    """Those of torch, whose nearest coordinates are float32, over many sizes and factors."""
+    for size in (*range(1, 20), 57, 100):
+        x = torch.arange(size, dtype=torch.float32).reshape(1, 1, size, 1)
+        for factor in (f for f in FACTORS if int(size * f)):
+            wanted = F.interpolate(x, scale_factor=(factor, 1.0), mode=mode)
+            (rows, _) = given = (int(size * factor), 1)
+            assert tuple(wanted.shape[2:]) == given
+            op = ops.interpolation((size, 1), given, (factor, 1.0), mode)
+            near = 0 if mode != "bilinear" else 1e-5 * size
+            np.testing.assert_allclose(op.evaluate(x.numpy()), wanted, rtol=0, atol=near)
+        for rows in (1, size, 2 * size, size + 1, 37):
+            wanted = F.interpolate(x, size=(rows, 1), mode=mode)
+            op = ops.interpolation((size, 1), (rows, 1), None, mode)
+            near = 0 if mode != "bilinear" else 1e-5 * size
+            np.testing.assert_allclose(op.evaluate(x.numpy()), wanted, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("name", MODULES)

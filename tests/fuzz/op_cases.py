@@ -437,7 +437,12 @@ def _resize(make: Maker) -> Value:
     coordinates = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
     rounding = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
     mode = draw.pick(["nearest", "bilinear"])
-    op = ops.Resize(size, mode, draw.pick(coordinates), draw.pick(rounding))
+    scale = (
+        (draw.pick([0.4, 1.05, 2.0, 2.3]), draw.pick([0.97, 1.0, 1.5]))
+        if draw.chance(0.3)
+        else None
+    )
+    op = ops.Resize(size, mode, draw.pick(coordinates), draw.pick(rounding), scale)
     return make.followed(make.apply(op, x))
 
 

@@ -15,13 +15,23 @@ from lucid.codegen.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.codegen.verify import verify_program
 from lucid.errors import UnsupportedError
-from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops import Conv2d, Fusion, Linear
 from lucid.ir.types import DTYPES
 
 
 def unsupported(graph: Graph) -> list[Node]:
-    """The nodes that have no lowering."""
-    return [n for n in graph.nodes if not lowered(n.op)]
+    """The nodes that have no lowering. Convolutions and linear layers have one by parameters."""
+    return [n for n in graph.nodes if not lowered(n.op) or _computes_weights(n)]
+
+
+def _computes_weights(node: Node) -> bool:
+    """Whether a node is a convolution or linear layer whose weights are computed."""
+    op, own = node.op, len(node.inputs)
+    if isinstance(op, Fusion):
+        op, own = op.anchor, op.anchor_operands(own)
+    weights = node.inputs[1:own]
+    return isinstance(op, Conv2d | Linear) and not all(isinstance(v, Parameter) for v in weights)
 
 
 def lower(
@@ -72,7 +82,9 @@ def _require_addressable(value: Value, batch: int) -> None:
 
 def _complaint(nodes: Sequence[Node]) -> str:
     rows = [
-        f"  {n.op.name} in {n.origin or 'the model'}" + (f" ({n.location})" if n.location else "")
+        f"  {n.op.name} in {n.origin or 'the model'}"
+        + (f" ({n.location})" if n.location else "")
+        + (": its weights are computed, not parameters" if _computes_weights(n) else "")
         for n in nodes
     ]
     return "\n".join(

@@ -118,17 +118,34 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "where scalars": (lambda x: torch.where(x > 0, 1.0, x) + torch.where(x < 0, 2.0, 3.0), IMAGE),
     "logic": (lambda x: ~(x > 0) & (x < 1) | (x > 2), IMAGE),
     "logical": (lambda x: torch.logical_or(x > 1, torch.logical_and(x > -1, x < 0)), IMAGE),
+    "logic of numbers": (
+        lambda x: (
+            torch.logical_and(x, x.relu()),
+            torch.logical_or(x.relu(), x > 1),
+            torch.logical_xor(x, x.relu()),
+        ),
+        IMAGE,
+    ),
     "truth as numbers": (lambda x: (x > 0).float() * x + (x < 0).to(x.dtype) * (x > 0), IMAGE),
     "bool of a number": (lambda x: x.relu().bool(), IMAGE),
     "masked fill": (lambda x: x.masked_fill(x < 0, 7.0), IMAGE),
     "threshold": (lambda x: F.threshold(x, 0.1, 20.0), IMAGE),
     "any and all": (lambda x: ((x > 2).any(1), (x > -3).all(2), (x > 0).any(-1, True)), IMAGE),
+    "any and all of numbers": (
+        lambda x: ((x.abs() * -1).any(1), x.relu().all(2), x.relu().any(3), (x * 0).any(1)),
+        IMAGE,
+    ),
     # bounds and activations
     "clamp": (lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0.1) + x.clamp(max=0.2), IMAGE),
     "clamp by tensors": (lambda x: torch.clamp(x, x * 0.5, x.abs()), IMAGE),
     "minimum": (lambda x: torch.minimum(x, x * x) + torch.maximum(x, -x), IMAGE),
     "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), IMAGE),
     "softplus beta": (lambda x: F.softplus(x, beta=2.0), IMAGE),
+    "softplus threshold": (
+        lambda x: (F.softplus(x, threshold=0.5), F.softplus(x * 9, 0.5, 2), F.softplus(x, 2, 0)),
+        IMAGE,
+    ),
+    "softplus with a large threshold": (lambda x: F.softplus(x * 30, threshold=50), IMAGE),
     "elu alpha": (lambda x: F.elu(x, 0.7), IMAGE),
     # reductions
     "mean": (lambda x: (x.mean((2, 3)), x.mean(-1, keepdim=True), x.mean((1, 2, 3))), IMAGE),
@@ -150,6 +167,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     ),
     "flatten": (lambda x: x.flatten(2).unflatten(1, (2, 4)), IMAGE),
     "squeeze": (lambda x: x.mean(1, keepdim=True).squeeze(1).unsqueeze(-1), IMAGE),
+    "transposed": (lambda x: (x.mT, x.mH, x.adjoint(), x.swapaxes(1, -1)), IMAGE),
+    "transposed matrices": (lambda x: (x[..., :8].mT, x[..., :8].mH), (1, 8, 8)),
+    "transposed rows": (lambda x: (x.T @ x, x.H @ x, x.t() @ x, x.mT @ x), (1, 8)),
+    "axes reversed": (lambda x: x[:, :8, :8, :8].T.permute(3, 0, 1, 2), IMAGE),
+    "parts of real numbers": (lambda x: x.conj().real + x.conj_physical(), IMAGE),
     "permute": (lambda x: x.permute(0, 2, 3, 1).transpose(-1, -2).movedim(1, 3), IMAGE),
     "expand": (lambda x: x[:, :1].expand(-1, 4, -1, -1), IMAGE),
     "repeat": (lambda x: x.repeat(1, 2, 1, 3), IMAGE),
@@ -571,7 +593,18 @@ def test_branches_and_selections_by_value_are_refused() -> None:
         import_torch(Applied(lambda x: x[x > 0]), IMAGE)
 
 
+def test_what_converts_to_integers_first_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="converts to int64 before it reduces"):
+        import_torch(Applied(lambda x: x.sum(1, dtype=torch.int64)), IMAGE)
+    agrees(Applied(lambda x: (x > 0).sum(1, dtype=torch.int64)), IMAGE)
+    agrees(Applied(lambda x: x.softmax(1, dtype=torch.float64)), IMAGE)
+
+
 def test_random_numbers_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="drops weights at random"):
+        import_torch(
+            Applied(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1)), IMAGE
+        )
     with pytest.raises(UnsupportedError, match="random numbers"):
         import_torch(Applied(lambda x: x + torch.rand(12)), IMAGE)
 

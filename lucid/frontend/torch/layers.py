@@ -31,7 +31,7 @@ def native_batch_norm(
 def native_batch_norm_of_itself(
     w: Writer, x: Any, weight: Any, bias: Any, training: bool, momentum: float, eps: float
 ) -> tuple[Value, None, None]:
-    return batch_norm(w, x, weight, bias, None, None, True, momentum, eps), None, None
+    return batch_norm(w, x, weight, bias, None, None, training, momentum, eps), None, None
 
 
 @emits("batch_norm.default")

@@ -191,6 +191,17 @@ def test_unsupported_ops_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         lucid.compile(Odd(), (1, 3, 4, 4))
 
 
+def test_a_convolution_by_computed_weights_is_unsupported() -> None:
+    text = """graph g(%x: f32[N,3,4,4]) -> f32[N,1,4,4] {
+        %m = mean(%x) {axes=(0,2,3)} : f32[3]
+        %w = reshape(%m) {shape=(1,3,1,1)} : f32[1,3,1,1]
+        %y = conv2d(%x, %w) : f32[N,1,4,4]
+        return %y
+    }"""
+    with pytest.raises(UnsupportedError, match="its weights are computed, not parameters"):
+        lucid.compile(parse_graph(text))
+
+
 # -- graphs as models ---------------------------------------------------------------------------
 
 

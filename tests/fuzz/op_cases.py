@@ -390,7 +390,9 @@ def _resize(make: Maker) -> Value:
     draw = make.draw
     x = make.image(draw.channels(100))
     size = (draw.pick([1, 2, 5, 9, 14, 20]), draw.pick([1, 3, 6, 8, 17]))
-    return make.followed(make.apply(drawn(draw, ops.Resize, size=size), x))
+    scales = (draw.pick([0.4, 1.05, 2.0, 2.3]), draw.pick([0.97, 1.0, 1.5]))
+    scale = scales if draw.chance(0.3) else None
+    return make.followed(make.apply(drawn(draw, ops.Resize, size=size, scale=scale), x))
 
 
 # -- attention ------------------------------------------------------------------------------------

@@ -15,18 +15,31 @@ from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.errors import UnsupportedError
-from lucid.ir.graph import Graph, Node, Value
+from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.ops import Conv2d, Fusion, Linear
 from lucid.ir.types import DTYPES
 
 
 def unsupported(graph: Graph) -> list[Node]:
-    """The nodes that have no lowering, and need one."""
-    return [n for n in graph.nodes if not lowered(n.op) and not _is_empty(n)]
+    """The nodes that have no lowering, and need one: convolutions and linear layers have one by
+    parameters."""
+    return [
+        n for n in graph.nodes if not _is_empty(n) and (not lowered(n.op) or _computes_weights(n))
+    ]
 
 
 def _is_empty(node: Node) -> bool:
     """Whether there is nothing to compute, for any batch."""
     return all(v.type.empty for v in node.outputs)
+
+
+def _computes_weights(node: Node) -> bool:
+    """Whether a node is a convolution or linear layer whose weights are computed."""
+    op, own = node.op, len(node.inputs)
+    if isinstance(op, Fusion):
+        op, own = op.anchor, op.anchor_operands(own)
+    weights = node.inputs[1:own]
+    return isinstance(op, Conv2d | Linear) and not all(isinstance(v, Parameter) for v in weights)
 
 
 def lower(
@@ -80,7 +93,9 @@ def _require_addressable(value: Value, batch: int) -> None:
 
 def _complaint(nodes: Sequence[Node]) -> str:
     rows = [
-        f"  {n.op.name} in {n.origin or 'the model'}" + (f" ({n.location})" if n.location else "")
+        f"  {n.op.name} in {n.origin or 'the model'}"
+        + (f" ({n.location})" if n.location else "")
+        + (": its weights are computed, not parameters" if _computes_weights(n) else "")
         for n in nodes
     ]
     return "\n".join(

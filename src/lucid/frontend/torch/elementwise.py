@@ -42,8 +42,6 @@ BINARY: dict[str, type[Op]] = {
     "le.Tensor": ops.LessEqual,
     "lt.Scalar": ops.Less,
     "lt.Tensor": ops.Less,
-    "logical_and.default": ops.Mul,
-    "logical_or.default": ops.Maximum,
     "maximum.default": ops.Maximum,
     "minimum.default": ops.Minimum,
     "mul.Scalar": ops.Mul,
@@ -206,9 +204,29 @@ def greater_equal(w: Writer, a: Any, b: Any) -> Value:
     return w.emit(ops.LessEqual(), b, a)
 
 
-@emits("ne.Scalar", "ne.Tensor", "logical_xor.default")
+@emits("ne.Scalar", "ne.Tensor")
 def not_equal(w: Writer, a: Any, b: Any) -> Value:
     return w.emit(ops.Not(), w.emit(ops.Equal(), a, b))
+
+
+def truth(w: Writer, x: Any) -> Any:
+    """x as truth values: numbers are true unless they are 0."""
+    return x if w.is_truth(x) else w.chain(x, ops.Not(), ops.Not())
+
+
+@emits("logical_and.default")
+def logical_and(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Mul(), truth(w, a), truth(w, b))
+
+
+@emits("logical_or.default")
+def logical_or(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Maximum(), truth(w, a), truth(w, b))
+
+
+@emits("logical_xor.default")
+def logical_xor(w: Writer, a: Any, b: Any) -> Value:
+    return not_equal(w, truth(w, a), truth(w, b))
 
 
 @emits("isnan.default")
@@ -319,10 +337,15 @@ def celu(w: Writer, x: Any, alpha: float) -> Value:
 
 @emits("softplus.default")
 def softplus(w: Writer, x: Any, beta: float, threshold: float) -> Value:
-    """log(1 + exp(beta * x)) / beta; beyond the threshold that is x, to float32's precision."""
-    if beta == 1:
-        return w.emit(ops.Softplus(), x)
-    return w.emit(ops.Div(), w.emit(ops.Softplus(), w.emit(ops.Mul(), x, beta)), beta)
+    """log(1 + exp(beta * x)) / beta, and x where beta * x lies above the threshold: from 20 on, the
+    default, that is the same to float32's precision."""
+    scaled = w.value(x) if beta == 1 else w.emit(ops.Mul(), x, beta)
+    y = w.emit(ops.Softplus(), scaled)
+    if beta != 1:
+        y = w.emit(ops.Div(), y, beta)
+    if threshold >= 20:
+        return y
+    return w.emit(ops.Where(), w.emit(ops.Less(), threshold, scaled), x, y)
 
 
 @emits("prelu.default")
@@ -342,7 +365,8 @@ def prelu_kernel(w: Writer, x: Any, slope: Any) -> Value:
 
 
 @emits("alias.default", "clone.default", "contiguous.default", "detach.default", "lift.default")
-@emits("lift_fresh.default", "lift_fresh_copy.default", "positive.default")
+@emits("lift_fresh.default", "lift_fresh_copy.default", "positive.default", "real.default")
+@emits("resolve_conj.default", "resolve_neg.default")
 def same(w: Writer, x: Any, *options: Any) -> Value:
     return w.value(x)
 

@@ -44,7 +44,7 @@ def emits(*names: str) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         for name in names:
-            assert name not in EMITTERS, f"two functions emit {name}"
+            assert f"aten.{name}" not in EMITTERS, f"two functions emit {name}"
             EMITTERS[f"aten.{name}"] = function
         return function
 

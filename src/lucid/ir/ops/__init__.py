@@ -102,6 +102,7 @@ from lucid.ir.ops.reduction import (
 )
 from lucid.ir.ops.resize import (
     Resize,
+    interpolation,
 )
 from lucid.ir.ops.shape import (
     Concat,
@@ -194,6 +195,7 @@ __all__ = [
     "Ternary",
     "Unary",
     "Where",
+    "interpolation",
     "op",
     "op_class",
 ]

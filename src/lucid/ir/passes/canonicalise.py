@@ -10,13 +10,18 @@ from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import (
     Add,
     AvgPool2d,
+    BatchNorm,
     Binary,
     Clip,
     Concat,
     Constant,
+    Conv2d,
     Div,
     Expand,
     Fusion,
+    GroupNorm,
+    LayerNorm,
+    Linear,
     Max,
     Maximum,
     MaxPool2d,
@@ -27,6 +32,7 @@ from lucid.ir.ops import (
     Op,
     Permute,
     Reshape,
+    RmsNorm,
     Sigmoid,
     Silu,
     Slice,
@@ -118,6 +124,20 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
     if recipe.type == kind and size(recipe, MOST_OPS) < MOST_OPS:
         named_after = next((s.name for s in sources(recipe)), first.name)
         graph.replace(node, [graph.parameter(f"{named_after}.folded", recipe)])
+
+
+@rewrite(canonicalise, Conv2d, Linear, BatchNorm, LayerNorm, GroupNorm, RmsNorm)
+def constant_weights(node: Node, graph: Rewriter) -> None:
+    """A layer by constants of the forward, such as a blur by a kernel written out: its weights are
+    parameters, as those of other layers are."""
+    x, *weights = node.inputs
+    recipes = [None if isinstance(v, Parameter) else _recipe(v) for v in weights]
+    if any(recipes):
+        made = [
+            v if recipe is None else graph.parameter(v.name, recipe)
+            for v, recipe in zip(weights, recipes, strict=True)
+        ]
+        graph.substitute(node, node.op, [x, *made])
 
 
 def _recipe(value: Value) -> Recipe | None:

@@ -65,10 +65,12 @@ def plain_pool(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Resize)
 def no_resize(node: Node, graph: Rewriter) -> None:
-    """A resize to the size that the image has, at the ratio 1."""
+    """A resize to the size that the image has, at the ratio 1: another scale moves its samples, but
+    with aligned corners, which do not look at it."""
     op = node.op
     assert isinstance(op, Resize)
-    if node.output.type == node.inputs[0].type and op.scale in (None, (1.0, 1.0)):
+    unscaled = op.scale in (None, (1.0, 1.0)) or op.coordinates == "align_corners"
+    if node.output.type == node.inputs[0].type and unscaled:
         graph.replace(node, [node.inputs[0]])
 
 

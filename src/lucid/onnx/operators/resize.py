@@ -41,7 +41,7 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
     if op.mode == "nearest" and any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1)):
         rows, columns = (w.constant(op.nearest_index(a, before[a]), "i64") for a in (0, 1))
         return w.emit("Gather", w.emit("Gather", x, rows, axis=2), columns, axis=3)
-    if op.scale is None and not whole:
+    if not whole and (op.scale is None or op.coordinates == "align_corners"):
         return w.emit("Resize", x, "", "", w.shape(kind.shape), **attributes)
     scale = op.scale or tuple(b / a for a, b in zip(before, op.size, strict=True))
     if any(floor(a * s) != b for a, b, s in zip(before, op.size, scale, strict=True)):

@@ -315,6 +315,33 @@ BY_HAND = {
         {"w": WIDE},
         lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
     ),
+    "transposed convolution, to a larger size": (
+        11,
+        [node("ConvTranspose", "x w", strides=[3, 2], output_shape=[19, 13])],
+        {"w": WIDE},
+        lambda x: np.pad(scattered(x, WIDE, (3, 2)), ((0, 0), (0, 0), (0, 1), (0, 1))),
+    ),
+    "transposed convolution, to a size, the odd line at the end": (
+        11,
+        [
+            node(
+                "ConvTranspose",
+                "x w",
+                strides=[3, 2],
+                output_shape=[15, 10],
+                output_padding=[1, 0],
+                auto_pad="SAME_UPPER",
+            )
+        ],
+        {"w": WIDE},
+        lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
+    ),
+    "transposed convolution, to a size with batch and channels": (
+        11,
+        [node("ConvTranspose", "x w", strides=[3, 2], output_shape=[2, 3, 15, 10])],
+        {"w": WIDE},
+        lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
+    ),
     "resize 10": (
         10,
         [node("Resize", "x s")],

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
 from lucid.ir.onnx.table import reads, writes
-from lucid.ir.onnx.windows import halves, like_operand, padding, pair, two_dimensional, windows
+from lucid.ir.onnx.windows import (
+    auto_pad,
+    halves,
+    like_operand,
+    padding,
+    pair,
+    two_dimensional,
+    windows,
+)
 from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
 from lucid.ir.ops.windows import Pair
 from lucid.ir.transposed import transposed_convolution
@@ -68,7 +76,7 @@ def read_transposed_convolution(call: Call) -> Operand:
     _check_kernel(call, kernel[4 - call.rank() :])
     stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
     more, before, wanted = pair(call, "output_padding", 0), padding(call), _output_size(call)
-    automatic = call.text("auto_pad", "NOTSET") or "NOTSET"
+    automatic = auto_pad(call)
     sides = []
     for axis, size in enumerate(call.integer_dims(*x.type.shape[2:])):
         full = stride[axis] * (size - 1) + dilation[axis] * (kernel[axis] - 1) + 1

@@ -31,6 +31,7 @@ READ = {
     "nearest": (*COORDINATES, "half_pixel_symmetric", "tf_half_pixel_for_nn"),
     "linear": (*COORDINATES, "half_pixel_symmetric"),
 }
+NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 INEXACT = {"nearest": ("align_corners",), "linear": ("align_corners", "half_pixel_symmetric")}
 """Coordinates that are read only where the scales are the ratios of the sizes: onnx's reference and
 ONNX Runtime differ about the corners else, and Lucid's op has no symmetric ones."""
@@ -158,9 +159,10 @@ class Sampling:
 def _sampling(call: Call) -> tuple[Sampling, str]:
     """How images are sampled, and what of it Lucid has no op for; empty if nothing."""
     mode, coordinates, rounding = call.text("mode", "nearest"), "asymmetric", SIMPLE
+    call.ignore("extrapolation_value", "cubic_coeff_a", 1)  # of modes that are not read
     if call.opset >= 11:
         coordinates = call.text("coordinate_transformation_mode", "half_pixel")
-        rounding = call.text("nearest_mode", "round_prefer_floor")
+        rounding = call.choice("nearest_mode", NEAREST_MODES)
     problem = ""
     if mode not in MODES.values():
         problem = f"mode {mode}"
@@ -175,12 +177,15 @@ def _sampling(call: Call) -> tuple[Sampling, str]:
 def _target(call: Call, x: Operand) -> tuple[Pair, tuple[np.float32, np.float32], bool]:
     """The height and width of the result, the scales to it, and whether these are their ratios to
     x's. Scales are float32, and so is what they give: 10 by 0.7 is 7."""
-    if call.text("keep_aspect_ratio_policy", "stretch") != "stretch":
-        raise UnsupportedError("with a keep_aspect_ratio_policy")
+    policy = call.text("keep_aspect_ratio_policy", "stretch")
     before = call.integer_dims(*x.type.shape[2:])
     lengths = np.array(before, np.float32)
     at = 1 if call.opset < 11 else 2
     if call.opset >= 11 and call.has(3) and call.elements(3).size:
+        if call.has(at) and call.elements(at).size:
+            raise ModelFileError("has both scales and sizes")
+        if policy != "stretch":
+            raise UnsupportedError("with a keep_aspect_ratio_policy")
         sizes = _spatial(call, list(call.sizes(3)), list(call.shape()))
         height, width = call.integer_dims(*sizes)
         ratios = np.array((height, width), np.float32) / lengths

@@ -110,6 +110,9 @@ class Reader:
                 call = Call(node, self, [o for o in operands if not isinstance(o, Missing)])
                 with np.errstate(all="ignore"):
                     given = read(call)
+                unread = call.unread()
+                if unread:
+                    raise UnsupportedError(f"with {', '.join(unread)}")
                 results = given if isinstance(given, Sequence) else [given]
             except UnsupportedError as error:
                 self.refused.append((kind, where, str(error)))
@@ -118,9 +121,9 @@ class Reader:
             except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
                 raise ModelFileError(f"{kind} {where} is malformed: {error}") from error
         for index, name in enumerate(node.output):
-            unread = Missing((kind, where, f"its result {index} is not computed"))
+            absent = Missing((kind, where, f"its result {index} is not computed"))
             if name:
-                self.define(name, results[index] if index < len(results) else unread)
+                self.define(name, results[index] if index < len(results) else absent)
 
     def _find(self, name: str, reader: str) -> Operand | Missing:
         """What a name stands for. Tensors of the file are looked at when first used."""

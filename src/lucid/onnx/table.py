@@ -11,7 +11,8 @@
 A writing function takes the writer, the op, its operands and the type of its result, emits
 operators, and returns the name of the result. A reading function takes one operator of the file,
 adds ops to the graph through it, and returns its results; what it cannot say in Lucid's ops it
-refuses (`Call.refuse`).
+refuses (UnsupportedError). What it has not looked at is refused for it: attributes that differ from
+ONNX's default, operands that are given. `Call.ignore` names those that change no result.
 """
 
 from __future__ import annotations

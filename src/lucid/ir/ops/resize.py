@@ -18,6 +18,21 @@ COORDINATES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"
 ROUNDING = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
 
 
+def nearest(source: Array, rounding: str, size: int) -> Array:
+    """The whole places (int64) that coordinates are rounded to, one of ROUNDING, and clipped to
+    the `size` places that there are."""
+    match rounding:
+        case "floor":
+            place = np.floor(source)
+        case "ceil":
+            place = np.ceil(source)
+        case "round_prefer_floor":
+            place = np.ceil(source - 0.5)
+        case _:
+            place = np.floor(source + 0.5)
+    return np.clip(place, 0, size - 1).astype(np.int64)
+
+
 @op("resize")
 class Resize(Op):
     """y[n,c,i,j] = x sampled at the source coordinates of row i and column j.
@@ -86,16 +101,7 @@ class Resize(Op):
                 source = ((places + np.float32(0.5)) * step).astype(np.float64) - 0.5
             case _:
                 source = self.sources(axis, size)
-        match self.rounding:
-            case "floor":
-                place = np.floor(source)
-            case "ceil":
-                place = np.ceil(source)
-            case "round_prefer_floor":
-                place = np.ceil(source - 0.5)
-            case _:
-                place = np.floor(source + 0.5)
-        return np.clip(place, 0, size - 1).astype(np.int64)
+        return nearest(source, self.rounding, size)
 
     def linear_index(self, axis: int, size: int) -> tuple[Array, Array, Array]:
         """For each row (axis 0) or column (axis 1) of the result: its neighbours among the `size`

@@ -187,8 +187,10 @@ def write_cast(w: Writer, op: Cast, operands: Sequence[Edge], kind: TensorType) 
 
 @reads("Cast", "CastLike")
 def read_cast(call: Call) -> Operand:
-    """All floating types are f32 in graphs, and so is bool."""
+    """All floating types are f32 in graphs, and so is bool. Types of 8 bits, which the attributes
+    that are ignored are about, are not read."""
     x = call.operand(0)
+    call.ignore("saturate", "round_mode")
     if call.kind == "CastLike":
         return _as_dtype(call, x, call.operand(1).type.dtype)
     to = call.integer("to", 0)

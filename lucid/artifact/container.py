@@ -18,13 +18,13 @@ import secrets
 import stat
 import struct
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from lucid.errors import ModelFileError
+from lucid.os_threads import mapped
 
 MAGIC = b"\x93LUCID\r\n"
 VERSION = 1
@@ -160,9 +160,9 @@ def checksum(data: memoryview) -> str:
         digest.update(data)
         return digest.result()
     chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
-    with ThreadPoolExecutor(min(CHECKERS, os.cpu_count() or 1)) as pool:
-        sums = pool.map(lambda chunk: hashlib.sha256(chunk).digest(), chunks)
-        return hashlib.sha256(b"".join(sums)).hexdigest()
+    checkers = min(CHECKERS, os.cpu_count() or 1)
+    sums = mapped(lambda chunk: hashlib.sha256(chunk).digest(), chunks, checkers)
+    return hashlib.sha256(b"".join(sums)).hexdigest()
 
 
 class Sink:

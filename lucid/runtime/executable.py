@@ -59,8 +59,9 @@ class CompiledModel:
     """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
 
     `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
-    side by side. Results are bitwise the same for any number of threads, and for a batch run whole
-    or in parts. `metadata`: what `save` is to keep beside the model, JSON.
+    side by side. `threads_asked`: the number that was asked for, None where it is the process's
+    default; a pickle carries it. Results are bitwise the same for any number of threads, and for a
+    batch run whole or in parts. `metadata`: what `save` is to keep beside the model, JSON.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class CompiledModel:
     ) -> None:
         self.target = target
         self.threads = threads
+        self.threads_asked: int | None = None
         self.input_shape: tuple[int, ...] | None = None
         self.metadata: dict[str, Any] = {}
         self._source = source

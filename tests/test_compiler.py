@@ -17,6 +17,7 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops import MatMul
 from lucid.ir.passes import PIPELINE
 from lucid.ir.text import parse_graph
+from lucid.runtime.signature import as_html
 
 SHAPE = (1, 3, 16, 16)
 
@@ -81,8 +82,40 @@ def test_before_the_first_call_looking_needs_a_shape(net: Net) -> None:
     assert lazy.program(SHAPE).batch == 1
 
 
-def test_the_repr_says_what_it_is(fast: lucid.CompiledModel) -> None:
-    assert repr(fast) == f"<CompiledModel Net: {fast.target.name}, 1 thread>"
+def test_the_repr_says_what_it_is(net: Net, fast: lucid.CompiledModel) -> None:
+    signature = "x: float32[N,3,16,16] -> conv2d_1: float32[N,8,16,16]"
+    assert repr(fast) == f"<CompiledModel Net: {signature}; {fast.target.name}, 1 thread>"
+    lazy = lucid.compile(net, threads=2)
+    assert repr(lazy) == f"<CompiledModel Net: not compiled yet; {fast.target.name}, 2 threads>"
+    shown = fast._repr_html_()
+    for cell in ("<td>x</td>", "<td>float32</td>", "<td>N × 3 × 16 × 16</td>", "<td>output</td>"):
+        assert cell in shown
+    assert "Net" in lazy._repr_html_()
+
+
+def test_inputs_and_outputs(net: Net) -> None:
+    class Two(nn.Module):
+        name = "<two>"
+
+        def forward(self, image):
+            return image.mean((2, 3)), image.reshape(-1, 16, 16)
+
+    fast = lucid.compile(Two(), (4, 3, 16, 16), threads=1)
+    assert fast.inputs == (("image", "float32", ("N", 3, 16, 16)),)
+    assert [(o.dtype, o.shape) for o in fast.outputs] == [
+        ("float32", ("N", 3)),
+        ("float32", ("3N", 16, 16)),
+    ]
+    assert fast.outputs[0].name != fast.outputs[1].name
+    lazy = lucid.compile(net, threads=1)
+    with pytest.raises(InputError, match="compiled at its first call"):
+        _ = lazy.inputs
+    lazy(np.zeros((2, 3, 8, 8), np.float32))
+    lazy(np.zeros((2, 3, 16, 16), np.float32))
+    assert lazy.inputs[0].shape == ("N", 3, 8, 8)  # the first
+    images = lucid.compile(net, (1, 8, 8, 3), input="uint8_nhwc", threads=1)
+    assert images.inputs[0][1:] == ("uint8", ("N", 8, 8, 3))
+    assert "&lt;b&gt;" in as_html("<b>", "", None)
 
 
 # -- options ------------------------------------------------------------------------------------

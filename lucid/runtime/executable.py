@@ -41,6 +41,7 @@ from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
+from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
@@ -89,6 +90,7 @@ class CompiledModel:
         self._basis = basis or Basis()
         self._saved = saved or Saved()
         self._schedule: Schedule | None = None
+        self._signature: Signature | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
         self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
@@ -98,8 +100,31 @@ class CompiledModel:
         self._enter: Callable[[int], int] | None = None
 
     def __repr__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"<CompiledModel {self._source.name}: {self.target.name}, {threads}>"
+        told = self._signature or "not compiled yet"
+        return f"<CompiledModel {self._source.name}: {told}; {self._facts()}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return as_html(f"CompiledModel {self._source.name}", self._facts(), self._signature)
+
+    def _facts(self) -> str:
+        return f"{self.target.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each input, for the size compiled for. Raises InputError where
+        the model is not compiled yet, as `outputs` does."""
+        return self._known_signature().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each output."""
+        return self._known_signature().outputs
+
+    def _known_signature(self) -> Signature:
+        self._shape_or_first(None)  # raises
+        assert self._signature is not None
+        return self._signature
 
     # -- planning ---------------------------------------------------------------------------
 
@@ -149,6 +174,7 @@ class CompiledModel:
         plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
+            self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
             del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]

@@ -101,7 +101,12 @@ def compile(
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
-    chosen = options or CompileOptions()
+    chosen = CompileOptions() if options is None else options
+    if not isinstance(chosen, CompileOptions):
+        raise InputError(
+            "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
+            f"not a {type(chosen).__name__}"
+        )
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
     count = check_threads(threads)

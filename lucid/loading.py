@@ -13,7 +13,7 @@ from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
-from lucid.errors import ParseError
+from lucid.errors import ModelFileError, ParseError
 from lucid.ir.graph import Graph
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache
@@ -51,6 +51,11 @@ def load(
     the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
     that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
     """
+    if str(path).lower().endswith(".onnx"):
+        raise ModelFileError(
+            f"{path}: not compiled yet; lucid.compile({str(path)!r}) compiles an ONNX file, and "
+            "`save` of what that gives writes what `load` takes"
+        )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)
 
 

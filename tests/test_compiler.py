@@ -185,6 +185,31 @@ def test_threads_come_from_the_environment(net: Net, monkeypatch: pytest.MonkeyP
     assert lucid.compile(net, threads=2).threads == 2
 
 
+def test_an_example_is_no_shape(net: Net) -> None:
+    example = np.zeros((1, 3, 16, 20), np.float32)
+    for given in (example, (example,), [example], lucid.Tensor(example)):
+        with pytest.raises(InputError, match=r"tuple\(x.shape\), which is \(1, 3, 16, 20\)$"):
+            lucid.compile(net, given)  # type: ignore[arg-type]
+    assert lucid.compile(net, np.array(SHAPE), threads=1).input_shape == SHAPE  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 16), (1, 20, 16, 3), (20, 16, 3)])
+def test_a_shape_without_a_batch_or_with_channels_last(net: Net, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"did you mean the shape \(1, 3, 20, 16\)\?$"):
+        lucid.compile(net, shape)
+    with pytest.raises(InputError, match=r"x has 4 channels, but the weight takes 3[^?]*$"):
+        lucid.compile(net, (1, 4, 20, 16))
+    if len(shape) == 3:
+        with pytest.raises(InputError, match=r"did you mean the shape \(1, 20, 16, 3\)\?$"):
+            lucid.compile(net, shape, input="uint8_nhwc")
+
+
+def test_options_are_an_object(net: Net) -> None:
+    for options in ({"target": "host"}, {}, ["passes"]):
+        with pytest.raises(InputError, match=r"lucid.CompileOptions\(target=.*, not a (dict|list)"):
+            lucid.compile(net, SHAPE, options=options)  # type: ignore[arg-type]
+
+
 def test_wrong_arguments_are_refused(net: Net) -> None:
     for threads in (0, -1, 1.5, True, "2"):
         with pytest.raises(InputError, match="threads must be a positive integer"):

@@ -13,6 +13,7 @@ import json
 import logging
 import operator
 import os
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,13 +30,13 @@ from lucid.codegen.plan import require_addressable
 from lucid.codegen.program import Program
 from lucid.codegen.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.types import DTYPES, Dim
 from lucid.runtime import log
-from lucid.runtime.arrays import as_array, describe, like
+from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Code, Objects, Progress, library
@@ -133,7 +134,14 @@ class CompiledModel:
 
         The Program of its first slice, which is the whole batch up to 16. Raises InputError.
         """
-        whole, _ = self._plans_for(_checked_shape(shape))
+        sizes = _checked_shape(shape)
+        try:
+            whole, _ = self._plans_for(sizes)
+        except (InputError, TraceError) as problem:
+            likely = likely_shape(sizes, self._source.dtype == "u8")
+            if likely is None:
+                raise
+            raise InputError(f"{problem}; did you mean the shape {likely}?") from problem
         return whole.bound.program
 
     def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
@@ -220,7 +228,7 @@ class CompiledModel:
         output only), which is then the result. Raises InputError."""
         array = self._read(x)
         batch = len(array)
-        whole, last = self._planned(array)
+        whole, last = self._planned(x, array)
         results = whole.outputs(batch)
         if out is not None:
             results = [_checked_out(out, results)]
@@ -248,11 +256,17 @@ class CompiledModel:
             raise InputError(f"{self._wanted()}, got a single number")
         return array
 
-    def _planned(self, array: Array) -> tuple[Plan, Plan]:
+    def _planned(self, x: Any, array: Array) -> tuple[Plan, Plan]:
+        """The plans for `x`, which is `array` once it is read."""
         try:
             return self._plans_for(array.shape)
-        except InputError as problem:
-            raise InputError(f"{self._wanted()}, got {describe(array)}: {problem}") from problem
+        except (InputError, TraceError) as problem:
+            wanted = self._signature.inputs[0].shape if self._signature else ()
+            advice = axes_advice(x, array.shape, wanted)
+            if not advice and isinstance(problem, TraceError):
+                raise
+            told = advice or problem
+            raise InputError(f"{self._wanted()}, got {describe(array)}: {told}") from problem
 
     def _wanted(self) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
@@ -366,7 +380,7 @@ class CompiledModel:
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
         array = self._read(x)
-        plan, _ = self._planned(array)
+        plan, _ = self._planned(x, array)
         if not len(array):
             raise InputError("an empty batch has no profile")
         array = np.ascontiguousarray(array[:MAX_BATCH])
@@ -435,10 +449,20 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
         sizes = ()
     if not sizes or min(sizes) < 0:
         raise InputError(
-            f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
+            "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
+            + _instead_of_a_shape(shape)
         )
     require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
     return sizes
+
+
+def _instead_of_a_shape(given: Any) -> str:
+    """What was given; of an example what its shape would have been."""
+    alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
+    if isinstance(getattr(alone, "shape", None), tuple):
+        sizes = tuple(map(int, alone.shape))
+        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
+    return reprlib.repr(given)
 
 
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:

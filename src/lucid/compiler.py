@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def compile(
     the size that it states. `input`: with "uint8_nhwc" the compiled model takes images as they are
     decoded, uint8 (N, H, W, C), RGB or grey, and normalises them itself. `preprocess` says how, as
     a `lucid.vision.Preprocess` or what one can be read from; by default what the model says of
-    itself, else ImageNet's. `threads`: by default what the process may use (LUCID_NUM_THREADS).
+    itself, else ImageNet's. `threads`: by default what the process may use (docs/environment.md).
     `precision`: "strict" leaves out what changes the order of magnitude of rounding errors
     (Winograd F(4x4)). `tune`: measure what each layer is fastest with, for about a minute, or take
     it from the log of earlier times (in the cache folder; neither read nor written without
@@ -100,7 +101,12 @@ def compile(
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
-    chosen = options or CompileOptions()
+    chosen = CompileOptions() if options is None else options
+    if not isinstance(chosen, CompileOptions):
+        raise InputError(
+            "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
+            f"not a {type(chosen).__name__}"
+        )
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
     count = check_threads(threads)
@@ -124,6 +130,7 @@ def compile(
     chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
     basis = Basis(precision, chosen.kernels, chosen_by)
     compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
+    compiled.threads_asked = threads
     if input_shape is None:
         input_shape = source.own_shape()
     if input_shape is not None:
@@ -147,10 +154,11 @@ def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
 
 def check_threads(threads: int | None) -> int:
     """How many threads a model is to run on. Raises InputError."""
-    count = default_threads() if threads is None else threads
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads < 1:
         raise InputError(f"threads must be a positive integer, got {threads!r}")
-    return count
+    return operator.index(threads)
 
 
 def check_precision(precision: str) -> None:

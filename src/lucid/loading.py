@@ -13,7 +13,7 @@ from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
-from lucid.errors import ParseError
+from lucid.errors import ModelFileError, ParseError
 from lucid.ir.graph import Graph
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache
@@ -21,6 +21,7 @@ from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.plans import Saved
+from lucid.runtime.processors import default_threads
 from lucid.runtime.saving import loaded_target, write
 from lucid.runtime.stored import StoredObjects, StoredWeights
 
@@ -40,16 +41,21 @@ def load(
 ) -> CompiledModel:
     """The model that `CompiledModel.save` wrote, ready to be called; results are bitwise the same.
 
-    `threads`: by default what the process may use (LUCID_NUM_THREADS). `target`: by default the
-    best that the file has code for and this machine can run, else this machine's own, for which it
-    is compiled. `code`: with False nothing that is run is taken from the file, only graphs and
-    weights: a checksum tells damage, not who made the code. `cache` and `progress` as in
-    `lucid.compile`.
+    `threads`: by default what the process may use (docs/environment.md); a file says nothing of it.
+    `target`: by default the best that the file has code for and this machine can run, else this
+    machine's own, for which it is compiled. `code`: with False nothing that is run is taken from
+    the file, only graphs and weights: a checksum tells damage, not who made the code. `cache` and
+    `progress` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load one file share them: replace
     the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
     that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
     """
+    if str(path).lower().endswith(".onnx"):
+        raise ModelFileError(
+            f"{path}: not compiled yet; lucid.compile({str(path)!r}) compiles an ONNX file, and "
+            "`save` of what that gives writes what `load` takes"
+        )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)
 
 
@@ -103,6 +109,7 @@ def _loaded(
         Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
         Saved(schedules, StoredWeights(artifact, taken) if taken else None),
     )
+    compiled.threads_asked = threads
     compiled.metadata = dict(manifest.metadata)
     compiled.prepare(manifest.input_shape)
     return compiled
@@ -138,15 +145,23 @@ def _schedules(artifact: Artifact, made: ForTarget) -> dict[tuple[int, ...], Sch
 # -- pickles ----------------------------------------------------------------------------------
 
 
-def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int]]:
+def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None]]:
     """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
     snapshot = compiled.snapshot()
     file = io.BytesIO()
     write(snapshot, file, [snapshot.target], code=False)
-    return unpickled, (file.getvalue(), compiled.threads)
+    return unpickled, (file.getvalue(), compiled.threads_asked)
 
 
-def unpickled(data: bytes, threads: int) -> CompiledModel:
-    """The inverse of `pickled`; object code comes from the cache, or is compiled."""
+def unpickled(data: bytes, threads: int | None) -> CompiledModel:
+    """The inverse of `pickled`; object code comes from the cache, or is compiled.
+
+    `threads`: what was asked for where it was compiled, or None. A default is determined anew by
+    this process, which may have other processors. What was asked for stays, but never above that
+    default: it was chosen for other processors, and threads that share one wait for each other.
+    """
     artifact = Artifact(Container(data, "a pickled model"))
-    return _loaded(artifact, threads, None, True, True, None)
+    here = default_threads()
+    compiled = _loaded(artifact, min(threads or here, here), None, True, True, None)
+    compiled.threads_asked = threads
+    return compiled

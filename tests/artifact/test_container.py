@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 from contextlib import suppress
 
@@ -9,10 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from python_process import run_python
 
 import lucid
 from lucid import nn
-from lucid.artifact.container import ALIGNMENT, CHUNK, HEADER, Container, Writer, checksum
+from lucid.artifact.container import (
+    ALIGNMENT,
+    CHUNK,
+    HEADER,
+    Container,
+    Writer,
+    checksum,
+    replacing,
+)
 from lucid.artifact.contents import Artifact
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
@@ -222,3 +232,49 @@ def test_tensors_are_safetensors(saved):
     for name, values in load(section).items():
         assert np.array_equal(own[name], values)
         assert not own[name].flags.writeable
+
+
+# -- replacing ----------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "none" / "m.lucid"
+    there_is_none = pytest.raises(FileNotFoundError, match=r"there is no folder .*none.*m\.lucid")
+    with there_is_none as caught, replacing(path):
+        pass
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from lucid.artifact.container import replacing
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    with replacing(Path(sys.argv[-1])) as file:
+        file.write(bytes(1 << 20))
+except OSError as problem:
+    print(problem.filename)
+"""
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "m.lucid"
+    path.write_bytes(b"old")
+    done = run_python(FULL.replace("sys.argv[-1]", repr(str(path))))
+    assert done.stdout.strip() == str(path), done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lucid"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with replacing(path) as file:
+        file.write(b"bytes")
+    assert os.read(reader, 10) == b"bytes"
+    os.close(reader)
+    assert path.is_fifo()

@@ -7,6 +7,7 @@ import pytest
 
 import lucid
 from lucid.codegen.target import Target
+from lucid.errors import ModelFileError
 from lucid.models import resnest_digits
 
 
@@ -72,6 +73,7 @@ def test_several_targets(lucid_command, model_file, tmp_path):
     [
         (["resnest_digits", "-o", "m.onnx"], "end in .lucid"),
         (["resnest_digits", "-o", "m.lucid", "--targets", "arm"], "no target is named 'arm'"),
+        (["resnest_digits", "-o", "none/m.lucid"], "none/m.lucid: there is no folder"),
         (["missing.lucid", "-o", "m.lucid"], "missing.lucid: No such file"),
     ],
 )
@@ -103,3 +105,14 @@ def test_what_is_no_artifact(lucid_command, artifact, digits):
     artifact.write_bytes(b"hello")
     assert "no compiled model" in lucid_command("ir", artifact).stderr
     assert "--weights" in lucid_command("run", "x.lucid", digits[0], "--weights", artifact).stderr
+
+
+def test_nothing_is_compiled_for_a_folder_that_is_not_there(lucid_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("lucid.compile", None)
+    path = tmp_path / "none" / "m.lucid"
+    assert f"{path}: there is no folder" in lucid_command("compile", "resnet_18", "-o", path).stderr
+
+
+def test_onnx_files_are_for_compile(tmp_path):
+    with pytest.raises(ModelFileError, match=r"net.onnx: not compiled yet; lucid.compile\('"):
+        lucid.load(tmp_path / "net.onnx")

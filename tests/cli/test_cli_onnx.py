@@ -360,6 +360,19 @@ def test_a_network_of_torchvision(lucid_command, photo):
     assert "did you mean resnet50" in message
 
 
+@pytest.mark.parametrize("failure", ["raise RuntimeError('a\\nb')", "no.name", "1 / 0"])
+def test_a_torchvision_that_does_not_fit(lucid_command, monkeypatch, tmp_path, photo, failure):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(failure)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = complaint(lucid_command("run", "torchvision:resnet18", photo))
+    assert "torchvision, which fails to import (" in message
+    assert "pip install torch torchvision" in message
+    assert len(message.splitlines()) == 1
+
+
 def test_a_network_of_timm(lucid_command, photo):
     pytest.importorskip("timm")
     result = lucid_command("run", "timm:test_efficientnet", photo, "--compare", "--json")

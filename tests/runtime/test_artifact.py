@@ -18,6 +18,7 @@ from lucid.ir.text import parse_graph
 from lucid.models import resnest_digits
 from lucid.runtime import library
 from lucid.runtime.cache import generator_hash
+from lucid.runtime.processors import default_threads
 from lucid.runtime.tune import Tuner
 
 HOST = Target.host()
@@ -403,10 +404,37 @@ def test_pickles_and_copies():
         copy.deepcopy(compiled),
         pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(compiled)))),
     ):
-        assert other.threads == 2
+        assert other.threads == min(2, default_threads())
         assert other.metadata == {"a": 1}
         assert_same(compiled, other, x)
         assert_same(compiled, other, images(1, 3, 11, 17))
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "threads"), [(None, "3", 3), (2, "3", 2), (4, "3", 3), (4, "1", 1)]
+)
+def test_threads_of_a_pickle(monkeypatch, asked, here, threads):
+    """What was asked for goes with it, and is never above what the process may use."""
+    monkeypatch.setenv("LUCID_NUM_THREADS", "2")
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=asked)
+    assert compiled.threads == (asked or 2)
+    data = pickle.dumps(compiled)
+    monkeypatch.setenv("LUCID_NUM_THREADS", here)
+    other = pickle.loads(data)
+    assert other.threads == threads
+    monkeypatch.setenv("LUCID_NUM_THREADS", "8")
+    assert pickle.loads(pickle.dumps(other)).threads == (asked or 8)
+    assert_same(compiled, other, images(1, 3, 16, 16))
+
+
+def test_threads_of_a_file(monkeypatch, tmp_path):
+    lucid.compile(small(), (1, 3, 16, 16), threads=4).save(tmp_path / "m.lucid")
+    monkeypatch.setenv("LUCID_NUM_THREADS", "3")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    assert loaded.threads == 3
+    assert lucid.load(tmp_path / "m.lucid", 2).threads == 2
+    monkeypatch.setenv("LUCID_NUM_THREADS", "1")
+    assert pickle.loads(pickle.dumps(loaded)).threads == 1
 
 
 def test_what_is_not_compiled_yet():

@@ -55,10 +55,12 @@ def compile(
     takes them, other image sizes work as well; a machine for which there is no code makes its own.
     """
     import lucid
+    from lucid.artifact.container import require_writable
     from lucid.artifact.contents import SUFFIX
 
     if output.suffix.lower() != SUFFIX:
         raise typer.BadParameter(f"{output}: compiled models end in {SUFFIX}")
+    require_writable(output)  # before minutes of tuning
     subject = load_subject(model, weights)
     shape = subject.shape(batch, size)
     if uint8 and subject.layout != "nchw":

@@ -121,14 +121,27 @@ def is_torch_module(value: Any) -> bool:
 
 
 def _package(name: str) -> Any:
-    """A package of networks. Raises MissingPackageError."""
+    """A package of networks. Raises MissingPackageError where it is not installed, or does not fit
+    the torch that is."""
     top = name.partition(".")[0]
+    install = f"`pip install torch {top}`"
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        needed = f"{top}:NAME needs the packages torch and {top}"
+        raise MissingPackageError(f"{needed}: {install}") from error
+    except Exception as error:  # its extensions were built for another torch
         raise MissingPackageError(
-            f"{top}:NAME needs the packages torch and {top}: `pip install torch {top}`"
+            f"{top}:NAME needs the package {top}, which fails to import ({_short(error)}): its "
+            f"version may not fit that of torch; {install} in an environment of its own brings two "
+            "that fit"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _known(spec: str, names: list[str], is_known: Callable[[str], bool]) -> str:

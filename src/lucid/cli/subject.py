@@ -106,6 +106,10 @@ def parse_size(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".npz")
+"""How the names of files end that hold tensors, and not what is computed with them."""
+
+
 def load_subject(spec: str, weights: Path | None = None) -> Subject:
     """The model that `spec` names, with weights from a file where one is given.
 
@@ -121,6 +125,12 @@ def load_subject(spec: str, weights: Path | None = None) -> Subject:
         return _from_text(spec, weights)
     if spec.lower().endswith(".onnx"):
         return foreign.from_onnx(spec, weights)
+    if spec.lower().endswith(WEIGHT_FILES):
+        raise InputError(
+            f"{spec} holds weights, not a model: `lucid run MODEL ... --weights {spec}`, where "
+            "MODEL is the network that they are for (`lucid models`, torchvision:NAME, timm:NAME, "
+            "file.py:callable)"
+        )
     if spec.startswith("timm:"):
         return foreign.from_timm(spec, weights)
     if spec.startswith("torchvision:"):
@@ -187,7 +197,14 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
+    from lucid.models.registry import suggestion
+
     sys.path.insert(0, "")  # as `python -m` has it: the folder the user stands in
+    top = name.partition(".")[0]
+    if top not in sys.modules and not importlib.util.find_spec(top):
+        raise UnknownNameError(
+            f"there is no module {top!r} to import{suggestion(top, ('torchvision', 'timm'))}"
+        )
     module: ModuleType = user_code(f"import {name}", lambda: importlib.import_module(name))
     return module
 

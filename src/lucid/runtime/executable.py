@@ -13,6 +13,7 @@ import json
 import logging
 import operator
 import os
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,18 +30,19 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.types import DTYPES, Dim
 from lucid.runtime import log
-from lucid.runtime.arrays import as_array, describe, like
+from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
+from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
@@ -59,8 +61,9 @@ class CompiledModel:
     """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
 
     `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
-    side by side. Results are bitwise the same for any number of threads, and for a batch run whole
-    or in parts. `metadata`: what `save` is to keep beside the model, JSON.
+    side by side. `threads_asked`: the number that was asked for, None where it is the process's
+    default; a pickle carries it. Results are bitwise the same for any number of threads, and for a
+    batch run whole or in parts. `metadata`: what `save` is to keep beside the model, JSON.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class CompiledModel:
     ) -> None:
         self.target = target
         self.threads = threads
+        self.threads_asked: int | None = None
         self.input_shape: tuple[int, ...] | None = None
         self.metadata: dict[str, Any] = {}
         self._source = source
@@ -87,6 +91,7 @@ class CompiledModel:
         self._basis = basis or Basis()
         self._saved = saved or Saved()
         self._schedule: Schedule | None = None
+        self._signature: Signature | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
         self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
@@ -96,8 +101,31 @@ class CompiledModel:
         self._enter: Callable[[int], int] | None = None
 
     def __repr__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"<CompiledModel {self._source.name}: {self.target.name}, {threads}>"
+        told = self._signature or "not compiled yet"
+        return f"<CompiledModel {self._source.name}: {told}; {self._facts()}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return as_html(f"CompiledModel {self._source.name}", self._facts(), self._signature)
+
+    def _facts(self) -> str:
+        return f"{self.target.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each input, for the size compiled for. Raises InputError where
+        the model is not compiled yet, as `outputs` does."""
+        return self._known_signature().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each output."""
+        return self._known_signature().outputs
+
+    def _known_signature(self) -> Signature:
+        self._shape_or_first(None)  # raises
+        assert self._signature is not None
+        return self._signature
 
     # -- planning ---------------------------------------------------------------------------
 
@@ -106,7 +134,14 @@ class CompiledModel:
 
         The Program of its first slice, which is the whole batch up to 16. Raises InputError.
         """
-        whole, _ = self._plans_for(_checked_shape(shape))
+        sizes = _checked_shape(shape)
+        try:
+            whole, _ = self._plans_for(sizes)
+        except (InputError, TraceError) as problem:
+            likely = likely_shape(sizes, self._source.dtype == "u8")
+            if likely is None:
+                raise
+            raise InputError(f"{problem}; did you mean the shape {likely}?") from problem
         return whole.bound.program
 
     def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
@@ -147,6 +182,7 @@ class CompiledModel:
         plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
+            self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
             del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
@@ -192,7 +228,7 @@ class CompiledModel:
         output only), which is then the result. Raises InputError."""
         array = self._read(x)
         batch = len(array)
-        whole, last = self._planned(array)
+        whole, last = self._planned(x, array)
         results = whole.outputs(batch)
         if out is not None:
             results = [_checked_out(out, results)]
@@ -220,11 +256,17 @@ class CompiledModel:
             raise InputError(f"{self._wanted()}, got a single number")
         return array
 
-    def _planned(self, array: Array) -> tuple[Plan, Plan]:
+    def _planned(self, x: Any, array: Array) -> tuple[Plan, Plan]:
+        """The plans for `x`, which is `array` once it is read."""
         try:
             return self._plans_for(array.shape)
-        except InputError as problem:
-            raise InputError(f"{self._wanted()}, got {describe(array)}: {problem}") from problem
+        except (InputError, TraceError) as problem:
+            wanted = self._signature.inputs[0].shape if self._signature else ()
+            advice = axes_advice(x, array.shape, wanted)
+            if not advice and isinstance(problem, TraceError):
+                raise
+            told = advice or problem
+            raise InputError(f"{self._wanted()}, got {describe(array)}: {told}") from problem
 
     def _wanted(self) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
@@ -338,7 +380,7 @@ class CompiledModel:
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
         array = self._read(x)
-        plan, _ = self._planned(array)
+        plan, _ = self._planned(x, array)
         if not len(array):
             raise InputError("an empty batch has no profile")
         array = np.ascontiguousarray(array[:MAX_BATCH])
@@ -407,10 +449,20 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
         sizes = ()
     if not sizes or min(sizes) < 0:
         raise InputError(
-            f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
+            "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
+            + _instead_of_a_shape(shape)
         )
     require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
     return sizes
+
+
+def _instead_of_a_shape(given: Any) -> str:
+    """What was given; of an example what its shape would have been."""
+    alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
+    if isinstance(getattr(alone, "shape", None), tuple):
+        sizes = tuple(map(int, alone.shape))
+        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
+    return reprlib.repr(given)
 
 
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:

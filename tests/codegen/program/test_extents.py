@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import pytest
-from lucid.codegen.program.program.places import Places
 from strategies import Builder
 
 from lucid.codegen import kernels as families
 from lucid.codegen.kernels.reduction import REDUCED
 from lucid.codegen.language.kernel import OUTER, KernelSpec
 from lucid.codegen.lowering import lower
+from lucid.codegen.program.places import Places
 from lucid.codegen.program.program import KernelCall, Program, View, WeightRef
 from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import schedule

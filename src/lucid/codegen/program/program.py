@@ -14,7 +14,7 @@ from functools import cached_property
 
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.program.program.places import Places
+from lucid.codegen.program.places import Places
 from lucid.ir.graph import Graph
 from lucid.ir.types import DTYPES
 

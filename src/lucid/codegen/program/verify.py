@@ -15,9 +15,9 @@ from numpy.lib.stride_tricks import as_strided
 
 from lucid.codegen.kernels.packing import Flat, Indices
 from lucid.codegen.language.kernel import Arg, Given, KernelSpec
+from lucid.codegen.program.places import Places
 from lucid.codegen.program.plan import ALIGNMENT, lifetimes
 from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
-from lucid.codegen.program.program.places import Places
 from lucid.errors import VerifyError
 from lucid.ir.ops import Constant
 from lucid.ir.ops.base import Array

@@ -22,7 +22,7 @@ from .values import KINDS, WILD, Array, fill
 
 Make = Callable[["Maker"], Value]
 GENERATORS: dict[str, Make] = {}
-"""For each op, by its name in IR text, what makes a case of it."""
+"""By the op's name in IR text, what makes a case of it; see `generator` for elementwise ones."""
 
 
 @dataclass
@@ -43,6 +43,17 @@ def makes(*names: str) -> Callable[[Make], Make]:
         return function
 
     return register
+
+
+def generator(name: str) -> Make:
+    """What makes a case of an op: a function of its own, or that of all ops of one or two operands
+    that are elementwise."""
+    if name in GENERATORS:
+        return GENERATORS[name]
+    families: dict[type[Op], Make] = {ops.Unary: _unary, ops.Binary: _binary}
+    found = ops.nearest(families, ops.op_class(name))
+    assert found is not None, f"nothing makes a case of {name}"
+    return found
 
 
 class Maker:
@@ -137,54 +148,20 @@ FOLLOWING: list[Op] = [
     *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
 ]
 
-UNARY: dict[str, list[Op]] = {
-    "neg": [ops.Neg()],
-    "abs": [ops.Abs()],
-    "sqrt": [ops.Sqrt()],
-    "rsqrt": [ops.Rsqrt()],
-    "exp": [ops.Exp()],
-    "erf": [ops.Erf()],
-    "log": [ops.Log()],
-    "sin": [ops.Sin()],
-    "cos": [ops.Cos()],
-    "floor": [ops.Floor()],
-    "round": [ops.Round()],
-    "relu": [ops.Relu()],
-    "sigmoid": [ops.Sigmoid()],
-    "silu": [ops.Silu()],
-    "hardswish": [ops.Hardswish()],
-    "hardsigmoid": [ops.Hardsigmoid()],
-    "gelu": [ops.Gelu(), ops.Gelu("tanh")],
-    "tanh": [ops.Tanh()],
-    "clip": [ops.Clip(0, 6), ops.Clip(-1), ops.Clip(None, 0.5), ops.Clip(-1.5, -0.5), ops.Clip()],
-    "leaky_relu": [ops.LeakyRelu(), ops.LeakyRelu(0.2), ops.LeakyRelu(1.5), ops.LeakyRelu(0.0)],
-    "elu": [ops.Elu(), ops.Elu(0.3)],
-    "softplus": [ops.Softplus()],
-    "mish": [ops.Mish()],
-    "not": [ops.Not()],
-}
-BINARY: dict[str, Op] = {
-    "add": ops.Add(),
-    "sub": ops.Sub(),
-    "mul": ops.Mul(),
-    "div": ops.Div(),
-    "maximum": ops.Maximum(),
-    "minimum": ops.Minimum(),
-    "pow": ops.Pow(),
-    "prelu": ops.Prelu(),
-    "equal": ops.Equal(),
-    "less": ops.Less(),
-    "less_equal": ops.LessEqual(),
-}
-
 
 # -- elementwise ----------------------------------------------------------------------------------
 
 
-@makes(*UNARY)
+def _example(make: Maker) -> Op:
+    """The elementwise op wanted, with some of its attributes."""
+    cls = ops.op_class(make.op)
+    assert issubclass(cls, ops.Elementwise)
+    return make.draw.pick(cls.examples())
+
+
 def _unary(make: Maker) -> Value:
     x = make.array(*make.draw.shape(0, 5))
-    return make.followed(make.apply(make.draw.pick(UNARY[make.op]), x))
+    return make.followed(make.apply(_example(make), x))
 
 
 def _thin(make: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -203,13 +180,12 @@ def _beside(make: Maker, shape: tuple[int, ...]) -> Value:
     return make.apply(ops.Constant(make.draw.pick([0.0, 1.0, -0.5, 2.0, 3.3, -0.0])))
 
 
-@makes(*BINARY)
 def _binary(make: Maker) -> Value:
     shape = make.draw.shape(0, 4)
     pair = [make.array(*shape), _beside(make, shape)]
     if make.draw.chance(0.1):
         pair[1] = pair[0]
-    return make.followed(make.apply(BINARY[make.op], *make.draw.shuffled(pair)))
+    return make.followed(make.apply(_example(make), *make.draw.shuffled(pair)))
 
 
 @makes("where")
@@ -572,6 +548,6 @@ HEAVY += ["linear", "sum", "mean", "max", "softmax", "resize", "group_norm", "la
 def op_case(seed: int, name: str | None = None) -> OpCase:
     """The case of this seed; of the op `name`, where one is asked for."""
     draw = Draw(seed)
-    chosen = draw.pick([*GENERATORS, *HEAVY])
+    chosen = draw.pick([*ops.OPS, *HEAVY])
     make = Maker(draw, name or chosen)
-    return make.finish(GENERATORS[make.op](make))
+    return make.finish(generator(make.op)(make))

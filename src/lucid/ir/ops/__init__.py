@@ -1,6 +1,7 @@
 """The ops, one file a family. Importing this package registers them all."""
 
 from lucid.ir.ops.activations import (
+    Activation,
     Clip,
     Elu,
     Gelu,
@@ -13,6 +14,7 @@ from lucid.ir.ops.activations import (
     Sigmoid,
     Silu,
     Softplus,
+    Softsign,
     Tanh,
 )
 from lucid.ir.ops.attention import (
@@ -26,6 +28,8 @@ from lucid.ir.ops.base import (
     OPS,
     Array,
     Op,
+    declared,
+    nearest,
     op,
     op_class,
 )
@@ -116,6 +120,7 @@ from lucid.ir.ops.shape import (
 __all__ = [
     "OPS",
     "Abs",
+    "Activation",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "Add",
@@ -184,6 +189,7 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Softsign",
     "SplitAttention",
     "SplitAttentionParts",
     "Sqrt",
@@ -194,6 +200,8 @@ __all__ = [
     "Ternary",
     "Unary",
     "Where",
+    "declared",
+    "nearest",
     "op",
     "op_class",
 ]

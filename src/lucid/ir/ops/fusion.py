@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.ir.ops.base import Array, Op, op
@@ -42,6 +43,9 @@ class Fusion(Op):
             f" gives {_listed(tuple(v.type for v in self.body.outputs))}",
         )
         return wanted[0]
+
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.anchor.keeps_images_apart(operands, result)
 
     def anchor_operands(self, count: int) -> int:
         """How many of `count` operands, from the first on, are the anchor's own."""

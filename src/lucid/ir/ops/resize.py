@@ -35,6 +35,8 @@ class Resize(Op):
     round_prefer_ceil for "nearest-exact", and half_pixel or align_corners for "bilinear".
     """
 
+    images_apart = True
+
     size: Pair
     mode: str = "nearest"
     coordinates: str = "half_pixel"

@@ -8,7 +8,7 @@ logits = fast(images)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lucid import models, nn, random, vision
+from lucid import models, nn, notebook, random, vision
 from lucid.errors import (
     CompileError,
     ImageError,
@@ -30,6 +30,8 @@ from lucid.frontend.trace import trace
 if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
     from lucid.loading import load
+
+notebook.register()
 
 __version__ = "0.1.0"
 

@@ -12,10 +12,6 @@ from lucid.ir.ops.resize import COORDINATES, ROUNDING
 from .draw import Draw
 
 POOLS: dict[tuple[type[Op], str], Sequence[Any]] = {
-    (ops.Gelu, "approximate"): ["tanh"],
-    (ops.Clip, "low"): [0.0, -1.0, -1.5],
-    (ops.Clip, "high"): [6.0, 0.5, 0.0],
-    (ops.LeakyRelu, "slope"): [0.2, 1.5, 0.0],
     (ops.LocalResponseNorm, "beta"): [0.5, 1.0],
     (ops.LocalResponseNorm, "alpha"): [0.5, 0.01],
     (ops.Resize, "mode"): ["bilinear"],

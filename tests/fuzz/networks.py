@@ -34,7 +34,7 @@ LARGEST = 40_000
 """Numbers in one map of one image, at most."""
 ACTIVATIONS: list[Op] = [
     *(ops.Relu(), ops.Relu(), ops.Relu(), ops.Clip(0, 6), ops.Silu(), ops.Hardswish()),
-    *(ops.Gelu(), ops.LeakyRelu(0.1), ops.Elu(), ops.Sigmoid(), ops.Mish(), ops.Tanh()),
+    *(ops.LeakyRelu(0.1), ops.Elu(), *(cls() for cls in ops.declared(ops.Activation))),
 ]
 
 

@@ -26,7 +26,7 @@ from .views import behind
 
 Make = Callable[["Maker"], Value]
 GENERATORS: dict[str, Make] = {}
-"""For each op, by its name in IR text, what makes a case of it."""
+"""By the op's name in IR text, what makes a case of it; see `generator` for elementwise ones."""
 
 
 @dataclass
@@ -47,6 +47,17 @@ def makes(*names: str) -> Callable[[Make], Make]:
         return function
 
     return register
+
+
+def generator(name: str) -> Make:
+    """What makes a case of an op: a function of its own, or that of all ops of one or two operands
+    that are elementwise."""
+    if name in GENERATORS:
+        return GENERATORS[name]
+    families: dict[type[Op], Make] = {ops.Unary: _unary, ops.Binary: _binary}
+    found = ops.nearest(families, ops.op_class(name))
+    assert found is not None, f"nothing makes a case of {name}"
+    return found
 
 
 class Maker:
@@ -129,20 +140,20 @@ FOLLOWING: list[Op] = [
     *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
 ]
 
-ELEMENTWISE = {
-    arity: [n for n, o in OPS.items() if issubclass(o, ops.Elementwise) and o.arity()[1] == arity]
-    for arity in (1, 2)
-}
-"""The names of elementwise ops: a new one is generated without another word."""
-
 
 # -- elementwise ----------------------------------------------------------------------------------
 
 
-@makes(*ELEMENTWISE[1])
+def _example(make: Maker) -> Op:
+    """The elementwise op wanted, with some of its attributes."""
+    cls = ops.op_class(make.op)
+    assert issubclass(cls, ops.Elementwise)
+    return make.draw.pick(cls.examples())
+
+
 def _unary(make: Maker) -> Value:
     x = make.array(*make.draw.shape(0, 5))
-    return make.followed(make.apply(drawn(make.draw, OPS[make.op]), x))
+    return make.followed(make.apply(_example(make), x))
 
 
 def _thin(make: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -161,13 +172,12 @@ def _beside(make: Maker, shape: tuple[int, ...]) -> Value:
     return make.apply(ops.Constant(make.draw.pick([0.0, 1.0, -0.5, 2.0, 3.3, -0.0])))
 
 
-@makes(*ELEMENTWISE[2])
 def _binary(make: Maker) -> Value:
     shape = make.draw.shape(0, 4)
     pair = [make.array(*shape), _beside(make, shape)]
     if make.draw.chance(0.1):
         pair[1] = pair[0]
-    return make.followed(make.apply(drawn(make.draw, OPS[make.op]), *make.draw.shuffled(pair)))
+    return make.followed(make.apply(_example(make), *make.draw.shuffled(pair)))
 
 
 @makes("where")
@@ -526,13 +536,13 @@ HEAVY += ["linear", "sum", "mean", "max", "softmax", "resize", "group_norm", "la
 def op_case(seed: int, name: str | None = None) -> OpCase:
     """The case of this seed; of the op `name`, where one is asked for."""
     draw = Draw(seed)
-    chosen = name or draw.pick([*GENERATORS, *HEAVY])
+    chosen = name or draw.pick([*OPS, *HEAVY])
     draw.empty = draw.chance(0.04)
     try:
         make = Maker(draw, chosen)
-        return make.finish(GENERATORS[chosen](make))
+        return make.finish(generator(chosen)(make))
     except (ValueError, IndexError, LucidError):  # not every op takes arrays without numbers
         if not draw.empty:
             raise
     make = Maker(Draw(seed), chosen)
-    return make.finish(GENERATORS[chosen](make))
+    return make.finish(generator(chosen)(make))

@@ -52,18 +52,17 @@ def ops(json: Json = False) -> None:
 
     Those without one are rewritten by a pass before code is generated, or are not supported yet.
     """
-    from lucid.codegen.lowering.context import LOWERINGS
+    from lucid.codegen.lowering.fusion import has_kernel
     from lucid.ir.ops import OPS
 
     rows: list[dict[str, Any]] = [
         {
             "name": name,
             "attributes": _attributes(cls),
-            "kernel": cls in LOWERINGS,
+            "kernel": has_kernel(cls),
             "description": _first_line(cls),
         }
         for name, cls in sorted(OPS.items())
-        if cls.__module__.startswith("lucid.ir.")
     ]
     if json:
         print_json(rows)

@@ -114,6 +114,10 @@ class TensorType:
         """The shape for one size of the batch."""
         return concrete(self.shape, batch)
 
+    def batch_axes(self) -> list[int]:
+        """The axes whose size depends on the batch."""
+        return [i for i, d in enumerate(self.shape) if isinstance(d, Dim)]
+
     def with_shape(self, shape: Shape) -> TensorType:
         return TensorType(self.dtype, tuple(shape))
 

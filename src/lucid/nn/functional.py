@@ -230,6 +230,11 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return apply(ops.Softplus(), input * beta) / beta
 
 
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)."""
+    return apply(ops.Softsign(), input)
+
+
 def softmax(input: Tensor, dim: int | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`; None means 0 for ranks 0, 1 and 3, else 1."""
     if dim is None:

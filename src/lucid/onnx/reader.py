@@ -23,7 +23,7 @@ from lucid.ir.types import TensorType
 from lucid.onnx.call import Call, origin
 from lucid.onnx.known import Missing, Operand, Refusal, known
 from lucid.onnx.order import in_order
-from lucid.onnx.table import READERS
+from lucid.onnx.table import reader_of
 from lucid.onnx.tensors import External, StoredTensor
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Reader:
         domain = "" if node.domain in STANDARD else f"{node.domain}."
         kind, where = f"{domain}{node.op_type}", _where(node)
         operands = [self._find(n, f"{kind} {where}") if n else None for n in node.input]
-        read = READERS.get(kind)
+        read = reader_of(kind)
         results: Sequence[Operand | Missing] = [Missing()] * len(node.output)
         if read is None:
             self.refused.append((kind, where, ""))

@@ -23,7 +23,7 @@ from lucid.codegen.program.program import (
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops.base import Op
+from lucid.ir.ops.base import Op, nearest
 from lucid.ir.recipe import Recipe
 from lucid.ir.types import TensorType
 
@@ -45,6 +45,13 @@ def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
         return function
 
     return register
+
+
+def lower_node(ctx: Lowering, node: Node) -> None:
+    """Run the lowering of a node that has one: its op's, or that of the nearest base."""
+    lowering = nearest(LOWERINGS, type(node.op))
+    assert lowering is not None, f"{node.op.name} has no lowering"
+    lowering(ctx, node)
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:

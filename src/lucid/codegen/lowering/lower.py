@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from lucid.codegen.lowering.context import LOWERINGS, Lowering, row_major
+from lucid.codegen.lowering.context import Lowering, lower_node, row_major
 from lucid.codegen.lowering.fusion import lowered
 from lucid.codegen.lowering.placement import placements
 from lucid.codegen.lowering.strided import copy
@@ -64,7 +64,7 @@ def lower(
         if _is_empty(node):
             context.views.update((v, context.nothing(v)) for v in node.outputs)
         else:
-            LOWERINGS[type(node.op)](context, node)
+            lower_node(context, node)
     for value, out in zip(graph.outputs, program.outputs, strict=True):
         if context.view(value) != out:
             copy(context, context.view(value), out, "output")

@@ -308,12 +308,7 @@ def _run(
     elementwise(ctx, body, views, out, region, origin)
 
 
-ELEMENTWISE = [
-    o for o in vars(ops).values() if isinstance(o, type) and issubclass(o, ops.Elementwise)
-]
-
-
-@lowers(*ELEMENTWISE, ops.Cast)
+@lowers(ops.Elementwise, ops.Cast)
 def _elementwise(ctx: Lowering, node: Node) -> None:
     body = Graph("body")
     body.set_outputs([body.add_input(node.output.type, "y")])

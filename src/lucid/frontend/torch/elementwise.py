@@ -11,60 +11,19 @@ from lucid.ir import ops
 from lucid.ir.graph import Value
 from lucid.ir.ops import Op
 
-UNARY: dict[str, Callable[[], Op]] = {
-    "abs": ops.Abs,
-    "cos": ops.Cos,
-    "erf": ops.Erf,
-    "exp": ops.Exp,
-    "floor": ops.Floor,
-    "hardsigmoid": ops.Hardsigmoid,
-    "hardswish": ops.Hardswish,
-    "log": ops.Log,
-    "logical_not": ops.Not,
-    "mish": ops.Mish,
-    "neg": ops.Neg,
-    "relu": ops.Relu,
-    "relu6": lambda: ops.Clip(0, 6),
-    "round": ops.Round,
-    "rsqrt": ops.Rsqrt,
-    "sigmoid": ops.Sigmoid,
-    "silu": ops.Silu,
-    "sin": ops.Sin,
-    "sqrt": ops.Sqrt,
-    "tanh": ops.Tanh,
-}
-"""Operators of one operand that are one op."""
-
-BINARY: dict[str, type[Op]] = {
-    "eq.Scalar": ops.Equal,
-    "eq.Tensor": ops.Equal,
-    "le.Scalar": ops.LessEqual,
-    "le.Tensor": ops.LessEqual,
-    "lt.Scalar": ops.Less,
-    "lt.Tensor": ops.Less,
-    "maximum.default": ops.Maximum,
-    "minimum.default": ops.Minimum,
-    "mul.Scalar": ops.Mul,
-    "mul.Tensor": ops.Mul,
-    "div.Scalar": ops.Div,
-    "div.Tensor": ops.Div,
+ALIASES: dict[str, Callable[[], Op]] = {
+    "relu6.default": lambda: ops.Clip(0, 6),
     "true_divide.Tensor": ops.Div,
 }
-"""Operators of two operands that are one op."""
+"""Operators that are one op, beside those that an op names itself."""
 
 
-def _unary(make: Callable[[], Op]) -> Callable[[Writer, Any], Value]:
-    return lambda w, x: w.emit(make(), x)
+def _alias(make: Callable[[], Op]) -> Callable[..., Value]:
+    return lambda w, *operands: w.emit(make(), *operands)
 
 
-def _binary(make: type[Op]) -> Callable[[Writer, Any, Any], Value]:
-    return lambda w, a, b: w.emit(make(), a, b)
-
-
-for name, unary in UNARY.items():
-    emits(f"{name}.default")(_unary(unary))
-for name, binary in BINARY.items():
-    emits(name)(_binary(binary))
+for name, make in ALIASES.items():
+    emits(name)(_alias(make))
 
 
 # -- arithmetic ---------------------------------------------------------------------------------

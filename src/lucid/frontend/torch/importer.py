@@ -32,7 +32,7 @@ from lucid.frontend.torch.tables import (
     shape_of,
 )
 from lucid.frontend.torch.weights import floating_tensors, payload_of
-from lucid.frontend.torch.writer import EMITTERS, Notes, Refused, Writer, emitter_name
+from lucid.frontend.torch.writer import Notes, Refused, Writer, emitter_name, emitter_of
 from lucid.frontend.trace import checked_shape
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
@@ -171,7 +171,7 @@ class Importer:
         if isinstance(value, int | torch.SymInt):
             return _size(value)
         operands = [self._now(n) for n in node.all_input_nodes]
-        emitter = EMITTERS.get(_target_name(node))
+        emitter = emitter_of(_target_name(node))
         if any(isinstance(o, Broken) for o in operands):
             if emitter is None and not isinstance(target, BuiltinFunctionType):
                 raise Refused("")

@@ -17,6 +17,9 @@ class Cast(Op):
     No `Elementwise`: its operand and its result have unlike sizes, which a fused body cannot hold.
     """
 
+    family = "elementwise"
+    images_apart = True
+
     dtype: str = "f32"
 
     def infer(self, x: TensorType) -> TensorType:

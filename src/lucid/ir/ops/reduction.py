@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
@@ -22,6 +24,9 @@ class Reduction(Op):
             return x.with_shape(tuple(1 if a in self.axes else d for a, d in enumerate(x.shape)))
         return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in self.axes))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return not set(self.axes).intersection(operands[0].batch_axes())
+
 
 @op("sum")
 class Sum(Reduction):
@@ -38,6 +43,8 @@ class Sum(Reduction):
 @op("sum_squares")
 class SumSquares(Reduction):
     """y = the sum of x^2 over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+
+    never_negative = True
 
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -112,6 +119,9 @@ class ArgMax(Op):
         kept = (1,) * self.keepdims
         return TensorType("i64", (*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.axis not in operands[0].batch_axes()
+
     def evaluate(self, x: Array) -> Array:
         y: Array = np.argmax(x, axis=self.axis, keepdims=self.keepdims)
         return np.asarray(y, np.int64)
@@ -121,6 +131,8 @@ class ArgMax(Op):
 class Softmax(Op):
     """y = exp(x - max x) / sum(exp(x - max x)) along `axis`; the type stays."""
 
+    never_negative = True
+
     axis: int
 
     def infer(self, x: TensorType) -> TensorType:
@@ -129,6 +141,9 @@ class Softmax(Op):
             0 <= self.axis < x.rank, f"axis must be within 0..{x.rank - 1}, got {self.axis}"
         )
         return x
+
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.axis not in operands[0].batch_axes()
 
     def evaluate(self, x: Array) -> Array:
         return softmax(x, self.axis)

@@ -51,6 +51,8 @@ class Resize(Op):
     Resize. `interpolation` gives the op for each mode of torch.nn.functional.interpolate.
     """
 
+    images_apart = True
+
     size: Pair
     mode: str = "nearest"
     coordinates: str = "half_pixel"

@@ -7,22 +7,14 @@ from dataclasses import replace
 
 from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
-    Abs,
     AvgPool2d,
     Clip,
     Concat,
     Conv2d,
-    Exp,
     Fusion,
-    Hardsigmoid,
     MaxPool2d,
     Pad,
-    Relu,
-    Sigmoid,
     Slice,
-    Softmax,
-    Softplus,
-    Sqrt,
 )
 from lucid.ir.ops.windows import Padding
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
@@ -31,7 +23,6 @@ fold_pads = Pass(
     "fold-pads", "Fold constant padding into the convolution or pool that reads what is padded"
 )
 
-NEVER_NEGATIVE = (Relu, Sigmoid, Hardsigmoid, Softmax, Softplus, Abs, Exp, Sqrt)
 KEEPS_SIGN = (MaxPool2d, Concat, Slice)
 DEEPEST = 8  # looked at for a sign
 
@@ -163,4 +154,4 @@ def _never_negative(value: Value, depth: int = DEEPEST) -> bool:
         case op if isinstance(op, KEEPS_SIGN):
             return all(_never_negative(v, depth - 1) for v in node.inputs)
         case op:
-            return isinstance(op, NEVER_NEGATIVE)
+            return op.never_negative

@@ -6,7 +6,7 @@ import copyreg
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lucid.codegen.scheduling.explain import Basis
@@ -30,7 +30,6 @@ from lucid.runtime.processors import default_threads
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
 from lucid.vision import IMAGENET, Preprocess
-from lucid.vision.sources import find
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
@@ -124,6 +123,9 @@ def compile(
     chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
     basis = Basis(precision, chosen.kernels, chosen_by)
     compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
+    said = source.images or _said_of_images(model)
+    if said is not None:  # for `Preprocess.of`, and kept by `save`
+        compiled.metadata["preprocess"] = asdict(said)
     if input_shape is None:
         input_shape = source.own_shape()
     if input_shape is not None:
@@ -142,7 +144,17 @@ def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
                 f"preprocess is for input={INPUTS[-1]!r}: float32 arrays are taken as they are"
             )
         return None
-    return Preprocess.of(preprocess) if preprocess is not None else find(model) or IMAGENET
+    if preprocess is not None:
+        return Preprocess.of(preprocess)
+    return Preprocess.find(model) or IMAGENET
+
+
+def _said_of_images(model: Any) -> Preprocess | None:
+    """What the model says of its images; None where that is nothing, or cannot be followed."""
+    try:
+        return Preprocess.find(model)
+    except InputError:
+        return None
 
 
 def check_threads(threads: int | None) -> int:

@@ -144,7 +144,7 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
     from lucid.cli.foreign import from_torch, is_torch_module
     from lucid.ir.graph import Graph
     from lucid.nn import Module
-    from lucid.vision.sources import find
+    from lucid.vision import Preprocess
 
     place, _, attribute = spec.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
@@ -156,7 +156,7 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
     if not isinstance(found, Module | Graph) and not is_torch_module(found) and callable(found):
         model = user_code(f"{spec}()", found)
     if is_torch_module(model):
-        subject = from_torch(spec, model, weights, find(model))
+        subject = from_torch(spec, model, weights, Preprocess.find(model))
         subject.trained = True
         return subject
     if not isinstance(model, Module | Graph):
@@ -272,9 +272,9 @@ def _shape_of(model: Module | Graph) -> tuple[int, ...]:
 
 
 def _spec(model: Module | Graph, shape: tuple[int, ...]) -> Preprocess:
-    from lucid.vision.sources import find
+    from lucid.vision import Preprocess
 
-    return find(model) or spec_for(shape)
+    return Preprocess.find(model) or spec_for(shape)
 
 
 def image_layout(shape: tuple[int, ...]) -> str:

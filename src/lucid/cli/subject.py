@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lucid.cli.app import warn
 from lucid.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lucid.ir.graph import Graph
     from lucid.nn import Module
     from lucid.vision import Preprocess
+
+DOWNLOADED = ("timm:", "torchvision:")
+"""How the names of models begin whose packages download trained weights."""
 
 
 @dataclass
@@ -77,6 +81,16 @@ class Subject:
             precision=precision,
             options=options,
             progress=report,
+        )
+
+    def warn_if_random(self, meant: bool, consequence: str) -> None:
+        """Warn that the weights are random, unless the user has said so (--random-weights)."""
+        if self.trained or meant:
+            return
+        kinds = "a file, or `pretrained`" if self.name.startswith(DOWNLOADED) else "a file"
+        warn(
+            f"{self.name} has random weights, so {consequence}; give --weights ({kinds}), or "
+            "--random-weights if that is what you want"
         )
 
     @property

@@ -32,7 +32,7 @@ def test_piped_tables_are_whole_and_have_no_trailing_blanks(lucid_command):
 def test_layers_are_told_apart_on_a_narrow_terminal(width):
     lines = profile_table().lines(width)
     assert max(map(len, lines)) <= width
-    assert "stages.3.blo" in lines[2]
+    assert "stages.3.b" in lines[2]
     assert ".depthwise" in lines[2]
     assert "0.345" in lines[2]
     assert "no room for the columns MB, busy" in lines[-1]

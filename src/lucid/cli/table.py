@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 GAP = "  "
-FIRST, OTHER = 26, 12
+FIRST, OTHER = 26, 21
 """To how many characters the first column of text may be shortened, and the others."""
 LEAST = 4
 """The width of a column of text where nothing else helps."""

@@ -7,14 +7,13 @@ import logging
 import operator
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, UnsupportedError
-from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
 from lucid.frontend.sources import as_model, matched
 from lucid.frontend.tensor import Tensor
@@ -31,7 +30,6 @@ from lucid.runtime.processors import default_threads
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
 from lucid.vision import IMAGENET, Preprocess
-from lucid.vision.sources import find
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
@@ -131,6 +129,9 @@ def compile(
     basis = Basis(precision, chosen.kernels, chosen_by)
     compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
     compiled.threads_asked = threads
+    said = source.images or _said_of_images(model)
+    if said is not None:  # for `Preprocess.of`, and kept by `save`
+        compiled.metadata["preprocess"] = asdict(said)
     if input_shape is None:
         input_shape = source.own_shape()
     if input_shape is not None:
@@ -149,7 +150,17 @@ def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:
                 f"preprocess is for input={INPUTS[-1]!r}: float32 arrays are taken as they are"
             )
         return None
-    return Preprocess.of(preprocess) if preprocess is not None else find(model) or IMAGENET
+    if preprocess is not None:
+        return Preprocess.of(preprocess)
+    return Preprocess.find(model) or IMAGENET
+
+
+def _said_of_images(model: Any) -> Preprocess | None:
+    """What the model says of its images; None where that is nothing, or cannot be followed."""
+    try:
+        return Preprocess.find(model)
+    except InputError:
+        return None
 
 
 def check_threads(threads: int | None) -> int:

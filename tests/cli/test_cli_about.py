@@ -1,9 +1,12 @@
 """`lucid models`, `ops`, `passes`, `env`, `cache`, the help and the version."""
 
 import json
+import runpy
 import subprocess
 import sys
 import time
+
+import pytest
 
 import lucid
 from lucid.ir.ops import OPS
@@ -11,8 +14,28 @@ from lucid.ir.passes import PIPELINE
 from lucid.models import list_models
 
 
+def test_python_runs_the_package(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lucid", "-V"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("lucid", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"lucid {lucid.__version__}\n"
+
+
+def test_shells_complete_commands_and_options(lucid_command, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lucid"])
+    for words, found in (("lucid ru", "run"), ("lucid compile --targ", "--targets")):
+        monkeypatch.setenv("_LUCID_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+        assert found in lucid_command().stdout.split()
+    monkeypatch.delenv("_LUCID_COMPLETE")
+    assert "COMP_WORDS" in lucid_command("--show-completion", "bash").stdout
+
+
 def test_version_and_help(lucid_command):
     assert lucid_command("--version").stdout == f"lucid {lucid.__version__}\n"
+    assert lucid_command("-V").stdout == f"lucid {lucid.__version__}\n"
     result = lucid_command("--help")
     assert result.exit_code == 0
     for command in ("run", "bench", "ir", "opt", "viz", "models", "ops", "passes", "env", "cache"):

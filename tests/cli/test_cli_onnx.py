@@ -354,7 +354,8 @@ def test_a_network_of_torchvision(lucid_command, photo):
     pytest.importorskip("torchvision")
     result = lucid_command("run", "torchvision:squeezenet1_1", photo, "--json", "--size", 64)
     assert result.exit_code == 0, result.stderr
-    assert "generated weights" in result.stderr
+    assert "has random weights" in result.stderr
+    assert "`pretrained`" in result.stderr
     assert len(json.loads(result.stdout)["images"][0]["top"]) == 5
     message = complaint(lucid_command("ir", "torchvision:resnet5"))
     assert "did you mean resnet50" in message

@@ -2,11 +2,18 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lucid.models import model_info
 
 SMALL = ("resnest_14", "--size", 64)
+NET = """graph net(%x: f32[N,3,8,8]) -> f32[N,4,8,8] {
+  param @w: f32[4,3,3,3]
+  %y = conv2d(%x, @w) {padding=(1,1,1,1)} : f32[N,4,8,8] at "conv"
+  return %y
+}
+"""
 
 
 def test_digits_are_read(lucid_command, digits):
@@ -32,11 +39,78 @@ def test_a_table_for_people(lucid_command, digits):
     assert result.stderr == ""
 
 
-def test_generated_weights_are_said_to_mean_nothing(lucid_command, digits):
-    result = lucid_command("run", *SMALL, digits[0], "--json")
-    assert result.exit_code == 0
-    assert "generated weights" in result.stderr
-    assert len(json.loads(result.stdout)["images"][0]["top"]) == 5
+def test_random_weights_are_warned_of(lucid_command, digits, tmp_path):
+    """Wherever what comes out depends on them: answers, files, rounding errors."""
+    net = tmp_path / "net.lir"
+    net.write_text(NET)
+    commands = [
+        ("run", net, digits[0], "--json"),
+        ("compile", net, "-o", tmp_path / "m.lucid"),
+        ("export", net, "-o", tmp_path / "m.onnx"),
+        ("check", net),
+    ]
+    for command in commands:
+        if command[0] == "export":
+            pytest.importorskip("onnx")
+        result = lucid_command(*command)
+        assert result.exit_code == 0, result.stderr
+        assert f"warning: {net} has random weights" in result.stderr
+        assert "--random-weights" in result.stderr
+        assert "warning" not in lucid_command(*command, "--random-weights").stderr
+    saved = ("run", tmp_path / "m.lucid", digits[0])
+    assert "has random weights" in lucid_command(*saved).stderr
+    assert lucid_command(*saved, "--random-weights").stderr == ""
+
+
+def test_trained_weights_are_not_warned_of(lucid_command, tmp_path):
+    for command, file in (("compile", "m.lucid"), ("check", None)):
+        output = () if file is None else ("-o", tmp_path / file)
+        assert "warning" not in lucid_command(command, "resnest_digits", *output).stderr
+
+
+def test_folders(lucid_command, digits, tmp_path):
+    """Of images and folders of images; what is no image by its name is left alone."""
+    for number, digit in enumerate(digits):
+        folder = tmp_path / ("inner" if number % 2 else ".")
+        folder.mkdir(exist_ok=True)
+        (folder / digit.name).write_bytes(digit.read_bytes())
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / ".hidden.png").write_text("no image")
+    result = lucid_command("run", "resnest_digits", tmp_path, digits[0], "--json", "--compare")
+    assert result.exit_code == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert answer["compare"]["same_class"] == 13
+    names = [image["image"].rpartition("/")[2] for image in answer["images"]]
+    assert sorted(names) == sorted([digits[0].name, *(d.name for d in digits)])
+    assert all(i["top"][0]["label"] == n[0] for i, n in zip(answer["images"], names, strict=True))
+    (tmp_path / "empty").mkdir()
+    assert "no images" in complaint(lucid_command("run", "resnest_digits", tmp_path / "empty"))
+
+
+def test_long_folders_run_in_batches(lucid_command, digits, monkeypatch):
+    monkeypatch.setattr("lucid.cli.images.BATCH", 5)
+    result = lucid_command("run", "resnest_digits", *digits, "--json")
+    tops = [image["top"][0]["label"] for image in json.loads(result.stdout)["images"]]
+    assert tops == [digit.name[0] for digit in digits]
+
+
+def test_bad_images_do_not_lose_the_others(lucid_command, digits, tmp_path):
+    missing, text, wrong = tmp_path / "none.png", tmp_path / "text.png", tmp_path / "wrong.npy"
+    text.write_text("no image")
+    np.save(wrong, np.zeros((3, 3, 32, 32), np.float32))
+    images = (missing, digits[3], text, wrong, digits[4])
+    result = lucid_command("run", "resnest_digits", *images, "--json")
+    assert result.exit_code == 1
+    answer = json.loads(result.stdout)
+    assert [i["top"][0]["label"] for i in answer["images"]] == [d.name[0] for d in digits[3:5]]
+    refused = [row["image"] for row in answer["refused"]]
+    assert refused == [str(missing), str(text), *(f"{wrong}[{i}]" for i in range(3))]
+    for path in (missing, text, wrong):
+        assert path.name in result.stderr
+    result = lucid_command("run", "resnest_digits", *images)
+    assert result.exit_code == 1
+    assert digits[3].name in result.stdout
+    assert result.stderr.count("error: ") == 5
 
 
 def test_labels(lucid_command, digits, tmp_path):

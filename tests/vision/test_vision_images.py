@@ -1,5 +1,6 @@
 """Image files to model inputs: exact sizes, crops, colours, and files that are no images."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,21 @@ def test_paths_pil_images_arrays_and_lists_of_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(preprocess(np.stack([array, array])), many[:2])
     assert preprocess(array[..., 0]).shape == (1, 3, 224, 224)  # grey for a network of colours
     assert preprocess(array[..., :1], DIGITS).shape == (1, 1, 32, 32)
+
+
+def test_bytes_and_file_objects(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (300, 260), "green").save(path)
+    expected = preprocess(path)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        for source in (data, bytearray(data), memoryview(data), io.BytesIO(data), file):
+            np.testing.assert_array_equal(preprocess(source), expected)
+        assert not file.closed
+    assert preprocess([data, path]).shape == (2, 3, 224, 224)
+    for source in (data[:80], b"no image", io.BytesIO(b""), io.StringIO("text")):
+        with pytest.raises(ImageError, match="image 0"):
+            preprocess(source)
 
 
 def test_channels_in_the_other_order() -> None:

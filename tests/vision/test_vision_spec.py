@@ -1,12 +1,14 @@
 """Specs: what makes sense, other sizes, and reading those of timm and torchvision."""
 
 from enum import Enum
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import lucid
 from lucid.errors import InputError
 from lucid.models import model_info, resnest_digits
 from lucid.vision import IMAGENET, Preprocess
@@ -60,6 +62,9 @@ def test_another_size() -> None:
         ({"divisor": 0}, "divisor"),
         ({"size": (1, 2, 3)}, "size"),
         ({"size": 0}, "size"),
+        ({"size": 3.5}, "size"),
+        ({"size": "224"}, "size"),
+        ({"resize": {"height": 3}}, "resize"),
         ({"resize": -3}, "resize"),
         ({"mean": (1, 2)}, r"mean takes 3 number\(s\)"),
         ({"mean": "a"}, "mean must be numbers"),
@@ -78,6 +83,27 @@ def test_registered_models_say_what_they_want() -> None:
     assert Preprocess.of(model_info("resnest_digits")) is spec
     assert Preprocess.of(resnest_digits()) is spec
     assert Preprocess.of(spec) is spec
+
+
+def test_a_compiled_model_says_what_its_model_said(tmp_path: Path) -> None:
+    spec = model_info("resnest_digits").preprocess
+    compiled = lucid.compile(resnest_digits(), (1, 1, 32, 32))
+    compiled.save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    for source in (compiled, compiled.metadata, loaded, loaded.metadata):
+        assert Preprocess.of(source) == spec
+    bgr = Preprocess(32, order="bgr")
+    net = lucid.nn.Conv2d(3, 2, 3)
+    given = lucid.compile(net, (1, 32, 32, 3), input="uint8_nhwc", preprocess=bgr)
+    assert Preprocess.of(given) == bgr
+    silent = lucid.compile(net, (1, 3, 32, 32))
+    with pytest.raises(InputError, match="CompiledModel says nothing"):
+        Preprocess.of(silent)
+
+
+def test_metadata_of_another_version() -> None:
+    with pytest.raises(InputError, match="no preprocessing by gamma"):
+        Preprocess.of({"preprocess": {"size": 32, "gamma": 2.2}})
 
 
 def test_timm_configurations() -> None:

@@ -30,11 +30,12 @@ class LucidGroup(TyperGroup):
         except (LucidError, OSError) as error:
             if os.environ.get("LUCID_DEBUG"):
                 raise
-            complain(_message(error))
+            complain(told(error))
             raise typer.Exit(1) from error
 
 
-def _message(error: Exception) -> str:
+def told(error: Exception) -> str:
+    """An error in words; one of the system's with the file that it is about."""
     if isinstance(error, OSError) and not isinstance(error, LucidError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
@@ -65,7 +66,6 @@ app = typer.Typer(
     name="lucid",
     cls=LucidGroup,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -88,7 +88,10 @@ def _version(wanted: bool) -> None:
 )
 def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Lucid compiles convolutional networks to native CPU code, from Python alone.
@@ -116,6 +119,10 @@ Weights = Annotated[
         help="Weight file: .safetensors, or .pth where torch is installed; or `pretrained`, for "
         "those that timm and torchvision download.",
     ),
+]
+RandomWeights = Annotated[
+    bool,
+    typer.Option("--random-weights", help="Random weights are meant: do not warn of them."),
 ]
 Size = Annotated[
     str | None,

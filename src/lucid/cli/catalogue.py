@@ -43,7 +43,7 @@ def models(
         (i.name, "x".join(map(str, i.input_shape[1:])), "yes" if i.weights else "", i.description)
         for i in infos
     ]
-    print_table(("model", "input", "trained", "description"), rows)
+    print_table(("model", "input", "trained", "description"), rows, prose=("description",))
 
 
 @app.command(rich_help_panel=ABOUT)
@@ -71,7 +71,7 @@ def ops(json: Json = False) -> None:
         (r["name"], ", ".join(r["attributes"]), "yes" if r["kernel"] else "", r["description"])
         for r in rows
     ]
-    print_table(("op", "attributes", "kernel", "description"), cells)
+    print_table(("op", "attributes", "kernel", "description"), cells, prose=("description",))
 
 
 def _attributes(cls: type[Any]) -> list[str]:
@@ -104,4 +104,4 @@ def passes(json: Json = False) -> None:
         return
     numbers = {name: str(i) for i, name in enumerate(PIPELINE, 1)}
     rows = [(numbers.get(n, ""), n, PASSES[n].summary) for n in order]
-    print_table(("", "pass", "description"), rows)
+    print_table(("", "pass", "description"), rows, prose=("description",))

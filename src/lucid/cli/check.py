@@ -15,6 +15,7 @@ from lucid.cli.app import (
     Json,
     Model,
     Precision,
+    RandomWeights,
     Size,
     Target,
     Threads,
@@ -27,6 +28,7 @@ from lucid.cli.stages import check_passes
 from lucid.cli.subject import load_subject
 
 if TYPE_CHECKING:
+    from lucid.cli.subject import Subject
     from lucid.runtime.check import Blame, Case, CheckReport
 
 WORST = 10
@@ -60,6 +62,7 @@ def check(
     target: Target = "host",
     disable: Disable = None,
     weights: Weights = None,
+    random_weights: RandomWeights = False,
     json: Json = False,
 ) -> None:
     """Compare a compiled model with the interpreter, kernel call by kernel call.
@@ -81,7 +84,9 @@ def check(
         case = load_case(Path(model))
     else:
         settings = _settings(target, precision, threads, disable)
-        case = _case(model, weights, settings, inputs, (batch, size, seed))
+        subject = load_subject(model, weights)
+        subject.warn_if_random(random_weights, "rounding errors with trained ones may differ")
+        case = _case(subject, settings, inputs, (batch, size, seed))
     case, blame, report = _examine(case, bisect, reduce)
     if output is not None:
         save_case(case, output)
@@ -134,8 +139,7 @@ def _settings(
 
 
 def _case(
-    model: str,
-    weights: Path | None,
+    subject: Subject,
     settings: dict[str, Any],
     inputs: Path | None,
     wanted: tuple[int, str | None, int],
@@ -144,7 +148,7 @@ def _case(
     from lucid.ir.samples import sample_inputs
     from lucid.runtime.check import Case, Settings, read_inputs
 
-    subject, (batch, size, seed) = load_subject(model, weights), wanted
+    batch, size, seed = wanted
     graph = subject.source().captured(subject.shape(batch, size))
     if inputs is not None:
         arrays, batch = read_inputs(inputs, graph)

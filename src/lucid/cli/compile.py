@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from lucid.cli.app import RUN, Batch, Model, Precision, Size, Target, Threads, Weights, app
+from lucid.cli.app import (
+    RUN,
+    Batch,
+    Model,
+    Precision,
+    RandomWeights,
+    Size,
+    Target,
+    Threads,
+    Weights,
+    app,
+)
 from lucid.cli.output import progress
 from lucid.cli.saved import metadata_of
 from lucid.cli.subject import load_subject
@@ -43,6 +54,7 @@ def compile(
     precision: Precision = "fast",
     target: Target = "host",
     weights: Weights = None,
+    random_weights: RandomWeights = False,
 ) -> None:
     """Compile a network into a file: weights, and code for one instruction set or several.
 
@@ -62,6 +74,7 @@ def compile(
         raise typer.BadParameter(f"{output}: compiled models end in {SUFFIX}")
     require_writable(output)  # before minutes of tuning
     subject = load_subject(model, weights)
+    subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
     shape = subject.shape(batch, size)
     if uint8 and subject.layout != "nchw":
         raise typer.BadParameter("--uint8 is for networks of images, (N, C, H, W)")

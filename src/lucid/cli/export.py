@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lucid.cli.app import RUN, Disable, Model, Size, Weights, app
+from lucid.cli.app import RUN, Disable, Model, RandomWeights, Size, Weights, app
 from lucid.cli.output import write_bytes
 from lucid.cli.stages import Stages, check_passes, check_stage
 from lucid.cli.subject import load_subject
@@ -27,6 +27,7 @@ def export(
     ] = "captured",
     size: Size = None,
     weights: Weights = None,
+    random_weights: RandomWeights = False,
     disable: Disable = None,
 ) -> None:
     """Write a model as an ONNX file, weights included, for batches of any size.
@@ -46,6 +47,7 @@ def export(
         raise typer.BadParameter(f"{output}: ONNX files end in .onnx")
     disabled = check_passes(disable or [])
     subject = load_subject(model, weights)
+    subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
     stages = Stages(subject, subject.shape(1, size), Target.host(), disabled)
     data = to_onnx(stages.graph(stage)).SerializeToString()
     write_bytes(data, output)

@@ -166,10 +166,10 @@ def _made(spec: str, make: Callable[[], Any]) -> Any:
 
 def _said(source: Any) -> Preprocess | None:
     """What a model or a weight entry says of its images; None where that cannot be followed."""
-    from lucid.vision.sources import find
+    from lucid.vision import Preprocess
 
     try:
-        return find(source)
+        return Preprocess.find(source)
     except InputError:
         return None
 

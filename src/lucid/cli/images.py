@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 
+from lucid.cli.app import told
 from lucid.cli.subject import Subject, parse_size
-from lucid.errors import InputError
+from lucid.errors import ImageError, InputError, LucidError
 from lucid.ir.types import DTYPES
 
 if TYPE_CHECKING:
     from lucid.vision import Preprocess
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+BATCH = 32
+"""Files that are run together, so that folders of any length fit into memory."""
 
 
 def spec_with(spec: Preprocess, settings: list[str] | None, size: str | None) -> Preprocess:
@@ -54,26 +59,55 @@ def _value(key: str, text: str) -> Any:
         raise typer.BadParameter(f"--preprocess {key}={text}: not a number") from error
 
 
-def read_batches(
-    paths: list[Path], subject: Subject, spec: Preprocess
-) -> tuple[list[str], list[Array]]:
-    """What to call each image, and the images as few batches as their sizes allow.
+@dataclass(frozen=True)
+class Refused:
+    """An image that could not be read or run, and why; the reason names it."""
 
-    Raises ImageError, and InputError for an array that is unfit, or images for what takes none.
-    """
-    arrays, names = [], []
+    name: str
+    reason: str
+
+
+def image_files(paths: list[Path], subject: Subject) -> list[Path]:
+    """The paths, folders replaced by the images (or arrays) in them and in the folders inside,
+    sorted. Raises ImageError for a folder without any."""
+    from PIL import Image
+
+    kinds = {".npy", *(Image.registered_extensions() if subject.layout else ())}
+    files: list[Path] = []
     for path in paths:
-        array = _read(path, subject, spec)
-        arrays.append(array)
-        single = len(array) == 1
-        names += [str(path)] if single else [f"{path}[{i}]" for i in range(len(array))]
-    batches: list[list[Array]] = []
-    for array in arrays:
-        if batches and batches[-1][0].shape[1:] == array.shape[1:]:
-            batches[-1].append(array)
-        else:
-            batches.append([array])
-    return names, [np.concatenate(batch) for batch in batches]
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.rglob("[!.]*") if p.suffix.lower() in kinds and p.is_file())
+        if not found:
+            raise ImageError(f"{path}: no {'images' if subject.layout else '.npy files'} in there")
+        files += found
+    return files
+
+
+def read_batches(
+    paths: list[Path], subject: Subject, spec: Preprocess, refused: list[Refused]
+) -> Iterator[tuple[list[str], Array]]:
+    """The images in batches of one size, of BATCH files at most, with what to call each image.
+
+    What cannot be read is added to `refused`: what is no image, an array that is unfit, or an image
+    for a model that takes none.
+    """
+    names: list[str] = []
+    batch: list[Array] = []
+    for path in paths:
+        try:
+            array = _read(path, subject, spec)
+        except (LucidError, OSError) as problem:
+            refused.append(Refused(str(path), told(problem)))
+            continue
+        if batch and (batch[0].shape[1:] != array.shape[1:] or len(batch) == BATCH):
+            yield names, np.concatenate(batch)
+            names, batch = [], []
+        batch.append(array)
+        names += [str(path)] if len(array) == 1 else [f"{path}[{i}]" for i in range(len(array))]
+    if batch:
+        yield names, np.concatenate(batch)
 
 
 def _read(path: Path, subject: Subject, spec: Preprocess) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from lucid.cli.table import Table
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -30,28 +34,20 @@ def print_json(data: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    right: Sequence[str] = (),
+    prose: Sequence[str] = (),
+    spare: Sequence[str] = (),
 ) -> None:
-    """A table on stdout, as wide as its content where that is no terminal. `right`: columns of
-    numbers."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    if not console.is_terminal:  # nothing to wrap for
-        console = Console(width=console.measure(table, options=_unbounded(console)).maximum)
-    console.print(table)
-
-
-def _unbounded(console: Any) -> Any:
-    return console.options.update(width=10_000)
+    """A table on stdout, fitted to the terminal where that is one. `right`: columns of numbers;
+    `prose` and `spare` as in `Table`."""
+    terminal = sys.stdout.isatty()
+    table = Table(columns, list(rows), right, prose, spare)
+    lines = table.lines(shutil.get_terminal_size().columns if terminal else None)
+    if any(columns):
+        lines[0] = typer.style(lines[0], bold=True)
+    typer.echo("\n" + "\n".join(lines) + "\n", color=None if terminal else False)
 
 
 def write_text(text: str, output: Path | None) -> None:

@@ -83,4 +83,5 @@ def _show(profile: Profile, by: By) -> None:
     else:
         columns, rows = report.MODULE_COLUMNS, report.module_rows(profile)
     for names, lines in ((columns, rows), (report.THREAD_COLUMNS, report.thread_rows(profile))):
-        print_table(names, lines, right=[n for n in names if n in report.NUMBERS])
+        numbers = [n for n in names if n in report.NUMBERS]
+        print_table(names, lines, right=numbers, spare=report.SPARE)

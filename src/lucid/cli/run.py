@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +12,22 @@ import numpy as np
 import typer
 
 from lucid.cli.answers import answers, class_names, show, write_mask
-from lucid.cli.app import RUN, Json, Model, Precision, Size, Threads, Weights, app, warn
-from lucid.cli.images import read_batches, spec_with
+from lucid.cli.app import (
+    RUN,
+    Json,
+    Model,
+    Precision,
+    RandomWeights,
+    Size,
+    Threads,
+    Weights,
+    app,
+    complain,
+)
+from lucid.cli.images import Refused, image_files, read_batches, spec_with
 from lucid.cli.output import Report, print_json, progress
 from lucid.cli.subject import Subject, load_subject
-from lucid.errors import CompileError
+from lucid.errors import CompileError, InputError
 
 TOLERANCE = 1e-4
 """The largest difference from the interpreter, by the largest output, that is still rounding."""
@@ -27,9 +40,14 @@ def run(
     model: Model,
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="IMAGE...", help="Images, or arrays (.npy).", show_default=False),
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Images, arrays (.npy), or folders of them.",
+            show_default=False,
+        ),
     ],
     weights: Weights = None,
+    random_weights: RandomWeights = False,
     labels: Annotated[
         Path | None, typer.Option(help="Text file with the name of a class on each line.")
     ] = None,
@@ -65,62 +83,113 @@ def run(
     lucid run torchvision:fcn_resnet50 a.jpg --weights pretrained --out mask.png
 
     Images are resized, cropped and normalised as the model wants them. Arrays in .npy files are
-    taken as they are: float32 (C, H, W) or (N, C, H, W), or uint8 images (H, W, C).
+    taken as they are: float32 (C, H, W) or (N, C, H, W), or uint8 images (H, W, C). Of folders all
+    images are taken, those of the folders inside too. Images that cannot be read are named at the
+    end, and do not keep the others from being run; the exit code is 1 then.
     """
     if out is not None and (len(images) > 1 or out.suffix.lower() != ".png"):
         raise typer.BadParameter("--out is for one image, and a file that ends in .png")
     subject = load_subject(model, weights)
-    names, batches = read_batches(images, subject, spec_with(subject.preprocess, preprocess, size))
-    if not subject.trained:
-        warn(f"{subject.name} runs with generated weights, so its answers mean nothing: --weights")
+    subject.warn_if_random(random_weights, "its answers mean nothing")
+    refused: list[Refused] = []
+    spec = spec_with(subject.preprocess, preprocess, size)
+    batches = read_batches(image_files(images, subject), subject, spec, refused)
     with progress() as report:
-        compiled = subject.compiled(batches[0].shape, threads, precision, report)
-        start = time.perf_counter()
-        results = [_outputs(compiled(batch)) for batch in batches]
-        seconds = time.perf_counter() - start
-        agreement = _compare(subject, batches, results, report) if compare else None
-    told = class_names(labels, subject, results)
-    images_told = answers(names, results, told, top)
-    result: dict[str, Any] = {"model": subject.name, "images": images_told}
-    if out is not None:
-        write_mask(results[0], out)
+        ran = _run(subject, batches, refused, (threads, precision), report, compare)
+    result: dict[str, Any] = {"model": subject.name, "images": []}
+    if ran.results:
+        told = class_names(labels, subject, ran.results)
+        result["images"] = answers(ran.names, ran.results, told, top)
+    if out is not None and ran.results:
+        write_mask(ran.results[0], out)
+    agreement = ran.agreement() if compare and ran.results else None
     if agreement:
         result["compare"] = agreement
+    if refused:
+        result["refused"] = [{"image": r.name, "reason": r.reason} for r in refused]
     if json:
         print_json(result)
-    else:
+    elif ran.results:
         show(result)
-        typer.echo(f"{len(names)} image(s) in {1e3 * seconds:.1f} ms, {compiled.threads} thread(s)")
+        count, ms = len(ran.names), 1e3 * ran.seconds
+        typer.echo(f"{count} image(s) in {ms:.1f} ms, {ran.threads} thread(s)")
     if agreement and not agreement["relative_error"] <= TOLERANCE:
         raise CompileError(
             "the compiled model and the interpreter disagree by more than rounding explains: a "
             "defect of Lucid; please report it with this command"
         )
+    for image in refused:
+        complain(image.reason)
+    if refused:
+        raise typer.Exit(1)
+
+
+@dataclass
+class _Ran:
+    """What came of the batches that could be run. `errors`: the largest difference from the
+    interpreter of each batch; `largest`: its largest output."""
+
+    names: list[str] = field(default_factory=list)
+    results: list[tuple[Array, ...]] = field(default_factory=list)
+    seconds: float = 0.0
+    threads: int = 0
+    errors: list[float] = field(default_factory=list)
+    largest: float = 0.0
+    same: int = 0
+    classified: int = 0
+
+    def compare(self, outputs: tuple[Array, ...], expected: list[Array]) -> None:
+        """Note how far the outputs of a batch are from those of the interpreter."""
+        pairs = zip(outputs, expected, strict=True)
+        self.errors += [float(np.abs(y - e).max(initial=0.0)) for y, e in pairs]
+        self.largest = max(self.largest, *(float(np.abs(e).max(initial=0.0)) for e in expected))
+        if outputs[0].ndim == 2:
+            self.same += int((outputs[0].argmax(1) == expected[0].argmax(1)).sum())
+            self.classified += len(outputs[0])
+
+    def agreement(self) -> dict[str, Any]:
+        """How far all outputs are from those of the graph as captured, interpreted in float64."""
+        worst = float(np.max(self.errors))  # NaN where any is
+        told: dict[str, Any] = {
+            "largest_error": worst,
+            "relative_error": worst / self.largest if self.largest else worst,
+        }
+        return told | (
+            {"same_class": self.same, "images": self.classified} if self.classified else {}
+        )
+
+
+def _run(
+    subject: Subject,
+    batches: Iterable[tuple[list[str], Array]],
+    refused: list[Refused],
+    settings: tuple[int | None, str],
+    report: Report,
+    compare: bool,
+) -> _Ran:
+    """Compile for the first batch, and run all. Batches that the model does not take are added to
+    `refused`."""
+    ran, compiled = _Ran(), None
+    for names, batch in batches:
+        if compiled is None:
+            compiled = subject.compiled(batch.shape, *settings, report)
+            ran.threads = compiled.threads
+        start = time.perf_counter()
+        try:
+            outputs = _outputs(compiled(batch))
+        except InputError as problem:
+            refused += [Refused(name, f"{name}: {problem}") for name in names]
+            continue
+        ran.seconds += time.perf_counter() - start
+        ran.names += names
+        ran.results.append(outputs)
+        if compare:
+            ran.compare(outputs, _expected(subject, batch, report))
+    return ran
 
 
 def _outputs(output: Any) -> tuple[Array, ...]:
     return output if isinstance(output, tuple) else (output,)
-
-
-def _compare(
-    subject: Subject, batches: list[Array], results: list[tuple[Array, ...]], report: Report
-) -> dict[str, Any]:
-    """How far the outputs are from those of the graph as captured, interpreted in float64."""
-    errors, largest, same, count = [0.0], 0.0, 0, 0
-    for batch, outputs in zip(batches, results, strict=True):
-        expected = _expected(subject, batch, report)
-        pairs = zip(outputs, expected, strict=True)
-        errors += [float(np.abs(y - e).max(initial=0.0)) for y, e in pairs]
-        largest = max(largest, *(float(np.abs(e).max(initial=0.0)) for e in expected))
-        if outputs[0].ndim == 2:
-            same += int((outputs[0].argmax(1) == expected[0].argmax(1)).sum())
-            count += len(batch)
-    worst = float(np.max(errors))  # NaN where any is
-    agreement: dict[str, Any] = {
-        "largest_error": worst,
-        "relative_error": worst / largest if largest else worst,
-    }
-    return agreement | ({"same_class": same, "images": count} if count else {})
 
 
 def _expected(subject: Subject, batch: Array, report: Report) -> list[Array]:

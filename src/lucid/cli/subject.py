@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from lucid.cli.app import warn
 from lucid.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from lucid.ir.graph import Graph
     from lucid.nn import Module
     from lucid.vision import Preprocess
+
+DOWNLOADED = ("timm:", "torchvision:")
+"""How the names of models begin whose packages download trained weights."""
 
 
 @dataclass
@@ -77,6 +81,16 @@ class Subject:
             precision=precision,
             options=options,
             progress=report,
+        )
+
+    def warn_if_random(self, meant: bool, consequence: str) -> None:
+        """Warn that the weights are random, unless the user has said so (--random-weights)."""
+        if self.trained or meant:
+            return
+        kinds = "a file, or `pretrained`" if self.name.startswith(DOWNLOADED) else "a file"
+        warn(
+            f"{self.name} has random weights, so {consequence}; give --weights ({kinds}), or "
+            "--random-weights if that is what you want"
         )
 
     @property
@@ -154,7 +168,7 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
     from lucid.cli.foreign import from_torch, is_torch_module
     from lucid.ir.graph import Graph
     from lucid.nn import Module
-    from lucid.vision.sources import find
+    from lucid.vision import Preprocess
 
     place, _, attribute = spec.rpartition(":")
     module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
@@ -166,7 +180,7 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
     if not isinstance(found, Module | Graph) and not is_torch_module(found) and callable(found):
         model = user_code(f"{spec}()", found)
     if is_torch_module(model):
-        subject = from_torch(spec, model, weights, find(model))
+        subject = from_torch(spec, model, weights, Preprocess.find(model))
         subject.trained = True
         return subject
     if not isinstance(model, Module | Graph):
@@ -289,9 +303,9 @@ def _shape_of(model: Module | Graph) -> tuple[int, ...]:
 
 
 def _spec(model: Module | Graph, shape: tuple[int, ...]) -> Preprocess:
-    from lucid.vision.sources import find
+    from lucid.vision import Preprocess
 
-    return find(model) or spec_for(shape)
+    return Preprocess.find(model) or spec_for(shape)
 
 
 def image_layout(shape: tuple[int, ...]) -> str:

@@ -153,7 +153,8 @@ def _show(result: dict[str, Any]) -> None:
     )
     gain = f"{1 - after / before:.0%}" if before else ""
     rows.append(("total", "", "", f"{before:.3f}", "", f"{after:.3f}", gain, ""))
-    print_table(columns, rows, right=("x", "ms", "tuned ms", "gain", "tried"))
+    numbers = ("x", "ms", "tuned ms", "gain", "tried")
+    print_table(columns, rows, right=numbers, spare=("tried", "x"))
     if "report" in result:
         _show_report(result["report"])
 

@@ -101,6 +101,8 @@ NUMBERS = frozenset(
     {"calls", "ms", "busy", "share", "GFLOP/s", "of peak", "MB", *THREAD_COLUMNS},
 )
 """The columns of numbers, which stand on the right."""
+SPARE: Row = ("MB", "busy", "kernel", "of peak", "calls", "barriers ms", "ends ms", "GFLOP/s")
+"""The columns that a narrow terminal goes without, the first of them first."""
 
 
 def kernel_rows(profile: Profile) -> list[Row]:

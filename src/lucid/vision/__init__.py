@@ -1,10 +1,11 @@
 """Images in: from a file to what a network expects, as torchvision and timm have it.
 
 batch = lucid.vision.preprocess("cat.jpg")  # float32 (1, 3, 224, 224), ImageNet's way
-batch = lucid.vision.preprocess(paths, lucid.vision.Preprocess.of(timm_model))
+batch = lucid.vision.preprocess(paths, timm_model)  # as that model's configuration says
+batch = lucid.vision.preprocess(request.read(), compiled)  # bytes, for a compiled model
 """
 
-from lucid.vision.images import preprocess
-from lucid.vision.spec import IMAGENET, IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from lucid.vision.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from lucid.vision.spec import IMAGENET, Preprocess, preprocess
 
 __all__ = ["IMAGENET", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "preprocess"]

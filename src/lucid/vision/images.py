@@ -5,36 +5,41 @@ Images are turned upright (EXIF) and lose their alpha channel; an animation is i
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lucid.errors import ImageError
-from lucid.vision.spec import IMAGENET, Preprocess, Size
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
+
+Size = tuple[int, int]
+"""Height and width."""
+
+
+class Fitting(Protocol):
+    """What `fit` needs to know of a `Preprocess`, whose fields and methods these are."""
+
+    @property
+    def channels(self) -> int: ...
+    @property
+    def cut(self) -> Size | None: ...
+    @property
+    def interpolation(self) -> str: ...
+    def resized(self, height: int, width: int) -> Size: ...
+
 
 LARGEST = 1 << 26
 """Pixels of an image after resizing. A long, thin one would become larger: of that only the part
 that is kept is computed, to one grey level of the whole."""
 
 
-def preprocess(images: Any, spec: Any = IMAGENET) -> NDArray[np.float32]:
-    """Images as a network wants them: float32 (N, C, H, W).
-
-    `images`: a path, a PIL image, a uint8 array (H, W), (H, W, C) or (N, H, W, C), RGB or grey, or
-    a list of these. `spec`: a Preprocess, or what `Preprocess.of` reads one from. Raises ImageError
-    naming the image and the reason, and InputError for a spec that makes no sense.
-    """
-    wanted = Preprocess.of(spec)
-    return wanted.normalise(to_batch(images, wanted))
-
-
-def to_batch(images: Any, spec: Preprocess) -> NDArray[np.uint8]:
+def to_batch(images: Any, spec: Fitting) -> NDArray[np.uint8]:
     """Decoded, resized and cropped: uint8 (N, H, W, C). Raises ImageError."""
     levels, names = [], []
     for image, name in _each(images):
@@ -70,7 +75,9 @@ def read(source: Any, channels: int, name: str) -> Image.Image:
     """The whole image, upright, as 8-bit grey (one channel) or RGB (three). Raises ImageError."""
     from PIL import Image, UnidentifiedImageError
 
-    if not isinstance(source, str | os.PathLike | Image.Image):
+    if isinstance(source, bytes | bytearray | memoryview):
+        source = io.BytesIO(source)
+    if not isinstance(source, str | os.PathLike | Image.Image) and not hasattr(source, "read"):
         return _in_colours(_from_array(source, name), channels, name)
     try:
         if isinstance(source, Image.Image):
@@ -122,15 +129,15 @@ def _from_array(source: Any, name: str) -> Image.Image:
         if array.dtype == np.uint8 and coloured and array.size:
             return Image.fromarray(np.ascontiguousarray(array))
     raise ImageError(
-        f"{name} is no image: wanted is a path, a PIL image or a uint8 array (H, W) or (H, W, C) "
-        f"of 1, 3 or 4 channels, got {what}"
+        f"{name} is no image: give a path, the bytes of a file, a file object, a PIL image, or a "
+        f"uint8 array (H, W) or (H, W, C) of 1, 3 or 4 channels; this is {what}"
     )
 
 
 # -- fitting --------------------------------------------------------------------------------
 
 
-def fit(image: Image.Image, spec: Preprocess, name: str = "the image") -> NDArray[np.uint8]:
+def fit(image: Image.Image, spec: Fitting, name: str = "the image") -> NDArray[np.uint8]:
     """Resize and centre-crop as `spec` says: uint8 (H, W, C). Raises ImageError for one that would
     become absurdly large."""
     high, wide = whole = spec.resized(image.height, image.width)

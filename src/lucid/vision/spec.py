@@ -1,25 +1,24 @@
-"""`Preprocess`: what an image goes through to suit a network, as plain data."""
+"""`Preprocess` says, as plain data, how images are made to suit a network."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import InputError
+from lucid.vision.imagenet import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD
+from lucid.vision.images import Size, to_batch
+from lucid.vision.sources import read_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 ORDERS = ("rgb", "bgr", "grey")
-
-Size = tuple[int, int]
-"""Height and width."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Preprocess:
 
     size: Size | int | None = 224
     resize: Size | int | None = None
-    crop_fraction: float = 0.875
+    crop_fraction: float = CROP_FRACTION
     interpolation: str = "bilinear"
     mean: tuple[float, ...] | float = IMAGENET_MEAN
     std: tuple[float, ...] | float = IMAGENET_STD
@@ -135,21 +134,37 @@ class Preprocess:
         return replace(self, size=(height, width), resize=resize)
 
     @staticmethod
+    def find(source: Any) -> Preprocess | None:
+        """`of`, but None where `source` says nothing about its images."""
+        own = source if isinstance(source, Preprocess) else getattr(source, "preprocess", None)
+        if isinstance(own, Preprocess):
+            return own
+        said = read_fields(source)
+        if said is None:
+            return None
+        unknown = set(said) - {f.name for f in fields(Preprocess)}
+        if unknown:
+            raise InputError(
+                f"this version of Lucid knows no preprocessing by {', '.join(sorted(unknown))}"
+            )
+        return Preprocess(**said)
+
+    @staticmethod
     def of(source: Any) -> Preprocess:
-        """What a model, a torchvision weight entry or its transforms, or a timm configuration says
-        about its images. Raises InputError where it says nothing.
+        """What a model says about its images: a registered or compiled model, a timm model, a
+        torchvision weight entry or its transforms, or the configuration or metadata of one of them.
+        Raises InputError where it says nothing, or what cannot be followed.
 
-        Read are the attributes `preprocess` (of a registered model), `pretrained_cfg` and
-        `default_cfg` (timm), `transforms` (torchvision's weights), or the fields of a configuration
-        itself; neither library is needed.
+        Read are the attributes `preprocess` (of a registered model), `metadata` (of a compiled
+        one), `pretrained_cfg` and `default_cfg` (timm), `transforms` (torchvision's weights), or
+        the entries of a configuration or of metadata itself; neither library is needed.
         """
-        from lucid.vision.sources import find
-
-        found = find(source)
+        found = Preprocess.find(source)
         if found is None:
             raise InputError(
                 f"{type(source).__name__} says nothing about its images: give a Preprocess, a timm "
-                "model or its pretrained_cfg, or torchvision's weights.transforms()"
+                "model or its pretrained_cfg, torchvision's weights.transforms(), or a compiled "
+                "model whose metadata has an entry `preprocess`"
             )
         return found
 
@@ -158,8 +173,6 @@ class Preprocess:
     def to_uint8_nhwc(self, images: Any) -> NDArray[np.uint8]:
         """Resized and cut, not normalised: uint8 (N, H, W, C), RGB or grey; what a model compiled
         with `input="uint8_nhwc"` takes. `images` as in `preprocess`. Raises ImageError."""
-        from lucid.vision.images import to_batch
-
         return to_batch(images, self)
 
     def normalise(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -183,7 +196,8 @@ def _positive(value: Any) -> bool:
 
 def _pair(value: Any, name: str) -> Size:
     """Height and width of a size. Raises InputError."""
-    numbers = (value, value) if isinstance(value, int | np.integer) else tuple(value)
+    pair = isinstance(value, Sequence) and not isinstance(value, str)
+    numbers = tuple(value) if pair else (value, value)
     whole = all(isinstance(d, int | np.integer) and d > 0 for d in numbers)
     _require(len(numbers) == 2 and whole, f"{name} is an int or (height, width), not {value!r}")
     return int(numbers[0]), int(numbers[1])
@@ -196,3 +210,15 @@ def _require(condition: bool, problem: str) -> None:
 
 IMAGENET = Preprocess()
 """What most classifiers of ImageNet want: 224 x 224 of a shorter side of 256, bilinear."""
+
+
+def preprocess(images: Any, spec: Any = IMAGENET) -> NDArray[np.float32]:
+    """Images as a network takes them: float32 (N, C, H, W).
+
+    `images`: a path, the bytes of an image file, a file object open for reading in binary, a PIL
+    image, a uint8 array (H, W), (H, W, C) or (N, H, W, C), RGB or grey, or a list of these. `spec`:
+    a Preprocess, or what `Preprocess.of` reads one from: a compiled model, say. Raises ImageError
+    naming the image and the reason, and InputError for a spec that makes no sense.
+    """
+    wanted = Preprocess.of(spec)
+    return wanted.normalise(to_batch(images, wanted))

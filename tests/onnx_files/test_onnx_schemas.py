@@ -13,8 +13,8 @@ import pytest
 
 from lucid.errors import LucidError, UnsupportedError
 from lucid.frontend.onnx import OLDEST, import_onnx
-from lucid.onnx import READERS
 from lucid.onnx.call import Call, schema_defaults
+from lucid.onnx.table import READERS, operators, reader_of
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 from onnx import TensorProto, defs, helper, numpy_helper
@@ -31,7 +31,7 @@ def versions():
     """(operator, the versions of the standard where its schema changed, from OLDEST on)."""
     changed = {}
     for schema in defs.get_all_schemas_with_history():
-        if schema.domain == "" and schema.name in READERS:
+        if schema.domain == "" and schema.name in operators():
             changed.setdefault(schema.name, set()).add(max(OLDEST, schema.since_version))
     return [(kind, opset) for kind in sorted(changed) for opset in sorted(changed[kind])]
 
@@ -89,7 +89,7 @@ class Looks:
     def __init__(self, kind, opset, monkeypatch):
         self.attributes = set()
         self.defaults = {}
-        read, attribute = READERS[kind], Call._attribute
+        read, attribute = reader_of(kind), Call._attribute
 
         def reading(call):
             try:

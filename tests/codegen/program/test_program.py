@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from strategies import graphs, random_inputs
 
 from lucid import trace
+from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.lowering import lower
-from lucid.codegen.lowering.layer import panel_vectors
 from lucid.codegen.program.interpret import ProgramInterpreter
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import KERNELS, Choice, Schedule, convolutions, schedule

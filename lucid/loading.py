@@ -44,13 +44,14 @@ def load(
 
     `threads`: by default what the process may use (docs/environment.md); a file says nothing of it.
     `target`: by default the best that the file has code for and this machine can run, else this
-    machine's own, for which it is compiled. `code`: with False nothing that is run is taken from
-    the file, only graphs, choices and weights: a checksum tells damage, not who made the code. `cache` and
-    `progress` as in `lucid.compile`.
+    machine's own, for which it is compiled, with a warning. `code`: with False nothing that is run
+    is taken from the file, only graphs, choices and weights: a checksum tells damage, not who made
+    the code. `cache` and `progress` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load one file share them: replace
     the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
-    that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
+    that is damaged, truncated, of another format, or holds its weights packed for other targets or
+    by another version of Lucid alone; InputError, UnknownNameError, OSError.
     """
     if str(path).lower().endswith(".onnx"):
         raise ModelFileError(

@@ -158,7 +158,8 @@ class PlainTensors(Tensors):
         if self._manifest.weights == "packed" and name not in self:
             raise ModelFileError(
                 f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
-                f"needs them as the model has them: save the model with weights='both'"
+                f"needs {name} as the model has it: save the model with weights='both', or, for a "
+                "call with inputs of another size, `prepare` it for that size before it is saved"
             )
         return super().__getitem__(name)
 

@@ -28,7 +28,9 @@ from lucid.errors import ModelFileError
 from lucid.os_threads import mapped
 
 MAGIC = b"\x93LUCID\r\n"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""Versions that are read: the first had the weights as the model has them in every file."""
 HEADER = struct.Struct("<8sIIQQQ32s")
 """Magic, version, bytes of the header, bytes of the file, offset and bytes of the table, and its
 checksum. The checksum of all that follows it."""
@@ -104,10 +106,10 @@ class Container:
         _, version, size, length, offset, table_bytes, digest = HEADER.unpack(header)
         if bytes(data[HEADER.size : HEADER.size + DIGEST]) != hashlib.sha256(header).digest():
             self.fail("its header is damaged (its checksum differs)")
-        if version != VERSION or size != HEADER_BYTES:
+        if version not in READABLE or size != HEADER_BYTES:
             raise ModelFileError(
-                f"{self.origin}: has version {version} of the format, this Lucid reads {VERSION}; "
-                "save the model with this Lucid, or install the one that saved it"
+                f"{self.origin}: has version {version} of the format, this Lucid reads up to "
+                f"{VERSION}; save the model with this Lucid, or install the one that saved it"
             )
         if length != len(data):
             self.fail(f"it has {len(data)} bytes and should have {length}: it is truncated")

@@ -112,9 +112,11 @@ class Tensors:
         self.types = {name: source.type for name, source in graph.sources().items()}
 
     def __call__(self, name: str) -> Array:
-        if name not in self.payload:
-            raise WeightsError(f"there is no tensor {name!r} among the {len(self.payload)} given")
-        array = np.asarray(self.payload[name])
+        try:
+            array = np.asarray(self.payload[name])
+        except KeyError:
+            given = len(self.payload)
+            raise WeightsError(f"there is no tensor {name!r} among the {given} given") from None
         if array.shape != self.types[name].shape:
             raise WeightsError(f"tensor {name!r} is {self.types[name]}, got shape {array.shape}")
         return array

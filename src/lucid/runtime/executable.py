@@ -337,16 +337,26 @@ class CompiledModel:
     # -- keeping ----------------------------------------------------------------------------
 
     def save(
-        self, path: str | os.PathLike[str], targets: Sequence[str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        targets: Sequence[str] | None = None,
+        *,
+        weights: str = "packed",
     ) -> CompiledModel:
         """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
         planned so far, weights, and object code for each of the `targets` (by name; by default the
         one compiled for), which are not run. A file that is there is replaced in the end, or stays
-        as it is. Raises InputError before the first shape is planned, UnknownNameError, OSError.
+        as it is.
+
+        `weights`: "packed" holds them as the kernels of the targets read them, which is quickest to
+        load and serves those targets and this version of Lucid; "plain" as the model has them, and
+        loading packs them, on any machine; "both" serves all. Raises InputError before the first
+        shape is planned, UnknownNameError, WeightsError for plain weights of a model that was
+        loaded without, OSError.
         """
         from lucid.runtime.saving import save
 
-        save(self.snapshot(), path, targets)
+        save(self.snapshot(), path, targets, weights)
         return self
 
     def snapshot(self) -> Snapshot:

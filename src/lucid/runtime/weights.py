@@ -4,6 +4,7 @@ plans of a model. Another checkpoint is another store; calls in flight keep the 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -88,6 +89,11 @@ class WeightStore:
     def address(self, packed: Packed) -> int:
         """Where a packed array lies."""
         return self._addresses[packed]
+
+    def array(self, packed: Packed) -> Array:
+        """A packed array, where it lies."""
+        place = (ctypes.c_float * packed.floats).from_address(self.address(packed))
+        return np.ctypeslib.as_array(place)
 
     @property
     def bytes(self) -> int:

@@ -240,7 +240,7 @@ class CompiledModel:
             arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
             status = enter(workspace.prepare(plan.bound, arrays))
         if status:
-            with self._crashes.watching(plan.bound.program.inputs[0].shape):
+            with self._crashes.watching(x.shape):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _entry(self, code: Code) -> Callable[[int], int]:
@@ -409,7 +409,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
         raise InputError(
             f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
         )
-    require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
+    require_addressable(f"an input of {sizes}", prod(sizes))
     return sizes
 
 

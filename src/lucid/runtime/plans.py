@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, State
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import RewriteLog
-from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects
 from lucid.runtime.weights import Prepared, WeightStore
@@ -74,7 +74,7 @@ class Plan:
     def outputs(self, batch: int) -> list[Array]:
         """Empty arrays for the outputs for a batch of any size."""
         types = [v.type for v in self.graph.outputs]
-        return [np.empty(t.concrete(batch), DTYPES[t.dtype]) for t in types]
+        return [np.empty(t.concrete(batch), dtype(t.dtype).storage) for t in types]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from lucid.artifact.contents import MANIFEST, TENSORS, ForTarget, Manifest, Size
 from lucid.artifact.tensors import write_tensors
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
 from lucid.codegen.lowering import lower
@@ -241,17 +242,19 @@ def _write_packed(
 ) -> None:
     weights = {packed_key(w): w for p in programs for w in p.weights.values()}
     payload = _payload(snapshot)
-    declared = {key: Declared((padded(w),), "float32") for key, w in weights.items()}
+    declared = {
+        key: Declared((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
+    }
     with writer.section(section) as sink:
         write_tensors(sink, declared, (_packed(w, payload) for w in weights.values()))
 
 
 def _packed(packed: Packed, payload: Mapping[str, Any]) -> Array:
     """A packed weight, with zeros up to its padded length."""
-    out = np.zeros(padded(packed), np.float32)
+    out = np.zeros(padded(packed), dtype(packed.dtype).storage)
     if packed.recipe is not None:
         value = recipe.evaluate(packed.recipe, lambda name: np.asarray(payload[name]))
-        packed.pack(value, out[: packed.floats])
+        packed.pack(value, out[: packed.elements])
     return out
 
 

@@ -54,9 +54,11 @@ class WeightStore:
             offsets, size = [], 0
             for packed in missing:
                 offsets.append(size)
-                size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
+                size += -(-packed.bytes // ALIGNMENT) * ALIGNMENT
             segment = Memory(size + SLACK)
-            places = [segment.floats(o, p.floats) for p, o in zip(missing, offsets, strict=True)]
+            places = [
+                segment.array(o, p.elements, p.dtype) for p, o in zip(missing, offsets, strict=True)
+            ]
             with ThreadPoolExecutor(min(PACKERS, default_threads())) as pool:
                 for done, _ in enumerate(pool.map(self._pack, missing, places)):
                     if progress:

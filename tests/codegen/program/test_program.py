@@ -152,7 +152,7 @@ def test_the_text_of_a_program() -> None:
     assert text.count("  phase ") == len(lowered.phases)
     for buffer in lowered.buffers.values():
         place = f" at {lowered.offsets[buffer.name]}" if buffer.kind == "arena" else ""
-        assert f"  {buffer.kind} {buffer.name}: {buffer.floats}{place}\n" in text
+        assert f" {buffer.name}: {buffer.elements} {buffer.dtype}{place}\n" in text
     for call in lowered.calls():
         assert f'{call.kernel} "{call.origin}" tasks={call.tasks}\n' in text
     for name in lowered.weights:

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.strided import Walk, grid, numbered
+from lucid.codegen.kernels.strided import Walk, grid, numbered, operands
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import VECTOR, Access, load, store
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints
+from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, floats, ints
 from lucid.codegen.language.transcendentals import exp_below
 from lucid.codegen.language.values import F32, I32, Int, Loop, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum, minimum
@@ -120,7 +120,7 @@ class Reduce(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         reduced = ints(*numbered("reduced", REDUCED), *numbered("x_reduced", REDUCED))
-        return buffers(*self.names) + grid(self.names) + reduced + floats("scale")
+        return operands(self.names, self.accesses) + grid(self.names) + reduced + floats("scale")
 
     def emit(self, target: Target) -> ir.Module:
         emitter = _Along if self.along else _Apart
@@ -247,7 +247,7 @@ class ArgMax(KernelSpec):
     along: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
-        return buffers("x", "y") + grid(("x", "y")) + ints("length", "x_axis")
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + ints("length", "x_axis")
 
     def emit(self, target: Target) -> ir.Module:
         accesses = dict(zip(("x", "y"), self.accesses, strict=True))
@@ -272,7 +272,7 @@ class ArgMax(KernelSpec):
             with k.loop(start, stop) as loop:
                 place = self._along(f, at["x"] + loop.index * walk.stride("x"))
                 one = k.builder.insert_element(_undefined(1), place.raw, _lane(0))
-                y = accesses["y"].at(at["y"], loop.index * walk.stride("y"))
+                y = at["y"] + loop.index * walk.stride("y")
                 access = Access(VECTOR, accesses["y"].dtype)
                 store(k, Vector(k.builder, one), access, y, k.int(0), k.int(0), None)
 
@@ -334,7 +334,7 @@ class Softmax(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         axis = () if self.along else ints("length", "x_axis", "y_axis")
-        return buffers("x", "y") + grid(("x", "y")) + axis
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + axis
 
     def emit(self, target: Target) -> ir.Module:
         walk = Walk(self, target, dict(zip(("x", "y"), self.accesses, strict=True)))

@@ -56,9 +56,10 @@ class Transpose(KernelSpec):
     """
 
     family: ClassVar[str] = "transpose"
+    dtype: str = "f32"
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "y") + repeated("x", "y")
+        declared = buffers("x", "y", dtype=self.dtype) + repeated("x", "y")
         return declared + ints("rows", "columns", "x_column", "y_row", "cuts", "parts")
 
     def emit(self, target: Target) -> ir.Module:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Frame,
@@ -56,7 +57,7 @@ class Transpose(KernelSpec):
     """
 
     family: ClassVar[str] = "transpose"
-    dtype: str = "f32"
+    dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
         declared = buffers("x", "y", dtype=self.dtype) + repeated("x", "y")

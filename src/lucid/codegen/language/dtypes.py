@@ -73,6 +73,10 @@ DTYPES: dict[str, DType] = {
 }
 
 
+COMPUTED = "f32"
+"""The dtype that kernels compute with where nothing else is said."""
+
+
 def dtype(name: str) -> DType:
     """The type called `name`. Raises UnknownNameError."""
     if name not in DTYPES:

@@ -12,7 +12,7 @@ from typing import Any
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.values import (
     F32,
     I1,
@@ -43,11 +43,11 @@ class Access:
     """
 
     kind: str = VECTOR
-    dtype: str = "f32"
+    dtype: str = COMPUTED
     apart: int = 1
 
     @staticmethod
-    def along(stride: int, dtype: str = "f32") -> Access:
+    def along(stride: int, dtype: str = COMPUTED) -> Access:
         """The access to numbers that are `stride` apart."""
         if stride in (0, 1):
             return Access(VECTOR if stride else CONSTANT, dtype)
@@ -57,7 +57,7 @@ class Access:
 
     def __repr__(self) -> str:
         spacing = str(self.apart) if self.kind == EVERY else ""
-        return self.kind + spacing + ("" if self.dtype == "f32" else f" {self.dtype}")
+        return self.kind + spacing + ("" if self.dtype == COMPUTED else f" {self.dtype}")
 
 
 def load(
@@ -122,7 +122,7 @@ def store(
 
 def as_floats(k: Kernel, value: Any, name: str) -> Vector:
     """Elements of a dtype as floats. Raises UnsupportedError for one of other floats."""
-    if name == "f32":
+    if name == COMPUTED:
         return Vector(k.builder, value)
     signed = _integral(name) == "signed"
     convert = k.builder.sitofp if signed else k.builder.uitofp
@@ -132,7 +132,7 @@ def as_floats(k: Kernel, value: Any, name: str) -> Vector:
 def from_floats(k: Kernel, value: Vector, name: str) -> Any:
     """Floats as elements of a dtype: integers towards zero, the nearest bound for what is beyond,
     NaN 0; truth is what is not 0. Raises UnsupportedError for one of other floats."""
-    if name == "f32":
+    if name == COMPUTED:
         return value.raw
     kind = ir.VectorType(dtype(name).element, value.lanes)
     meaning = _integral(name)
@@ -148,7 +148,7 @@ def _integral(name: str) -> str:
     """The kind of a dtype whose numbers are integers."""
     kind = dtype(name).kind
     if kind == "float":
-        raise UnsupportedError(f"kernels compute with f32, and do not convert {name}")
+        raise UnsupportedError(f"kernels compute with {COMPUTED}, and do not convert {name}")
     return kind
 
 

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.values import F32, I8, I64, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
@@ -39,7 +39,7 @@ def ints(*names: str) -> tuple[Arg, ...]:
     return tuple(Arg(n) for n in names)
 
 
-def buffers(*names: str, dtype: str = "f32") -> tuple[Arg, ...]:
+def buffers(*names: str, dtype: str = COMPUTED) -> tuple[Arg, ...]:
     """Buffers of what kernels compute with, or of another dtype."""
     return tuple(Arg(n, "buffer", dtype) for n in names)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lucid.codegen.kernels.packing import Channels
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import MAP, KernelSpec
-from lucid.codegen.lowering.context import COMPUTED, Lowering, row_stride
+from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.program import ArgumentValue, View

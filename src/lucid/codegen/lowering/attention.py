@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine, Sums
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.arguments import geometry
-from lucid.codegen.lowering.context import COMPUTED, Deferred, Lowering, lowers
+from lucid.codegen.lowering.context import Deferred, Lowering, lowers
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import product

@@ -9,7 +9,7 @@ from typing import Any
 
 from lucid.codegen.kernels.loaders import Join, Loader, Stage
 from lucid.codegen.kernels.packing import Flat, Packed, Packing
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.placement import Place
@@ -33,8 +33,6 @@ Copy = Callable[["Lowering", View, View, str], None]
 """From a source and a result, of any strides, and the origin to a call."""
 LOWERINGS: dict[type[Op], Lower] = {}
 
-COMPUTED = "f32"
-"""The dtype that kernels compute with, and that parameters are packed as for them."""
 SMALL = 1 << 12
 """Numbers that are sooner written out of order than copied in another phase."""
 

@@ -18,8 +18,9 @@ from lucid.codegen.kernels.normalisation import (
     scratch_bytes,
 )
 from lucid.codegen.kernels.strided import operand_names
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import STRIDED, Access
-from lucid.codegen.lowering.context import COMPUTED, Lowering, lowers
+from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.reduction import Semantics, reduce, spaced

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.reduction import REDUCED, ArgMax, Reduce, Softmax
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import EVERY, STRIDED, Access
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.lowering.context import COMPUTED, Lowering, dense_like, lowers
+from lucid.codegen.lowering.context import Lowering, dense_like, lowers
 from lucid.codegen.lowering.strided import Grid, best_inner
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.errors import UnsupportedError

@@ -11,8 +11,9 @@ from lucid.codegen.kernels.packing import Flat, Indices
 from lucid.codegen.kernels.resample import Gather as GatherKernel
 from lucid.codegen.kernels.resample import Pad as PadKernel
 from lucid.codegen.kernels.resample import Resize as ResizeKernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.arguments import only_declared
-from lucid.codegen.lowering.context import COMPUTED, Lowering, dense_like, lowers, row_major
+from lucid.codegen.lowering.context import Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.direct import MOST_PLANES
 from lucid.codegen.lowering.fusion import lowers_fused
 from lucid.codegen.lowering.maps import MapNode, map_strides, pixels

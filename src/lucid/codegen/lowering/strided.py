@@ -9,9 +9,10 @@ from math import prod
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.strided import Elementwise, operand_names
 from lucid.codegen.kernels.transpose import STRIP, Transpose
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import EVERY, STRIDED, Access
 from lucid.codegen.language.kernel import OUTER
-from lucid.codegen.lowering.context import COMPUTED, SMALL, Lowering, dense_like, lowers, row_major
+from lucid.codegen.lowering.context import SMALL, Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.mapped import left_to_product, with_gates
 from lucid.codegen.program.program import ArgumentValue, View

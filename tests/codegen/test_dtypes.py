@@ -1,4 +1,4 @@
-"""Every dtype of the table through the walls: buffers, packing, plan, guards, interpreter, copies."""
+"""Every dtype of the table: buffers, packing, plan, guards, interpreter, and copies bit by bit."""
 
 from __future__ import annotations
 

@@ -33,8 +33,9 @@ class Source(Protocol):
         """Of the model's input: `f32`, or `u8` for images."""
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape, which has one input of that dtype, the
-        batch first in it and in every output. Raises InputError where the shape fits none."""
+        """The optimised graph for inputs of this shape: one of that dtype (`compiler.check_batches`
+        sees to it), the batch first in it and in every output. Raises InputError where the shape
+        fits none."""
 
     def stages(self) -> list[str]:
         """The names that `stage` takes, in order."""

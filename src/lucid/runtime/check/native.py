@@ -52,7 +52,8 @@ def run_whole(
     stopwatch = Stopwatch(target, threads, weights, cache)
     bound = stopwatch.bind(program)
     stopwatch.clock(bound, [a.ctypes.data for a in (*arrays, *results)], profiled=False)
-    return results
+    views = program.outputs.values()
+    return [dtype(v.dtype).decode(a) for v, a in zip(views, results, strict=True)]
 
 
 def unwritten(shape: tuple[int, ...], storage: np.dtype[Any]) -> Array:
@@ -96,7 +97,7 @@ class Stepper:
         NaN."""
         for view in call.reads:
             if view.buffer in self._buffers:
-                self._buffers[view.buffer][...] = buffers[view.buffer]
+                self._buffers[view.buffer][...] = dtype(view.dtype).encode(buffers[view.buffer])
         for view in call.writes:
             array = self._array(view)
             array[...] = unwritten(array.shape, array.dtype)
@@ -106,7 +107,7 @@ class Stepper:
         status = self._run(ctypes.c_void_p(table), 0, 1)
         if status:
             raise CompileError(f"the native runtime refused {call.kernel} (status {status})")
-        return [self._array(view).copy() for view in call.writes]
+        return [dtype(v.dtype).decode(self._array(v).copy()) for v in call.writes]
 
     def _array(self, view: View) -> Array:
         base = self._buffers[view.buffer][view.offset :]

@@ -124,7 +124,7 @@ def wrong_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         spans = lifetimes(program)
         for one in spans:  # a residual, which a later layer overwrites
             for other in spans:
-                room = program.arena - program.offsets[one] >= program.buffers[other].floats
+                room = program.arena - program.offsets[one] >= program.buffers[other].bytes
                 if room and spans[one].first < spans[other].first < spans[one].last:
                     program.offsets[other] = program.offsets[one]
                     return

@@ -61,7 +61,7 @@ def test_shapes():
     fast = lucid.compile(small(), (2, 3, 16, 12), input="uint8_nhwc", threads=1)
     assert fast.input_shape == (2, 16, 12, 3)
     assert "%images: u8[N,16,12,3]" in fast.ir("captured")
-    assert "input input0: 1152 u8" in fast.ir("scheduled")
+    assert "input %images = input0: 1152 u8" in fast.ir("scheduled")
     assert fast(levels(1, 20, 8, 3)).shape == (1, 8, 10, 4)  # another size, without compiling
     late = lucid.compile(small(), input="uint8_nhwc", threads=1)
     assert late(levels(1, 16, 12, 3)).shape == (1, 8, 8, 6)

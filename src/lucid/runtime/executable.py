@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import require_addressable
@@ -34,7 +35,7 @@ from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import DTYPES, Dim
+from lucid.ir.types import Dim
 from lucid.runtime import log
 from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
 from lucid.runtime.binding import BoundProgram, Workspace
@@ -235,13 +236,14 @@ class CompiledModel:
             array = array.copy() if np.may_share_memory(array, out) else array
         if batch <= max(1, whole.bound.program.batch):
             if batch:
-                self._run(whole, array, results)
+                self._run(whole, [array, *results])
         else:
             for start in range(0, batch, MAX_BATCH):
                 rows = slice(start, min(start + MAX_BATCH, batch))
                 plan = whole if rows.stop - start == MAX_BATCH else last
-                parts = zip(plan.graph.outputs, results, strict=True)
-                self._run(plan, array[rows], [r[_rows_of(v.type.shape[0], rows)] for v, r in parts])
+                values = (*plan.graph.inputs, *plan.graph.outputs)
+                parts = zip(values, (array, *results), strict=True)
+                self._run(plan, [a[_rows_of(v.type.shape[0], rows)] for v, a in parts])
         if out is not None:
             return out
         wrapped = [like(x, r) for r in results]
@@ -249,7 +251,7 @@ class CompiledModel:
 
     def _read(self, x: Any) -> Array:
         try:
-            array = as_array(x, DTYPES[self._source.dtype])
+            array = as_array(x, dtype(self._source.dtype).storage)
         except InputError as problem:
             raise InputError(f"{self._wanted()}, {problem}") from problem
         if array.ndim == 0:
@@ -271,18 +273,20 @@ class CompiledModel:
     def _wanted(self) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
         if self.input_shape is None:
-            return f"x wants a {DTYPES[self._source.dtype]} array, the batch first"
-        (value,) = self.graph().inputs
-        type = value.type
-        return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
+            return f"x wants a {dtype(self._source.dtype).storage} array, the batch first"
+        types = {value.name: value.type for value in self.graph().inputs}
+        return ", ".join(
+            f"{name} wants {kind} ({dtype(kind.dtype).storage}, {kind.rank} dimensions)"
+            for name, kind in types.items()
+        )
 
-    def _run(self, plan: Plan, x: Array, results: Sequence[Array]) -> None:
+    def _run(self, plan: Plan, arrays: Sequence[Array]) -> None:
+        """One call of a plan on the arrays of its program's inputs and outputs, in order."""
         enter = self._enter or self._entry(plan.bound.code)
         with self._workspace(plan.bound) as workspace:
-            arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
-            status = enter(workspace.prepare(plan.bound, arrays))
+            status = enter(workspace.prepare(plan.bound, [a.ctypes.data for a in arrays]))
         if status:
-            with self._crashes.watching(plan.bound.program.inputs[0].shape):
+            with self._crashes.watching(arrays[0].shape):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _entry(self, code: Code) -> Callable[[int], int]:
@@ -462,7 +466,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
             "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
             + _instead_of_a_shape(shape)
         )
-    require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
+    require_addressable(f"an input of {sizes}", prod(sizes))
     return sizes
 
 
@@ -476,7 +480,7 @@ def _instead_of_a_shape(given: Any) -> str:
 
 
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:
-    """The part of an output that a slice of the batch makes; its first dimension may be 2N."""
+    """The part of an array that a slice of the batch has; its first dimension may be 2N."""
     assert isinstance(dimension, Dim)
     return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
 

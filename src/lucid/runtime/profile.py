@@ -62,7 +62,7 @@ class Profiler:
         busy = (stamps[..., 2] - stamps[..., 1]).mean((0, 1))
         return Profile(
             model=model,
-            input_shape=bound.program.inputs[0].shape,
+            input_shape=next(iter(bound.program.inputs.values())).shape,
             target=self.target.name,
             runs=runs,
             latency_ms=latency,
@@ -186,20 +186,20 @@ def bytes_moved(program: Program, call: KernelCall) -> int:
     arguments = list(call.arguments.values())
     names = {a.name for a in arguments if isinstance(a, WeightRef)}
     arrays = {v for v in (*call.reads, *call.writes) if v.buffer not in names}
-    weights = sum(program.weights[n].floats for n in names)
-    return 4 * (weights + sum(map(_places, arrays)))
+    weights = sum(program.weights[n].bytes for n in names)
+    return weights + sum(v.itemsize * _places(v) for v in arrays)
 
 
 def _places(view: View) -> int:
-    """Floats of a view, each place once, though it be read many times."""
+    """Elements of a view, each place once, though it be read many times."""
     sizes = [d for d, s in zip(view.shape, view.strides, strict=True) if s]
     return int(np.prod(sizes, dtype=np.int64)) if 0 not in view.shape else 0
 
 
 def working_set(program: Program) -> int:
     """Bytes that a run touches: parameters, arena, and the user's arrays."""
-    users = sum(b.floats for b in program.buffers.values() if b.kind != "arena")
-    return 4 * (program.arena + users + sum(p.floats for p in program.weights.values()))
+    users = sum(b.bytes for b in program.buffers.values() if b.kind != "arena")
+    return program.arena + users + sum(p.bytes for p in program.weights.values())
 
 
 def _events(stamps: Array, barriers: Array) -> Iterator[Event]:

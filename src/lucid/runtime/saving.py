@@ -20,6 +20,7 @@ from lucid.artifact.contents import MANIFEST, TENSORS, WEIGHTS, ForTarget, Manif
 from lucid.artifact.tensors import write_tensors
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
 from lucid.codegen.lowering import lower
@@ -299,19 +300,21 @@ def _write_packed(
 ) -> None:
     """Write the weights of programs, which are packed in `store` or, without one, now."""
     weights = {packed_key(w): w for p in programs for w in p.weights.values()}
-    declared = {key: Declared((padded(w),), "float32") for key, w in weights.items()}
+    declared = {
+        key: Declared((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
+    }
     with writer.section(section) as sink:
         write_tensors(sink, declared, (_packed(w, payload, store) for w in weights.values()))
 
 
 def _packed(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:
     """A packed weight, with zeros up to its padded length."""
-    out = np.zeros(padded(packed), np.float32)
+    out = np.zeros(padded(packed), dtype(packed.dtype).storage)
     if store is not None:
-        out[: packed.floats] = store.array(packed)
+        out[: packed.elements] = store.array(packed)
     elif packed.recipe is not None:
         value = recipe.evaluate(packed.recipe, lambda name: np.asarray(payload[name]))
-        packed.pack(value, out[: packed.floats])
+        packed.pack(value, out[: packed.elements])
     return out
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.ir import recipe
 from lucid.ir.ops.base import Array
 from lucid.os_threads import mapped
@@ -55,9 +56,11 @@ class WeightStore:
             offsets, size = [], 0
             for packed in missing:
                 offsets.append(size)
-                size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
+                size += -(-packed.bytes // ALIGNMENT) * ALIGNMENT
             segment = Memory(size + SLACK)
-            places = [segment.floats(o, p.floats) for p, o in zip(missing, offsets, strict=True)]
+            places = [
+                segment.array(o, p.elements, p.dtype) for p, o in zip(missing, offsets, strict=True)
+            ]
             pairs = list(zip(missing, places, strict=True))
             packed_so_far = mapped(self._pack, pairs, min(PACKERS, default_threads()))
             for done, _ in enumerate(packed_so_far):
@@ -92,8 +95,8 @@ class WeightStore:
 
     def array(self, packed: Packed) -> Array:
         """A packed array, where it lies."""
-        place = (ctypes.c_float * packed.floats).from_address(self.address(packed))
-        return np.ctypeslib.as_array(place)
+        place = (ctypes.c_byte * packed.bytes).from_address(self.address(packed))
+        return np.ctypeslib.as_array(place).view(dtype(packed.dtype).storage)
 
     @property
     def bytes(self) -> int:

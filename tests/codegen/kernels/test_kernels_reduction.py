@@ -84,10 +84,10 @@ def test_large_maps_in_parts(op: type, shape: tuple[int, int, int], last: bool) 
 def test_parts_depend_on_sizes_alone() -> None:
     """Not on the batch, nor on threads: both would change sums."""
     for n in (1, 2, 5):
-        x = View("x", (n, 64, 112, 112), (64 * 112 * 112, 1, 64 * 112, 64))
+        x = View("x", "f32", (n, 64, 112, 112), (64 * 112 * 112, 1, 64 * 112, 64))
         assert cut(x, (2, 3), 2, {0}) == 16
         assert cut(x, (0, 2, 3), 2, {0}) == 1
-        small = View("x", (n, 1280, 7, 7), (1280 * 49, 1, 1280 * 7, 1280))
+        small = View("x", "f32", (n, 1280, 7, 7), (1280 * 49, 1, 1280 * 7, 1280))
         assert cut(small, (2, 3), 2, {0}) == 1
 
 

@@ -263,13 +263,13 @@ def test_operands_that_are_too_short_are_refused(family: str) -> None:
             shape = tuple(max(0, d // 2) for d in packed.shape)
             found.weights[value.name] = dataclasses.replace(packed, shape=shape)
             try:
-                smaller = found.weights[value.name].floats < packed.floats
+                smaller = found.weights[value.name].elements < packed.elements
                 assert not smaller or refused(family, lambda c: c), f"{name} is half as large"
             finally:
                 found.weights[value.name] = packed
         if isinstance(value, View) and value.buffer in found.buffers:
             buffer = found.buffers[value.buffer]
-            less = dataclasses.replace(buffer, floats=buffer.floats - 1)
+            less = dataclasses.replace(buffer, elements=buffer.elements - 1)
             found.buffers[value.buffer] = less
             try:
                 assert refused(family, lambda c: c), f"{name} has a number less"

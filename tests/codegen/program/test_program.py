@@ -17,12 +17,14 @@ from lucid import trace
 from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.interpret import ProgramInterpreter
+from lucid.codegen.program.json_form import program_json
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import KERNELS, Choice, Schedule, convolutions, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
+from lucid.ir.text import parse_graph
 from lucid.models import create_model
 
 HOST = TARGETS[-1]
@@ -154,11 +156,36 @@ def test_the_text_of_a_program() -> None:
     assert text.count("  phase ") == len(lowered.phases)
     for buffer in lowered.buffers.values():
         place = f" at {lowered.offsets[buffer.name]}" if buffer.kind == "arena" else ""
-        assert f"  {buffer.kind} {buffer.name}: {buffer.floats}{place}\n" in text
+        assert f" {buffer.name}: {buffer.elements} {buffer.dtype}{place}\n" in text
     for call in lowered.calls():
         assert f'{call.kernel} "{call.origin}" tasks={call.tasks}\n' in text
     for name in lowered.weights:
         assert f"  weights {name}: " in text
+
+
+def test_inputs_and_outputs_go_by_the_graph_s_names() -> None:
+    """In its order; a value that is returned twice has another name the second time."""
+    graph = parse_graph(
+        "graph two(%left: f32[N,3], %levels: u8[N,2]) -> f32[N,3], u8[N,2], f32[N,3] {"
+        " %sum = add(%left, %left): f32[N,3]  return %sum, %levels, %sum }"
+    )
+    made = lower(graph, Schedule({}), HOST, 5)
+    shapes = {name: (v.dtype, v.shape) for name, v in (made.inputs | made.outputs).items()}
+    sums, levels = ("f32", (5, 3)), ("u8", (5, 2))
+    assert list(made.inputs) == ["left", "levels"]
+    assert list(made.outputs) == ["sum", "levels", "sum'"]
+    assert shapes == {"left": sums, "levels": levels, "sum": sums, "sum'": sums}
+    text, data = str(made), program_json(made)
+    assert "  input %levels = input1: 10 u8\n" in text
+    assert "  output %sum' = output2: 15 f32\n" in text
+    assert data["format"] == 2
+    assert data["outputs"]["sum'"] == {
+        "buffer": "output2",
+        "dtype": "f32",
+        "offset": 0,
+        "shape": [5, 3],
+        "strides": [3, 1],
+    }
 
 
 def test_the_work_of_a_program() -> None:

@@ -36,11 +36,16 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
 """Entries after the table of places: a tile reads six, whatever its rows."""
+
+
+def scratch_bytes(map_floats: int, rows: int) -> int:
+    """Scratch for the padded map, and the table of where each row's window begins."""
+    return size_of(F32) * map_floats + size_of(I64) * (rows + TABLE_SLACK)
 
 
 @dataclass(frozen=True)
@@ -87,10 +92,11 @@ class _DirectEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+        self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
         f = self.frame
         self.line_floats = f.padded_width * f.channels
-        self.table = f.scratch + f.map_floats
+        self.map = f.scratch.to(F32)
+        self.table = (self.map + f.map_floats).to(I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -101,7 +107,7 @@ class _DirectEmitter:
             first = band * f.lines
             lines = (f.out_height - first).minimum(f.lines)
             with k.loop(0, images) as each:
-                out = f.scratch + each.index * f.met * self.line_floats
+                out = self.map + each.index * f.met * self.line_floats
                 self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
             self._places(images, lines)
             taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
@@ -225,7 +231,7 @@ class _DirectEmitter:
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)
             operands = [
-                f.scratch + taps[0] * f.step_h,
+                self.map + taps[0] * f.step_h,
                 weights,
                 f.y + at * f.y_row + column,
                 f.segment,

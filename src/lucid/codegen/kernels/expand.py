@@ -27,16 +27,21 @@ from lucid.codegen.language.kernel import (
     codes,
     ints,
 )
-from lucid.codegen.language.values import Int
+from lucid.codegen.language.values import F32, Int, size_of
 from lucid.codegen.target import Target
 
 SCRATCH = ("x", "image", "line", "pixel")
 """Arguments of `Depthwise` that here say where the scratch lies."""
 
 
+def scratch_bytes(lines: int, width: int, panel: int) -> int:
+    """Scratch for so many lines of a panel of the expanded map."""
+    return size_of(F32) * lines * width * panel
+
+
 @dataclass(frozen=True)
 class ExpandDepthwise(KernelSpec):
-    """`depthwise` over a product of the rows of a map, `source`, `source_row` floats apart, and
+    """`depthwise` over a product of the rows of a map, `source`, `source_row` elements apart, and
     `panels` of weights; the product's bias and body are in its tiles."""
 
     family: ClassVar[str] = "expand_depthwise"
@@ -82,7 +87,7 @@ class ExpandDepthwise(KernelSpec):
                 begin = panel.index * f.panel
                 channels = (begin, (begin + f.panel).minimum(f.channels))
                 self._expand(f, (image * f.height + top) * f.width, (bottom - top) * f.width, begin)
-                f.set(x=f.scratch + (0 - top * f.line - begin))
+                f.set(x=f.scratch.to(F32) + (0 - top * f.line - begin))
                 with k.loop(first, last) as line:
                     spec.line(f, image, line.index, channels, sums)
         return f.finish()
@@ -99,7 +104,7 @@ class ExpandDepthwise(KernelSpec):
             operands = [
                 f.source + (row + offset) * f.source_row,
                 f.panel_weights + begin * f.depth,
-                f.scratch + offset * f.panel,
+                f.scratch.to(F32) + offset * f.panel,
                 f.depth,
                 f.source_row,
                 f.panel,

@@ -9,7 +9,7 @@ sums. `Product` runs one on each block of rows just before it multiplies them, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -283,7 +283,7 @@ class Join(Loader):
         declared: tuple[Arg, ...] = ()
         for i, part in enumerate(self.parts):
             own = (*part.arguments(), Arg("columns"))
-            declared += tuple(Arg(part_name(a.name, i), a.kind) for a in own)
+            declared += tuple(replace(a, name=part_name(a.name, i)) for a in own)
         return declared
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:

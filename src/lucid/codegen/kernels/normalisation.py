@@ -15,7 +15,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.reduction import CHAINS, across, add, fold
-from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, operand_names
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, operand_names, operands
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import CONSTANT, Access, load, store
 from lucid.codegen.language.kernel import (
@@ -30,13 +30,18 @@ from lucid.codegen.language.kernel import (
     share,
 )
 from lucid.codegen.language.transcendentals import at_least, power
-from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.language.values import F32, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
 def _factor(k: Kernel, variance: Vector, eps: Vector) -> Vector:
     """1 / sqrt(variance + eps); a variance that rounding made negative is 0."""
     return 1.0 / k.math("sqrt", at_least(k, variance, 0.0) + eps)
+
+
+def scratch_bytes(numbers: int) -> int:
+    """Scratch for so many sums, means or squares."""
+    return size_of(F32) * numbers
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -57,7 +62,7 @@ class RowNorm(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names) + floats("inverse", "eps")
+        return operands(names, self.accesses) + grid(names) + floats("inverse", "eps")
 
     def extents(self, given: Given) -> dict[str, Extent]:
         return grid_extents(given, named(self.accesses))
@@ -178,7 +183,7 @@ class Moments(KernelSpec):
     def _part(self, f: Frame, x: Pointer, count: Int, out: Pointer) -> None:
         """Scratch holds sums by channel, the means of their groups, and sums of squares."""
         k = f.kernel
-        sums, means, squares = (f.scratch + f.channels * i for i in range(3))
+        sums, means, squares = (f.scratch.to(F32) + f.channels * i for i in range(3))
         inverse = 1.0 / k.as_float(count * f.width)
         self._by_channel(f, x, count, [sums], lambda value, _: [value], None)
         with k.loop(0, f.groups) as group:
@@ -258,9 +263,10 @@ class GroupNormalise(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
+        declared = operands(names, self.accesses) + buffers("moments")
         strides = [ints(f"{o}_image", f"{o}_row", f"{o}_inner") for o in names]
         sizes = ints("pixels", "channels", "groups", "width", "parts", "pieces")
-        return buffers(*names, "moments") + sum(strides, ()) + sizes + floats("inverse", "eps")
+        return declared + sum(strides, ()) + sizes + floats("inverse", "eps")
 
     def extents(self, given: Given) -> dict[str, Extent]:
         images, found = given.tasks_over(given.pieces), {}
@@ -284,7 +290,7 @@ class GroupNormalise(KernelSpec):
                 for o in names:
                     offset = image * getattr(f, f"{o}_image")
                     offset = offset + pixel.index * getattr(f, f"{o}_row")
-                    at[o] = accesses[o].at(getattr(f, o), offset)
+                    at[o] = getattr(f, o) + offset
                 self._pixel(f, accesses, at)
         return f.finish()
 
@@ -316,7 +322,7 @@ class GroupNormalise(KernelSpec):
                 loop.carry([k.fma(apart * apart, count(loop.index), total)])
             factor = _factor(k, loop.results[0] * inverse, k.splat(f.eps))
             for i, value in enumerate((near, rest, factor)):
-                k.store(value, f.scratch + (f.groups * i + g), mask)
+                k.store(value, f.scratch.to(F32) + (f.groups * i + g), mask)
 
         k.each_vector(f.groups, groups)
         if not self.single:
@@ -327,18 +333,19 @@ class GroupNormalise(KernelSpec):
         k = f.kernel
         with k.loop(0, f.groups) as group:
             for i in range(3):
-                value = k.splat(k.load(f.scratch + (f.groups * i + group.index), lanes=1))
+                value = k.splat(k.load(f.scratch.to(F32) + (f.groups * i + group.index), lanes=1))
                 place = self._by_channel(f, i) + group.index * f.width
                 _fill(k, value, place, f.width)
 
     @staticmethod
     def _by_channel(f: Frame, which: int) -> Pointer:
-        place: Pointer = f.scratch + (f.groups * 3 + f.channels * which)
+        place: Pointer = f.scratch.to(F32) + (f.groups * 3 + f.channels * which)
         return place
 
     def _pixel(self, f: Frame, accesses: dict[str, Access], at: dict[str, Pointer]) -> None:
         k = f.kernel
-        single = [k.splat(k.load(f.scratch + i, lanes=1)) for i in range(3)] if self.single else []
+        scratch = f.scratch.to(F32)
+        single = [k.splat(k.load(scratch + i, lanes=1)) for i in range(3)] if self.single else []
 
         def channels(c: Int, mask: Any) -> None:
             def read(o: str) -> Vector:
@@ -375,7 +382,8 @@ class NeighbourNorm(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names) + ints("window", "before") + floats("scale", "offset")
+        declared = operands(names, self.accesses) + grid(names)
+        return declared + ints("window", "before") + floats("scale", "offset")
 
     def extents(self, given: Given) -> dict[str, Extent]:
         return grid_extents(given, named(self.accesses))
@@ -383,6 +391,7 @@ class NeighbourNorm(KernelSpec):
     def emit(self, target: Target) -> ir.Module:
         walk = Walk(self, target, named(self.accesses))
         f, k = walk.frame, walk.kernel
+        scratch = f.scratch.to(F32)
 
         def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:
             def read(c: Int, mask: Any) -> Vector:
@@ -390,15 +399,15 @@ class NeighbourNorm(KernelSpec):
 
             def square(c: Int, mask: Any) -> None:
                 value = read(c, mask)
-                k.store(value * value, f.scratch + (f.before + c), mask)
+                k.store(value * value, scratch + (f.before + c), mask)
 
-            _fill(k, k.zero(), f.scratch, f.before)
+            _fill(k, k.zero(), scratch, f.before)
             k.each_vector(stop, square)
-            _fill(k, k.zero(), f.scratch + (f.before + stop), f.window - f.before)
+            _fill(k, k.zero(), scratch + (f.before + stop), f.window - f.before)
 
             def channels(c: Int, mask: Any) -> None:
                 with k.loop(0, f.window, carry=[k.zero()]) as loop:
-                    near = k.load(f.scratch + (c + loop.index), mask=mask)
+                    near = k.load(scratch + (c + loop.index), mask=mask)
                     loop.carry([loop.carried[0] + near])
                 base = k.fma(loop.results[0], k.splat(f.scale), k.splat(f.offset))
                 value = read(c, mask) * self._lowered(k, base)

@@ -29,7 +29,7 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 ROW_SLACK = 8
@@ -38,6 +38,11 @@ of two floats fall into different cache sets."""
 NEAR = 8192
 """Floats ahead to prefetch where each panel is passed once: a whole panel ahead would leave L2
 before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB/s a panel ahead."""
+
+
+def scratch_bytes(depth: int, rows: int) -> int:
+    """Scratch for the rows that a loader writes."""
+    return size_of(F32) * (depth + ROW_SLACK) * rows
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class _ProductEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+        self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -114,9 +119,9 @@ class _ProductEmitter:
         f = self.frame
         if self.spec.loader is None:
             return f.x + (start * f.x_row + group * f.depth), f.x_row
-        step = f.depth + ROW_SLACK
-        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, step)
-        return f.scratch, step
+        rows, step = f.scratch.to(F32), f.depth + ROW_SLACK
+        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, rows, step)
+        return rows, step
 
     def _panel(
         self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
@@ -182,7 +187,7 @@ def prefetch_share(
     """
     f, k = frame, frame.kernel
     depth = f.depth if depth is None else depth
-    line = k.target.line // 4
+    line = k.line(f.weights.element)
     lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
     steps = depth // UNROLL
     ahead = index * steps * lines * line

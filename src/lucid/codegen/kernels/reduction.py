@@ -14,19 +14,10 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered, operands
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import STRIDED, VECTOR, Access, load, store
-from lucid.codegen.language.kernel import (
-    Arg,
-    Extent,
-    Frame,
-    Given,
-    KernelSpec,
-    buffers,
-    floats,
-    ints,
-)
+from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, floats, ints
 from lucid.codegen.language.transcendentals import exp_below
 from lucid.codegen.language.values import F32, I32, Int, Loop, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum, minimum
@@ -129,7 +120,7 @@ class Reduce(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         reduced = ints(*numbered("reduced", REDUCED), *numbered("x_reduced", REDUCED))
-        return buffers(*self.names) + grid(self.names) + reduced + floats("scale")
+        return operands(self.names, self.accesses) + grid(self.names) + reduced + floats("scale")
 
     def extents(self, given: Given) -> dict[str, Extent]:
         found = grid_extents(given, dict(zip(self.names, self.accesses, strict=True)))
@@ -264,7 +255,7 @@ class ArgMax(KernelSpec):
     along: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
-        return buffers("x", "y") + grid(("x", "y")) + ints("length", "x_axis")
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + ints("length", "x_axis")
 
     def extents(self, given: Given) -> dict[str, Extent]:
         found = grid_extents(given, named(self.accesses))
@@ -295,7 +286,7 @@ class ArgMax(KernelSpec):
             with k.loop(start, stop) as loop:
                 place = self._along(f, at["x"] + loop.index * walk.stride("x"))
                 one = k.builder.insert_element(_undefined(1), place.raw, _lane(0))
-                y = accesses["y"].at(at["y"], loop.index * walk.stride("y"))
+                y = at["y"] + loop.index * walk.stride("y")
                 access = Access(VECTOR, accesses["y"].dtype)
                 store(k, Vector(k.builder, one), access, y, k.int(0), k.int(0), None)
 
@@ -357,7 +348,7 @@ class Softmax(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         axis = () if self.along else ints("length", "x_axis", "y_axis")
-        return buffers("x", "y") + grid(("x", "y")) + axis
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + axis
 
     def extents(self, given: Given) -> dict[str, Extent]:
         found = grid_extents(given, named(self.accesses))

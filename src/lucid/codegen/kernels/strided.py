@@ -47,6 +47,12 @@ def named(accesses: Sequence[Access]) -> dict[str, Access]:
     return dict(zip(operand_names(len(accesses) - 1), accesses, strict=True))
 
 
+def operands(names: Sequence[str], accesses: Sequence[Access]) -> tuple[Arg, ...]:
+    """The declared operands, each of the dtype of its access."""
+    pairs = zip(names, accesses, strict=True)
+    return tuple(arg for name, access in pairs for arg in buffers(name, dtype=access.dtype))
+
+
 def grid(operands: Sequence[str]) -> tuple[Arg, ...]:
     """The arguments of a grid: sizes, into how many parts to cut, and the operands' strides."""
     declared = repeated(*operands) + ints("rows", "inner", "parts", "pieces")
@@ -85,16 +91,13 @@ class Walk:
                 size = getattr(f, f"size{i}")
                 index = rest % size
                 rest = rest // size
-                for o, access in self.accesses.items():
-                    at[o] = access.at(at[o], index * getattr(f, f"{o}_stride{i}"))
+                for o in self.accesses:
+                    at[o] = at[o] + index * getattr(f, f"{o}_stride{i}")
             width = f.inner.ceil_div(f.pieces * k.vector) * k.vector
             start = (piece * width).minimum(f.inner)
             stop = (start + width).minimum(f.inner)
             with k.loop(*share(part, f.rows, f.parts)) as row:
-                here = {
-                    o: access.at(at[o], row.index * getattr(f, f"{o}_row"))
-                    for o, access in self.accesses.items()
-                }
+                here = {o: at[o] + row.index * getattr(f, f"{o}_row") for o in self.accesses}
                 body(here, start, stop)
         return f.finish()
 
@@ -129,7 +132,7 @@ class Elementwise(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names)
+        return operands(names, self.accesses) + grid(names)
 
     def extents(self, given: Given) -> dict[str, Extent]:
         return grid_extents(given, named(self.accesses))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -59,9 +60,10 @@ class Transpose(KernelSpec):
     """
 
     family: ClassVar[str] = "transpose"
+    dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "y") + repeated("x", "y")
+        declared = buffers("x", "y", dtype=self.dtype) + repeated("x", "y")
         return declared + ints("rows", "columns", "x_column", "y_row", "cuts", "parts")
 
     def extents(self, given: Given) -> dict[str, Extent]:

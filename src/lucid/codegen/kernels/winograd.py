@@ -32,15 +32,15 @@ from lucid.codegen.language.kernel import (
     share,
     strides_of,
 )
-from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.language.values import F32, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
-def scratch_floats(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
-    """Floats of scratch a task needs: V, M and one padded input patch."""
+def scratch_bytes(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
+    """Scratch a task needs: V, M and one padded input patch."""
     points = (m + 2) ** 2
     padded = -(-channels // vector) * vector
-    return points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
+    return size_of(F32) * points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
 
 
 Size = TypeVar("Size", int, Int)
@@ -154,12 +154,12 @@ class _WinogradEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.vector = target.vector
-        self.bytes = 4 * target.vector
+        self.bytes = self.kernel.aligned
         f = self.frame
         self.padded = f.depth.ceil_div(self.vector) * self.vector
         self.v_point = skewed(f.block_tiles * self.padded)
         self.m_point = skewed(f.block_tiles * f.panel)
-        self.v = f.scratch
+        self.v = f.scratch.to(F32)
         self.products = self.v + self.v_point * self.points
         self.patch = self.products + self.m_point * self.points
         self.between = self.kernel.stack(self.points * self.vector)

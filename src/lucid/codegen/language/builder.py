@@ -23,10 +23,15 @@ from lucid.codegen.language.values import (
     Int,
     Loop,
     Pointer,
+    PointerTo,
     Vector,
     constant,
+    size_of,
 )
 from lucid.codegen.target import Target
+
+Signature = Sequence[tuple[str, "ir.Type | PointerTo"]]
+"""Names and types of a function's arguments."""
 
 # Types for the methods of Kernel, inside which `int` is a method.
 Number = int
@@ -34,10 +39,18 @@ Lanes = int | None
 IntLike = int | Int
 
 
+def function_type(arguments: Signature, result: ir.Type = VOID) -> ir.FunctionType:
+    """The type of a function with these arguments."""
+    return ir.FunctionType(
+        result, [PTR if isinstance(kind, PointerTo) else kind for _, kind in arguments]
+    )
+
+
 class Kernel:
     """One function under construction, in a module of its own or beside others.
 
-    `arguments`: (name, type) pairs; inside, `self.args[name]` is an Int, Pointer or Vector.
+    `arguments`: (name, type) pairs; inside, `self.args[name]` is an Int, Pointer or Vector. Numbers
+    are float32 where nothing else is said: that is what kernels compute with.
     """
 
     def __init__(
@@ -45,14 +58,12 @@ class Kernel:
         module: ir.Module,
         target: Target,
         name: str,
-        arguments: Sequence[tuple[str, ir.Type]],
+        arguments: Signature,
         result: ir.Type = VOID,
     ) -> None:
         self.module = module
         self.target = target
-        self.function = ir.Function(
-            module, ir.FunctionType(result, [t for _, t in arguments]), name
-        )
+        self.function = ir.Function(module, function_type(arguments, result), name)
         self.function.attributes.add("nounwind")
         # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
         # llvmlite's own list of attributes lacks this one.
@@ -68,11 +79,11 @@ class Kernel:
             raw.name = label
             self.args[label] = self._wrap(kind, raw)
 
-    def _wrap(self, kind: ir.Type, raw: Any) -> Any:
+    def _wrap(self, kind: ir.Type | PointerTo, raw: Any) -> Any:
+        if isinstance(kind, PointerTo):
+            return Pointer(self.builder, raw, kind.element)
         if kind == I64:
             return Int(self.builder, raw)
-        if kind == PTR:
-            return Pointer(self.builder, raw)
         return Vector(self.builder, raw) if kind == F32 else raw
 
     def no_alias(self, *names: str) -> None:
@@ -83,6 +94,15 @@ class Kernel:
     @property
     def vector(self) -> int:
         return self.target.vector
+
+    @property
+    def aligned(self) -> Number:
+        """The alignment, in bytes, of arrays that whole vectors of them are read from."""
+        return self.target.vector * size_of(F32)
+
+    def line(self, element: ir.Type) -> Number:
+        """Elements of a cache line."""
+        return self.target.line // size_of(element)
 
     # -- integers ---------------------------------------------------------------------------
 
@@ -114,8 +134,9 @@ class Kernel:
     def load_int(self, address: Pointer) -> Int:
         return Int(self.builder, self.builder.load(address.raw, typ=I64, align=8))
 
-    def load_pointer(self, address: Pointer) -> Pointer:
-        return Pointer(self.builder, self.builder.load(address.raw, typ=PTR, align=8))
+    def load_pointer(self, address: Pointer, element: ir.Type = I64) -> Pointer:
+        """An address of such elements; that of a table of words where nothing else is said."""
+        return Pointer(self.builder, self.builder.load(address.raw, typ=PTR, align=8), element)
 
     def store_int(self, value: IntLike, address: Pointer) -> None:
         self.builder.store(self.int(value).raw, address.raw, align=8)
@@ -125,7 +146,8 @@ class Kernel:
 
     def choose(self, condition: Any, yes: Pointer, no: Pointer) -> Pointer:
         """One of two pointers."""
-        return Pointer(self.builder, self.builder.select(condition, yes.raw, no.raw))
+        raw = self.builder.select(condition, yes.raw, no.raw)
+        return Pointer(self.builder, raw, yes.element)
 
     # -- control ----------------------------------------------------------------------------
 
@@ -221,19 +243,19 @@ class Kernel:
 
     # -- memory of the function -------------------------------------------------------------
 
-    def stack(self, floats: Number, align: Number = 64) -> Pointer:
-        """Room on the stack, for the whole life of the function."""
+    def stack(self, count: Number, element: ir.Type = F32, align: Number = 64) -> Pointer:
+        """Room for elements on the stack, for the whole life of the function."""
         with self.builder.goto_entry_block():
-            room = self.builder.alloca(ir.ArrayType(F32, floats))
+            room = self.builder.alloca(ir.ArrayType(element, count))
             room.align = align
             room.type = PTR  # llvmlite still gives it a typed pointer
-        return Pointer(self.builder, room)
+        return Pointer(self.builder, room, element)
 
     # -- vectors ----------------------------------------------------------------------------
 
-    def vector_type(self, lanes: Lanes = None) -> ir.Type:
+    def vector_type(self, lanes: Lanes = None, element: ir.Type = F32) -> ir.Type:
         count = self.vector if lanes is None else lanes
-        return F32 if count == 1 else ir.VectorType(F32, count)
+        return element if count == 1 else ir.VectorType(element, count)
 
     def splat_constant(self, value: float, lanes: Lanes = None) -> Vector:
         return Vector(self.builder, constant(self.vector_type(lanes), value))
@@ -270,28 +292,32 @@ class Kernel:
         return ir.Constant(ir.VectorType(I1, len(lanes)), [int(lane) for lane in lanes])
 
     def load(
-        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Number = 4
+        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Lanes = None
     ) -> Vector:
-        """Floats at `address`; lanes that `mask` leaves out are zero, and not read."""
-        kind = self.vector_type(lanes)
+        """Elements at `address`; lanes that `mask` leaves out are zero, and not read. `align`: in
+        bytes, by default that of an element."""
+        align = align or size_of(address.element)
+        kind = self.vector_type(lanes, address.element)
         if mask is None:
             return Vector(self.builder, self.builder.load(address.raw, typ=kind, align=align))
         load = self.intrinsic(
-            f"llvm.masked.load.v{kind.count}f32.p0",
+            f"llvm.masked.load.{self.suffix(kind)}.p0",
             kind,
             [PTR, I32, ir.VectorType(I1, kind.count), kind],
         )
-        rest = ir.Constant(kind, [0.0] * kind.count)
+        rest = constant(kind, 0)
         loaded = self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
         return Vector(self.builder, loaded)
 
-    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Number = 4) -> None:
+    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Lanes = None) -> None:
+        """Write elements; lanes that `mask` leaves out are not written. `align` as in `load`."""
+        align = align or size_of(address.element)
         if mask is None:
             self.builder.store(value.raw, address.raw, align=align)
             return
         kind = value.raw.type
         store = self.intrinsic(
-            f"llvm.masked.store.v{kind.count}f32.p0",
+            f"llvm.masked.store.{self.suffix(kind)}.p0",
             VOID,
             [kind, PTR, I32, ir.VectorType(I1, kind.count)],
         )
@@ -309,7 +335,7 @@ class Kernel:
         return self.builder.icmp_signed("<", ir.Constant(kind, list(range(width))), every)
 
     def each_vector(self, count: Int, body: Callable[[Int, Any], None]) -> None:
-        """`body(offset, mask)` for `count` floats: whole vectors without mask, then the rest."""
+        """`body(offset, mask)` for `count` numbers: whole vectors without mask, then the rest."""
         whole = count // self.vector * self.vector
         with self.loop(0, whole, self.vector) as loop:
             body(loop.index, None)
@@ -365,7 +391,7 @@ class Kernel:
     def suffix(kind: ir.Type) -> str:
         if isinstance(kind, ir.VectorType):
             return f"v{kind.count}{Kernel.suffix(kind.element)}"
-        return "f64" if kind == F64 else "f32"
+        return str(kind) if isinstance(kind, ir.IntType) else str(kind.intrinsic_name)
 
 
 def _with_element(kind: ir.Type, element: ir.Type) -> ir.Type:

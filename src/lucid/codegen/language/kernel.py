@@ -1,6 +1,6 @@
 """What every kernel has in common: a specification, an argument block, and one signature.
 
-A kernel is `void kernel(words* arguments, pointer* buffers, i64 first, i64 last, float* scratch)`:
+A kernel is `void kernel(words* arguments, pointer* buffers, i64 first, i64 last, byte* scratch)`:
 it does tasks `first` to `last - 1` of its grid. Its arguments are 64-bit words in a table that the
 Program fills: sizes and strides are among them, so one piece of code serves every layer. A buffer
 operand takes two words, the number of its buffer and a byte offset into it.
@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import I64, PTR, Int, Pointer
+from lucid.codegen.language.dtypes import COMPUTED, dtype
+from lucid.codegen.language.values import F32, I8, I64, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
 WORDS = {"buffer": 2, "int": 1, "float": 1, "code": 1}
@@ -28,18 +29,20 @@ a `float` lies in the low half of its word."""
 
 @dataclass(frozen=True)
 class Arg:
-    """One declared argument of a kernel."""
+    """One declared argument of a kernel. `dtype`: of the elements of a buffer."""
 
     name: str
     kind: str = "int"
+    dtype: str = ""
 
 
 def ints(*names: str) -> tuple[Arg, ...]:
     return tuple(Arg(n) for n in names)
 
 
-def buffers(*names: str) -> tuple[Arg, ...]:
-    return tuple(Arg(n, "buffer") for n in names)
+def buffers(*names: str, dtype: str = COMPUTED) -> tuple[Arg, ...]:
+    """Buffers of what kernels compute with, or of another dtype."""
+    return tuple(Arg(n, "buffer", dtype) for n in names)
 
 
 def codes(*names: str) -> tuple[Arg, ...]:
@@ -51,7 +54,7 @@ def floats(*names: str) -> tuple[Arg, ...]:
 
 
 MAP = ("image", "line", "pixel")
-"""What the strides of a map of pixels are called, in floats."""
+"""What the strides of a map of pixels are called, in its elements."""
 
 
 def strides_of(name: str) -> tuple[Arg, ...]:
@@ -173,11 +176,11 @@ class Frame:
         self.module = module or ir.Module(spec.family)
         self.module.triple = target.triple
         signature = [
-            ("arguments", PTR),
-            ("buffers", PTR),
+            ("arguments", PointerTo(I64)),
+            ("buffers", PointerTo(I64)),
             ("first", I64),
             ("last", I64),
-            ("scratch", PTR),
+            ("scratch", PointerTo(I8)),
         ]
         self.kernel = Kernel(self.module, target, "kernel", signature)
         self.first: Int = self.kernel.args["first"]
@@ -197,8 +200,9 @@ class Frame:
         if argument.kind == "code":
             return k.load_pointer(word)
         if argument.kind == "float":
-            return k.load(word, lanes=1)
-        base = k.load_pointer(k.args["buffers"].words(k.load_int(word)))
+            return k.load(word.to(F32), lanes=1)
+        element = dtype(argument.dtype).element
+        base = k.load_pointer(k.args["buffers"].words(k.load_int(word)), element)
         return base.bytes(k.load_int(word.words(1)))
 
     def set(self, **values: Any) -> None:

@@ -8,17 +8,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
 
+F16 = ir.HalfType()
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
 I1 = ir.IntType(1)
+I8 = ir.IntType(8)
+I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 PTR = ir.PointerType()
 VOID = ir.VoidType()
+
+FLOATS = {F16: 2, F32: 4, F64: 8}
+"""Bytes of the floating types."""
+
+
+@dataclass(frozen=True)
+class PointerTo:
+    """The type of an argument that is the address of such elements."""
+
+    element: ir.Type
+
+
+def size_of(element: ir.Type) -> int:
+    """Bytes that an element of this type takes."""
+    return element.width // 8 if isinstance(element, ir.IntType) else FLOATS[element]
 
 
 def constant(kind: ir.Type, value: float) -> ir.Constant:
@@ -107,8 +126,8 @@ class Int:
 
 
 class Vector:
-    """A vector of floats (or, with one lane, a scalar float) of the generated code; where
-    `Kernel.widen` made it, of doubles."""
+    """A vector of the generated code, or with one lane a scalar. Arithmetic is that of floats, or
+    of doubles where `Kernel.widen` made it."""
 
     __slots__ = ("builder", "raw")
 
@@ -162,21 +181,27 @@ class Vector:
 
 
 class Pointer:
-    """An address; offsets are in floats unless said otherwise."""
+    """The address of elements of one type, which its offsets count unless said otherwise."""
 
-    __slots__ = ("builder", "raw")
+    __slots__ = ("builder", "element", "raw")
 
-    def __init__(self, builder: ir.IRBuilder, raw: Any) -> None:
+    def __init__(self, builder: ir.IRBuilder, raw: Any, element: ir.Type) -> None:
         self.builder = builder
         self.raw = raw
+        self.element = element
 
-    def __add__(self, floats: int | Int) -> Pointer:
-        if isinstance(floats, int) and floats == 0:
+    def __add__(self, count: int | Int) -> Pointer:
+        if isinstance(count, int) and count == 0:
             return self
-        return self._offset(F32, floats)
+        return self._offset(self.element, count)
+
+    def to(self, element: ir.Type) -> Pointer:
+        """The same address, as one of other elements."""
+        return Pointer(self.builder, self.raw, element)
 
     def bytes(self, count: int | Int) -> Pointer:
-        return self._offset(ir.IntType(8), count)
+        """Offset in bytes."""
+        return self._offset(I8, count)
 
     def words(self, count: int | Int) -> Pointer:
         """Offset in 64-bit words."""
@@ -185,7 +210,7 @@ class Pointer:
     def _offset(self, element: ir.Type, count: int | Int) -> Pointer:
         index = count if isinstance(count, Int) else Int(self.builder, count)
         moved = self.builder.gep(self.raw, [index.raw], source_etype=element)
-        return Pointer(self.builder, moved)
+        return Pointer(self.builder, moved, self.element)
 
 
 class Loop:

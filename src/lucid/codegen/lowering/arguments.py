@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lucid.codegen.kernels.packing import Channels
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import MAP, KernelSpec
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.epilogue import Epilogue
@@ -113,6 +114,6 @@ def sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
     """Where the channel sums go, [image][part of the image][channel]."""
     n, channels, *_ = ctx.shape(layer.result)
     strides = (parts * channels, channels, 1)
-    sums = ctx.allocate(f"{layer.result.name}.sums", (n, parts, channels), strides)
+    sums = ctx.allocate(f"{layer.result.name}.sums", COMPUTED, (n, parts, channels), strides)
     ctx.sums[layer.result] = sums
     return sums

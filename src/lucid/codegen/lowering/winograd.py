@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from lucid.codegen.kernels.body import PLAIN
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import WinogradPanels
-from lucid.codegen.kernels.winograd import Winograd, scratch_floats
+from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
@@ -116,6 +116,6 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         region,
         layer.origin,
         algorithm=layer.choice.kernel,
-        scratch=scratch_floats(m, tiling.block_tiles, depth, panel, ctx.target.vector),
+        scratch=scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )

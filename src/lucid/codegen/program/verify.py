@@ -27,22 +27,23 @@ from lucid.ir.recipe import Apply
 def verify_program(program: Program) -> None:
     """Check a whole Program. Raises VerifyError, which names the call, its origin and operand.
 
-    - Every view lies inside its buffer; inputs and parameters are never written, and no view that
-      is written holds one place twice.
+    - Every view lies inside its buffer and has its dtype; inputs and parameters are never written,
+      and no view that is written holds one place twice.
     - What a call reads was written in an earlier phase, and so are all outputs at the end.
     - Calls of one phase do not write what another one, or they themselves, read or write.
-    - Reads and writes have the shapes of the region's inputs and outputs, arguments are those the
-      kernel declares, and there are tasks exactly where there is something to write.
+    - Reads and writes have the shapes of the region's inputs and outputs, and reads their dtypes;
+      arguments are those the kernel declares, buffers of the dtypes it declares; and there are
+      tasks exactly where there is something to write.
     - What a kernel reaches by its arguments (`KernelSpec.extents`) is inside its operands and, of
       what it reads and writes, all: counts, strides and offsets fit the views.
     - Arena buffers are inside the arena, aligned, and apart while both are alive.
     """
     check = _Verifier(program)
-    for view in (*program.inputs, *program.outputs):
+    for view in (*program.inputs.values(), *program.outputs.values()):
         check.view(view, "the user's array")
     for number, phase in enumerate(program.phases):
         check.phase(number, phase)
-    for view in program.outputs:
+    for view in program.outputs.values():
         check.written(view, "output")
     check.plan()
 
@@ -53,10 +54,12 @@ class _Verifier:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.declared: dict[KernelSpec, tuple[Arg, ...]] = {}
-        self.whole = {v.buffer for v in program.inputs}  # buffers written all over
+        self.whole = {v.buffer for v in program.inputs.values()}  # buffers written all over
         self.places: dict[str, Array] = {}  # which places of the other buffers are written
-        self.sizes = {n: b.floats for n, b in program.buffers.items()}
-        self.sizes |= {n: p.floats for n, p in program.weights.items()}
+        self.sizes = {n: b.elements for n, b in program.buffers.items()}
+        self.sizes |= {n: p.elements for n, p in program.weights.items()}
+        self.dtypes = {n: b.dtype for n, b in program.buffers.items()}
+        self.dtypes |= {n: p.dtype for n, p in program.weights.items()}
         self.where = ""
 
     def fail(self, problem: str) -> NoReturn:
@@ -100,12 +103,12 @@ class _Verifier:
                 self.written(view, f"read {i}")
 
     def region(self, call: KernelCall) -> None:
-        inputs = [v.type.shape for v in call.region.inputs]
-        if inputs != [v.shape for v in call.reads]:
-            self.fail(f"reads {[v.shape for v in call.reads]}, its region {inputs}")
+        inputs = [(v.type.dtype, v.type.shape) for v in call.region.inputs]
+        if inputs != [(v.dtype, v.shape) for v in call.reads]:
+            self.fail(f"reads {[(v.dtype, v.shape) for v in call.reads]}, its region {inputs}")
         sizes = [prod(v.type.concrete(self.program.batch)) for v in call.region.outputs]
         if sizes != [prod(v.shape) for v in call.writes]:
-            self.fail(f"writes {[v.shape for v in call.writes]}, its region {sizes} floats")
+            self.fail(f"writes {[v.shape for v in call.writes]}, its region {sizes} elements")
 
     def arguments(self, call: KernelCall) -> None:
         declared = self.declared.get(call.kernel)
@@ -123,12 +126,20 @@ class _Verifier:
                 self.fail(f"argument {argument.name} is no {argument.kind}: {value!r}")
             if isinstance(value, WeightRef) and value.name not in self.program.weights:
                 self.fail(f"argument {argument.name}: no parameter is named {value.name}")
+            if isinstance(value, View | WeightRef):
+                self.dtype(value, argument)
             if isinstance(value, View):
                 self.view(value, f"argument {argument.name}")
                 if value.buffer not in operands:
                     self.fail(f"argument {argument.name}, {value}, is neither read nor written")
             if isinstance(value, Code) and value.export not in value.kernel.exports:
                 self.fail(f"argument {argument.name}: {value.kernel} exports no {value.export}")
+
+    def dtype(self, value: View | WeightRef, argument: Arg) -> None:
+        """A buffer holds what the kernel's code takes it to hold."""
+        given = value.dtype if isinstance(value, View) else self.dtypes[value.name]
+        if given != argument.dtype:
+            self.fail(f"argument {argument.name} is {given}, the kernel takes {argument.dtype}")
 
     def extents(self, call: KernelCall) -> None:
         """What the kernel touches, by its arguments, is what the call says that it reads and
@@ -142,7 +153,7 @@ class _Verifier:
             if argument.kind != "buffer":
                 continue
             value, extent = call.arguments[argument.name], found[argument.name]
-            buffer, first = (value.name, 0) if isinstance(value, WeightRef) else _start(value)
+            buffer, first = _start(value)
             places = Places.of(first, extent)
             if isinstance(value, View) and prod(n for n, _ in extent) != prod(value.shape):
                 self.fail(f"argument {argument.name}, {value}, is walked as {extent}")
@@ -199,10 +210,12 @@ class _Verifier:
         size = self.sizes.get(view.buffer)
         if size is None:
             self.fail(f"{operand}, {view}: there is no such buffer")
+        if view.dtype != self.dtypes[view.buffer]:
+            self.fail(f"{operand}, {view}, is {view.dtype}, its buffer {self.dtypes[view.buffer]}")
         if len(view.shape) != len(view.strides) or any(d < 0 for d in view.shape):
             self.fail(f"{operand}, {view}: shape and strides do not fit together")
         if not view.places.inside(size):
-            self.fail(f"{operand}, {view}, is not inside its buffer of {size} floats")
+            self.fail(f"{operand}, {view}, is not inside its buffer of {size} elements")
         packed = self.program.weights.get(view.buffer)
         if packed is not None and not isinstance(packed.packing, Flat):
             self.fail(f"{operand}, {view}: a packed parameter is no array")
@@ -240,16 +253,16 @@ class _Verifier:
         program, self.where = self.program, "the memory plan: "
         spans = lifetimes(program)
         for name in spans:
-            offset, size = program.offsets.get(name), program.buffers[name].room
+            offset, size = program.offsets.get(name), program.buffers[name].bytes
             if offset is None:
                 self.fail(f"{name} has no place")
             if offset < 0 or offset % ALIGNMENT or offset + size > program.arena:
-                self.fail(f"{name}, {size} floats at {offset}, is not aligned or not in the arena")
+                self.fail(f"{name}, {size} bytes at {offset}, is not aligned or not in the arena")
         for number in range(len(program.phases)):
             alive = [n for n, s in spans.items() if s.first <= number <= s.last]
             alive.sort(key=program.offsets.__getitem__)
             for one, other in pairwise(n for n in alive if self.sizes[n]):
-                if program.offsets[one] + program.buffers[one].room > program.offsets[other]:
+                if program.offsets[one] + program.buffers[one].bytes > program.offsets[other]:
                     self.fail(f"{one} and {other} overlap while both live, in phase {number}")
 
 
@@ -262,8 +275,12 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 """What may be given for each kind of argument."""
 
 
-def _start(view: View) -> tuple[str, int]:
-    return view.buffer, view.offset
+def _start(value: object) -> tuple[str, int]:
+    """Buffer and first place of a bound buffer argument."""
+    if isinstance(value, WeightRef):
+        return value.name, 0
+    assert isinstance(value, View), value
+    return value.buffer, value.offset
 
 
 def _on(places: Array, view: View) -> Array:

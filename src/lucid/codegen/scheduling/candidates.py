@@ -72,7 +72,7 @@ def _product_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Cho
     rows = [Choice(kernel, split="rows", rows=r) for r in ROWS if r < count]
     rows = [Choice(kernel, split="rows"), *rows, Choice(kernel, split="rows", rows=count)]
     panels = [Choice(kernel, split="panels", chunks=c) for c in _chunks(shape, target)]
-    if 4 * count * depth > LARGEST_COPY:
+    if shape.itemsize * count * depth > LARGEST_COPY:
         rows.pop()
         panels.clear()
     by_rows = count >= shape.columns

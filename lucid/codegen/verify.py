@@ -142,7 +142,8 @@ class _Verifier:
             if argument.kind != "buffer":
                 continue
             value, extent = call.arguments[argument.name], found[argument.name]
-            buffer, first = (value.name, 0) if isinstance(value, WeightRef) else _start(value)
+            assert isinstance(value, View | WeightRef)
+            buffer, first = _start(value)
             places = Places.of(first, extent)
             if isinstance(value, View) and prod(n for n, _ in extent) != prod(value.shape):
                 self.fail(f"argument {argument.name}, {value}, is walked as {extent}")
@@ -262,8 +263,11 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 """What may be given for each kind of argument."""
 
 
-def _start(view: View) -> tuple[str, int]:
-    return view.buffer, view.offset
+def _start(operand: View | WeightRef) -> tuple[str, int]:
+    """The buffer of an operand, and its first place there."""
+    if isinstance(operand, WeightRef):
+        return operand.name, 0
+    return operand.buffer, operand.offset
 
 
 def _on(places: Array, view: View) -> Array:

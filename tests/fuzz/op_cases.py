@@ -361,7 +361,10 @@ def _written_out(make: Maker, x: Value, centred: bool) -> Value:
 @makes("group_norm")
 def _group_norm(make: Maker) -> Value:
     channels = make.draw.channels()
-    x = make.array(channels, *make.draw.shape(make.draw.pick([0, 2]), 2, most=100))
+    if make.draw.chance(0.6):
+        x = make.image(channels)
+    else:
+        x = make.array(channels, *make.draw.shape(0, 2, most=100))
     op = drawn(make.draw, ops.GroupNorm, groups=make.draw.divisor(channels))
     return make.followed(make.apply(op, x, make.weight(channels), make.weight(channels)))
 
@@ -532,7 +535,7 @@ def _gather(make: Maker) -> Value:
 # -- any of them ----------------------------------------------------------------------------------
 
 HEAVY = ["conv2d"] * 12 + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
-HEAVY += ["linear", "sum", "mean", "max", "resize", *["softmax", "group_norm"] * 3]
+HEAVY += ["linear", "sum", "mean", "max", "resize", *["softmax", "group_norm"] * 4]
 HEAVY += ["layer_norm", "rms_norm"] * 2
 """Ops that take more cases than others: they have several kernels."""
 

@@ -335,12 +335,6 @@ VIEWS = [
         "",
     ),
     Mutant(
-        "what is normalised is contiguous",
-        f"{L}.normalisation:_rows",
-        "inner.steps[0][0] != 1",
-        "inner.steps[0][0] < 0",
-    ),
-    Mutant(
         "softmax looks where it writes alone",
         f"{L}.reduction:softmax",
         "x.strides[axis] == out.strides[axis] == 1 or",

@@ -347,16 +347,34 @@ def _batch_norm(make: Maker) -> Value:
 def _layer_norm(make: Maker) -> Value:
     x = make.array(*make.draw.shape(1, 4))
     axes = tuple(a for a in _axes(make, x.type.rank) if a) or (x.type.rank - 1,)
+    if make.draw.chance(0.35):
+        return make.followed(_written_out(make, x, make.op == "layer_norm"))
     shape = [sizes(x)[a] for a in axes]
     count = make.draw.integer(0, 2 if make.op == "layer_norm" else 1)
     op = drawn(make.draw, OPS[make.op], axes=axes)
     return make.followed(make.apply(op, x, *(make.weight(*shape) for _ in range(count))))
 
 
+def _written_out(make: Maker, x: Value, centred: bool) -> Value:
+    """A norm in primitive ops, at times of the whole batch, which is no norm then."""
+    axes = _axes(make, x.type.rank)
+    if make.batch and make.draw.chance(0.4):
+        axes = tuple(sorted({0, *axes}))
+    average = ops.Mean(axes, keepdims=True)
+    y = make.apply(ops.Sub(), x, make.apply(average, x)) if centred else x
+    squares = make.apply(average, make.apply(ops.Mul(), y, y))
+    epsilon = make.apply(ops.Constant(make.draw.pick([1e-5, 0.1])))
+    root = make.apply(ops.Rsqrt(), make.apply(ops.Add(), squares, epsilon))
+    return make.apply(ops.Mul(), *make.draw.shuffled([y, root]))
+
+
 @makes("group_norm")
 def _group_norm(make: Maker) -> Value:
     channels = make.draw.channels()
-    x = make.array(channels, *make.draw.shape(0, 2, most=100))
+    if make.draw.chance(0.6):
+        x = make.image(channels)
+    else:
+        x = make.array(channels, *make.draw.shape(0, 2, most=100))
     op = drawn(make.draw, ops.GroupNorm, groups=make.draw.divisor(channels))
     return make.followed(make.apply(op, x, make.weight(channels), make.weight(channels)))
 
@@ -529,7 +547,8 @@ def _gather(make: Maker) -> Value:
 # -- any of them ----------------------------------------------------------------------------------
 
 HEAVY = ["conv2d"] * 12 + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
-HEAVY += ["linear", "sum", "mean", "max", "softmax", "resize", "group_norm", "layer_norm"]
+HEAVY += ["linear", "sum", "mean", "max", "resize", *["softmax", "group_norm"] * 4]
+HEAVY += ["layer_norm", "rms_norm"] * 2
 """Ops that take more cases than others: they have several kernels."""
 
 

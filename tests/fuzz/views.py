@@ -24,7 +24,7 @@ Found = tuple[Shape, Step] | None
 """The shape that is wanted now, and what makes the one of before from it; None where a way cannot
 lead to a shape. The batch, where there is one, is the first dimension."""
 WAYS: dict[str, Callable[[Draw, Shape], Found]] = {}
-OFTEN = ["expanded", "expanded", "repeated", "permuted", "sliced"]
+OFTEN = ["expanded", "expanded", "repeated", "permuted", "sliced", "sliced", *["pixels"] * 4]
 """Ways that more models go than others, and that a kernel sees in its strides."""
 LARGEST = 200_000
 """Numbers that an input may have for one image."""
@@ -143,12 +143,32 @@ def split(draw: Draw, shape: Shape) -> Found:
 @way
 def sliced(draw: Draw, shape: Shape) -> Found:
     found = axis_of(draw, shape)
-    if found is None or found[1] < 1:
+    return sliced_along(draw, shape, found[0]) if found is not None else None
+
+
+def sliced_along(draw: Draw, shape: Shape, axis: int) -> Found:
+    size = shape[axis]
+    if not isinstance(size, int) or size < 1:
         return None
-    axis, size = found
-    before, after, step = draw.integer(0, 2), draw.integer(0, 2), draw.pick([1, 1, 2, 3])
+    before, after, step = draw.integer(0, 2), draw.integer(0, 2), draw.pick([1, 2, 3])
     stop = before + (size - 1) * step + 1
     return changed(shape, axis, stop + after), one(ops.Slice(axis, before, stop, step))
+
+
+@way
+def pixels(draw: Draw, shape: Shape) -> Found:
+    """Of a map that lies channels last, with lines or columns left out or repeated."""
+    if len(shape) != 4 or len(plain(shape)) < 3 or not all(plain(shape)):
+        return None
+    axis = draw.pick([1, 2])
+    last = (shape[0], shape[2], shape[3], shape[1])
+    if draw.chance(0.5):
+        found = expanded_along(last, axis)
+    else:
+        found = sliced_along(draw, last, axis)
+    if found is None:
+        return None
+    return found[0], lambda apply, x: apply(ops.Permute((0, 3, 1, 2)), found[1](apply, x))
 
 
 @way
@@ -207,8 +227,10 @@ def part_of_a_whole(draw: Draw, shape: Shape) -> Found:
 @way
 def expanded(draw: Draw, shape: Shape) -> Found:
     axes = draw.some(plain(shape), 0.4)
-    if not axes:
-        return None
+    return expanded_along(shape, *axes) if axes else None
+
+
+def expanded_along(shape: Shape, *axes: int) -> Found:
     before = tuple(1 if i in axes else d for i, d in enumerate(shape))
     return before, one(ops.Expand(shape))
 

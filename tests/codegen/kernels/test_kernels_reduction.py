@@ -17,6 +17,7 @@ from lucid.codegen.lowering.reduction import cut
 from lucid.codegen.program.program import View
 from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import Target
+from lucid.errors import ShapeError
 from lucid.ir import BATCH, Graph, Value, f32, interpret, ops
 from lucid.ir.ops import ArgMax, Max, Mean, Min, Softmax, Sum, SumSquares
 
@@ -79,6 +80,22 @@ def test_large_maps_in_parts(op: type, shape: tuple[int, int, int], last: bool) 
     outputs = [build.apply(op((2, 3), keepdims=k), y) for k in (False, True)]
     build.graph.set_outputs([*outputs, build.apply(op((1, 2, 3)), y)])
     check(build.graph, 2, limit=1e-5)
+
+
+def test_reductions_of_nothing() -> None:
+    """The sum of no numbers is 0 and their mean NaN; there is no largest one."""
+    build = Builder()
+    x = build.graph.add_input(f32(BATCH, 3, 0, 2))
+    build.graph.set_outputs([build.apply(op((2, 3)), x) for op in (Sum, SumSquares, Mean)])
+    (target, *_) = TARGETS
+    program = lower(build.graph, schedule(build.graph, target, 2), target, 2)
+    total, squares, mean = Run(program, target).outputs({}, [np.zeros((2, 3, 0, 2), np.float32)])
+    assert not total.any()
+    assert not squares.any()
+    assert np.isnan(mean).all()
+    for op in (Max, Min):
+        with pytest.raises(ShapeError, match=r"axes \[2\]"):
+            build.apply(op((2, 3)), x)
 
 
 def test_parts_depend_on_sizes_alone() -> None:

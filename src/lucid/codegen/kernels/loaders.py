@@ -73,7 +73,7 @@ class Loader:
 
 def _images(given: Given, rows: int) -> int:
     """How many images have so many pixels. Raises ValueError where that is no whole number."""
-    area = given.out_height * given.out_width
+    area: int = given.out_height * given.out_width
     if area < 1 or rows % area:
         raise ValueError(f"{rows} rows of {area} pixels an image")
     return rows // area
@@ -287,7 +287,8 @@ class Join(Loader):
         return declared
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
-        found, columns = {}, 0
+        found: dict[str, Extent] = {}
+        columns = 0
         for i, part in enumerate(self.parts):
             own = given.part(part_name("", i))
             columns += own.columns

@@ -76,7 +76,8 @@ class Resize(KernelSpec):
         return declared + planes + ints("channels", "out_height", "out_width")
 
     def extents(self, given: Given) -> dict[str, Extent]:
-        images, sizes, found = given.tasks_over(given.out_height), [], {}
+        images, found = given.tasks_over(given.out_height), dict[str, Extent]()
+        sizes: list[int] = []
         out = (given.out_height, given.out_width)
         for table, count, own in zip(("lines", "columns"), out, given.x.shape[2:], strict=True):
             places, floats = (2 * count, 3 * count) if self.bilinear else (count, count)

@@ -4,24 +4,29 @@ Kernels trust their arguments, so whatever a lowering gets wrong shows here and 
 """
 
 from __future__ import annotations
-
+import numpy as np
 from collections import defaultdict
 from itertools import pairwise
-from math import prod
-from typing import NoReturn
-
-import numpy as np
-from numpy.lib.stride_tricks import as_strided
-
-from lucid.codegen.kernels.packing import Flat, Indices
-from lucid.codegen.language.kernel import Arg, Given, KernelSpec
+from lucid.codegen.kernels.packing import Flat
+from lucid.codegen.kernels.packing import Indices
+from lucid.codegen.language.kernel import Arg
+from lucid.codegen.language.kernel import Given
+from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.program.places import Places
-from lucid.codegen.program.plan import ALIGNMENT, lifetimes
-from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
+from lucid.codegen.program.plan import ALIGNMENT
+from lucid.codegen.program.plan import lifetimes
+from lucid.codegen.program.program import Code
+from lucid.codegen.program.program import KernelCall
+from lucid.codegen.program.program import Program
+from lucid.codegen.program.program import View
+from lucid.codegen.program.program import WeightRef
 from lucid.errors import VerifyError
 from lucid.ir.ops import Constant
 from lucid.ir.ops.base import Array
 from lucid.ir.recipe import Apply
+from math import prod
+from numpy.lib.stride_tricks import as_strided
+from typing import NoReturn
 
 
 def verify_program(program: Program) -> None:
@@ -153,6 +158,7 @@ class _Verifier:
             if argument.kind != "buffer":
                 continue
             value, extent = call.arguments[argument.name], found[argument.name]
+            assert isinstance(value, View | WeightRef)
             buffer, first = _start(value)
             places = Places.of(first, extent)
             if isinstance(value, View) and prod(n for n, _ in extent) != prod(value.shape):
@@ -275,12 +281,11 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
 """What may be given for each kind of argument."""
 
 
-def _start(value: object) -> tuple[str, int]:
-    """Buffer and first place of a bound buffer argument."""
-    if isinstance(value, WeightRef):
-        return value.name, 0
-    assert isinstance(value, View), value
-    return value.buffer, value.offset
+def _start(operand: View | WeightRef) -> tuple[str, int]:
+    """The buffer of an operand, and its first place there."""
+    if isinstance(operand, WeightRef):
+        return operand.name, 0
+    return operand.buffer, operand.offset
 
 
 def _on(places: Array, view: View) -> Array:

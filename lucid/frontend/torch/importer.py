@@ -180,7 +180,8 @@ class Importer:
         known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
         if known and isinstance(value, torch.Tensor | tuple | list):
             return self._known(node)
-        args, kwargs = map_arg((node.args, node.kwargs), self._now)
+        given: Any = map_arg((node.args, node.kwargs), self._now)
+        args, kwargs = given
         if target is operator.getitem:
             return args[0][args[1]]
         if emitter is None:

@@ -229,7 +229,7 @@ def _report(name: str, text: str) -> str:
 def _decompositions() -> Any:
     """Torch's way to core ATen, without the operators that have an emitter (but with what may give
     its operand itself, through which changes in place go)."""
-    table = default_decompositions()
+    table: Any = default_decompositions()
     for target in list(table):
         if has_emitter(target) and target._opname not in PERHAPS_VIEWS | DROPOUTS:
             table.pop(target)

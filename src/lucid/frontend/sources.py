@@ -207,19 +207,23 @@ SIZES_KEPT = 8
 """Graphs of image sizes that are kept, since an import takes seconds."""
 
 
-@kind("a torch.nn.Module")
+@kind("a torch.nn.Module, what torch.export.export gives")
 class TorchModule(Imported):
-    """A module of PyTorch's."""
+    """A module of PyTorch's, or a program exported from one."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, model: Any) -> None:
+        from lucid.frontend.torch import module_of
+
         super().__init__()
-        self.module = getattr(module, "_orig_mod", module)  # of torch.compile
+        self.module = module_of(model)
         self.name = type(self.module).__name__
 
     @staticmethod
     def accepts(model: Any) -> bool:
-        nn = getattr(sys.modules.get("torch"), "nn", None)
-        return nn is not None and isinstance(model, nn.Module)
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(
+            model, torch.nn.Module | torch.export.ExportedProgram
+        )
 
     def _import(self, shape: tuple[int, ...]) -> Graph:
         from lucid.frontend.torch import import_torch

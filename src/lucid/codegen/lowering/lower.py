@@ -37,7 +37,7 @@ def _computes_weights(node: Node) -> bool:
     """Whether a node is a convolution or linear layer whose weights are computed."""
     op, own = node.op, len(node.inputs)
     if isinstance(op, Fusion):
-        op, own = op.anchor, op.anchor_operands(own)
+        own, op = op.anchor_operands(own), op.anchor
     weights = node.inputs[1:own]
     return isinstance(op, Conv2d | Linear) and not all(isinstance(v, Parameter) for v in weights)
 

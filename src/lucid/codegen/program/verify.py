@@ -4,29 +4,24 @@ Kernels trust their arguments, so whatever a lowering gets wrong shows here and 
 """
 
 from __future__ import annotations
-import numpy as np
+
 from collections import defaultdict
 from itertools import pairwise
-from lucid.codegen.kernels.packing import Flat
-from lucid.codegen.kernels.packing import Indices
-from lucid.codegen.language.kernel import Arg
-from lucid.codegen.language.kernel import Given
-from lucid.codegen.language.kernel import KernelSpec
+from math import prod
+from typing import NoReturn
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from lucid.codegen.kernels.packing import Flat, Indices
+from lucid.codegen.language.kernel import Arg, Given, KernelSpec
 from lucid.codegen.program.places import Places
-from lucid.codegen.program.plan import ALIGNMENT
-from lucid.codegen.program.plan import lifetimes
-from lucid.codegen.program.program import Code
-from lucid.codegen.program.program import KernelCall
-from lucid.codegen.program.program import Program
-from lucid.codegen.program.program import View
-from lucid.codegen.program.program import WeightRef
+from lucid.codegen.program.plan import ALIGNMENT, lifetimes
+from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
 from lucid.errors import VerifyError
 from lucid.ir.ops import Constant
 from lucid.ir.ops.base import Array
 from lucid.ir.recipe import Apply
-from math import prod
-from numpy.lib.stride_tricks import as_strided
-from typing import NoReturn
 
 
 def verify_program(program: Program) -> None:

@@ -13,7 +13,8 @@ from lucid.codegen.explain import Basis
 from lucid.codegen.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
-from lucid.errors import ParseError
+from lucid.errors import InputError, ModelFileError, ParseError
+from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache
@@ -50,6 +51,20 @@ def load(
     the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
     that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"lucid.load takes the path of a .lucid file, got a {type(path).__name__}; "
+            "lucid.compile takes models"
+        )
+    if str(path).lower().endswith(".onnx"):
+        raise ModelFileError(
+            f"{path}: no compiled model but an ONNX file: lucid.compile({str(path)!r})"
+        )
+    if str(path).lower().endswith(SUFFIXES):
+        raise ModelFileError(
+            f"{path}: no compiled model but weights alone: compile their network, then "
+            "`load_weights` them"
+        )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)
 
 

@@ -75,6 +75,6 @@ def compile(
             options=lucid.CompileOptions(target=target),
             progress=report,
         )
-        compiled.metadata = metadata_of(subject)
+        subject.weighted(compiled).metadata = metadata_of(subject)
         compiled.save(output, targets.split(",") if targets else None)
     typer.echo(f"wrote {output} ({output.stat().st_size:,} bytes)", err=True)

@@ -203,6 +203,17 @@ class Graph:
         self._names.update(names)
         return new
 
+    def rename(self, value: Value, name: str) -> None:
+        """Give the result of a node a name; another node's of that name takes one like it, and so
+        does `value` where an input has it."""
+        self._names.discard(value.name)
+        results = (v for node in self.nodes for v in node.outputs if v is not value)
+        other = next((v for v in results if v.name == name), None)
+        if other is None:
+            value.name = self.fresh_name(name)
+        else:
+            other.name, value.name = self.fresh_name(name), name
+
     def erase(self, node: Node) -> None:
         """Remove a node that nobody reads."""
         assert not any(self.is_used(v) for v in node.outputs), f"{node} is still read"

@@ -15,8 +15,10 @@ from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, UnsupportedError
 from lucid.frontend.images import takes_images
-from lucid.frontend.sources import as_model, matched
+from lucid.frontend.sources import Model, as_model
+from lucid.frontend.swapping import matched
 from lucid.frontend.tensor import Tensor
+from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph, State, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.types import BATCH, Dim
@@ -83,7 +85,8 @@ def compile(
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
-    file (or what `onnx.load` gives), or a graph.
+    file (or what `onnx.load` gives), or a graph. (The path of a .lucid file is compiled anew:
+    `lucid.load` opens it as it was compiled.)
 
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
     and image size runs. Without it a module is compiled at its first call, a graph or a file for
@@ -190,15 +193,28 @@ class ModelSource:
     """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
     each stage.
 
-    `images`: how uint8 images are normalised, where the graphs are to take those.
+    `images`: how uint8 images are normalised, where the graphs are to take those. `weights`: what
+    the graphs hold in place of the model's own, as `match` takes it.
     """
 
     def __init__(
-        self, model: Any, disable: Sequence[str], images: Preprocess | None = None
+        self,
+        model: Any,
+        disable: Sequence[str],
+        images: Preprocess | None = None,
+        weights: Any = None,
     ) -> None:
-        self.model = as_model(model)
+        self.model = self._of(model)
         self.disable = disable
         self.images = images
+        self.weights = weights
+
+    @staticmethod
+    def _of(model: Any) -> Model:
+        try:
+            return as_model(model)
+        except InputError as problem:
+            raise InputError(f"{problem}{_way_to(model)}") from None
 
     @property
     def name(self) -> str:
@@ -228,15 +244,28 @@ class ModelSource:
     def captured(self, shape: tuple[int, ...]) -> Graph:
         """The graph before any pass. Raises InputError where the shape does not fit."""
         if self.images is None:
-            return self.model.captured(shape)
+            return self._network(shape)
         channels = self.images.channels
         if len(shape) != 4 or shape[3] != channels:
             raise InputError(
                 f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
                 "says otherwise with another order (rgb, bgr or grey)"
             )
-        batch, height, width, _ = shape
-        return takes_images(self.model.captured((batch, channels, height, width)), self.images)
+        return takes_images(self._network(self._network_shape(shape)), self.images)
+
+    def _network(self, shape: tuple[int, ...]) -> Graph:
+        graph = self.model.captured(shape)
+        if self.weights is not None:
+            graph = graph.clone()
+            graph.payload = matched(self.model, self.weights, [shape])
+        return graph
+
+    def _network_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that the model itself takes for an input of this shape."""
+        if self.images is None:
+            return shape
+        batch, height, width, channels = shape
+        return (batch, channels, height, width)
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
         """The optimised graph for inputs of this shape. Raises InputError where the shape does not
@@ -284,9 +313,31 @@ class ModelSource:
         """The tensors that `match` takes."""
         return self.model.state()
 
-    def match(self, weights: Any) -> Mapping[str, Any]:
-        """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
-        return matched(self.model, weights)
+    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+        """Tensors by name, of a file, a mapping, or a network, which is compared for inputs of
+        these shapes. Raises WeightsError where any is unfit."""
+        return matched(self.model, weights, [self._network_shape(shape) for shape in shapes])
+
+
+def _way_to(model: Any) -> str:
+    """What to do with something that is no model and leads to one; empty where nobody knows."""
+    from lucid.models.registry import list_models, model_info, suggestion
+
+    if callable(model):
+        return ". Call it, if it makes the model"
+    if not isinstance(model, str | os.PathLike):
+        return ""
+    name = str(model)
+    package, _, known = name.partition(":")
+    if name in list_models():
+        shape = model_info(name).input_shape
+        return f". To compile this one: lucid.compile(lucid.models.{name}(), {shape})"
+    if package in ("timm", "torchvision") and known:
+        make = "timm.create_model" if package == "timm" else "torchvision.models.get_model"
+        return f". In Python: lucid.compile({make}({known!r}).eval(), (1, 3, 224, 224))"
+    if name.lower().endswith(SUFFIXES):
+        return ", which holds weights alone: compile their network, then `load_weights` them"
+    return suggestion(name, list_models())
 
 
 def check_batches(graph: Graph) -> None:

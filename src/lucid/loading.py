@@ -14,7 +14,8 @@ from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
-from lucid.errors import ModelFileError, ParseError
+from lucid.errors import InputError, ModelFileError, ParseError
+from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache, generator_hash
@@ -53,10 +54,19 @@ def load(
     that is damaged, truncated, of another format, or holds its weights packed for other targets or
     by another version of Lucid alone; InputError, UnknownNameError, OSError.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"lucid.load takes the path of a .lucid file, got a {type(path).__name__}; "
+            "lucid.compile takes models"
+        )
     if str(path).lower().endswith(".onnx"):
         raise ModelFileError(
-            f"{path}: not compiled yet; lucid.compile({str(path)!r}) compiles an ONNX file, and "
-            "`save` of what that gives writes what `load` takes"
+            f"{path}: no compiled model but an ONNX file: lucid.compile({str(path)!r})"
+        )
+    if str(path).lower().endswith(SUFFIXES):
+        raise ModelFileError(
+            f"{path}: no compiled model but weights alone: compile their network, then "
+            "`load_weights` them"
         )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)
 

@@ -34,7 +34,7 @@ def test_without_the_package(lucid_command, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = lucid_command("export", "resnest_digits", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 1
-    assert "lucid-compiler[onnx]" in result.stderr
+    assert "`pip install onnx`" in result.stderr
 
 
 def test_into_a_folder_that_is_not_there(lucid_command, tmp_path):

@@ -78,6 +78,9 @@ def test_a_scale_that_keeps_the_size_still_moves_the_samples():
         assert not np.array_equal(found, x)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert not import_onnx(by_scales(7, 9, (1, 1), mode="cubic")).nodes
+    crop = {"coordinate_transformation_mode": "tf_crop_and_resize"}
+    with pytest.raises(UnsupportedError, match="with coordinates tf_crop_and_resize"):
+        import_onnx(by_scales(7, 9, (1, 1), **crop))
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def compile(
             options=lucid.CompileOptions(target=target),
             progress=report,
         )
-        compiled.metadata = metadata_of(subject)
+        subject.weighted(compiled).metadata = metadata_of(subject)
         names = targets.split(",") if targets else None
         compiled.save(output, names, weights=stored_weights)
     typer.echo(f"wrote {output} ({output.stat().st_size:,} bytes)", err=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid.cli.subject import Subject, first_layer, spec_for, user_code
-from lucid.errors import InputError, MissingPackageError, UnknownNameError, WeightsError
+from lucid.errors import InputError, MissingPackageError, UnknownNameError
 
 if TYPE_CHECKING:
     import onnx
@@ -31,13 +31,12 @@ PRETRAINED = Path("pretrained")
 
 def from_onnx(spec: str, weights: Path | None) -> Subject:
     """The model in a file. Its sizes that are open are those of an image of 224 x 224."""
-    if weights is not None:
-        raise WeightsError(f"{spec} holds its own weights: --weights does not apply")
     from lucid.frontend.onnx import open_model
 
     _, proto, _ = open_model(spec)
     shape, dtype = _input(proto)
-    return Subject(spec, spec, spec_for(shape), True, _labels(proto), shape, dtype)
+    labels = _labels(proto)
+    return Subject(spec, spec, spec_for(shape), True, labels, shape, dtype, weights=weights)
 
 
 def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:

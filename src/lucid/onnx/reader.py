@@ -57,6 +57,11 @@ def read_graph(
     if reader.refused:
         raise UnsupportedError(_listed(name, reader.refused))
     graph.set_outputs(reader.value(o) for o in outputs if not isinstance(o, Missing))
+    named: set[Value] = set()
+    for value, output in zip(graph.outputs, model.graph.output, strict=True):
+        if value.producer is not None and value not in named:
+            graph.rename(value, output.name)
+            named.add(value)
     for parameter in list(graph.parameters.values()):
         if not graph.is_used(parameter):
             graph.drop_parameter(parameter)

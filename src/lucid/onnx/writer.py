@@ -47,7 +47,7 @@ def to_onnx(graph: Graph, payload: Mapping[str, Any] | None = None) -> onnx.Mode
         from onnx import helper
     except ImportError as error:
         raise MissingPackageError(
-            "exporting to ONNX needs the package onnx: `pip install lucid-compiler[onnx]`"
+            "exporting to ONNX needs the package onnx: `pip install onnx`"
         ) from error
     nodes = _needed(graph)
     _check(graph, nodes)

@@ -322,12 +322,16 @@ class CompiledModel:
     # -- weights ----------------------------------------------------------------------------
 
     def load_weights(self, weights: Any) -> CompiledModel:
-        """Swap the checkpoint (a path, or tensors by name) without compiling anything.
+        """Swap the checkpoint without compiling anything.
+
+        `weights`: the path of a weight file, tensors by name, or another training of the network: a
+        module, the path of an ONNX file or of a .lucid file. Names tell the tensors of modules; the
+        file of an ONNX or saved model may name them otherwise, and must hold the same graph.
 
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
-        store = WeightStore(self._source.match(weights))
+        store = WeightStore(self._source.match(weights, list(self._plans)))
         with PLANNING:
             programs = [plan.bound.program for plan in self._plans.values()]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)

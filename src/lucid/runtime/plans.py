@@ -53,9 +53,9 @@ class Source(Protocol):
     def state(self) -> State:
         """The tensors that `match` takes."""
 
-    def match(self, weights: Any) -> Mapping[str, Any]:
-        """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
-        them. Raises WeightsError."""
+    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+        """A checkpoint (path, state dict, or a network, which is compared for inputs of these
+        shapes) as tensors by name, every tensor of the model among them. Raises WeightsError."""
 
 
 @dataclass(eq=False)

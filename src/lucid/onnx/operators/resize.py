@@ -52,7 +52,7 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
         attributes["nearest_mode"] = op.rounding
     before = op.integers(*x.type.shape[2:])
     whole = all(b % a == 0 for a, b in zip(before, op.size, strict=True))
-    scaled = op.scale is None or _scaled(before, np.float32(op.scale)) == op.size
+    scaled = op.scale is None or _scaled(before, np.array(op.scale, np.float32)) == op.size
     on_the_edge = not scaled or any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1))
     if op.mode == "nearest" and on_the_edge:
         rows, columns = (w.constant(op.nearest_index(a, before[a]), "i64") for a in (0, 1))
@@ -83,7 +83,7 @@ def read_resize(call: Call) -> Operand:
     x = two_dimensional(call, call.operand(0))
     how, problem = _sampling(call)
     size, scales, exact = _target(call, x)
-    if scales == (1, 1):
+    if how.coordinates != "tf_crop_and_resize" and all(scale == 1 for scale in scales):
         return call.operand(0)
     if problem:
         raise UnsupportedError(f"with {problem}")

@@ -89,17 +89,35 @@ def _first_line(thing: object) -> str:
 
 
 @app.command(rich_help_panel=ABOUT)
-def passes(json: Json = False) -> None:
+def passes(
+    rules: Annotated[
+        bool, typer.Option("--rules", help="With the rules of each, and what they take for equal.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the passes, in the order in which the compiler runs them."""
     from lucid.ir.passes import PASSES, PIPELINE
+    from lucid.ir.passes.rewriter import equation
 
     order = [*PIPELINE, *sorted(set(PASSES) - set(PIPELINE))]
+    told = {n: {rule.__name__: equation(rule) for rule in PASSES[n].rules()} for n in order}
     if json:
         print_json(
             [
-                {"name": n, "in_pipeline": n in PIPELINE, "description": PASSES[n].summary}
+                {
+                    "name": n,
+                    "in_pipeline": n in PIPELINE,
+                    "description": PASSES[n].summary,
+                    "rules": told[n],
+                }
                 for n in order
             ]
+        )
+        return
+    if rules:
+        print_table(
+            ("pass", "rule", "what it takes for equal"),
+            [(n, rule, text) for n in order for rule, text in told[n].items()],
         )
         return
     numbers = {name: str(i) for i, name in enumerate(PIPELINE, 1)}

@@ -29,7 +29,10 @@ DEEPEST = 8  # looked at for a sign
 
 @rewrite(fold_pads, Pad)
 def pad_of_pad(node: Node, graph: Rewriter) -> None:
-    """Two paddings with the same constant are one."""
+    """pad{a, v}(pad{b, v}(x)) == pad{a + b, v}(x)
+
+    Two paddings with the same constant are one.
+    """
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Pad)
     if op.mode != "constant" or inner is None or not isinstance(inner.op, Pad):
@@ -44,7 +47,9 @@ def pad_of_pad(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, Conv2d)
 def into_convolution(node: Node, graph: Rewriter) -> None:
-    """Zeros around an image are what a convolution pads with itself.
+    """conv2d{p}(pad{q, 0}(x), w, b) == conv2d{p + q}(x, w, b)
+
+    Zeros around an image are what a convolution pads with itself.
 
     Not where channels are padded, nor by another value or mode. Others that read what is padded
     keep it; it is then one convolution less that waits for it.
@@ -59,7 +64,9 @@ def into_convolution(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, MaxPool2d)
 def into_max_pool(node: Node, graph: Rewriter) -> None:
-    """Padding by minus infinity is what a max pool pads with itself.
+    """max_pool2d{p}(pad{q, -inf}(x)) == max_pool2d{p + q}(x)
+
+    Padding by minus infinity is what a max pool pads with itself.
 
     So do zeros around what is never negative, as a relu's result, where no window lies in padding
     alone: the maximum of such a window would be 0. Not with `ceil_mode`, by which a window may
@@ -87,7 +94,9 @@ def into_max_pool(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, AvgPool2d)
 def into_average_pool(node: Node, graph: Rewriter) -> None:
-    """Zeros around an image are padding that counts.
+    """avg_pool2d{p}(pad{q, 0}(x)) == avg_pool2d{p + q}(x), where padding counts
+
+    Zeros around an image are padding that counts.
 
     Not where padding of its own does not count, and not with `ceil_mode`: see `into_max_pool`.
     """

@@ -54,8 +54,10 @@ POINTS = np.array([-30.0, *np.linspace(-4, 4, 27), -3.0, -1.0, 1.0, 3.0, 9.0, 30
 
 @rewrite(recognise_functions, Elementwise)
 def function_of_one_value(node: Node, graph: Rewriter) -> None:
-    """Several elementwise ops over one value and constants that together are an `Activation`, a
-    leaky ReLU or an ELU.
+    """f(g(x, c), h(x), ...) == op(x), where both agree on sample points
+
+    Several elementwise ops over one value and constants that together are an `Activation`, a leaky
+    ReLU or an ELU.
 
     Fires where nothing in between is read elsewhere or returned: it would be computed all the same.
     """
@@ -135,7 +137,10 @@ def _agree(given: Array, wanted: Array) -> bool:
 
 @rewrite(recognise_functions, Maximum, Minimum)
 def into_clip(node: Node, graph: Rewriter) -> None:
-    """The maximum or minimum of x and a number is a clip."""
+    """maximum(x, c) == clip{low=c}(x); minimum(x, c) == clip{high=c}(x)
+
+    The maximum or minimum of x and a number is a clip.
+    """
     x, other = node.inputs
     bound = _number(other)
     if bound is None or bound != bound or x.type != node.output.type or x.type.dtype != "f32":
@@ -146,7 +151,10 @@ def into_clip(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_functions, Clip)
 def plain_clip(node: Node, graph: Rewriter) -> None:
-    """A clip of a clip or of a relu is one; a clip at 0 alone is a relu."""
+    """clip{c, d}(clip{a, b}(x)) == clip{e, f}(x); clip{low=0}(x) == relu(x)
+
+    And a clip of a relu is one.
+    """
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Clip)
     if op == Clip(low=0.0):
@@ -172,7 +180,7 @@ def _within(bound: float | None, op: Clip) -> float | None:
 
 @rewrite(recognise_functions, Div)
 def into_product(node: Node, graph: Rewriter) -> None:
-    """x / c is x * (1 / c), for a number c; and x / sqrt(v) is x * rsqrt(v)."""
+    """x / c == x * (1 / c), for a number c; x / sqrt(v) == x * rsqrt(v)"""
     x, divisor = node.inputs
     number, root = _number(divisor), divisor.producer
     if number is not None and number != 0 and np.isfinite(1 / number):
@@ -185,7 +193,10 @@ def into_product(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_functions, Pow)
 def plain_power(node: Node, graph: Rewriter) -> None:
-    """x^2 is x * x, x^3 is x * x * x, x^0.5 is sqrt x, and x^-0.5 rsqrt x."""
+    """pow(x, 2) == x * x; pow(x, 3) == x * x * x; pow(x, 0.5) == sqrt(x)
+
+    And x^-0.5 is rsqrt x, x^1 is x.
+    """
     x, power = node.inputs
     match _number(power):
         case 1.0:

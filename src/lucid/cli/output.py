@@ -59,6 +59,12 @@ def write_text(text: str, output: Path | None) -> None:
         typer.echo(f"wrote {output} ({len(text):,} characters)", err=True)
 
 
+def write_bytes(data: bytes, output: Path) -> None:
+    """Write to the file."""
+    output.write_bytes(data)
+    typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)
+
+
 COLOURS: dict[str, dict[str, Any]] = {
     "#": {"bold": True},
     "-": {"fg": "red"},

@@ -4,10 +4,9 @@ import re
 import xml.etree.ElementTree as ElementTree
 from typing import NamedTuple
 
-from lucid.view.text_width import text_width
+from lucid.view.text_width import SIZES, text_width
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
-SIZES = {"title": 13, "detail": 11, "name": 10, "part": 9.5, "shape-label": 10, "frame-title": 11.5}
 
 
 class Area(NamedTuple):
@@ -44,8 +43,9 @@ def rectangle(element, dx=0.0, dy=0.0, name=""):
 def label(element, dx=0.0, dy=0.0):
     """The area of a text, as wide as it is reckoned to be without its margin."""
     style = element.get("class").split()
-    size = next(SIZES[s] for s in style if s in SIZES)
-    wide = text_width(element.text, size, size in (13, 11.5))
+    kind = next(s for s in style if s in SIZES)
+    size = SIZES[kind]
+    wide = text_width(element.text, size, kind in ("title", "frame-title"))
     x, y = float(element.get("x")) + dx, float(element.get("y")) + dy
     left = x - wide / 2 if "middle" in style else x
     return Area(element.text, left, y - 0.75 * size, left + wide, y + 0.2 * size)

@@ -201,6 +201,37 @@ def test_slide_through_the_passes(page):
     assert not page.find(".box.removed, .box.added, .box.changed")
 
 
+def test_fit_shows_everything(page):
+    """Whatever is unfolded; and at a laptop's size what is seen at first is legible."""
+    inside = (
+        "const m = canvas.getBoundingClientRect(), l = legend.getBoundingClientRect();"
+        "const r = camera.getBoundingClientRect();"
+        "return [r.left >= m.left, r.right <= m.right, r.top >= m.top, r.bottom <= l.top + 1]"
+    )
+    page.browser.set_window_size(1366, 768)
+    page.script("window.dispatchEvent(new Event('resize'))")
+    smallest = "return Math.min(...[...camera.querySelectorAll('text')]"
+    smallest += ".map((t) => parseFloat(getComputedStyle(t).fontSize) * view.scale))"
+    assert page.script(smallest) >= 11
+    for button in ("#fold", "#unfold"):
+        page.one(button).click()
+        page.one("#fit").click()
+        assert all(page.script(inside))
+    page.browser.set_window_size(1280, 860)
+
+
+def test_the_page_opens_at_a_depth(browser, tmp_path):
+    import lucid
+    from lucid.view import Stage, page, picture
+
+    drawn = picture(lucid.trace(lucid.models.resnest_14(), (1, 3, 64, 64)))
+    path = tmp_path / "deep.html"
+    for depth, seen in ((1, "layer1.0"), (2, "layer1.0.conv2"), (9, "softmax")):
+        path.write_text(page([Stage("captured", drawn)], depth=depth), encoding="utf-8")
+        opened = Page(browser, path).check()
+        assert any(name.startswith(seen) for name in names(opened))
+
+
 def test_keys_move_and_zoom(page):
     def view():
         return page.script("return [view.x, view.y, view.scale]")
@@ -213,7 +244,10 @@ def test_keys_move_and_zoom(page):
         page.one("#canvas").send_keys(key)
         assert view()[axis] > before[axis]
     page.one("#canvas").send_keys("0")
-    assert view() == pytest.approx(start)
+    fitted = view()
+    assert fitted[2] <= start[2]
+    page.one("#fit").click()
+    assert view() == pytest.approx(fitted)
     page.one("#canvas").send_keys("[")
     assert "drop-dead-parameters" in page.one("#stage-note").text
     page.one("#canvas").send_keys("?")

@@ -36,6 +36,25 @@ def test_a_part_at_a_stage(lucid_command, tmp_path):
     assert "conv2d + relu" in text
 
 
+def test_a_slide(lucid_command, tmp_path):
+    arguments = (*SMALL, "--depth", "2", "--direction", "right")
+    text = drawn(lucid_command, tmp_path / "g.svg", *arguments)
+    assert "layer1.0" in text
+    assert "split_attention" not in text
+    assert "rankdir=LR" in drawn(lucid_command, tmp_path / "g.dot", *SMALL, "--direction", "right")
+    assert '"depth":2' in drawn(lucid_command, tmp_path / "g.html", *SMALL, "--depth", "2")
+
+
+@pytest.mark.parametrize(
+    ("ending", "option"),
+    [("json", "--depth=1"), ("dot", "--depth=1"), ("html", "--direction=right")],
+)
+def test_options_that_a_form_does_not_know(lucid_command, tmp_path, ending, option):
+    result = lucid_command("viz", *SMALL, "-o", tmp_path / f"g.{ending}", option)
+    assert result.exit_code == 2
+    assert option.partition("=")[0] in result.stderr
+
+
 def test_a_pattern_that_matches_nothing(lucid_command, tmp_path):
     result = lucid_command("viz", *SMALL, "--op", "layer9", "-o", tmp_path / "g.html")
     assert result.exit_code == 2

@@ -51,7 +51,7 @@ def test_times_find_their_boxes():
 
 def test_layouts_stand_with_types():
     drawn = with_layouts(picture(parse_graph(SMALL)), {"c": "NHWC"})
-    assert [b.results for b in drawn.boxes if b.id == "c"] == [("f32[N,4,8,8] NHWC",)]
+    assert [b.results for b in drawn.boxes if b.id == "c"] == [("f32[N,8,8,4] NHWC",)]
     assert short_type("f32[N,4,8,8] NHWC") == "N×4×8×8 NHWC"
     assert short_type("i64[]") == "i64 scalar"
 

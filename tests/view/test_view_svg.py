@@ -10,6 +10,7 @@ from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph
 from lucid.view import compare, cut, picture, to_svg
 from lucid.view.picture import Box, Edge, Picture
+from lucid.view.text_width import SIZES
 
 SMALL = """
 graph small(%x: f32[N,4,8,8]) -> f32[N,4,8,8] {
@@ -67,6 +68,41 @@ def test_a_network(resnest, stage):
     }[stage]
     drawing = check(to_svg(drawn))
     assert {b.name for b in drawing.boxes} == {b.id for b in drawn.boxes}
+
+
+@pytest.mark.parametrize("right", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, None])
+def test_folded_to_a_depth_and_to_the_right(resnest, depth, right):
+    text = to_svg(run_passes(resnest), depth, right)
+    drawing = check(text)
+    names = {b.name for b in drawing.boxes}
+    assert ("layer1.0" in names, "sum_1" in names) == (depth == 1, depth is None)
+    assert {f.name for f in drawing.boxes} >= {"x", "output:0"}
+    titles = {e.name for e in drawing.labels}
+    assert ("conv2" in titles) == (depth != 1)
+    if right:
+        width, height = (float(drawing.root.get(k)) for k in ("width", "height"))
+        assert width > height
+
+
+def test_whole_networks_fit_a_slide():
+    """Drawn on 1920 x 1080 pixels, the smallest text of ResNeSt-50 has 12 or more."""
+    graph = run_passes(lucid.trace(lucid.models.resnest_50(), (1, 3, 224, 224)))
+    for depth in (1, 2):
+        root = Drawing(to_svg(graph, depth, right=True)).root
+        scale = min(1920 / float(root.get("width")), 1080 / float(root.get("height")))
+        assert scale * min(SIZES.values()) >= 12
+
+
+def test_lines_follow_each_other(resnest):
+    """What is read later stands further to the right, or in a lower line."""
+    drawing = check(to_svg(run_passes(resnest), 1, right=True))
+    tops = [round(box.top + box.bottom) // 2 for box in drawing.boxes]
+    lines = [[b for b, t in zip(drawing.boxes, tops, strict=True) if t == top] for top in set(tops)]
+    assert len(lines) > 1
+    for line in lines:
+        lefts = [box.left for box in line]
+        assert lefts == sorted(lefts)
 
 
 def test_modules_that_repeat_are_drawn_once():

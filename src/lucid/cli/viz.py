@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lucid.cli.app import INSIDE, Batch, Disable, Model, Size, app, warn
-from lucid.cli.output import write_text
+from lucid.cli.output import write_bytes, write_text
 from lucid.cli.stages import Stages, check_name, check_passes, check_stage
 from lucid.cli.subject import load_subject
 from lucid.errors import LucidError
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from lucid.view import Picture
     from lucid.view.overlay import MemoryPlan, Timing
 
+FIGURES = (".svg", ".png", ".pdf")
+"""The endings of files that hold one figure."""
+
+
+class Direction(StrEnum):
+    """Which way a figure flows."""
+
+    DOWN = "down"
+    RIGHT = "right"
+
 
 @app.command(rich_help_panel=INSIDE)
 def viz(
@@ -29,7 +40,7 @@ def viz(
         typer.Option(
             "--output",
             "-o",
-            metavar="FILE.svg|.html|.dot|.json",
+            metavar="FILE.svg|.png|.pdf|.html|.dot|.json",
             help="File to write.",
             show_default=False,
         ),
@@ -44,6 +55,17 @@ def viz(
             help="Only the modules that match, such as 'layer1.0' or '*.conv2', or '%relu_3'.",
         ),
     ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Fold the modules that many levels deep; 1 leaves the outermost alone.",
+            show_default="nothing is folded; in a page what there is no room for",
+        ),
+    ] = None,
+    direction: Annotated[
+        Direction, typer.Option(help="Which way the figure flows. Not for pages.")
+    ] = Direction.DOWN,
     profile: Annotated[
         Path | None,
         typer.Option(
@@ -58,32 +80,49 @@ def viz(
 
     \b
     g.svg    one figure; modules that repeat are drawn once
+    g.png    the same as pixels, and g.pdf as a page; by Chromium, or by cairosvg
     g.html   a page: modules fold and unfold, search, a slider through the passes,
              physical layouts, the plan of memory, and times with --profile
     g.dot    for Graphviz: dot -Tsvg g.dot -o g.svg
     g.json   for Google's Model Explorer
+
+    \b
+    lucid viz resnest_50 -o slide.png --depth 2 --direction right
+
+    Figures that flow to the right are broken into lines, so that they fill a slide.
     """
     from lucid.codegen.target import Target
-    from lucid.view import FORMS
+    from lucid.view import FORMS, to_dot, to_explorer, to_pdf, to_png, to_svg
     from lucid.view.overlay import read_profile
 
     check_stage(stage, code=False)
-    draw = FORMS.get(output.suffix.lower())
-    if draw is None:
+    form, right = output.suffix.lower(), direction is Direction.RIGHT
+    if form not in FORMS:
         raise typer.BadParameter(f"{output}: pictures end in {', '.join(FORMS)}")
+    if depth is not None and form not in FIGURES and form != ".html":
+        raise typer.BadParameter(f"{output}: --depth is for {', '.join((*FIGURES, '.html'))}")
+    if right and form not in FIGURES and form != ".dot":
+        raise typer.BadParameter(f"{output}: --direction is for {', '.join((*FIGURES, '.dot'))}")
     disabled = check_passes(disable or [])
     times = read_profile(profile.read_text(encoding="utf-8")) if profile else []
     subject = load_subject(model)
     stages = Stages(subject, subject.shape(batch, size), Target.host(), disabled)
     graphs = stages.graphs()
     check_name(stage, list(graphs), "stage")
-    if output.suffix.lower() == ".html":
-        write_text(_page(stages, graphs, stage, op, times), output)
+    if form == ".html":
+        write_text(_page(stages, graphs, stage, op, times, depth), output)
+        return
+    drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
+    if form in FIGURES:
+        figure = to_svg(replace(drawn, name=f"{drawn.name}, {stage}"), depth, right)
+    if form == ".png":
+        write_bytes(to_png(figure), output)
+    elif form == ".pdf":
+        write_bytes(to_pdf(figure), output)
+    elif form == ".svg":
+        write_text(figure, output)
     else:
-        drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
-        if output.suffix.lower() == ".svg":
-            drawn = replace(drawn, name=f"{drawn.name}, {stage}")
-        write_text(draw(drawn), output)
+        write_text(to_dot(drawn, right) if form == ".dot" else to_explorer(drawn), output)
 
 
 def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Picture]:
@@ -109,7 +148,12 @@ def _known(drawn: Picture, times: list[Timing], stage: str) -> Picture:
 
 
 def _page(
-    stages: Stages, graphs: dict[str, Graph], stage: str, op: str | None, times: list[Timing]
+    stages: Stages,
+    graphs: dict[str, Graph],
+    stage: str,
+    op: str | None,
+    times: list[Timing],
+    depth: int | None,
 ) -> str:
     """The page, with what each pass did, and what is known of the fused graph."""
     from lucid.ir.passes import PASSES
@@ -132,7 +176,7 @@ def _page(
     opens = {"canonical": "canonicalise"}.get(stage, stage)
     names = [step.name for step in steps]
     first = names.index(opens) if opens in names else 0
-    return page(steps, first, memory(program) if program is not None else None)
+    return page(steps, first, memory(program) if program is not None else None, depth)
 
 
 def _program(stages: Stages, graph: Graph) -> Program | None:

@@ -10,10 +10,11 @@ from lucid.view.dot import to_dot
 from lucid.view.explorer import to_explorer
 from lucid.view.html import Stage, page, to_html
 from lucid.view.picture import Picture, picture
+from lucid.view.raster import to_pdf, to_png
 from lucid.view.svg import to_svg
 
-FORMS = {".svg": to_svg, ".html": to_html, ".dot": to_dot, ".json": to_explorer}
-"""How to draw a graph or a picture, by the ending of the file."""
+FORMS = (".svg", ".png", ".pdf", ".html", ".dot", ".json")
+"""The endings of the files that pictures are drawn in."""
 
 __all__ = [
     "FORMS",
@@ -26,5 +27,7 @@ __all__ = [
     "to_dot",
     "to_explorer",
     "to_html",
+    "to_pdf",
+    "to_png",
     "to_svg",
 ]

@@ -6,6 +6,8 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
+from lucid.view.text_width import SIZES
+
 COLOURS = {
     "input": "#e6e9ed",
     "output": "#e6e9ed",
@@ -66,8 +68,9 @@ def deepened(colour: str) -> str:
 def stylesheet() -> str:
     """The style of everything drawn, for light and dark: plain values, which all viewers know."""
     drawing = Template(files(__package__).joinpath("drawing.css").read_text(encoding="utf-8"))
-    dark = drawing.substitute(DARK) + _kinds(DARK, fill=0.35, stroke=0.4)
-    light = drawing.substitute(LIGHT) + _kinds(LIGHT, fill=0.0, stroke=0.45)
+    sizes = {name.replace("-", "_"): f"{size:g}" for name, size in SIZES.items()}
+    dark = drawing.substitute(DARK, **sizes) + _kinds(DARK, fill=0.35, stroke=0.4)
+    light = drawing.substitute(LIGHT, **sizes) + _kinds(LIGHT, fill=0.0, stroke=0.45)
     return f"{light}@media (prefers-color-scheme: dark) {{\n{dark}}}\n"
 
 

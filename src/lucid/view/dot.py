@@ -15,10 +15,12 @@ HEAD = """\
   edge [fontname="Helvetica", fontsize=8, color="#7a8694", fontcolor="#55606e", arrowsize=0.6];"""
 
 
-def to_dot(graph: Graph | Picture) -> str:
-    """The graph in the DOT language: `dot -Tsvg g.dot -o g.svg` draws it."""
+def to_dot(graph: Graph | Picture, right: bool = False) -> str:
+    """The graph in the DOT language: `dot -Tsvg g.dot -o g.svg` draws it, downwards or to the
+    right."""
     drawn = picture(graph)
-    lines = [f"digraph {json.dumps(drawn.name)} {{", HEAD]
+    head = HEAD.replace("rankdir=TB", "rankdir=LR") if right else HEAD
+    lines = [f"digraph {json.dumps(drawn.name)} {{", head]
     lines += _group(drawn, (), "  ")
     for box in drawn.boxes:
         for edge in box.edges:

@@ -22,6 +22,7 @@ from lucid.view.looks import Look, box_look, scope_look, short_type
 from lucid.view.modules import Scope, modules
 from lucid.view.overlay import MemoryPlan
 from lucid.view.picture import Box, Picture, picture
+from lucid.view.text_width import SIZES
 
 SCRIPTS = ("layout.js", "draw.js", "panels.js", "page.js")
 
@@ -40,9 +41,15 @@ def to_html(graph: Graph | Picture) -> str:
     return page([Stage(graph.name, picture(graph))])
 
 
-def page(stages: Sequence[Stage], first: int = -1, memory: MemoryPlan | None = None) -> str:
+def page(
+    stages: Sequence[Stage],
+    first: int = -1,
+    memory: MemoryPlan | None = None,
+    depth: int | None = None,
+) -> str:
     """The page of a graph at some stages; it opens at number `first`. Boxes that are marked in a
-    picture (see `compare`) are shown so. `memory`: for the last stage."""
+    picture (see `compare`) are shown so. `memory`: for the last stage. `depth`: the level of the
+    modules that are folded at first, 1 for the outermost; by default what there is room for."""
     tables = _Tables()
     name = stages[first].drawn.name
     data = {
@@ -55,6 +62,8 @@ def page(stages: Sequence[Stage], first: int = -1, memory: MemoryPlan | None = N
         "looks": tables.looks.rows,
         "orders": tables.orders.rows,
         "scopes": tables.scopes.rows,
+        "titleSize": SIZES["frame-title"],
+        "depth": depth,
         "families": [[kind, style_class(kind)] for kind in COLOURS],
         "memory": asdict(memory) if memory else None,
     }
@@ -108,7 +117,7 @@ class _Tables:
             "path": scope.path,
             "title": scope.title,
             "repeat": scope.repeat,
-            "look": self._look(scope_look(scope)) if scope.path else -1,
+            "look": self._look(scope_look(scope, sign="▸ ")) if scope.path else -1,
             "items": [
                 self.node(i, scope.path) if isinstance(i, Box) else -1 - self.scope(i)
                 for i in scope.items

@@ -89,14 +89,22 @@ def _work(box: Box) -> int:
 
 def with_layouts(drawn: Picture, layouts: Mapping[str, str]) -> Picture:
     """The picture with the physical layout of each value that has one, such as `NHWC`, told with
-    its type. `layouts`: by the name of the value."""
+    its type, whose sizes stand in that order. `layouts`: by the name of the value."""
 
     def told(box: Box) -> Sequence[str]:
         first, *others = box.results
-        return (f"{first} {layouts[box.id]}", *others)
+        layout = layouts[box.id]
+        return (f"{_permuted(first, layout)} {layout}", *others)
 
     boxes = (
         replace(b, results=tuple(told(b))) if b.id in layouts and b.results else b
         for b in drawn.boxes
     )
     return Picture(drawn.name, tuple(boxes))
+
+
+def _permuted(kind: str, layout: str) -> str:
+    """A type `f32[N,C,H,W]` with its sizes in the order of a layout."""
+    dtype, _, sizes = kind.removesuffix("]").partition("[")
+    named = dict(zip("NCHW", sizes.split(","), strict=True))
+    return f"{dtype}[{','.join(named[axis] for axis in layout)}]"

@@ -2,8 +2,8 @@
 // The page: what is unfolded, where one looks, what is selected, and the controls around it.
 
 const FEW = 16; // boxes that the first picture shows at most, if modules can stay folded
-const READABLE = 0.75; // the scale of the first picture, at least
-const NEAR = 0.85; // the scale at which a found node is shown, at least
+const READABLE = 1; // the scale of the first picture, at least
+const NEAR = 1; // the scale at which a found node is shown, at least
 
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
@@ -12,7 +12,7 @@ const pen = document.createElement("canvas").getContext("2d");
 
 /** Of a frame's title, in the font of the page. */
 function textWidth(text) {
-  pen.font = "bold 11.5px Helvetica, Arial, 'Liberation Sans', sans-serif";
+  pen.font = `bold ${data.titleSize}px Helvetica, Arial, 'Liberation Sans', sans-serif`;
   return pen.measureText(text).width * 1.05;
 }
 
@@ -38,13 +38,13 @@ function nodeNamed(id) {
   return null;
 }
 
-/** Unfold from the outside in, as long as there is not much to see. */
-function unfoldFew() {
+/** Unfold from the outside in, to the depth asked for or as long as there is not much to see. */
+function unfoldFirst() {
   let level = [stage.root], count = data.scopes[stage.root].items.length;
-  while (level.length) {
+  for (let depth = 1; level.length; depth++) {
     const inner = level.flatMap((n) => data.scopes[n].items.filter((i) => i < 0).map((i) => -1 - i));
     const more = inner.reduce((sum, n) => sum + data.scopes[n].items.length, 0);
-    if (!inner.length || count + more > FEW) return;
+    if (!inner.length || (data.depth ? depth >= data.depth : count + more > FEW)) return;
     inner.forEach((n) => open.add(data.scopes[n].path));
     count += more;
     level = inner;
@@ -106,12 +106,24 @@ function look() {
   camera.setAttribute("transform", `translate(${view.x},${view.y}) scale(${view.scale})`);
 }
 
+/** Show everything, in the middle of the room above the legend. */
 function fit() {
+  show(0);
+}
+
+/** What is seen at first: everything, or as much of its beginning as is legible. */
+function begin() {
+  show(READABLE);
+}
+
+/** Show the graph at the scale at which all is seen, or at `least`, from its beginning. */
+function show(least) {
   const { width, height } = layouts.of(stage.root), room = canvas.getBoundingClientRect();
-  const whole = Math.min((room.width - 40) / width, (room.height - 40) / height, 1.4);
-  view.scale = Math.max(whole, Math.min(READABLE, (room.width - 40) / width));
+  const tall = room.height - $("legend").offsetHeight - 20;
+  const whole = Math.min((room.width - 40) / width, (tall - 40) / height, 1.4);
+  view.scale = Math.max(whole, Math.min(least, (room.width - 40) / width));
   view.x = (room.width - width * view.scale) / 2;
-  view.y = Math.max(20, (room.height - height * view.scale) / 2);
+  view.y = Math.max(20, (tall - height * view.scale) / 2);
   view.moved = false;
   look();
 }
@@ -200,7 +212,7 @@ function setStage(number) {
   [...$("ticks").children].forEach((tick, i) => tick.classList.toggle("current", i === number));
   describe();
   markBuffer();
-  if (!view.moved) fit();
+  if (!view.moved) begin();
 }
 
 function step(by) {
@@ -233,7 +245,7 @@ function setAll(unfolded) {
   if (unfolded) for (const path of paths.keys()) if (path) open.add(path);
   drawing.forgetAll();
   draw();
-  fit();
+  begin();
 }
 
 function press(button, panel) {
@@ -334,7 +346,7 @@ function controls() {
   $("fold").addEventListener("click", () => setAll(false));
   $("memory-button").addEventListener("click", () => press($("memory-button"), $("memory")));
   $("help-button").addEventListener("click", () => press($("help-button"), $("help")));
-  window.addEventListener("resize", () => { if (!view.moved) fit(); });
+  window.addEventListener("resize", () => { if (!view.moved) begin(); });
 }
 
 function start() {
@@ -346,10 +358,10 @@ function start() {
   $("help").innerHTML = `<dl>${Object.entries(KEYS).map(([key, [what]]) => fact([key, what])).join("")}</dl>`;
   if (data.memory) drawMemory();
   walk(stage.root, []);
-  unfoldFew();
+  unfoldFirst();
   controls();
   setStage(data.first);
-  fit();
+  begin();
 }
 
 start();

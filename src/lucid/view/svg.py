@@ -1,35 +1,49 @@
-"""SVG: one figure of a graph, modules as frames, fused nodes with what they were made of."""
+"""SVG: one figure of a graph, modules as frames, fused nodes with what they were made of.
+
+Figures flow down or to the right. Coordinates are kept *along* the flow and *across* it, and become
+x and y where something is drawn. A figure that flows to the right is broken into lines, as text is,
+so that it fills a slide.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import pairwise
 
 from lucid.ir.graph import Graph
 from lucid.view.colours import COLOURS, style_class, stylesheet
-from lucid.view.looks import BEHIND, Look, box_look
+from lucid.view.looks import BEHIND, Look, box_look, scope_look
 from lucid.view.modules import Scope, modules
 from lucid.view.picture import Box, Picture, picture
 from lucid.view.place import Cell, Placed, place
-from lucid.view.text_width import text_width
+from lucid.view.text_width import SIZES, text_width
 
-SIDE, HEAD, FOOT = 14, 24, 10
+SIDE, HEAD, FOOT = 14, 26, 10
 """The room between a frame and what is in it."""
 MARGIN, TITLE, LEGEND = 20, 34, 30
+BETWEEN_LINES, TURN = 44, 14
+"""The room between lines, and how far an edge runs on before it turns to the next line."""
+SLIDE = 16 / 9
 
 
-def to_svg(graph: Graph | Picture) -> str:
-    """The figure of a graph; modules that repeat are drawn once, with how often."""
+def to_svg(graph: Graph | Picture, depth: int | None = None, right: bool = False) -> str:
+    """The figure of a graph; modules that repeat are drawn once, with how often.
+
+    `depth`: modules that many levels deep are drawn folded, 1 for the outermost. `right`: it flows
+    to the right, in as many lines as fit a slide best.
+    """
     drawn = picture(graph)
-    root = _laid_out(modules(drawn))
-    shown = {b.kind for b in drawn.boxes} | {p.kind for b in drawn.boxes for p in b.parts}
-    kinds = [k for k in COLOURS if k in shown - {"input", "output"}]
-    legend, legend_width = _legend(kinds)
+    root = _laid_out(modules(drawn), "", _Style(depth, right))
+    if right:
+        root.break_lines()
+    legend, legend_width = _legend(root)
     title = escape(drawn.name)
     nodes = sum(b.kind not in ("input", "output") for b in drawn.boxes)
     note = f"{nodes} node{'s' * (nodes != 1)}"
-    heading = text_width(drawn.name, 15, True) + text_width(note, 11) + 12
+    heading = text_width(drawn.name, SIZES["heading"], True) + 12
+    heading += text_width(note, SIZES["detail"])
     inner = max(root.width, legend_width, heading)
     width, height = inner + 2 * MARGIN, root.height + 2 * MARGIN + TITLE + LEGEND
     parts: list[str] = []
@@ -51,53 +65,175 @@ def to_svg(graph: Graph | Picture) -> str:
     )
 
 
-def _legend(kinds: Sequence[str]) -> tuple[str, float]:
+def _legend(root: _Laid) -> tuple[str, float]:
     """A sample of each family's colour and its name, and how wide they are together."""
+    shown = set(root.kinds()) - {"input", "output"}
     parts, x = [], 0.0
-    for kind in kinds:
+    for kind in (k for k in COLOURS if k in shown):
         parts.append(
             f'<rect class="{style_class(kind)}" x="{x:.1f}" y="0" width="14" height="12" rx="3"/>'
             f'<text class="name" x="{x + 19:.1f}" y="10">{kind}</text>'
         )
-        x += 19 + text_width(kind, 10) + 14
+        x += 19 + text_width(kind, SIZES["name"]) + 14
     return "".join(parts), x
+
+
+@dataclass(frozen=True)
+class _Style:
+    """`depth`: the level of modules that are drawn folded; `right`: whether the figure flows to the
+    right, else down."""
+
+    depth: int | None
+    right: bool
+
+    def point(self, across: float, along: float) -> tuple[float, float]:
+        """x and y."""
+        return (along, across) if self.right else (across, along)
+
+    def curve(self, start: _End, bend: float, meet: float, end: _End) -> str:
+        """Straight ahead to `bend`, in an S to `meet`, and straight ahead."""
+        if abs(start[0] - end[0]) < 0.5:
+            return f"M{self._pair(*start)}L{self._pair(*end)}"
+        middle = (bend + meet) / 2
+        return (
+            f"M{self._pair(*start)}L{self._pair(start[0], bend)}"
+            f"C{self._pair(start[0], middle)} {self._pair(end[0], middle)} "
+            f"{self._pair(end[0], meet)}L{self._pair(*end)}"
+        )
+
+    def arrow(self, across: float, along: float) -> str:
+        """The head of an arrow that ends there."""
+        corners = ((-3.5, -5.5), (0, -0.6), (3.5, -5.5))
+        first, *others = (self._pair(across + a, along + b) for a, b in corners)
+        return "M" + "L".join([first, *others])
+
+    def _pair(self, across: float, along: float) -> str:
+        return "{:.1f},{:.1f}".format(*self.point(across, along))
+
+
+_End = tuple[float, float]
+"""Across and along."""
+
+
+@dataclass(frozen=True)
+class _Line:
+    """The rows from `first` to before `last`, which are drawn shifted by so much; on the page the
+    line takes the room from `top` to `bottom` across."""
+
+    first: int
+    last: int
+    across: float = 0
+    along: float = 0
+    top: float = 0
+    bottom: float = 0
 
 
 @dataclass
 class _Laid:
-    """A scope with coordinates: what stands in each slot, and links as curves."""
+    """A scope with coordinates: what stands in each slot, and links as curves. `before` is the room
+    between its corner and what is in it, across and along."""
 
     scope: Scope
     title: str
+    style: _Style
     looks: list[Look | _Laid] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
-    placed: Placed | None = None
-    width: float = 0
-    height: float = 0
-    left: float = 0
-    top: float = 0
+    placed: Placed = field(default_factory=lambda: Placed([], [], [], [], [], 0, 0))
+    lines: list[_Line] = field(default_factory=list)
+    across: float = 0
+    along: float = 0
+    before: _End = (0, 0)
+
+    @property
+    def width(self) -> float:
+        return self.style.point(self.across, self.along)[0]
+
+    @property
+    def height(self) -> float:
+        return self.style.point(self.across, self.along)[1]
 
     @property
     def behind(self) -> float:
         """The room for frames behind this one."""
         return BEHIND if self.scope.repeat > 1 else 0
 
+    def kinds(self) -> Iterator[str]:
+        """The families of everything that is drawn."""
+        for item, look in zip(self.scope.items, self.looks, strict=True):
+            if isinstance(look, _Laid):
+                yield from look.kinds()
+            elif isinstance(item, Box):
+                yield item.kind
+                yield from (part.kind for part in item.parts)
+            else:
+                yield from (box.kind for box in item.boxes)
+
     def port(self, slot: int) -> float:
         """Where a port is, from the middle of the frame."""
-        assert self.placed is not None
-        return self.left + self.placed.x[slot] - self.width / 2
+        return self.before[0] + self.placed.x[slot] - self.across / 2
+
+    # -- lines ------------------------------------------------------------------------------
+
+    def break_lines(self) -> None:
+        """Break the figure into lines, so that it is as large as can be on a slide."""
+        best, largest = self.lines, 0.0
+        for count in range(1, len(self._breaks()) + 2):
+            lines = self._lines_of(self.along / count)
+            across, along = self._extent(lines)
+            scale = min(SLIDE / (along + 2 * MARGIN), 1 / (across + TITLE + LEGEND + 2 * MARGIN))
+            if scale > largest:
+                best, largest = lines, scale
+        self.lines = best
+        self.across, self.along = self._extent(best)
+        self.before = (0, 2 * TURN if len(best) > 1 else 0)
+
+    def _breaks(self) -> list[int]:
+        """The rows before which a line may begin: a single link leads there."""
+        rows = [self.placed.row[a] for _, a, _ in self.scope.order.links]
+        return [row + 1 for row in range(len(self.placed.tops) - 1) if rows.count(row) == 1]
+
+    def _lines_of(self, length: float) -> list[_Line]:
+        """The lines of a figure that is broken about every `length`."""
+        tops, bottoms = self.placed.tops, self.placed.bottoms
+        starts = [0]
+        breaks = [*self._breaks(), len(tops)]
+        for here, following in pairwise(breaks):
+            if bottoms[following - 1] - tops[starts[-1]] > length * 1.02:
+                starts.append(here)
+        lines, place = [], 0.0
+        for first, last in pairwise([*starts, len(tops)]):
+            slots = [s for s, row in enumerate(self.placed.row) if first <= row < last]
+            low = min(self.placed.x[s] - self.cells[s].width / 2 for s in slots)
+            high = max(self.placed.x[s] + self.cells[s].width / 2 for s in slots)
+            bottom = place + high - low
+            lines.append(_Line(first, last, place - low, -tops[first], place, bottom))
+            place = bottom + BETWEEN_LINES
+        return lines
+
+    def _extent(self, lines: Sequence[_Line]) -> _End:
+        tops, bottoms = self.placed.tops, self.placed.bottoms
+        along = max(bottoms[line.last - 1] - tops[line.first] for line in lines)
+        return lines[-1].bottom, along + (4 * TURN if len(lines) > 1 else 0)
+
+    def _line(self, row: int) -> _Line:
+        return next(line for line in self.lines if line.first <= row < line.last)
+
+    # -- drawing ----------------------------------------------------------------------------
 
     def draw(self, x: float, y: float, emit: Callable[[str], None]) -> None:
         """Frame, links and everything inside, the frame's corner at (x, y)."""
-        assert self.placed is not None
         if self.title:
             self._draw_frame(x, y, emit)
-        x, y = x + self.left, y + self.top
-        for line in self._links(x, y):
-            emit(line)
+        across, along = self.style.point(x, y)  # its own inverse
+        across, along = across + self.before[0], along + self.before[1]
+        for text in self._links(across, along):
+            emit(text)
         for slot, item in enumerate(self.looks):
-            left = x + self.placed.x[slot] - self.cells[slot].width / 2
-            top = y + self.placed.y[slot]
+            line = self._line(self.placed.row[slot])
+            left, top = self.style.point(
+                across + line.across + self.placed.x[slot] - self.cells[slot].width / 2,
+                along + line.along + self.placed.y[slot],
+            )
             if isinstance(item, _Laid):
                 item.draw(left, top, emit)
             else:
@@ -117,92 +253,120 @@ class _Laid:
             f"{escape(self.title)}</text>"
         )
 
-    def _links(self, x: float, y: float) -> list[str]:
-        """The path of every link: down its row, through the gap, and down to where it ends."""
-        assert self.placed is not None
-        p, order, cells = self.placed, self.scope.order, self.cells
-        lines, items = [], len(self.looks)
-        ends = len(p.tops) - 1
+    def _links(self, across: float, along: float) -> Iterator[str]:
+        """The path of every link: ahead in its row, through the gap, and ahead to where it ends."""
+        p, order, items = self.placed, self.scope.order, len(self.looks)
         for wire, a, b in order.links:
             known = self.scope.wires[wire]
             old = set(known.gone) >= ({b} if b < order.lanes else set(known.targets))
-            x1 = x + p.x[a] + cells[a].outs.get(wire, 0)
-            x2 = x + p.x[b] + (cells[b].ins or {}).get(wire, 0)
-            row, below = p.row[a], p.row[b]
-            y1 = y + (p.tops[row] if a >= order.lanes else p.y[a] + cells[a].foot)
-            bend, meet = y + p.bottoms[row], y + p.tops[below]
-            y2 = y + (p.tops[below] if b >= order.lanes else p.y[b])
-            if self.title and row == 0 and a >= items:
-                y1 -= self.top
-            if self.title and below == ends and items <= b < order.lanes:
-                y2 += FOOT
-            lines.append(
-                f'<path class="edge{" gone" if old else ""}" d="{curve(x1, y1, bend, x2, meet, y2)}'
-                f'{arrow(x2, y2) if b < items and isinstance(self.looks[b], Look) else ""}"/>'
-            )
-        return lines
+            line, other = self._line(p.row[a]), self._line(p.row[b])
+            start = self._start(wire, a, across + line.across, along + line.along)
+            end = self._end(wire, b, across + other.across, along + other.along)
+            bend = along + line.along + p.bottoms[p.row[a]]
+            meet = along + other.along + p.tops[p.row[b]]
+            if line is other:
+                path = self.style.curve(start, bend, meet, end)
+            else:
+                gap = across + line.bottom + BETWEEN_LINES / 2
+                path = _turned(start, bend + TURN, gap, meet - TURN, end)
+            whole = b < items and isinstance(self.looks[b], Look)
+            head = self.style.arrow(*end) if whole else ""
+            yield f'<path class="edge{" gone" if old else ""}" d="{path}{head}"/>'
+
+    def _start(self, wire: int, slot: int, across: float, along: float) -> _End:
+        """Where a link leaves a slot."""
+        p = self.placed
+        lane = slot >= self.scope.order.lanes
+        ahead = p.tops[p.row[slot]] if lane else p.y[slot] + self.cells[slot].foot
+        if self.title and p.row[slot] == 0 and slot >= len(self.looks):
+            ahead -= self.before[1]
+        return across + p.x[slot] + self.cells[slot].outs.get(wire, 0), along + ahead
+
+    def _end(self, wire: int, slot: int, across: float, along: float) -> _End:
+        """Where a link enters a slot."""
+        p, lanes = self.placed, self.scope.order.lanes
+        ahead = p.tops[p.row[slot]] if slot >= lanes else p.y[slot]
+        last = p.row[slot] == len(p.tops) - 1
+        if self.title and last and len(self.looks) <= slot < lanes:
+            ahead += self.along - self.before[1] - p.height
+        return across + p.x[slot] + (self.cells[slot].ins or {}).get(wire, 0), along + ahead
 
 
-def curve(x1: float, y1: float, bend: float, x2: float, meet: float, y2: float) -> str:
-    """Straight down to `bend`, in an S to `meet`, and straight down."""
-    if abs(x1 - x2) < 0.5:
-        return f"M{x1:.1f},{y1:.1f}V{y2:.1f}"
-    middle = (bend + meet) / 2
+def _turned(start: _End, right: float, gap: float, left: float, end: _End) -> str:
+    """From the end of a line, below it and back, to the beginning of the next."""
     return (
-        f"M{x1:.1f},{y1:.1f}V{bend:.1f}C{x1:.1f},{middle:.1f} {x2:.1f},{middle:.1f} "
-        f"{x2:.1f},{meet:.1f}V{y2:.1f}"
+        f"M{start[1]:.1f},{start[0]:.1f}H{right:.1f}V{gap:.1f}H{left:.1f}V{end[0]:.1f}H{end[1]:.1f}"
     )
 
 
-def arrow(x: float, y: float) -> str:
-    """The head of an arrow that ends at (x, y)."""
-    return f"M{x - 3.5:.1f},{y - 5.5:.1f}L{x:.1f},{y - 0.6:.1f}L{x + 3.5:.1f},{y - 5.5:.1f}"
-
-
 def _placed_box(item: Box | Scope, look: Look, x: float, y: float) -> str:
-    assert isinstance(item, Box)
+    place = f'transform="translate({x:.1f},{y:.1f})"'
+    if not isinstance(item, Box):
+        return f'<g class="box folded" data-id="{escape(item.path)}" {place}>{look.svg}</g>'
     facts = "\n".join(f"{k}: {v}" for k, v in item.facts.items())
     tip = f"<title>{escape(facts)}</title>" if facts else ""
-    place = f'transform="translate({x:.1f},{y:.1f})"'
     return f'<g class="box {item.status}" data-id="{escape(item.id)}" {place}>{tip}{look.svg}</g>'
 
 
-def _laid_out(scope: Scope, title: str = "") -> _Laid:
-    """The scope and all scopes in it, with coordinates."""
-    laid = _Laid(scope, title)
+# -- layout ---------------------------------------------------------------------------------
+
+
+def _laid_out(scope: Scope, title: str, style: _Style, level: int = 1) -> _Laid:
+    """The scope and all scopes in it, with coordinates. `level`: of the scopes in it."""
+    laid = _Laid(scope, title, style)
     for number, item in enumerate(scope.items):
-        if isinstance(item, Box):
-            look = box_look(item, scope.path)
-            outs = {w: look.outs[scope.wires[w].key[1]] for w in _leaving(scope, number)}
-            laid.looks.append(look)
-            laid.cells.append(
-                Cell(look.width, look.height, look.foot, None, outs, item.status == "removed")
-            )
-        else:
-            inner = _inner(item)
+        if isinstance(item, Scope) and (style.depth is None or level < style.depth):
+            inner = _inner(item, style, level + 1)
             laid.looks.append(inner)
             laid.cells.append(_frame_cell(scope, number, item, inner))
+        else:
+            look = (
+                box_look(item, scope.path, style.right)
+                if isinstance(item, Box)
+                else scope_look(item, style.right)
+            )
+            laid.looks.append(look)
+            laid.cells.append(_look_cell(scope, number, item, look, style))
     laid.cells += [Cell(width=4, ins={}) for _ in (*scope.ins, *scope.outs)]
     placed = laid.placed = place(scope.order, scope.wiring, laid.cells)
+    laid.lines = [_Line(0, max(1, len(placed.tops)))]
+    if not title:
+        laid.across, laid.along = placed.width, placed.height
+        return laid
     ports = [placed.x[len(scope.items) + i] for i in range(len(scope.ins))]
-    if title:
-        label = 10 + text_width(title, 11.5, True) + 10
-        laid.left = max(SIDE, label - min(ports, default=label))
-        laid.top = HEAD + laid.behind
-        laid.width = max(laid.left + placed.width + SIDE, label) + laid.behind
-        laid.height = laid.top + placed.height + FOOT
-    else:
-        laid.width, laid.height = placed.width, placed.height
+    label = 10 + text_width(title, SIZES["frame-title"], True) + 10
+    behind = laid.behind
+    if style.right:
+        laid.before = (HEAD + behind, SIDE)
+        laid.across = laid.before[0] + placed.width + FOOT
+        laid.along = max(SIDE + placed.height + SIDE, label) + behind
+    else:  # what enters from above passes beside the title
+        laid.before = (max(SIDE, label - min(ports, default=label)), HEAD + behind)
+        laid.across = max(laid.before[0] + placed.width + SIDE, label) + behind
+        laid.along = laid.before[1] + placed.height + FOOT
     return laid
 
 
-def _inner(item: Scope) -> _Laid:
+def _inner(item: Scope, style: _Style, level: int) -> _Laid:
     """An inner scope. One that repeats looks like its first, with all of its ports."""
     if item.repeat == 1:
-        return _laid_out(item, item.title)
+        return _laid_out(item, item.title, style, level)
     first = item.items[0]
     assert isinstance(first, Scope)
-    return _laid_out(replace(first, repeat=item.repeat), f"{item.title} ×{item.repeat}")
+    title = f"{item.title} ×{item.repeat}"
+    return _laid_out(replace(first, repeat=item.repeat), title, style, level)
+
+
+def _look_cell(scope: Scope, number: int, item: Box | Scope, look: Look, style: _Style) -> Cell:
+    """The cell of a box, or of a folded module."""
+    outs = {}
+    for w, wire in enumerate(scope.wires):
+        if wire.source == number:
+            result = wire.key[1] if isinstance(item, Box) else item.outs.index(wire.key)
+            outs[w] = look.outs[result]
+    across, along = style.point(look.width, look.height)
+    hanging = isinstance(item, Box) and item.status == "removed"
+    return Cell(across, along, look.foot, None, outs, hanging)
 
 
 def _frame_cell(scope: Scope, number: int, item: Scope, inner: _Laid) -> Cell:
@@ -214,9 +378,4 @@ def _frame_cell(scope: Scope, number: int, item: Scope, inner: _Laid) -> Cell:
             ins[w] = inner.port(items + item.ins.index(wire.key))
         if wire.source == number:
             outs[w] = inner.port(items + len(inner.scope.ins) + item.outs.index(wire.key))
-    return Cell(inner.width, inner.height, inner.height, ins, outs)
-
-
-def _leaving(scope: Scope, number: int) -> list[int]:
-    """The wires that come from an item."""
-    return [w for w, wire in enumerate(scope.wires) if wire.source == number]
+    return Cell(inner.across, inner.along, inner.along, ins, outs)

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from functools import cache
 
+SIZES = {
+    "heading": 15.0,
+    "title": 14.0,
+    "frame-title": 13.0,
+    "detail": 12.0,
+    "name": 12.0,
+    "shape-label": 12.0,
+    "part": 11.0,
+}
+"""Font sizes in pixels, by the class of a text in the style sheet: all legible at a scale of 1."""
+
 WIDTHS = {
     222: "ijl",
     260: "|",

@@ -1,34 +1,33 @@
 """simplify-shapes: ops that move or pool elements in a roundabout way take the direct one."""
 
 from __future__ import annotations
+
 from itertools import accumulate
-from lucid.ir.graph import Node
-from lucid.ir.graph import Parameter
-from lucid.ir.graph import Value
-from lucid.ir.ops import AdaptiveAvgPool2d
-from lucid.ir.ops import AdaptiveMaxPool2d
-from lucid.ir.ops import AvgPool2d
-from lucid.ir.ops import Concat
-from lucid.ir.ops import Conv2d
-from lucid.ir.ops import Elementwise
-from lucid.ir.ops import Expand
-from lucid.ir.ops import Linear
-from lucid.ir.ops import Max
-from lucid.ir.ops import MaxPool2d
-from lucid.ir.ops import Mean
-from lucid.ir.ops import Op
-from lucid.ir.ops import Pad
-from lucid.ir.ops import Permute
-from lucid.ir.ops import Reshape
-from lucid.ir.ops import Resize
-from lucid.ir.ops import Slice
-from lucid.ir.ops import Ternary
+
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    Concat,
+    Conv2d,
+    Elementwise,
+    Expand,
+    Linear,
+    Max,
+    MaxPool2d,
+    Mean,
+    Op,
+    Pad,
+    Permute,
+    Reshape,
+    Resize,
+    Slice,
+    Ternary,
+)
 from lucid.ir.passes.canonicalise import into_recipe
-from lucid.ir.passes.rewriter import Pass
-from lucid.ir.passes.rewriter import Rewriter
-from lucid.ir.passes.rewriter import rewrite
-from lucid.ir.types import Dim
-from lucid.ir.types import Shape
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.types import Dim, Shape
 
 simplify_shapes = Pass(
     "simplify-shapes", "Join slices, concatenations and adaptive pools with what is before them"

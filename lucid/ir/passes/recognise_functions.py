@@ -208,7 +208,8 @@ def into_product(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_functions, Pow)
 def plain_power(node: Node, graph: Rewriter) -> None:
-    """x^2 is x * x, x^3 is x * x * x, x^0.5 is sqrt x, and x^-0.5 rsqrt x."""
+    """x^2 is x * x, x^3 is x * x * x, x^0.5 is sqrt x, and x^-0.5 rsqrt x (as in PyTorch, so that
+    -0 and -infinity have the roots' results, which are not those of powers)."""
     x, power = node.inputs
     match _number(power):
         case 1.0:

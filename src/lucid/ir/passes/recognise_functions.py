@@ -7,34 +7,32 @@ and constants that an exporter rounded to float32 do, too.
 """
 
 from __future__ import annotations
-
+import numpy as np
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain
-
-import numpy as np
-
-from lucid.ir.graph import Node, Value
-from lucid.ir.ops import (
-    Activation,
-    Array,
-    Clip,
-    Constant,
-    Div,
-    Elementwise,
-    Elu,
-    LeakyRelu,
-    Maximum,
-    Minimum,
-    Mul,
-    Op,
-    Pow,
-    Relu,
-    Rsqrt,
-    Sqrt,
-    declared,
-)
-from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.graph import Node
+from lucid.ir.graph import Value
+from lucid.ir.ops import Activation
+from lucid.ir.ops import Array
+from lucid.ir.ops import Clip
+from lucid.ir.ops import Constant
+from lucid.ir.ops import Div
+from lucid.ir.ops import Elementwise
+from lucid.ir.ops import Elu
+from lucid.ir.ops import LeakyRelu
+from lucid.ir.ops import Maximum
+from lucid.ir.ops import Minimum
+from lucid.ir.ops import Mul
+from lucid.ir.ops import Op
+from lucid.ir.ops import Pow
+from lucid.ir.ops import Relu
+from lucid.ir.ops import Rsqrt
+from lucid.ir.ops import Sqrt
+from lucid.ir.ops import declared
+from lucid.ir.passes.rewriter import Pass
+from lucid.ir.passes.rewriter import Rewriter
+from lucid.ir.passes.rewriter import rewrite
 
 recognise_functions = Pass(
     "recognise-functions", "Recognise activations that are written out in arithmetic"
@@ -195,7 +193,8 @@ def into_product(node: Node, graph: Rewriter) -> None:
 def plain_power(node: Node, graph: Rewriter) -> None:
     """pow(x, 2) == x * x; pow(x, 3) == x * x * x; pow(x, 0.5) == sqrt(x)
 
-    And x^-0.5 is rsqrt x, x^1 is x.
+    And x^-0.5 is rsqrt x, x^1 is x. Roots as in PyTorch: -0 and -infinity have the roots' results,
+    which are not those of powers.
     """
     x, power = node.inputs
     match _number(power):

@@ -134,7 +134,7 @@ class Stored:
         store = WeightStore(payload)
         store.ensure(weights)
         self.addresses: dict[Packed, int] = {
-            p: image.add(ctypes.string_at(store.address(p), 4 * p.floats)) for p in weights
+            p: image.add(ctypes.string_at(store.address(p), p.bytes)) for p in weights
         }
 
     def address(self, packed: Packed) -> int:
@@ -165,7 +165,7 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
     steps = bound.steps.copy()
     steps[:, driver.STEP_ARGUMENTS] += words - bound.words.ctypes.data
     users = [image.add(np.ascontiguousarray(a).tobytes()) for a in inputs]
-    sizes = [int(np.prod(v.shape)) for v in program.outputs]
+    sizes = [int(np.prod(v.shape)) for v in program.outputs.values()]
     results = image.blank(sum(sizes))
     starts = np.cumsum([0, *sizes])[:-1]
     users += [results + 4 * int(s) for s in starts]
@@ -173,7 +173,7 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
     call[driver.CALL_VERSION] = driver.VERSION
     call[driver.CALL_STEPS] = image.words(steps.reshape(-1))
     call[driver.CALL_STEP_COUNT] = bound.count
-    call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena), 0])
+    call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena // 4), 0])
     call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes // 4)
     call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
     words = driver.counter_words(bound.count)
@@ -200,6 +200,6 @@ def emulate(
     done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     flat = np.frombuffer(done.stdout, np.float32)
-    shapes = [v.shape for v in program.outputs]
+    shapes = [v.shape for v in program.outputs.values()]
     ends = np.cumsum([int(np.prod(s)) for s in shapes])
     return [p.reshape(s) for p, s in zip(np.split(flat, ends[:-1]), shapes, strict=True)]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.runtime.weights import ALIGNMENT, WeightStore
 
 PAGE = mmap.PAGESIZE
@@ -70,22 +71,22 @@ def lead_of(size: int, alignment: int = 1) -> int:
     return 0 if MODE == "start" else pages(size) - -(-size // alignment) * alignment
 
 
-def arena_offsets(rooms: Mapping[str, int], alignment: int) -> tuple[dict[str, int], int]:
-    """Places for buffers of so many floats, each on pages of its own with a page between, and the
-    floats of the arena. All in floats."""
+def arena_offsets(sizes: Mapping[str, int], alignment: int) -> tuple[dict[str, int], int]:
+    """Places for buffers of these sizes, each on pages of its own with a page between, and the size
+    of the arena. All in bytes."""
     offsets, at = {}, 0
-    for name, room in rooms.items():
-        offsets[name] = (at + lead_of(4 * room, 4 * alignment)) // 4
-        at += pages(4 * room) + PAGE
-    return offsets, at // 4
+    for name, size in sizes.items():
+        offsets[name] = at + lead_of(size, alignment)
+        at += pages(size) + PAGE
+    return offsets, at
 
 
-def between(rooms: Mapping[str, int]) -> list[Fence]:
+def between(sizes: Mapping[str, int]) -> list[Fence]:
     """The pages between the buffers that `arena_offsets` places."""
     fences, at = [], 0
-    for room in rooms.values():
-        fences.append((at + pages(4 * room), PAGE))
-        at += pages(4 * room) + PAGE
+    for size in sizes.values():
+        fences.append((at + pages(size), PAGE))
+        at += pages(size) + PAGE
     return fences
 
 
@@ -108,11 +109,9 @@ class FencedWeights(WeightStore):
     ) -> None:
         for packed in dict.fromkeys(parameters):
             if packed not in self._addresses:
-                size = 4 * packed.floats
-                block = Block(size, lead_of(size, ALIGNMENT), 0)
-                first = block.first // 4
-                floats = block.words.view(np.float32)
-                self._pack(packed, floats[first : first + packed.floats])
+                block = Block(packed.bytes, lead_of(packed.bytes, ALIGNMENT), 0)
+                place = block.words.view(np.uint8)[block.first : block.first + packed.bytes]
+                self._pack((packed, place.view(dtype(packed.dtype).storage)))
                 block.close()
                 self._blocks.append(block)
                 self._addresses[packed] = block.address

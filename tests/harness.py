@@ -4,7 +4,7 @@
 float64 interpreter. User arrays, arena and each thread's scratch lie in larger blocks filled with
 NaNs of one pattern: what is read before it is written, or beside its array, turns the result into
 NaN, and what is written beside it breaks the pattern. With `apart`, every arena buffer has guards
-of its own around it, and user arrays begin at odd floats. With LUCID_GUARD_PAGES all of these, and
+of its own around it, and user arrays begin at odd places. With LUCID_GUARD_PAGES all of these, and
 each of the packed weights, lie between unreadable pages (`fences.py`).
 """
 
@@ -22,6 +22,7 @@ from strategies import random_inputs
 
 from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import ALIGNMENT, aligned
 from lucid.codegen.program.program import Program
@@ -30,7 +31,6 @@ from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
-from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
 from lucid.runtime.team import BARRIER_SPINS, RUN_TYPE, syscall_address
@@ -41,8 +41,8 @@ TARGETS = [t for t in LEVELS.values() if t.runs_here()]
 
 PATTERN = 0x7FA5A5A5
 """A signalling NaN: whatever is computed from it is another one."""
-GUARD = 256
-"""Floats before and after each array: more than the widest panel."""
+GUARD = 1024
+"""Bytes before and after each array: more than the widest panel."""
 
 LIMITS = {"winograd4x4": 4e-6}
 """Largest error, relative to the largest output, by kernel; that of others is `LIMIT`."""
@@ -58,17 +58,16 @@ def examples(share: float) -> settings:
 
 
 class Guarded:
-    """`floats` floats (or as much of another dtype) between guards, in a block filled with the
-    pattern. `skew`: floats by which they lie off a page's start."""
+    """`size` bytes between guards, in a block filled with the pattern. `skew`: bytes by which they
+    lie off a page's start."""
 
-    def __init__(self, floats: int, skew: int = 0) -> None:
-        page = 4096 // 4
-        self._block = np.full(floats + 2 * GUARD + 2 * page, PATTERN, np.int32)
-        at = -(self._block.ctypes.data // 4 + GUARD) % page
-        self.start, self.floats = GUARD + at + skew, floats
-        self.address = self._block.ctypes.data + 4 * self.start
-        self.bits = self._block[self.start : self.start + floats]
-        self.bytes = self.bits.view(np.uint8)
+    def __init__(self, size: int, skew: int = 0) -> None:
+        page = 4096
+        words = np.full(-(-(size + 2 * GUARD + 2 * page) // 4), PATTERN, np.int32)
+        self._block = words.view(np.uint8)
+        self.start = GUARD + -(words.ctypes.data + GUARD) % page + skew
+        self.address = words.ctypes.data + self.start
+        self.bytes = self._block[self.start : self.start + size]
 
     def close(self) -> None:
         """Protect what lies beside it, as long as the program runs."""
@@ -76,15 +75,24 @@ class Guarded:
     def open(self) -> None:
         """Let what lies beside it be seen again."""
 
-    def array(self, shape: Sequence[int], dtype: Any = np.float32) -> np.ndarray:
-        """The memory as an array; of the last float it may leave a part."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.bytes[:size].view(dtype).reshape(shape)
+    def array(self, shape: Sequence[int], kind: Any = np.float32) -> np.ndarray:
+        """The memory as an array."""
+        return self.bytes.view(kind).reshape(shape)
 
     def assert_intact(self, what: str) -> None:
-        for side in (self._block[: self.start], self._block[self.start + self.floats :]):
-            broken = np.flatnonzero(side != PATTERN)
-            assert not broken.size, f"{what}: {broken.size} floats beside it were written"
+        inside = slice(self.start, self.start + self.bytes.size)
+        changed = self._changed()
+        changed[inside] = False
+        assert not changed.any(), f"{what}: {changed.sum()} bytes beside it were written"
+
+    def untouched(self) -> np.ndarray:
+        """Which of its bytes are as they were before anything was written."""
+        return ~self._changed()[self.start : self.start + self.bytes.size]
+
+    def _changed(self) -> np.ndarray:
+        """Which bytes of the whole block are not the pattern's."""
+        pattern = np.array([PATTERN], np.int32).view(np.uint8)
+        return (self._block.reshape(-1, pattern.size) != pattern).reshape(-1)
 
 
 class Fenced(Guarded):
@@ -95,10 +103,9 @@ class Fenced(Guarded):
     ) -> None:
         lead = fences.lead_of(size) if lead is None else lead
         block = fences.Block(size, lead, PATTERN, within)
-        self._block, self.address = block.words, block.address
-        self.start, self.floats = block.first // 4, -(-size // 4)
-        self.bits = self._block[self.start : self.start + self.floats]
-        self.bytes = self._block.view(np.uint8)[block.first : block.first + size]
+        self._block, self.address = block.words.view(np.uint8), block.address
+        self.start = block.first
+        self.bytes = self._block[self.start : self.start + size]
         self.close, self.open = block.close, block.open  # type: ignore[method-assign]
 
 
@@ -121,8 +128,8 @@ class Run:
         given = [self._user(a.nbytes) for a in inputs]
         for block, array in zip(given, inputs, strict=True):
             block.array(array.shape, array.dtype)[...] = array
-        buffers = [self.program.buffers[v.buffer] for v in self.program.outputs]
-        results = [self._user(b.floats * b.itemsize) for b in buffers]
+        views = list(self.program.outputs.values())
+        results = [self._user(self.program.buffers[v.buffer].bytes) for v in views]
         blocks = (*given, *results, self.arena, self.scratch)
         for block in blocks:
             block.close()
@@ -132,28 +139,28 @@ class Run:
         self._check(bound, [*given, *results])
         for block, array in zip(given, inputs, strict=True):
             np.testing.assert_array_equal(block.array(array.shape, array.dtype), array)
-        shapes = [v.shape for v in self.program.outputs]
-        kinds = [DTYPES[b.dtype] for b in buffers]
-        return [b.array(s, k).copy() for b, s, k in zip(results, shapes, kinds, strict=True)]
+        return [
+            block.array(view.shape, dtype(view.dtype).storage).copy()
+            for block, view in zip(results, views, strict=True)
+        ]
 
     def _user(self, size: int) -> Guarded:
         """Memory for an array of so many bytes."""
-        return Fenced(size) if fences.MODE else Guarded(-(-size // 4), self.skew)
+        return Fenced(size) if fences.MODE else Guarded(size, self.skew)
 
     def _arena(self) -> Guarded:
         if not fences.MODE:
             return Guarded(self.program.arena)
-        rooms = {name: self.program.buffers[name].room for name in self.program.offsets}
-        offsets, size = fences.arena_offsets(rooms, ALIGNMENT)
+        sizes = {name: self.program.buffers[name].bytes for name in self.program.offsets}
+        offsets, size = fences.arena_offsets(sizes, ALIGNMENT)
         apart = offsets == self.program.offsets and size == self.program.arena
-        return Fenced(4 * self.program.arena, within=fences.between(rooms) if apart else ())
+        return Fenced(self.program.arena, within=fences.between(sizes) if apart else ())
 
     def _scratch(self, bound: BoundProgram) -> Guarded:
         size = self.threads * bound.scratch_bytes
         if not fences.MODE:
-            return Guarded(size // 4)
-        used = 4 * self.program.scratch
-        return Fenced(size, *fences.shares(used, bound.scratch_bytes, self.threads))
+            return Guarded(size)
+        return Fenced(size, *fences.shares(self.program.scratch, bound.scratch_bytes, self.threads))
 
     def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
         """Fill the call table, and enter `lucid_run` on every thread."""
@@ -201,25 +208,25 @@ class Run:
         self.scratch.assert_intact("the scratch")
         owned = np.zeros(self.program.arena, bool)
         for name, offset in self.program.offsets.items():
-            owned[offset : offset + self.program.buffers[name].room] = True
-        assert (self.arena.bits[~owned] == PATTERN).all(), "between arena buffers"
-        shares = self.scratch.bits.reshape(self.threads, bound.scratch_bytes // 4)
+            owned[offset : offset + self.program.buffers[name].bytes] = True
+        assert self.arena.untouched()[~owned].all(), "between arena buffers"
+        shares = self.scratch.untouched().reshape(self.threads, bound.scratch_bytes)
         beyond = shares[:, self.program.scratch :]
-        assert (beyond == PATTERN).all(), "beyond what the calls ask of scratch"
+        assert beyond.all(), "beyond what the calls ask of scratch"
 
 
 def set_apart(program: Program) -> None:
     """Plan the arena anew: every buffer at a place of its own, with guards around it."""
     if fences.MODE:
-        rooms = {name: program.buffers[name].room for name in program.offsets}
-        offsets, program.arena = fences.arena_offsets(rooms, ALIGNMENT)
+        sizes = {name: program.buffers[name].bytes for name in program.offsets}
+        offsets, program.arena = fences.arena_offsets(sizes, ALIGNMENT)
         program.offsets.update(offsets)
         verify_program(program)
         return
     at = GUARD
     for name in program.offsets:
         program.offsets[name] = at
-        at += aligned(program.buffers[name].room + GUARD)
+        at += aligned(program.buffers[name].bytes + GUARD)
     program.arena = aligned(at)
     assert GUARD % ALIGNMENT == 0
     verify_program(program)
@@ -248,7 +255,7 @@ def check(
         alone = lower(fused, choices, target, batch, threads=1)
         set_apart(alone)
         together = lower(fused, choices, target, batch, threads=2)
-        results = Run(alone, target, skew=3).outputs(graph.payload, inputs)
+        results = Run(alone, target, skew=12).outputs(graph.payload, inputs)
         again = Run(together, target, threads=2).outputs(graph.payload, inputs)
         for number, (value, other, exact) in enumerate(zip(results, again, wanted, strict=True)):
             where = f"output {number} on {target.name}"

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from lucid.ir import BATCH, Graph, Op, Value, interpret
 from lucid.ir.ops import (
     Abs,
+    Activation,
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     Add,
@@ -41,10 +42,8 @@ from lucid.ir.ops import (
     Equal,
     Erf,
     Gather,
-    Gelu,
     GroupNorm,
     Hardsigmoid,
-    Hardswish,
     LayerNorm,
     LeakyRelu,
     Less,
@@ -52,7 +51,6 @@ from lucid.ir.ops import (
     LocalResponseNorm,
     Maximum,
     MaxPool2d,
-    Mish,
     Mul,
     Neg,
     Not,
@@ -64,36 +62,18 @@ from lucid.ir.ops import (
     Resize,
     RmsNorm,
     Sigmoid,
-    Silu,
     Sin,
     Slice,
-    Softplus,
     Sub,
-    Tanh,
     Where,
+    declared,
 )
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 ACTIVATIONS: list[Op] = [
-    Relu(),
-    Clip(0, 6),
-    Silu(),
-    Sigmoid(),
-    Hardswish(),
-    Hardsigmoid(),
-    Gelu(),
-    Gelu("tanh"),
-    Tanh(),
-    Clip(low=-0.5),
-    Abs(),
-    Neg(),
-    Erf(),
-    LeakyRelu(0.1),
-    Elu(0.5),
-    Mish(),
-    Softplus(),
-    Sin(),
+    *(op for cls in declared(Activation) for op in cls.examples()),
+    *(Clip(0, 6), Clip(low=-0.5), LeakyRelu(0.1), Elu(0.5), Abs(), Neg(), Erf(), Sin()),
 ]
 
 

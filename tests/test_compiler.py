@@ -17,6 +17,7 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops import MatMul
 from lucid.ir.passes import PIPELINE
 from lucid.ir.text import parse_graph
+from lucid.runtime.signature import as_html
 
 SHAPE = (1, 3, 16, 16)
 
@@ -81,8 +82,40 @@ def test_before_the_first_call_looking_needs_a_shape(net: Net) -> None:
     assert lazy.program(SHAPE).batch == 1
 
 
-def test_the_repr_says_what_it_is(fast: lucid.CompiledModel) -> None:
-    assert repr(fast) == f"<CompiledModel Net: {fast.target.name}, 1 thread>"
+def test_the_repr_says_what_it_is(net: Net, fast: lucid.CompiledModel) -> None:
+    signature = "x: float32[N,3,16,16] -> conv2d_1: float32[N,8,16,16]"
+    assert repr(fast) == f"<CompiledModel Net: {signature}; {fast.target.name}, 1 thread>"
+    lazy = lucid.compile(net, threads=2)
+    assert repr(lazy) == f"<CompiledModel Net: not compiled yet; {fast.target.name}, 2 threads>"
+    shown = fast._repr_html_()
+    for cell in ("<td>x</td>", "<td>float32</td>", "<td>N × 3 × 16 × 16</td>", "<td>output</td>"):
+        assert cell in shown
+    assert "Net" in lazy._repr_html_()
+
+
+def test_inputs_and_outputs(net: Net) -> None:
+    class Two(nn.Module):
+        name = "<two>"
+
+        def forward(self, image):
+            return image.mean((2, 3)), image.reshape(-1, 16, 16)
+
+    fast = lucid.compile(Two(), (4, 3, 16, 16), threads=1)
+    assert fast.inputs == (("image", "float32", ("N", 3, 16, 16)),)
+    assert [(o.dtype, o.shape) for o in fast.outputs] == [
+        ("float32", ("N", 3)),
+        ("float32", ("3N", 16, 16)),
+    ]
+    assert fast.outputs[0].name != fast.outputs[1].name
+    lazy = lucid.compile(net, threads=1)
+    with pytest.raises(InputError, match="compiled at its first call"):
+        _ = lazy.inputs
+    lazy(np.zeros((2, 3, 8, 8), np.float32))
+    lazy(np.zeros((2, 3, 16, 16), np.float32))
+    assert lazy.inputs[0].shape == ("N", 3, 8, 8)  # the first
+    images = lucid.compile(net, (1, 8, 8, 3), input="uint8_nhwc", threads=1)
+    assert images.inputs[0][1:] == ("uint8", ("N", 8, 8, 3))
+    assert "&lt;b&gt;" in as_html("<b>", "", None)
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -152,6 +185,31 @@ def test_threads_come_from_the_environment(net: Net, monkeypatch: pytest.MonkeyP
     assert lucid.compile(net, threads=2).threads == 2
 
 
+def test_an_example_is_no_shape(net: Net) -> None:
+    example = np.zeros((1, 3, 16, 20), np.float32)
+    for given in (example, (example,), [example], lucid.Tensor(example)):
+        with pytest.raises(InputError, match=r"tuple\(x.shape\), which is \(1, 3, 16, 20\)$"):
+            lucid.compile(net, given)  # type: ignore[arg-type]
+    assert lucid.compile(net, np.array(SHAPE), threads=1).input_shape == SHAPE  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 16), (1, 20, 16, 3), (20, 16, 3)])
+def test_a_shape_without_a_batch_or_with_channels_last(net: Net, shape: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"did you mean the shape \(1, 3, 20, 16\)\?$"):
+        lucid.compile(net, shape)
+    with pytest.raises(InputError, match=r"x has 4 channels, but the weight takes 3[^?]*$"):
+        lucid.compile(net, (1, 4, 20, 16))
+    if len(shape) == 3:
+        with pytest.raises(InputError, match=r"did you mean the shape \(1, 20, 16, 3\)\?$"):
+            lucid.compile(net, shape, input="uint8_nhwc")
+
+
+def test_options_are_an_object(net: Net) -> None:
+    for options in ({"target": "host"}, {}, ["passes"]):
+        with pytest.raises(InputError, match=r"lucid.CompileOptions\(target=.*, not a (dict|list)"):
+            lucid.compile(net, SHAPE, options=options)  # type: ignore[arg-type]
+
+
 def test_wrong_arguments_are_refused(net: Net) -> None:
     for threads in (0, -1, 1.5, True, "2"):
         with pytest.raises(InputError, match="threads must be a positive integer"):
@@ -189,6 +247,17 @@ def test_unsupported_ops_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
         UnsupportedError, match=r"(?s)2 ops of this model have no kernel:.*matmul.*matmul"
     ):
         lucid.compile(Odd(), (1, 3, 4, 4))
+
+
+def test_a_convolution_by_computed_weights_is_unsupported() -> None:
+    text = """graph g(%x: f32[N,3,4,4]) -> f32[N,1,4,4] {
+        %m = mean(%x) {axes=(0,2,3)} : f32[3]
+        %w = reshape(%m) {shape=(1,3,1,1)} : f32[1,3,1,1]
+        %y = conv2d(%x, %w) : f32[N,1,4,4]
+        return %y
+    }"""
+    with pytest.raises(UnsupportedError, match="its weights are computed, not parameters"):
+        lucid.compile(parse_graph(text))
 
 
 # -- graphs as models ---------------------------------------------------------------------------

@@ -8,7 +8,22 @@ logits = fast(images)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lucid import models, nn, random, vision
+from lucid import models, nn, notebook, random, vision
+from lucid.errors import (
+    CompileError,
+    ImageError,
+    InputError,
+    LucidError,
+    MissingPackageError,
+    ModelFileError,
+    ParseError,
+    ShapeError,
+    TraceError,
+    UnknownNameError,
+    UnsupportedError,
+    VerifyError,
+    WeightsError,
+)
 from lucid.frontend.tensor import Tensor
 from lucid.frontend.trace import trace
 
@@ -16,12 +31,27 @@ if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
     from lucid.loading import load
 
+notebook.register()
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "CompileError",
     "CompileOptions",
     "CompiledModel",
+    "ImageError",
+    "InputError",
+    "LucidError",
+    "MissingPackageError",
+    "ModelFileError",
+    "ParseError",
+    "ShapeError",
     "Tensor",
+    "TraceError",
+    "UnknownNameError",
+    "UnsupportedError",
+    "VerifyError",
+    "WeightsError",
     "compile",
     "load",
     "models",
@@ -39,3 +69,8 @@ def __getattr__(name: str) -> Any:
     if name == "load":
         return import_module("lucid.loading").load
     raise AttributeError(f"module 'lucid' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, those of the compiler too, and not what was imported to make them."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import logging
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,10 +14,11 @@ from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, UnsupportedError
-from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
-from lucid.frontend.sources import as_model, matched
+from lucid.frontend.sources import Model, as_model
+from lucid.frontend.swapping import matched
 from lucid.frontend.tensor import Tensor
+from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph, State, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.types import BATCH, Dim
@@ -83,14 +85,15 @@ def compile(
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
-    file (or what `onnx.load` gives), or a graph.
+    file (or what `onnx.load` gives), or a graph. (The path of a .lucid file is compiled anew:
+    `lucid.load` opens it as it was compiled.)
 
     `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
     and image size runs. Without it a module is compiled at its first call, a graph or a file for
     the size that it states. `input`: with "uint8_nhwc" the compiled model takes images as they are
     decoded, uint8 (N, H, W, C), RGB or grey, and normalises them itself. `preprocess` says how, as
     a `lucid.vision.Preprocess` or what one can be read from; by default what the model says of
-    itself, else ImageNet's. `threads`: by default what the process may use (LUCID_NUM_THREADS).
+    itself, else ImageNet's. `threads`: by default what the process may use (docs/environment.md).
     `precision`: "strict" leaves out what changes the order of magnitude of rounding errors
     (Winograd F(4x4)). `tune`: measure what each layer is fastest with, for about a minute, or take
     it from the log of earlier times (in the cache folder; neither read nor written without
@@ -99,7 +102,12 @@ def compile(
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)
-    chosen = options or CompileOptions()
+    chosen = CompileOptions() if options is None else options
+    if not isinstance(chosen, CompileOptions):
+        raise InputError(
+            "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
+            f"not a {type(chosen).__name__}"
+        )
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
     count = check_threads(threads)
@@ -123,6 +131,7 @@ def compile(
     chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
     basis = Basis(precision, chosen.kernels, chosen_by)
     compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
+    compiled.threads_asked = threads
     said = source.images or _said_of_images(model)
     if said is not None:  # for `Preprocess.of`, and kept by `save`
         compiled.metadata["preprocess"] = asdict(said)
@@ -159,10 +168,11 @@ def _said_of_images(model: Any) -> Preprocess | None:
 
 def check_threads(threads: int | None) -> int:
     """How many threads a model is to run on. Raises InputError."""
-    count = default_threads() if threads is None else threads
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if threads is None:
+        return default_threads()
+    if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads < 1:
         raise InputError(f"threads must be a positive integer, got {threads!r}")
-    return count
+    return operator.index(threads)
 
 
 def check_precision(precision: str) -> None:
@@ -183,15 +193,28 @@ class ModelSource:
     """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
     each stage.
 
-    `images`: how uint8 images are normalised, where the graphs are to take those.
+    `images`: how uint8 images are normalised, where the graphs are to take those. `weights`: what
+    the graphs hold in place of the model's own, as `match` takes it.
     """
 
     def __init__(
-        self, model: Any, disable: Sequence[str], images: Preprocess | None = None
+        self,
+        model: Any,
+        disable: Sequence[str],
+        images: Preprocess | None = None,
+        weights: Any = None,
     ) -> None:
-        self.model = as_model(model)
+        self.model = self._of(model)
         self.disable = disable
         self.images = images
+        self.weights = weights
+
+    @staticmethod
+    def _of(model: Any) -> Model:
+        try:
+            return as_model(model)
+        except InputError as problem:
+            raise InputError(f"{problem}{_way_to(model)}") from None
 
     @property
     def name(self) -> str:
@@ -221,15 +244,28 @@ class ModelSource:
     def captured(self, shape: tuple[int, ...]) -> Graph:
         """The graph before any pass. Raises InputError where the shape does not fit."""
         if self.images is None:
-            return self.model.captured(shape)
+            return self._network(shape)
         channels = self.images.channels
         if len(shape) != 4 or shape[3] != channels:
             raise InputError(
                 f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
                 "says otherwise with another order (rgb, bgr or grey)"
             )
-        batch, height, width, _ = shape
-        return takes_images(self.model.captured((batch, channels, height, width)), self.images)
+        return takes_images(self._network(self._network_shape(shape)), self.images)
+
+    def _network(self, shape: tuple[int, ...]) -> Graph:
+        graph = self.model.captured(shape)
+        if self.weights is not None:
+            graph = graph.clone()
+            graph.payload = matched(self.model, self.weights, [shape])
+        return graph
+
+    def _network_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that the model itself takes for an input of this shape."""
+        if self.images is None:
+            return shape
+        batch, height, width, channels = shape
+        return (batch, channels, height, width)
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
         """The optimised graph for inputs of this shape. Raises InputError where the shape does not
@@ -277,9 +313,31 @@ class ModelSource:
         """The tensors that `match` takes."""
         return self.model.state()
 
-    def match(self, weights: Any) -> Mapping[str, Any]:
-        """Tensors by name, of a file or of a mapping. Raises WeightsError where any is unfit."""
-        return matched(self.model, weights)
+    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+        """Tensors by name, of a file, a mapping, or a network, which is compared for inputs of
+        these shapes. Raises WeightsError where any is unfit."""
+        return matched(self.model, weights, [self._network_shape(shape) for shape in shapes])
+
+
+def _way_to(model: Any) -> str:
+    """What to do with something that is no model and leads to one; empty where nobody knows."""
+    from lucid.models.registry import list_models, model_info, suggestion
+
+    if callable(model):
+        return ". Call it, if it makes the model"
+    if not isinstance(model, str | os.PathLike):
+        return ""
+    name = str(model)
+    package, _, known = name.partition(":")
+    if name in list_models():
+        shape = model_info(name).input_shape
+        return f". To compile this one: lucid.compile(lucid.models.{name}(), {shape})"
+    if package in ("timm", "torchvision") and known:
+        make = "timm.create_model" if package == "timm" else "torchvision.models.get_model"
+        return f". In Python: lucid.compile({make}({known!r}).eval(), (1, 3, 224, 224))"
+    if name.lower().endswith(SUFFIXES):
+        return ", which holds weights alone: compile their network, then `load_weights` them"
+    return suggestion(name, list_models())
 
 
 def check_batches(graph: Graph) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 import os
 from typing import Any
 
 from lucid.artifact.container import Container
-from lucid.artifact.contents import Artifact, ForTarget
+from lucid.artifact.contents import Artifact, ForTarget, ir_hash, without_plain
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
-from lucid.errors import ParseError
+from lucid.errors import InputError, ModelFileError, ParseError
+from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
 from lucid.runtime import log
-from lucid.runtime.cache import ObjectCache
+from lucid.runtime.cache import ObjectCache, generator_hash
 from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.plans import Saved
-from lucid.runtime.saving import loaded_target, write
+from lucid.runtime.processors import default_threads
+from lucid.runtime.saving import has_plain, loaded_target, write
 from lucid.runtime.stored import StoredObjects, StoredWeights
 
 __all__ = ["load"]
@@ -40,16 +43,31 @@ def load(
 ) -> CompiledModel:
     """The model that `CompiledModel.save` wrote, ready to be called; results are bitwise the same.
 
-    `threads`: by default what the process may use (LUCID_NUM_THREADS). `target`: by default the
-    best that the file has code for and this machine can run, else this machine's own, for which it
-    is compiled. `code`: with False nothing that is run is taken from the file, only graphs and
-    weights: a checksum tells damage, not who made the code. `cache` and `progress` as in
-    `lucid.compile`.
+    `threads`: by default what the process may use (docs/environment.md); a file says nothing of it.
+    `target`: by default the best that the file has code for and this machine can run, else this
+    machine's own, for which it is compiled, with a warning. `code`: with False nothing that is run
+    is taken from the file, only graphs, choices and weights: a checksum tells damage, not who made
+    the code. `cache` and `progress` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load one file share them: replace
     the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
-    that is damaged, truncated, or of another format; InputError, UnknownNameError, OSError.
+    that is damaged, truncated, of another format, or holds its weights packed for other targets or
+    by another version of Lucid alone; InputError, UnknownNameError, OSError.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(
+            f"lucid.load takes the path of a .lucid file, got a {type(path).__name__}; "
+            "lucid.compile takes models"
+        )
+    if str(path).lower().endswith(".onnx"):
+        raise ModelFileError(
+            f"{path}: no compiled model but an ONNX file: lucid.compile({str(path)!r})"
+        )
+    if str(path).lower().endswith(SUFFIXES):
+        raise ModelFileError(
+            f"{path}: no compiled model but weights alone: compile their network, then "
+            "`load_weights` them"
+        )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)
 
 
@@ -81,6 +99,7 @@ def _loaded(
     count = check_threads(threads)
     manifest = artifact.manifest
     made, target = _chosen(artifact, wanted)
+    _require_weights(artifact, made, target)
     kept = ObjectCache() if cache else None
     schedules = _schedules(artifact, made) if made else {}
 
@@ -101,8 +120,9 @@ def _loaded(
         callers(progress),
         crashes,
         Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
-        Saved(schedules, StoredWeights(artifact, taken) if taken else None),
+        Saved(schedules, StoredWeights(artifact, made) if made else None),
     )
+    compiled.threads_asked = threads
     compiled.metadata = dict(manifest.metadata)
     compiled.prepare(manifest.input_shape)
     return compiled
@@ -119,13 +139,36 @@ def _chosen(artifact: Artifact, wanted: str | None) -> tuple[ForTarget | None, T
         return max(able, key=lambda pair: pair[1].level)
     host = Target.host()
     names = ", ".join(m.name for m in artifact.manifest.targets) or "no target"
-    load_log.info(
-        "%s has code for %s, which %s cannot run: compiled from graph and weights instead",
+    load_log.warning(
+        "%s has code for %s, which this machine (%s) cannot run: it is compiled anew at each load; "
+        "save it for %s too",
         artifact.container.origin,
         names,
         host.name,
+        host.name,
     )
     return None, host
+
+
+def _require_weights(artifact: Artifact, made: ForTarget | None, target: Target) -> None:
+    """Raises ModelFileError where the file holds packed weights alone, and none for the target, or
+    none that this Lucid has packed."""
+    manifest = artifact.manifest
+    if manifest.weights != "packed":
+        return
+    by = manifest.made_by
+    same_lucid = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())
+    if made is None:
+        why = f"the model is to run on {target.name}"
+        what = f"with targets=[..., {target.name!r}]"
+    elif not same_lucid:
+        why, what = "this is another version of Lucid", "with this version"
+    else:
+        return
+    raise ModelFileError(
+        f"{artifact.container.origin}: {without_plain(manifest)}, and {why}: save the model again, "
+        f"{what}, or with weights='both' (or 'plain'), which every version and machine can read"
+    )
 
 
 def _schedules(artifact: Artifact, made: ForTarget) -> dict[tuple[int, ...], Schedule]:
@@ -138,15 +181,26 @@ def _schedules(artifact: Artifact, made: ForTarget) -> dict[tuple[int, ...], Sch
 # -- pickles ----------------------------------------------------------------------------------
 
 
-def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int]]:
+def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None]]:
     """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
     snapshot = compiled.snapshot()
     file = io.BytesIO()
-    write(snapshot, file, [snapshot.target], code=False)
-    return unpickled, (file.getvalue(), compiled.threads)
+    weights = "plain" if has_plain(snapshot) else "packed"
+    write(snapshot, file, [snapshot.target], weights, code=False)
+    return unpickled, (file.getvalue(), compiled.threads_asked)
 
 
-def unpickled(data: bytes, threads: int) -> CompiledModel:
-    """The inverse of `pickled`; object code comes from the cache, or is compiled."""
-    artifact = Artifact(Container(data, "a pickled model"))
-    return _loaded(artifact, threads, None, True, True, None)
+def unpickled(data: bytes, threads: int | None) -> CompiledModel:
+    """The inverse of `pickled`; object code comes from the cache, or is compiled.
+
+    `threads`: what was asked for where it was compiled, or None. A default is determined anew by
+    this process, which may have other processors. What was asked for stays, but never above that
+    default: it was chosen for other processors, and threads that share one wait for each other.
+    """
+    pages = mmap.mmap(-1, len(data))  # aligned, as packed weights are to be
+    pages.write(data)
+    artifact = Artifact(Container(pages, "a pickled model"))
+    here = default_threads()
+    compiled = _loaded(artifact, min(threads or here, here), None, True, True, None)
+    compiled.threads_asked = threads
+    return compiled

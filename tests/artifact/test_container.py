@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 from contextlib import suppress
 
@@ -9,10 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from python_process import run_python
 
 import lucid
 from lucid import nn
-from lucid.artifact.container import ALIGNMENT, CHUNK, HEADER, Container, Writer, checksum
+from lucid.artifact.container import (
+    ALIGNMENT,
+    CHUNK,
+    HEADER,
+    Container,
+    Writer,
+    checksum,
+    replacing,
+)
 from lucid.artifact.contents import Artifact
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
@@ -25,7 +35,7 @@ def saved(tmp_path_factory):
     """A small artifact, and its model's answer."""
     path = tmp_path_factory.mktemp("saved") / "m.lucid"
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
-    compiled = lucid.compile(model, (1, 3, 8, 8), threads=1).save(path)
+    compiled = lucid.compile(model, (1, 3, 8, 8), threads=1).save(path, weights="both")
     return path.read_bytes(), compiled(X), path.with_name("damaged.lucid")
 
 
@@ -165,7 +175,7 @@ def test_sections_that_make_no_sense(saved, tmp_path, name, content):
     else:
         assert name == "tensors"
         with pytest.raises(ModelFileError):
-            loaded.save(path)
+            loaded.save(path, weights="both")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +191,7 @@ def test_sections_that_make_no_sense(saved, tmp_path, name, content):
         {"dtype": "u8"},
         {"state": {"0.weight": "wide"}},
         {"metadata": None},
+        {"weights": "some"},
     ],
 )
 def test_manifests_that_make_no_sense(saved, tmp_path, changes):
@@ -200,7 +211,9 @@ def test_another_version_of_the_format(saved):
     data = bytearray(saved[0])
     struct.pack_into("<I", data, 8, 7)
     data[HEADER.size : HEADER.size + 32] = hashlib.sha256(data[: HEADER.size]).digest()
-    with pytest.raises(ModelFileError, match="has version 7 of the format, this Lucid reads 1"):
+    with pytest.raises(
+        ModelFileError, match="has version 7 of the format, this Lucid reads up to 2"
+    ):
         Container(bytes(data), "it")
 
 
@@ -222,3 +235,49 @@ def test_tensors_are_safetensors(saved):
     for name, values in load(section).items():
         assert np.array_equal(own[name], values)
         assert not own[name].flags.writeable
+
+
+# -- replacing ----------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    path = tmp_path / "none" / "m.lucid"
+    there_is_none = pytest.raises(FileNotFoundError, match=r"there is no folder .*none.*m\.lucid")
+    with there_is_none as caught, replacing(path):
+        pass
+    assert caught.value.filename == str(path)
+    assert not list(tmp_path.iterdir())
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from lucid.artifact.container import replacing
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+try:
+    with replacing(Path(sys.argv[-1])) as file:
+        file.write(bytes(1 << 20))
+except OSError as problem:
+    print(problem.filename)
+"""
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
+    path = tmp_path / "m.lucid"
+    path.write_bytes(b"old")
+    done = run_python(FULL.replace("sys.argv[-1]", repr(str(path))))
+    assert done.stdout.strip() == str(path), done.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["m.lucid"]
+    assert path.read_bytes() == b"old"
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with replacing(path) as file:
+        file.write(b"bytes")
+    assert os.read(reader, 10) == b"bytes"
+    os.close(reader)
+    assert path.is_fifo()

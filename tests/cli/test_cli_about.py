@@ -76,6 +76,10 @@ def test_passes(lucid_command):
     listed = json.loads(lucid_command("passes", "--json").stdout)
     assert [p["name"] for p in listed if p["in_pipeline"]] == PIPELINE
     assert "fold-batch-norm" in lucid_command("passes").stdout
+    equation = "batch_norm(conv2d(x, w, b)) == conv2d(x, w * s, b * s + t)"
+    assert equation in lucid_command("passes", "--rules").stdout
+    (fold,) = [p for p in listed if p["name"] == "fold-batch-norm"]
+    assert fold["rules"]["into_weights"] == equation
 
 
 def test_env(lucid_command, cache_folder):

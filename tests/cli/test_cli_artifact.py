@@ -7,6 +7,7 @@ import pytest
 
 import lucid
 from lucid.codegen.target import Target
+from lucid.errors import ModelFileError
 from lucid.models import resnest_digits
 
 
@@ -24,12 +25,23 @@ def test_it_answers_as_the_model_does(lucid_command, artifact, digits):
     told = json.loads(lucid_command("run", artifact, *options).stdout)
     wanted = json.loads(lucid_command("run", "resnest_digits", *options).stdout)
     assert told["images"] == wanted["images"]
+    assert not lucid_command("run", artifact, digits[0]).stderr  # the answers mean something
+
+
+def test_what_needs_plain_weights(lucid_command, artifact, digits):
+    for options in (["--compare"], ["--precision", "strict"]):
+        refused = lucid_command("run", artifact, digits[0], *options)
+        assert refused.exit_code == 1
+        assert f"{artifact}: holds its weights only as packed for" in refused.stderr
+        assert "weights='both'" in refused.stderr
+    options = ["--stored-weights", "both", "--threads", 1]
+    assert lucid_command("compile", "resnest_digits", "-o", artifact, *options).exit_code == 0
     compared = lucid_command("run", artifact, digits[0], "--compare")
     assert compared.exit_code == 0
     assert "same class: 1 of 1" in compared.stdout
     strict = lucid_command("run", artifact, digits[0], "--precision", "strict")
     assert strict.exit_code == 0
-    assert not strict.stderr  # the answers mean something
+    assert not strict.stderr
 
 
 def test_it_is_what_load_takes(artifact):
@@ -72,6 +84,8 @@ def test_several_targets(lucid_command, model_file, tmp_path):
     [
         (["resnest_digits", "-o", "m.onnx"], "end in .lucid"),
         (["resnest_digits", "-o", "m.lucid", "--targets", "arm"], "no target is named 'arm'"),
+        (["resnest_digits", "-o", "m.lucid", "--stored-weights", "all"], "packed, plain, both"),
+        (["resnest_digits", "-o", "none/m.lucid"], "none/m.lucid: there is no folder"),
         (["missing.lucid", "-o", "m.lucid"], "missing.lucid: No such file"),
     ],
 )
@@ -88,9 +102,15 @@ def test_inspect(lucid_command, artifact):
     assert told["name"] == "resnest_digits"
     assert told["other_sizes"] is True
     assert told["targets"] == [Target.host().name]
-    assert sum(told["sections"].values()) < artifact.stat().st_size
+    assert sum(told["sections"].values()) < told["file_bytes"] == artifact.stat().st_size
+    assert told["weights"] == "packed"
+    packed = f"packed.{Target.host().name}"
+    assert (
+        told["weight_bytes"][packed] == told["sections"][packed] > 10 * told["sections"]["tensors"]
+    )
     text = lucid_command("inspect", artifact).stdout
     assert "1x1x32x32" in text
+    assert f"{told['file_bytes']:,}" in text
     assert "every checksum is right" in text
 
 
@@ -103,3 +123,14 @@ def test_what_is_no_artifact(lucid_command, artifact, digits):
     artifact.write_bytes(b"hello")
     assert "no compiled model" in lucid_command("ir", artifact).stderr
     assert "--weights" in lucid_command("run", "x.lucid", digits[0], "--weights", artifact).stderr
+
+
+def test_nothing_is_compiled_for_a_folder_that_is_not_there(lucid_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("lucid.compile", None)
+    path = tmp_path / "none" / "m.lucid"
+    assert f"{path}: there is no folder" in lucid_command("compile", "resnet_18", "-o", path).stderr
+
+
+def test_onnx_files_are_for_compile(tmp_path):
+    with pytest.raises(ModelFileError, match=r"net.onnx: not compiled yet; lucid.compile\('"):
+        lucid.load(tmp_path / "net.onnx")

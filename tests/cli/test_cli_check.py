@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,12 +39,12 @@ def wrong_relu(monkeypatch):
 def test_a_network(lucid_command):
     result = lucid_command("check", "resnest_14", "--size", 64, "--threads", 2)
     assert result.exit_code == 0, result.stderr
-    assert "30 of 30 kernel calls" in result.stdout
+    assert re.search(r"(\d+) of \1 kernel calls", result.stdout)
     assert "layer" in result.stdout
 
 
 def test_a_network_stage_by_stage(lucid_command):
-    result = lucid_command("check", "resnest_14", "--size", 32, "--bisect")
+    result = lucid_command("check", "resnest_digits", "--bisect")
     assert result.exit_code == 0, result.stderr
     assert "nothing is wrong" in result.stdout
 

@@ -34,4 +34,12 @@ def test_without_the_package(lucid_command, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     result = lucid_command("export", "resnest_digits", "-o", tmp_path / "m.onnx")
     assert result.exit_code == 1
-    assert "lucid-compiler[onnx]" in result.stderr
+    assert "`pip install onnx`" in result.stderr
+
+
+def test_into_a_folder_that_is_not_there(lucid_command, tmp_path):
+    for command in ("export", "viz"):
+        path = tmp_path / "none" / ("g.onnx" if command == "export" else "g.svg")
+        result = lucid_command(command, "resnest_digits", "-o", path)
+        assert result.exit_code == 1
+        assert f"{path}: there is no folder {path.parent}" in result.stderr

@@ -281,9 +281,31 @@ def test_images_for_what_takes_none(lucid_command, tmp_path, photo):
     assert "x.npy" in complaint(lucid_command("run", path, tmp_path / "x.npy"))
 
 
-def test_its_weights_are_in_it(lucid_command, digits_file, digits, tmp_path):
-    message = complaint(lucid_command("run", digits_file, digits[0], "--weights", "w.pth"))
-    assert "holds its own weights" in message
+def answers(lucid_command, model, path, *options):
+    result = lucid_command("run", model, path, "--json", *options)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)["images"]
+
+
+def test_weights_of_another_training(lucid_command, photo, tmp_path):
+    """In place of those in the file: of an ONNX file and of a compiled model, by either."""
+    first, second = classifier(), classifier()
+    second.load_state_dict({k: 2 * t.numpy() for k, t in first.state_dict().items()})
+    old, new, wrong = (
+        save(m, (1, 3, 224, 224), tmp_path / f"{name}.onnx")
+        for m, name in ((first, "old"), (second, "new"), (classifier(5), "wrong"))
+    )
+    for path in (old, new):
+        compiled = lucid_command("compile", path, "-o", path.with_suffix(".lucid"))
+        assert compiled.exit_code == 0, compiled.output
+    wanted = answers(lucid_command, new, photo)
+    assert wanted != answers(lucid_command, old, photo)
+    for model in (old, old.with_suffix(".lucid")):
+        for weights in (new, new.with_suffix(".lucid")):
+            options = ("--weights", weights, "--compare")
+            assert answers(lucid_command, model, photo, *options) == wanted
+    message = complaint(lucid_command("run", old, photo, "--weights", wrong))
+    assert "expected shape [4], got [5]" in message
 
 
 @pytest.mark.parametrize(
@@ -359,6 +381,19 @@ def test_a_network_of_torchvision(lucid_command, photo):
     assert len(json.loads(result.stdout)["images"][0]["top"]) == 5
     message = complaint(lucid_command("ir", "torchvision:resnet5"))
     assert "did you mean resnet50" in message
+
+
+@pytest.mark.parametrize("failure", ["raise RuntimeError('a\\nb')", "no.name", "1 / 0"])
+def test_a_torchvision_that_does_not_fit(lucid_command, monkeypatch, tmp_path, photo, failure):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(failure)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    message = complaint(lucid_command("run", "torchvision:resnet18", photo))
+    assert "torchvision, which fails to import (" in message
+    assert "pip install torch torchvision" in message
+    assert len(message.splitlines()) == 1
 
 
 def test_a_network_of_timm(lucid_command, photo):

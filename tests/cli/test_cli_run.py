@@ -210,7 +210,9 @@ def test_callables_that_make_no_model(lucid_command, model_file, attribute, part
 def test_places_that_are_not_there(lucid_command, tmp_path):
     assert "no such file" in complaint(lucid_command("ir", tmp_path / "none.lir"))
     assert "no such file" in complaint(lucid_command("ir", f"{tmp_path}/none.py:build"))
-    assert "No module named" in complaint(lucid_command("ir", "no_such_package.x:build"))
+    assert "there is no module 'no_such_package'" in complaint(
+        lucid_command("ir", "no_such_package.x:build")
+    )
 
 
 def test_debug_shows_the_traceback(lucid_command, monkeypatch):
@@ -232,3 +234,20 @@ def test_debug_shows_the_traceback(lucid_command, monkeypatch):
 )
 def test_usage_is_exit_code_2(lucid_command, arguments):
     assert lucid_command(*arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "a.SAFETENSORS", "m.ckpt", "pytorch_model.bin"])
+def test_weights_are_no_model(lucid_command, digits, name):
+    message = complaint(lucid_command("run", name, digits[0]))
+    assert f"{name} holds weights, not a model" in message
+    assert f"--weights {name}" in message
+
+
+@pytest.mark.parametrize(
+    ("spec", "meant"),
+    [("torchvison:resnet18", "torchvision"), ("tim:resnet18", "timm"), ("qqq.zz:net", "")],
+)
+def test_a_misspelt_package(lucid_command, spec, meant):
+    message = complaint(lucid_command("ir", spec))
+    assert f"there is no module {spec.partition(':')[0].partition('.')[0]!r} to import" in message
+    assert (f"did you mean {meant}?" if meant else "") in message

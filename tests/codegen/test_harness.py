@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from harness import PATTERN, Guarded, Run, assert_near, set_apart
+from harness import Guarded, Run, assert_near, set_apart
 from strategies import Builder, random_inputs
 
 from lucid.codegen.lowering import lower
@@ -67,13 +67,14 @@ def test_overlapping_buffers_show() -> None:
 
 
 def test_guards_lie_on_both_sides() -> None:
-    block = Guarded(5, skew=3)
+    block = Guarded(20, skew=12)
     block.assert_intact("it")
-    block.bits[:] = 0
+    block.bytes[:] = 0
     block.assert_intact("it")
-    for place in (block.start - 1, block.start + 5):
+    for place in (block.start - 1, block.start + 20):
+        before = int(block._block[place])
         block._block[place] = 0
-        with pytest.raises(AssertionError, match="it: 1 floats"):
+        with pytest.raises(AssertionError, match="it: 1 bytes"):
             block.assert_intact("it")
-        block._block[place] = PATTERN
+        block._block[place] = before
     assert block.address % 64 == 12

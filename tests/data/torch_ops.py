@@ -94,21 +94,8 @@ def elementwise() -> Iterator[Row]:
     from torch.nn import functional as F
 
     x = EXTREMES
-    for op, function in (
-        (ops.Relu(), F.relu), (ops.Sigmoid(), torch.sigmoid), (ops.Silu(), F.silu),
-        (ops.Hardswish(), F.hardswish), (ops.Hardsigmoid(), F.hardsigmoid), (ops.Gelu(), F.gelu),
-        (ops.Gelu("tanh"), lambda x: F.gelu(x, approximate="tanh")), (ops.Tanh(), torch.tanh),
-        (ops.Clip(0, 6), F.relu6), (ops.Clip(high=1.5), lambda x: x.clamp(max=1.5)),
-        (ops.LeakyRelu(), F.leaky_relu), (ops.LeakyRelu(0.2), lambda x: F.leaky_relu(x, 0.2)),
-        (ops.LeakyRelu(0.0), lambda x: F.leaky_relu(x, 0.0)), (ops.Elu(), F.elu),
-        (ops.Elu(0.5), lambda x: F.elu(x, 0.5)), (ops.Mish(), F.mish),
-        (ops.Softplus(), F.softplus), (ops.Exp(), torch.exp), (ops.Log(), torch.log),
-        (ops.Sqrt(), torch.sqrt), (ops.Rsqrt(), torch.rsqrt), (ops.Sin(), torch.sin),
-        (ops.Cos(), torch.cos), (ops.Floor(), torch.floor), (ops.Round(), torch.round),
-        (ops.Abs(), torch.abs), (ops.Neg(), torch.neg), (ops.Erf(), torch.erf),
-        (ops.Not(), lambda x: torch.logical_not(x).double()),
-    ):  # fmt: skip
-        yield op, function, (x,)
+    for op in (op for cls in ops.declared(ops.Unary) for op in cls.examples()):
+        yield op, unary(op), (x,)
     a, b = np.repeat(x[:12], 12), np.tile(x[:12], 12)
     for binary, function in (
         (ops.Add(), torch.add), (ops.Sub(), torch.sub), (ops.Mul(), torch.mul),
@@ -129,6 +116,26 @@ def elementwise() -> Iterator[Row]:
     yield ops.Cast("u8"), lambda x: x.byte(), (np.array([0, 0.5, 0.99, 1, 127.5, 128, 254.9, 255]),)
     yield ops.Cast("u8"), lambda x: x.byte(), (np.array([0, 7, 255]),)
     yield ops.Cast(), lambda x: x.double(), (np.arange(250, 256, dtype=np.uint8),)
+
+
+def unary(op: ops.Op) -> Callable[..., Any]:
+    """An elementwise op as torch has it: the function of its name, where it has no attributes."""
+    import torch
+    from torch.nn import functional as F
+
+    match op:
+        case ops.Clip(low=low, high=high):
+            return lambda x: x if low is None and high is None else x.clamp(low, high)
+        case ops.LeakyRelu(slope):
+            return lambda x: F.leaky_relu(x, slope)
+        case ops.Elu(alpha):
+            return lambda x: F.elu(x, alpha)
+        case ops.Gelu(approximate):
+            return lambda x: F.gelu(x, approximate=approximate)
+        case ops.Not():
+            return lambda x: torch.logical_not(x).double()
+    name = op.torch or op.name
+    return getattr(torch, name, None) or getattr(F, name)
 
 
 def over_axes() -> Iterator[Row]:

@@ -6,9 +6,14 @@ import pickle
 import numpy as np
 import pytest
 
+import lucid
+from lucid.artifact.contents import Artifact
 from lucid.errors import InputError, ModelFileError
 from lucid.frontend.onnx import import_onnx
 from lucid.ir import BATCH, f32
+from lucid.ir.passes import run_passes
+from lucid.ir.text import parse_graph, print_graph
+from lucid.onnx.writer import to_onnx
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 from onnx import TensorProto, helper, numpy_helper
@@ -398,3 +403,36 @@ def test_a_truncated_or_missing_file_of_weights(tmp_path):
         import_onnx(path)
     with pytest.raises(ModelFileError, match="give the path of the model"):
         import_onnx(path.read_bytes())
+
+
+def test_inputs_and_outputs_keep_their_names(tmp_path):
+    """In the graph, through passes, in an artifact, and in an ONNX file again: one that is an input
+    or another output is called so."""
+    nodes = [
+        node("Relu", "image", "boxes"),
+        node("Identity", "boxes", "twice"),
+        node("Flatten", "boxes", "f"),
+        node("MatMul", "f w", "relu"),
+        node("Add", "relu zero", "odd/scores:0"),
+    ]
+    constants = {"w": array(192, 5), "zero": np.float32(0)}
+    outputs = "odd/scores:0 boxes twice"
+    proto = model(nodes, constants, outputs=outputs)
+    proto.graph.input[0].name = "image"
+    wanted = ["odd/scores:0", "boxes", "boxes"]
+
+    def names(graph):
+        return [graph.inputs[0].name, *(value.name for value in graph.outputs)]
+
+    graph = import_onnx(proto)
+    assert names(graph) == ["image", *wanted]
+    assert names(run_passes(graph)) == ["image", *wanted]
+    assert names(parse_graph(print_graph(graph))) == ["image", *wanted]
+    again = to_onnx(graph).graph
+    assert [again.input[0].name, *(o.name for o in again.output)][:3] == ["image", *wanted[:2]]
+    saved = lucid.compile(proto, threads=1).save(tmp_path / "m.lucid")
+    artifact = Artifact.open(tmp_path / "m.lucid")
+    assert names(artifact.captured((3, 8, 8))) == ["image", *wanted]
+    x = array(2, 3, 8, 8)
+    for a, b in zip(lucid.load(tmp_path / "m.lucid", threads=1)(x), saved(x), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -7,6 +7,7 @@ from lucid.errors import UnsupportedError
 from lucid.frontend.onnx import import_onnx
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
+from onnx import helper
 from onnx_models import array, model, node, run
 
 IMAGE = array(2, 4, 6, 5)
@@ -33,6 +34,16 @@ VERSIONS = {
         {"a": [1], "b": [3]},
     ),
     "no axes, nothing": (18, [node("ReduceMax", "x", noop_with_empty_axes=1)], {}),
+    "no axes, the rest of it": (
+        18,
+        [
+            node("ReduceL1", "x", "a", noop_with_empty_axes=1),
+            node("ReduceSumSquare", "a", "b", noop_with_empty_axes=1),
+            node("ReduceLogSum", "b", "c", noop_with_empty_axes=1),
+            node("ReduceL2", "c", noop_with_empty_axes=1),
+        ],
+        {},
+    ),
     "l2": (18, [node("ReduceL2", "x a")], {"a": [1]}),
     "logsumexp": (18, [node("ReduceLogSumExp", "x a", keepdims=0)], {"a": [1]}),
     "softmax since 13": (13, [node("Softmax", "x", axis=2)], {}),
@@ -315,6 +326,33 @@ BY_HAND = {
         {"w": WIDE},
         lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
     ),
+    "transposed convolution, to a larger size": (
+        11,
+        [node("ConvTranspose", "x w", strides=[3, 2], output_shape=[19, 13])],
+        {"w": WIDE},
+        lambda x: np.pad(scattered(x, WIDE, (3, 2)), ((0, 0), (0, 0), (0, 1), (0, 1))),
+    ),
+    "transposed convolution, to a size, the odd line at the end": (
+        11,
+        [
+            node(
+                "ConvTranspose",
+                "x w",
+                strides=[3, 2],
+                output_shape=[15, 10],
+                output_padding=[1, 0],
+                auto_pad="SAME_UPPER",
+            )
+        ],
+        {"w": WIDE},
+        lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
+    ),
+    "transposed convolution, to a size with batch and channels": (
+        11,
+        [node("ConvTranspose", "x w", strides=[3, 2], output_shape=[2, 3, 15, 10])],
+        {"w": WIDE},
+        lambda x: scattered(x, WIDE, (3, 2))[:, :, 2:-1, 1:-1],
+    ),
     "resize 10": (
         10,
         [node("Resize", "x s")],
@@ -350,6 +388,11 @@ def test_weights_standardised_by_a_batch_norm_in_training():
     np.testing.assert_allclose(run(model(nodes, constants), x), wanted, rtol=1e-4, atol=1e-5)
     with pytest.raises(UnsupportedError, match="in training mode"):
         import_onnx(model([node("BatchNormalization", "x s s s s", training_mode=1)], constants))
+
+
+def test_split_counts_results_without_a_name():
+    nodes = [helper.make_node("Split", ["x"], ["y", "", ""], axis=3)]
+    np.testing.assert_array_equal(run(model(nodes, {}, IMAGE.shape), IMAGE), IMAGE[..., :2])
 
 
 def test_one_spatial_axis():

@@ -118,17 +118,34 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "where scalars": (lambda x: torch.where(x > 0, 1.0, x) + torch.where(x < 0, 2.0, 3.0), IMAGE),
     "logic": (lambda x: ~(x > 0) & (x < 1) | (x > 2), IMAGE),
     "logical": (lambda x: torch.logical_or(x > 1, torch.logical_and(x > -1, x < 0)), IMAGE),
+    "logic of numbers": (
+        lambda x: (
+            torch.logical_and(x, x.relu()),
+            torch.logical_or(x.relu(), x > 1),
+            torch.logical_xor(x, x.relu()),
+        ),
+        IMAGE,
+    ),
     "truth as numbers": (lambda x: (x > 0).float() * x + (x < 0).to(x.dtype) * (x > 0), IMAGE),
     "bool of a number": (lambda x: x.relu().bool(), IMAGE),
     "masked fill": (lambda x: x.masked_fill(x < 0, 7.0), IMAGE),
     "threshold": (lambda x: F.threshold(x, 0.1, 20.0), IMAGE),
     "any and all": (lambda x: ((x > 2).any(1), (x > -3).all(2), (x > 0).any(-1, True)), IMAGE),
+    "any and all of numbers": (
+        lambda x: ((x.abs() * -1).any(1), x.relu().all(2), x.relu().any(3), (x * 0).any(1)),
+        IMAGE,
+    ),
     # bounds and activations
     "clamp": (lambda x: x.clamp(-0.5, 0.5) + x.clamp(min=0.1) + x.clamp(max=0.2), IMAGE),
     "clamp by tensors": (lambda x: torch.clamp(x, x * 0.5, x.abs()), IMAGE),
     "minimum": (lambda x: torch.minimum(x, x * x) + torch.maximum(x, -x), IMAGE),
     "gelu tanh": (lambda x: F.gelu(x, approximate="tanh"), IMAGE),
     "softplus beta": (lambda x: F.softplus(x, beta=2.0), IMAGE),
+    "softplus threshold": (
+        lambda x: (F.softplus(x, threshold=0.5), F.softplus(x * 9, 0.5, 2), F.softplus(x, 2, 0)),
+        IMAGE,
+    ),
+    "softplus with a large threshold": (lambda x: F.softplus(x * 30, threshold=50), IMAGE),
     "elu alpha": (lambda x: F.elu(x, 0.7), IMAGE),
     # reductions
     "mean": (lambda x: (x.mean((2, 3)), x.mean(-1, keepdim=True), x.mean((1, 2, 3))), IMAGE),
@@ -150,6 +167,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     ),
     "flatten": (lambda x: x.flatten(2).unflatten(1, (2, 4)), IMAGE),
     "squeeze": (lambda x: x.mean(1, keepdim=True).squeeze(1).unsqueeze(-1), IMAGE),
+    "transposed": (lambda x: (x.mT, x.mH, x.adjoint(), x.swapaxes(1, -1)), IMAGE),
+    "transposed matrices": (lambda x: (x[..., :8].mT, x[..., :8].mH), (1, 8, 8)),
+    "transposed rows": (lambda x: (x.T @ x, x.H @ x, x.t() @ x, x.mT @ x), (1, 8)),
+    "axes reversed": (lambda x: x[:, :8, :8, :8].T.permute(3, 0, 1, 2), IMAGE),
+    "parts of real numbers": (lambda x: x.conj().real + x.conj_physical(), IMAGE),
     "permute": (lambda x: x.permute(0, 2, 3, 1).transpose(-1, -2).movedim(1, 3), IMAGE),
     "expand": (lambda x: x[:, :1].expand(-1, 4, -1, -1), IMAGE),
     "repeat": (lambda x: x.repeat(1, 2, 1, 3), IMAGE),
@@ -213,6 +235,28 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "bilinear by a factor": (lambda x: F.interpolate(x, scale_factor=1.55, mode="bilinear"), IMAGE),
     "bilinear, corners": (
         lambda x: F.interpolate(x, size=(25, 7), mode="bilinear", align_corners=True),
+        IMAGE,
+    ),
+    "nearest to its own size": (lambda x: F.interpolate(x, scale_factor=1.05), IMAGE),
+    "nearest-exact to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.08, mode="nearest-exact"),
+        IMAGE,
+    ),
+    "bilinear to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="bilinear"),
+        IMAGE,
+    ),
+    "corners to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="bilinear", align_corners=True),
+        IMAGE,
+    ),
+    "nearest by almost two": (lambda x: F.interpolate(x, scale_factor=2.05), IMAGE),
+    "bilinear by less than one": (
+        lambda x: F.interpolate(x, scale_factor=(0.97, 1.05), mode="bilinear"),
+        IMAGE,
+    ),
+    "a factor that the sizes replace": (
+        lambda x: F.interpolate(x, scale_factor=1.55, recompute_scale_factor=True),
         IMAGE,
     ),
     # tables
@@ -327,6 +371,28 @@ def test_elementwise(name: str) -> None:
 def test_functions(name: str) -> None:
     function, shape = FUNCTIONS[name]
     agrees(Applied(function), shape)
+
+
+FACTORS = [0.3, 0.45, 0.5, 0.7, 0.97, 1.05, 1.1, 1.3, 1.49, 1.9, 2.0, 2.05, 2.3, 2.45, 3.0, 3.3]
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
+def test_sizes_and_samples_of_interpolation(mode: str) -> None:
+    """Those of torch, whose nearest coordinates are float32, over many sizes and factors."""
+    for size in (*range(1, 20), 57, 100):
+        x = torch.arange(size, dtype=torch.float32).reshape(1, 1, size, 1)
+        for factor in (f for f in FACTORS if int(size * f)):
+            wanted = F.interpolate(x, scale_factor=(factor, 1.0), mode=mode)
+            (rows, _) = given = (int(size * factor), 1)
+            assert tuple(wanted.shape[2:]) == given
+            op = ops.interpolation((size, 1), given, (factor, 1.0), mode)
+            near = 0 if mode != "bilinear" else 1e-5 * size
+            np.testing.assert_allclose(op.evaluate(x.numpy()), wanted, rtol=0, atol=near)
+        for rows in (1, size, 2 * size, size + 1, 37):
+            wanted = F.interpolate(x, size=(rows, 1), mode=mode)
+            op = ops.interpolation((size, 1), (rows, 1), None, mode)
+            near = 0 if mode != "bilinear" else 1e-5 * size
+            np.testing.assert_allclose(op.evaluate(x.numpy()), wanted, rtol=0, atol=near)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -527,7 +593,18 @@ def test_branches_and_selections_by_value_are_refused() -> None:
         import_torch(Applied(lambda x: x[x > 0]), IMAGE)
 
 
+def test_what_converts_to_integers_first_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="converts to int64 before it reduces"):
+        import_torch(Applied(lambda x: x.sum(1, dtype=torch.int64)), IMAGE)
+    agrees(Applied(lambda x: (x > 0).sum(1, dtype=torch.int64)), IMAGE)
+    agrees(Applied(lambda x: x.softmax(1, dtype=torch.float64)), IMAGE)
+
+
 def test_random_numbers_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="drops weights at random"):
+        import_torch(
+            Applied(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.1)), IMAGE
+        )
     with pytest.raises(UnsupportedError, match="random numbers"):
         import_torch(Applied(lambda x: x + torch.rand(12)), IMAGE)
 
@@ -550,7 +627,7 @@ def test_forwards_that_return_no_tensor() -> None:
 
 
 def test_wrong_arguments() -> None:
-    with pytest.raises(InputError, match=r"wants a torch.nn.Module, got int"):
+    with pytest.raises(InputError, match=r"wants a torch.nn.Module, or .* got int"):
         import_torch(5, IMAGE)
     for shape in ((), (1, 0, 3), "abc", (1, 2.5)):
         with pytest.raises(InputError, match="input_shape must be ints, batch first"):

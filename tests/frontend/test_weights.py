@@ -94,7 +94,7 @@ def test_wrong_paths(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no such file"):
         load_weights(tmp_path / "folder.safetensors")
     with pytest.raises(WeightsError, match="not a weight file known here"):
-        load_weights(tmp_path / "w.onnx")
+        load_weights(tmp_path / "w.txt")
 
 
 def test_pth_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

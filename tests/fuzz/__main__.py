@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from harness import TARGETS
+
 from .campaign import KINDS, run
 from .oracles import Failure
 
@@ -18,9 +20,25 @@ def main() -> int:
     parser.add_argument("--only", choices=list(KINDS), action="append", default=[])
     parser.add_argument("--report", type=Path, default=Path("fuzz-report.json"))
     parser.add_argument("--keep", action="store_true", help="shrink and save what fails")
+    parser.add_argument(
+        "--guard-pages",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="run this share of the cases between unreadable pages, 0.1 for a tenth",
+    )
+    parser.add_argument(
+        "--level",
+        choices=[t.name for t in TARGETS],
+        action="append",
+        help="of the target, once or more often (without: all that run here)",
+    )
     chosen = parser.parse_args()
     if chosen.minutes is None and chosen.cases is None:
         chosen.minutes = 1.0
+
+    if chosen.level:  # every module has the same list
+        TARGETS[:] = [t for t in TARGETS if t.name in chosen.level]
 
     def failed(failure: Failure) -> None:
         print(f"FAILED {failure.kind} {failure.seed}: {failure.detail[:400]}", flush=True)
@@ -33,6 +51,7 @@ def main() -> int:
         failed,
         report_to=chosen.report,
         keep=chosen.keep,
+        guarded=chosen.guard_pages,
     )
     print(report)
     print(f"written to {chosen.report}")

@@ -19,13 +19,12 @@ from harness import TARGETS
 
 from lucid.codegen.language.llvm import versions
 
+from .guarded import GUARDED, Try, between_pages, guard_mode
 from .networks import network
 from .op_cases import op_case
 from .oracles import Failure, Tally, check_metamorphic, check_network, check_op
 from .parsers import check_parser
 from .shrink import save, shrunk
-
-Try = Callable[[int, Tally], Failure | None]
 
 KINDS: dict[str, Try] = {
     "ops": lambda seed, tally: check_op(op_case(seed), tally),
@@ -51,6 +50,7 @@ class Report:
         kinds = {
             kind: {
                 "cases": tally.cases,
+                "between unreadable pages": tally.guarded,
                 "refused": tally.refused,
                 "seconds": round(self.seconds[kind], 1),
                 "a second": round(tally.cases / max(1e-9, self.seconds[kind]), 2),
@@ -76,7 +76,8 @@ class Report:
         for kind, tally in sorted(self.tallies.items()):
             seconds = self.seconds[kind]
             rows.append(
-                f"{kind:12} {tally.cases:7} cases, {tally.refused} refused, {seconds:8.1f} s,"
+                f"{kind:12} {tally.cases:7} cases, {tally.guarded} between unreadable pages,"
+                f" {tally.refused} refused, {seconds:8.1f} s,"
                 f" {tally.cases / max(1e-9, seconds):6.2f} a second"
             )
         found = f"{len(self.failures)} failures" if self.failures else "nothing failed"
@@ -92,9 +93,12 @@ def run(
     stop_at_first: bool = False,
     report_to: Path | None = None,
     keep: bool = False,
+    guarded: float = 0.0,
 ) -> Report:
     """Try cases for so many minutes, or so many of them. `keep`: shrink what fails and save it as
-    a regression; `failed` is told of it at once; `report_to` is written every minute."""
+    a regression; `failed` is told of it at once; `report_to` is written every minute. `guarded`:
+    which share of what runs in the harness does so between unreadable pages.
+    """
     turn = [kind for kind in TURN if not only or kind in only]
     report = Report(seed)
     start = written = time.monotonic()
@@ -105,7 +109,11 @@ def run(
         kind = turn[number % len(turn)]
         began = time.monotonic()
         tally = report.tallies.setdefault(kind, Tally())
-        failure = KINDS[kind](seed * 1_000_000 + number, tally)
+        own, attempt, mode = seed * 1_000_000 + number, KINDS[kind], guard_mode(number, guarded)
+        if mode and kind in GUARDED:
+            failure = between_pages(mode, kind, own, attempt, tally)
+        else:
+            failure = attempt(own, tally)
         number += 1
         now = time.monotonic()
         report.seconds[kind] = report.seconds.get(kind, 0.0) + now - began

@@ -30,6 +30,7 @@ class Draw:
         self.seed = seed
         self.random = random.Random(seed)
         self.arrays = np.random.default_rng(seed)
+        self.empty = False
 
     def pick(self, pool: Sequence[T]) -> T:
         return self.random.choice(pool)
@@ -68,9 +69,11 @@ class Draw:
         return height, width
 
     def shape(self, low: int = 0, high: int = 4, most: int = 6000) -> tuple[int, ...]:
-        """Dimensions of no particular meaning."""
+        """Dimensions of no particular meaning; one of them is 0 where arrays are to be `empty`."""
         pool = [1, 2, 3, 4, 5, 7, 8, 10, 16, 17, 33, 40]
         sizes = [self.pick(pool) for _ in range(self.integer(low, high))]
         while prod(sizes) > most:
             sizes[sizes.index(max(sizes))] = self.pick([1, 2, 3])
+        if self.empty and sizes:
+            sizes[self.integer(0, len(sizes) - 1)] = 0
         return tuple(sizes)

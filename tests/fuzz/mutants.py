@@ -159,19 +159,19 @@ SCHEDULE_AND_PLAN = [
     ),
     Mutant(
         "pads of the wrong side",
-        f"{L}.layer:window",
+        f"{L}.arguments:window",
         '"pad_top": padding[0]',
         '"pad_top": padding[2]',
     ),
     Mutant(
         "one stride for both axes",
-        f"{L}.layer:window",
+        f"{L}.arguments:window",
         '"stride_h": stride[0]',
         '"stride_h": stride[1]',
     ),
     Mutant(
         "biases are dropped",
-        f"{L}.layer:bias_of",
+        f"{L}.arguments:bias_of",
         "recipe = layer.bias.recipe if layer.bias is not None else None",
         "recipe = None",
     ),
@@ -240,6 +240,129 @@ SCHEDULE_AND_PLAN = [
         f"{L}.direct:direct",
         "scratch=map_floats + ",
         "scratch=map_floats // 2 + ",
+    ),
+]
+
+VIEWS = [
+    Mutant(
+        "the innermost dimension is the one that repeats itself",
+        f"{L}.strided:outermost_first",
+        "-abs(strides[i]) if strides[i] else -math.inf",
+        "-abs(strides[i])",
+    ),
+    Mutant(
+        "dimensions are joined as the leader steps over them",
+        f"{L}.strided:merged",
+        "for s, t in zip(steps, strides, strict=True)):",
+        "for s, t in [(steps[leader], strides[leader])]):",
+    ),
+    Mutant(
+        "dimensions are joined whatever lies between them",
+        f"{L}.strided:merged",
+        "s[-1] == t[i] * shape[i]",
+        "s[-1] >= t[i] * shape[i] > 0",
+    ),
+    Mutant(
+        "a repeated dimension is as dense as any other",
+        f"{L}.strided:merged",
+        "s[-1] == t[i] * shape[i]",
+        "s[-1] in (0, t[i] * shape[i])",
+    ),
+    Mutant(
+        "a broadcast goes on in memory",
+        f"{L}.strided:broadcast",
+        "0 if s == 1 else t",
+        "t",
+    ),
+    Mutant(
+        "indices that go down go up",
+        f"{L}.resample:_even",
+        "return (int(numbers[0]), step) if step > 0 else None",
+        "return (int(numbers.min()), abs(step)) if step else None",
+    ),
+    Mutant(
+        "evenly spaced indices begin at the first",
+        f"{L}.resample:_take",
+        "x.offset + first * x.strides[axis]",
+        "x.offset",
+    ),
+    Mutant(
+        "rows are as far apart as their innermost dimension says",
+        f"{L}.context:row_stride",
+        "elif between != rows * stride:",
+        "elif False:",
+    ),
+    Mutant(
+        "rows of features need not be contiguous",
+        f"{L}.context:row_stride",
+        "if features > 1 and step != 1:",
+        "if False:",
+    ),
+    Mutant(
+        "rows are counted from the wrong axis",
+        f"{L}.context:row_stride",
+        "rows *= size",
+        "rows *= features",
+    ),
+    Mutant(
+        "a reshape takes dimensions together that lie apart",
+        f"{L}.shapes:reshaped",
+        "elif at != step * covered:",
+        "elif at < step * covered:",
+    ),
+    Mutant(
+        "a permuted view lies as before",
+        f"{L}.shapes:_permute",
+        "source.strides[a] for a in op.axes",
+        "source.strides[a] for a in sorted(op.axes)",
+    ),
+    Mutant(
+        "a slice begins where the whole does",
+        f"{L}.shapes:_slice",
+        "(first[0] if len(first) else 0)",
+        "0",
+    ),
+    Mutant(
+        "pixels always have their channels side by side",
+        f"{L}.maps:pixels",
+        "view.strides[1] == 1 else",
+        "view.strides[1] >= 1 else",
+    ),
+    Mutant(
+        "an image's pixels are evenly spaced",
+        f"{L}.normalisation:_by_moments",
+        "len(along.sizes) > 1 or ",
+        "",
+    ),
+    Mutant(
+        "softmax looks where it writes alone",
+        f"{L}.reduction:softmax",
+        "x.strides[axis] == out.strides[axis] == 1 or",
+        "out.strides[axis] == 1 or",
+    ),
+    Mutant(
+        "a matrix that repeats its columns has them side by side",
+        f"{L}.matmul:_side_by_side",
+        "column == 1 or columns == 1",
+        "column in (0, 1) or columns == 1",
+    ),
+    Mutant(
+        "a norm over the batch is one of each image",
+        f"{P}.recognise_layers:into_norm",
+        "if any(isinstance(x.type.shape[a], Dim) for a in axes):",
+        "if False:",
+    ),
+    Mutant(
+        "a norm that is recognised has the usual epsilon",
+        f"{P}.recognise_layers:into_norm",
+        "RmsNorm(axes, eps) if centred is None else LayerNorm(axes, eps)",
+        "RmsNorm(axes) if centred is None else LayerNorm(axes)",
+    ),
+    Mutant(
+        "a local response norm adds to one",
+        f"{L}.normalisation:_local_response",
+        '"offset": op.k',
+        '"offset": 1.0',
     ),
 ]
 
@@ -583,4 +706,4 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *PACKING, *KERNELS, *RUNTIME]
+MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *RUNTIME]

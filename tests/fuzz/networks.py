@@ -34,7 +34,7 @@ LARGEST = 40_000
 """Numbers in one map of one image, at most."""
 ACTIVATIONS: list[Op] = [
     *(ops.Relu(), ops.Relu(), ops.Relu(), ops.Clip(0, 6), ops.Silu(), ops.Hardswish()),
-    *(ops.Gelu(), ops.LeakyRelu(0.1), ops.Elu(), ops.Sigmoid(), ops.Mish(), ops.Tanh()),
+    *(ops.LeakyRelu(0.1), ops.Elu(), *(cls() for cls in ops.declared(ops.Activation))),
 ]
 
 
@@ -386,7 +386,16 @@ def many_branches(net: Net, x: Value) -> Value:
 def written_out(net: Net, x: Value) -> Value:
     """What some frameworks write: norms, swishes and means in many small ops."""
     channels = sizes(x)[1]
-    match net.draw.integer(0, 3):
+    match net.draw.integer(0, 4):
+        case 4:  # a norm over any axes
+            axes = tuple(net.draw.some([1, 2, 3], 0.6) or [1])
+            y = x
+            if net.draw.chance(0.5):
+                y = net.apply(ops.Sub(), x, net.apply(ops.Mean(axes, keepdims=True), x))
+            squares = net.apply(ops.Mean(axes, keepdims=True), net.apply(ops.Mul(), y, y))
+            epsilon = net.apply(ops.Constant(0.05))
+            root = net.apply(ops.Sqrt(), net.apply(ops.Add(), squares, epsilon))
+            return net.apply(ops.Div(), y, root)
         case 0:  # a layer norm over channels, channels last
             y = net.apply(ops.Permute((0, 2, 3, 1)), x)
             mean = net.apply(ops.Mean((3,), keepdims=True), y)
@@ -413,6 +422,32 @@ def written_out(net: Net, x: Value) -> Value:
 
 
 @block
+def viewed(net: Net, x: Value) -> Value:
+    """Any other block behind a view: repeated, turned round, or lines for columns."""
+    draw, shape = net.draw, (BATCH, *sizes(x)[1:])
+    axis = draw.pick([1, 2, 3])
+    size = sizes(x)[axis]
+    match draw.integer(0, 4):
+        case 0:  # means, or one line or channel, as a whole map again
+            axes = draw.some([1, 2, 3], 0.5) or [axis]
+            thin = net.apply(ops.Mean(tuple(axes), keepdims=True), x)
+            y = net.apply(ops.Expand(shape), thin)
+        case 1:  # twice, side by side or number by number
+            apart = [(1, size), (2, size)] if draw.chance(0.5) else [(size, 1), (size, 2)]
+            steps = [(*shape[:axis], *a, *shape[axis + 1 :]) for a in (*apart, (2 * size,))]
+            y = net.apply(ops.Expand(steps[1]), net.apply(ops.Reshape(steps[0]), x))
+            y = net.apply(ops.Reshape(steps[2]), y)
+        case 2:
+            y = net.apply(ops.Permute((0, 1, 3, 2)), x)
+        case 3:
+            order = net.apply(ops.Constant(tuple(reversed(range(size))), "i64"))
+            y = net.apply(ops.Gather(axis), x, order)
+        case _:  # every other line or channel, from the second on
+            y = net.apply(ops.Slice(axis, min(1, size - 1), size, 2), x)
+    return BLOCKS[draw.pick(["norm", "written_out", "layer", "pool", "odds", "separable"])](net, y)
+
+
+@block
 def norm(net: Net, x: Value) -> Value:
     draw, channels = net.draw, sizes(x)[1]
 
@@ -420,13 +455,15 @@ def norm(net: Net, x: Value) -> Value:
         origin = net.build.next_origin("norm")
         return [net.build.weight(f"{origin}.{i}", channels, positive=True) for i in range(count)]
 
-    match draw.integer(0, 3):
+    match draw.integer(0, 4):
         case 0:
             return net.apply(ops.GroupNorm(draw.divisor(channels), 1e-1), x, *weights(2))
         case 1:
             return net.apply(ops.LayerNorm((1,), 1e-1), x, *weights(2))
         case 2:
             return net.apply(ops.RmsNorm((1,), 1e-1), x, *weights(1))
+        case 3:  # of all of an image, or of some of its axes
+            return net.apply(ops.LayerNorm(tuple(draw.some([1, 2, 3], 0.6) or [3]), 1e-1), x)
     return net.apply(ops.LocalResponseNorm(5, 0.1), x)
 
 

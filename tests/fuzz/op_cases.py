@@ -15,14 +15,18 @@ import numpy as np
 from graph_builder import Builder, sizes
 
 from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
+from lucid.errors import LucidError
 from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
+from lucid.ir.ops import OPS
 
+from .attributes import drawn
 from .draw import BATCHES, Draw
 from .values import KINDS, WILD, Array, fill
+from .views import behind
 
 Make = Callable[["Maker"], Value]
 GENERATORS: dict[str, Make] = {}
-"""For each op, by its name in IR text, what makes a case of it."""
+"""By the op's name in IR text, what makes a case of it; see `generator` for elementwise ones."""
 
 
 @dataclass
@@ -45,6 +49,17 @@ def makes(*names: str) -> Callable[[Make], Make]:
     return register
 
 
+def generator(name: str) -> Make:
+    """What makes a case of an op: a function of its own, or that of all ops of one or two operands
+    that are elementwise."""
+    if name in GENERATORS:
+        return GENERATORS[name]
+    families: dict[type[Op], Make] = {ops.Unary: _unary, ops.Binary: _binary}
+    found = ops.nearest(families, ops.op_class(name))
+    assert found is not None, f"nothing makes a case of {name}"
+    return found
+
+
 class Maker:
     """A case being made: `op` is the name of the op wanted."""
 
@@ -59,27 +74,12 @@ class Maker:
     # -- operands ---------------------------------------------------------------------------
 
     def array(self, *shape: int, batched: bool = True, kind: str | None = None) -> Value:
-        """An operand (N, *shape), which lies in its input in any order, or in a part of it."""
-        draw = self.draw
-        dims: list[Any] = [*([BATCH] if batched else []), *shape]
-        rank, first = len(dims), int(batched)
-        order = list(range(rank))
-        if rank > first + 1 and draw.chance(0.3):  # the batch stays in front
-            order = order[:first] + draw.shuffled(order[first:])
-        cut, place = None, [dims[i] for i in order]
-        if rank > first and draw.chance(0.12):
-            axis = draw.integer(first, rank - 1)
-            before, after, step = (draw.integer(0, 2) for _ in range(3))
-            step = max(1, step)
-            stop = before + (place[axis] - 1) * step + 1
-            cut = ops.Slice(axis, before, stop, step)
-            place[axis] = stop + after
+        """An operand (N, *shape), behind any chain of views."""
+        place, steps = behind(self.draw, (*([BATCH] if batched else []), *shape))
         x = self.build.graph.add_input(f32(*place))
-        self.inputs.append(fill(draw, x.type.concrete(self.batch), kind or self.kind))
-        if cut is not None:
-            x = self.build.apply(cut, x)
-        if order != list(range(rank)):
-            x = self.build.apply(ops.Permute(tuple(np.argsort(order).tolist())), x)
+        self.inputs.append(fill(self.draw, x.type.concrete(self.batch), kind or self.kind))
+        for step in steps:
+            x = step(self.build.apply, x)
         return x
 
     def image(self, channels: int | None = None, least: int = 1) -> Value:
@@ -127,6 +127,9 @@ class Maker:
             if first.producer is not None and first.type.dtype == "f32":
                 outputs.append(first)
         self.build.graph.set_outputs(outputs)
+        if all(BATCH not in v.type.shape for v in self.build.graph.inputs):  # nobody says how large
+            self.build.graph.add_input(f32(BATCH))
+            self.inputs.append(np.zeros(self.batch, np.float32))
         case = OpCase(self.op, self.draw.seed, self.build.graph, self.inputs, self.batch)
         case.kernels = self.kernels
         return case
@@ -137,54 +140,20 @@ FOLLOWING: list[Op] = [
     *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
 ]
 
-UNARY: dict[str, list[Op]] = {
-    "neg": [ops.Neg()],
-    "abs": [ops.Abs()],
-    "sqrt": [ops.Sqrt()],
-    "rsqrt": [ops.Rsqrt()],
-    "exp": [ops.Exp()],
-    "erf": [ops.Erf()],
-    "log": [ops.Log()],
-    "sin": [ops.Sin()],
-    "cos": [ops.Cos()],
-    "floor": [ops.Floor()],
-    "round": [ops.Round()],
-    "relu": [ops.Relu()],
-    "sigmoid": [ops.Sigmoid()],
-    "silu": [ops.Silu()],
-    "hardswish": [ops.Hardswish()],
-    "hardsigmoid": [ops.Hardsigmoid()],
-    "gelu": [ops.Gelu(), ops.Gelu("tanh")],
-    "tanh": [ops.Tanh()],
-    "clip": [ops.Clip(0, 6), ops.Clip(-1), ops.Clip(None, 0.5), ops.Clip(-1.5, -0.5), ops.Clip()],
-    "leaky_relu": [ops.LeakyRelu(), ops.LeakyRelu(0.2), ops.LeakyRelu(1.5), ops.LeakyRelu(0.0)],
-    "elu": [ops.Elu(), ops.Elu(0.3)],
-    "softplus": [ops.Softplus()],
-    "mish": [ops.Mish()],
-    "not": [ops.Not()],
-}
-BINARY: dict[str, Op] = {
-    "add": ops.Add(),
-    "sub": ops.Sub(),
-    "mul": ops.Mul(),
-    "div": ops.Div(),
-    "maximum": ops.Maximum(),
-    "minimum": ops.Minimum(),
-    "pow": ops.Pow(),
-    "prelu": ops.Prelu(),
-    "equal": ops.Equal(),
-    "less": ops.Less(),
-    "less_equal": ops.LessEqual(),
-}
-
 
 # -- elementwise ----------------------------------------------------------------------------------
 
 
-@makes(*UNARY)
+def _example(make: Maker) -> Op:
+    """The elementwise op wanted, with some of its attributes."""
+    cls = ops.op_class(make.op)
+    assert issubclass(cls, ops.Elementwise)
+    return make.draw.pick(cls.examples())
+
+
 def _unary(make: Maker) -> Value:
     x = make.array(*make.draw.shape(0, 5))
-    return make.followed(make.apply(make.draw.pick(UNARY[make.op]), x))
+    return make.followed(make.apply(_example(make), x))
 
 
 def _thin(make: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -203,13 +172,12 @@ def _beside(make: Maker, shape: tuple[int, ...]) -> Value:
     return make.apply(ops.Constant(make.draw.pick([0.0, 1.0, -0.5, 2.0, 3.3, -0.0])))
 
 
-@makes(*BINARY)
 def _binary(make: Maker) -> Value:
     shape = make.draw.shape(0, 4)
     pair = [make.array(*shape), _beside(make, shape)]
     if make.draw.chance(0.1):
         pair[1] = pair[0]
-    return make.followed(make.apply(BINARY[make.op], *make.draw.shuffled(pair)))
+    return make.followed(make.apply(_example(make), *make.draw.shuffled(pair)))
 
 
 @makes("where")
@@ -351,14 +319,13 @@ def _reduction(make: Maker) -> Value:
     else:
         x = make.array(*draw.shape(1, 4, most=draw.pick([6000, 90_000])))
         axes = _axes(make, x.type.rank)
-    op = ops.OPS[make.op](axes, draw.chance(0.5))
-    return make.followed(make.apply(op, x))
+    return make.followed(make.apply(drawn(draw, OPS[make.op], axes=axes), x))
 
 
 @makes("arg_max")
 def _arg_max(make: Maker) -> Value:
     x = make.array(*make.draw.shape(1, 4))
-    return make.apply(ops.ArgMax(make.draw.integer(1, x.type.rank - 1), make.draw.chance(0.5)), x)
+    return make.apply(drawn(make.draw, ops.ArgMax, axis=make.draw.integer(1, x.type.rank - 1)), x)
 
 
 @makes("softmax")
@@ -370,33 +337,52 @@ def _softmax(make: Maker) -> Value:
 @makes("batch_norm")
 def _batch_norm(make: Maker) -> Value:
     x = make.array(make.draw.channels(), *make.draw.shape(0, 2, most=100))
-    return make.followed(make.build.batch_norm(x))
+    y = make.build.batch_norm(x)
+    norm = y.producer
+    assert norm is not None
+    return make.followed(make.apply(drawn(make.draw, ops.BatchNorm), *norm.inputs))
 
 
 @makes("layer_norm", "rms_norm")
 def _layer_norm(make: Maker) -> Value:
     x = make.array(*make.draw.shape(1, 4))
     axes = tuple(a for a in _axes(make, x.type.rank) if a) or (x.type.rank - 1,)
+    if make.draw.chance(0.35):
+        return make.followed(_written_out(make, x, make.op == "layer_norm"))
     shape = [sizes(x)[a] for a in axes]
-    epsilon = make.draw.pick([1e-5, 1e-3, 0.1])
     count = make.draw.integer(0, 2 if make.op == "layer_norm" else 1)
-    op = ops.LayerNorm(axes, epsilon) if make.op == "layer_norm" else ops.RmsNorm(axes, epsilon)
+    op = drawn(make.draw, OPS[make.op], axes=axes)
     return make.followed(make.apply(op, x, *(make.weight(*shape) for _ in range(count))))
+
+
+def _written_out(make: Maker, x: Value, centred: bool) -> Value:
+    """A norm in primitive ops, at times of the whole batch, which is no norm then."""
+    axes = _axes(make, x.type.rank)
+    if make.batch and make.draw.chance(0.4):
+        axes = tuple(sorted({0, *axes}))
+    average = ops.Mean(axes, keepdims=True)
+    y = make.apply(ops.Sub(), x, make.apply(average, x)) if centred else x
+    squares = make.apply(average, make.apply(ops.Mul(), y, y))
+    epsilon = make.apply(ops.Constant(make.draw.pick([1e-5, 0.1])))
+    root = make.apply(ops.Rsqrt(), make.apply(ops.Add(), squares, epsilon))
+    return make.apply(ops.Mul(), *make.draw.shuffled([y, root]))
 
 
 @makes("group_norm")
 def _group_norm(make: Maker) -> Value:
     channels = make.draw.channels()
-    x = make.array(channels, *make.draw.shape(0, 2, most=100))
-    op = ops.GroupNorm(make.draw.divisor(channels), make.draw.pick([1e-5, 0.1]))
+    if make.draw.chance(0.6):
+        x = make.image(channels)
+    else:
+        x = make.array(channels, *make.draw.shape(0, 2, most=100))
+    op = drawn(make.draw, ops.GroupNorm, groups=make.draw.divisor(channels))
     return make.followed(make.apply(op, x, make.weight(channels), make.weight(channels)))
 
 
 @makes("local_response_norm")
 def _local_response(make: Maker) -> Value:
     x = make.array(make.draw.channels(), *make.draw.shape(0, 2, most=100))
-    beta = make.draw.pick([0.75, 0.5])
-    op = ops.LocalResponseNorm(make.draw.integer(1, 7), make.draw.pick([1e-4, 0.5]), beta, 2.0)
+    op = drawn(make.draw, ops.LocalResponseNorm, size=make.draw.integer(1, 7))
     return make.followed(make.apply(op, x))
 
 
@@ -409,12 +395,10 @@ def _pool(make: Maker) -> Value:
     x = make.image()
     largest = make.op == "max_pool2d"
     window = _window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1])
-    window["ceil_mode"] = draw.chance(0.4)
     if largest:  # as torch: no window lies in the padding alone
-        return make.followed(make.apply(ops.MaxPool2d(**window), x))
+        return make.followed(make.apply(drawn(draw, ops.MaxPool2d, **window), x))
     del window["dilation"]
-    window |= {"count_include_pad": draw.chance(0.5), "divisor": draw.pick([None, None, 3])}
-    y = make.apply(ops.AvgPool2d(**window), x)
+    y = make.apply(drawn(draw, ops.AvgPool2d, **window), x)
     if draw.chance(0.4):  # its divisor may go into the weights
         y = make.build.conv(y, draw.channels(64), bias=draw.chance(0.5))
     return make.followed(y)
@@ -434,11 +418,9 @@ def _resize(make: Maker) -> Value:
     draw = make.draw
     x = make.image(draw.channels(100))
     size = (draw.pick([1, 2, 5, 9, 14, 20]), draw.pick([1, 3, 6, 8, 17]))
-    coordinates = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
-    rounding = ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"]
-    mode = draw.pick(["nearest", "bilinear"])
-    op = ops.Resize(size, mode, draw.pick(coordinates), draw.pick(rounding))
-    return make.followed(make.apply(op, x))
+    scales = (draw.pick([0.4, 1.05, 2.0, 2.3]), draw.pick([0.97, 1.0, 1.5]))
+    scale = scales if draw.chance(0.3) else None
+    return make.followed(make.apply(drawn(draw, ops.Resize, size=size, scale=scale), x))
 
 
 # -- attention ------------------------------------------------------------------------------------
@@ -565,13 +547,21 @@ def _gather(make: Maker) -> Value:
 # -- any of them ----------------------------------------------------------------------------------
 
 HEAVY = ["conv2d"] * 12 + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
-HEAVY += ["linear", "sum", "mean", "max", "softmax", "resize", "group_norm", "layer_norm"]
+HEAVY += ["linear", "sum", "mean", "max", "resize", *["softmax", "group_norm"] * 4]
+HEAVY += ["layer_norm", "rms_norm"] * 2
 """Ops that take more cases than others: they have several kernels."""
 
 
 def op_case(seed: int, name: str | None = None) -> OpCase:
     """The case of this seed; of the op `name`, where one is asked for."""
     draw = Draw(seed)
-    chosen = draw.pick([*GENERATORS, *HEAVY])
-    make = Maker(draw, name or chosen)
-    return make.finish(GENERATORS[make.op](make))
+    chosen = name or draw.pick([*OPS, *HEAVY])
+    draw.empty = draw.chance(0.04)
+    try:
+        make = Maker(draw, chosen)
+        return make.finish(generator(chosen)(make))
+    except (ValueError, IndexError, LucidError):  # not every op takes arrays without numbers
+        if not draw.empty:
+            raise
+    make = Maker(Draw(seed), chosen)
+    return make.finish(generator(chosen)(make))

@@ -51,15 +51,23 @@ class Failure:
 
 @dataclass
 class Tally:
-    """What has been tried: cases, refusals (ops that have no kernel so), and how near errors came
-    to what is allowed, by op."""
+    """What has been tried: cases, those of them that ran between unreadable pages, refusals (ops
+    that have no kernel so), and how near errors came to what is allowed, by op."""
 
     cases: int = 0
+    guarded: int = 0
     refused: int = 0
     shares: dict[str, float] = field(default_factory=dict)
 
     def saw(self, name: str, share: float) -> None:
         self.shares[name] = max(self.shares.get(name, 0.0), share)
+
+    def add(self, other: Tally) -> None:
+        self.cases += other.cases
+        self.guarded += other.guarded
+        self.refused += other.refused
+        for name, share in other.shares.items():
+            self.saw(name, share)
 
 
 class WrongError(AssertionError):

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
+
 import pytest
+from graph_builder import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lucid.ir import BATCH, f32
 from lucid.ir.ops import OPS
 
 from . import errors
+from .campaign import KINDS
+from .draw import Draw
+from .guarded import between_pages, guard_mode
 from .networks import BLOCKS, network
-from .op_cases import GENERATORS, op_case
-from .oracles import Failure, check_metamorphic, check_network, check_op
+from .op_cases import generator, op_case
+from .oracles import Failure, Tally, check_metamorphic, check_network, check_op
 from .shrink import FOLDER, replay
+from .views import WAYS
 
 SEEDS = st.integers(0, 2**40)
 
@@ -27,11 +36,63 @@ def passed(failure: Failure | None) -> None:
 
 
 def test_every_op_is_generated_and_has_a_bound() -> None:
-    assert set(GENERATORS) == set(OPS)
-    assert {o.name for o in errors.RULES} | {"fusion"} == set(OPS)
+    for name, cls in OPS.items():
+        assert generator(name)
+        assert name == "fusion" or errors.rule_of(cls)
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS))
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_every_attribute_is_drawn_away_from_its_default(name: str) -> None:
+    """By their declarations, so that one that is added is drawn, or missed here."""
+    kind = OPS[name]
+    missing = {
+        f.name: f.default for f in dataclasses.fields(kind) if f.default is not dataclasses.MISSING
+    }
+    for seed in range(100):
+        for node in op_case(seed, name).graph.nodes if missing else ():
+            if type(node.op) is kind:
+                own = {n: getattr(node.op, n) for n in missing}
+                missing = {n: d for n, d in missing.items() if own[n] == d}
+    assert not missing
+
+
+def test_every_way_of_lying_is_drawn() -> None:
+    """Each leads to the shape that is wanted, for some shape at least."""
+    draw, shapes = Draw(1), [(BATCH, 4, 6, 1), (BATCH, 1, 3), (BATCH, 5), (2, 3)]
+    for name, way in WAYS.items():
+        reached = 0
+        for shape in shapes * 4:
+            found = way(draw, shape)
+            if found is not None:
+                build = Builder()
+                x = build.graph.add_input(f32(*found[0]))
+                assert found[1](build.apply, x).type.shape == shape, name
+                reached += 1
+        assert reached, name
+
+
+def test_a_case_between_unreadable_pages_tells_what_it_found() -> None:
+    tally = Tally()
+    assert between_pages("end", "ops", 5, KINDS["ops"], tally) is None
+    assert (tally.cases, tally.guarded) == (1, 1)
+    failure = between_pages("start", "ops", 6, _stray, tally)
+    assert failure is not None
+    assert "SIGSEGV between unreadable pages (start)" in failure.detail
+
+
+def _stray(seed: int, tally: Tally) -> Failure | None:
+    ctypes.string_at(0)
+    return None
+
+
+def test_guarded_cases_are_spread_evenly() -> None:
+    modes = [guard_mode(n, 0.1) for n in range(40)]
+    assert [n for n, mode in enumerate(modes) if mode] == [9, 19, 29, 39]
+    assert set(filter(None, modes)) == {"end", "start"}
+    assert not any(guard_mode(n, 0.0) for n in range(9))
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_an_op(name: str) -> None:
     passed(check_op(op_case(len(name), name)))
 

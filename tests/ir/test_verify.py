@@ -9,6 +9,7 @@ from strategies import graphs
 from lucid.errors import VerifyError
 from lucid.ir import BATCH, Literal, Node, Parameter, Source, Value, f32, parse_graph, verify
 from lucid.ir.ops import Clip, Fusion, Relu
+from lucid.ir.verify import RULES
 
 TEXT = """
 graph g(%x: f32[N,4]) -> f32[N,2] {
@@ -34,6 +35,29 @@ def broken(graph, message, where=""):
     with pytest.raises(VerifyError, match=re.escape(message)) as caught:
         verify(graph, where)
     return str(caught.value)
+
+
+def give(thing, **fields):
+    for name, value in fields.items():
+        setattr(thing, name, value)
+
+
+BREACHES = {
+    "parameters": lambda g: give(g.parameters["w"], recipe=Literal(1.0)),
+    "sources": lambda g: g.add_parameter("again", Source("w", f32(8))),
+    "order": lambda g: g.nodes.reverse(),
+    "names": lambda g: give(g.nodes[1].output, name="x"),
+    "links": lambda g: give(g.nodes[0].output, producer=None),
+    "types": lambda g: give(g.nodes[1].output, type=f32(BATCH, 3)),
+}
+"""For each rule, what breaks it and none before it."""
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_what_breaks_a_rule_is_told_with_it(rule, graph):
+    BREACHES[rule.name](graph)
+    broken(graph, f" (rule {rule.name}: {rule.statement})")
+    assert "\n" not in rule.statement
 
 
 def test_the_pass_leads_the_message(graph):

@@ -5,7 +5,7 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.errors import InputError
+from lucid.errors import InputError, TraceError
 from lucid.runtime import arrays
 
 
@@ -33,10 +33,18 @@ WANTED = r"image wants f32\[N,3,12,12\] \(float32, 4 dimensions\), got "
 @pytest.mark.parametrize(
     ("given", "got"),
     [
-        (np.zeros((1, 3, 12, 12)), r"float64\[1,3,12,12\]; convert it with x.astype\('float32'\)"),
+        (
+            np.zeros((1, 3, 12, 12)),
+            r"float64\[1,3,12,12\]; convert it with x.astype\(np.float32\)$",
+        ),
         (np.zeros((1, 3, 12, 12), np.uint8), r"uint8\[1,3,12,12\]; convert"),
         (np.zeros((1, 3, 12, 12), ">f4"), r">f4\[1,3,12,12\]; convert"),
-        (np.zeros((3, 12, 12), np.float32), r"float32\[3,12,12\]: .*conv2d: x must be \(N, C"),
+        (np.zeros((3, 12, 12), np.float32), r"float32\[3,12,12\]: .*missing: give x\[None\]$"),
+        (np.zeros((3, 9, 9), np.float32), r"float32\[3,9,9\]: .*missing: give x\[None\]$"),
+        (np.zeros((12,), np.float32), r"float32\[12\]: .*conv2d: x must be \(N, C"),
+        (np.zeros((1, 12, 12, 3), np.float32), r".*give x.transpose\(0, 3, 1, 2\), or .*nhwc'"),
+        (np.zeros((2, 20, 30, 3), np.float32), r".*give x.transpose\(0, 3, 1, 2\), or .*nhwc'"),
+        (np.zeros((12, 12, 3), np.float32), r".*give x.transpose\(2, 0, 1\)\[None\], or "),
         (np.zeros((1, 1, 3, 12, 12), np.float32), r"float32\[1,1,3,12,12\]: .*conv2d: x must be"),
         (np.zeros((1, 4, 12, 12), np.float32), r"float32\[1,4,12,12\]: .*x has 4 channels, but"),
         (np.zeros((0, 4, 12, 12), np.float32), r"float32\[0,4,12,12\]: .*x has 4 channels, but"),
@@ -56,6 +64,49 @@ WANTED = r"image wants f32\[N,3,12,12\] \(float32, 4 dimensions\), got "
 def test_what_does_not_fit_is_named(fast: lucid.CompiledModel, given: object, got: str) -> None:
     with pytest.raises(InputError, match=WANTED + got):
         fast(given)
+
+
+def test_the_axes_of_uint8_images() -> None:
+    fast = lucid.compile(Net(), (1, 12, 12, 3), input="uint8_nhwc", threads=1)
+    with pytest.raises(InputError, match=r"come first.*last: give x.transpose\(0, 2, 3, 1\)$"):
+        fast(np.zeros((2, 3, 12, 12), np.uint8))
+    with pytest.raises(InputError, match=r"missing: give x\[None\]$"):
+        fast(np.zeros((12, 12, 3), np.uint8))
+    with pytest.raises(InputError, match=r"give x.transpose\(1, 2, 0\)\[None\]$"):
+        fast(np.zeros((3, 20, 12), np.uint8))
+
+
+def test_axes_that_say_nothing_get_no_advice() -> None:
+    x = np.zeros(1)
+    for given, wanted in [
+        ((1, 12, 12, 3), ("N", 5)),
+        ((1, 64, 8, 9), ("N", 64, 8, 8)),
+        ((1, 3, 3, 3), ("N", 3, 8, 8)),
+        ((1, 7), ("N", 5)),
+    ]:
+        assert arrays.axes_advice(x, given, wanted) == ""
+    assert "(0, 3, 1, 2)" in arrays.axes_advice(x, (1, 8, 8, 64), ("N", 64, 8, 8))
+    assert arrays.likely_shape((2, 5), False) is None
+    assert arrays.likely_shape((8, 16, 128), False) is None
+    assert arrays.likely_shape((2, 3, 8, 8), False) is None
+
+
+def test_torch_is_advised_in_its_words(fast: lucid.CompiledModel) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(InputError, match=r"convert it with x.float\(\)$"):
+        fast(torch.zeros(1, 3, 12, 12, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"give x.permute\(0, 3, 1, 2\)"):
+        fast(torch.zeros(1, 12, 12, 3))
+
+
+def test_a_model_of_torch_is_given_other_axes() -> None:
+    """Its export fails, and is not what was wrong."""
+    torch = pytest.importorskip("torch")
+    fast = lucid.compile(torch.nn.Conv2d(3, 4, 5).eval(), (1, 3, 12, 12), threads=1)
+    with pytest.raises(InputError, match=r"got float32\[3,12,12\]: .*give x\[None\]$"):
+        fast(np.zeros((3, 12, 12), np.float32))
+    with pytest.raises(TraceError, match=r"torch\.export cannot export"):
+        fast(np.zeros((1, 2, 12, 12), np.float32))
 
 
 def test_arrays_lying_otherwise_give_the_same(fast: lucid.CompiledModel, x: np.ndarray) -> None:

@@ -1,16 +1,21 @@
 """Saved models: what `lucid.load` gives is what was saved, bit by bit, whoever loads it where."""
 
 import copy
+import json
 import os
 import pickle
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
 
 import lucid
 from lucid import nn
+from lucid.artifact import container
+from lucid.artifact.container import Writer
+from lucid.artifact.contents import WEIGHTS, Artifact
 from lucid.codegen.target import LEVELS, Target
 from lucid.errors import InputError, ModelFileError, UnknownNameError, WeightsError
 from lucid.ir.samples import sample_payload
@@ -18,6 +23,8 @@ from lucid.ir.text import parse_graph
 from lucid.models import resnest_digits
 from lucid.runtime import library
 from lucid.runtime.cache import generator_hash
+from lucid.runtime.processors import default_threads
+from lucid.runtime.stored import StoredObjects
 from lucid.runtime.tune import Tuner
 
 HOST = Target.host()
@@ -217,7 +224,8 @@ def test_a_loaded_model_is_saved_again(tmp_path):
 
 
 def test_an_artifact_is_a_model_to_compile(tmp_path):
-    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", weights="plain")
     again = lucid.compile(tmp_path / "m.lucid", threads=1, precision="strict")
     assert again.input_shape == (1, 3, 16, 16)
     x = images(1, 3, 16, 16)
@@ -225,6 +233,97 @@ def test_an_artifact_is_a_model_to_compile(tmp_path):
 
 
 # -- weights --------------------------------------------------------------------------------------
+
+
+def held(path):
+    """The names of the tensors that a file holds as the model has them, and of its sections."""
+    artifact = Artifact.open(path)
+    return set(artifact.payload), {s.partition(".")[0] for s in artifact.container.sections}
+
+
+def test_each_way_to_hold_weights(tmp_path, no_compiler):
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    names = set(compiled.graph().sources())
+    for weights in WEIGHTS:
+        compiled.save(tmp_path / f"{weights}.lucid", weights=weights)
+    compiled.save(tmp_path / "default.lucid")
+    no_compiler()
+    for weights in (*WEIGHTS, "default"):
+        path = tmp_path / f"{weights}.lucid"
+        tensors, sections = held(path)
+        assert tensors == (names if weights in ("plain", "both") else set())
+        assert ("packed" in sections) == (weights != "plain")
+        loaded = lucid.load(path, 1, cache=False)
+        assert (loaded._weights.bytes > 0) == (weights == "plain")
+        for shape in [(1, 3, 16, 16), (37, 3, 16, 16), (2, 3, 21, 9)]:
+            assert_same(compiled, loaded, images(*shape))
+    sizes = {w: (tmp_path / f"{w}.lucid").stat().st_size for w in WEIGHTS}
+    assert max(sizes["packed"], sizes["plain"]) < sizes["both"]
+    with pytest.raises(UnknownNameError, match="weights is one of packed, plain, both"):
+        compiled.save(tmp_path / "m.lucid", weights="none")
+
+
+def test_a_model_with_packed_weights_alone(tmp_path):
+    model = small()
+    compiled = lucid.compile(model, (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    x = images(2, 3, 16, 16)
+    for copied in (
+        pickle.loads(pickle.dumps(loaded)),
+        copy.deepcopy(pickle.loads(pickle.dumps(loaded))),
+        lucid.load(loaded.save(tmp_path / "m.lucid") and tmp_path / "m.lucid"),
+    ):
+        assert_same(compiled, copied, x)
+    other = "x86-64" if HOST.is_x86 and HOST.level else "aarch64"
+    for wanted in ({"weights": "plain"}, {"weights": "both"}, {"targets": [other]}):
+        with pytest.raises(WeightsError, match=f"packed for {HOST.name}, .* weights='both'"):
+            loaded.save(tmp_path / "none.lucid", **wanted)
+    assert not (tmp_path / "none.lucid").exists()
+    with pytest.raises(ModelFileError, match=rf"packed for {HOST.name} .*weights='both'"):
+        lucid.compile(tmp_path / "m.lucid", precision="strict", threads=1)
+    loaded.load_weights({name: p.numpy() for name, p in model.state_dict().items()})
+    loaded.save(tmp_path / "both.lucid", weights="both")
+    assert_same(compiled, lucid.load(tmp_path / "both.lucid"), x)
+
+
+def test_tables_stay_with_packed_weights(tmp_path):
+    """What no checkpoint brings is there for `load_weights`."""
+    torch = pytest.importorskip("torch")
+
+    class Positions(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(4, 4)
+            self.register_buffer("order", torch.tensor([2, 0, 1, 3]))
+
+        def forward(self, x):
+            return self.last(x[:, self.order] + torch.linspace(0, 1, 4))
+
+    model = Positions().eval()
+    compiled = lucid.compile(model, (1, 4), threads=1).save(tmp_path / "m.lucid")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    other = {n: t * 3 if t.is_floating_point() else t for n, t in model.state_dict().items()}
+    assert_same(compiled.load_weights(other), loaded.load_weights(other), images(3, 4))
+
+
+def test_a_file_of_the_first_version(tmp_path):
+    """It has all weights and says nothing of it."""
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", weights="both")
+    new, path = Artifact.open(tmp_path / "m.lucid").container, tmp_path / "old.lucid"
+    with mock.patch.object(container, "VERSION", 1), open(path, "wb") as file:
+        writer = Writer(file)
+        for name in new.sections:
+            data = bytes(new.read(name))
+            if name == "manifest":
+                manifest = json.loads(data)
+                del manifest["weights"]
+                data = json.dumps(manifest).encode()
+            writer.add(name, data)
+        writer.finish()
+    assert path.read_bytes()[8:12] == b"\1\0\0\0"
+    assert_same(compiled, lucid.load(path, 1), images(2, 3, 16, 16))
+    assert_same(compiled, lucid.load(path, 1), images(1, 3, 20, 9))
 
 
 def test_other_weights(tmp_path):
@@ -319,11 +418,18 @@ def test_the_best_target_that_the_machine_runs(tmp_path, machine, no_compiler):
 
 
 @X86
-def test_code_that_the_machine_cannot_run(tmp_path, machine):
+def test_code_that_the_machine_cannot_run(tmp_path, machine, caplog):
     compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
-    compiled.save(tmp_path / "m.lucid", targets=["x86-64-v4", "aarch64"])
+    compiled.save(tmp_path / "m.lucid", targets=["x86-64-v4", "aarch64"], weights="both")
+    compiled.save(tmp_path / "packed.lucid", targets=["x86-64-v4", "aarch64"])
     machine("x86-64")
     loaded = lucid.load(tmp_path / "m.lucid", 1)
+    (told,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "m.lucid has code for x86-64-v4, aarch64, which this machine (x86-64) cannot run" in told
+    with pytest.raises(ModelFileError) as refused:
+        lucid.load(tmp_path / "packed.lucid", 1)
+    for part in ("packed for x86-64-v4, aarch64", "run on x86-64", "weights='both'"):
+        assert part in str(refused.value)
     assert loaded.target.name == "x86-64"
     x = images(2, 3, 16, 16)
     own = lucid.compile(small(), (1, 3, 16, 16), threads=1)
@@ -333,7 +439,8 @@ def test_code_that_the_machine_cannot_run(tmp_path, machine):
 
 
 def test_a_target_that_is_asked_for(tmp_path):
-    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", weights="both")
     plain = lucid.load(tmp_path / "m.lucid", 1, target="x86-64" if HOST.is_x86 else "aarch64")
     assert plain.target.level == min(t.level for t in LEVELS.values() if t.triple == HOST.triple)
     assert np.allclose(plain(images(1, 3, 16, 16)), compiled(images(1, 3, 16, 16)), atol=1e-5)
@@ -352,20 +459,23 @@ def test_no_code_from_the_file(tmp_path):
     compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
     loaded = lucid.load(tmp_path / "m.lucid", 1, code=False)
     assert_same(compiled, loaded, images(2, 3, 16, 16))
-    assert loaded._weights.bytes > 0
+    assert loaded._cache is None or not isinstance(loaded._cache, StoredObjects)
 
 
 @pytest.mark.parametrize("others", [["ir_hash"], ["generator_hash"], ["ir_hash", "generator_hash"]])
 def test_another_version(tmp_path, monkeypatch, others):
     """Its graphs and weights are read; what passes and generator have made is made anew."""
-    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1).save(tmp_path / "m.lucid")
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
+    compiled.save(tmp_path / "m.lucid", weights="both").save(tmp_path / "packed.lucid")
     for name in others:
-        for module in ("artifact.contents", "runtime.stored", "runtime.cache"):
+        for module in ("artifact.contents", "runtime.stored", "runtime.cache", "loading"):
             if hasattr(sys.modules[f"lucid.{module}"], name):
                 monkeypatch.setattr(f"lucid.{module}.{name}", lambda: "another")
     loaded = lucid.load(tmp_path / "m.lucid", 1, cache=False)
     assert_same(compiled, loaded, images(2, 3, 16, 16))
     assert loaded._weights.bytes > 0
+    with pytest.raises(ModelFileError, match=r"another version of Lucid: .*weights='both'"):
+        lucid.load(tmp_path / "packed.lucid", 1, cache=False)
 
 
 def test_a_process_of_its_own(tmp_path):
@@ -403,10 +513,37 @@ def test_pickles_and_copies():
         copy.deepcopy(compiled),
         pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(compiled)))),
     ):
-        assert other.threads == 2
+        assert other.threads == min(2, default_threads())
         assert other.metadata == {"a": 1}
         assert_same(compiled, other, x)
         assert_same(compiled, other, images(1, 3, 11, 17))
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "threads"), [(None, "3", 3), (2, "3", 2), (4, "3", 3), (4, "1", 1)]
+)
+def test_threads_of_a_pickle(monkeypatch, asked, here, threads):
+    """What was asked for goes with it, and is never above what the process may use."""
+    monkeypatch.setenv("LUCID_NUM_THREADS", "2")
+    compiled = lucid.compile(small(), (1, 3, 16, 16), threads=asked)
+    assert compiled.threads == (asked or 2)
+    data = pickle.dumps(compiled)
+    monkeypatch.setenv("LUCID_NUM_THREADS", here)
+    other = pickle.loads(data)
+    assert other.threads == threads
+    monkeypatch.setenv("LUCID_NUM_THREADS", "8")
+    assert pickle.loads(pickle.dumps(other)).threads == (asked or 8)
+    assert_same(compiled, other, images(1, 3, 16, 16))
+
+
+def test_threads_of_a_file(monkeypatch, tmp_path):
+    lucid.compile(small(), (1, 3, 16, 16), threads=4).save(tmp_path / "m.lucid")
+    monkeypatch.setenv("LUCID_NUM_THREADS", "3")
+    loaded = lucid.load(tmp_path / "m.lucid")
+    assert loaded.threads == 3
+    assert lucid.load(tmp_path / "m.lucid", 2).threads == 2
+    monkeypatch.setenv("LUCID_NUM_THREADS", "1")
+    assert pickle.loads(pickle.dumps(loaded)).threads == 1
 
 
 def test_what_is_not_compiled_yet():

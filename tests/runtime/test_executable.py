@@ -101,17 +101,6 @@ def test_no_size_needs_another_kernel(name: str, monkeypatch: pytest.MonkeyPatch
     assert native.emitted == emitted
 
 
-def test_resnest_101_needs_the_kernels_of_resnest_50_and_a_tile_for_its_wider_stem(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(library, "_libraries", {})
-    emitted = []
-    for name in ("resnest_50", "resnest_101"):
-        fast = lucid.compile(lucid.models.create_model(name), SHAPE, threads=1, cache=False)
-        emitted.append(library.library(fast.target).emitted)
-    assert emitted[0] + 1 == emitted[1] > 5
-
-
 # -- plans --------------------------------------------------------------------------------------
 
 

@@ -27,11 +27,11 @@ def program() -> Program:
 
 def test_the_map_is_the_plan(program: Program) -> None:
     memory = memory_map(program, threads=2)
-    assert memory.peak == 4 * program.arena
-    assert memory.bound == 4 * lower_bound(program) == max(p.alive for p in memory.phases)
+    assert memory.peak == program.arena
+    assert memory.bound == lower_bound(program) == max(p.alive for p in memory.phases)
     assert memory.users == 4 * 2 * (3 * 64 * 64 + 1000)
-    assert memory.total == memory.peak + memory.weights + 8 * program.scratch
-    assert {p.name: p.offset // 4 for p in memory.places} == program.offsets
+    assert memory.total == memory.peak + memory.weights + 2 * program.scratch
+    assert {p.name: p.offset for p in memory.places} == program.offsets
     pool = next(p for p in memory.places if p.origin == "maxpool")
     assert (pool.bytes, pool.first) == (4 * 2 * 64 * 16 * 16, 3)
     assert "layer1.0.conv1" in memory.phases[pool.first + 1].origins

@@ -59,7 +59,8 @@ def test_what_is_no_quota_is_ignored(tmp_path: Path) -> None:
 
 
 def test_the_default_is_what_affinity_and_quota_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LUCID_NUM_THREADS", raising=False)
+    for variable in ("LUCID_NUM_THREADS", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5, 7}, raising=False)
     for allowed, expected in ((None, 4), (3, 3), (8, 4)):
         monkeypatch.setattr(processors, "cpu_quota", lambda allowed=allowed: allowed)
@@ -68,8 +69,30 @@ def test_the_default_is_what_affinity_and_quota_allow(monkeypatch: pytest.Monkey
 
 def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LUCID_NUM_THREADS", "7")
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert default_threads() == 7
-    for wrong in ("0", "-2", "many", "1.5"):
+    for wrong in ("0", "-2", "many", "1.5", "4,2", "²"):
         monkeypatch.setenv("LUCID_NUM_THREADS", wrong)
         with pytest.raises(InputError, match="LUCID_NUM_THREADS must be a positive integer"):
             default_threads()
+
+
+@pytest.mark.parametrize(("given", "count"), [("5", 5), (" 5 ", 5), ("4,2", 4), ("3 , x", 3)])
+def test_the_environment_of_openmp(monkeypatch: pytest.MonkeyPatch, given: str, count: int) -> None:
+    monkeypatch.delenv("LUCID_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert default_threads() == count
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "abc", "1.5", ",2"])
+def test_an_environment_of_openmp_that_is_no_number_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: str
+) -> None:
+    processors._openmp_threads.cache_clear()
+    monkeypatch.delenv("LUCID_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    allowed = processors.available_processors()
+    assert (default_threads(), default_threads()) == (allowed, allowed)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"OMP_NUM_THREADS is {given!r}, which is no positive integer: ignored"
+    ]

@@ -9,8 +9,8 @@ import pytest
 import lucid
 from lucid.errors import InputError
 from lucid.runtime.bandwidth import measured_bandwidth
-from lucid.runtime.profile import Profile, aligned, bytes_moved, fastest, milliseconds_a_tick
-from lucid.runtime.profile_report import module_totals, to_json, trace_events
+from lucid.runtime.profile import aligned, bytes_moved, fastest, milliseconds_a_tick
+from lucid.runtime.profile_report import Profile, module_totals, to_json, trace_events
 from lucid.runtime.timing import Clocked
 
 BATCH = 4

@@ -44,7 +44,7 @@ def test_an_input_that_no_memory_holds(shape: tuple[int, ...], threads: int) -> 
 
 def test_the_product_of_sizes_that_pass_2_31_is_planned_and_takes_nothing() -> None:
     fast = lucid.compile(Line(), (1, 3, 1 << 16, 1 << 16), threads=2)
-    assert fast.program().arena * 4 > 1 << 37
+    assert fast.program().arena > 1 << 37
     assert fast(np.zeros((1, 3, 4, 4), np.float32)).shape == (1, 8)
 
 

@@ -13,7 +13,7 @@ import pytest
 from python_process import run_python
 
 import lucid
-from lucid import nn
+from lucid import nn, os_threads
 from lucid.codegen.target import Target
 from lucid.errors import InputError
 from lucid.runtime.planning import PLANNING
@@ -160,8 +160,8 @@ def test_workers_block_signals_and_callers_do_not() -> None:
     lucid.compile(Small(), IMAGE.shape, threads=3)(IMAGE)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
-    workers = [t for t in threading.enumerate() if t.name.startswith("lucid-")]
-    assert workers
+    workers = team(Target.host(), 3)._threads
+    assert len(workers) == 2
     for worker in workers:
         status = Path(f"/proc/self/task/{worker.native_id}/status").read_text()
         blocked = int(
@@ -211,14 +211,15 @@ def test_native_calls_release_the_gil() -> None:
 
 
 def test_too_many_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = threading.Thread.start
+    started = []
 
-    def limited(thread: threading.Thread) -> None:
-        if thread.name == "lucid-3":
+    def limited(work: Callable[[], object]) -> os_threads.Thread:
+        if len(started) == 2:
             raise RuntimeError("can't start new thread")
-        start(thread)
+        started.append(os_threads.Thread(work))
+        return started[-1]
 
-    monkeypatch.setattr(threading.Thread, "start", limited)
+    monkeypatch.setattr("lucid.runtime.team.Thread", limited)
     with pytest.raises(InputError, match="may start 3 threads for a model, not 77"):
         team(Target.host(), 77)
 

@@ -10,6 +10,7 @@ the SHA-256 of the SHA-256 sums of each CHUNK of the section, so that threads ca
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -18,16 +19,18 @@ import secrets
 import stat
 import struct
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from lucid.errors import ModelFileError
+from lucid.os_threads import mapped
 
 MAGIC = b"\x93LUCID\r\n"
-VERSION = 1
+VERSION = 2
+READABLE = (1, VERSION)
+"""Versions that are read: the first had the weights as the model has them in every file."""
 HEADER = struct.Struct("<8sIIQQQ32s")
 """Magic, version, bytes of the header, bytes of the file, offset and bytes of the table, and its
 checksum. The checksum of all that follows it."""
@@ -103,10 +106,10 @@ class Container:
         _, version, size, length, offset, table_bytes, digest = HEADER.unpack(header)
         if bytes(data[HEADER.size : HEADER.size + DIGEST]) != hashlib.sha256(header).digest():
             self.fail("its header is damaged (its checksum differs)")
-        if version != VERSION or size != HEADER_BYTES:
+        if version not in READABLE or size != HEADER_BYTES:
             raise ModelFileError(
-                f"{self.origin}: has version {version} of the format, this Lucid reads {VERSION}; "
-                "save the model with this Lucid, or install the one that saved it"
+                f"{self.origin}: has version {version} of the format, this Lucid reads up to "
+                f"{VERSION}; save the model with this Lucid, or install the one that saved it"
             )
         if length != len(data):
             self.fail(f"it has {len(data)} bytes and should have {length}: it is truncated")
@@ -160,9 +163,9 @@ def checksum(data: memoryview) -> str:
         digest.update(data)
         return digest.result()
     chunks = [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
-    with ThreadPoolExecutor(min(CHECKERS, os.cpu_count() or 1)) as pool:
-        sums = pool.map(lambda chunk: hashlib.sha256(chunk).digest(), chunks)
-        return hashlib.sha256(b"".join(sums)).hexdigest()
+    checkers = min(CHECKERS, os.cpu_count() or 1)
+    sums = mapped(lambda chunk: hashlib.sha256(chunk).digest(), chunks, checkers)
+    return hashlib.sha256(b"".join(sums)).hexdigest()
 
 
 class Sink:
@@ -229,17 +232,42 @@ class Writer:
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that becomes `path` at the end; until then, and where anything fails, the
-    file that was there stays as it is. Raises OSError."""
+    file that was there stays as it is. A device or pipe is written to. Raises OSError, which names
+    `path`."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with _naming(path, path), open(path, "wb") as file:
+            yield file
+        return
     final = Path(os.path.realpath(path))  # a link goes on pointing there
-    if final.is_dir():
-        raise IsADirectoryError(21, os.strerror(21), str(path))
+    require_writable(path)
     unfinished = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(unfinished, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, final)
+        with _naming(path, unfinished):
+            with open(unfinished, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, final)
     except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
+
+
+def require_writable(path: Path) -> None:
+    """Raises OSError where there is a folder at this path, or none to put a file into."""
+    final = Path(os.path.realpath(path))
+    if final.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not final.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, f"there is no folder {final.parent}", str(path))
+
+
+@contextmanager
+def _naming(path: Path, written: Path) -> Iterator[None]:
+    """Errors of the system name `path`; of a full disk they would name no file at all."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.filename is None or os.fspath(problem.filename) == os.fspath(written):
+            problem.filename, problem.filename2 = str(path), None
         raise

@@ -18,14 +18,17 @@ from typing import Any, TypeVar
 import lucid.ir
 from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
-from lucid.errors import LucidError
+from lucid.errors import LucidError, ModelFileError
 from lucid.ir.graph import Graph
+from lucid.ir.ops.base import Array
 from lucid.ir.text import parse_graph
 from lucid.ir.verify import verify
 
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
 SUFFIX = ".lucid"
+WEIGHTS = ("packed", "plain", "both")
+"""How weights are held: as the kernels of a target read them, as the model has them, or both."""
 
 KINDS = {
     **dict.fromkeys(("made_by", "kernels", "state", "metadata"), dict),
@@ -82,7 +85,8 @@ class Manifest:
     `made_by`: versions and hashes of what wrote the file. `dtype`: of the input. `state`: shapes of
     the tensors that `load_weights` takes, by name; `tables` those of integers, which may not
     change, and `constants` what else the graphs read. `any_size`: whether the graph of one image
-    size tells that of all others. `metadata`: the user's.
+    size tells that of all others. `weights`: which of them the file holds, one of WEIGHTS.
+    `metadata`: the user's.
     """
 
     made_by: dict[str, str]
@@ -100,6 +104,7 @@ class Manifest:
     sizes: list[Size]
     targets: list[ForTarget]
     metadata: dict[str, Any] = field(default_factory=dict)
+    weights: str = "both"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -107,12 +112,14 @@ class Manifest:
     @staticmethod
     def from_json(text: str) -> Manifest:
         """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError."""
-        row = json.loads(text)
+        row = {"weights": "both"} | json.loads(text)  # the first version had no choice
         plain = {f.name: row[f.name] for f in fields(Manifest)}
         for name, value in plain.items():
             wanted = KINDS.get(name, str)
             if type(value) is not wanted:
                 raise ValueError(f"{name} is no {wanted.__name__}")
+        if plain["weights"] not in WEIGHTS:
+            raise ValueError(f"weights is one of {', '.join(WEIGHTS)}, not {plain['weights']!r}")
         return Manifest(
             **plain
             | {
@@ -139,13 +146,38 @@ def _for_target(row: Mapping[str, Any]) -> ForTarget:
     return ForTarget(str(row["name"]), caches, schedules, row["packed"], row["objects"])
 
 
+class PlainTensors(Tensors):
+    """The tensors of the model, as it has them. Raises ModelFileError for one that the file holds
+    packed only."""
+
+    def __init__(self, container: Container, manifest: Manifest) -> None:
+        super().__init__(container, TENSORS)
+        self._manifest = manifest
+
+    def __getitem__(self, name: str) -> Array:
+        if self._manifest.weights == "packed" and name not in self:
+            raise ModelFileError(
+                f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
+                f"needs {name} as the model has it: save the model with weights='both', or, for a "
+                "call with inputs of another size, `prepare` it for that size before it is saved"
+            )
+        return super().__getitem__(name)
+
+
+def without_plain(manifest: Manifest) -> str:
+    """What a message says of a file with packed weights alone."""
+    targets = ", ".join(target.name for target in manifest.targets)
+    version = manifest.made_by.get("lucid", "unknown")
+    return f"holds its weights only as packed for {targets} by Lucid {version}"
+
+
 class Artifact:
     """An artifact that is open. Raises ModelFileError, and OSError as it is opened."""
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        self.payload = Tensors(container, TENSORS)
         self.manifest: Manifest = self._understood(MANIFEST, Manifest.from_json)
+        self.payload = PlainTensors(container, self.manifest)
         if not self.manifest.sizes:
             container.fail("it holds no graph")
         if TENSORS not in container.sections:

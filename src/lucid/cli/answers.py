@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import typer
 
-from lucid.cli.output import print_table
+from lucid.cli.output import print_table, write_bytes
 from lucid.cli.subject import Subject
 from lucid.errors import InputError
 
@@ -171,11 +172,13 @@ def write_mask(outputs: Outputs, path: Path) -> None:
     if found is None:
         raise InputError("--out is for networks that classify pixels; this is none")
     if found.count > 256:
-        Image.fromarray(found.classes[0].astype(np.uint16)).save(path)
-        return
-    mask = Image.fromarray(found.classes[0].astype(np.uint8))
-    mask.putpalette(_colours().tobytes())
-    mask.save(path)
+        mask = Image.fromarray(found.classes[0].astype(np.uint16))
+    else:
+        mask = Image.fromarray(found.classes[0].astype(np.uint8))
+        mask.putpalette(_colours().tobytes())
+    png = io.BytesIO()
+    mask.save(png, "PNG")
+    write_bytes(png.getvalue(), path)
 
 
 def _colours() -> Array:

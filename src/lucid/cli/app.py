@@ -116,8 +116,8 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE|pretrained",
-        help="Weight file: .safetensors, or .pth where torch is installed; or `pretrained`, for "
-        "those that timm and torchvision download.",
+        help="Weight file: .safetensors, .pth where torch is installed, another training's .onnx "
+        "or .lucid; or `pretrained`, for those that timm and torchvision download.",
     ),
 ]
 RandomWeights = Annotated[

@@ -14,7 +14,7 @@ from lucid.cli.output import Report, print_json, print_table, progress
 from lucid.cli.subject import load_subject
 
 if TYPE_CHECKING:
-    from lucid.runtime.profile import Profile
+    from lucid.runtime.profile_report import Profile
 
 PROFILED = 10
 """Runs with a clock in every kernel, besides the timed ones."""

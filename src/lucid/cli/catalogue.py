@@ -52,18 +52,17 @@ def ops(json: Json = False) -> None:
 
     Those without one are rewritten by a pass before code is generated, or are not supported yet.
     """
-    from lucid.codegen.lowering.context import LOWERINGS
+    from lucid.codegen.lowering.fusion import has_kernel
     from lucid.ir.ops import OPS
 
     rows: list[dict[str, Any]] = [
         {
             "name": name,
             "attributes": _attributes(cls),
-            "kernel": cls in LOWERINGS,
+            "kernel": has_kernel(cls),
             "description": _first_line(cls),
         }
         for name, cls in sorted(OPS.items())
-        if cls.__module__.startswith("lucid.ir.")
     ]
     if json:
         print_json(rows)
@@ -90,17 +89,35 @@ def _first_line(thing: object) -> str:
 
 
 @app.command(rich_help_panel=ABOUT)
-def passes(json: Json = False) -> None:
+def passes(
+    rules: Annotated[
+        bool, typer.Option("--rules", help="With the rules of each, and what they take for equal.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """List the passes, in the order in which the compiler runs them."""
     from lucid.ir.passes import PASSES, PIPELINE
+    from lucid.ir.passes.rewriter import equation
 
     order = [*PIPELINE, *sorted(set(PASSES) - set(PIPELINE))]
+    told = {n: {rule.__name__: equation(rule) for rule in PASSES[n].rules()} for n in order}
     if json:
         print_json(
             [
-                {"name": n, "in_pipeline": n in PIPELINE, "description": PASSES[n].summary}
+                {
+                    "name": n,
+                    "in_pipeline": n in PIPELINE,
+                    "description": PASSES[n].summary,
+                    "rules": told[n],
+                }
                 for n in order
             ]
+        )
+        return
+    if rules:
+        print_table(
+            ("pass", "rule", "what it takes for equal"),
+            [(n, rule, text) for n in order for rule, text in told[n].items()],
         )
         return
     numbers = {name: str(i) for i, name in enumerate(PIPELINE, 1)}

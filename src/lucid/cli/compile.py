@@ -33,6 +33,14 @@ def compile(
             "--output", "-o", metavar="FILE.lucid", help="File to write.", show_default=False
         ),
     ],
+    stored_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="packed|plain|both",
+            help="How the file holds weights: packed for its targets, as the model has them (any "
+            "machine packs them as it loads them), or both.",
+        ),
+    ] = "packed",
     targets: Annotated[
         str | None,
         typer.Option(
@@ -67,10 +75,14 @@ def compile(
     takes them, other image sizes work as well; a machine for which there is no code makes its own.
     """
     import lucid
-    from lucid.artifact.contents import SUFFIX
+    from lucid.artifact.container import require_writable
+    from lucid.artifact.contents import SUFFIX, WEIGHTS
 
     if output.suffix.lower() != SUFFIX:
         raise typer.BadParameter(f"{output}: compiled models end in {SUFFIX}")
+    if stored_weights not in WEIGHTS:
+        raise typer.BadParameter(f"--stored-weights is one of {', '.join(WEIGHTS)}")
+    require_writable(output)  # before minutes of tuning
     subject = load_subject(model, weights)
     subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
     shape = subject.shape(batch, size)
@@ -88,6 +100,7 @@ def compile(
             options=lucid.CompileOptions(target=target),
             progress=report,
         )
-        compiled.metadata = metadata_of(subject)
-        compiled.save(output, targets.split(",") if targets else None)
+        subject.weighted(compiled).metadata = metadata_of(subject)
+        names = targets.split(",") if targets else None
+        compiled.save(output, names, weights=stored_weights)
     typer.echo(f"wrote {output} ({output.stat().st_size:,} bytes)", err=True)

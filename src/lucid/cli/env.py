@@ -46,7 +46,11 @@ def _facts() -> dict[str, Any]:
         "peak_gflops_1_thread": round(measured_peak(target, 1), 1),
         f"peak_gflops_{threads}_threads": round(measured_peak(target, threads), 1),
         "cache_folder": str(default_folder()),
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith("LUCID_")},
+        "variables": {
+            k: v
+            for k, v in sorted(os.environ.items())
+            if k.startswith("LUCID_") or k == "OMP_NUM_THREADS"
+        },
     }
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lucid.cli.app import RUN, Disable, Model, RandomWeights, Size, Weights, app
+from lucid.cli.output import write_bytes
 from lucid.cli.stages import Stages, check_passes, check_stage
 from lucid.cli.subject import load_subject
 
@@ -49,5 +50,5 @@ def export(
     subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
     stages = Stages(subject, subject.shape(1, size), Target.host(), disabled)
     data = to_onnx(stages.graph(stage)).SerializeToString()
-    output.write_bytes(data)
+    write_bytes(data, output)
     typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid.cli.subject import Subject, first_layer, spec_for, user_code
-from lucid.errors import InputError, MissingPackageError, UnknownNameError, WeightsError
+from lucid.errors import InputError, MissingPackageError, UnknownNameError
 
 if TYPE_CHECKING:
     import onnx
@@ -31,13 +31,12 @@ PRETRAINED = Path("pretrained")
 
 def from_onnx(spec: str, weights: Path | None) -> Subject:
     """The model in a file. Its sizes that are open are those of an image of 224 x 224."""
-    if weights is not None:
-        raise WeightsError(f"{spec} holds its own weights: --weights does not apply")
     from lucid.frontend.onnx import open_model
 
     _, proto, _ = open_model(spec)
     shape, dtype = _input(proto)
-    return Subject(spec, spec, spec_for(shape), True, _labels(proto), shape, dtype)
+    labels = _labels(proto)
+    return Subject(spec, spec, spec_for(shape), True, labels, shape, dtype, weights=weights)
 
 
 def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:
@@ -121,14 +120,27 @@ def is_torch_module(value: Any) -> bool:
 
 
 def _package(name: str) -> Any:
-    """A package of networks. Raises MissingPackageError."""
+    """A package of networks. Raises MissingPackageError where it is not installed, or does not fit
+    the torch that is."""
     top = name.partition(".")[0]
+    install = f"`pip install torch {top}`"
     try:
         return importlib.import_module(name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        needed = f"{top}:NAME needs the packages torch and {top}"
+        raise MissingPackageError(f"{needed}: {install}") from error
+    except Exception as error:  # its extensions were built for another torch
         raise MissingPackageError(
-            f"{top}:NAME needs the packages torch and {top}: `pip install torch {top}`"
+            f"{top}:NAME needs the package {top}, which fails to import ({_short(error)}): its "
+            f"version may not fit that of torch; {install} in an environment of its own brings two "
+            "that fit"
         ) from error
+
+
+def _short(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _known(spec: str, names: list[str], is_known: Callable[[str], bool]) -> str:

@@ -17,7 +17,7 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show what the file of a compiled model holds, and check every part of it."""
-    from lucid.artifact.contents import Artifact
+    from lucid.artifact.contents import TENSORS, Artifact
 
     artifact = Artifact.open(file)
     container, manifest = artifact.container, artifact.manifest
@@ -30,12 +30,17 @@ def inspect(
         "image_sizes": [list(size.image) for size in manifest.sizes],
         "other_sizes": manifest.any_size,
         "targets": [target.name for target in manifest.targets],
+        "weights": manifest.weights,
         "precision": manifest.precision,
         "chosen_by": manifest.chosen_by,
         "made_by": manifest.made_by,
         "metadata": manifest.metadata,
     }
     sizes = {name: section.size for name, section in container.sections.items()}
+    facts["weight_bytes"] = {
+        name: size for name, size in sizes.items() if name.startswith(("packed.", TENSORS))
+    }
+    facts["file_bytes"] = file.stat().st_size
     if json:
         print_json(facts | {"sections": sizes})
         return
@@ -55,6 +60,8 @@ def _text(value: Any) -> str:
             return "x".join(map(str, value))
         case [*_]:
             return ", ".join(map(str, value))
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
         case bool():
             return "yes" if value else "no"
     return str(value)

@@ -51,17 +51,20 @@ def print_table(
 
 
 def write_text(text: str, output: Path | None) -> None:
-    """Write to the file, or to stdout where there is none."""
+    """Write to the file, or to stdout where there is none. Raises OSError."""
     if output is None:
         typer.echo(text, nl=not text.endswith("\n"))
     else:
-        output.write_text(text, encoding="utf-8")
+        write_bytes(text.encode(), output)
         typer.echo(f"wrote {output} ({len(text):,} characters)", err=True)
 
 
 def write_bytes(data: bytes, output: Path) -> None:
-    """Write to the file."""
-    output.write_bytes(data)
+    """Write the whole file, or leave it as it is. Raises OSError, which names it."""
+    from lucid.artifact.container import replacing
+
+    with replacing(output) as file:
+        file.write(data)
     typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)
 
 

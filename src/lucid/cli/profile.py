@@ -14,7 +14,7 @@ from lucid.cli.output import print_json, print_table, progress, write_text
 from lucid.cli.subject import load_subject
 
 if TYPE_CHECKING:
-    from lucid.runtime.profile import Profile
+    from lucid.runtime.profile_report import Profile
 
 
 class By(StrEnum):

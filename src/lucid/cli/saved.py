@@ -8,18 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid.cli.subject import Subject, spec_for
-from lucid.errors import InputError, WeightsError
+from lucid.errors import InputError
 
 if TYPE_CHECKING:
     from lucid.vision import Preprocess
 
 
 def from_artifact(spec: str, weights: Path | None) -> Subject:
-    """The model in a .lucid file. Raises ModelFileError, WeightsError."""
+    """The model in a .lucid file. Raises ModelFileError."""
     from lucid.artifact.contents import Artifact
 
-    if weights is not None:
-        raise WeightsError(f"{spec} holds its own weights: --weights does not apply")
     manifest = Artifact.open(spec).manifest
     shape, told = (1, *manifest.input_shape[1:]), manifest.metadata
     labels = told.get("labels")
@@ -32,6 +30,7 @@ def from_artifact(spec: str, weights: Path | None) -> Subject:
         shape,
         manifest.dtype,
         saved=True,
+        weights=weights,
     )
 
 

@@ -35,7 +35,8 @@ class Subject:
 
     `model`: what `lucid.compile` takes. `trained`: whether its weights come from somewhere, so that
     its answers mean something. `own_shape`: of one input of the size it is made for, and `dtype`
-    that of its numbers. `saved`: whether it is compiled already.
+    that of its numbers. `saved`: whether it is compiled already. `weights`: a file whose tensors
+    are to take the place of the model's own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Subject:
     own_shape: tuple[int, ...] = (1, 3, 224, 224)
     dtype: str = "f32"
     saved: bool = False
+    weights: Path | None = None
     _sources: dict[tuple[str, ...], ModelSource] = field(default_factory=dict)
 
     def source(self, disable: list[str] | None = None) -> ModelSource:
@@ -54,7 +56,7 @@ class Subject:
 
         disabled = tuple(CompileOptions(disable=disable or ()).disabled())
         if disabled not in self._sources:
-            self._sources[disabled] = ModelSource(self.model, disabled)
+            self._sources[disabled] = ModelSource(self.model, disabled, weights=self.weights)
         return self._sources[disabled]
 
     def compiled(
@@ -72,9 +74,9 @@ class Subject:
             name = None if target == "host" else target
             loaded = lucid.load(self.model, threads, target=name, progress=report)
             loaded.prepare(shape)
-            return loaded
+            return self.weighted(loaded)
         options = lucid.CompileOptions(target=target)
-        return lucid.compile(
+        compiled = lucid.compile(
             self.model,
             shape,
             threads=threads,
@@ -82,6 +84,12 @@ class Subject:
             options=options,
             progress=report,
         )
+        return self.weighted(compiled)
+
+    def weighted(self, compiled: CompiledModel) -> CompiledModel:
+        """The compiled model, with the weights of a file where one is given. Raises
+        WeightsError."""
+        return compiled if self.weights is None else compiled.load_weights(self.weights)
 
     def warn_if_random(self, meant: bool, consequence: str) -> None:
         """Warn that the weights are random, unless the user has said so (--random-weights)."""
@@ -120,6 +128,10 @@ def parse_size(text: str) -> tuple[int, ...]:
     return tuple(map(int, parts))
 
 
+WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors", ".npz")
+"""How the names of files end that hold tensors, and not what is computed with them."""
+
+
 def load_subject(spec: str, weights: Path | None = None) -> Subject:
     """The model that `spec` names, with weights from a file where one is given.
 
@@ -135,6 +147,12 @@ def load_subject(spec: str, weights: Path | None = None) -> Subject:
         return _from_text(spec, weights)
     if spec.lower().endswith(".onnx"):
         return foreign.from_onnx(spec, weights)
+    if spec.lower().endswith(WEIGHT_FILES):
+        raise InputError(
+            f"{spec} holds weights, not a model: `lucid run MODEL ... --weights {spec}`, where "
+            "MODEL is the network that they are for (`lucid models`, torchvision:NAME, timm:NAME, "
+            "file.py:callable)"
+        )
     if spec.startswith("timm:"):
         return foreign.from_timm(spec, weights)
     if spec.startswith("torchvision:"):
@@ -201,7 +219,14 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def _import_module(name: str) -> ModuleType:
+    from lucid.models.registry import suggestion
+
     sys.path.insert(0, "")  # as `python -m` has it: the folder the user stands in
+    top = name.partition(".")[0]
+    if top not in sys.modules and not importlib.util.find_spec(top):
+        raise UnknownNameError(
+            f"there is no module {top!r} to import{suggestion(top, ('torchvision', 'timm'))}"
+        )
     module: ModuleType = user_code(f"import {name}", lambda: importlib.import_module(name))
     return module
 

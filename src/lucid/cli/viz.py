@@ -212,8 +212,8 @@ def memory(program: Program) -> MemoryPlan:
 
     spans = lifetimes(program)
     buffers = tuple(
-        Buffer(name, 4 * offset, 4 * program.buffers[name].floats, span.first, span.last)
+        Buffer(name, offset, program.buffers[name].bytes, span.first, span.last)
         for name, offset in program.offsets.items()
         if (span := spans.get(name)) is not None
     )
-    return MemoryPlan(4 * program.arena, len(program.phases), buffers)
+    return MemoryPlan(program.arena, len(program.phases), buffers)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from lucid.errors import InputError
 from lucid.frontend.recording import refusal
-from lucid.frontend.tensor import Tensor, apply
 from lucid.ir import ops
-from lucid.ir.types import Dim
+from lucid.ir.types import Dim, TensorType
 
 
-def index(x: Tensor, key: Any) -> Tensor:
-    """`x[key]`. Raises InputError for keys beyond basic indexing, IndexError out of range."""
-    keys = _expand(key if isinstance(key, tuple) else (key,), x.ndim)
+def index_ops(kind: TensorType, key: Any) -> Iterator[ops.Op]:
+    """The ops that make `x[key]`, one after the other, of an x of this type.
+
+    Raises InputError for keys beyond basic indexing, IndexError out of range.
+    """
     shape: list[int | Dim] = []
     axis = 0
-    for k in keys:
+    for k in _expand(key if isinstance(key, tuple) else (key,), kind.rank):
         if k is None:
             shape.append(1)
             continue
+        part = _slice(kind, axis, k) if isinstance(k, slice) else _pick(kind, axis, k)
+        if part is not None:
+            yield part
+            kind = part.infer(kind)
         if isinstance(k, slice):
-            x = _slice(x, axis, k)
-            shape.append(x.type.shape[axis])
-        else:
-            x = _pick(x, axis, k)
+            shape.append(kind.shape[axis])
         axis += 1
-    return x if tuple(shape) == x.type.shape else apply(ops.Reshape(tuple(shape)), x)
+    if tuple(shape) != kind.shape:
+        yield ops.Reshape(tuple(shape))
 
 
 def _expand(keys: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
@@ -46,8 +50,8 @@ def _expand(keys: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
     return (*keys[:at], *[slice(None)] * (rank - used), *keys[at + 1 :])
 
 
-def _length(x: Tensor, axis: int) -> int:
-    length = x.type.shape[axis]
+def _length(kind: TensorType, axis: int) -> int:
+    length = kind.shape[axis]
     if isinstance(length, Dim):
         raise refusal(
             "the forward takes a part of the batch",
@@ -56,21 +60,22 @@ def _length(x: Tensor, axis: int) -> int:
     return length
 
 
-def _slice(x: Tensor, axis: int, key: slice) -> Tensor:
+def _slice(kind: TensorType, axis: int, key: slice) -> ops.Slice | None:
+    """What a slice takes of an axis; None where that is all of it."""
     if key == slice(None):
-        return x
-    length = _length(x, axis)
+        return None
+    length = _length(kind, axis)
     start, stop, step = key.indices(length)
     if step < 1:
         raise InputError(f"a slice of a tensor needs a positive step, not {step}")
     if (start, stop, step) == (0, length, 1):
-        return x
-    return apply(ops.Slice(axis, start, max(start, stop), step), x)
+        return None
+    return ops.Slice(axis, start, max(start, stop), step)
 
 
-def _pick(x: Tensor, axis: int, key: Any) -> Tensor:
+def _pick(kind: TensorType, axis: int, key: Any) -> ops.Slice:
     """Position `key` of an axis, which stays, of length 1, until the final reshape."""
-    position, length = int(key), _length(x, axis)
+    position, length = int(key), _length(kind, axis)
     if not -length <= position < length:
         raise IndexError(f"index {position} is out of range for axis {axis} of size {length}")
-    return apply(ops.Slice(axis, position % length, position % length + 1), x)
+    return ops.Slice(axis, position % length, position % length + 1)

@@ -29,7 +29,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.ops import Array
 from lucid.ir.types import BATCH, Dim, TensorType
 from lucid.onnx.reader import STANDARD, read_graph
-from lucid.onnx.tensors import graph_dtype
+from lucid.onnx.tensors import StoredTensor, graph_dtype
 
 if TYPE_CHECKING:
     import onnx
@@ -73,6 +73,13 @@ def import_onnx(
     return graph
 
 
+def floating_initializers(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
+    """The floating tensors of a file by name, which are read when used. Raises as `import_onnx`."""
+    _, proto, files = open_model(path)
+    tensors = {t.name: StoredTensor(t, files) for t in proto.graph.initializer}
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating}
+
+
 def _read(
     name: str, proto: onnx.ModelProto, files: Files, opset: int, shape: tuple[int, ...] | None
 ) -> Graph:
@@ -114,7 +121,7 @@ def open_model(
         import onnx
     except ImportError as error:
         raise MissingPackageError(
-            "reading ONNX models needs the package onnx: `pip install lucid-compiler[onnx]`"
+            "reading ONNX models needs the package onnx: `pip install onnx`"
         ) from error
     if isinstance(model, onnx.ModelProto):
         return model.graph.name or "the model", model, Files(None)

@@ -15,9 +15,11 @@ from lucid.ir.graph import Graph, State
 from lucid.ir.resize import resized
 
 
-@kind("the path of a .lucid file")
+@kind("the path of a .lucid file (which lucid.load opens as it was compiled)")
 class SavedModel:
     """The graphs and tensors of an artifact, or of the file at a path."""
+
+    by_name = False
 
     def __init__(self, saved: Any) -> None:
         self.artifact = saved if isinstance(saved, Artifact) else Artifact.open(saved)
@@ -58,6 +60,13 @@ class SavedModel:
     def require_weights(self) -> None:
         """They are in the file."""
 
+    def tensors(self) -> Weights:
+        return {name: self.artifact.payload[name] for name in self.artifact.manifest.state}
+
+    @property
+    def constants(self) -> Weights:
+        return {name: self.artifact.payload[name] for name in self.artifact.manifest.constants}
+
     def state(self) -> State:
         payload, manifest = self.artifact.payload, self.artifact.manifest
         return State(manifest.state, {name: payload[name] for name in manifest.tables})
@@ -72,4 +81,4 @@ class SavedModel:
                     f"{self.name} was saved with; compile the model with these weights"
                 )
         matched, _ = match_weights(manifest.state, found, origin, self.name)
-        return {name: payload[name] for name in manifest.constants} | matched
+        return {**self.constants, **matched}

@@ -12,14 +12,15 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
-from lucid.errors import InputError, ShapeError, WeightsError
+from lucid.errors import InputError, ShapeError
 from lucid.frontend.trace import trace
-from lucid.frontend.weights import load_weights, match_weights
+from lucid.frontend.weights import match_weights
 from lucid.ir.graph import Graph, State
 from lucid.ir.types import BATCH, f32
 from lucid.nn.module import Module
+from lucid.onnx.tensors import StoredTensor
 
 Weights = Mapping[str, Any]
 
@@ -44,6 +45,18 @@ class Model(Protocol):
 
     def require_weights(self) -> None:
         """Raises WeightsError where it has no values for its tensors."""
+
+    @property
+    def by_name(self) -> bool:
+        """Whether the names of its tensors tell what they are, as those of a module do; in files
+        they may be numbers."""
+
+    def tensors(self) -> Weights:
+        """Its own tensors, by name."""
+
+    @property
+    def constants(self) -> Weights:
+        """What its graphs read that is none of its weights, so far as they are known."""
 
     def state(self) -> State:
         """The tensors that `match` takes."""
@@ -87,21 +100,13 @@ def as_model(model: Any) -> Model:
     raise InputError(f"a model is {', '.join(KINDS)}; got {got}")
 
 
-def matched(model: Model, weights: Any) -> Weights:
-    """`Model.match` for a path or a mapping. Raises WeightsError."""
-    if isinstance(weights, Mapping):
-        return model.match(weights, "the state dict")
-    if isinstance(weights, str | os.PathLike):
-        return model.match(load_weights(weights), str(weights))
-    kind = type(weights).__name__
-    raise WeightsError(f"load_weights takes a path or tensors by name, got {kind}")
-
-
 @kind("a lucid.nn.Module")
 class TracedModule:
     """A module of Lucid's own, traced for each image size."""
 
     dtype = "f32"
+    by_name = True
+    constants: ClassVar[Weights] = {}
 
     def __init__(self, module: Module) -> None:
         self.module = module
@@ -124,6 +129,9 @@ class TracedModule:
     def require_weights(self) -> None:
         """There always are some: what was not loaded is generated."""
 
+    def tensors(self) -> Weights:
+        return self.module.state_dict()
+
     def state(self) -> State:
         return State({name: tensor.shape for name, tensor in self.module.state_dict().items()})
 
@@ -134,6 +142,9 @@ class TracedModule:
 @kind("a lucid.ir.Graph")
 class GivenGraph:
     """A graph, which has just one image size."""
+
+    by_name = False
+    constants: ClassVar[Weights] = {}
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -155,6 +166,9 @@ class GivenGraph:
             if value.type.shape[1:] != shape[1:]:
                 raise InputError(f"{self.name} is a graph, which has one size: {value.type}")
         return self.graph
+
+    def tensors(self) -> Weights:
+        return self.graph.payload
 
     def require_weights(self) -> None:
         shapes, payload = self.state().shapes, self.graph.payload
@@ -188,13 +202,15 @@ class Imported:
     def captured(self, shape: tuple[int, ...]) -> Graph:
         size = shape[1:]
         if size not in self._graphs:
-            graph = self._import((1, *size))
-            self.payload.update(graph.payload)
-            graph.payload = self.payload
-            self._graphs[size] = graph
+            self._keep(size, self._import((1, *size)))
             if len(self._graphs) > SIZES_KEPT:
                 del self._graphs[next(iter(self._graphs))]
         return self._graphs[size]
+
+    def _keep(self, size: tuple[int, ...], graph: Graph) -> None:
+        self.payload.update(graph.payload)
+        graph.payload = self.payload
+        self._graphs[size] = graph
 
     def _import(self, shape: tuple[int, ...]) -> Graph:
         raise NotImplementedError
@@ -207,24 +223,38 @@ SIZES_KEPT = 8
 """Graphs of image sizes that are kept, since an import takes seconds."""
 
 
-@kind("a torch.nn.Module")
+@kind("a torch.nn.Module, what torch.export.export gives")
 class TorchModule(Imported):
-    """A module of PyTorch's."""
+    """A module of PyTorch's, or a program exported from one."""
 
-    def __init__(self, module: Any) -> None:
+    by_name = True
+
+    def __init__(self, model: Any) -> None:
+        from lucid.frontend.torch import module_of
+
         super().__init__()
-        self.module = getattr(module, "_orig_mod", module)  # of torch.compile
+        self.module = module_of(model)
         self.name = type(self.module).__name__
 
     @staticmethod
     def accepts(model: Any) -> bool:
-        nn = getattr(sys.modules.get("torch"), "nn", None)
-        return nn is not None and isinstance(model, nn.Module)
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(
+            model, torch.nn.Module | torch.export.ExportedProgram
+        )
 
     def _import(self, shape: tuple[int, ...]) -> Graph:
         from lucid.frontend.torch import import_torch
 
         return import_torch(self.module, shape)
+
+    @property
+    def constants(self) -> Weights:
+        return self.payload
+
+    def tensors(self) -> Weights:
+        state: Weights = self.module.state_dict()
+        return state
 
     def state(self) -> State:
         from lucid.frontend.torch.weights import state_of
@@ -241,9 +271,12 @@ class TorchModule(Imported):
 class OnnxModel(Imported):
     """A model in a file of ONNX's, or in memory."""
 
+    by_name = False
+
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.constants: dict[str, Any] = {}
         self._own = self._import_as_it_is()
         path = isinstance(model, str | os.PathLike)
         self.name = Path(model).stem if path else model.graph.name or "model"
@@ -270,9 +303,7 @@ class OnnxModel(Imported):
             graph = import_onnx(self.model)
         except InputError:
             return None
-        self.payload.update(graph.payload)
-        graph.payload = self.payload
-        self._graphs[graph.inputs[0].type.concrete(1)[1:]] = graph
+        self._keep(graph.inputs[0].type.concrete(1)[1:], graph)
         return graph
 
     def _import(self, shape: tuple[int, ...]) -> Graph:
@@ -280,9 +311,18 @@ class OnnxModel(Imported):
 
         return import_onnx(self.model, shape)
 
+    def tensors(self) -> Weights:
+        return {name: self.payload[name] for name in self.state().shapes}
+
+    def _keep(self, size: tuple[int, ...], graph: Graph) -> None:
+        """Tables that were computed while the file was read are none of its weights."""
+        tables = {n: t for n, t in graph.payload.items() if not isinstance(t, StoredTensor)}
+        self.constants.update(tables)
+        super()._keep(size, graph)
+
     def state(self) -> State:
-        known = {n: s for g in self._graphs.values() for n, s in g.sources().items()}
-        return State({name: source.type.concrete(1) for name, source in known.items()})
+        return State({n: t.shape for n, t in self.payload.items() if n not in self.constants})
 
     def match(self, weights: Weights, origin: str) -> Weights:
-        return match_weights(self.state().shapes, weights, origin, self.name)[0]
+        found, _ = match_weights(self.state().shapes, weights, origin, self.name)
+        return ChainMap(found, self.constants)

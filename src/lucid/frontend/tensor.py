@@ -17,6 +17,7 @@ import numpy as np
 from lucid.errors import InputError
 from lucid.frontend import recording
 from lucid.frontend.batch import BatchSize
+from lucid.frontend.indexing import index_ops
 from lucid.ir import ops
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.types import Dim, Shape, TensorType
@@ -348,9 +349,10 @@ class Tensor:
         return self.split(-(-int(self.shape[self.axis(dim)]) // chunks), dim)
 
     def __getitem__(self, key: Any) -> Tensor:
-        from lucid.frontend.indexing import index
-
-        return index(self, key)
+        result = self
+        for op in index_ops(self.type, key):
+            result = apply(op, result)
+        return result
 
     # -- what has no meaning here, and models call ----------------------------------------------
 

@@ -40,7 +40,7 @@ def trace(model: Module, input_shape: Sequence[int]) -> Graph:
     if recording.active.get() is not None:
         raise TraceError(f"trace was called{recording.where()}: a forward that is being traced")
     recorder = GraphRecorder(model)
-    x = recorder.add_input(TensorType("f32", (BATCH, *shape[1:])), _input_name(model))
+    x = recorder.add_input(TensorType("f32", (BATCH, *shape[1:])), input_name(model.forward))
     token = recording.active.set(recorder)
     try:
         result = model(x)
@@ -54,14 +54,17 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
     whole = all(isinstance(d, int | np.integer) and not isinstance(d, bool) for d in sizes)
     if not sizes or not whole or any(d < 1 for d in sizes[1:]) or sizes[0] < 0:
+        example = isinstance(getattr(shape, "shape", None), tuple)
+        given = f"a {type(shape).__name__}: give tuple(x.shape)" if example else repr(shape)
         raise InputError(
-            f"input_shape must be ints, batch first, such as (1, 3, 224, 224); got {shape!r}"
+            f"input_shape must be ints, batch first, such as (1, 3, 224, 224); got {given}"
         )
     return tuple(int(d) for d in sizes)
 
 
-def _input_name(model: Module) -> str:
-    names = list(inspect.signature(model.forward).parameters)
+def input_name(forward: Callable[..., Any]) -> str:
+    """What a forward calls its input."""
+    names = list(inspect.signature(forward).parameters)
     return names[0] if names and names[0].isascii() else "x"
 
 

@@ -15,11 +15,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lucid.errors import WeightsError
+from lucid.errors import ModelFileError, UnsupportedError, WeightsError
 from lucid.ir.ops.base import Array
 
 PREFIX = "module."
 IGNORED = "num_batches_tracked"
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+"""How weight files end."""
+NETWORKS = (".onnx", ".lucid")
+"""How files of whole networks end, weights included."""
 STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 """How the floating kinds of a safetensors file are read; bfloat16 as the bits it has."""
 
@@ -91,17 +95,18 @@ class FileTensor:
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The tensors of a weight file by their normalised keys; safetensors are read when used.
 
-    `.pth`, `.pt`, `.bin` and `.tar` need torch. Raises WeightsError for a file that is missing,
-    damaged, or of no kind known.
+    `.pth`, `.pt`, `.bin` and `.tar` need torch. Of a whole network, `.onnx` or `.lucid`, those that
+    have names. Raises WeightsError for a file that is missing, damaged, or of no kind known.
     """
     file = Path(path)
-    readers: dict[str, Callable[[Path], Mapping[str, Any]]] = {
-        ".safetensors": _read_safetensors,
-        **dict.fromkeys((".pth", ".pt", ".bin", ".tar"), _read_torch),
-    }
+    kinds = (_read_safetensors, *(_read_torch,) * 4, _read_onnx, _read_artifact)
+    readers: dict[str, Callable[[Path], Mapping[str, Any]]]
+    readers = dict(zip((*SUFFIXES, *NETWORKS), kinds, strict=True))
     reader = readers.get(file.suffix.lower())
     if reader is None:
-        raise WeightsError(f"{file}: not a weight file known here; those end in {list(readers)}")
+        raise WeightsError(
+            f"{file}: not a weight file known here; those end in {', '.join(readers)}"
+        )
     if not file.is_file():
         raise WeightsError(f"{file}: no such file")
     return normalise_keys(reader(file), str(file))
@@ -137,6 +142,26 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
     if not isinstance(loaded, Mapping):
         raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     return loaded
+
+
+def _read_onnx(path: Path) -> Mapping[str, Any]:
+    from lucid.frontend.onnx import floating_initializers
+
+    try:
+        return floating_initializers(path)
+    except (ModelFileError, UnsupportedError) as error:
+        raise WeightsError(str(error)) from error
+
+
+def _read_artifact(path: Path) -> Mapping[str, Any]:
+    from lucid.artifact.contents import Artifact
+
+    try:
+        artifact = Artifact.open(path)
+        names = (*artifact.manifest.state, *artifact.manifest.tables)
+        return {name: artifact.payload[name] for name in names}
+    except ModelFileError as error:
+        raise WeightsError(str(error)) from error
 
 
 def normalise_keys(state: Mapping[str, Any], source: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The intermediate representation: types, ops, graphs, and what works on any graph."""
 
+from lucid.ir import ops  # first: graphs hold ops, and the op of fusions holds a graph
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import OPS, Op, op_class
@@ -26,6 +27,7 @@ __all__ = [
     "f32",
     "interpret",
     "op_class",
+    "ops",
     "parse_graph",
     "print_graph",
     "verify",

@@ -6,9 +6,9 @@ mutators below keep both right. A node may have several results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Recipe, Source, sources
@@ -203,6 +203,17 @@ class Graph:
         self._names.update(names)
         return new
 
+    def rename(self, value: Value, name: str) -> None:
+        """Give the result of a node a name; another node's of that name takes one like it, and so
+        does `value` where an input has it."""
+        self._names.discard(value.name)
+        results = (v for node in self.nodes for v in node.outputs if v is not value)
+        other = next((v for v in results if v.name == name), None)
+        if other is None:
+            value.name = self.fresh_name(name)
+        else:
+            other.name, value.name = self.fresh_name(name), name
+
     def erase(self, node: Node) -> None:
         """Remove a node that nobody reads."""
         assert not any(self.is_used(v) for v in node.outputs), f"{node} is still read"
@@ -275,23 +286,17 @@ class Graph:
     def __hash__(self) -> int:
         return hash(str(self))
 
+    # -- showing itself -----------------------------------------------------------------------
+
+    forms: ClassVar[dict[str, Callable[[Graph], str]]] = {}
+    """How a graph is shown, by form: `text` (`lucid.ir.printer`), and for notebooks `svg` and
+    `html` (`lucid.notebook`). Who knows a form registers it; the graph knows none."""
+
     def __str__(self) -> str:
-        from lucid.ir.text import print_graph
-
-        return print_graph(self)
-
-    # -- showing itself in a notebook ----------------------------------------------------------
+        return self.forms["text"](self)
 
     def _repr_svg_(self) -> str:
-        from lucid.view import to_svg
-
-        return to_svg(self)
+        return self.forms["svg"](self)
 
     def _repr_html_(self) -> str:
-        """The page in a frame of its own, so that neither sees the other's style."""
-        from html import escape
-
-        from lucid.view import to_html
-
-        style = "width:100%;height:640px;border:1px solid #8886;border-radius:8px"
-        return f'<iframe style="{style}" srcdoc="{escape(to_html(self))}"></iframe>'
+        return self.forms["html"](self)

@@ -14,7 +14,7 @@ from lucid.errors import InputError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Array, Cast, Constant, Expand, Fusion, Op, Reshape
-from lucid.ir.types import DTYPES, Dim, TensorType
+from lucid.ir.types import DTYPES, Dim, TensorType, is_float
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
 
@@ -67,7 +67,7 @@ def _run(
     if isinstance(node.op, Constant):
         return (node.op.array(floating),)
     anchor = node.op.anchor if isinstance(node.op, Fusion) else node.op
-    if isinstance(anchor, Cast) and anchor.dtype == "f32":  # integers are exact in float64 only
+    if isinstance(anchor, Cast) and is_float(anchor.dtype):  # integers are exact in float64 only
         operands = [operands[0].astype(floating), *operands[1:]]
     results = _at_batch(node, batch).results(*operands)
     for value, array in zip(node.outputs, results, strict=True):
@@ -84,7 +84,7 @@ def _at_batch(node: Node, batch: int) -> Op:
 
 
 def _dtype(kind: TensorType, floating: np.dtype[Any]) -> np.dtype[Any]:
-    return floating if kind.dtype == "f32" else DTYPES[kind.dtype]
+    return floating if is_float(kind.dtype) else DTYPES[kind.dtype]
 
 
 def _check_inputs(graph: Graph, inputs: Sequence[Array]) -> int:
@@ -112,9 +112,11 @@ class Tensors:
         self.types = {name: source.type for name, source in graph.sources().items()}
 
     def __call__(self, name: str) -> Array:
-        if name not in self.payload:
-            raise WeightsError(f"there is no tensor {name!r} among the {len(self.payload)} given")
-        array = np.asarray(self.payload[name])
+        try:
+            array = np.asarray(self.payload[name])
+        except KeyError:
+            given = len(self.payload)
+            raise WeightsError(f"there is no tensor {name!r} among the {given} given") from None
         if array.shape != self.types[name].shape:
             raise WeightsError(f"tensor {name!r} is {self.types[name]}, got shape {array.shape}")
         return array

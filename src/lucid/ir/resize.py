@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from math import floor
 
+import numpy as np
+
 from lucid.errors import ShapeError
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Expand, Op, Reshape, Resize, Slice
@@ -100,9 +102,17 @@ def _scaled(
 ) -> tuple[int, int]:
     """The size that a resize asks for: by its scale, or that of the image."""
     if scale is not None:
-        heights = [floor(d * s) for d, s in zip(after[2:], scale, strict=True) if type(d) is int]
-        return heights[0], heights[1]
+        lengths = [by_scale(d, s) for d, s in zip(after[2:], scale, strict=True) if type(d) is int]
+        return lengths[0], lengths[1]
     for old, new in images:
         if old[-2:] == size and type(new[-2]) is int and type(new[-1]) is int:
             return new[-2], new[-1]
     return size
+
+
+def by_scale(size: int, scale: float) -> int:
+    """`size` times the scale, rounded down. A scale that is a float32 is one of ONNX's, whose
+    product is a float32 as well (10 by 0.7 is 7); PyTorch's is a float64."""
+    if float(np.float32(scale)) == scale:
+        return floor(np.float32(size) * np.float32(scale))
+    return floor(size * scale)

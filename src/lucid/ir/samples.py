@@ -34,7 +34,8 @@ def sample_inputs(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
 
 
 def sample(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Normally distributed numbers, or any levels where they are uint8."""
-    if dtype == "u8":
-        return generator.integers(0, 256, shape, np.uint8)
+    """Normally distributed numbers, or any levels where they are bytes."""
+    if dtype in ("u8", "i8"):
+        bounds = np.iinfo(DTYPES[dtype])
+        return generator.integers(bounds.min, bounds.max + 1, shape, DTYPES[dtype].type)
     return generator.standard_normal(shape, np.float32).astype(DTYPES[dtype], copy=False)

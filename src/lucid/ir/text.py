@@ -12,7 +12,8 @@
     attribute  = name "=" value
     value      = number | string | "true" | "false" | "none" | dimension | "(" [values] ")"
                | op ["{" attributes "}"] | graph
-    type       = ("f32" | "i64" | "u8") "[" [dimension {"," dimension}] "]"
+    type       = dtype "[" [dimension {"," dimension}] "]"      (f32[N,3,224,224])
+    dtype      = "f32" | "f16" | "bf16" | "i8" | "i16" | "i32" | "i64" | "u8" | "bool"
     dimension  = integer | [integer] symbol             (7, N, 2N)
 
 A `param` without a recipe is the source tensor of its own name. In a recipe `@name` is a source:

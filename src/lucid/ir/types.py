@@ -14,7 +14,20 @@ DTYPES: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
     "i64": np.dtype(np.int64),
     "u8": np.dtype(np.uint8),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(np.float32),  # which holds all of its numbers; NumPy has no bfloat16
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": np.dtype(np.int32),
+    "bool": np.dtype(np.bool_),
 }
+"""What NumPy computes the values of each dtype in. How they lie in memory is the business of code
+generation (`codegen/language/dtypes.py`)."""
+
+
+def is_float(dtype: str) -> bool:
+    """Whether a dtype is one of floats, which references compute in float32 or float64."""
+    return DTYPES[dtype].kind == "f"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +118,18 @@ class TensorType:
     def rank(self) -> int:
         return len(self.shape)
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no elements, however large the batch is."""
+        return 0 in self.shape
+
     def concrete(self, batch: int) -> tuple[int, ...]:
         """The shape for one size of the batch."""
         return concrete(self.shape, batch)
+
+    def batch_axes(self) -> list[int]:
+        """The axes whose size depends on the batch."""
+        return [i for i, d in enumerate(self.shape) if isinstance(d, Dim)]
 
     def with_shape(self, shape: Shape) -> TensorType:
         return TensorType(self.dtype, tuple(shape))

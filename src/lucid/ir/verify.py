@@ -1,6 +1,9 @@
-"""The verifier: the rules every graph keeps, checked after every pass."""
+"""What a legal graph is: a list of rules, which the verifier checks after every pass."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from lucid.errors import ShapeError, VerifyError
 from lucid.ir.graph import Graph, Node, Value
@@ -8,65 +11,91 @@ from lucid.ir.ops import Fusion
 from lucid.ir.recipe import Source, sources
 from lucid.ir.types import Dim, TensorType
 
+Check = Callable[[Graph], Iterator[str]]
+"""What breaks a rule, in words: nothing of a legal graph."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that holds of every legal graph: its name, what it says, and what finds where a
+    graph breaks it. A check may rely on the rules before its own."""
+
+    name: str
+    statement: str
+    breaches: Check
+
+
+RULES: list[Rule] = []
+"""The rules, in the order in which they are checked. With the shape rules of the ops (`types`),
+they are all that a graph has to keep."""
+
+
+def rule(name: str, statement: str) -> Callable[[Check], Check]:
+    """Make the decorated function the check of a rule."""
+
+    def declare(check: Check) -> Check:
+        RULES.append(Rule(name, statement, check))
+        return check
+
+    return declare
+
 
 def verify(graph: Graph, where: str = "") -> None:
-    """Raise VerifyError where `graph` breaks a rule; `where` (`after fuse-epilogue`) leads.
-
-    - Names are unique, and so are values and nodes.
-    - A node reads inputs, parameters and results of earlier nodes of this graph, and outputs are
-      among these (dominance).
-    - The results of a node have the types that its op infers (types and arity).
-    - A parameter has its recipe's type, which does not depend on the batch, and recipes agree on
-      the types of their sources.
-    - Producers and users are what the nodes say.
-    - The bodies of fusions keep these rules too.
-    """
-    try:
-        _check_parameters(graph)
-        _check_order(graph)
-        _check_names(graph)
-        _check_links(graph)
-        for node in graph.nodes:
-            _check_types(node)
-    except VerifyError as error:
-        raise VerifyError(f"{where}: {error}" if where else str(error)) from None
+    """Raise VerifyError, with the rule, where `graph` breaks one of RULES; `where` (`after
+    fuse-epilogue`) leads. The bodies of fusions are graphs that keep the rules too."""
+    for each in RULES:
+        for breach in each.breaches(graph):
+            lead = f"{where}: " if where else ""
+            raise VerifyError(f"{lead}{breach} (rule {each.name}: {each.statement})")
     for node in graph.nodes:
         if isinstance(node.op, Fusion):
             verify(node.op.body, f"{where}: in the body of {node!r}".removeprefix(": "))
 
 
-def _check_parameters(graph: Graph) -> None:
-    known: dict[str, TensorType] = {}
+# -- parameters -----------------------------------------------------------------------------------
+
+
+@rule("parameters", "a parameter has its recipe's type, which no batch is in, under its own name")
+def _parameters(graph: Graph) -> Iterator[str]:
     for name, parameter in graph.parameters.items():
         if name != parameter.name:
-            raise VerifyError(f"parameter {parameter!r} is listed under the name {name!r}")
+            yield f"parameter {parameter!r} is listed under the name {name!r}"
         if parameter.type != parameter.recipe.type:
-            raise VerifyError(f"{parameter!r} has a recipe of type {parameter.recipe.type}")
+            yield f"{parameter!r} has a recipe of type {parameter.recipe.type}"
         if any(isinstance(d, Dim) for d in parameter.type.shape):
-            raise VerifyError(f"{parameter!r} depends on the batch, which no parameter may")
+            yield f"{parameter!r} depends on the batch, which no parameter may"
+
+
+@rule("sources", "all recipes read a source tensor as one type")
+def _sources(graph: Graph) -> Iterator[str]:
+    known: dict[str, TensorType] = {}
+    for parameter in graph.parameters.values():
         for source in sources(parameter.recipe):
-            _check_source(known, source)
+            yield from _source(known, source)
 
 
-def _check_source(known: dict[str, TensorType], source: Source) -> None:
+def _source(known: dict[str, TensorType], source: Source) -> Iterator[str]:
     first = known.setdefault(source.name, source.type)
     if first != source.type:
-        raise VerifyError(f"source @{source.name} is read both as {first} and as {source.type}")
+        yield f"source @{source.name} is read both as {first} and as {source.type}"
 
 
-def _check_order(graph: Graph) -> None:
-    """Every value is defined before it is read."""
+# -- values ---------------------------------------------------------------------------------------
+
+
+@rule("order", "what is read is an input, a parameter, or a result of one earlier node")
+def _order(graph: Graph) -> Iterator[str]:
     defined = {*graph.inputs, *graph.parameters.values()}
     for node in graph.nodes:
         for value in node.inputs:
             if value not in defined:
-                raise VerifyError(f"{node!r} reads {value!r}, which {_absence(graph, value)}")
+                yield f"{node!r} reads {value!r}, which {_absence(graph, value)}"
         if defined.intersection(node.outputs):
-            raise VerifyError(f"{node!r} is in the graph twice")
+            yield f"{node!r} is in the graph twice"
         defined.update(node.outputs)
     for value in graph.outputs:
         if value not in defined:
-            raise VerifyError(f"output {value!r} {_absence(graph, value)}")
+            yield f"output {value!r} {_absence(graph, value)}"
 
 
 def _absence(graph: Graph, value: Value) -> str:
@@ -75,34 +104,41 @@ def _absence(graph: Graph, value: Value) -> str:
     return "is defined nowhere in the graph"
 
 
-def _check_names(graph: Graph) -> None:
+@rule("names", "no two inputs or results have one name")
+def _names(graph: Graph) -> Iterator[str]:
     seen: set[str] = set()
     for value in [*graph.inputs, *(v for node in graph.nodes for v in node.outputs)]:
         if value.name in seen:
-            raise VerifyError(f"two values are named %{value.name}")
+            yield f"two values are named %{value.name}"
         seen.add(value.name)
 
 
-def _check_links(graph: Graph) -> None:
-    """Producers and users agree with the nodes."""
+@rule("links", "a value knows the node that makes it and those that read it")
+def _links(graph: Graph) -> Iterator[str]:
     users: dict[Value, set[Node]] = {value: set() for value in graph.values()}
     for node in graph.nodes:
         for value in node.inputs:
             users[value].add(node)
         for value in node.outputs:
             if value.producer is not node:
-                raise VerifyError(f"{value!r}, a result of {node!r}, has another producer")
+                yield f"{value!r}, a result of {node!r}, has another producer"
     for value, readers in users.items():
         if set(value.users) != readers:
-            raise VerifyError(f"the users of {value!r} should be {readers}, are {value.users}")
+            yield f"the users of {value!r} should be {readers}, are {value.users}"
 
 
-def _check_types(node: Node) -> None:
-    try:
-        types = node.op.result_types(*(v.type for v in node.inputs))
-    except ShapeError as error:
-        raise VerifyError(f"{node!r}: {error}") from None
-    stated = tuple(v.type for v in node.outputs)
-    if types != stated:
-        wanted, given = ", ".join(map(str, types)), ", ".join(map(str, stated))
-        raise VerifyError(f"{node!r} states the type {given}, but its op infers {wanted}")
+# -- types ----------------------------------------------------------------------------------------
+
+
+@rule("types", "the results of a node have the types that its op infers of its operands'")
+def _types(graph: Graph) -> Iterator[str]:
+    for node in graph.nodes:
+        stated = tuple(v.type for v in node.outputs)
+        try:
+            types = node.op.result_types(*(v.type for v in node.inputs))
+        except ShapeError as error:
+            yield f"{node!r}: {error}"
+            continue
+        if types != stated:
+            wanted, given = ", ".join(map(str, types)), ", ".join(map(str, stated))
+            yield f"{node!r} states the type {given}, but its op infers {wanted}"

@@ -15,6 +15,7 @@ from lucid.nn.activations import (
     SiLU,
     Softmax,
     Softplus,
+    Softsign,
     Tanh,
 )
 from lucid.nn.containers import ModuleList, Sequential
@@ -68,6 +69,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Softsign",
     "Tanh",
     "Upsample",
     "functional",

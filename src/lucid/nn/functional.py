@@ -230,6 +230,11 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     return apply(ops.Softplus(), input * beta) / beta
 
 
+def softsign(input: Tensor) -> Tensor:
+    """x / (1 + |x|)."""
+    return apply(ops.Softsign(), input)
+
+
 def softmax(input: Tensor, dim: int | None = None) -> Tensor:
     """exp(x) / sum(exp(x)) along `dim`; None means 0 for ranks 0, 1 and 3, else 1."""
     if dim is None:
@@ -403,28 +408,7 @@ def interpolate(
             raise ShapeError(f"interpolate: scale_factor must be one or two numbers, got {factors}")
         wanted = (int(heights[0] * factors[0]), int(heights[1] * factors[1]))
         scale = None if recompute_scale_factor else (float(factors[0]), float(factors[1]))
-    return apply(_resize(heights, wanted, scale, mode, bool(align_corners)), input)
-
-
-def _resize(
-    size: tuple[int, int],
-    wanted: tuple[int, int],
-    scale: tuple[float, float] | None,
-    mode: str,
-    align_corners: bool,
-) -> ops.Resize:
-    """The op that is torch's interpolate."""
-    if mode == "bilinear":
-        coordinates = "align_corners" if align_corners else "half_pixel"
-        return ops.Resize(wanted, "bilinear", coordinates, scale=scale)
-    if mode == "nearest-exact":
-        return ops.Resize(wanted, rounding="round_prefer_ceil", scale=scale)
-    if scale is not None:  # torch lets these two ratios of the sizes win over a scale near them
-        rows, columns = (
-            w / s if w in (s, 2 * s) else f for s, w, f in zip(size, wanted, scale, strict=True)
-        )
-        scale = (rows, columns)
-    return ops.Resize(wanted, coordinates="asymmetric", scale=scale)
+    return apply(ops.interpolation(heights, wanted, scale, mode, bool(align_corners)), input)
 
 
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:

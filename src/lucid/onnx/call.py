@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,11 @@ FEW = 8
 
 class Call:
     """`kind`: the operator's name. `opset`: the version of the operators that the file speaks.
+    `outputs`: how many results it has; `results`: up to the last one that has a name.
 
     Operands and attributes that are missing or of the wrong kind raise ModelFileError; operands
-    that should be known when the model is read and are not, UnsupportedError.
+    that should be known when the model is read and are not, UnsupportedError. What the file says
+    and the reader has neither looked at nor named in `ignore` is refused: see `unread`.
     """
 
     def __init__(
@@ -40,11 +43,31 @@ class Call:
         self.reader = reader
         self.origin = origin(proto)
         self.result = next(iter(proto.output), "")
+        self.outputs = len(proto.output)
         self.results = max((i + 1 for i, name in enumerate(proto.output) if name), default=0)
         self._operands = list(operands)
         while self._operands and self._operands[-1] is None:
             self._operands.pop()
         self._attributes = {a.name: a for a in proto.attribute}
+        self._read: set[str | int] = set()
+
+    # -- what is read -----------------------------------------------------------------------
+
+    def ignore(self, *names: str | int) -> None:
+        """Attributes, and operands by index, that change no result of what is being read."""
+        self._read.update(names)
+
+    def unread(self) -> list[str]:
+        """The attributes and operands that the reader has passed over, in words; not attributes
+        that have the default that ONNX says."""
+        defaults = schema_defaults(self.kind, self.opset)
+        attributes = [
+            f"{name}={_text(a)}"
+            for name, a in self._attributes.items()
+            if name not in self._read and _content(a) != _content(defaults.get(name))
+        ]
+        indices = (i for i in range(len(self._operands)) if self.has(i))
+        return attributes + [f"operand {i}" for i in indices if i not in self._read]
 
     # -- operands ---------------------------------------------------------------------------
 
@@ -52,6 +75,7 @@ class Call:
         return index < len(self._operands) and self._operands[index] is not None
 
     def operand(self, index: int) -> Operand:
+        self._read.add(index)
         given = self._operands[index] if self.has(index) else None
         if given is None:
             raise ModelFileError(f"operand {index} is missing")
@@ -106,6 +130,7 @@ class Call:
 
     def states(self, name: str) -> bool:
         """Whether there is an attribute of this name."""
+        self._read.add(name)
         return name in self._attributes
 
     def integer(self, name: str, default: int) -> int:
@@ -117,6 +142,13 @@ class Call:
     def text(self, name: str, default: str) -> str:
         value: bytes | str = self._attribute(name, 3, "s", default)
         return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """A text that is one of these, of which the first is the default."""
+        value = self.text(name, choices[0])
+        if value not in choices:
+            raise ModelFileError(f"has the {name} {value!r}: ONNX has {', '.join(choices)}")
+        return value
 
     def integer_list(self, name: str) -> tuple[int, ...] | None:
         values: Any = self._attribute(name, 7, "ints", None)
@@ -137,6 +169,7 @@ class Call:
         return graph
 
     def _attribute(self, name: str, number: int, field: str, default: Any) -> Any:
+        self._read.add(name)
         proto = self._attributes.get(name)
         if proto is None:
             return default
@@ -149,7 +182,7 @@ class Call:
     def axis(self, default: int | None = None, rank: int | None = None) -> int:
         """The attribute `axis`, counted from 0. `rank`: of the first operand where None."""
         rank = self.rank() if rank is None else rank
-        if default is None and "axis" not in self._attributes:
+        if default is None and not self.states("axis"):
             raise ModelFileError("has no axis")
         return self.counted(self.integer("axis", default or 0), rank)
 
@@ -230,6 +263,39 @@ class Call:
     def image_by_image(self) -> bool:
         """Whether the file's fixed batch of 1 stands for a batch of any size."""
         return self.reader.image_by_image
+
+
+@cache
+def schema_defaults(kind: str, opset: int) -> dict[str, onnx.AttributeProto]:
+    """The defaults of an operator's attributes, those that have one; none of an operator that this
+    version of ONNX does not know."""
+    from onnx.defs import SchemaError, get_schema
+
+    try:
+        schema = get_schema(kind, opset, "")
+    except SchemaError:
+        return {}
+    return {name: a.default_value for name, a in schema.attributes.items()}
+
+
+def _content(attribute: onnx.AttributeProto | None) -> bytes:
+    """What an attribute says, whatever it is called; nothing where there is none."""
+    if attribute is None:
+        return b""
+    content = type(attribute)()
+    content.CopyFrom(attribute)
+    for name in ("name", "doc_string", "type"):
+        content.ClearField(name)
+    return bytes(content.SerializeToString(deterministic=True))
+
+
+def _text(attribute: onnx.AttributeProto) -> str:
+    """The value of an attribute as messages show it."""
+    from onnx.helper import get_attribute_value
+
+    value = get_attribute_value(attribute) if attribute.type else "..."
+    text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    return text if len(text) < 40 else "..."
 
 
 def _names_batch(op: Op) -> bool:

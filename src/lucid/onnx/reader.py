@@ -23,7 +23,7 @@ from lucid.ir.types import TensorType
 from lucid.onnx.call import Call, origin
 from lucid.onnx.known import Missing, Operand, Refusal, known
 from lucid.onnx.order import in_order
-from lucid.onnx.table import READERS
+from lucid.onnx.table import reader_of
 from lucid.onnx.tensors import External, StoredTensor
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ def read_graph(
     if reader.refused:
         raise UnsupportedError(_listed(name, reader.refused))
     graph.set_outputs(reader.value(o) for o in outputs if not isinstance(o, Missing))
+    named: set[Value] = set()
+    for value, output in zip(graph.outputs, model.graph.output, strict=True):
+        if value.producer is not None and value not in named:
+            graph.rename(value, output.name)
+            named.add(value)
     for parameter in list(graph.parameters.values()):
         if not graph.is_used(parameter):
             graph.drop_parameter(parameter)
@@ -101,7 +106,7 @@ class Reader:
         domain = "" if node.domain in STANDARD else f"{node.domain}."
         kind, where = f"{domain}{node.op_type}", _where(node)
         operands = [self._find(n, f"{kind} {where}") if n else None for n in node.input]
-        read = READERS.get(kind)
+        read = reader_of(kind)
         results: Sequence[Operand | Missing] = [Missing()] * len(node.output)
         if read is None:
             self.refused.append((kind, where, ""))
@@ -110,6 +115,9 @@ class Reader:
                 call = Call(node, self, [o for o in operands if not isinstance(o, Missing)])
                 with np.errstate(all="ignore"):
                     given = read(call)
+                unread = call.unread()
+                if unread:
+                    raise UnsupportedError(f"with {', '.join(unread)}")
                 results = given if isinstance(given, Sequence) else [given]
             except UnsupportedError as error:
                 self.refused.append((kind, where, str(error)))
@@ -118,9 +126,9 @@ class Reader:
             except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
                 raise ModelFileError(f"{kind} {where} is malformed: {error}") from error
         for index, name in enumerate(node.output):
-            unread = Missing((kind, where, f"its result {index} is not computed"))
+            absent = Missing((kind, where, f"its result {index} is not computed"))
             if name:
-                self.define(name, results[index] if index < len(results) else unread)
+                self.define(name, results[index] if index < len(results) else absent)
 
     def _find(self, name: str, reader: str) -> Operand | Missing:
         """What a name stands for. Tensors of the file are looked at when first used."""

@@ -11,7 +11,9 @@
 A writing function takes the writer, the op, its operands and the type of its result, emits
 operators, and returns the name of the result. A reading function takes one operator of the file,
 adds ops to the graph through it, and returns its results; what it cannot say in Lucid's ops it
-refuses (`Call.refuse`).
+refuses (UnsupportedError). What it has not looked at is refused for it: attributes that differ from
+ONNX's default, operands that are given. `Call.ignore` names those that change no result. An op that
+names its operator (`Op.onnx`) needs neither.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lucid.ir.ops import Op
+from lucid.ir.ops import OPS, Op
 from lucid.ir.types import TensorType
 
 if TYPE_CHECKING:
@@ -58,19 +60,29 @@ def reads(*operators: str) -> Callable[[Read], Read]:
     return register
 
 
-def namesakes(names: dict[type[Op], str]) -> dict[type[Op], str]:
-    """Register ops for which there is one operator of the same meaning, without attributes."""
-
-    def write(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
-        return w.emit(names[type(op)], *operands)
-
-    for op_class, operator in names.items():
-        writes(op_class)(write)
-        reads(operator)(_reader(op_class))
-    return names
+def writer_of(op_class: type[Op]) -> Write | None:
+    """The function that writes an op: one of its own, or that of all that name an operator."""
+    return WRITERS.get(op_class) or (_write_namesake if op_class.onnx else None)
 
 
-def _reader(op_class: type[Op]) -> Read:
+def reader_of(operator: str) -> Read | None:
+    """The function that reads an operator: one of its own, or that of the op that names it."""
+    if operator in READERS:
+        return READERS[operator]
+    named = (cls for cls in OPS.values() if cls.onnx == operator)
+    return next(map(_namesake_reader, named), None)
+
+
+def operators() -> list[str]:
+    """Every operator that is read, by name."""
+    return sorted(READERS.keys() | {cls.onnx for cls in OPS.values() if cls.onnx})
+
+
+def _write_namesake(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit(op.onnx, *operands)
+
+
+def _namesake_reader(op_class: type[Op]) -> Read:
     def read(call: Call) -> Operand:
         return call.apply(op_class(), *call.operands())
 

@@ -53,9 +53,10 @@ def windows(call: Call, x: Operand, kernel: tuple[int, ...]) -> Windows:
     if min(*size, *stride, *dilation) < 1:
         raise ModelFileError("has a kernel, stride or dilation below 1")
     images = call.integer_dims(*x.type.shape[2:])
-    automatic = call.text("auto_pad", "NOTSET")
-    if automatic in ("NOTSET", ""):
+    automatic = auto_pad(call)
+    if automatic == "NOTSET":
         return Windows(size, stride, padding(call), dilation)
+    call.ignore("pads")  # as runtimes do: some exporters write zeros beside
     sides = []
     for axis, length in enumerate(images):
         reach = dilation[axis] * (size[axis] - 1) + 1
@@ -85,11 +86,14 @@ def padding(call: Call) -> Padding:
     return pads[0], pads[1], pads[2], pads[3]
 
 
+def auto_pad(call: Call) -> str:
+    """The attribute of this name."""
+    return call.choice("auto_pad", ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID", "")) or "NOTSET"
+
+
 def halves(automatic: str, total: int) -> Pair:
     """`total` padding before and after an axis, as `auto_pad` says."""
     if automatic == "VALID":
         return 0, 0
-    if automatic not in ("SAME_UPPER", "SAME_LOWER"):
-        raise ModelFileError(f"has the auto_pad {automatic!r}")
     less, more = max(0, total) // 2, max(0, total) - max(0, total) // 2
     return (less, more) if automatic == "SAME_UPPER" else (more, less)

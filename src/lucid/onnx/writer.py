@@ -21,7 +21,7 @@ from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import Tensors
 from lucid.ir.ops import Array, Fusion, Op
 from lucid.ir.types import DTYPES, Dim, Shape, TensorType
-from lucid.onnx.table import WRITERS
+from lucid.onnx.table import writer_of
 
 if TYPE_CHECKING:
     import onnx
@@ -47,7 +47,7 @@ def to_onnx(graph: Graph, payload: Mapping[str, Any] | None = None) -> onnx.Mode
         from onnx import helper
     except ImportError as error:
         raise MissingPackageError(
-            "exporting to ONNX needs the package onnx: `pip install lucid-compiler[onnx]`"
+            "exporting to ONNX needs the package onnx: `pip install onnx`"
         ) from error
     nodes = _needed(graph)
     _check(graph, nodes)
@@ -143,7 +143,9 @@ class Writer:
     def apply(self, op: Op, *operands: Edge) -> Edge:
         """The result of an op of Lucid's, written as one or more operators."""
         (kind,) = op.result_types(*(edge.type for edge in operands))
-        return Edge(WRITERS[type(op)](self, op, operands, kind), kind)
+        write = writer_of(type(op))
+        assert write is not None, f"{op.name} has no counterpart"
+        return Edge(write(self, op, operands, kind), kind)
 
     def inline(self, graph: Graph, *operands: Edge) -> Edge:
         """The one output of a graph without parameters, node by node."""
@@ -241,7 +243,7 @@ def _check(graph: Graph, nodes: Sequence[Node]) -> None:
     """Raises UnsupportedError, which lists every node that cannot be written."""
 
     def known(op: Op) -> bool:
-        return type(op) in WRITERS and (not isinstance(op, Fusion) or known(op.anchor))
+        return writer_of(type(op)) is not None and (not isinstance(op, Fusion) or known(op.anchor))
 
     strangers = [f"{n.op.name} in {n.origin or 'the model'}" for n in nodes if not known(n.op)]
     if strangers:

@@ -31,9 +31,9 @@ class BoundProgram:
     def __init__(self, program: Program, code: Loaded, weights: WeightStore) -> None:
         self.program = program
         self.weights = weights
-        self.arena_bytes = 4 * program.arena
-        self.scratch_bytes = -(-4 * program.scratch // 4096) * 4096 + GUARD
-        users = [v.buffer for v in (*program.inputs, *program.outputs)]
+        self.arena_bytes = program.arena
+        self.scratch_bytes = -(-program.scratch // 4096) * 4096 + GUARD
+        users = [v.buffer for v in (*program.inputs.values(), *program.outputs.values())]
         self._numbers = {name: i for i, name in enumerate(users)}
         self._arena, self._absolute = len(users), len(users) + 1
         self.code = code
@@ -83,13 +83,13 @@ class BoundProgram:
 
     def _place(self, view: View) -> list[int]:
         """Buffer number and byte offset of a view."""
+        inside = view.itemsize * view.offset
         if view.buffer in self.program.weights:
             base = self.weights.address(self.program.weights[view.buffer])
-            return [self._absolute, base + 4 * view.offset]
-        inside = self.program.buffers[view.buffer].itemsize * view.offset
+            return [self._absolute, base + inside]
         if view.buffer in self._numbers:
             return [self._numbers[view.buffer], inside]
-        return [self._arena, 4 * self.program.offsets[view.buffer] + inside]
+        return [self._arena, self.program.offsets[view.buffer] + inside]
 
     @property
     def needs(self) -> tuple[int, int, int]:
@@ -131,9 +131,9 @@ class Workspace:
         arena, scratch, steps = map(max, self.capacity, bound.needs)
         return Workspace(self._threads, (arena, scratch, steps))
 
-    def arena(self, offset: int, count: int) -> Array:
-        """`count` floats of the arena, from float `offset` on."""
-        return self._arena.floats(4 * offset, count)
+    def arena(self, offset: int, count: int, dtype: str) -> Array:
+        """`count` elements of the arena as they are stored, from byte `offset` on."""
+        return self._arena.array(offset, count, dtype)
 
     def prepare(self, bound: BoundProgram, arrays: Sequence[int], step: int | None = None) -> int:
         """Fill the call table for one run, or for that of a single step; gives its address."""

@@ -13,6 +13,7 @@ import json
 import logging
 import operator
 import os
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import require_addressable
@@ -29,23 +31,24 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import DTYPES, Dim
+from lucid.ir.types import Dim
 from lucid.runtime import log
-from lucid.runtime.arrays import as_array, describe, like
+from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
+from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
 from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
 if TYPE_CHECKING:
-    from lucid.runtime.profile import Profile
+    from lucid.runtime.profile_report import Profile
 
 MAX_BATCH = 16
 """The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""
@@ -59,8 +62,9 @@ class CompiledModel:
     """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
 
     `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
-    side by side. Results are bitwise the same for any number of threads, and for a batch run whole
-    or in parts. `metadata`: what `save` is to keep beside the model, JSON.
+    side by side. `threads_asked`: the number that was asked for, None where it is the process's
+    default; a pickle carries it. Results are bitwise the same for any number of threads, and for a
+    batch run whole or in parts. `metadata`: what `save` is to keep beside the model, JSON.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class CompiledModel:
     ) -> None:
         self.target = target
         self.threads = threads
+        self.threads_asked: int | None = None
         self.input_shape: tuple[int, ...] | None = None
         self.metadata: dict[str, Any] = {}
         self._source = source
@@ -87,6 +92,7 @@ class CompiledModel:
         self._basis = basis or Basis()
         self._saved = saved or Saved()
         self._schedule: Schedule | None = None
+        self._signature: Signature | None = None
         self._weights: WeightStore | None = None
         self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
         self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
@@ -96,8 +102,31 @@ class CompiledModel:
         self._enter: Callable[[int], int] | None = None
 
     def __repr__(self) -> str:
-        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        return f"<CompiledModel {self._source.name}: {self.target.name}, {threads}>"
+        told = self._signature or "not compiled yet"
+        return f"<CompiledModel {self._source.name}: {told}; {self._facts()}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return as_html(f"CompiledModel {self._source.name}", self._facts(), self._signature)
+
+    def _facts(self) -> str:
+        return f"{self.target.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each input, for the size compiled for. Raises InputError where
+        the model is not compiled yet, as `outputs` does."""
+        return self._known_signature().inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Name, dtype and shape of each output."""
+        return self._known_signature().outputs
+
+    def _known_signature(self) -> Signature:
+        self._shape_or_first(None)  # raises
+        assert self._signature is not None
+        return self._signature
 
     # -- planning ---------------------------------------------------------------------------
 
@@ -106,7 +135,14 @@ class CompiledModel:
 
         The Program of its first slice, which is the whole batch up to 16. Raises InputError.
         """
-        whole, _ = self._plans_for(_checked_shape(shape))
+        sizes = _checked_shape(shape)
+        try:
+            whole, _ = self._plans_for(sizes)
+        except (InputError, TraceError) as problem:
+            likely = likely_shape(sizes, self._source.dtype == "u8")
+            if likely is None:
+                raise
+            raise InputError(f"{problem}; did you mean the shape {likely}?") from problem
         return whole.bound.program
 
     def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
@@ -147,6 +183,7 @@ class CompiledModel:
         plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
         if self._schedule is None:  # the first shape settles algorithms for all
             self._schedule, self.input_shape = schedule, shape
+            self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
             log.dump(self, self._source.name, shape)
         if len(self._plans) > PLANS_KEPT:
             del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
@@ -192,20 +229,21 @@ class CompiledModel:
         output only), which is then the result. Raises InputError."""
         array = self._read(x)
         batch = len(array)
-        whole, last = self._planned(array)
+        whole, last = self._planned(x, array)
         results = whole.outputs(batch)
         if out is not None:
             results = [_checked_out(out, results)]
             array = array.copy() if np.may_share_memory(array, out) else array
         if batch <= max(1, whole.bound.program.batch):
             if batch:
-                self._run(whole, array, results)
+                self._run(whole, [array, *results])
         else:
             for start in range(0, batch, MAX_BATCH):
                 rows = slice(start, min(start + MAX_BATCH, batch))
                 plan = whole if rows.stop - start == MAX_BATCH else last
-                parts = zip(plan.graph.outputs, results, strict=True)
-                self._run(plan, array[rows], [r[_rows_of(v.type.shape[0], rows)] for v, r in parts])
+                values = (*plan.graph.inputs, *plan.graph.outputs)
+                parts = zip(values, (array, *results), strict=True)
+                self._run(plan, [a[_rows_of(v.type.shape[0], rows)] for v, a in parts])
         if out is not None:
             return out
         wrapped = [like(x, r) for r in results]
@@ -213,34 +251,42 @@ class CompiledModel:
 
     def _read(self, x: Any) -> Array:
         try:
-            array = as_array(x, DTYPES[self._source.dtype])
+            array = as_array(x, dtype(self._source.dtype).storage)
         except InputError as problem:
             raise InputError(f"{self._wanted()}, {problem}") from problem
         if array.ndim == 0:
             raise InputError(f"{self._wanted()}, got a single number")
         return array
 
-    def _planned(self, array: Array) -> tuple[Plan, Plan]:
+    def _planned(self, x: Any, array: Array) -> tuple[Plan, Plan]:
+        """The plans for `x`, which is `array` once it is read."""
         try:
             return self._plans_for(array.shape)
-        except InputError as problem:
-            raise InputError(f"{self._wanted()}, got {describe(array)}: {problem}") from problem
+        except (InputError, TraceError) as problem:
+            wanted = self._signature.inputs[0].shape if self._signature else ()
+            advice = axes_advice(x, array.shape, wanted)
+            if not advice and isinstance(problem, TraceError):
+                raise
+            told = advice or problem
+            raise InputError(f"{self._wanted()}, got {describe(array)}: {told}") from problem
 
     def _wanted(self) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
         if self.input_shape is None:
-            return f"x wants a {DTYPES[self._source.dtype]} array, the batch first"
-        (value,) = self.graph().inputs
-        type = value.type
-        return f"{value.name} wants {type} ({DTYPES[type.dtype]}, {type.rank} dimensions)"
+            return f"x wants a {dtype(self._source.dtype).storage} array, the batch first"
+        types = {value.name: value.type for value in self.graph().inputs}
+        return ", ".join(
+            f"{name} wants {kind} ({dtype(kind.dtype).storage}, {kind.rank} dimensions)"
+            for name, kind in types.items()
+        )
 
-    def _run(self, plan: Plan, x: Array, results: Sequence[Array]) -> None:
+    def _run(self, plan: Plan, arrays: Sequence[Array]) -> None:
+        """One call of a plan on the arrays of its program's inputs and outputs, in order."""
         enter = self._enter or self._entry(plan.bound.code)
         with self._workspace(plan.bound) as workspace:
-            arrays = [x.ctypes.data, *(r.ctypes.data for r in results)]
-            status = enter(workspace.prepare(plan.bound, arrays))
+            status = enter(workspace.prepare(plan.bound, [a.ctypes.data for a in arrays]))
         if status:
-            with self._crashes.watching(plan.bound.program.inputs[0].shape):
+            with self._crashes.watching(arrays[0].shape):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _entry(self, code: Code) -> Callable[[int], int]:
@@ -276,12 +322,16 @@ class CompiledModel:
     # -- weights ----------------------------------------------------------------------------
 
     def load_weights(self, weights: Any) -> CompiledModel:
-        """Swap the checkpoint (a path, or tensors by name) without compiling anything.
+        """Swap the checkpoint without compiling anything.
+
+        `weights`: the path of a weight file, tensors by name, or another training of the network: a
+        module, the path of an ONNX file or of a .lucid file. Names tell the tensors of modules; the
+        file of an ONNX or saved model may name them otherwise, and must hold the same graph.
 
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
-        store = WeightStore(self._source.match(weights))
+        store = WeightStore(self._source.match(weights, list(self._plans)))
         with PLANNING:
             programs = [plan.bound.program for plan in self._plans.values()]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
@@ -295,16 +345,26 @@ class CompiledModel:
     # -- keeping ----------------------------------------------------------------------------
 
     def save(
-        self, path: str | os.PathLike[str], targets: Sequence[str] | None = None
+        self,
+        path: str | os.PathLike[str],
+        targets: Sequence[str] | None = None,
+        *,
+        weights: str = "packed",
     ) -> CompiledModel:
         """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
         planned so far, weights, and object code for each of the `targets` (by name; by default the
         one compiled for), which are not run. A file that is there is replaced in the end, or stays
-        as it is. Raises InputError before the first shape is planned, UnknownNameError, OSError.
+        as it is.
+
+        `weights`: "packed" holds them as the kernels of the targets read them, which is quickest to
+        load and serves those targets and this version of Lucid; "plain" as the model has them, and
+        loading packs them, on any machine; "both" serves all. Raises InputError before the first
+        shape is planned, UnknownNameError, WeightsError for plain weights of a model that was
+        loaded without, OSError.
         """
         from lucid.runtime.saving import save
 
-        save(self.snapshot(), path, targets)
+        save(self.snapshot(), path, targets, weights)
         return self
 
     def snapshot(self) -> Snapshot:
@@ -338,7 +398,7 @@ class CompiledModel:
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
         array = self._read(x)
-        plan, _ = self._planned(array)
+        plan, _ = self._planned(x, array)
         if not len(array):
             raise InputError("an empty batch has no profile")
         array = np.ascontiguousarray(array[:MAX_BATCH])
@@ -407,14 +467,24 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
         sizes = ()
     if not sizes or min(sizes) < 0:
         raise InputError(
-            f"a shape must be integers, batch first, such as (1, 3, 224, 224); got {shape!r}"
+            "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
+            + _instead_of_a_shape(shape)
         )
-    require_addressable(f"an input of {sizes}", prod(sizes), itemsize=1)
+    require_addressable(f"an input of {sizes}", prod(sizes))
     return sizes
 
 
+def _instead_of_a_shape(given: Any) -> str:
+    """What was given; of an example what its shape would have been."""
+    alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
+    if isinstance(getattr(alone, "shape", None), tuple):
+        sizes = tuple(map(int, alone.shape))
+        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
+    return reprlib.repr(given)
+
+
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:
-    """The part of an output that a slice of the batch makes; its first dimension may be 2N."""
+    """The part of an array that a slice of the batch has; its first dimension may be 2N."""
     assert isinstance(dimension, Dim)
     return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
 

@@ -7,6 +7,7 @@ import mmap
 
 import numpy as np
 
+from lucid.codegen.language.dtypes import dtype
 from lucid.ir.ops.base import Array
 
 HUGE_PAGE = 2 << 20
@@ -33,6 +34,6 @@ class Memory:
         self.address = -(-base // slack) * slack if slack else base
         self._start = self.address - base
 
-    def floats(self, offset: int, count: int) -> Array:
-        """The `count` float32 numbers from byte `offset` on."""
-        return np.frombuffer(self._map, np.float32, count, self._start + offset)
+    def array(self, offset: int, count: int, kind: str) -> Array:
+        """The `count` elements of a dtype from byte `offset` on, as they are stored."""
+        return np.frombuffer(self._map, dtype(kind).storage, count, self._start + offset)

@@ -11,8 +11,6 @@ from typing import Any
 from lucid.codegen.program.plan import Lifetime, aligned, lifetimes, lower_bound
 from lucid.codegen.program.program import Program
 
-FLOAT = 4
-
 
 @dataclass(frozen=True)
 class Place:
@@ -65,13 +63,13 @@ def memory_map(program: Program, threads: int = 1) -> MemoryMap:
     """The memory of a program that a team of `threads` runs."""
     spans = lifetimes(program)
     writers = _writers(program)
-    sizes = {name: FLOAT * program.buffers[name].room for name in spans}
+    sizes = {name: program.buffers[name].bytes for name in spans}
     places = [
         Place(
             name,
             writers.get(name, ""),
             sizes[name],
-            FLOAT * program.offsets[name],
+            program.offsets[name],
             span.first,
             span.last,
         )
@@ -82,11 +80,11 @@ def memory_map(program: Program, threads: int = 1) -> MemoryMap:
         model=program.name,
         batch=program.batch,
         threads=threads,
-        peak=FLOAT * program.arena,
-        bound=FLOAT * lower_bound(program),
-        weights=FLOAT * sum(p.floats for p in program.weights.values()),
-        scratch=FLOAT * program.scratch,
-        users=FLOAT * sum(b.room for b in users),
+        peak=program.arena,
+        bound=lower_bound(program),
+        weights=sum(p.bytes for p in program.weights.values()),
+        scratch=program.scratch,
+        users=sum(b.bytes for b in users),
         places=tuple(sorted(places, key=lambda p: (p.first, p.offset))),
         phases=tuple(
             Phase(
@@ -109,7 +107,7 @@ def _writers(program: Program) -> dict[str, str]:
 
 def _alive(program: Program, spans: dict[str, Lifetime], phase: int) -> int:
     living = [n for n, s in spans.items() if s.first <= phase <= s.last]
-    return FLOAT * sum(aligned(program.buffers[n].room) for n in living)
+    return sum(aligned(program.buffers[n].bytes) for n in living)
 
 
 PLACE_COLUMNS = ("buffer", "layer", "KiB", "at KiB", "phases")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from lucid.codegen.kernels.peak import Peak, operations
 from lucid.codegen.target import Target
+from lucid.os_threads import together
 from lucid.runtime.library import library
 
 TRIPS = 200_000
@@ -60,22 +60,15 @@ class _Arguments:
 def side_by_side(works: Sequence[Callable[[], object]], calls: int) -> list[list[Span]]:
     """Each thread calls its own of `works` so often, all threads together; the spans of the calls,
     as (start, end) in seconds, by thread."""
-    ready = threading.Barrier(len(works))
     spans: list[list[Span]] = [[] for _ in works]
 
-    def work(call: Callable[[], object], mine: list[Span]) -> None:
-        ready.wait()
+    def repeat(call: Callable[[], object], mine: list[Span]) -> None:
         for _ in range(calls):
             start = time.perf_counter()
             call()
             mine.append((start, time.perf_counter()))
 
-    others = [threading.Thread(target=work, args=p) for p in zip(works[1:], spans[1:], strict=True)]
-    for thread in others:
-        thread.start()
-    work(works[0], spans[0])
-    for thread in others:
-        thread.join()
+    together([functools.partial(repeat, *p) for p in zip(works, spans, strict=True)])
     return spans
 
 

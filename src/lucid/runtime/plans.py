@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, State
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import RewriteLog
-from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects
 from lucid.runtime.weights import Prepared, WeightStore
@@ -33,8 +33,9 @@ class Source(Protocol):
         """Of the model's input: `f32`, or `u8` for images."""
 
     def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape, which has one input of that dtype, the
-        batch first in it and in every output. Raises InputError where the shape fits none."""
+        """The optimised graph for inputs of this shape: one of that dtype (`compiler.check_batches`
+        sees to it), the batch first in it and in every output. Raises InputError where the shape
+        fits none."""
 
     def stages(self) -> list[str]:
         """The names that `stage` takes, in order."""
@@ -52,9 +53,9 @@ class Source(Protocol):
     def state(self) -> State:
         """The tensors that `match` takes."""
 
-    def match(self, weights: Any) -> Mapping[str, Any]:
-        """A checkpoint (path or state dict) as tensors by name, every tensor of the model among
-        them. Raises WeightsError."""
+    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+        """A checkpoint (path, state dict, or a network, which is compared for inputs of these
+        shapes) as tensors by name, every tensor of the model among them. Raises WeightsError."""
 
 
 @dataclass(eq=False)
@@ -74,7 +75,7 @@ class Plan:
     def outputs(self, batch: int) -> list[Array]:
         """Empty arrays for the outputs for a batch of any size."""
         types = [v.type for v in self.graph.outputs]
-        return [np.empty(t.concrete(batch), DTYPES[t.dtype]) for t in types]
+        return [np.empty(t.concrete(batch), dtype(t.dtype).storage) for t in types]
 
 
 @dataclass(frozen=True)

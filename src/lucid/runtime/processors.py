@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -13,20 +15,45 @@ CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
 
+log = logging.getLogger("lucid.threads")
+
 
 def default_threads() -> int:
-    """LUCID_NUM_THREADS, else the processors that affinity and cgroup quotas allow.
+    """LUCID_NUM_THREADS, else OMP_NUM_THREADS, else the processors that affinity and cgroup quotas
+    allow.
 
-    Raises InputError where LUCID_NUM_THREADS is no positive number.
+    Raises InputError where LUCID_NUM_THREADS is no positive integer. OMP_NUM_THREADS is for others
+    too (Ray and torchrun set it for their workers): what is no number there is logged and ignored.
     """
-    forced = os.environ.get("LUCID_NUM_THREADS", "").strip()
-    if forced:
-        if not forced.isdecimal() or int(forced) < 1:
-            raise InputError(f"LUCID_NUM_THREADS must be a positive integer, not {forced!r}")
-        return int(forced)
+    own = os.environ.get("LUCID_NUM_THREADS", "").strip()
+    if own:
+        count = _positive(own)
+        if count is None:
+            raise InputError(f"LUCID_NUM_THREADS must be a positive integer, not {own!r}")
+        return count
+    return _openmp_threads(os.environ.get("OMP_NUM_THREADS", "")) or available_processors()
+
+
+def available_processors() -> int:
+    """The processors that affinity and cgroup quotas allow."""
     has_affinity = hasattr(os, "sched_getaffinity")
     available = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     return max(1, min(available, cpu_quota() or available))
+
+
+@functools.cache  # which logs a value once
+def _openmp_threads(text: str) -> int | None:
+    """The count of the outermost level: OpenMP takes a list such as `4,2`, one for each level."""
+    if not text.strip():
+        return None
+    count = _positive(text.partition(",")[0].strip())
+    if count is None:
+        log.warning("OMP_NUM_THREADS is %r, which is no positive integer: ignored", text)
+    return count
+
+
+def _positive(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
 
 
 def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:

@@ -1,4 +1,4 @@
-"""Profiles: where a compiled model spends its time, measured inside the generated code.
+"""Profiling: where a compiled model spends its time, measured inside the generated code.
 
 A program is run by the profiled driver, the same code with a clock read before and after each
 barrier and each kernel call, on every thread. Its ticks become milliseconds by comparing them with
@@ -20,6 +20,7 @@ from lucid.runtime.bandwidth import measured_bandwidth
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects, Progress
 from lucid.runtime.peak import measured_peak
+from lucid.runtime.profile_report import CallProfile, Event, Profile, ThreadProfile
 from lucid.runtime.timing import Clocked, Stopwatch, phase_starts, shared
 
 BLOCK = 5
@@ -28,81 +29,6 @@ KEPT = 0.5
 """The part of the runs, the fastest, that the profile is the mean of."""
 MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36}
 """What is left of a direct convolution's multiplications, by algorithm; all, where not listed."""
-
-
-@dataclass(frozen=True)
-class CallProfile:
-    """One kernel call. `ms`: by the clock, until the last thread is done, where calls of one phase
-    share its time by their work; `busy_ms`: in the kernel, the mean over the threads. `work`:
-    operations of a direct evaluation; `done`: those left after the algorithm. `moved`: bytes of
-    the arrays and packed weights that it reads and writes, each once. `bound`: `compute` or
-    `memory`, whichever takes longer at the measured rates."""
-
-    origin: str
-    kernel: str
-    algorithm: str
-    ms: float
-    busy_ms: float
-    share: float
-    work: int
-    done: float
-    moved: int
-    gflops: float
-    share_of_peak: float
-    bound: str
-
-
-@dataclass(frozen=True)
-class ThreadProfile:
-    """One thread's milliseconds: in kernels, at barriers, and before its first call and after its
-    last, while the others are at work already or still."""
-
-    kernels: float
-    barriers: float
-    ends: float
-
-    @property
-    def total(self) -> float:
-        return self.kernels + self.barriers + self.ends
-
-
-@dataclass(frozen=True)
-class Event:
-    """One kernel call or wait of one thread in the fastest run, in milliseconds from its start."""
-
-    thread: int
-    call: int
-    start: float
-    ms: float
-    waiting: bool
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Where a run of a compiled model spends its time; means over the faster half of the runs.
-
-    `latency_ms` is what the caller sees of the measured runs and `ordinary_ms` of ordinary ones in
-    between; `overhead` is what the measuring adds to the fastest of them. `calls` are in the order
-    in which they run.
-    """
-
-    model: str
-    input_shape: tuple[int, ...]
-    target: str
-    runs: int
-    latency_ms: float
-    ordinary_ms: float
-    overhead: float
-    peak_gflops: float
-    bandwidth_gbs: float
-    calls: tuple[CallProfile, ...]
-    threads: tuple[ThreadProfile, ...]
-    events: tuple[Event, ...]
-
-    def __str__(self) -> str:
-        from lucid.runtime.profile_report import text
-
-        return text(self)
 
 
 @dataclass(frozen=True)
@@ -136,7 +62,7 @@ class Profiler:
         busy = (stamps[..., 2] - stamps[..., 1]).mean((0, 1))
         return Profile(
             model=model,
-            input_shape=bound.program.inputs[0].shape,
+            input_shape=next(iter(bound.program.inputs.values())).shape,
             target=self.target.name,
             runs=runs,
             latency_ms=latency,
@@ -260,20 +186,20 @@ def bytes_moved(program: Program, call: KernelCall) -> int:
     arguments = list(call.arguments.values())
     names = {a.name for a in arguments if isinstance(a, WeightRef)}
     arrays = {v for v in (*call.reads, *call.writes) if v.buffer not in names}
-    weights = sum(program.weights[n].floats for n in names)
-    return 4 * (weights + sum(map(_places, arrays)))
+    weights = sum(program.weights[n].bytes for n in names)
+    return weights + sum(v.itemsize * _places(v) for v in arrays)
 
 
 def _places(view: View) -> int:
-    """Floats of a view, each place once, though it be read many times."""
+    """Elements of a view, each place once, though it be read many times."""
     sizes = [d for d, s in zip(view.shape, view.strides, strict=True) if s]
     return int(np.prod(sizes, dtype=np.int64)) if 0 not in view.shape else 0
 
 
 def working_set(program: Program) -> int:
     """Bytes that a run touches: parameters, arena, and the user's arrays."""
-    users = sum(b.floats for b in program.buffers.values() if b.kind != "arena")
-    return 4 * (program.arena + users + sum(p.floats for p in program.weights.values()))
+    users = sum(b.bytes for b in program.buffers.values() if b.kind != "arena")
+    return program.arena + users + sum(p.bytes for p in program.weights.values())
 
 
 def _events(stamps: Array, barriers: Array) -> Iterator[Event]:

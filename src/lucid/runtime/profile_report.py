@@ -1,12 +1,85 @@
-"""What a profile tells: rows by kernel call and by module, text, JSON, and a trace for Perfetto."""
+"""A profile, and what it tells: rows by kernel call and by module, text, JSON, and a trace for
+Perfetto."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from lucid.runtime.profile import CallProfile, Profile
+
+@dataclass(frozen=True)
+class CallProfile:
+    """One kernel call. `ms`: by the clock, until the last thread is done, where calls of one phase
+    share its time by their work; `busy_ms`: in the kernel, the mean over the threads. `work`:
+    operations of a direct evaluation; `done`: those left after the algorithm. `moved`: bytes of
+    the arrays and packed weights that it reads and writes, each once. `bound`: `compute` or
+    `memory`, whichever takes longer at the measured rates."""
+
+    origin: str
+    kernel: str
+    algorithm: str
+    ms: float
+    busy_ms: float
+    share: float
+    work: int
+    done: float
+    moved: int
+    gflops: float
+    share_of_peak: float
+    bound: str
+
+
+@dataclass(frozen=True)
+class ThreadProfile:
+    """One thread's milliseconds: in kernels, at barriers, and before its first call and after its
+    last, while the others are at work already or still."""
+
+    kernels: float
+    barriers: float
+    ends: float
+
+    @property
+    def total(self) -> float:
+        return self.kernels + self.barriers + self.ends
+
+
+@dataclass(frozen=True)
+class Event:
+    """One kernel call or wait of one thread in the fastest run, in milliseconds from its start."""
+
+    thread: int
+    call: int
+    start: float
+    ms: float
+    waiting: bool
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where a run of a compiled model spends its time; means over the faster half of the runs.
+
+    `latency_ms` is what the caller sees of the measured runs and `ordinary_ms` of ordinary ones in
+    between; `overhead` is what the measuring adds to the fastest of them. `calls` are in the order
+    in which they run.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    target: str
+    runs: int
+    latency_ms: float
+    ordinary_ms: float
+    overhead: float
+    peak_gflops: float
+    bandwidth_gbs: float
+    calls: tuple[CallProfile, ...]
+    threads: tuple[ThreadProfile, ...]
+    events: tuple[Event, ...]
+
+    def __str__(self) -> str:
+        return text(self)
+
 
 Row = tuple[str, ...]
 

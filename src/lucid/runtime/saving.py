@@ -16,17 +16,18 @@ from typing import IO, Any
 import numpy as np
 
 from lucid.artifact.container import Writer, replacing
-from lucid.artifact.contents import MANIFEST, TENSORS, ForTarget, Manifest, Size, ir_hash
+from lucid.artifact.contents import MANIFEST, TENSORS, WEIGHTS, ForTarget, Manifest, Size, ir_hash
 from lucid.artifact.tensors import write_tensors
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
-from lucid.errors import InputError, LucidError
+from lucid.errors import InputError, LucidError, UnknownNameError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
@@ -36,6 +37,7 @@ from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Snapshot, continued
 from lucid.runtime.stored import object_key, packed_key, padded
+from lucid.runtime.weights import WeightStore
 
 CACHES = ("l1", "l2", "line")
 """The fields of a target that say what the schedule counts on."""
@@ -49,8 +51,16 @@ class Declared:
     dtype: str
 
 
-def save(snapshot: Snapshot, path: str | os.PathLike[str], targets: Sequence[str] | None) -> None:
-    """Write a model to a file, which appears when it is whole. Raises UnknownNameError, OSError."""
+def save(
+    snapshot: Snapshot,
+    path: str | os.PathLike[str],
+    targets: Sequence[str] | None,
+    weights: str = "packed",
+) -> None:
+    """Write a model to a file, which appears when it is whole. Raises InputError, UnknownNameError,
+    WeightsError, OSError."""
+    if weights not in WEIGHTS:
+        raise UnknownNameError(f"weights is one of {', '.join(WEIGHTS)}, not {weights!r}")
     chosen = [snapshot.target]
     if targets is not None:
         if isinstance(targets, str) or not targets:
@@ -58,7 +68,7 @@ def save(snapshot: Snapshot, path: str | os.PathLike[str], targets: Sequence[str
         named = dict.fromkeys(map(Target.named, targets))
         chosen = list(dict.fromkeys(_own(t, snapshot.target) for t in named))
     with replacing(Path(path)) as file:
-        write(snapshot, file, chosen)
+        write(snapshot, file, chosen, weights)
 
 
 def _own(target: Target, own: Target) -> Target:
@@ -67,12 +77,18 @@ def _own(target: Target, own: Target) -> Target:
 
 
 def write(
-    snapshot: Snapshot, file: IO[bytes], targets: Sequence[Target], code: bool = True
+    snapshot: Snapshot,
+    file: IO[bytes],
+    targets: Sequence[Target],
+    weights: str,
+    code: bool = True,
 ) -> None:
-    """Write a model to a file that can be sought in. `code`: with packed weights and object code,
-    which can be made anew."""
+    """Write a model to a file that can be sought in. `weights`: one of WEIGHTS. `code`: with object
+    code, which can be made anew. Raises WeightsError for weights that the model does not have."""
     writer = Writer(file)
     captured = _captured(snapshot)
+    if weights != "packed" or any(target != snapshot.target for target in targets):
+        require_plain(snapshot)
     sizes = []
     for number, (image, graph) in enumerate(captured.items()):
         fused = next(p.graph for shape, p in snapshot.plans.items() if shape[1:] == image)
@@ -80,8 +96,9 @@ def write(
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
-    made = [_write_target(writer, snapshot, target, code) for target in targets]
-    manifest = _manifest(snapshot, captured, sizes, made)
+    packed = weights != "plain"
+    made = [_write_target(writer, snapshot, target, packed, code) for target in targets]
+    manifest = _manifest(snapshot, captured, sizes, made, weights)
     _write_sources(writer, snapshot, captured, manifest)
     writer.add(MANIFEST, manifest.to_json().encode())
     writer.finish()
@@ -138,8 +155,12 @@ def _traced(snapshot: Snapshot, shape: tuple[int, ...]) -> str | None:
 # -- tensors ----------------------------------------------------------------------------------
 
 
+def _store(snapshot: Snapshot) -> WeightStore:
+    return next(iter(snapshot.plans.values())).weights
+
+
 def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
-    return next(iter(snapshot.plans.values())).weights.payload
+    return _store(snapshot).payload
 
 
 def _write_sources(
@@ -148,13 +169,34 @@ def _write_sources(
     captured: Mapping[tuple[int, ...], Graph],
     manifest: Manifest,
 ) -> None:
-    """The tensors that the graphs read, and the tables that a checkpoint must have."""
+    """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
+    weights alone, those of them that no checkpoint brings."""
     payload = _payload(snapshot)
-    values = {name: payload[name] for g in captured.values() for name in g.sources()}
+    names = dict.fromkeys(name for g in captured.values() for name in g.sources())
+    read = manifest.constants if manifest.weights == "packed" else names
+    values = {name: payload[name] for name in read}
     values |= snapshot.source.state().tables
     declared = {n: v if hasattr(v, "dtype") else np.asarray(v) for n, v in values.items()}
     with writer.section(TENSORS) as sink:
         write_tensors(sink, declared, (np.asarray(v) for v in values.values()))
+
+
+def has_plain(snapshot: Snapshot) -> bool:
+    """Whether the model has its weights as its graphs read them: one that was loaded from a file
+    with packed weights alone has not, until `load_weights` brings some."""
+    payload = _payload(snapshot)
+    names = (name for plan in snapshot.plans.values() for name in plan.graph.sources())
+    return all(name in payload for name in names)
+
+
+def require_plain(snapshot: Snapshot) -> None:
+    """Raises WeightsError where the model has its weights for its own target alone."""
+    if not has_plain(snapshot):
+        raise WeightsError(
+            f"{snapshot.source.name} comes from a file that holds its weights only as packed for "
+            f"{snapshot.target.name}, so it can be saved for that alone, with weights='packed'; "
+            "save the model that was compiled with weights='both', and load that"
+        )
 
 
 def _version() -> str:
@@ -170,6 +212,7 @@ def _manifest(
     captured: Mapping[tuple[int, ...], Graph],
     sizes: list[Size],
     made: list[ForTarget],
+    weights: str,
 ) -> Manifest:
     state = snapshot.source.state()
     read = dict.fromkeys(name for g in captured.values() for name in g.sources())
@@ -195,18 +238,21 @@ def _manifest(
         sizes=sizes,
         targets=made,
         metadata=dict(snapshot.metadata),
+        weights=weights,
     )
 
 
 # -- targets ----------------------------------------------------------------------------------
 
 
-def _write_target(writer: Writer, snapshot: Snapshot, target: Target, code: bool) -> ForTarget:
-    """Packed weights and object code for one target."""
+def _write_target(
+    writer: Writer, snapshot: Snapshot, target: Target, packed: bool, code: bool
+) -> ForTarget:
+    """Choices for one target and, where they are wanted, packed weights and object code."""
     schedules = _schedules(snapshot, target)
     caches = {name: getattr(target, name) for name in CACHES}
     rows = [(shape, chosen.to_json()) for shape, chosen in schedules.items()]
-    if not code:
+    if not packed and not code:
         return ForTarget(target.name, caches, rows)
     programs = [
         plan.bound.program
@@ -214,11 +260,20 @@ def _write_target(writer: Writer, snapshot: Snapshot, target: Target, code: bool
         else lower(plan.graph, schedules[shape], target, shape[0], snapshot.threads)
         for shape, plan in snapshot.plans.items()
     ]
-    packed, objects = f"packed.{target.name}", f"objects.{target.name}"
-    _write_packed(writer, packed, snapshot, programs)
-    kernels = [Driver(), *(k for p in programs for k in (*p.kernels(), *p.may_need))]
-    _write_objects(writer, objects, snapshot, target, list(dict.fromkeys(kernels)))
-    return ForTarget(target.name, caches, rows, packed, objects)
+    made = ForTarget(
+        target.name,
+        caches,
+        rows,
+        f"packed.{target.name}" if packed else None,
+        f"objects.{target.name}" if code else None,
+    )
+    if made.packed:
+        store = _store(snapshot) if target == snapshot.target else None
+        _write_packed(writer, made.packed, programs, _payload(snapshot), store)
+    if made.objects:
+        kernels = [Driver(), *(k for p in programs for k in (*p.kernels(), *p.may_need))]
+        _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
+    return made
 
 
 def _schedules(snapshot: Snapshot, target: Target) -> dict[tuple[int, ...], Schedule]:
@@ -237,21 +292,29 @@ def _schedules(snapshot: Snapshot, target: Target) -> dict[tuple[int, ...], Sche
 
 
 def _write_packed(
-    writer: Writer, section: str, snapshot: Snapshot, programs: Sequence[Program]
+    writer: Writer,
+    section: str,
+    programs: Sequence[Program],
+    payload: Mapping[str, Any],
+    store: WeightStore | None,
 ) -> None:
+    """Write the weights of programs, which are packed in `store` or, without one, now."""
     weights = {packed_key(w): w for p in programs for w in p.weights.values()}
-    payload = _payload(snapshot)
-    declared = {key: Declared((padded(w),), "float32") for key, w in weights.items()}
+    declared = {
+        key: Declared((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
+    }
     with writer.section(section) as sink:
-        write_tensors(sink, declared, (_packed(w, payload) for w in weights.values()))
+        write_tensors(sink, declared, (_packed(w, payload, store) for w in weights.values()))
 
 
-def _packed(packed: Packed, payload: Mapping[str, Any]) -> Array:
+def _packed(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:
     """A packed weight, with zeros up to its padded length."""
-    out = np.zeros(padded(packed), np.float32)
-    if packed.recipe is not None:
+    out = np.zeros(padded(packed), dtype(packed.dtype).storage)
+    if store is not None:
+        out[: packed.elements] = store.array(packed)
+    elif packed.recipe is not None:
         value = recipe.evaluate(packed.recipe, lambda name: np.asarray(payload[name]))
-        packed.pack(value, out[: packed.floats])
+        packed.pack(value, out[: packed.elements])
     return out
 
 

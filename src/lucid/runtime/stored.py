@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from lucid.artifact.contents import Artifact, ForTarget, ir_hash
 from lucid.artifact.tensors import Tensors
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.target import Target
 from lucid.ir.ops.base import Array
@@ -28,13 +29,20 @@ def object_key(kernel: KernelSpec, target: Target) -> str:
 def packed_key(packed: Packed) -> str:
     """What a packed weight is stored under: its recipe, and how it is packed, by which Lucid."""
     recipe = "zeros" if packed.recipe is None else print_recipe(packed.recipe)
-    parts = [recipe, repr(packed.packing), repr(packed.shape), ir_hash(), generator_hash()]
+    parts = [
+        recipe,
+        repr(packed.packing),
+        repr(packed.shape),
+        packed.dtype,
+        ir_hash(),
+        generator_hash(),
+    ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def padded(packed: Packed) -> int:
-    """Floats that a packed weight takes in the file, so that each begins at a cache line."""
-    return -(-packed.floats * 4 // ALIGNMENT) * ALIGNMENT // 4
+    """Elements that a packed weight takes in the file, so that each begins at a cache line."""
+    return -(-packed.bytes // ALIGNMENT) * ALIGNMENT // dtype(packed.dtype).bytes
 
 
 class StoredObjects:
@@ -73,5 +81,5 @@ class StoredWeights:
             return None
         array = self._stored[name]
         place = int(array.ctypes.data)
-        fits = array.dtype == "float32" and array.size == padded(packed)
+        fits = array.dtype == dtype(packed.dtype).storage and array.size == padded(packed)
         return place if fits and place % ALIGNMENT == 0 else None

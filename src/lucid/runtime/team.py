@@ -1,15 +1,16 @@
 """Teams of threads that run a program together, one team for each size, shared by the process.
 
 The workers live in native code (`lucid_worker`): they spin briefly between runs and then sleep.
+A call runs to its end: other greenlets of its thread wait for it, and it never for them.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import functools
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,7 @@ from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
 from lucid.errors import InputError
+from lucid.os_threads import RLock, Thread
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
 
@@ -55,7 +57,7 @@ class Team:
         self._code = library(target).load([kernel])
         self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
         self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
-        self._lock = threading.RLock()  # a signal handler may call a model in a call
+        self._lock = RLock()  # a signal handler may call a model in a call
         self._room = np.zeros(driver.TEAM_WORDS + 16, np.int64)
         address = self._room.ctypes.data
         self._table = self._room[(-address % 128) // 8 :][: driver.TEAM_WORDS]
@@ -64,20 +66,14 @@ class Team:
         self._table[driver.TEAM_SYSCALL] = syscall_address()
         self._table[driver.TEAM_SPINS] = IDLE_SPINS
         self._futex = target.futex
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
         with _signals_blocked():
             self._start()
 
     def _start(self) -> None:
         for number in range(1, self.size):
-            thread = threading.Thread(
-                target=self._work,
-                args=(number,),
-                name=f"lucid-{number}",
-                daemon=True,
-            )
             try:
-                thread.start()
+                thread = Thread(functools.partial(self._work, number))
             except RuntimeError as problem:
                 self.stop()
                 raise InputError(

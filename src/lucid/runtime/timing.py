@@ -12,6 +12,7 @@ import numpy as np
 
 from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.program.program import Program
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
@@ -127,12 +128,13 @@ class Stopwatch:
     def _user_arrays(self, program: Program) -> list[int]:
         """Addresses of arrays for the program's inputs and outputs."""
         addresses = []
-        for view in (*program.inputs, *program.outputs):
+        for view in (*program.inputs.values(), *program.outputs.values()):
             buffer = program.buffers[view.buffer]
-            key = (buffer.name, buffer.floats, buffer.dtype)
+            key = (buffer.name, buffer.elements, buffer.dtype)
             if key not in self._arrays:
                 random = np.random.default_rng(len(self._arrays))
-                self._arrays[key] = sample(buffer.dtype, (buffer.floats,), random)
+                numbers = sample(buffer.dtype, (buffer.elements,), random)
+                self._arrays[key] = dtype(buffer.dtype).encode(numbers)
             addresses.append(int(self._arrays[key].ctypes.data))
         return addresses
 

@@ -4,15 +4,17 @@ plans of a model. Another checkpoint is another store; calls in flight keep the 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.ir import recipe
 from lucid.ir.ops.base import Array
+from lucid.os_threads import mapped
 from lucid.runtime.memory import Memory
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import default_threads
@@ -54,13 +56,16 @@ class WeightStore:
             offsets, size = [], 0
             for packed in missing:
                 offsets.append(size)
-                size += -(-4 * packed.floats // ALIGNMENT) * ALIGNMENT
+                size += -(-packed.bytes // ALIGNMENT) * ALIGNMENT
             segment = Memory(size + SLACK)
-            places = [segment.floats(o, p.floats) for p, o in zip(missing, offsets, strict=True)]
-            with ThreadPoolExecutor(min(PACKERS, default_threads())) as pool:
-                for done, _ in enumerate(pool.map(self._pack, missing, places)):
-                    if progress:
-                        progress("weights", done, len(missing))
+            places = [
+                segment.array(o, p.elements, p.dtype) for p, o in zip(missing, offsets, strict=True)
+            ]
+            pairs = list(zip(missing, places, strict=True))
+            packed_so_far = mapped(self._pack, pairs, min(PACKERS, default_threads()))
+            for done, _ in enumerate(packed_so_far):
+                if progress:
+                    progress("weights", done, len(missing))
             self._segments.append(segment)
             self._addresses |= {
                 p: segment.address + o for p, o in zip(missing, offsets, strict=True)
@@ -76,7 +81,8 @@ class WeightStore:
                 self._addresses[packed] = place
         return packed in self._addresses
 
-    def _pack(self, packed: Packed, place: Array) -> None:
+    def _pack(self, pair: tuple[Packed, Array]) -> None:
+        packed, place = pair
         if packed.recipe is not None:  # fresh memory is zero
             packed.pack(recipe.evaluate(packed.recipe, self._tensor), place)
 
@@ -86,6 +92,11 @@ class WeightStore:
     def address(self, packed: Packed) -> int:
         """Where a packed array lies."""
         return self._addresses[packed]
+
+    def array(self, packed: Packed) -> Array:
+        """A packed array, where it lies."""
+        place = (ctypes.c_byte * packed.bytes).from_address(self.address(packed))
+        return np.ctypeslib.as_array(place).view(dtype(packed.dtype).storage)
 
     @property
     def bytes(self) -> int:

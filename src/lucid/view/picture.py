@@ -116,7 +116,7 @@ def _node_box(node: Node, inner: set[Group], sources: dict[Value, tuple[str, int
     return Box(
         id=node.outputs[0].name,
         title=title(node.op),
-        kind=family(anchor),
+        kind=anchor.family,
         detail=_detail(anchor, node),
         origin=node.origin,
         group=path if path in inner else path[:-1],
@@ -130,7 +130,7 @@ def _node_box(node: Node, inner: set[Group], sources: dict[Value, tuple[str, int
 def _part(text: str) -> Part:
     """What `conv2d layer1.0.conv1` names."""
     name, _, origin = text.partition(" ")
-    return Part(name, origin, _family(OPS[name]) if name in OPS else "")
+    return Part(name, origin, OPS[name].family if name in OPS else "")
 
 
 def title(op: Op) -> str:
@@ -139,20 +139,6 @@ def title(op: Op) -> str:
         return op.name
     body = [n.op.name for n in op.body.nodes if not isinstance(n.op, Constant)]
     return " + ".join([op.anchor.name, *body])
-
-
-def family(op: Op) -> str:
-    """The family an op belongs to, which is the file it is declared in, or one drawn like it."""
-    return _family(type(op))
-
-
-LIKE = {"activations": "elementwise", "comparison": "elementwise", "cast": "elementwise"}
-"""Families that are drawn as another is."""
-
-
-def _family(op_type: type[Op]) -> str:
-    name = op_type.__module__.rsplit(".", 1)[-1]
-    return LIKE.get(name, name)
 
 
 def _detail(op: Op, node: Node) -> str:

@@ -17,6 +17,7 @@ from lucid.codegen.lowering.reduction import cut
 from lucid.codegen.program.program import View
 from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import Target
+from lucid.errors import ShapeError
 from lucid.ir import BATCH, Graph, Value, f32, interpret, ops
 from lucid.ir.ops import ArgMax, Max, Mean, Min, Softmax, Sum, SumSquares
 
@@ -54,6 +55,21 @@ def test_reductions_of_maps(op: type, axes: tuple[int, ...]) -> None:
     check(build.graph, 2)
 
 
+@pytest.mark.parametrize("repeated", [1, 2, 3])
+def test_reductions_of_what_is_repeated(repeated: int) -> None:
+    """Expanded along one axis and reduced over that and others: all pairs of them."""
+    build = Builder()
+    thin = [1 if i == repeated else d for i, d in enumerate((BATCH, 3, 4, 9))]
+    x = build.graph.add_input(f32(*thin))
+    y = build.apply(ops.Expand((BATCH, 3, 4, 9)), x)
+    pairs = [(repeated, i) for i in (1, 2, 3) if i != repeated]
+    outputs = [build.apply(op(axes), y) for op in KINDS for axes in (*pairs, (1, 2, 3))]
+    outputs += [build.apply(ops.LayerNorm(axes), y) for axes in pairs]
+    outputs += [build.apply(ArgMax(repeated), y), build.apply(Softmax(repeated), y)]
+    build.graph.set_outputs(outputs)
+    check(build.graph, 2, limit=1e-5)
+
+
 @pytest.mark.parametrize("op", KINDS, ids=lambda op: op.__name__)
 @pytest.mark.parametrize("shape", [(24, 48, 30), (5, 96, 35), (64, 49, 37)])
 @pytest.mark.parametrize("last", [False, True], ids=["planar", "channels_last"])
@@ -66,13 +82,29 @@ def test_large_maps_in_parts(op: type, shape: tuple[int, int, int], last: bool) 
     check(build.graph, 2, limit=1e-5)
 
 
+def test_reductions_of_nothing() -> None:
+    """The sum of no numbers is 0 and their mean NaN; there is no largest one."""
+    build = Builder()
+    x = build.graph.add_input(f32(BATCH, 3, 0, 2))
+    build.graph.set_outputs([build.apply(op((2, 3)), x) for op in (Sum, SumSquares, Mean)])
+    (target, *_) = TARGETS
+    program = lower(build.graph, schedule(build.graph, target, 2), target, 2)
+    total, squares, mean = Run(program, target).outputs({}, [np.zeros((2, 3, 0, 2), np.float32)])
+    assert not total.any()
+    assert not squares.any()
+    assert np.isnan(mean).all()
+    for op in (Max, Min):
+        with pytest.raises(ShapeError, match=r"axes \[2\]"):
+            build.apply(op((2, 3)), x)
+
+
 def test_parts_depend_on_sizes_alone() -> None:
     """Not on the batch, nor on threads: both would change sums."""
     for n in (1, 2, 5):
-        x = View("x", (n, 64, 112, 112), (64 * 112 * 112, 1, 64 * 112, 64))
+        x = View("x", "f32", (n, 64, 112, 112), (64 * 112 * 112, 1, 64 * 112, 64))
         assert cut(x, (2, 3), 2, {0}) == 16
         assert cut(x, (0, 2, 3), 2, {0}) == 1
-        small = View("x", (n, 1280, 7, 7), (1280 * 49, 1, 1280 * 7, 1280))
+        small = View("x", "f32", (n, 1280, 7, 7), (1280 * 49, 1, 1280 * 7, 1280))
         assert cut(small, (2, 3), 2, {0}) == 1
 
 

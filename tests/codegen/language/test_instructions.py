@@ -211,6 +211,13 @@ KERNELS: list[KernelSpec] = [
     Elementwise(BODIES["channel"], (Access(), Access("constant"), Access(), Access())),
     Elementwise(PLAIN, (Access("strided"), Access("strided"))),
     Elementwise(PLAIN, (Access("every", "u8", 3), Access())),
+    *(Transpose(d) for d in ("f16", "i8")),
+    *(
+        Elementwise(PLAIN, (Access(k, "f16", 2), Access("vector", "f16")))
+        for k in ("vector", "every")
+    ),
+    Elementwise(PLAIN, (Access("strided", "f16"), Access("strided", "f16"))),
+    Elementwise(PLAIN, (Access(), Access("vector", "bool"))),
     *(Reduce(kind, (Access(), Access())) for kind in ("sum", "max", "min", "squares")),
     *(Reduce("squares", (Access(),) * 3, along, centred=True) for along in (False, True)),
     ArgMax((Access(), Access(dtype="i64"))),

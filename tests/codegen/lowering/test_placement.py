@@ -60,7 +60,7 @@ def test_a_dense_block_has_one_buffer() -> None:
     last = build.apply(Concat(1), *features)
     build.graph.set_outputs([conv(build, last, 4, 1)])
     assert copies(build.graph) == 0
-    wide = [b for b in program(build.graph).buffers.values() if b.floats == 36 * 25]
+    wide = [b for b in program(build.graph).buffers.values() if b.elements == 36 * 25]
     assert len(wide) == 1
     check(build.graph, 2)
 

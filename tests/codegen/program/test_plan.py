@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lucid import trace
 from lucid.codegen.kernels.reduction import Softmax
+from lucid.codegen.language.dtypes import DTYPES
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import ALIGNMENT, lifetimes, lower_bound, plan
 from lucid.codegen.program.program import Buffer, KernelCall, Program, View
@@ -25,9 +26,9 @@ def programs(draw: st.DrawFn) -> Program:
     phases = draw(st.integers(2, 8))
     program.phases = [[] for _ in range(phases)]
     for i in range(draw(st.integers(0, 12))):
-        size = draw(st.integers(0, 300))
-        view = View(f"b{i}", (size,), (1,))
-        program.buffers[view.buffer] = Buffer(view.buffer, "arena", size)
+        size, kind = draw(st.integers(0, 300)), draw(st.sampled_from(list(DTYPES)))
+        view = View(f"b{i}", kind, (size,), (1,))
+        program.buffers[view.buffer] = Buffer(view.buffer, "arena", size, kind)
         first = draw(st.integers(0, phases - 2))
         last = draw(st.integers(first + 1, phases - 1))
         region = Graph("empty", {})
@@ -41,7 +42,7 @@ def test_buffers_alive_together_are_apart(program: Program) -> None:
     plan(program)
     spans = lifetimes(program)
     places = {
-        name: range(program.offsets[name], program.offsets[name] + program.buffers[name].floats)
+        name: range(program.offsets[name], program.offsets[name] + program.buffers[name].bytes)
         for name in spans
     }
     for name, place in places.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -13,14 +14,17 @@ from hypothesis import strategies as st
 from strategies import graphs, random_inputs
 
 from lucid import trace
+from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.interpret import ProgramInterpreter
+from lucid.codegen.program.json_form import program_json
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import KERNELS, Choice, Schedule, convolutions, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
+from lucid.ir.text import parse_graph
 from lucid.models import create_model
 
 HOST = TARGETS[-1]
@@ -28,10 +32,15 @@ MODELS = sorted({case.model for case in golden.cases()})
 QUICK = ("resnest_14", "resnest_50_4s2x40d", "resnest_50_fast_2s2x40d", "resnet_18")
 
 
+DEEP = ("resnest_101", "resnest_200", "resnest_269", "resnet_101", "resnet_152")
+"""Models whose stages repeat their second block: two blocks have every kind of layer."""
+
+
 @functools.lru_cache(maxsize=len(MODELS))
 def fused(name: str, seed: int | None = None, side: int = 64, batch: int = 1) -> Graph:
-    """The optimised graph of a model, with golden weights where a seed is given."""
-    model = create_model(name)
+    """The optimised graph of a model, with golden weights where a seed is given. Deep ones are cut:
+    `test_golden_compiled.py` runs them whole."""
+    model = create_model(name, layers=[2, 2, 2, 2]) if name in DEEP else create_model(name)
     if seed is not None:
         shapes = {key: tensor.shape for key, tensor in model.state_dict().items()}
         model.load_state_dict(golden.weights(shapes, seed))
@@ -152,11 +161,36 @@ def test_the_text_of_a_program() -> None:
     assert text.count("  phase ") == len(lowered.phases)
     for buffer in lowered.buffers.values():
         place = f" at {lowered.offsets[buffer.name]}" if buffer.kind == "arena" else ""
-        assert f"  {buffer.kind} {buffer.name}: {buffer.floats}{place}\n" in text
+        assert f" {buffer.name}: {buffer.elements} {buffer.dtype}{place}\n" in text
     for call in lowered.calls():
         assert f'{call.kernel} "{call.origin}" tasks={call.tasks}\n' in text
     for name in lowered.weights:
         assert f"  weights {name}: " in text
+
+
+def test_inputs_and_outputs_go_by_the_graph_s_names() -> None:
+    """In its order; a value that is returned twice has another name the second time."""
+    graph = parse_graph(
+        "graph two(%left: f32[N,3], %levels: u8[N,2]) -> f32[N,3], u8[N,2], f32[N,3] {"
+        " %sum = add(%left, %left): f32[N,3]  return %sum, %levels, %sum }"
+    )
+    made = lower(graph, Schedule({}), HOST, 5)
+    shapes = {name: (v.dtype, v.shape) for name, v in (made.inputs | made.outputs).items()}
+    sums, levels = ("f32", (5, 3)), ("u8", (5, 2))
+    assert list(made.inputs) == ["left", "levels"]
+    assert list(made.outputs) == ["sum", "levels", "sum'"]
+    assert shapes == {"left": sums, "levels": levels, "sum": sums, "sum'": sums}
+    text, data = str(made), program_json(made)
+    assert "  input %levels = input1: 10 u8\n" in text
+    assert "  output %sum' = output2: 15 f32\n" in text
+    assert data["format"] == 2
+    assert data["outputs"]["sum'"] == {
+        "buffer": "output2",
+        "dtype": "f32",
+        "offset": 0,
+        "shape": [5, 3],
+        "strides": [3, 1],
+    }
 
 
 def test_the_work_of_a_program() -> None:
@@ -175,6 +209,20 @@ def test_the_same_kernels_serve_every_size() -> None:
         assert set(other.kernels()) <= known
 
 
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("l2", [256 << 10, 2 << 20])
+def test_resnest_101_needs_the_kernels_of_resnest_50_and_a_tile_for_its_wider_stem(
+    target: Target, l2: int
+) -> None:
+    """The stem has 64 columns for 32: another tile where its panel is wider for them."""
+    target = dataclasses.replace(target, l2=l2)
+    fewer, more = (program(fused(f"resnest_{n}"), target=target) for n in (50, 101))
+    added = {*more.kernels()} - {*fewer.kernels(), *fewer.may_need}
+    before, after = (panel_vectors(columns, target) for columns in (32, 64))
+    assert len(added) == (before != after)
+    assert all((k.family, k.vectors) == ("window_tile", after) for k in added)
+
+
 # -- the interpreter ------------------------------------------------------------------------------
 
 
@@ -188,9 +236,15 @@ def test_programs_interpret_to_the_right_result(name: str) -> None:
     image = golden.image(1, 64, 64, 1)
     (wanted,) = interpret(graph, [image], dtype=np.float64)
     lowered = program(graph)
+    weights: dict[str, np.ndarray] = {}
     for planned in (False, True):
-        (value,) = ProgramInterpreter(lowered, graph.payload, planned).run([image])
+        interpreter = ProgramInterpreter(lowered, graph.payload, planned)
+        interpreter.buffers.update(weights)  # evaluated once: they are most of the work
+        (value,) = interpreter.run([image])
         assert_near(value, wanted, 1e-5, f"planned: {planned}")
+        weights = {
+            name: interpreter.buffers[name] for name in lowered.weights.keys() & interpreter.buffers
+        }
 
 
 def test_the_interpreter_in_float64() -> None:

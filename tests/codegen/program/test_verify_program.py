@@ -76,13 +76,13 @@ def test_a_view_of_no_buffer() -> None:
 def test_a_write_to_an_input() -> None:
     broken = program()
     change(broken, "a", lambda c: {"writes": (dataclasses.replace(c.writes[0], buffer="input0"),)})
-    broken.buffers["input0"] = Buffer("input0", "input", 800)
+    broken.buffers["input0"] = Buffer("input0", "input", 800, "f32")
     assert_fails(broken, "for a: write 0", "the user's input")
 
 
 def test_a_write_to_a_parameter() -> None:
     broken = program()
-    broken.weights["flat"] = Packed(None, Flat(), (800,))
+    broken.weights["flat"] = Packed(None, Flat(), (800,), "f32")
     change(broken, "a", lambda c: {"writes": (dataclasses.replace(c.writes[0], buffer="flat"),)})
     assert_fails(broken, "for a: write 0", "is a parameter")
 
@@ -177,8 +177,8 @@ def test_arguments_are_of_their_kinds() -> None:
         ("y", 0, "y is no buffer"),
         ("tile6", 0, "tile6 is no code"),
         ("weights", WeightRef("nothing"), "no parameter is named nothing"),
-        ("y", View("input0", (1,), (1,), 400), "argument y, .* is not inside"),
-        ("y", View("conv2d", (1,), (1,)), "neither read nor written"),
+        ("y", View("input0", "f32", (1,), (1,), 400), "argument y, .* is not inside"),
+        ("y", View("conv2d", "f32", (1,), (1,)), "neither read nor written"),
     ]:
         broken = program()
         change(broken, "b", with_argument(name, value))

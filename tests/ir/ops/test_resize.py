@@ -56,6 +56,8 @@ def test_nearest_rounds_in_float32_as_torch_does():
     assert Resize((82, 1), coordinates="asymmetric").nearest_index(0, 2).tolist() == (
         [0] * 42 + [1] * 40
     )
+    exact = Resize((41, 1), rounding="round_prefer_ceil")  # 20.5 * 2 / 41 lies below 1, too
+    assert exact.nearest_index(0, 2).tolist() == [0] * 21 + [1] * 20
 
 
 def test_where_padding_comes_from():

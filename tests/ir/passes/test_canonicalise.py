@@ -4,6 +4,7 @@ import pytest
 from pass_checks import after, assert_rewrites, assert_unchanged, with_payload
 from strategies import assert_equivalent
 
+from lucid.ir.graph import Parameter
 from lucid.ir.passes import run_passes
 
 
@@ -327,3 +328,37 @@ def test_swish_is_silu_where_its_sigmoid_serves_nothing_else():
     )
     both = lines(IMAGE, f"{IMAGE}, {IMAGE}", gate, product, result="%y, %s")
     assert_unchanged("canonicalise", both)
+
+
+@pytest.mark.parametrize(
+    ("op", "constants"),
+    [
+        ("conv2d", ["f32[2,4,1,1]"]),
+        ("conv2d", ["f32[2,4,1,1]", "f32[2]"]),
+        ("linear", ["f32[5,6]", "f32[5]"]),
+        ("batch_norm", ["f32[4]"] * 4),
+        ("group_norm {groups=2}", ["f32[4]"] * 2),
+        ("layer_norm {axes=(3)}", ["f32[6]"] * 2),
+        ("rms_norm {axes=(3)}", ["f32[6]"]),
+    ],
+)
+def test_constant_weights_are_parameters(op, constants):
+    """Written out, or a number expanded."""
+    name, _, attributes = op.partition(" ")
+    y = {"conv2d": "f32[N,2,6,6]", "linear": "f32[N,4,6,5]"}.get(name, IMAGE)
+    makers = ["%half = constant() {value=0.5} : f32[]"]
+    for i, type in enumerate(constants):
+        shape = type.removeprefix("f32[").removesuffix("]")
+        makers.append(f"%w{i} = expand(%half) {{shape=({shape})}} : {type}")
+    operands = ", ".join(f"%w{i}" for i in range(len(constants)))
+    last = f"%y = {name}(%x, {operands}) {attributes} : {y}"
+    text = lines(IMAGE, y, *makers, last)
+    (node,) = after("canonicalise", text, [name]).nodes
+    assert all(isinstance(v, Parameter) for v in node.inputs[1:])
+
+
+def test_weights_written_out_are_parameters():
+    table = "%w = constant() {value=((((1.0))),(((2.0))),(((3.0))),(((4.0))))} : f32[4,1,1,1]"
+    text = lines("f32[N,1,6,6]", IMAGE, table, f"%y = conv2d(%x, %w) : {IMAGE}")
+    (node,) = after("canonicalise", text, ["conv2d"]).nodes
+    assert isinstance(node.inputs[1], Parameter)

@@ -66,6 +66,15 @@ def test_a_mean_over_other_axes_is_no_layer_norm():
     assert result.nodes[-1].op.axes == (2,)
 
 
+@pytest.mark.parametrize(
+    ("axes", "mean"), [("0", "f32[1,5,4]"), ("0,1,2", "f32[1,1,1]"), ("0,2", "f32[1,5,1]")]
+)
+def test_statistics_of_the_batch_are_no_norm(axes, mean):
+    assert missed(PASS, graph(NORM, axes=axes, mean=mean)) == [
+        "its statistics are those of the batch, and a norm's of one image"
+    ]
+
+
 def test_what_is_read_elsewhere_stays():
     assert missed(PASS, graph(NORM, "%n, %q")) == [
         "%q, which is part of the norm, is read elsewhere too"

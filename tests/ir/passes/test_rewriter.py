@@ -1,5 +1,6 @@
 """The driver: order, fixed points, the log, and what happens when a rule is wrong."""
 
+import re
 import time
 
 import pytest
@@ -8,8 +9,9 @@ from pass_checks import with_payload
 from lucid.errors import CompileError, UnknownNameError, VerifyError
 from lucid.ir import BATCH, Graph, f32
 from lucid.ir.marked import plain
-from lucid.ir.ops import Add, Neg, Relu, Sigmoid, Tanh
+from lucid.ir.ops import OPS, Add, Neg, Relu, Sigmoid, Tanh
 from lucid.ir.passes import (
+    PASSES,
     PIPELINE,
     Pass,
     RewriteLog,
@@ -18,6 +20,7 @@ from lucid.ir.passes import (
     rewriter,
     run_passes,
 )
+from lucid.ir.passes.rewriter import equation
 from lucid.ir.text import print_graph
 
 
@@ -207,3 +210,19 @@ def test_the_log_as_text_and_as_data(toy):
     assert "  ? neg %neg at neg: never\n" in text
     assert log.to_json()["near_misses"][0]["reason"] == "never"
     assert (len(log.about("relu").firings), len(log.about("relu").misses)) == (1, 0)
+
+
+RULES = [(owner, rule) for owner in PIPELINE for rule in PASSES[owner].rules()]
+NO_OPS = {"op", "f", "g", "h", "fc1", "fc2", "anchor"}
+"""What stands for any function, or any op, in equations."""
+
+
+@pytest.mark.parametrize(("owner", "rule"), RULES, ids=lambda r: getattr(r, "__name__", r))
+def test_rules_begin_with_their_equation(owner, rule):
+    """In one line, of ops that there are, and with what is to be said besides in a paragraph."""
+    text, _, rest = rule.__doc__.partition("\n")
+    assert text == equation(rule)
+    assert " == " in text
+    assert not text.endswith(".")
+    assert set(re.findall(r"([a-z_]\w*)[({]", text)) <= set(OPS) | NO_OPS
+    assert not rest or rest.startswith("\n    ")

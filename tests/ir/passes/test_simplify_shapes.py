@@ -36,7 +36,13 @@ def test_windows_that_differ():
 
 
 @pytest.mark.parametrize(
-    ("more", "ops"), [("", []), (", scale=(1.0,1.0)", []), (", scale=(1.5,1.0)", ["resize"])]
+    ("more", "ops"),
+    [
+        ("", []),
+        (", scale=(1.0,1.0)", []),
+        (", scale=(1.5,1.0)", ["resize"]),
+        (', coordinates="align_corners", scale=(1.5,1.0)', []),
+    ],
 )
 def test_a_resize_to_the_same_size(more, ops):
     after(PASS, graph(f"%y = resize(%x) {{size=(6,6){more}}} : {X}"), ops)

@@ -16,7 +16,17 @@ from typing import Any, ClassVar, NamedTuple
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.language.kernel import MAP, Arg, Frame, KernelSpec, buffers, ints, strides_of
+from lucid.codegen.language.kernel import (
+    MAP,
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    ints,
+    strides_of,
+)
 from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
@@ -92,6 +102,48 @@ class Depthwise(KernelSpec):
             + ints(*counts)
             + sum(map(strides_of, ("y", *self.body.tensors())), ())
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        first, last, _ = self._columns(given)
+        images, channels = self._images(given), given.channels // self.multiplier
+        if first < 0:
+            raise ValueError(f"columns from {first} on")
+        width = max(last, given.x.shape[3])  # strides may leave some at the end
+        x = given.map("", images, (given.height, width), channels)
+        return {"x": x} | self.result_extents(given)
+
+    def result_extents(self, given: Given) -> dict[str, Extent]:
+        """What a call reaches in its weights, results and the body's operands."""
+        images, channels = self._images(given), min(given.channels, given.chunk * given.chunks)
+        out = (given.lines_of(given.bands), self._columns(given)[2])
+        taps = self.taps[0] * self.taps[1] * self.group
+        found: dict[str, Extent] = {
+            "weights": ((taps, given.channels), (channels, 1)),
+            "bias": ((channels, 1),),
+        }
+        found |= {f"extra{i}": ((channels, 1),) for i in range(len(self.body.extras))}
+        for name in ("y", *self.body.tensors()):
+            found[name] = given.map(f"{name}_", images, out, channels)
+        if self.sums:
+            found["sums"] = ((images * given.bands, given.channels), (channels, 1))
+        return found
+
+    @staticmethod
+    def _images(given: Given) -> int:
+        return given.tasks_over(given.bands, given.chunks)
+
+    def _columns(self, given: Given) -> tuple[int, int, int]:
+        """First and last (exclusive) column that a line of outputs meets, and its outputs."""
+        done, first, last, outputs = 0, 0, 0, 0
+        for i, pattern in enumerate(self.patterns):
+            count = max(1, getattr(given, f"count{i}"))
+            step = self.pixels * self.stride[1]
+            first = min(first, done * step - given.pad_left + pattern.first)
+            done += count
+            if pattern.last > pattern.first:
+                last = max(last, (done - 1) * step - given.pad_left + pattern.last)
+            outputs = (done - 1) * self.pixels + pattern.outputs
+        return first, last, outputs
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)

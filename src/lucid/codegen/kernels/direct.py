@@ -20,16 +20,32 @@ from lucid.codegen.kernels.product import (
     NEAR,
     pick_tile,
     prefetch_share,
+    product_extents,
     row_group,
     set_extras,
     task_place,
 )
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+)
+from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
 """Entries after the table of places: a tile reads six, whatever its rows."""
+
+
+def scratch_bytes(map_floats: int, rows: int) -> int:
+    """Scratch for the padded map, and the table of where each row's window begins."""
+    return size_of(F32) * map_floats + size_of(I64) * (rows + TABLE_SLACK)
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,18 @@ class Direct(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = given.images_of(given.bands)
+        size, channels = (given.height, given.width), given.groups * given.channels
+        x = given.map("", images, size, channels)
+        if self.planes:
+            line = ((given.height, given.line), (given.width, 1))
+            x = ((images, given.image), *line, (self.planes, given.plane))
+        rows = images * given.lines_of(given.bands) * given.out_width
+        depth = given.segment * given.lines_h * given.lines_w
+        return {"x": x} | product_extents(given, self.extras, rows, depth)
+
     def emit(self, target: Target) -> ir.Module:
         return _DirectEmitter(self, target).emit()
 
@@ -64,10 +92,11 @@ class _DirectEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+        self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
         f = self.frame
         self.line_floats = f.padded_width * f.channels
-        self.table = f.scratch + f.map_floats
+        self.map = f.scratch.to(F32)
+        self.table = (self.map + f.map_floats).to(I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -78,7 +107,7 @@ class _DirectEmitter:
             first = band * f.lines
             lines = (f.out_height - first).minimum(f.lines)
             with k.loop(0, images) as each:
-                out = f.scratch + each.index * f.met * self.line_floats
+                out = self.map + each.index * f.met * self.line_floats
                 self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
             self._places(images, lines)
             taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
@@ -197,12 +226,12 @@ class _DirectEmitter:
         groups = count.ceil_div(f.kernel.target.tile_rows)
         distance = k.select(groups.equals(1), size.minimum(NEAR), size)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             at = row + offset
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)
             operands = [
-                f.scratch + taps[0] * f.step_h,
+                self.map + taps[0] * f.step_h,
                 weights,
                 f.y + at * f.y_row + column,
                 f.segment,

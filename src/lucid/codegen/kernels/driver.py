@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.values import I32, I64, PTR, VOID, Int, Pointer
+from lucid.codegen.language.values import I32, I64, PTR, VOID, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
 # Words of the tables. What all threads wait for has two cache lines (sixteen words) of its own,
@@ -56,6 +56,7 @@ FLUSH_TO_ZERO_X86 = 0x8040  # MXCSR: denormals are zero, flush to zero
 FLUSH_TO_ZERO_ARM = 1 << 24  # FPCR.FZ
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64, PTR])
+TABLE = PointerTo(I64)
 SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
 
 
@@ -97,12 +98,12 @@ class _DriverEmitter:
 
     def _read(self, k: Kernel, address: Pointer) -> Int:
         """An atomic load, with acquire order."""
-        return Int(k, k.builder.load_atomic(address.raw, "acquire", 8, typ=I64))
+        return Int(k.builder, k.builder.load_atomic(address.raw, "acquire", 8, typ=I64))
 
     def _add(self, k: Kernel, address: Pointer, value: int | Int) -> Int:
         """Atomic addition; gives the value before."""
         raw = k.builder.atomic_rmw("add", address.raw, k.int(value).raw, "seq_cst")
-        return Int(k, raw)
+        return Int(k.builder, raw)
 
     def _exchange(self, k: Kernel, address: Pointer, value: int | Int) -> None:
         k.builder.atomic_rmw("xchg", address.raw, k.int(value).raw, "seq_cst")
@@ -139,7 +140,7 @@ class _DriverEmitter:
         b.cbranch(self._read(k, word).equals(old), again, done)
         b.position_at_end(again)
         self._pause(k)
-        following = Int(k, count) + 1
+        following = Int(k.builder, count) + 1
         count.add_incoming(following.raw, again)
         b.cbranch(following < spins, spin, sleep)
         b.position_at_end(sleep)
@@ -184,7 +185,7 @@ class _DriverEmitter:
             before = k.builder.call(get, [])
             self._set_fpcr(k, k.builder.or_(before, ir.Constant(I64, FLUSH_TO_ZERO_ARM)))
             return before
-        saved, changed = k.stack(16), k.stack(16)
+        saved, changed = k.stack(16, I32), k.stack(16, I32)
         store = k.intrinsic("llvm.x86.sse.stmxcsr", VOID, [PTR])
         k.builder.call(store, [saved.raw])
         state = k.builder.load(saved.raw, typ=I32)
@@ -208,7 +209,7 @@ class _DriverEmitter:
 
     def run(self) -> None:
         """lucid_run: this thread's share of every step."""
-        arguments = [("call", PTR), ("thread", I64), ("threads", I64)]
+        arguments = [("call", TABLE), ("thread", I64), ("threads", I64)]
         k = Kernel(self.module, self.target, "lucid_run", arguments, I64)
         self.run_function = k.function
         call, thread, threads = (k.args[n] for n, _ in arguments)
@@ -237,7 +238,7 @@ class _DriverEmitter:
     def _stamp(self, k: Kernel, row: Pointer | None, place: int) -> None:
         if row is not None:
             clock = k.intrinsic("llvm.readcyclecounter", I64, [])
-            k.store_int(Int(k, k.builder.call(clock, [])), row.words(place))
+            k.store_int(Int(k.builder, k.builder.call(clock, [])), row.words(place))
 
     def _step(
         self,
@@ -293,7 +294,7 @@ class _DriverEmitter:
 
     def worker(self) -> None:
         """lucid_worker: the life of a team's thread, from epoch to epoch until told to stop."""
-        arguments = [("team", PTR), ("thread", I64)]
+        arguments = [("team", TABLE), ("thread", I64)]
         k = Kernel(self.module, self.target, "lucid_worker", arguments)
         b, team, thread = k.builder, k.args["team"], k.args["thread"]
         syscall = k.load_pointer(team.words(TEAM_SYSCALL))
@@ -305,7 +306,7 @@ class _DriverEmitter:
         seen.add_incoming(ir.Constant(I64, 0), before)
         word = team.words(TEAM_EPOCH)
         spins = k.load_int(team.words(TEAM_SPINS))
-        self._wait(k, word, Int(k, seen), team.words(TEAM_SLEEPERS), syscall, spins)
+        self._wait(k, word, Int(k.builder, seen), team.words(TEAM_SLEEPERS), syscall, spins)
         epoch = self._read(k, word)
         b.cbranch(k.load_int(team.words(TEAM_STOP)) > 0, stop, live)
         b.position_at_end(live)
@@ -322,7 +323,7 @@ class _DriverEmitter:
 
     def submit(self) -> None:
         """lucid_submit: run a call on the whole team, this thread being number 0."""
-        arguments = [("team", PTR), ("call", PTR)]
+        arguments = [("team", TABLE), ("call", TABLE)]
         k = Kernel(self.module, self.target, "lucid_submit", arguments, I64)
         b, team, call = k.builder, k.args["team"], k.args["call"]
         threads = k.load_int(team.words(TEAM_THREADS))

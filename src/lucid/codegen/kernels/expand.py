@@ -17,17 +17,31 @@ from llvmlite import ir
 from lucid.codegen.kernels.depthwise import Depthwise
 from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.kernels.product import pick_tile, row_group
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints
-from lucid.codegen.language.values import Int
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+)
+from lucid.codegen.language.values import F32, Int, size_of
 from lucid.codegen.target import Target
 
 SCRATCH = ("x", "image", "line", "pixel")
 """Arguments of `Depthwise` that here say where the scratch lies."""
 
 
+def scratch_bytes(lines: int, width: int, panel: int) -> int:
+    """Scratch for so many lines of a panel of the expanded map."""
+    return size_of(F32) * lines * width * panel
+
+
 @dataclass(frozen=True)
 class ExpandDepthwise(KernelSpec):
-    """`depthwise` over a product of the rows of a map, `source`, `source_row` floats apart, and
+    """`depthwise` over a product of the rows of a map, `source`, `source_row` elements apart, and
     `panels` of weights; the product's bias and body are in its tiles."""
 
     family: ClassVar[str] = "expand_depthwise"
@@ -41,6 +55,16 @@ class ExpandDepthwise(KernelSpec):
             + codes("tile6", "tile5", "tile4")
             + ints("source_row", "depth", "width", "panel", "panels")
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = self.depthwise.result_extents(given)
+        rows = given.tasks_over(given.bands) * given.height * given.width
+        packed = given.panels * given.panel
+        return found | {
+            "source": ((rows, given.source_row), (given.depth, 1)),
+            "panel_weights": ((packed * given.depth, 1),),
+            "panel_bias": ((packed, 1),),
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f, spec = Frame(self, target), self.depthwise
@@ -63,7 +87,7 @@ class ExpandDepthwise(KernelSpec):
                 begin = panel.index * f.panel
                 channels = (begin, (begin + f.panel).minimum(f.channels))
                 self._expand(f, (image * f.height + top) * f.width, (bottom - top) * f.width, begin)
-                f.set(x=f.scratch + (0 - top * f.line - begin))
+                f.set(x=f.scratch.to(F32) + (0 - top * f.line - begin))
                 with k.loop(first, last) as line:
                     spec.line(f, image, line.index, channels, sums)
         return f.finish()
@@ -76,11 +100,11 @@ class ExpandDepthwise(KernelSpec):
         groups = count.ceil_div(k.target.tile_rows)
         nothing = k.stack(1)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             operands = [
                 f.source + (row + offset) * f.source_row,
                 f.panel_weights + begin * f.depth,
-                f.scratch + offset * f.panel,
+                f.scratch.to(F32) + offset * f.panel,
                 f.depth,
                 f.source_row,
                 f.panel,

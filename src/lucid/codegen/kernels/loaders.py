@@ -9,13 +9,23 @@ sums. `Product` runs one on each block of rows just before it multiplies them, w
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+    share,
+)
 from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
@@ -32,6 +42,10 @@ class Loader:
     name: ClassVar[str] = ""
 
     def arguments(self) -> tuple[Arg, ...]:
+        raise NotImplementedError
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        """What `rows` rows of so many channels (of all groups) reach in each of its buffers."""
         raise NotImplementedError
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
@@ -57,6 +71,14 @@ class Loader:
         return f"{self.name}[{options}]" if options else self.name
 
 
+def _images(given: Given, rows: int) -> int:
+    """How many images have so many pixels. Raises ValueError where that is no whole number."""
+    area: int = given.out_height * given.out_width
+    if area < 1 or rows % area:
+        raise ValueError(f"{rows} rows of {area} pixels an image")
+    return rows // area
+
+
 def _position(frame: Frame, row: Int) -> tuple[Int, Int, Int]:
     """Image, line and column of an output pixel."""
     area = frame.out_height * frame.out_width
@@ -75,6 +97,11 @@ class Patch(Loader):
 
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x") + IMAGE + WINDOW + TAPS
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        inputs = channels // (given.kernel_h * given.kernel_w)
+        size = given.height, given.width
+        return {"x": given.map("", _images(given, rows), size, inputs)}
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         """`channel` counts over all taps: the group's first channel is channel / taps."""
@@ -121,6 +148,21 @@ class Combine(Loader):
             declared += ints("pad_bottom", "pad_right")
         return declared + (floats("scale") if self.pool == "fixed" else ())
 
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        images = _images(given, rows)
+        size = given.height, given.width
+        if self.pool == "none":  # every pixel of the map is one of the result
+            size = given.out_height, given.out_width
+        found = {"x": given.map("", images, size, channels)}
+        if self.gate == "none":
+            return found
+        radix = (self.radix, given.channels)
+        found["x"] += (radix,)
+        gates = (channels, 1) if self.gate == "folded" else (channels * self.radix, 1)
+        if channels != given.channels:
+            raise ValueError(f"{channels} channels of splits of {given.channels}")
+        return found | {"gate": ((images, given.gate_image), gates)}
+
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         f, k = frame, frame.kernel
         image, line, column = _position(f, row)
@@ -152,7 +194,7 @@ class Combine(Loader):
         """1 / count; a window wholly in the padding has the sum 0 and keeps it."""
         k = f.kernel
         bounded = count.maximum(1)
-        return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, ir.FloatType()))
+        return k.splat_constant(1.0, 1) / k.as_float(bounded)
 
     def _window(self, f: Frame, line: Int, column: Int) -> Callable[[Pointer, Any], list[Vector]]:
         """How to read one vector of each split at an output pixel."""
@@ -194,6 +236,10 @@ class Mapped(Loader):
 
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x", *self._names()) + ints("x_row")
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        own: dict[str, Extent] = dict.fromkeys(self._names(), ((channels, 1),))
+        return own | {"x": ((rows, given.x_row), (channels, 1))}
 
     def _names(self) -> list[str]:
         return [f"map{i}" for i in range(len(self.body.extras))]
@@ -237,8 +283,20 @@ class Join(Loader):
         declared: tuple[Arg, ...] = ()
         for i, part in enumerate(self.parts):
             own = (*part.arguments(), Arg("columns"))
-            declared += tuple(Arg(part_name(a.name, i), a.kind) for a in own)
+            declared += tuple(replace(a, name=part_name(a.name, i)) for a in own)
         return declared
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        found: dict[str, Extent] = {}
+        columns = 0
+        for i, part in enumerate(self.parts):
+            own = given.part(part_name("", i))
+            columns += own.columns
+            extents = part.extents(own, rows, own.columns)
+            found |= {part_name(o, i): extent for o, extent in extents.items()}
+        if columns != channels:
+            raise ValueError(f"{columns} channels side by side instead of {channels}")
+        return found
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         """All channels of all parts; a `Join` has no groups to start in the middle."""
@@ -263,6 +321,11 @@ class Sums(Loader):
 
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x") + ints("parts", "channels") + floats("scale")
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        width = given.channels * self.radix
+        splits = ((self.radix, given.channels), (channels, 1))
+        return {"x": ((rows, given.parts * width), (given.parts, width), *splits)}
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         f, k = frame, frame.kernel
@@ -290,6 +353,11 @@ class Stage(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         return self.loader.arguments() + buffers("y") + ints("y_row", "rows", "depth", "blocks")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks)
+        rows, depth = given.rows, given.depth
+        return self.loader.extents(given, rows, depth) | {"y": ((rows, given.y_row), (depth, 1))}
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)

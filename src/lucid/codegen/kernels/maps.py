@@ -8,7 +8,7 @@ from typing import Any
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.kernel import MAP, Arg, Frame, buffers, strides_of
+from lucid.codegen.language.kernel import MAP, Arg, Extent, Frame, Given, buffers, strides_of
 from lucid.codegen.language.values import Int, Pointer, Vector
 
 BLOCK = 4
@@ -37,6 +37,17 @@ def result_arguments(body: Body) -> tuple[Arg, ...]:
     side, `"constant"` ones the same number for all channels."""
     names = ("y", *extra_names(body))
     return buffers(*names) + sum((strides_of(n) for n in names), ())
+
+
+def result_extents(
+    given: Given, body: Body, images: int, size: tuple[int, int], channels: int
+) -> dict[str, Extent]:
+    """What a map kernel reaches in its result and in the body's extra operands."""
+    steps = {"y": 1} | {
+        name: 1 if kind == "vector" else 0
+        for name, kind in zip(extra_names(body), body.extras, strict=True)
+    }
+    return {o: given.map(f"{o}_", images, size, channels, step) for o, step in steps.items()}
 
 
 @dataclass(frozen=True)

@@ -19,36 +19,40 @@ from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import accumulate
 from lucid.codegen.kernels.product import row_group
 from lucid.codegen.kernels.transpose import transposed
-from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.builder import Kernel, function_type
+from lucid.codegen.language.elements import STRIDED, VECTOR, Access
 from lucid.codegen.language.kernel import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     places,
     repeated,
+    repeated_extents,
     share,
 )
-from lucid.codegen.language.values import I64, PTR, VOID, Int, Pointer, Vector
+from lucid.codegen.language.values import F32, I64, Int, Pointer, PointerTo, Vector, size_of
 from lucid.codegen.target import Target
 
 HEIGHTS = (6, 5)
 """Rows of the tiles. The shorter one also does fewer: its last row is then computed again."""
 
 SIGNATURE = [
-    ("a", PTR),  # the first row
-    ("panel", PTR),  # b's columns, [depth][panel width]
-    ("y", PTR),  # the first row of the result
+    ("a", PointerTo(F32)),  # the first row
+    ("panel", PointerTo(F32)),  # b's columns, [depth][panel width]
+    ("y", PointerTo(F32)),  # the first row of the result
     ("depth", I64),
     ("a_row", I64),  # floats from one row to the next
     ("a_step", I64),  # floats from one number of a row to the next
     ("y_row", I64),
     ("rows", I64),  # read by the shorter tile only
     ("columns", I64),  # how many of the panel's columns the result has
-    ("extras", PTR),  # for each extra operand of the body: address, floats from row to row
+    ("extras", PointerTo(I64)),  # for each extra operand of the body: address, row stride
 ]
-TILE_TYPE = ir.FunctionType(VOID, [kind for _, kind in SIGNATURE])
+TILE_TYPE = function_type(SIGNATURE)
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,33 @@ class MatMul(KernelSpec):
         sizes = ints("rows", "depth", "columns", "panels", "blocks", "chunks")
         return declared + rows + steps + sizes
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        number = given.tasks_over(given.blocks, given.chunks)
+        found = repeated_extents(given, number, *self.operands)
+        rows, depth, columns = given.rows, given.depth, given.columns
+        step, column = (
+            Access(VECTOR if self.side_by_side == axis else STRIDED).step(count, stride)
+            for axis, count, stride in (
+                ("depth", depth, given.b_step),
+                ("columns", columns, given.b_column),
+            )
+        )
+        found["a"] += ((rows, given.a_row), (depth, given.a_step))
+        found["b"] += ((depth, step), (columns, column))
+        found["y"] += ((rows, given.y_row), (columns, 1))
+        for i, kind in enumerate(self.body.extras):
+            row = getattr(given, f"extra{i}_row")
+            found[f"extra{i}"] += ((rows, row), (columns, 1 if kind == "vector" else 0))
+        return found
+
     def emit(self, target: Target) -> ir.Module:
         return _MatMulEmitter(self, target).emit()
 
 
-def scratch_floats(depth: int, target: Target) -> int:
-    """What a task needs for one panel, whose depth is filled up to whole vectors."""
-    return -(-depth // target.vector) * target.vector * target.panel_vectors * target.vector
+def scratch_bytes(depth: int, target: Target) -> int:
+    """Scratch that a task needs for one panel, whose depth is filled up to whole vectors."""
+    padded = -(-depth // target.vector) * target.vector
+    return size_of(F32) * padded * target.panel_vectors * target.vector
 
 
 class _MatMulEmitter:
@@ -88,7 +112,7 @@ class _MatMulEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(4 * max(1, len(spec.body.extras)))
+        self.extras = self.kernel.stack(2 * max(1, len(spec.body.extras)), I64)
         widths = range(1, target.panel_vectors + 1)
         self.tiles = {
             (v, h): _TileEmitter(self.frame.module, target, spec.body, v, h).emit()
@@ -119,7 +143,7 @@ class _MatMulEmitter:
         start, stop = rows
         groups = (stop - start).ceil_div(HEIGHTS[0])
         with k.loop(0, groups) as loop:
-            offset, height = row_group(loop.index, stop - start, groups)
+            offset, height = row_group(k, loop.index, stop - start, groups)
             row = start + offset
             for i, kind in enumerate(self.spec.body.extras):
                 stride = getattr(f, f"extra{i}_row")
@@ -129,7 +153,7 @@ class _MatMulEmitter:
                 k.store_int(stride, self.extras.words(2 * i + 1))
             arguments = [
                 at["a"] + row * f.a_row,
-                f.scratch,
+                f.scratch.to(F32),
                 at["y"] + (row * f.y_row + column),
                 f.depth,
                 f.a_row,
@@ -169,7 +193,7 @@ class _MatMulEmitter:
         pack = {"columns": self._copied, "depth": self._turned, "none": self._picked}
         with k.loop(0, vectors) as v:
             column = v.index * k.vector
-            out = self.frame.scratch + column
+            out = self.frame.scratch.to(F32) + column
             left = (columns - column).minimum(k.vector)
             source = b + column * self.frame.b_column
             pack[self.spec.side_by_side](source, out, vectors * k.vector, left)
@@ -180,7 +204,7 @@ class _MatMulEmitter:
         def copy(mask: Any) -> None:
             with k.loop(0, f.depth) as step:
                 value = k.load(b + step.index * f.b_step, mask=mask)
-                k.store(value, out + step.index * width, align=4 * k.vector)
+                k.store(value, out + step.index * width, align=k.aligned)
 
         k.either(left >= k.vector, lambda: copy(None), lambda: copy(k.first_lanes(left)))
 
@@ -192,7 +216,7 @@ class _MatMulEmitter:
         def turn(step: Int, mask: Any) -> None:
             square = transposed(k, [k.load(c + step, mask=mask) for c in columns])
             for i, value in enumerate(square):
-                k.store(value, out + (step + i) * width, align=4 * k.vector)
+                k.store(value, out + (step + i) * width, align=k.aligned)
 
         k.each_vector(f.depth, turn)
 
@@ -236,7 +260,7 @@ class _TileEmitter:
 
         def step(tile: list[Vector], at: Int) -> list[Vector]:
             place = self.panel + at * width
-            b = [k.load(place + v * k.vector, align=4 * k.vector) for v in range(self.vectors)]
+            b = [k.load(place + v * k.vector, align=k.aligned) for v in range(self.vectors)]
             result = []
             for r, row in enumerate(rows):
                 value = k.splat(k.load(row + at * self.a_step, lanes=1))
@@ -276,7 +300,7 @@ class _TileEmitter:
         read = []
         for i, kind in enumerate(self.body.extras):
             stride = k.load_int(self.extras.words(2 * i + 1))
-            place = k.load_pointer(self.extras.words(2 * i)) + row * stride
+            place = k.load_pointer(self.extras.words(2 * i), F32) + row * stride
             if kind == "vector":
                 read.append(k.load(place + at, mask=mask))
             else:

@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.builder import Kernel, Signature, function_type
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.values import I64, PTR, VOID, Int, Pointer, Vector
+from lucid.codegen.language.values import F32, I64, Int, Pointer, PointerTo, Vector
 from lucid.codegen.target import Target
 
 CHAIN = 256
@@ -27,33 +27,48 @@ with the root of its length: whole chains of 4608 steps cost ResNeSt-50's logits
 UNROLL = 4
 """Steps of k in the loop body: constant offsets, the loop's own cost spread over 4 x 24 FMAs."""
 
+STEP = 0.85
+"""What a step of k costs besides its multiply-adds, in those of one vector: a tile one vector wide
+waits for its loads and its own sums. 196 rows of 480 take 21, 30, 40 and 52 us a panel of one to
+four vectors."""
+
+
+def panel_vectors(columns: int, target: Target) -> int:
+    """Vectors of a panel: the widest, unless narrower ones waste less on the tail."""
+
+    def cost(vectors: int) -> float:
+        return -(-columns // (vectors * target.vector)) * (vectors + STEP)
+
+    return min(range(target.panel_vectors, 0, -1), key=cost)
+
+
 SIGNATURE = [
-    ("x", PTR),  # the first row
-    ("panel", PTR),  # weights, [depth][panel width]
-    ("y", PTR),  # the first row of the result
+    ("x", PointerTo(F32)),  # the first row
+    ("panel", PointerTo(F32)),  # weights, [depth][panel width]
+    ("y", PointerTo(F32)),  # the first row of the result
     ("depth", I64),
     ("x_row", I64),  # floats from one row to the next
     ("y_row", I64),
     ("rows", I64),  # read by the shortest tile only, which also does fewer
     ("columns", I64),  # how many of the panel's columns the result has
-    ("bias", PTR),  # as wide as the panel
-    ("next", PTR),  # the part of the next panel to bring into L2 meanwhile
+    ("bias", PointerTo(F32)),  # as wide as the panel
+    ("next", PointerTo(F32)),  # the part of the next panel to bring into L2 meanwhile
     ("lines", I64),  # cache lines of it to ask for each UNROLL steps
-    ("extras", PTR),  # for each extra operand of the body: address, floats from row to row
+    ("extras", PointerTo(I64)),  # for each extra operand of the body: address, row stride
 ]
-TILE_TYPE = ir.FunctionType(VOID, [kind for _, kind in SIGNATURE])
+TILE_TYPE = function_type(SIGNATURE)
 
 
 WINDOW_SIGNATURE = [
     *((name, kind) for name, kind in SIGNATURE if name != "x_row"),
-    ("places", PTR),  # for each row, how many floats from x its window begins
+    ("places", PointerTo(I64)),  # for each row, how many floats from x its window begins
     ("lines_h", I64),  # the window's segments, of `depth` floats each: lines of them,
     ("step_h", I64),  # how many floats apart,
     ("lines_w", I64),  # and how many side by side
     ("step_w", I64),
     ("chain", I64),  # segments that are added up in one chain
 ]
-WINDOW_TYPE = ir.FunctionType(VOID, [kind for _, kind in WINDOW_SIGNATURE])
+WINDOW_TYPE = function_type(WINDOW_SIGNATURE)
 
 
 Step = Callable[[list[Vector], Int], list[Vector]]
@@ -84,7 +99,7 @@ def steps(
 def put_by(k: Kernel, tile: list[Vector], sums: Pointer, first: Any) -> list[Vector]:
     """Add the tile to the sums of earlier chains (there are none the `first` time), and begin a new
     chain at zero."""
-    align = 4 * k.vector
+    align = k.aligned
     for i, value in enumerate(tile):
         place = sums + i * k.vector
         before = k.load(place, align=align)
@@ -94,7 +109,7 @@ def put_by(k: Kernel, tile: list[Vector], sums: Pointer, first: Any) -> list[Vec
 
 def total(k: Kernel, tile: list[Vector], sums: Pointer) -> list[Vector]:
     """The last chain's tile plus the sums of those before it."""
-    align = 4 * k.vector
+    align = k.aligned
     return [k.load(sums + i * k.vector, align=align) + v for i, v in enumerate(tile)]
 
 
@@ -239,7 +254,7 @@ class WindowTile(KernelSpec):
 class _TileEmitter:
     """One tile function: rows x vectors accumulators over a loop on k, then the epilogue."""
 
-    signature: ClassVar[list[tuple[str, ir.Type]]] = SIGNATURE
+    signature: ClassVar[Signature] = SIGNATURE
 
     def __init__(self, module: ir.Module, target: Target, spec: Tile, rows: int) -> None:
         self.k = Kernel(module, target, f"tile{rows}", self.signature)
@@ -247,7 +262,7 @@ class _TileEmitter:
         self.spec = spec
         self.height = rows
         self.clamped = rows == 4
-        self.align = 4 * target.vector
+        self.align = self.k.aligned
         self.sums = self.k.stack(rows * spec.vectors * target.vector)
         for name, _ in self.signature:
             setattr(self, name, self.k.args[name])
@@ -294,7 +309,7 @@ class _TileEmitter:
     def _prefetch(self, step: Int) -> None:
         """Ask for `lines` lines of the next panel, spread evenly over the steps of this one."""
         k = self.k
-        line = k.target.line // 4
+        line = k.line(self.next.element)
         base = self.next + step * self.lines * (line // UNROLL)
         with k.loop(0, self.lines) as loop:
             k.prefetch(base + loop.index * line)
@@ -303,7 +318,7 @@ class _TileEmitter:
         """Ask for the extra tensors while the products are computed: their rows are far apart, so
         no hardware prefetcher knows them. Worth 10% of layers whose residual left L2. (Asking for
         the places of the result as well takes 5% back.)"""
-        k, line = self.k, self.k.target.line // 4
+        k, line = self.k, self.k.line(F32)
         for i, kind in enumerate(self.spec.body.extras):
             for r in range(self.height if kind == "tensor" else 0):
                 place = self._extra(i, self._row(r))
@@ -314,7 +329,7 @@ class _TileEmitter:
         """Where a row of an extra operand begins."""
         k = self.k
         stride = k.load_int(self.extras.words(2 * i + 1))
-        return k.load_pointer(self.extras.words(2 * i)) + row * stride
+        return k.load_pointer(self.extras.words(2 * i), F32) + row * stride
 
     def _step(
         self, tile: list[Vector], rows: list[Pointer], panel: Pointer, step: Int
@@ -337,15 +352,15 @@ class _TileEmitter:
             return
         masks = [k.first_lanes(self.columns - v * k.vector) for v in range(self.spec.vectors)]
         if k.target.masked:
-            self._store_rows(tile, masks.__getitem__, 4)
+            self._store_rows(tile, masks.__getitem__)
             return
         k.either(
             self.columns >= self.spec.vectors * k.vector,
-            lambda: self._store_rows(tile, lambda v: None, 4),
-            lambda: self._store_rows(tile, masks.__getitem__, 4),
+            lambda: self._store_rows(tile, lambda v: None),
+            lambda: self._store_rows(tile, masks.__getitem__),
         )
 
-    def _store_rows(self, tile: list[Vector], mask: Any, align: int) -> None:
+    def _store_rows(self, tile: list[Vector], mask: Any, align: int | None = None) -> None:
         k, vectors, body = self.k, self.spec.vectors, self.spec.body
         for r in range(self.height):
             row = self._row(r)
@@ -358,7 +373,7 @@ class _TileEmitter:
 
 
 class _WindowTileEmitter(_TileEmitter):
-    signature: ClassVar[list[tuple[str, ir.Type]]] = WINDOW_SIGNATURE
+    signature: ClassVar[Signature] = WINDOW_SIGNATURE
 
     places: Pointer
     lines_h: Int

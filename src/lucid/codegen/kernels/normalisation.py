@@ -15,12 +15,22 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.reduction import CHAINS, across, add, fold
-from lucid.codegen.kernels.strided import Walk, grid, operand_names
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, operand_names, operands
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import CONSTANT, Access, load, store
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+    share,
+)
 from lucid.codegen.language.transcendentals import at_least, power
-from lucid.codegen.language.values import F32, Int, Pointer, Vector
+from lucid.codegen.language.values import F32, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
@@ -29,8 +39,9 @@ def _factor(k: Kernel, variance: Vector, eps: Vector) -> Vector:
     return 1.0 / k.math("sqrt", at_least(k, variance, 0.0) + eps)
 
 
-def _as_float(k: Kernel, count: Int) -> Vector:
-    return Vector(k, k.builder.sitofp(count.raw, F32))
+def scratch_bytes(numbers: int) -> int:
+    """Scratch for so many sums, means or squares."""
+    return size_of(F32) * numbers
 
 
 # -- rows -----------------------------------------------------------------------------------------
@@ -51,11 +62,13 @@ class RowNorm(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names) + floats("inverse", "eps")
+        return operands(names, self.accesses) + grid(names) + floats("inverse", "eps")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
 
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_Row(self, walk).emit)
 
 
@@ -130,6 +143,12 @@ class _Row:
 # -- groups of channels ---------------------------------------------------------------------------
 
 
+def _require_groups(given: Given) -> None:
+    """Raises ValueError unless the groups are all channels."""
+    if given.groups * given.width != given.channels:
+        raise ValueError(f"{given.groups} groups of {given.width} of {given.channels} channels")
+
+
 @dataclass(frozen=True)
 class Moments(KernelSpec):
     """Mean, what the mean lacks, and the sum of squares about it, of each group of channels of one
@@ -140,6 +159,15 @@ class Moments(KernelSpec):
     def arguments(self) -> tuple[Arg, ...]:
         sizes = ints("image", "pixel", "pixels", "channels", "groups", "width", "parts")
         return buffers("x", "y") + sizes
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images = given.tasks_over(given.parts)
+        _require_groups(given)
+        pixels = ((given.pixels, given.pixel), (given.channels, 1))
+        return {
+            "x": ((images, given.image), *pixels),
+            "y": ((given.tasks, 3 * given.groups), (3 * given.groups, 1)),
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
@@ -155,8 +183,8 @@ class Moments(KernelSpec):
     def _part(self, f: Frame, x: Pointer, count: Int, out: Pointer) -> None:
         """Scratch holds sums by channel, the means of their groups, and sums of squares."""
         k = f.kernel
-        sums, means, squares = (f.scratch + f.channels * i for i in range(3))
-        inverse = 1.0 / _as_float(k, count * f.width)
+        sums, means, squares = (f.scratch.to(F32) + f.channels * i for i in range(3))
+        inverse = 1.0 / k.as_float(count * f.width)
         self._by_channel(f, x, count, [sums], lambda value, _: [value], None)
         with k.loop(0, f.groups) as group:
             first = group.index * f.width
@@ -235,15 +263,25 @@ class GroupNormalise(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
+        declared = operands(names, self.accesses) + buffers("moments")
         strides = [ints(f"{o}_image", f"{o}_row", f"{o}_inner") for o in names]
         sizes = ints("pixels", "channels", "groups", "width", "parts", "pieces")
-        return buffers(*names, "moments") + sum(strides, ()) + sizes + floats("inverse", "eps")
+        return declared + sum(strides, ()) + sizes + floats("inverse", "eps")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images, found = given.tasks_over(given.pieces), {}
+        _require_groups(given)
+        for o, access in named(self.accesses).items():
+            image, row, inner = (getattr(given, f"{o}_{s}") for s in ("image", "row", "inner"))
+            channels = (given.channels, access.step(given.channels, inner))
+            found[o] = ((images, image), (given.pixels, row), channels)
+        return found | {"moments": ((images * given.parts * given.groups * 3, 1),)}
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
         k = f.kernel
-        names = operand_names(len(self.accesses) - 1)
-        accesses = dict(zip(names, self.accesses, strict=True))
+        accesses = named(self.accesses)
+        names = list(accesses)
         with k.loop(f.first, f.last) as task:
             image, piece = task.index // f.pieces, task.index % f.pieces
             self._combine(f, f.moments + image * f.parts * f.groups * 3)
@@ -252,7 +290,7 @@ class GroupNormalise(KernelSpec):
                 for o in names:
                     offset = image * getattr(f, f"{o}_image")
                     offset = offset + pixel.index * getattr(f, f"{o}_row")
-                    at[o] = accesses[o].at(getattr(f, o), offset)
+                    at[o] = getattr(f, o) + offset
                 self._pixel(f, accesses, at)
         return f.finish()
 
@@ -267,7 +305,7 @@ class GroupNormalise(KernelSpec):
 
             def count(part: Int) -> Vector:
                 first, stop = share(part, f.pixels, f.parts)
-                return k.splat(_as_float(k, (stop - first) * f.width))
+                return k.splat(k.as_float((stop - first) * f.width))
 
             near = read(k.int(0), 0)
 
@@ -284,7 +322,7 @@ class GroupNormalise(KernelSpec):
                 loop.carry([k.fma(apart * apart, count(loop.index), total)])
             factor = _factor(k, loop.results[0] * inverse, k.splat(f.eps))
             for i, value in enumerate((near, rest, factor)):
-                k.store(value, f.scratch + (f.groups * i + g), mask)
+                k.store(value, f.scratch.to(F32) + (f.groups * i + g), mask)
 
         k.each_vector(f.groups, groups)
         if not self.single:
@@ -295,18 +333,19 @@ class GroupNormalise(KernelSpec):
         k = f.kernel
         with k.loop(0, f.groups) as group:
             for i in range(3):
-                value = k.splat(k.load(f.scratch + (f.groups * i + group.index), lanes=1))
+                value = k.splat(k.load(f.scratch.to(F32) + (f.groups * i + group.index), lanes=1))
                 place = self._by_channel(f, i) + group.index * f.width
                 _fill(k, value, place, f.width)
 
     @staticmethod
     def _by_channel(f: Frame, which: int) -> Pointer:
-        place: Pointer = f.scratch + (f.groups * 3 + f.channels * which)
+        place: Pointer = f.scratch.to(F32) + (f.groups * 3 + f.channels * which)
         return place
 
     def _pixel(self, f: Frame, accesses: dict[str, Access], at: dict[str, Pointer]) -> None:
         k = f.kernel
-        single = [k.splat(k.load(f.scratch + i, lanes=1)) for i in range(3)] if self.single else []
+        scratch = f.scratch.to(F32)
+        single = [k.splat(k.load(scratch + i, lanes=1)) for i in range(3)] if self.single else []
 
         def channels(c: Int, mask: Any) -> None:
             def read(o: str) -> Vector:
@@ -343,12 +382,16 @@ class NeighbourNorm(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names) + ints("window", "before") + floats("scale", "offset")
+        declared = operands(names, self.accesses) + grid(names)
+        return declared + ints("window", "before") + floats("scale", "offset")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
 
     def emit(self, target: Target) -> ir.Module:
-        names = operand_names(len(self.accesses) - 1)
-        walk = Walk(self, target, dict(zip(names, self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         f, k = walk.frame, walk.kernel
+        scratch = f.scratch.to(F32)
 
         def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:
             def read(c: Int, mask: Any) -> Vector:
@@ -356,15 +399,15 @@ class NeighbourNorm(KernelSpec):
 
             def square(c: Int, mask: Any) -> None:
                 value = read(c, mask)
-                k.store(value * value, f.scratch + (f.before + c), mask)
+                k.store(value * value, scratch + (f.before + c), mask)
 
-            _fill(k, k.zero(), f.scratch, f.before)
+            _fill(k, k.zero(), scratch, f.before)
             k.each_vector(stop, square)
-            _fill(k, k.zero(), f.scratch + (f.before + stop), f.window - f.before)
+            _fill(k, k.zero(), scratch + (f.before + stop), f.window - f.before)
 
             def channels(c: Int, mask: Any) -> None:
                 with k.loop(0, f.window, carry=[k.zero()]) as loop:
-                    near = k.load(f.scratch + (c + loop.index), mask=mask)
+                    near = k.load(scratch + (c + loop.index), mask=mask)
                     loop.carry([loop.carried[0] + near])
                 base = k.fma(loop.results[0], k.splat(f.scale), k.splat(f.offset))
                 value = read(c, mask) * self._lowered(k, base)

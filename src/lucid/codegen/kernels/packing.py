@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lucid.codegen.kernels.winograd_transforms import transform_filter
+from lucid.codegen.language.dtypes import dtype
 from lucid.errors import InputError
 from lucid.ir.ops.base import Array
 from lucid.ir.recipe import Recipe
@@ -21,14 +22,15 @@ from lucid.ir.recipe import Recipe
 class Packing:
     """Base: `pack` writes the parameter, given in float64, as the kernels read it.
 
-    `out` is flat, float32 and zero; rounding happens as it is written, without a copy in between.
+    `out` is flat, of the packed dtype and zero; rounding happens as it is written, without a copy
+    in between.
     """
 
     def pack(self, array: Array, out: Array) -> None:
         raise NotImplementedError
 
-    def floats(self, shape: tuple[int, ...]) -> int:
-        """How many float32 numbers the packed array of a parameter of this shape has."""
+    def elements(self, shape: tuple[int, ...]) -> int:
+        """How many numbers the packed array of a parameter of this shape has."""
         raise NotImplementedError
 
 
@@ -39,7 +41,7 @@ class Flat(Packing):
     def pack(self, array: Array, out: Array) -> None:
         out[:] = array.reshape(-1)
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
 
 
@@ -63,7 +65,7 @@ class Panels(Packing):
             block = steps[group, first:last]
             panels[group, panel, ..., : last - first] = block.transpose(2, 1, 0)
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         columns = shape[0] // self.groups
         depth = int(np.prod(shape[1:], dtype=np.int64))
         return self.groups * -(-columns // self.width) * self.width * depth
@@ -85,14 +87,14 @@ class WinogradPanels(Packing):
             points = transform_filter(filters[group, first:last], self.m)
             panels[group, panel, ..., : last - first] = points.transpose(0, 2, 1)
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         columns = -(-(shape[0] // self.groups) // self.width) * self.width
         return (self.m + 2) ** 2 * self.groups * columns * shape[1]
 
 
 @dataclass(frozen=True)
 class Channels(Packing):
-    """One float a channel, padded like the columns of panels: [group][panel * width]."""
+    """One number a channel, padded like the columns of panels: [group][panel * width]."""
 
     groups: int
     width: int
@@ -101,7 +103,7 @@ class Channels(Packing):
         rows = array.reshape(self.groups, -1)
         out.reshape(self.groups, -1)[:, : rows.shape[1]] = rows
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         channels = int(np.prod(shape, dtype=np.int64)) // self.groups
         return self.groups * -(-channels // self.width) * self.width
 
@@ -115,13 +117,13 @@ class Taps(Packing):
         steps = array.reshape(channels, group, -1)
         out.reshape(-1, group, channels)[:] = steps.transpose(2, 1, 0)
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Indices(Packing):
-    """Places along an axis of `size`, counted from its start, as floats."""
+    """Places along an axis of `size`, counted from its start."""
 
     size: int
 
@@ -135,7 +137,7 @@ class Indices(Packing):
             )
         out[:] = np.where(flat < 0, flat + self.size, flat)
 
-    def floats(self, shape: tuple[int, ...]) -> int:
+    def elements(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
 
 
@@ -148,7 +150,7 @@ def each_panel(groups: int, columns: int, width: int) -> Iterator[tuple[int, int
 
 @dataclass(frozen=True)
 class Packed:
-    """One packed parameter: its recipe and its packing. Equal ones are packed once.
+    """One packed parameter: its recipe, its packing and its dtype. Equal ones are packed once.
 
     `recipe` None stands for zeros (the bias of a layer that has none), `shape` is the parameter's.
     """
@@ -156,11 +158,25 @@ class Packed:
     recipe: Recipe | None
     packing: Packing
     shape: tuple[int, ...]
+    dtype: str
 
     @property
-    def floats(self) -> int:
-        return self.packing.floats(self.shape)
+    def elements(self) -> int:
+        """How many numbers the packed array has."""
+        return self.packing.elements(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the packed array takes."""
+        return self.elements * dtype(self.dtype).bytes
 
     def pack(self, value: Array, out: Array) -> None:
-        """Write the packed array to `out`, flat and zero; `value` is the recipe's, in float64."""
-        self.packing.pack(np.asarray(value).reshape(self.shape), out)
+        """Write the packed array to `out`, flat, zero and as it is stored; `value` is the recipe's,
+        in float64."""
+        row, array = dtype(self.dtype), np.asarray(value).reshape(self.shape)
+        if not row.is_bits:
+            self.packing.pack(array, out)
+            return
+        numbers = np.zeros(out.shape, np.float32)  # which NumPy can compute with
+        self.packing.pack(array, numbers)
+        out[:] = row.encode(numbers)

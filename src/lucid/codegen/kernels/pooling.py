@@ -15,9 +15,19 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
-from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints, share
-from lucid.codegen.language.values import F32, Int, Pointer, Vector
+from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments, result_extents
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    floats,
+    ints,
+    share,
+)
+from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum
 from lucid.codegen.target import Target
 
@@ -47,6 +57,13 @@ class Pool(KernelSpec):
         if self.kind == "padded":
             declared += ints("pad_bottom", "pad_right")
         return declared + (floats("scale") if self.kind == "fixed" else ())
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images = given.tasks_over(given.out_height, given.chunks)
+        beyond = max(0, self.taps[1] - given.kernel_w) if self.taps[1] else 0
+        size, out = (given.height, given.width + beyond), (given.out_height, given.out_width)
+        found = result_extents(given, self.body, images, out, given.channels)
+        return found | {"x": given.map("", images, size, given.channels)}
 
     def emit(self, target: Target) -> ir.Module:
         return _PoolEmitter(self, target).emit()
@@ -173,7 +190,7 @@ class _PoolEmitter:
             right = (columns.start + f.kernel_w).minimum(f.width + f.pad_right)
             count = (bottom - rows.start) * (right - columns.start)
         bounded = count.maximum(1)  # a window wholly in the padding has the sum 0 and keeps it
-        return k.splat_constant(1.0, 1) / Vector(k, k.builder.sitofp(bounded.raw, F32))
+        return k.splat_constant(1.0, 1) / k.as_float(bounded)
 
     # -- windows ----------------------------------------------------------------------------
 

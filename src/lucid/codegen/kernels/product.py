@@ -17,8 +17,19 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.microkernels import TILE_TYPE, UNROLL
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, codes, ints, share
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.kernel import (
+    Arg,
+    Extent,
+    Frame,
+    Given,
+    KernelSpec,
+    buffers,
+    codes,
+    ints,
+    share,
+)
+from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 ROW_SLACK = 8
@@ -27,6 +38,11 @@ of two floats fall into different cache sets."""
 NEAR = 8192
 """Floats ahead to prefetch where each panel is passed once: a whole panel ahead would leave L2
 before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB/s a panel ahead."""
+
+
+def scratch_bytes(depth: int, rows: int) -> int:
+    """Scratch for the rows that a loader writes."""
+    return size_of(F32) * (depth + ROW_SLACK) * rows
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,33 @@ class Product(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        rows, channels = given.rows, given.groups * given.depth
+        loaded: dict[str, Extent] = {"x": ((rows, getattr(given, "x_row", 0)), (channels, 1))}
+        if self.loader is not None:
+            loaded = self.loader.extents(given, rows, channels)
+        return loaded | product_extents(given, self.extras, rows, given.depth)
+
     def emit(self, target: Target) -> ir.Module:
         return _ProductEmitter(self, target).emit()
+
+
+def product_extents(
+    given: Given, extras: Sequence[str], rows: int, depth: int
+) -> dict[str, Extent]:
+    """What a product by panels reaches in its weights and bias, its result of so many rows, and the
+    extra operands; `depth`: numbers that a result is summed of."""
+    packed = given.groups * given.panels * given.panel
+    columns = min(given.columns, given.panels * given.panel)
+    channels = ((given.groups, given.columns), (columns, 1))
+    found: dict[str, Extent] = {"weights": ((packed * depth, 1),), "bias": ((packed, 1),)}
+    found["y"] = ((rows, given.y_row), *channels)
+    for i, kind in enumerate(extras):
+        name = f"extra{i}"
+        tensor = ((rows, getattr(given, f"{name}_row")), *channels)
+        found[name] = tensor if kind == "tensor" else ((packed, 1),)
+    return found
 
 
 class _ProductEmitter:
@@ -61,7 +102,7 @@ class _ProductEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(4 * max(1, len(spec.extras)))
+        self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -78,9 +119,9 @@ class _ProductEmitter:
         f = self.frame
         if self.spec.loader is None:
             return f.x + (start * f.x_row + group * f.depth), f.x_row
-        step = f.depth + ROW_SLACK
-        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, f.scratch, step)
-        return f.scratch, step
+        rows, step = f.scratch.to(F32), f.depth + ROW_SLACK
+        self.spec.loader.rows(f, start, count, group * f.depth, f.depth, rows, step)
+        return rows, step
 
     def _panel(
         self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
@@ -92,7 +133,7 @@ class _ProductEmitter:
         weights = f.weights + packed * f.depth
         groups = count.ceil_div(f.kernel.target.tile_rows)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(loop.index, count, groups)
+            offset, rows = row_group(k, loop.index, count, groups)
             row = start + offset
             set_extras(f, self.spec.extras, self.extras, row, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups)
@@ -146,18 +187,17 @@ def prefetch_share(
     """
     f, k = frame, frame.kernel
     depth = f.depth if depth is None else depth
-    line = k.target.line // 4
+    line = k.line(f.weights.element)
     lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
     steps = depth // UNROLL
     ahead = index * steps * lines * line
     return ahead, k.select(ahead >= depth * f.panel, 0, lines)
 
 
-def row_group(index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
+def row_group(k: Kernel, index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
     """Offset and height of one of `groups` row groups: heights differ by one at most, so that
     49 rows are four groups of 6 and five of 5, and no short tail is left."""
     base, longer = rows // groups, rows % groups
-    k = index.kernel
     height = base + k.select(index < longer, 1, 0)
     return index * base + index.minimum(longer), height
 

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.strided import Walk, grid, numbered
+from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered, operands
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.elements import VECTOR, Access, load, store
-from lucid.codegen.language.kernel import Arg, Frame, KernelSpec, buffers, floats, ints
+from lucid.codegen.language.elements import STRIDED, VECTOR, Access, load, store
+from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, floats, ints
 from lucid.codegen.language.transcendentals import exp_below
 from lucid.codegen.language.values import F32, I32, Int, Loop, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum, minimum
@@ -50,12 +50,12 @@ def across(k: Kernel, value: Vector, combine: Combine) -> Vector:
         half = value.lanes // 2
         undefined = ir.Constant(value.raw.type, ir.Undefined)
         parts = [
-            Vector(k, k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
+            Vector(k.builder, k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
             for first in (0, half)
         ]
         value = combine(k, *parts)
     if isinstance(value.raw.type, ir.VectorType):
-        return Vector(k, k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
+        return Vector(k.builder, k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
     return value
 
 
@@ -120,7 +120,15 @@ class Reduce(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         reduced = ints(*numbered("reduced", REDUCED), *numbered("x_reduced", REDUCED))
-        return buffers(*self.names) + grid(self.names) + reduced + floats("scale")
+        return operands(self.names, self.accesses) + grid(self.names) + reduced + floats("scale")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, dict(zip(self.names, self.accesses, strict=True)))
+        for i in range(REDUCED):
+            access = Access(VECTOR if self.along and i == REDUCED - 1 else STRIDED)
+            count, step = getattr(given, f"reduced{i}"), getattr(given, f"x_reduced{i}")
+            found["x"] += ((count, access.step(count, step)),)
+        return found
 
     def emit(self, target: Target) -> ir.Module:
         emitter = _Along if self.along else _Apart
@@ -247,10 +255,16 @@ class ArgMax(KernelSpec):
     along: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
-        return buffers("x", "y") + grid(("x", "y")) + ints("length", "x_axis")
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + ints("length", "x_axis")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        access = Access(VECTOR if self.along else STRIDED)
+        found["x"] += ((given.length, access.step(given.length, given.x_axis)),)
+        return found
 
     def emit(self, target: Target) -> ir.Module:
-        accesses = dict(zip(("x", "y"), self.accesses, strict=True))
+        accesses = named(self.accesses)
         walk = Walk(self, target, accesses)
         f, k = walk.frame, walk.kernel
 
@@ -271,9 +285,10 @@ class ArgMax(KernelSpec):
         def along(at: dict[str, Pointer], start: Int, stop: Int) -> None:
             with k.loop(start, stop) as loop:
                 place = self._along(f, at["x"] + loop.index * walk.stride("x"))
-                one = Vector(k, k.builder.insert_element(_undefined(1), place.raw, _lane(0)))
-                y = accesses["y"].at(at["y"], loop.index * walk.stride("y"))
-                store(k, one, Access(VECTOR, accesses["y"].dtype), y, k.int(0), k.int(0), None)
+                one = k.builder.insert_element(_undefined(1), place.raw, _lane(0))
+                y = at["y"] + loop.index * walk.stride("y")
+                access = Access(VECTOR, accesses["y"].dtype)
+                store(k, Vector(k.builder, one), access, y, k.int(0), k.int(0), None)
 
         return walk.rows(along if self.along else apart)
 
@@ -285,7 +300,7 @@ class ArgMax(KernelSpec):
         first = k.first_lanes(f.length)
         lowest = k.splat_constant(float("-inf"))
         values = k.pick(first, k.load(x, mask=first), lowest)
-        places = Vector(k, ir.Constant(values.raw.type, [float(i) for i in range(lanes)]))
+        places = Vector(k.builder, ir.Constant(values.raw.type, [float(i) for i in range(lanes)]))
         with k.loop(lanes, f.length, lanes, carry=[values, places, places + float(lanes)]) as loop:
             mask = k.first_lanes(f.length - loop.index)
             value = k.pick(mask, k.load(x + loop.index, mask=mask), lowest)
@@ -333,10 +348,16 @@ class Softmax(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         axis = () if self.along else ints("length", "x_axis", "y_axis")
-        return buffers("x", "y") + grid(("x", "y")) + axis
+        return operands(("x", "y"), self.accesses) + grid(("x", "y")) + axis
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = grid_extents(given, named(self.accesses))
+        if self.along:
+            return found
+        return {o: (*e, (given.length, getattr(given, f"{o}_axis"))) for o, e in found.items()}
 
     def emit(self, target: Target) -> ir.Module:
-        walk = Walk(self, target, dict(zip(("x", "y"), self.accesses, strict=True)))
+        walk = Walk(self, target, named(self.accesses))
         return walk.rows(_SoftmaxAlong(walk).row if self.along else _SoftmaxApart(walk).row)
 
 

@@ -12,18 +12,23 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments
+from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments, result_extents
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.elements import Access
 from lucid.codegen.language.kernel import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     floats,
     ints,
     places,
+    reach,
     repeated,
+    repeated_extents,
     share,
     strides_of,
 )
@@ -34,7 +39,7 @@ from lucid.codegen.target import Target
 def number_at(k: Kernel, table: Pointer, index: Int) -> Int:
     """An integer of a table, which holds it as a float."""
     value = k.load(table + index, lanes=1)
-    return Int(k, k.builder.fptosi(value.raw, I64))
+    return Int(k.builder, k.builder.fptosi(value.raw, I64))
 
 
 def copy_floats(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
@@ -69,6 +74,22 @@ class Resize(KernelSpec):
         declared = buffers("x", "lines", "columns") + strides_of("x") + result_arguments(self.body)
         planes = ints("y_channel") if self.planar else ()
         return declared + planes + ints("channels", "out_height", "out_width")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images, found = given.tasks_over(given.out_height), dict[str, Extent]()
+        sizes: list[int] = []
+        out = (given.out_height, given.out_width)
+        for table, count, own in zip(("lines", "columns"), out, given.x.shape[2:], strict=True):
+            places, floats = (2 * count, 3 * count) if self.bilinear else (count, count)
+            sizes.append(max(own, given.largest(table, places) + 1))
+            found[table] = ((floats, 1),)
+        found["x"] = given.map("x_", images, (sizes[0], sizes[1]), given.channels)
+        if not self.planar:
+            return found | result_extents(given, self.body, images, out, given.channels)
+        image, line, channel = given.y_image, given.y_line, given.y_channel
+        column = Access().step(out[1], given.y_pixel)
+        planes = ((images, image), (given.channels, channel), (out[0], line), (out[1], column))
+        return found | {"y": planes}
 
     def emit(self, target: Target) -> ir.Module:
         return _ResizeEmitter(self, target).emit()
@@ -181,6 +202,23 @@ class Pad(KernelSpec):
         declared += ints("top", "left", "runs", "run")
         return declared + (floats("value") if self.mode == "constant" else ())
 
+    def extents(self, given: Given) -> dict[str, Extent]:
+        images, channels = given.tasks_over(given.out_height), given.channels
+        inside, outside = (given.height, given.width), (given.out_height, given.out_width)
+        found = {
+            "x": given.map("x_", images, inside, channels),
+            "y": given.map("y_", images, outside, channels),
+        }
+        for pixel in (given.x_pixel, given.y_pixel):
+            copied = reach(((given.runs, pixel), (given.run, 1)))
+            if copied != reach(((given.width, pixel), (channels, 1))):
+                raise ValueError(f"{given.runs} runs of {given.run} floats for a line")
+        before = given.top, given.left
+        for start, size, whole in zip(before, inside, outside, strict=True):
+            if not 0 <= start <= whole - size:
+                raise ValueError(f"{start} before {size} pixels among {whole}")
+        return found
+
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)
         k = f.kernel
@@ -250,6 +288,14 @@ class Gather(KernelSpec):
         declared += ints("x_row", "x_axis", "y_row", "y_axis")
         inner = () if self.single else ints("inner")
         return declared + ints("rows", "count", "cuts", "parts") + inner
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = repeated_extents(given, given.tasks_over(given.cuts, given.parts), "x", "y")
+        inner = 1 if self.single else given.inner
+        size = given.largest("indices", given.count) + 1
+        found["x"] += ((given.rows, given.x_row), (size, given.x_axis), (inner, 1))
+        found["y"] += ((given.rows, given.y_row), (given.count, given.y_axis), (inner, 1))
+        return found | {"indices": ((given.count, 1),)}
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)

@@ -14,23 +14,18 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
-from lucid.codegen.language.elements import (
-    CONSTANT,
-    EVERY,
-    Access,
-    fetch,
-    load,
-    put,
-    store,
-)
+from lucid.codegen.language.elements import CONSTANT, EVERY, Access, fetch, load, put, store
 from lucid.codegen.language.kernel import (
     OUTER,
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     repeated,
+    repeated_extents,
     share,
 )
 from lucid.codegen.language.values import Int, Pointer
@@ -47,12 +42,33 @@ def operand_names(count: int) -> tuple[str, ...]:
     return ("x", *numbered("extra", count - 1), "y")
 
 
+def named(accesses: Sequence[Access]) -> dict[str, Access]:
+    """The accesses of operands and result by `operand_names`."""
+    return dict(zip(operand_names(len(accesses) - 1), accesses, strict=True))
+
+
+def operands(names: Sequence[str], accesses: Sequence[Access]) -> tuple[Arg, ...]:
+    """The declared operands, each of the dtype of its access."""
+    pairs = zip(names, accesses, strict=True)
+    return tuple(arg for name, access in pairs for arg in buffers(name, dtype=access.dtype))
+
+
 def grid(operands: Sequence[str]) -> tuple[Arg, ...]:
     """The arguments of a grid: sizes, into how many parts to cut, and the operands' strides."""
     declared = repeated(*operands) + ints("rows", "inner", "parts", "pieces")
     for operand in operands:
         declared += ints(f"{operand}_row", f"{operand}_inner")
     return declared
+
+
+def grid_extents(given: Given, accesses: Mapping[str, Access]) -> dict[str, Extent]:
+    """What a call with a grid reaches in each operand."""
+    number = given.tasks_over(given.parts, given.pieces)
+    outer = repeated_extents(given, number, *accesses)
+    for o, access in accesses.items():
+        along = access.step(given.inner, getattr(given, f"{o}_inner"))
+        outer[o] += ((given.rows, getattr(given, f"{o}_row")), (given.inner, along))
+    return outer
 
 
 class Walk:
@@ -75,16 +91,13 @@ class Walk:
                 size = getattr(f, f"size{i}")
                 index = rest % size
                 rest = rest // size
-                for o, access in self.accesses.items():
-                    at[o] = access.at(at[o], index * getattr(f, f"{o}_stride{i}"))
+                for o in self.accesses:
+                    at[o] = at[o] + index * getattr(f, f"{o}_stride{i}")
             width = f.inner.ceil_div(f.pieces * k.vector) * k.vector
             start = (piece * width).minimum(f.inner)
             stop = (start + width).minimum(f.inner)
             with k.loop(*share(part, f.rows, f.parts)) as row:
-                here = {
-                    o: access.at(at[o], row.index * getattr(f, f"{o}_row"))
-                    for o, access in self.accesses.items()
-                }
+                here = {o: at[o] + row.index * getattr(f, f"{o}_row") for o in self.accesses}
                 body(here, start, stop)
         return f.finish()
 
@@ -119,11 +132,14 @@ class Elementwise(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         names = operand_names(len(self.accesses) - 1)
-        return buffers(*names) + grid(names)
+        return operands(names, self.accesses) + grid(names)
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        return grid_extents(given, named(self.accesses))
 
     def emit(self, target: Target) -> ir.Module:
-        *names, _ = operand_names(len(self.accesses) - 1)
-        accesses = dict(zip((*names, "y"), self.accesses, strict=True))
+        accesses = named(self.accesses)
+        names = [o for o in accesses if o != "y"]
         walk = Walk(self, target, accesses)
         k = walk.kernel
 

@@ -8,14 +8,18 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     ints,
     places,
     repeated,
+    repeated_extents,
     share,
 )
 from lucid.codegen.language.values import I32, Int, Pointer, Vector
@@ -45,7 +49,7 @@ def transposed(k: Kernel, rows: list[Vector]) -> list[Vector]:
 def _shuffle(k: Kernel, a: Vector, b: Vector, lanes: list[int]) -> Vector:
     """Lanes of two vectors, those of the second counted on from the first's."""
     mask = ir.Constant(ir.VectorType(I32, len(lanes)), lanes)
-    return Vector(k, k.builder.shuffle_vector(a.raw, b.raw, mask))
+    return Vector(k.builder, k.builder.shuffle_vector(a.raw, b.raw, mask))
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,20 @@ class Transpose(KernelSpec):
     """
 
     family: ClassVar[str] = "transpose"
+    dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "y") + repeated("x", "y")
+        declared = buffers("x", "y", dtype=self.dtype) + repeated("x", "y")
         return declared + ints("rows", "columns", "x_column", "y_row", "cuts", "parts")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        number = given.tasks_over(given.cuts, given.parts)
+        outer = repeated_extents(given, number, "x", "y")
+        x, y = (1, given.x_column), (given.y_row, 1)
+        counts = (given.rows, given.columns)
+        return {
+            o: (*outer[o], *zip(counts, steps, strict=True)) for o, steps in (("x", x), ("y", y))
+        }
 
     def emit(self, target: Target) -> ir.Module:
         f = Frame(self, target)

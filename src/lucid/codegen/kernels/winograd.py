@@ -10,6 +10,7 @@ point.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar, TypeVar
 
 from llvmlite import ir
@@ -21,7 +22,9 @@ from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
+    Extent,
     Frame,
+    Given,
     KernelSpec,
     buffers,
     codes,
@@ -29,15 +32,15 @@ from lucid.codegen.language.kernel import (
     share,
     strides_of,
 )
-from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.language.values import F32, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
-def scratch_floats(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
-    """Floats of scratch a task needs: V, M and one padded input patch."""
+def scratch_bytes(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
+    """Scratch a task needs: V, M and one padded input patch."""
     points = (m + 2) ** 2
     padded = -(-channels // vector) * vector
-    return points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
+    return size_of(F32) * points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
 
 
 Size = TypeVar("Size", int, Int)
@@ -75,6 +78,43 @@ class Winograd(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
             + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        given.require_tasks(given.blocks, given.chunks, given.groups)
+        images = given.images_of(given.image_blocks)
+        self._require_tiles(given, images)
+        packed = given.groups * given.panels * given.panel
+        columns = min(given.columns, given.panels * given.panel)
+        points = (self.m + 2) ** 2
+        found: dict[str, Extent] = {
+            "x": given.map("", images, (given.height, given.width), given.groups * given.depth),
+            "weights": ((packed * points * given.depth, 1),),
+            "bias": ((packed, 1),),
+        }
+        found |= {f"extra{i}": ((packed, 1),) for i in range(len(self.body.extras))}
+        for name in ("y", *self.body.tensors()):
+            image, line, pixel, _ = given.map(
+                f"{name}_", images, (given.out_height, given.out_width), 1
+            )
+            found[name] = (image, line, pixel, (given.groups, given.columns), (columns, 1))
+        if self.sums:
+            parts = images * given.image_blocks * given.groups
+            found["sums"] = ((parts, given.columns), (columns, 1))
+        return found
+
+    def _require_tiles(self, given: Given, images: int) -> None:
+        """Raises ValueError unless the tiles cover the result, and a block has room for its own."""
+        dilation = (given.dilation_h, given.dilation_w) if self.dilated else (1, 1)
+        size = (given.out_height, given.out_width)
+        phase = [-(-s // d) for s, d in zip(size, dilation, strict=True)]
+        lines, columns = (-(-s // self.m) for s in phase)
+        if (given.tiles_w, given.tiles) != (columns, lines * columns * prod(dilation)):
+            raise ValueError(f"{given.tiles} tiles, {given.tiles_w} in a line, of {size} pixels")
+        block = -(-given.tiles // given.image_blocks) * min(given.block_images, images)
+        if given.block_tiles != block:
+            raise ValueError(f"room for {given.block_tiles} of the {block} tiles of a block")
+        if self.dilated and given.phase_tiles != lines * columns:
+            raise ValueError(f"{given.phase_tiles} of {lines * columns} tiles of a phase")
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradEmitter(self, target).emit()
@@ -114,12 +154,12 @@ class _WinogradEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.vector = target.vector
-        self.bytes = 4 * target.vector
+        self.bytes = self.kernel.aligned
         f = self.frame
         self.padded = f.depth.ceil_div(self.vector) * self.vector
         self.v_point = skewed(f.block_tiles * self.padded)
         self.m_point = skewed(f.block_tiles * f.panel)
-        self.v = f.scratch
+        self.v = f.scratch.to(F32)
         self.products = self.v + self.v_point * self.points
         self.patch = self.products + self.m_point * self.points
         self.between = self.kernel.stack(self.points * self.vector)
@@ -256,7 +296,7 @@ class _WinogradEmitter:
             v = self.v + point.index * self.v_point
             products = self.products + point.index * self.m_point
             with k.loop(0, groups) as loop:
-                offset, rows = row_group(loop.index, count, groups)
+                offset, rows = row_group(k, loop.index, count, groups)
                 ahead, lines = prefetch_share(f, loop.index, groups)
                 arguments: list[Any] = [
                     v + offset * self.padded,

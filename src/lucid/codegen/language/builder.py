@@ -7,7 +7,6 @@ reach for it only where they need an instruction that nobody else does.
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,9 +23,15 @@ from lucid.codegen.language.values import (
     Int,
     Loop,
     Pointer,
+    PointerTo,
     Vector,
+    constant,
+    size_of,
 )
 from lucid.codegen.target import Target
+
+Signature = Sequence[tuple[str, "ir.Type | PointerTo"]]
+"""Names and types of a function's arguments."""
 
 # Types for the methods of Kernel, inside which `int` is a method.
 Number = int
@@ -34,10 +39,18 @@ Lanes = int | None
 IntLike = int | Int
 
 
+def function_type(arguments: Signature, result: ir.Type = VOID) -> ir.FunctionType:
+    """The type of a function with these arguments."""
+    return ir.FunctionType(
+        result, [PTR if isinstance(kind, PointerTo) else kind for _, kind in arguments]
+    )
+
+
 class Kernel:
     """One function under construction, in a module of its own or beside others.
 
-    `arguments`: (name, type) pairs; inside, `self.args[name]` is an Int, Pointer or Vector.
+    `arguments`: (name, type) pairs; inside, `self.args[name]` is an Int, Pointer or Vector. Numbers
+    are float32 where nothing else is said: that is what kernels compute with.
     """
 
     def __init__(
@@ -45,14 +58,12 @@ class Kernel:
         module: ir.Module,
         target: Target,
         name: str,
-        arguments: Sequence[tuple[str, ir.Type]],
+        arguments: Signature,
         result: ir.Type = VOID,
     ) -> None:
         self.module = module
         self.target = target
-        self.function = ir.Function(
-            module, ir.FunctionType(result, [t for _, t in arguments]), name
-        )
+        self.function = ir.Function(module, function_type(arguments, result), name)
         self.function.attributes.add("nounwind")
         # LLVM would turn a loop of zeros into a call of memset, which the object does not have;
         # llvmlite's own list of attributes lacks this one.
@@ -68,12 +79,12 @@ class Kernel:
             raw.name = label
             self.args[label] = self._wrap(kind, raw)
 
-    def _wrap(self, kind: ir.Type, raw: Any) -> Any:
+    def _wrap(self, kind: ir.Type | PointerTo, raw: Any) -> Any:
+        if isinstance(kind, PointerTo):
+            return Pointer(self.builder, raw, kind.element)
         if kind == I64:
-            return Int(self, raw)
-        if kind == PTR:
-            return Pointer(self, raw)
-        return Vector(self, raw) if kind == F32 else raw
+            return Int(self.builder, raw)
+        return Vector(self.builder, raw) if kind == F32 else raw
 
     def no_alias(self, *names: str) -> None:
         """Promise that nothing else in the function reaches what these pointers reach."""
@@ -84,13 +95,23 @@ class Kernel:
     def vector(self) -> int:
         return self.target.vector
 
+    @property
+    def aligned(self) -> Number:
+        """The alignment, in bytes, of arrays that whole vectors of them are read from."""
+        return self.target.vector * size_of(F32)
+
+    def line(self, element: ir.Type) -> Number:
+        """Elements of a cache line."""
+        return self.target.line // size_of(element)
+
     # -- integers ---------------------------------------------------------------------------
 
     def int(self, value: IntLike) -> Int:
-        return value if isinstance(value, Int) else Int(self, value)
+        return value if isinstance(value, Int) else Int(self.builder, value)
 
     def select(self, condition: Any, yes: IntLike, no: IntLike) -> Int:
-        return Int(self, self.builder.select(condition, self.int(yes).raw, self.int(no).raw))
+        raw = self.builder.select(condition, self.int(yes).raw, self.int(no).raw)
+        return Int(self.builder, raw)
 
     def both(self, *conditions: Any) -> Any:
         """Whether all conditions hold (without branches)."""
@@ -111,10 +132,11 @@ class Kernel:
         return self.builder.not_(condition)
 
     def load_int(self, address: Pointer) -> Int:
-        return Int(self, self.builder.load(address.raw, typ=I64, align=8))
+        return Int(self.builder, self.builder.load(address.raw, typ=I64, align=8))
 
-    def load_pointer(self, address: Pointer) -> Pointer:
-        return Pointer(self, self.builder.load(address.raw, typ=PTR, align=8))
+    def load_pointer(self, address: Pointer, element: ir.Type = I64) -> Pointer:
+        """An address of such elements; that of a table of words where nothing else is said."""
+        return Pointer(self.builder, self.builder.load(address.raw, typ=PTR, align=8), element)
 
     def store_int(self, value: IntLike, address: Pointer) -> None:
         self.builder.store(self.int(value).raw, address.raw, align=8)
@@ -124,7 +146,8 @@ class Kernel:
 
     def choose(self, condition: Any, yes: Pointer, no: Pointer) -> Pointer:
         """One of two pointers."""
-        return Pointer(self, self.builder.select(condition, yes.raw, no.raw))
+        raw = self.builder.select(condition, yes.raw, no.raw)
+        return Pointer(self.builder, raw, yes.element)
 
     # -- control ----------------------------------------------------------------------------
 
@@ -155,7 +178,7 @@ class Kernel:
         phis = [b.phi(v.raw.type) for v in carry]
         for phi, value in zip(phis, carry, strict=True):
             phi.add_incoming(value.raw, before)
-        loop = Loop(Int(self, index), [Vector(self, p) for p in phis])
+        loop = Loop(Int(self.builder, index), [Vector(self.builder, p) for p in phis])
         yield loop
         following = loop.index + stride
         index.add_incoming(following.raw, b.block)
@@ -171,7 +194,7 @@ class Kernel:
             merged = b.phi(value.raw.type)
             merged.add_incoming(value.raw, before)
             merged.add_incoming(final.raw, inside)
-            loop.results.append(Vector(self, merged))
+            loop.results.append(Vector(self.builder, merged))
 
     @contextlib.contextmanager
     def when(self, condition: Any) -> Iterator[None]:
@@ -201,7 +224,7 @@ class Kernel:
             phi = b.phi(one.raw.type)
             phi.add_incoming(one.raw, from_first)
             phi.add_incoming(other.raw, from_second)
-            merged.append(Vector(self, phi))
+            merged.append(Vector(self.builder, phi))
         return merged
 
     def call(self, function: Any, kind: ir.FunctionType, arguments: Sequence[Any]) -> Any:
@@ -220,26 +243,22 @@ class Kernel:
 
     # -- memory of the function -------------------------------------------------------------
 
-    def stack(self, floats: Number, align: Number = 64) -> Pointer:
-        """Room on the stack, for the whole life of the function."""
+    def stack(self, count: Number, element: ir.Type = F32, align: Number = 64) -> Pointer:
+        """Room for elements on the stack, for the whole life of the function."""
         with self.builder.goto_entry_block():
-            room = self.builder.alloca(ir.ArrayType(F32, floats))
+            room = self.builder.alloca(ir.ArrayType(element, count))
             room.align = align
             room.type = PTR  # llvmlite still gives it a typed pointer
-        return Pointer(self, room)
+        return Pointer(self.builder, room, element)
 
     # -- vectors ----------------------------------------------------------------------------
 
-    def vector_type(self, lanes: Lanes = None) -> ir.Type:
+    def vector_type(self, lanes: Lanes = None, element: ir.Type = F32) -> ir.Type:
         count = self.vector if lanes is None else lanes
-        return F32 if count == 1 else ir.VectorType(F32, count)
+        return element if count == 1 else ir.VectorType(element, count)
 
     def splat_constant(self, value: float, lanes: Lanes = None) -> Vector:
-        kind = self.vector_type(lanes)
-        single = struct.unpack("f", struct.pack("f", value))[0]
-        if isinstance(kind, ir.VectorType):
-            return Vector(self, ir.Constant(kind, [single] * kind.count))
-        return Vector(self, ir.Constant(kind, single))
+        return Vector(self.builder, constant(self.vector_type(lanes), value))
 
     def zero(self, lanes: Lanes = None) -> Vector:
         return self.splat_constant(0.0, lanes)
@@ -253,14 +272,14 @@ class Kernel:
         first = self.builder.insert_element(undefined, scalar.raw, ir.Constant(I32, 0))
         lanes_type = ir.VectorType(I32, kind.count)
         mask = ir.Constant(lanes_type, [0] * kind.count)
-        return Vector(self, self.builder.shuffle_vector(first, undefined, mask))
+        return Vector(self.builder, self.builder.shuffle_vector(first, undefined, mask))
 
     def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
         """The lanes of a vector in another order."""
         kind = value.raw.type
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         undefined = ir.Constant(kind, ir.Undefined)
-        return Vector(self, self.builder.shuffle_vector(value.raw, undefined, order))
+        return Vector(self.builder, self.builder.shuffle_vector(value.raw, undefined, order))
 
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""
@@ -273,29 +292,32 @@ class Kernel:
         return ir.Constant(ir.VectorType(I1, len(lanes)), [int(lane) for lane in lanes])
 
     def load(
-        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Number = 4
+        self, address: Pointer, lanes: Lanes = None, mask: Any = None, align: Lanes = None
     ) -> Vector:
-        """Floats at `address`; lanes that `mask` leaves out are zero, and not read."""
-        kind = self.vector_type(lanes)
+        """Elements at `address`; lanes that `mask` leaves out are zero, and not read. `align`: in
+        bytes, by default that of an element."""
+        align = align or size_of(address.element)
+        kind = self.vector_type(lanes, address.element)
         if mask is None:
-            return Vector(self, self.builder.load(address.raw, typ=kind, align=align))
+            return Vector(self.builder, self.builder.load(address.raw, typ=kind, align=align))
         load = self.intrinsic(
-            f"llvm.masked.load.v{kind.count}f32.p0",
+            f"llvm.masked.load.{self.suffix(kind)}.p0",
             kind,
             [PTR, I32, ir.VectorType(I1, kind.count), kind],
         )
-        rest = ir.Constant(kind, [0.0] * kind.count)
-        return Vector(
-            self, self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
-        )
+        rest = constant(kind, 0)
+        loaded = self.builder.call(load, [address.raw, ir.Constant(I32, align), mask, rest])
+        return Vector(self.builder, loaded)
 
-    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Number = 4) -> None:
+    def store(self, value: Vector, address: Pointer, mask: Any = None, align: Lanes = None) -> None:
+        """Write elements; lanes that `mask` leaves out are not written. `align` as in `load`."""
+        align = align or size_of(address.element)
         if mask is None:
             self.builder.store(value.raw, address.raw, align=align)
             return
         kind = value.raw.type
         store = self.intrinsic(
-            f"llvm.masked.store.v{kind.count}f32.p0",
+            f"llvm.masked.store.{self.suffix(kind)}.p0",
             VOID,
             [kind, PTR, I32, ir.VectorType(I1, kind.count)],
         )
@@ -313,7 +335,7 @@ class Kernel:
         return self.builder.icmp_signed("<", ir.Constant(kind, list(range(width))), every)
 
     def each_vector(self, count: Int, body: Callable[[Int, Any], None]) -> None:
-        """`body(offset, mask)` for `count` floats: whole vectors without mask, then the rest."""
+        """`body(offset, mask)` for `count` numbers: whole vectors without mask, then the rest."""
         whole = count // self.vector * self.vector
         with self.loop(0, whole, self.vector) as loop:
             body(loop.index, None)
@@ -326,21 +348,25 @@ class Kernel:
             return a * b + c
         kind = a.raw.type
         fma = self.intrinsic(f"llvm.fma.{self.suffix(kind)}", kind, [kind] * 3)
-        return Vector(self, self.builder.call(fma, [a.raw, b.raw, c.raw]))
+        return Vector(self.builder, self.builder.call(fma, [a.raw, b.raw, c.raw]))
 
     def math(self, name: str, *operands: Vector) -> Vector:
         """An LLVM intrinsic over floats that is one instruction: sqrt, fabs, copysign, floor."""
         kind = operands[0].raw.type
         function = self.intrinsic(f"llvm.{name}.{self.suffix(kind)}", kind, [kind] * len(operands))
-        return Vector(self, self.builder.call(function, [o.raw for o in operands]))
+        return Vector(self.builder, self.builder.call(function, [o.raw for o in operands]))
 
     def widen(self, x: Vector) -> Vector:
         """The same numbers as doubles."""
-        return Vector(self, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
+        return Vector(self.builder, self.builder.fpext(x.raw, _with_element(x.raw.type, F64)))
 
     def narrow(self, x: Vector) -> Vector:
         """Doubles rounded to floats."""
-        return Vector(self, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+        return Vector(self.builder, self.builder.fptrunc(x.raw, _with_element(x.raw.type, F32)))
+
+    def as_float(self, count: Int) -> Vector:
+        """An integer as a float, the nearest one."""
+        return Vector(self.builder, self.builder.sitofp(count.raw, F32))
 
     def low_bits(self, x: Vector) -> Any:
         """The low 32 bits of each double, as integers."""
@@ -349,7 +375,7 @@ class Kernel:
 
     def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
         """Lane by lane, `yes` where the condition holds and else `no`."""
-        return Vector(self, self.builder.select(condition, yes.raw, no.raw))
+        return Vector(self.builder, self.builder.select(condition, yes.raw, no.raw))
 
     def prefetch(self, address: Pointer, near: bool = False) -> None:
         """Ask for a cache line that will be read: into L2, or `near`, into L1."""
@@ -365,7 +391,7 @@ class Kernel:
     def suffix(kind: ir.Type) -> str:
         if isinstance(kind, ir.VectorType):
             return f"v{kind.count}{Kernel.suffix(kind.element)}"
-        return "f64" if kind == F64 else "f32"
+        return str(kind) if isinstance(kind, ir.IntType) else str(kind.intrinsic_name)
 
 
 def _with_element(kind: ir.Type, element: ir.Type) -> ir.Type:

@@ -1,4 +1,4 @@
-"""Numbers in memory and in registers: floats, bytes and 64-bit integers, side by side or apart.
+"""Numbers in memory and in registers, of any dtype, side by side or apart.
 
 Kernels compute with floats; what they read is converted as it comes in, and what they write as it
 goes out. An `Access` says how an operand lies along the dimension that a kernel runs over.
@@ -12,10 +12,21 @@ from typing import Any
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import F32, I1, I32, I64, PTR, VOID, Int, Pointer, Vector
-
-ELEMENTS: dict[str, ir.Type] = {"f32": F32, "u8": ir.IntType(8), "i64": I64}
-BYTES = {"f32": 4, "u8": 1, "i64": 8}
+from lucid.codegen.language.dtypes import COMPUTED, dtype
+from lucid.codegen.language.values import (
+    F32,
+    I1,
+    I32,
+    I64,
+    PTR,
+    VOID,
+    Int,
+    Pointer,
+    Vector,
+    constant,
+    size_of,
+)
+from lucid.errors import UnsupportedError
 
 VECTOR, CONSTANT, STRIDED, EVERY = "vector", "constant", "strided", "every"
 
@@ -32,11 +43,11 @@ class Access:
     """
 
     kind: str = VECTOR
-    dtype: str = "f32"
+    dtype: str = COMPUTED
     apart: int = 1
 
     @staticmethod
-    def along(stride: int, dtype: str = "f32") -> Access:
+    def along(stride: int, dtype: str = COMPUTED) -> Access:
         """The access to numbers that are `stride` apart."""
         if stride in (0, 1):
             return Access(VECTOR if stride else CONSTANT, dtype)
@@ -44,15 +55,17 @@ class Access:
             return Access(EVERY, dtype, stride)
         return Access(STRIDED, dtype)
 
+    def step(self, count: int, stride: int) -> int:
+        """How far apart `count` numbers are read where the argument says `stride`. Raises
+        ValueError where that is another number."""
+        step = {VECTOR: 1, CONSTANT: 0, EVERY: self.apart}.get(self.kind, stride)
+        if count > 1 and step != stride:
+            raise ValueError(f"{count} numbers {stride} apart, read as {self}")
+        return step
+
     def __repr__(self) -> str:
         spacing = str(self.apart) if self.kind == EVERY else ""
-        return self.kind + spacing + ("" if self.dtype == "f32" else f" {self.dtype}")
-
-    def at(self, base: Pointer, count: int | Int) -> Pointer:
-        """The address of the element `count` elements on."""
-        if isinstance(count, int) and count == 0:
-            return base
-        return base._offset(ELEMENTS[self.dtype], count)
+        return self.kind + spacing + ("" if self.dtype == COMPUTED else f" {self.dtype}")
 
 
 def load(
@@ -70,41 +83,40 @@ def fetch(
     k: Kernel, access: Access, base: Pointer, index: Int, stride: Int, lanes: int, mask: Any
 ) -> Any:
     """As `load`, but as they are in memory."""
-    element = ELEMENTS[access.dtype]
-    kind = ir.VectorType(element, lanes)
+    element = base.element
+    kind, size = ir.VectorType(element, lanes), size_of(element)
     if access.kind == CONSTANT:
-        return _splat(k, k.builder.load(base.raw, typ=element, align=BYTES[access.dtype]), kind)
+        return _splat(k, k.builder.load(base.raw, typ=element, align=size), kind)
     if access.kind == VECTOR:
-        return _contiguous(k, access.at(base, index), kind, BYTES[access.dtype], mask)
+        return _contiguous(k, base + index, kind, mask)
     if access.kind == EVERY and mask is None:
         wide = ir.VectorType(element, lanes * access.apart)
-        start = access.at(base, index * access.apart)
-        every = _contiguous(k, start, wide, BYTES[access.dtype], None)
+        every = _contiguous(k, base + index * access.apart, wide, None)
         chosen = ir.Constant(ir.VectorType(I32, lanes), [i * access.apart for i in range(lanes)])
         return k.builder.shuffle_vector(every, ir.Constant(wide, ir.Undefined), chosen)
-    places = _places(k, access, base, index, stride, lanes)
-    name = f"llvm.masked.gather.v{lanes}{_name(element)}.v{lanes}p0"
+    places = _places(k, base, index, stride, lanes)
+    name = f"llvm.masked.gather.{k.suffix(kind)}.v{lanes}p0"
     gather = k.intrinsic(name, kind, [places.type, I32, ir.VectorType(I1, lanes), kind])
-    align = ir.Constant(I32, BYTES[access.dtype])
-    return k.builder.call(gather, [places, align, _or_all(mask, lanes), _zeros(kind)])
+    align = ir.Constant(I32, size)
+    return k.builder.call(gather, [places, align, _or_all(mask, lanes), constant(kind, 0)])
 
 
 def put(
     k: Kernel, value: Any, access: Access, base: Pointer, index: Int, stride: Int, mask: Any
 ) -> None:
     """Write elements as they are, a vector of them."""
-    kind, align = value.type, BYTES[access.dtype]
+    kind, align = value.type, size_of(base.element)
     if access.kind == VECTOR:
-        address = access.at(base, index)
+        address = base + index
         if mask is None:
             k.builder.store(value, address.raw, align=align)
             return
-        name = f"llvm.masked.store.v{kind.count}{_name(kind.element)}.p0"
+        name = f"llvm.masked.store.{k.suffix(kind)}.p0"
         store = k.intrinsic(name, VOID, [kind, PTR, I32, ir.VectorType(I1, kind.count)])
         k.builder.call(store, [value, address.raw, ir.Constant(I32, align), mask])
         return
-    places = _places(k, access, base, index, stride, kind.count)
-    name = f"llvm.masked.scatter.v{kind.count}{_name(kind.element)}.v{kind.count}p0"
+    places = _places(k, base, index, stride, kind.count)
+    name = f"llvm.masked.scatter.{k.suffix(kind)}.v{kind.count}p0"
     scatter = k.intrinsic(name, VOID, [kind, places.type, I32, ir.VectorType(I1, kind.count)])
     k.builder.call(scatter, [value, places, ir.Constant(I32, align), _or_all(mask, kind.count)])
 
@@ -116,41 +128,58 @@ def store(
     put(k, from_floats(k, value, access.dtype), access, base, index, stride, mask)
 
 
-def as_floats(k: Kernel, value: Any, dtype: str) -> Vector:
-    """Elements as floats."""
-    if dtype == "f32":
-        return Vector(k, value)
-    kind = ir.VectorType(F32, value.type.count)
-    convert = k.builder.uitofp if dtype == "u8" else k.builder.sitofp
-    return Vector(k, convert(value, kind))
+def as_floats(k: Kernel, value: Any, name: str) -> Vector:
+    """Elements of a dtype as floats. Raises UnsupportedError for one of other floats."""
+    if name == COMPUTED:
+        return Vector(k.builder, value)
+    signed = _integral(name) == "signed"
+    convert = k.builder.sitofp if signed else k.builder.uitofp
+    return Vector(k.builder, convert(value, ir.VectorType(F32, value.type.count)))
 
 
-def from_floats(k: Kernel, value: Vector, dtype: str) -> Any:
-    """Floats as elements: integers towards zero, the nearest bound for what is beyond, NaN 0."""
-    if dtype == "f32":
+def from_floats(k: Kernel, value: Vector, name: str) -> Any:
+    """Floats as elements of a dtype: integers towards zero, the nearest bound for what is beyond,
+    NaN 0; truth is what is not 0. Raises UnsupportedError for one of other floats."""
+    if name == COMPUTED:
         return value.raw
-    kind = ir.VectorType(ELEMENTS[dtype], value.lanes)
-    name = "llvm.fptoui.sat" if dtype == "u8" else "llvm.fptosi.sat"
-    suffix = f".v{value.lanes}{_name(kind.element)}.v{value.lanes}f32"
-    convert = k.intrinsic(name + suffix, kind, [value.raw.type])
-    return k.builder.call(convert, [value.raw])
+    kind = ir.VectorType(dtype(name).element, value.lanes)
+    meaning = _integral(name)
+    if meaning == "bool":
+        return k.builder.zext(k.builder.fcmp_unordered("!=", value.raw, value.like(0.0).raw), kind)
+    convert = "llvm.fptosi.sat" if meaning == "signed" else "llvm.fptoui.sat"
+    suffixes = f"{k.suffix(kind)}.{k.suffix(value.raw.type)}"
+    function = k.intrinsic(f"{convert}.{suffixes}", kind, [value.raw.type])
+    return k.builder.call(function, [value.raw])
 
 
-def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, align: int, mask: Any) -> Any:
+def _integral(name: str) -> str:
+    """The kind of a dtype whose numbers are integers."""
+    kind = dtype(name).kind
+    if kind == "float":
+        raise UnsupportedError(f"kernels compute with {COMPUTED}, and do not convert {name}")
+    return kind
+
+
+def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, mask: Any) -> Any:
+    align = size_of(address.element)
     if mask is None:
         return k.builder.load(address.raw, typ=kind, align=align)
-    name = f"llvm.masked.load.v{kind.count}{_name(kind.element)}.p0"
-    load = k.intrinsic(name, kind, [PTR, I32, ir.VectorType(I1, kind.count), kind])
-    return k.builder.call(load, [address.raw, ir.Constant(I32, align), mask, _zeros(kind)])
+    load = k.intrinsic(
+        f"llvm.masked.load.{k.suffix(kind)}.p0",
+        kind,
+        [PTR, I32, ir.VectorType(I1, kind.count), kind],
+    )
+    arguments = [address.raw, ir.Constant(I32, align), mask, constant(kind, 0)]
+    return k.builder.call(load, arguments)
 
 
-def _places(k: Kernel, access: Access, base: Pointer, index: Int, stride: Int, lanes: int) -> Any:
+def _places(k: Kernel, base: Pointer, index: Int, stride: Int, lanes: int) -> Any:
     """The addresses of `lanes` elements that are `stride` apart."""
     kind = ir.VectorType(I64, lanes)
     step = _splat(k, stride.raw, kind)
     offsets = k.builder.mul(step, ir.Constant(kind, list(range(lanes))))
-    start = access.at(base, index * stride)
-    places = k.builder.gep(start.raw, [offsets], source_etype=ELEMENTS[access.dtype])
+    start = base + index * stride
+    places = k.builder.gep(start.raw, [offsets], source_etype=base.element)
     places.type = ir.VectorType(PTR, lanes)  # llvmlite knows no vectors of addresses
     return places
 
@@ -162,15 +191,5 @@ def _splat(k: Kernel, scalar: Any, kind: ir.VectorType) -> Any:
     return k.builder.shuffle_vector(first, undefined, everywhere)
 
 
-def _zeros(kind: ir.VectorType) -> ir.Constant:
-    zero = 0.0 if kind.element == F32 else 0
-    return ir.Constant(kind, [zero] * kind.count)
-
-
 def _or_all(mask: Any, lanes: int) -> Any:
     return mask if mask is not None else ir.Constant(ir.VectorType(I1, lanes), [1] * lanes)
-
-
-def _name(element: ir.Type) -> str:
-    """The element's name in those of intrinsics."""
-    return "f32" if element == F32 else str(element)

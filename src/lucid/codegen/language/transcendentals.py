@@ -66,7 +66,7 @@ WIDE_MAGIC = 6755399441055744.0
 def _power_of_two(k: Kernel, x: Vector, n: Any) -> Vector:
     """2^n as floats like those of `x`, n integers from -126 to 127; 0 for -127."""
     biased = k.builder.add(n, _integers(x, 127))
-    return Vector(k, k.builder.bitcast(k.builder.shl(biased, _integers(x, 23)), x.raw.type))
+    return Vector(k.builder, k.builder.bitcast(k.builder.shl(biased, _integers(x, 23)), x.raw.type))
 
 
 def _times_power(k: Kernel, x: Vector, n: Any) -> Vector:
@@ -238,13 +238,13 @@ def _log_parts(k: Kernel, x: Vector) -> tuple[Any, Vector]:
     bits = _bits(k, x)
     e = b.ashr(b.sub(bits, _integers(x, 0x3F3504F3)), _integers(x, 23))
     m = b.sub(bits, b.shl(e, _integers(x, 23)))
-    return e, Vector(k, b.bitcast(m, x.raw.type))
+    return e, Vector(k.builder, b.bitcast(m, x.raw.type))
 
 
 def _log_positive(k: Kernel, x: Vector) -> Vector:
     """ln x for x positive and finite."""
     e, m = _log_parts(k, x)
-    n = Vector(k, k.builder.sitofp(e, x.raw.type))
+    n = Vector(k.builder, k.builder.sitofp(e, x.raw.type))
     f = m - 1.0
     square = f * f
     tail = k.fma(n, x.like(-2.12194440e-4), f * square * polynomial(k, f, LOG_REMAINDER))
@@ -313,7 +313,7 @@ def _power_of_size(k: Kernel, x: Vector, b: Vector) -> Vector:
     s = (wide - 1.0) / (wide + 1.0)
     square = s * s
     scaled = k.fma(polynomial(k, square, LOG2_REMAINDER), square, s.like(2 / math.log(2)))
-    logarithm = k.fma(scaled, s, Vector(k, k.builder.sitofp(e, wide.raw.type)))
+    logarithm = k.fma(scaled, s, Vector(k.builder, k.builder.sitofp(e, wide.raw.type)))
     logarithm = k.pick(x.compare("==", math.inf), s.like(math.inf), logarithm)
     logarithm = k.pick(x.compare("==", 0.0), s.like(-math.inf), logarithm)
     exponent = at_least(k, at_most(k, logarithm * k.widen(b), 129.0), -151.0)

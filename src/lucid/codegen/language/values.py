@@ -1,47 +1,71 @@
 """The values of generated code: integers, vectors, pointers, and the state of a loop.
 
-Operators on them generate instructions through the builder of their kernel, so that kernel code
-reads like the loop nest it generates.
+Operators on them generate instructions through llvmlite's builder, which each value holds, so that
+kernel code reads like the loop nest it generates.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from llvmlite import ir
 
-if TYPE_CHECKING:
-    from lucid.codegen.language.builder import Kernel
-
+F16 = ir.HalfType()
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
 I1 = ir.IntType(1)
+I8 = ir.IntType(8)
+I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 PTR = ir.PointerType()
 VOID = ir.VoidType()
 
+FLOATS = {F16: 2, F32: 4, F64: 8}
+"""Bytes of the floating types."""
 
-def _constant(value: int) -> ir.Constant:
-    return ir.Constant(I64, value)
+
+@dataclass(frozen=True)
+class PointerTo:
+    """The type of an argument that is the address of such elements."""
+
+    element: ir.Type
+
+
+def size_of(element: ir.Type) -> int:
+    """Bytes that an element of this type takes."""
+    return element.width // 8 if isinstance(element, ir.IntType) else FLOATS[element]
+
+
+def constant(kind: ir.Type, value: float) -> ir.Constant:
+    """A number of this type, in every lane where it is one of vectors; floats are rounded."""
+    element = kind.element if isinstance(kind, ir.VectorType) else kind
+    if element == F32:
+        value = struct.unpack("f", struct.pack("f", value))[0]
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
 class Int:
     """A 64-bit integer of the generated code; operations on constants are done here and now."""
 
-    __slots__ = ("kernel", "known", "raw")
+    __slots__ = ("builder", "known", "raw")
 
-    def __init__(self, kernel: Kernel, raw: Any) -> None:
-        self.kernel = kernel
+    def __init__(self, builder: ir.IRBuilder, raw: Any) -> None:
+        self.builder = builder
         self.known: int | None = raw if isinstance(raw, int) else None
-        self.raw = _constant(raw) if isinstance(raw, int) else raw
+        self.raw = ir.Constant(I64, raw) if isinstance(raw, int) else raw
+
+    def _operand(self, value: int | Int) -> Int:
+        return value if isinstance(value, Int) else Int(self.builder, value)
 
     def _binary(self, other: int | Int, emit: str, fold: Callable[[int, int], int]) -> Int:
-        right = self.kernel.int(other)
+        right = self._operand(other)
         if self.known is not None and right.known is not None:
-            return Int(self.kernel, fold(self.known, right.known))
-        return Int(self.kernel, getattr(self.kernel.builder, emit)(self.raw, right.raw))
+            return Int(self.builder, fold(self.known, right.known))
+        return Int(self.builder, getattr(self.builder, emit)(self.raw, right.raw))
 
     def __add__(self, other: int | Int) -> Int:
         if isinstance(other, int) and other == 0:
@@ -54,7 +78,7 @@ class Int:
         return self._binary(other, "sub", lambda a, b: a - b)
 
     def __rsub__(self, other: int) -> Int:
-        return self.kernel.int(other) - self
+        return self._operand(other) - self
 
     def __mul__(self, other: int | Int) -> Int:
         if isinstance(other, int) and other == 1:
@@ -72,7 +96,7 @@ class Int:
         return self._binary(other, "urem", lambda a, b: a % b)
 
     def compare(self, sign: str, other: int | Int) -> Any:
-        return self.kernel.builder.icmp_signed(sign, self.raw, self.kernel.int(other).raw)
+        return self.builder.icmp_signed(sign, self.raw, self._operand(other).raw)
 
     def __lt__(self, other: int | Int) -> Any:
         return self.compare("<", other)
@@ -90,25 +114,25 @@ class Int:
         return self.compare("==", other)
 
     def minimum(self, other: int | Int) -> Int:
-        right = self.kernel.int(other)
-        return Int(self.kernel, self.kernel.builder.select(self < right, self.raw, right.raw))
+        right = self._operand(other)
+        return Int(self.builder, self.builder.select(self < right, self.raw, right.raw))
 
     def maximum(self, other: int | Int) -> Int:
-        right = self.kernel.int(other)
-        return Int(self.kernel, self.kernel.builder.select(self > right, self.raw, right.raw))
+        right = self._operand(other)
+        return Int(self.builder, self.builder.select(self > right, self.raw, right.raw))
 
     def ceil_div(self, other: int | Int) -> Int:
-        return (self + (self.kernel.int(other) - 1)) // other
+        return (self + (self._operand(other) - 1)) // other
 
 
 class Vector:
-    """A vector of floats (or, with one lane, a scalar float) of the generated code; where
-    `Kernel.widen` made it, of doubles."""
+    """A vector of the generated code, or with one lane a scalar. Arithmetic is that of floats, or
+    of doubles where `Kernel.widen` made it."""
 
-    __slots__ = ("kernel", "raw")
+    __slots__ = ("builder", "raw")
 
-    def __init__(self, kernel: Kernel, raw: Any) -> None:
-        self.kernel = kernel
+    def __init__(self, builder: ir.IRBuilder, raw: Any) -> None:
+        self.builder = builder
         self.raw = raw
 
     @property
@@ -118,17 +142,13 @@ class Vector:
 
     def _with(self, other: float | Vector, emit: str) -> Vector:
         right = self.like(other)
-        return Vector(self.kernel, getattr(self.kernel.builder, emit)(self.raw, right.raw))
+        return Vector(self.builder, getattr(self.builder, emit)(self.raw, right.raw))
 
     def like(self, value: float | Vector) -> Vector:
         """`value` with as many lanes as this vector, of floats or doubles as it has."""
         if isinstance(value, Vector):
             return value
-        kind = self.raw.type
-        if kind in (F64, ir.VectorType(F64, self.lanes)):
-            many = isinstance(kind, ir.VectorType)
-            return Vector(self.kernel, ir.Constant(kind, [value] * self.lanes if many else value))
-        return self.kernel.splat_constant(value, self.lanes)
+        return Vector(self.builder, constant(self.raw.type, value))
 
     def __add__(self, other: float | Vector) -> Vector:
         return self._with(other, "fadd")
@@ -153,38 +173,44 @@ class Vector:
         return self.like(other) / self
 
     def __neg__(self) -> Vector:
-        return Vector(self.kernel, self.kernel.builder.fneg(self.raw))
+        return Vector(self.builder, self.builder.fneg(self.raw))
 
     def compare(self, sign: str, other: float | Vector) -> Any:
         """Ordered comparison, one bit a lane: false where either is NaN."""
-        return self.kernel.builder.fcmp_ordered(sign, self.raw, self.like(other).raw)
+        return self.builder.fcmp_ordered(sign, self.raw, self.like(other).raw)
 
 
 class Pointer:
-    """An address; offsets are in floats unless said otherwise."""
+    """The address of elements of one type, which its offsets count unless said otherwise."""
 
-    __slots__ = ("kernel", "raw")
+    __slots__ = ("builder", "element", "raw")
 
-    def __init__(self, kernel: Kernel, raw: Any) -> None:
-        self.kernel = kernel
+    def __init__(self, builder: ir.IRBuilder, raw: Any, element: ir.Type) -> None:
+        self.builder = builder
         self.raw = raw
+        self.element = element
 
-    def __add__(self, floats: int | Int) -> Pointer:
-        if isinstance(floats, int) and floats == 0:
+    def __add__(self, count: int | Int) -> Pointer:
+        if isinstance(count, int) and count == 0:
             return self
-        return self._offset(F32, floats)
+        return self._offset(self.element, count)
+
+    def to(self, element: ir.Type) -> Pointer:
+        """The same address, as one of other elements."""
+        return Pointer(self.builder, self.raw, element)
 
     def bytes(self, count: int | Int) -> Pointer:
-        return self._offset(ir.IntType(8), count)
+        """Offset in bytes."""
+        return self._offset(I8, count)
 
     def words(self, count: int | Int) -> Pointer:
         """Offset in 64-bit words."""
         return self._offset(I64, count)
 
     def _offset(self, element: ir.Type, count: int | Int) -> Pointer:
-        k = self.kernel
-        moved = k.builder.gep(self.raw, [k.int(count).raw], source_etype=element)
-        return Pointer(k, moved)
+        index = count if isinstance(count, Int) else Int(self.builder, count)
+        moved = self.builder.gep(self.raw, [index.raw], source_etype=element)
+        return Pointer(self.builder, moved, self.element)
 
 
 class Loop:

@@ -243,6 +243,11 @@ def _softplus(k: Kernel, op: ops.Softplus, x: Sequence[Vector]) -> Vector:
     return t.softplus(k, x[0])
 
 
+@lowers(ops.Softsign)
+def _softsign(k: Kernel, op: ops.Softsign, x: Sequence[Vector]) -> Vector:
+    return x[0] / (k.math("fabs", x[0]) + 1.0)
+
+
 @lowers(ops.Mish)
 def _mish(k: Kernel, op: ops.Mish, x: Sequence[Vector]) -> Vector:
     return t.mish(k, x[0])

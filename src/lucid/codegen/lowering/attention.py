@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine, Sums
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.lowering.arguments import geometry
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
 from lucid.codegen.lowering.epilogue import Epilogue
-from lucid.codegen.lowering.layer import Layer, geometry
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import product
 from lucid.codegen.lowering.reduction import Semantics, reduce, softmax
 from lucid.codegen.program.lowered_ops import GatherSums, PartialSums
@@ -34,7 +36,10 @@ def _split_attention(ctx: Lowering, node: Node) -> None:
     activation = None if isinstance(parts.gate, RadixSoftmax) else parts.gate
     gate = _layer(ctx, node, parts.fc2, parameters[2:], activation, hidden, "fc2")
     if isinstance(parts.gate, RadixSoftmax):
-        logits, gate = gate, ctx.allocate(f"{node.output.name}.gate", gate.shape, gate.strides)
+        logits, gate = (
+            gate,
+            ctx.allocate(f"{node.output.name}.gate", gate.dtype, gate.shape, gate.strides),
+        )
         _normalise(ctx, parts.gate, logits, gate, node.origin)
     ctx.deferred[node.output] = _combine(parts.combine, x, gate, node.origin)
 
@@ -42,8 +47,9 @@ def _split_attention(ctx: Lowering, node: Node) -> None:
 def _channel_sums(ctx: Lowering, x: View, node: Node) -> View:
     """One sum for each image and channel, [image][1][channel]."""
     n, channels, *_ = x.shape
-    out = ctx.allocate(f"{node.output.name}.sums", (n, 1, channels), (channels, channels, 1))
-    flat = View(out.buffer, (n, channels), (channels, 1))
+    shape, strides = (n, 1, channels), (channels, channels, 1)
+    out = ctx.allocate(f"{node.output.name}.sums", COMPUTED, shape, strides)
+    flat = out.over((n, channels), (channels, 1))
     meaning = Semantics.of(ctx, PartialSums(1), x, out, node.origin)
     reduce(ctx, x, flat, (2, 3), "sum", 1.0, meaning)
     return out
@@ -80,10 +86,11 @@ def _layer(
     outputs, depth, *_ = ctx.shape(weight)
     n = ctx.shape(node.inputs[0])[0]
     shape = (n, outputs, 1, 1)
-    out = ctx.allocate(f"{node.output.name}.{name}", shape, (outputs, 1, outputs, outputs))
+    strides = (outputs, 1, outputs, outputs)
+    out = ctx.allocate(f"{node.output.name}.{name}", COMPUTED, shape, strides)
     steps = () if activation is None else ((activation, (0,)),)
     origin = f"{node.origin}.{name}" if node.origin else name
-    result = Value(TensorType("f32", shape), f"{node.output.name}.{name}", node)
+    result = Value(TensorType(COMPUTED, shape), f"{node.output.name}.{name}", node)
     layer = Layer(op, result, weight, bias, result, origin, Epilogue(Body((), steps)))
     product(ctx, layer, rows, out, count=n, depth=depth, groups=op.groups, algorithm="gate")
     return out
@@ -95,8 +102,8 @@ def _normalise(ctx: Lowering, op: RadixSoftmax, logits: View, out: View, origin:
     inner = channels // (op.radix * op.cardinality)
     parts = (n, op.cardinality, op.radix, inner)
     image, from_image = out.strides[0], logits.strides[0]
-    read = View(logits.buffer, parts, (from_image, op.radix * inner, inner, 1), logits.offset)
-    write = View(out.buffer, parts, (image, inner, op.cardinality * inner, 1), out.offset)
+    read = logits.over(parts, (from_image, op.radix * inner, inner, 1))
+    write = out.over(parts, (image, inner, op.cardinality * inner, 1))
     softmax(ctx, read, write, 2, Semantics.of(ctx, op, logits, out, origin))
 
 
@@ -128,8 +135,8 @@ def _radix_mean(ctx: Lowering, node: Node) -> None:
     image, channel, line, pixel = x.strides
     inner = channels // op.radix
     shape = (n, op.radix, inner, height, width)
-    split = View(x.buffer, shape, (image, channel * inner, channel, line, pixel), x.offset)
-    flat = View(out.buffer, (n, inner), out.strides[:2], out.offset)
+    split = x.over(shape, (image, channel * inner, channel, line, pixel))
+    flat = out.over((n, inner), out.strides[:2])
     meaning = Semantics.of(ctx, op, x, out, node.origin)
     reduce(ctx, split, flat, (1, 3, 4), "sum", 1.0 / max(1, height * width), meaning)
 

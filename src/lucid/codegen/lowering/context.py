@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lucid.codegen.kernels.loaders import Join, Loader, Stage
 from lucid.codegen.kernels.packing import Flat, Packed, Packing
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.placement import Place
 from lucid.codegen.program.program import (
     ArgumentValue,
@@ -22,18 +24,17 @@ from lucid.codegen.program.program import (
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops.base import Op
+from lucid.ir.ops.base import Op, nearest
 from lucid.ir.recipe import Recipe
 from lucid.ir.types import TensorType
 
-if TYPE_CHECKING:
-    from lucid.codegen.lowering.layer import Layer
-
 Lower = Callable[["Lowering", Node], None]
+Copy = Callable[["Lowering", View, View, str], None]
+"""From a source and a result, of any strides, and the origin to a call."""
 LOWERINGS: dict[type[Op], Lower] = {}
 
 SMALL = 1 << 12
-"""Floats that are sooner written out of order than copied in another phase."""
+"""Numbers that are sooner written out of order than copied in another phase."""
 
 
 def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
@@ -45,6 +46,13 @@ def lowers(*op_classes: type[Op]) -> Callable[[Lower], Lower]:
         return function
 
     return register
+
+
+def lower_node(ctx: Lowering, node: Node) -> None:
+    """Run the lowering of a node that has one: its op's, or that of the nearest base."""
+    lowering = nearest(LOWERINGS, type(node.op))
+    assert lowering is not None, f"{node.op.name} has no lowering"
+    lowering(ctx, node)
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
@@ -99,7 +107,10 @@ class Deferred:
 
 @dataclass
 class Lowering:
-    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`."""
+    """Lowers the nodes of one graph, in order, for one batch and a team of `threads`.
+
+    `copy`: how an array is copied to another place; it is lowered in this context.
+    """
 
     graph: Graph
     schedule: Schedule
@@ -107,6 +118,7 @@ class Lowering:
     batch: int
     threads: int
     program: Program
+    copy: Copy
     views: dict[Value, View] = field(default_factory=dict)
     deferred: dict[Value, Deferred] = field(default_factory=dict)
     sums: dict[Value, View] = field(default_factory=dict)
@@ -121,13 +133,11 @@ class Lowering:
     def shape(self, value: Value) -> tuple[int, ...]:
         return value.type.concrete(self.batch)
 
-    def allocate(
-        self, name: str, shape: Sequence[int], strides: Sequence[int], dtype: str = "f32"
-    ) -> View:
+    def allocate(self, name: str, dtype: str, shape: Sequence[int], strides: Sequence[int]) -> View:
         """A new arena buffer, dense under the given strides."""
         name = self._fresh(name)
         self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
-        return View(name, tuple(shape), tuple(strides))
+        return View(name, dtype, tuple(shape), tuple(strides))
 
     def result(self, value: Value, like: View | None = None) -> View:
         """Where to write a value: the user's array if it is an output that can lie there as it is,
@@ -147,13 +157,14 @@ class Lowering:
         small = prod(shape) <= SMALL
         direct = direct or (like is not None and small and not value.users)
         view = self.output_view(value) if direct else None
-        self.views[value] = view or self.allocate(value.name, shape, strides, value.type.dtype)
+        self.views[value] = view or self.allocate(value.name, value.type.dtype, shape, strides)
         return self.views[value]
 
-    def dtype(self, view: View) -> str:
-        """Of the numbers in a view's buffer; packed parameters are floats."""
-        buffer = self.program.buffers.get(view.buffer)
-        return buffer.dtype if buffer is not None else "f32"
+    def nothing(self, value: Value) -> View:
+        """Where a value without elements lies."""
+        shape = self.shape(value)
+        own = self.output_view(value)
+        return own or self.allocate(value.name, value.type.dtype, shape, row_major(shape))
 
     def slice_of(self, value: Value) -> View:
         """The channels of a concatenation that a value is to lie in, or those that one itself has
@@ -162,24 +173,22 @@ class Lowering:
         home = self.homes.get(place.root)
         if home is None:
             shape = self.shape(place.root)
-            home = self.allocate(place.root.name, shape, channels_last(shape))
+            kind = place.root.type.dtype
+            home = self.allocate(place.root.name, kind, shape, channels_last(shape))
             self.homes[place.root] = home
-        return View(home.buffer, self.shape(value), home.strides, home.offset + place.first)
+        return home.over(self.shape(value), home.strides, home.offset + place.first)
 
     def output_view(self, value: Value) -> View | None:
         """The first of the user's arrays that this value is to be written to."""
-        for i, output in enumerate(self.graph.outputs):
-            if output is value:
-                return self.program.outputs[i]
-        return None
+        outputs = zip(self.graph.outputs, self.program.outputs.values(), strict=True)
+        return next((view for output, view in outputs if output is value), None)
 
     def view(self, value: Value) -> View:
         """Where the value lies; what was deferred is computed now."""
         if value in self.views:
             return self.views[value]
         if isinstance(value, Parameter):
-            name = self.weights(value.recipe, Flat(), self.shape(value), value.name)
-            self.views[value] = View(name.name, self.shape(value), row_major(self.shape(value)))
+            self.views[value] = self.packed(value.recipe, self.shape(value), value.name)
         else:
             self._stage(value)
         return self.views[value]
@@ -194,10 +203,9 @@ class Lowering:
 
     def dense(self, value: Value, view: View) -> View:
         """A copy of the value, channels last and without gaps."""
-        from lucid.codegen.lowering.strided import copy  # the copy is lowered in this context
-
-        rows = self.allocate(f"{value.name}.rows", view.shape, channels_last(view.shape))
-        copy(self, view, rows, value.producer.origin if value.producer else "")
+        strides = channels_last(view.shape)
+        rows = self.allocate(f"{value.name}.rows", view.dtype, view.shape, strides)
+        self.copy(self, view, rows, value.producer.origin if value.producer else "")
         return rows
 
     def rows(self, value: Value, whole: bool = True) -> Deferred | View:
@@ -218,7 +226,7 @@ class Lowering:
 
     def stage(self, rows: Deferred, shape: tuple[int, ...], out: View | None = None) -> View:
         """Write what a loader makes to a buffer (rank 4, channels last) as a phase of its own."""
-        out = out or self.allocate(f"{rows.origin}.rows", shape, channels_last(shape))
+        out = out or self.allocate(f"{rows.origin}.rows", COMPUTED, shape, channels_last(shape))
         count, depth = shape[0] * shape[2] * shape[3], shape[1]
         blocks = self.pieces(count, 12)
         region, inputs = self.region(rows.origin, rows.reads)
@@ -236,11 +244,21 @@ class Lowering:
         for each thread, so that a disturbed core costs little."""
         return max(1, min(count // max(1, least), 8 * self.threads))
 
+    def packed(self, recipe: Recipe, shape: tuple[int, ...], name: str) -> View:
+        """A parameter as an array, row-major."""
+        ref = self.weights(recipe, Flat(), shape, name)
+        return View(ref.name, COMPUTED, shape, row_major(shape))
+
     def weights(
-        self, recipe: Recipe | None, packing: Packing, shape: tuple[int, ...], name: str
+        self,
+        recipe: Recipe | None,
+        packing: Packing,
+        shape: tuple[int, ...],
+        name: str,
+        dtype: str = COMPUTED,
     ) -> WeightRef:
-        """A packed parameter; the same recipe and packing give the same one."""
-        packed = Packed(recipe, packing, shape)
+        """A packed parameter; the same recipe, packing and dtype give the same one."""
+        packed = Packed(recipe, packing, shape, dtype)
         for known, other in self.program.weights.items():
             if other == packed:
                 return WeightRef(known)
@@ -259,7 +277,7 @@ class Lowering:
     def region(self, name: str, reads: Sequence[View]) -> tuple[Graph, list[Value]]:
         """An empty region over these operands, and its inputs."""
         region = Graph(name or "region", self.graph.payload)
-        types = [TensorType(self.dtype(v), v.shape) for v in reads]
+        types = [TensorType(v.dtype, v.shape) for v in reads]
         return region, [region.add_input(kind, "a") for kind in types]
 
     def call(
@@ -290,8 +308,13 @@ class Lowering:
         self.siblings.update(kernels)
 
 
+def itemsize(value: Value) -> int:
+    """Bytes of one element of a value."""
+    return dtype(value.type.dtype).bytes
+
+
 def row_stride(view: View) -> int | None:
-    """Floats from one row of features to the next, where all rows are evenly spaced and each is
+    """Elements from one row of features to the next, where all rows are evenly spaced and each is
     contiguous (rank 4: rows are pixels, features channels); else None."""
     order = (0, 2, 3, 1) if len(view.shape) == 4 else tuple(range(len(view.shape)))
     dims = [(view.shape[i], view.strides[i]) for i in order]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lucid.codegen.lowering.arguments import kind_of
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.depthwise import depthwise, expands
 from lucid.codegen.lowering.direct import direct
-from lucid.codegen.lowering.epilogue import Epilogue, kind_of, to_body
+from lucid.codegen.lowering.epilogue import Epilogue, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import linear, pointwise

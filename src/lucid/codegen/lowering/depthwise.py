@@ -7,22 +7,21 @@ from itertools import pairwise
 from math import prod
 
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
-from lucid.codegen.kernels.expand import ExpandDepthwise
-from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.expand import ExpandDepthwise, scratch_bytes
+from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import Panels, Taps
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.lowering.context import Lowering, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.lowering.arguments import (
     bias_of,
-    feeds_attention,
+    bind_extras,
     geometry,
-    panel_vectors,
+    only_declared,
     result_strides,
     sums_view,
     window,
 )
+from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
+from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
@@ -93,7 +92,7 @@ def _call(
     lines = given["lines"]
     assert isinstance(lines, int)
     bands = -(-height // lines)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, 1, ctx.target.vector)
+    extra_arguments, tensors = bind_extras(ctx, layer.epilogue, 1, ctx.target.vector)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     source = before.append(region, inputs[0], []) if before is not None else inputs[0]
     results, writes = [layer.append(region, source, inputs[1:])], [y]
@@ -185,8 +184,8 @@ L2 each; with all of them the network takes 2.7 ms, with these three 2.4 ms, wit
 BANDS = 8
 """Bands of an image, at least: their borders are computed twice."""
 REPEATED_CYCLES = 1.0
-"""What computing borders twice may cost for each float of the expanded map: storing and loading it
-costs about two. Xception's 728 channels over bands of three lines would cost fifteen."""
+"""What computing borders twice may cost for each element of the expanded map: storing and loading
+it costs about two. Xception's 728 channels over bands of three lines would cost fifteen."""
 
 
 def expands(ctx: Lowering, layer: Layer) -> bool:
@@ -197,7 +196,7 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
         return False
     if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
         return False
-    if 4 * prod(ctx.shape(result)[1:]) < EXPANDED_SHARE * ctx.target.l2:
+    if itemsize(result) * prod(ctx.shape(result)[1:]) < EXPANDED_SHARE * ctx.target.l2:
         return False
     user = result.users[0]
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
@@ -214,13 +213,13 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
 
 
 def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
-    """Cycles for each float of the expanded map that go into lines which two bands share."""
+    """Cycles for each element of the expanded map that go into lines which two bands share."""
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
     assert isinstance(op, Conv2d)
     columns, depth, *_ = ctx.shape(layer.weight)
     taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
     panel = panel_vectors(columns, ctx.target) * ctx.target.vector
-    line_bytes = 4 * ctx.shape(layer.x)[3] * panel
+    line_bytes = itemsize(layer.result) * ctx.shape(layer.x)[3] * panel
     lines = _band(taps, op.stride[0], ctx.shape(user.output)[2], line_bytes, ctx.target)
     shared = max(0, taps - op.stride[0]) / (lines * op.stride[0])
     return shared * depth / (2 * ctx.target.vector)
@@ -235,6 +234,7 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     panel = vectors * ctx.target.vector
     tile = Tile(vectors, before.epilogue.body)
     _, _, height, width = x.shape
+    line_bytes = itemsize(before.result) * width * panel
     given: dict[str, ArgumentValue] = {
         "source": x,
         "source_row": row_stride(x) or 0,
@@ -248,7 +248,7 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
         "panels": -(-columns // panel),
         "height": height,
         "width": width,
-        "lines": _band(_reach(kernel), kernel.stride[0], y.shape[2], 4 * width * panel, ctx.target),
+        "lines": _band(_reach(kernel), kernel.stride[0], y.shape[2], line_bytes, ctx.target),
         "chunk": columns,
         "chunks": 1,
     }
@@ -268,9 +268,9 @@ def _reach(kernel: Depthwise) -> int:
 
 
 def _scratch(kernel: Depthwise, given: dict[str, ArgumentValue]) -> int:
-    """Floats of the expanded lines of a band."""
+    """Bytes of the expanded lines of a band."""
     lines, width, panel = given["lines"], given["width"], given["panel"]
     assert isinstance(lines, int)
     assert isinstance(width, int)
     assert isinstance(panel, int)
-    return ((lines - 1) * kernel.stride[0] + _reach(kernel)) * width * panel
+    return scratch_bytes((lines - 1) * kernel.stride[0] + _reach(kernel), width, panel)

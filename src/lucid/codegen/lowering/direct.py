@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lucid.codegen.kernels.direct import TABLE_SLACK, Direct
-from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile
+from lucid.codegen.kernels.direct import Direct, scratch_bytes
+from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
-from lucid.codegen.lowering.context import Lowering, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.lowering.arguments import (
     bias_of,
+    bind_extras,
     enough_chunks,
     geometry,
-    panel_vectors,
+    only_declared,
     window,
 )
+from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
 
@@ -56,13 +56,14 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     n, channels, height, width = result.shape
     columns = channels // op.groups
     vectors = panel_vectors(columns, ctx.target)
-    column_bytes = 4 * ctx.target.vector * inner * taps[0] * taps[1]
+    size = itemsize(layer.x)
+    column_bytes = size * ctx.target.vector * inner * taps[0] * taps[1]
     while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
         vectors -= 1
     panel = vectors * ctx.target.vector
     reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
     padded = (width - 1) * op.stride[1] + reach[1]
-    cut = _cut(ctx, layer, result, reach[0], taps[0], 4 * padded * inner, -(-columns // panel))
+    cut = _cut(ctx, layer, result, reach[0], taps[0], size * padded * inner, -(-columns // panel))
     parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
     met = parts * part_lines
     map_floats = cut.block_images * met * padded * inner
@@ -72,7 +73,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     kernel = Direct(body.extras, inner if planar else 0)
     short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
     tile = WindowTile(vectors, body, segment if short else 0)
-    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
     packing, shape, name = Panels(op.groups, panel), ctx.shape(layer.weight), layer.weight.name
@@ -115,7 +116,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         region,
         layer.origin,
         algorithm="direct",
-        scratch=map_floats + 2 * (rows + TABLE_SLACK),
+        scratch=scratch_bytes(map_floats, rows),
         work=2 * n * height * width * channels * inner * taps[0] * taps[1],
     )
 

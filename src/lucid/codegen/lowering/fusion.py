@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lucid.codegen.lowering.context import LOWERINGS, Lower, Lowering, lowers
-from lucid.codegen.lowering.strided import ELEMENTWISE, apply_body
+from lucid.codegen.language import vector_math
+from lucid.codegen.lowering.context import LOWERINGS, Lower, Lowering, lower_node, lowers
+from lucid.codegen.lowering.strided import apply_body
 from lucid.ir.graph import Node, Value
-from lucid.ir.ops import Cast, Fusion, Op
+from lucid.ir.ops import Cast, Constant, Elementwise, Fusion, Op, nearest
 
 FUSED: dict[type[Op], Lower] = {}
 
@@ -38,14 +39,23 @@ def parts(node: Node) -> tuple[Fusion, list[Value], list[Value]]:
 def lowered(op: Op) -> bool:
     """Whether there is a lowering for a node of this op."""
     if isinstance(op, Fusion):
-        return type(op.anchor) in FUSED or type(op.anchor) in LOWERINGS
-    return type(op) in LOWERINGS
+        inlined = (n.op for n in op.body.nodes if not isinstance(n.op, Constant))
+        return has_kernel(type(op.anchor)) and all(has_kernel(type(o)) for o in inlined)
+    return has_kernel(type(op))
+
+
+def has_kernel(cls: type[Op]) -> bool:
+    """Whether there is code for an op: elementwise ops share a lowering, and need their arithmetic
+    on vectors besides."""
+    if issubclass(cls, Elementwise):
+        return cls in vector_math.LOWERINGS
+    return nearest(LOWERINGS, cls) is not None
 
 
 @lowers(Fusion)
 def _fused(ctx: Lowering, node: Node) -> None:
     op, own, extras = parts(node)
-    lower = FUSED.get(type(op.anchor))
+    lower = nearest(FUSED, type(op.anchor))
     if lower is not None:
         lower(ctx, node)
     else:
@@ -58,11 +68,11 @@ def apart(ctx: Lowering, node: Node, own: Sequence[Value], extras: Sequence[Valu
     (kind,) = op.anchor.result_types(*(v.type for v in own))
     anchor = Node(op.anchor, own, node.origin, node.fused_from, node.location)
     anchor.outputs = [Value(kind, f"{node.output.name}.anchor", anchor)]
-    LOWERINGS[type(op.anchor)](ctx, anchor)
+    lower_node(ctx, anchor)
     apply_body(ctx, op.body, [anchor.output, *extras], node.output, node.origin)
 
 
-@lowers_fused(*ELEMENTWISE, Cast)
+@lowers_fused(Elementwise, Cast)
 def _chain(ctx: Lowering, node: Node) -> None:
     """An elementwise op and what follows it: one kernel."""
     op, own, _ = parts(node)

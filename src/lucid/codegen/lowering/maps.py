@@ -58,7 +58,8 @@ class MapNode:
         if broadcast(view, shape).strides[1] in (0, 1):
             return view
         whole = broadcast(view, (1,) * (len(shape) - len(view.shape)) + view.shape)
-        rows = ctx.allocate(f"{value.name}.rows", whole.shape, channels_last(whole.shape))
+        strides = channels_last(whole.shape)
+        rows = ctx.allocate(f"{value.name}.rows", view.dtype, whole.shape, strides)
         copy(ctx, whole, rows, value.producer.origin if value.producer else "")
         return rows
 

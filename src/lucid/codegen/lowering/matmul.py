@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.matmul import MatMul, scratch_floats
+from lucid.codegen.kernels.matmul import MatMul, scratch_bytes
 from lucid.codegen.lowering.context import Lowering, channels_last, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
@@ -104,7 +104,7 @@ def _call(
         region,
         origin,
         algorithm="matmul",
-        scratch=scratch_floats(depth, ctx.target),
+        scratch=scratch_bytes(depth, ctx.target),
         work=work,
     )
 
@@ -131,14 +131,14 @@ def _spread(view: View, matrices: Sequence[int]) -> View:
     """The view with the matrices' dimensions broadcast to these."""
     spread = broadcast(view, (*matrices, *view.shape[-2:]))
     strides = (*spread.strides[:-2], *view.strides[-2:])
-    return View(view.buffer, spread.shape, strides, view.offset)
+    return view.over(spread.shape, strides)
 
 
 def _transposed(view: View) -> View:
     def turn(numbers: tuple[int, ...]) -> tuple[int, ...]:
         return (*numbers[:-2], numbers[-1], numbers[-2])
 
-    return View(view.buffer, turn(view.shape), turn(view.strides), view.offset)
+    return view.over(turn(view.shape), turn(view.strides))
 
 
 def _turned(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -150,8 +150,8 @@ def _result(ctx: Lowering, value: Value, shape: tuple[int, ...]) -> View:
     """Where the result goes; a slice of a concatenation's channels has no contiguous axis."""
     strides = _strides(ctx, value, shape)
     if value not in ctx.placements:
-        return ctx.result(value, like=View("", shape, strides))
-    ctx.views[value] = ctx.allocate(value.name, shape, strides)
+        return ctx.result(value, like=View("", value.type.dtype, shape, strides))
+    ctx.views[value] = ctx.allocate(value.name, value.type.dtype, shape, strides)
     return ctx.views[value]
 
 
@@ -166,7 +166,9 @@ def _strides(ctx: Lowering, value: Value, shape: tuple[int, ...]) -> tuple[int, 
     if user is None or not isinstance(user.op, Reshape) or 0 in shape:
         return plain
     final = ctx.shape(user.output)
-    before = reshaped(View("", final, channels_last(final)), [shape[a] for a in axes])
+    before = reshaped(
+        View("", value.type.dtype, final, channels_last(final)), [shape[a] for a in axes]
+    )
     if before is None:
         return plain
     strides = tuple(before.strides[axes.index(i)] for i in range(len(shape)))

@@ -10,8 +10,15 @@ from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.body import Body
-from lucid.codegen.kernels.normalisation import GroupNormalise, Moments, NeighbourNorm, RowNorm
+from lucid.codegen.kernels.normalisation import (
+    GroupNormalise,
+    Moments,
+    NeighbourNorm,
+    RowNorm,
+    scratch_bytes,
+)
 from lucid.codegen.kernels.strided import operand_names
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import STRIDED, Access
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.epilogue import append_body, to_body
@@ -91,7 +98,7 @@ def _along(view: View, axes: Sequence[int], rank: int) -> View:
     sizes, steps = [1] * rank, [0] * rank
     for axis, size, step in zip(axes, view.shape, view.strides, strict=True):
         sizes[axis], steps[axis] = size, step
-    return View(view.buffer, tuple(sizes), tuple(steps), view.offset)
+    return view.over(sizes, steps)
 
 
 @lowers(ops.LayerNorm, ops.RmsNorm)
@@ -117,7 +124,7 @@ def _group_norm(ctx: Lowering, node: Node) -> None:
         image, channel, *others = view.strides
         width = channels // op.groups
         shape = (n, op.groups, width, *rest)
-        return View(view.buffer, shape, (image, channel * width, channel, *others), view.offset)
+        return view.over(shape, (image, channel * width, channel, *others))
 
     extras = tuple(map(split, job.extras))
     grouped = Standard(
@@ -141,7 +148,7 @@ def _rows(ctx: Lowering, job: Standard, axes: Sequence[int]) -> bool:
     outer = Grid.over([job.x.shape[i] for i in kept], _at(strides, kept))
     steps = tuple((*o, *i) for o, i in zip(outer.steps, inner.steps, strict=True))
     rows = Grid((*outer.sizes, *inner.sizes), steps)
-    kernel = RowNorm(job.body, spaced(rows, ["f32"] * len(strides)), job.centred)
+    kernel = RowNorm(job.body, spaced(rows, [v.dtype for v in job.operands]), job.centred)
     arguments, tasks = rows.bind(ctx, job.names(), job.origin, whole=True)
     arguments |= job.bound()
     arguments |= {"inverse": 1.0 / max(1, inner.sizes[0]), "eps": job.eps}
@@ -178,7 +185,7 @@ def _in_steps(ctx: Lowering, job: Standard, axes: Sequence[int]) -> None:
     def statistic(name: str, kind: str, centre: View | None) -> View:
         """The mean of x, of its distance from a centre, or of the square of that."""
         strides = [0 if i in axes else s for i, s in enumerate(x.strides)]
-        out = ctx.allocate(f"{job.out.buffer}.{name}", shape, _dense(shape, strides))
+        out = ctx.allocate(f"{job.out.buffer}.{name}", COMPUTED, shape, _dense(shape, strides))
         reads = [x] if centre is None else [x, centre]
         region, inputs = ctx.region(job.origin, reads)
         value = inputs[0] if centre is None else region.append(ops.Sub(), inputs).output
@@ -215,7 +222,7 @@ def _dense(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
 def _standardised(shapes: Sequence[tuple[int, ...]], found: int, job: Standard) -> Graph:
     """((x - mean) - rest) / sqrt(max(squares - rest^2, 0) + eps), and the body behind it."""
     chain = Graph("chain")
-    x, *others = (chain.add_input(TensorType("f32", s), "a") for s in shapes)
+    x, *others = (chain.add_input(TensorType(COMPUTED, s), "a") for s in shapes)
     statistics, extras = others[:found], others[found:]
 
     def apply(op: ops.Op, *operands: Value | float) -> Value:
@@ -251,6 +258,7 @@ def _by_moments(ctx: Lowering, job: Standard, groups: int) -> bool:
     cuts = max(1, min(MOST_PARTS, pixels * channels // LEAST_PART, pixels))
     moments = ctx.allocate(
         f"{job.out.buffer}.moments",
+        COMPUTED,
         (n, cuts, 3, groups),
         (cuts * 3 * groups, 3 * groups, groups, 1),
     )
@@ -274,7 +282,7 @@ def _by_moments(ctx: Lowering, job: Standard, groups: int) -> bool:
         region,
         job.origin,
         algorithm="moments",
-        scratch=3 * channels,
+        scratch=scratch_bytes(3 * channels),
     )
     _by_group(ctx, job, moments, sizes, along)
     return True
@@ -298,7 +306,7 @@ def _by_group(
         arguments |= {f"{name}_image": image, f"{name}_row": row[0], f"{name}_inner": channel}
     single = groups == 1
     kernel = GroupNormalise(job.body, tuple(_evenly(v, channels) for v in job.operands), single)
-    scratch = 3 * groups + (0 if single else 3 * channels)
+    scratch = scratch_bytes(3 * groups + (0 if single else 3 * channels))
     ctx.call(
         kernel,
         n * pieces,
@@ -314,8 +322,8 @@ def _by_group(
 
 def _evenly(view: View, channels: int) -> Access:
     """How a view's channels lie, never to be sorted out in registers."""
-    access = Access.along(view.strides[1] if channels > 1 else 1)
-    return Access(STRIDED) if access.apart > 1 else access
+    access = Access.along(view.strides[1] if channels > 1 else 1, view.dtype)
+    return Access(STRIDED, view.dtype) if access.apart > 1 else access
 
 
 # -- neighbouring channels ------------------------------------------------------------------------
@@ -337,7 +345,7 @@ def _local_response(ctx: Lowering, node: Node) -> None:
     region, inputs = ctx.region(node.origin, [x])
     region.set_outputs([region.append(op, inputs).output])
     ctx.call(
-        NeighbourNorm(spaced(rows, ["f32", "f32"]), op.beta),
+        NeighbourNorm(spaced(rows, [x.dtype, out.dtype]), op.beta),
         tasks,
         arguments,
         [x],
@@ -345,5 +353,5 @@ def _local_response(ctx: Lowering, node: Node) -> None:
         region,
         node.origin,
         algorithm="neighbour_norm",
-        scratch=x.shape[1] + op.size,
+        scratch=scratch_bytes(x.shape[1] + op.size),
     )

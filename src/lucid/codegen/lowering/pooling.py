@@ -8,10 +8,9 @@ from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.maps import BLOCK
 from lucid.codegen.kernels.pooling import Pool
+from lucid.codegen.lowering.arguments import geometry, only_declared, window
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers
-from lucid.codegen.lowering.epilogue import only_declared
 from lucid.codegen.lowering.fusion import lowers_fused
-from lucid.codegen.lowering.layer import geometry, window
 from lucid.codegen.lowering.maps import MapNode, pixels
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.program.program import ArgumentValue, View

@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
-from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
-from lucid.codegen.kernels.product import ROW_SLACK, Product
-from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.kernels.product import Product, scratch_bytes
+from lucid.codegen.lowering.arguments import (
     bias_of,
+    bind_extras,
     enough_chunks,
     geometry,
-    panel_vectors,
+    only_declared,
     window,
 )
+from lucid.codegen.lowering.context import Deferred, Lowering, itemsize, row_major, row_stride
+from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
@@ -60,7 +60,7 @@ def split_product(
     if layer.choice.split == "auto":
         by_rows = rows >= columns or (maps_outweigh and rows >= LEAST_ROWS)
     if by_rows:
-        fitting = max(24, min(192, ctx.target.l2 // 4 // (4 * depth)))
+        fitting = max(24, min(192, ctx.target.l2 // 4 // (itemsize(layer.x) * depth)))
         block = layer.choice.rows or fitting
         blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
@@ -98,13 +98,14 @@ def product(
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras)
     tile = Tile(vectors, body)
-    extra_arguments, tensors = layer.epilogue.bind(ctx, groups, width)
+    extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
     x = rows.build(region, own) if isinstance(rows, Deferred) else own[0]
     region.set_outputs([layer.append(region, x, rest)])
     shape = ctx.shape(layer.weight)
     name = layer.weight.name
+    weight_bytes = itemsize(layer.weight) * depth * columns
     arguments: dict[str, ArgumentValue] = {
         **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
         "weights": ctx.weights(layer.weight.recipe, Panels(groups, width), shape, name),
@@ -123,7 +124,7 @@ def product(
         "chunks": split.chunks,
         "block_stride": 1 if split.panels_outside else groups * split.chunks,
         "chunk_stride": split.blocks if split.panels_outside else 1,
-        "prefetch": int(split.panels_outside or 4 * depth * columns > PREFETCHED * ctx.target.l2),
+        "prefetch": int(split.panels_outside or weight_bytes > PREFETCHED * ctx.target.l2),
     }
     ctx.call(
         kernel,
@@ -134,7 +135,7 @@ def product(
         region,
         layer.origin,
         algorithm=algorithm,
-        scratch=0 if loader is None else (depth + ROW_SLACK) * -(-count // split.blocks),
+        scratch=0 if loader is None else scratch_bytes(depth, -(-count // split.blocks)),
         work=2 * count * depth * columns * groups,
     )
 
@@ -163,9 +164,9 @@ def linear(ctx: Lowering, layer: Layer) -> None:
     count, outputs = prod(leading), ctx.shape(layer.weight)[0]
     if len(leading) == 3:  # features come last here, where other values of rank 4 have the width
         x = matrix(ctx, layer.x, (count, depth), layer.origin)
-        result = ctx.allocate(layer.result.name, (count, outputs), (outputs, 1))
-        shape = ctx.shape(layer.result)
-        ctx.views[layer.result] = View(result.buffer, shape, row_major(shape))
+        kind, shape = layer.result.type.dtype, ctx.shape(layer.result)
+        result = ctx.allocate(layer.result.name, kind, (count, outputs), (outputs, 1))
+        ctx.views[layer.result] = result.over(shape, row_major(shape))
     else:
         x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
     product(ctx, layer, x, result, count=count, depth=depth, groups=1, algorithm="linear")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.reduction import REDUCED, ArgMax, Reduce, Softmax
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import EVERY, STRIDED, Access
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers
-from lucid.codegen.lowering.strided import Grid, best_inner
+from lucid.codegen.lowering.strided import Grid, best_inner, outermost_first
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.errors import UnsupportedError
 from lucid.ir import ops
@@ -18,11 +20,11 @@ from lucid.ir.graph import Graph, Node
 from lucid.ir.types import Dim
 
 LINES = 64
-"""Floats side by side that one task of a reduction takes with little loss."""
+"""Numbers side by side that one task of a reduction takes with little loss."""
 LEAST_TASK = 1 << 13
-"""Floats that a task should at least reduce."""
+"""Numbers that a task should at least reduce."""
 LEAST_PART = 1 << 14
-"""Floats that a part of a reduction should have: below, putting parts together costs more."""
+"""Numbers that a part of a reduction should have: below, putting parts together costs more."""
 MOST_PARTS = 16
 
 
@@ -68,8 +70,10 @@ def reduce(
     if not along:
         walked = best_inner(walked, ctx.target.vector)
     reduced, r_steps = _reduced(x, axes, along, meaning.origin)
-    dtypes = [ctx.dtype(v) for v in operands]
-    accesses = (Access(STRIDED),) * len(operands) if along else spaced(walked, dtypes)
+    dtypes = [v.dtype for v in operands]
+    accesses = spaced(walked, dtypes)
+    if along:
+        accesses = tuple(Access(STRIDED, d) for d in dtypes)
     kernel = Reduce(kind, accesses, along, centre is not None)
     arguments, _ = walked.bind(ctx, kernel.names, meaning.origin)
     cuts, tasks = _cuts(ctx, walked, along, prod(reduced))
@@ -116,7 +120,7 @@ def spaced(walked: Grid, dtypes: Sequence[str]) -> tuple[Access, ...]:
 def _reduced(x: View, axes: Sequence[int], along: bool, origin: str) -> tuple[list[int], list[int]]:
     """Sizes and strides of the reduced dimensions, the innermost last; not merged where there are
     few enough, because the kernel sums line by line."""
-    order = sorted((a for a in axes if x.shape[a] != 1), key=lambda a: -abs(x.strides[a]))
+    order = outermost_first([a for a in axes if x.shape[a] != 1], x.strides)
     sizes, steps = [x.shape[a] for a in order], [x.strides[a] for a in order]
     if len(sizes) > REDUCED or along:
         merged = Grid.over(sizes, [steps], 0)
@@ -169,16 +173,14 @@ def _reduction(ctx: Lowering, node: Node) -> None:
     if first is None or parts == 1:
         _reduce(ctx, op, x, out, node.origin)
         return
-    split = View(
-        x.buffer,
+    split = x.over(
         (*x.shape[:first], parts, x.shape[first] // parts, *x.shape[first + 1 :]),
         (*x.strides[:first], x.strides[first] * (x.shape[first] // parts), *x.strides[first:]),
-        x.offset,
     )
     inner = tuple(a + 1 if a >= first else a for a in op.axes)
     shape = tuple(1 if a in inner else d for a, d in enumerate(split.shape))
-    like = View("", shape, split.strides)
-    partial = ctx.allocate(f"{node.output.name}.parts", shape, dense_like(like))
+    like = View("", split.dtype, shape, split.strides)
+    partial = ctx.allocate(f"{node.output.name}.parts", COMPUTED, shape, dense_like(like))
     over_parts = tuple(sorted({first, *inner}))
     region, inputs = ctx.region(node.origin, [x])
     whole = region.append(ops.Reshape(split.shape), inputs).output
@@ -188,7 +190,7 @@ def _reduction(ctx: Lowering, node: Node) -> None:
     together = ops.Sum if isinstance(op, ops.SumSquares) else type(op)
     total = region.append(together(over_parts, False), inputs).output
     region.set_outputs([total])
-    kept = View(out.buffer, *_without(out, op, len(x.shape)), out.offset)
+    kept = out.over(*_without(out, op, len(x.shape)))
     meaning = Semantics(region, (partial,), (out,), node.origin)
     scale = 1.0 / parts if isinstance(op, ops.Mean) else 1.0
     reduce(ctx, partial, kept, over_parts, KINDS[together], scale, meaning)
@@ -211,7 +213,8 @@ def _reduce(
 ) -> None:
     """One phase of a reduction; `region` computes it from `source`, of which x is another shape."""
     count = prod(x.shape[i] for i in op.axes)
-    scale = 1.0 / max(1, count) if isinstance(op, ops.Mean) else 1.0
+    mean = 1.0 / count if count else math.nan
+    scale = mean if isinstance(op, ops.Mean) else 1.0
     if region is None or source is None:
         meaning = Semantics.of(ctx, op, x, out, origin)
     else:
@@ -247,7 +250,7 @@ def _arg_max(ctx: Lowering, node: Node) -> None:
     walked = Grid.over([x.shape[i] for i in kept], strides, 0)
     if not along:
         walked = best_inner(walked, ctx.target.vector)
-    dtypes = ["f32", ctx.dtype(out)]
+    dtypes = [x.dtype, out.dtype]
     accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else spaced(walked, dtypes)
     kernel = ArgMax(accesses, along)
     arguments, tasks = walked.bind(ctx, ("x", "y"), node.origin)
@@ -281,7 +284,7 @@ def softmax(ctx: Lowering, x: View, out: View, axis: int, meaning: Semantics) ->
     else:
         strides = [[v.strides[i] for i in kept] for v in (x, out)]
         walked = best_inner(Grid.over([x.shape[i] for i in kept], strides), ctx.target.vector)
-        kernel = Softmax(spaced(walked, ["f32", "f32"]))
+        kernel = Softmax(spaced(walked, [x.dtype, out.dtype]))
         own, tasks = walked.bind(ctx, ("x", "y"), meaning.origin)
         arguments |= {"length": x.shape[axis]}
         arguments |= {"x_axis": x.strides[axis], "y_axis": out.strides[axis]}

@@ -11,9 +11,10 @@ from lucid.codegen.kernels.packing import Flat, Indices
 from lucid.codegen.kernels.resample import Gather as GatherKernel
 from lucid.codegen.kernels.resample import Pad as PadKernel
 from lucid.codegen.kernels.resample import Resize as ResizeKernel
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.lowering.arguments import only_declared
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.direct import MOST_PLANES
-from lucid.codegen.lowering.epilogue import only_declared
 from lucid.codegen.lowering.fusion import lowers_fused
 from lucid.codegen.lowering.maps import MapNode, map_strides, pixels
 from lucid.codegen.lowering.reduction import Semantics
@@ -108,7 +109,7 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
     """One `Pad` call. Planar images stay planar: a plane is an image of one channel."""
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     planar = _is_planar(x) and x.shape[1] <= MOST_PLANES
-    y = ctx.result(node.output, View("", shape, x.strides) if planar else None)
+    y = ctx.result(node.output, x.over(shape, x.strides) if planar else None)
     if _is_planar(x) and _is_planar(y):
         source, out = _planes(x), _planes(y)
     else:
@@ -148,14 +149,14 @@ def _planes(x: View) -> View:
     """Planar images as more images of one channel."""
     n, channels, height, width = x.shape
     _, plane, line, pixel = x.strides
-    return View(x.buffer, (n * channels, 1, height, width), (plane, 1, line, pixel), x.offset)
+    return x.over((n * channels, 1, height, width), (plane, 1, line, pixel))
 
 
 def _pad_by_copies(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> None:
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
-    y = ctx.result(node.output, View("", shape, x.strides))
+    y = ctx.result(node.output, x.over(shape, x.strides))
     name = _numbers(ctx, np.array([op.value]), "border").name
-    border = View(name, (1,) * len(shape), (0,) * len(shape))
+    border = View(name, COMPUTED, (1,) * len(shape), (0,) * len(shape))
     middle = y
     for axis in axes:
         before, size = op.before[axis], x.shape[axis]
@@ -169,7 +170,7 @@ def _pad_by_copies(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> N
 
 def _part(view: View, axis: int, start: int, stop: int) -> View:
     shape = tuple(stop - start if i == axis else d for i, d in enumerate(view.shape))
-    return View(view.buffer, shape, view.strides, view.offset + start * view.strides[axis])
+    return view.over(shape, view.strides, view.offset + start * view.strides[axis])
 
 
 def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> None:
@@ -182,11 +183,13 @@ def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> 
         part = Pad(tuple(sides[0]), tuple(sides[1]), mode=op.mode)
         size = view.shape[axis]
         shape = tuple(d + b + a for d, b, a in zip(view.shape, *sides, strict=True))
-        like = View("", shape, view.strides)
+        like = view.over(shape, view.strides)
         if axis == axes[-1]:
             out = ctx.result(node.output, like)
         else:
-            out = ctx.allocate(f"{node.output.name}.axis{axis}", shape, dense_like(like))
+            out = ctx.allocate(
+                f"{node.output.name}.axis{axis}", view.dtype, shape, dense_like(like)
+            )
         places = _numbers(ctx, op.sources(axis, size), "places")
         region = _region(ctx, part, view, node.origin)
         _gather(ctx, view, out, axis, places, Semantics(region, (view,), (out,), node.origin))
@@ -194,10 +197,11 @@ def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> 
 
 
 def _require_floats(ctx: Lowering, node: Node) -> None:
-    dtype = ctx.dtype(ctx.view(node.inputs[0]))
-    if dtype != "f32":
+    dtype = ctx.view(node.inputs[0]).dtype
+    if dtype != COMPUTED:
         raise UnsupportedError(
-            f"{node.origin or 'the model'}: {node.op.name} of {dtype} values; its kernel takes f32"
+            f"{node.origin or 'the model'}: {node.op.name} of {dtype} values; its kernel takes"
+            f" {COMPUTED}"
         )
 
 
@@ -226,16 +230,17 @@ def _take(ctx: Lowering, node: Node) -> None:
             *([step * x.strides[axis]] * len(places)),
             *x.strides[axis + 1 :],
         )
-        ctx.views[node.output] = View(x.buffer, shape, strides, x.offset + first * x.strides[axis])
+        ctx.views[node.output] = x.over(shape, strides, x.offset + first * x.strides[axis])
         return
     _require_floats(ctx, node)
     like = x.strides if len(places) == 1 else row_major(shape)
-    y = ctx.result(node.output, View("", shape, like))
+    y = ctx.result(node.output, x.over(shape, like))
     one_axis = (*shape[:axis], prod(places), *shape[axis + len(places) :])
     flat = reshaped(y, one_axis)
     if flat is None:  # as a slice of a concatenation's channels
-        y = ctx.views[node.output] = ctx.allocate(node.output.name, shape, row_major(shape))
-        flat = View(y.buffer, one_axis, row_major(one_axis))
+        y = ctx.allocate(node.output.name, node.output.type.dtype, shape, row_major(shape))
+        ctx.views[node.output] = y
+        flat = y.over(one_axis, row_major(one_axis))
     name = f"{node.output.name}.indices"
     packed = ctx.weights(recipe, Indices(x.shape[axis]), places, name)
     region, inputs = ctx.region(node.origin, [x])

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
-from lucid.codegen.kernels.packing import Flat
+from lucid.codegen.lowering.arguments import geometry
 from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
-from lucid.codegen.lowering.layer import geometry
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.program.program import ArgumentValue, View
@@ -19,7 +18,7 @@ from lucid.ir.recipe import Apply
 def reshaped(view: View, shape: Sequence[int]) -> View | None:
     """The same elements in the same logical order under another shape, if strides can say it."""
     if 0 in shape:
-        return View(view.buffer, tuple(shape), row_major(shape), view.offset)
+        return view.over(shape, row_major(shape))
     old = [(d, s) for d, s in zip(view.shape, view.strides, strict=True) if d != 1]
     strides: list[int] = []
     position = 0
@@ -49,7 +48,7 @@ def reshaped(view: View, shape: Sequence[int]) -> View | None:
             if pending == extent:
                 position, pending = position + 1, 1
         strides.append(step if step is not None else 1)
-    return View(view.buffer, tuple(shape), tuple(reversed(strides)), view.offset)
+    return view.over(shape, tuple(reversed(strides)))
 
 
 def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> View:
@@ -58,9 +57,10 @@ def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> 
     view = reshaped(source, shape)
     if view is not None and row_stride(view) is not None:
         return view
-    rows = ctx.allocate(f"{value.name}.rows", source.shape, row_major(source.shape))
+    strides = row_major(source.shape)
+    rows = ctx.allocate(f"{value.name}.rows", source.dtype, source.shape, strides)
     copy(ctx, source, rows, origin)
-    return View(rows.buffer, shape, row_major(shape))
+    return rows.over(shape, row_major(shape))
 
 
 @lowers(Reshape)
@@ -68,9 +68,10 @@ def _reshape(ctx: Lowering, node: Node) -> None:
     source, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     view = reshaped(source, shape)
     if view is None:
-        rows = ctx.allocate(f"{node.output.name}.flat", source.shape, row_major(source.shape))
+        strides = row_major(source.shape)
+        rows = ctx.allocate(f"{node.output.name}.flat", source.dtype, source.shape, strides)
         copy(ctx, source, rows, node.origin)
-        view = View(rows.buffer, shape, row_major(shape))
+        view = rows.over(shape, row_major(shape))
     ctx.views[node.output] = view
 
 
@@ -79,7 +80,7 @@ def _permute(ctx: Lowering, node: Node) -> None:
     op, source = node.op, ctx.view(node.inputs[0])
     assert isinstance(op, Permute)
     strides = tuple(source.strides[a] for a in op.axes)
-    ctx.views[node.output] = View(source.buffer, ctx.shape(node.output), strides, source.offset)
+    ctx.views[node.output] = source.over(ctx.shape(node.output), strides)
 
 
 @lowers(Slice)
@@ -89,7 +90,7 @@ def _slice(ctx: Lowering, node: Node) -> None:
     first = range(source.shape[op.axis])[op.start : op.stop : op.step]
     offset = source.offset + (first[0] if len(first) else 0) * source.strides[op.axis]
     strides = tuple(s * (op.step if i == op.axis else 1) for i, s in enumerate(source.strides))
-    ctx.views[node.output] = View(source.buffer, ctx.shape(node.output), strides, offset)
+    ctx.views[node.output] = source.over(ctx.shape(node.output), strides, offset)
 
 
 @lowers(Expand)
@@ -110,9 +111,8 @@ def _concat(ctx: Lowering, node: Node) -> None:
     start = 0
     for value in node.inputs:
         source = ctx.view(value)
-        place = View(
-            out.buffer, source.shape, out.strides, out.offset + start * out.strides[op.axis]
-        )
+        first = out.offset + start * out.strides[op.axis]
+        place = out.over(source.shape, out.strides, first)
         if source != place:
             copy(ctx, source, place, node.origin)
             if value in ctx.placements and ctx.slice_of(value) == place:
@@ -151,6 +151,5 @@ def _rows(ctx: Lowering, value: Value, origin: str) -> Deferred:
 @lowers(Constant)
 def _constant(ctx: Lowering, node: Node) -> None:
     """A packed parameter like any other; scalars in a fused body never come here."""
-    shape = ctx.shape(node.output)
-    name = ctx.weights(Apply(node.op), Flat(), shape, f"{node.output.name}.constant")
-    ctx.views[node.output] = View(name.name, shape, row_major(shape))
+    name = f"{node.output.name}.constant"
+    ctx.views[node.output] = ctx.packed(Apply(node.op), ctx.shape(node.output), name)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.packing import Flat
 from lucid.codegen.kernels.strided import Elementwise, operand_names
 from lucid.codegen.kernels.transpose import STRIP, Transpose
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import EVERY, STRIDED, Access
 from lucid.codegen.language.kernel import OUTER
 from lucid.codegen.lowering.context import SMALL, Lowering, dense_like, lowers, row_major
@@ -22,7 +23,7 @@ from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.recipe import Apply
 
 LEAST_WORK = 1024
-"""Floats a task should at least touch: below, claiming it costs more than doing it."""
+"""Numbers a task should at least touch: below, claiming it costs more than doing it."""
 
 
 def broadcast(view: View, shape: Sequence[int]) -> View:
@@ -31,20 +32,25 @@ def broadcast(view: View, shape: Sequence[int]) -> View:
     sizes = (1,) * missing + view.shape
     strides = (0,) * missing + view.strides
     spread = tuple(0 if s == 1 else t for s, t in zip(sizes, strides, strict=True))
-    return View(view.buffer, tuple(shape), spread, view.offset)
+    return view.over(shape, spread)
 
 
 # -- grids ----------------------------------------------------------------------------------------
 
 
+def outermost_first(dimensions: Iterable[int], strides: Sequence[int]) -> list[int]:
+    """Dimensions by how far apart a view's elements lie along them; those of stride 0 come first,
+    so that the last one is the one along which the view is contiguous, if there is one."""
+    return sorted(dimensions, key=lambda i: -abs(strides[i]) if strides[i] else -math.inf)
+
+
 def merged(
     shape: Sequence[int], strides: Sequence[Sequence[int]], leader: int
 ) -> tuple[list[int], list[list[int]]]:
-    """Fewer dimensions for the same elements, outermost first by the `leader` operand's strides:
-    those of size 1 dropped, neighbours joined where every operand steps evenly over both."""
-    order = sorted(
-        (i for i, d in enumerate(shape) if d != 1), key=lambda i: -abs(strides[leader][i])
-    )
+    """Fewer dimensions for the same elements, outermost first by the `leader` operand's strides
+    (those over which it repeats itself before all others): those of size 1 dropped, neighbours
+    joined where every operand steps evenly over both."""
+    order = outermost_first([i for i, d in enumerate(shape) if d != 1], strides[leader])
     sizes: list[int] = []
     steps: list[list[int]] = [[] for _ in strides]
     for i in order:
@@ -156,7 +162,7 @@ def elementwise(
     names = operand_names(len(read))
     grid = Grid.over(out.shape, [v.strides for v in (*read, out)])
     grid = best_inner(grid, ctx.target.vector)
-    dtypes = [ctx.dtype(v) for v in (*operands, out)]
+    dtypes = [v.dtype for v in (*operands, out)]
     kernel = Elementwise(body, grid.accesses(dtypes))
     arguments, tasks = grid.bind(ctx, names, origin)
     bound: dict[str, ArgumentValue] = dict(zip(names, [*read, out], strict=True))
@@ -175,13 +181,13 @@ LEAST_TURNED = 8
 """Numbers along the two dimensions that a copy exchanges, at least, to turn them in squares."""
 
 
-def turning(ctx: Lowering, source: View, out: View) -> tuple[Grid, int, int] | None:
+def turning(source: View, out: View) -> tuple[Grid, int, int] | None:
     """The dimensions of a copy that reads along one of them and writes along another, and which
     these are; None where it is no such copy."""
     read = broadcast(source, out.shape)
     grid = Grid.over(out.shape, [read.strides, out.strides])
     rows, columns = ([i for i, s in enumerate(steps) if s == 1] for steps in grid.steps)
-    plain = ctx.dtype(source) == ctx.dtype(out) == "f32" and rows != columns
+    plain = source.dtype == out.dtype and rows != columns
     if not plain or not len(rows) == len(columns) == 1 or len(grid.sizes) > OUTER + 2:
         return None
     (row,), (column,) = rows, columns
@@ -191,7 +197,7 @@ def turning(ctx: Lowering, source: View, out: View) -> tuple[Grid, int, int] | N
 
 def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
     """A copy between two orders, square by square; False, and nothing done, where it is none."""
-    found = turning(ctx, source, out)
+    found = turning(source, out)
     if found is None:
         return False
     grid, row, column = found
@@ -205,7 +211,7 @@ def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str
     arguments |= {"x": source, "y": out, "rows": grid.sizes[row], "columns": grid.sizes[column]}
     arguments |= {"x_column": grid.steps[0][column], "y_row": grid.steps[1][row]}
     arguments |= {"cuts": cuts, "parts": parts}
-    kernel, tasks = Transpose(), count * cuts * parts
+    kernel, tasks = Transpose(out.dtype), count * cuts * parts
     ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
     return True
 
@@ -213,11 +219,11 @@ def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str
 def in_order(ctx: Lowering, view: View, out: View, origin: str) -> View:
     """An operand, or where walking it with the result would gather it number by number, a copy that
     lies like the result: that reads and writes whole lines."""
-    place = View("", out.shape, dense_like(out))
+    place = View("", view.dtype, out.shape, dense_like(out))
     small = prod(out.shape) < SMALL
-    if small or view.shape != out.shape or turning(ctx, view, place) is None:
+    if small or view.shape != out.shape or turning(view, place) is None:
         return view
-    turned = ctx.allocate(f"{view.buffer}.turned", place.shape, place.strides)
+    turned = ctx.allocate(f"{view.buffer}.turned", view.dtype, place.shape, place.strides)
     copy(ctx, view, turned, origin)
     return turned
 
@@ -226,16 +232,16 @@ def parameter_in_order(ctx: Lowering, parameter: Parameter, view: View, out: Vie
     """A parameter packed as the result lies, if it has more than one dimension of its own."""
     real = [i for i, d in enumerate(view.shape) if d > 1]
     strides = out.strides[len(out.shape) - len(view.shape) :]
-    if len(real) < 2 or parameter.type.dtype != "f32":
+    if len(real) < 2:
         return view
     order = sorted(range(len(view.shape)), key=lambda i: -abs(strides[i]))
     if [i for i in order if i in real] == real:
         return view
     recipe = Apply(ops.Permute(tuple(order)), (parameter.recipe,))
     shape = tuple(view.shape[i] for i in order)
-    packed = ctx.weights(recipe, Flat(), shape, f"{parameter.name}.turned")
+    packed = ctx.packed(recipe, shape, f"{parameter.name}.turned")
     steps = dict(zip(order, row_major(shape), strict=True))
-    return View(packed.name, view.shape, tuple(steps[i] for i in range(len(order))))
+    return packed.over(view.shape, tuple(steps[i] for i in range(len(order))))
 
 
 def like_largest(ctx: Lowering, views: Mapping[Value, View], result: Value) -> View | None:
@@ -282,10 +288,10 @@ def _run(
     """A graph of elementwise ops over different values, as one kernel."""
     for node in chain.nodes:
         kinds = [v.type for v in (*node.inputs, node.output)]
-        if not isinstance(node.op, ops.Cast) and any(kind.dtype != "f32" for kind in kinds):
+        if not isinstance(node.op, ops.Cast) and any(kind.dtype != COMPUTED for kind in kinds):
             raise UnsupportedError(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
-                f" {', '.join(map(str, kinds[:-1]))}; kernels compute with f32"
+                f" {', '.join(map(str, kinds[:-1]))}; kernels compute with {COMPUTED}"
             )
     body = to_body(chain, ["operand"] * (len(operands) - 1))
     if left_to_product(ctx, body, operands, result):
@@ -302,12 +308,7 @@ def _run(
     elementwise(ctx, body, views, out, region, origin)
 
 
-ELEMENTWISE = [
-    o for o in vars(ops).values() if isinstance(o, type) and issubclass(o, ops.Elementwise)
-]
-
-
-@lowers(*ELEMENTWISE, ops.Cast)
+@lowers(ops.Elementwise, ops.Cast)
 def _elementwise(ctx: Lowering, node: Node) -> None:
     body = Graph("body")
     body.set_outputs([body.add_input(node.output.type, "y")])

@@ -7,21 +7,20 @@ import math
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.body import PLAIN
-from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import WinogradPanels
-from lucid.codegen.kernels.winograd import Winograd, scratch_floats
-from lucid.codegen.lowering.context import Lowering, row_stride
-from lucid.codegen.lowering.epilogue import only_declared
-from lucid.codegen.lowering.layer import (
-    Layer,
+from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
+from lucid.codegen.lowering.arguments import (
     bias_of,
+    bind_extras,
     enough_chunks,
-    feeds_attention,
     geometry,
-    panel_vectors,
+    only_declared,
     result_strides,
     sums_view,
 )
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.scheduling.schedule import phase_tiles
@@ -73,7 +72,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     panels = -(-columns // panel)
     tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
     chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
-    extras, tensors = layer.epilogue.bind(ctx, op.groups, panel)
+    extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
@@ -117,6 +116,6 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         region,
         layer.origin,
         algorithm=layer.choice.kernel,
-        scratch=scratch_floats(m, tiling.block_tiles, depth, panel, ctx.target.vector),
+        scratch=scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )

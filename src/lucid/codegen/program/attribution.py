@@ -82,6 +82,6 @@ def part_of(program: Program, graph: Graph, pattern: str) -> Program | None:
         buffers={name: b for name, b in program.buffers.items() if name in used},
         weights={name: w for name, w in program.weights.items() if name in used},
         offsets={name: o for name, o in program.offsets.items() if name in used},
-        inputs=tuple(v for v in program.inputs if v.buffer in used),
-        outputs=tuple(v for v in program.outputs if v.buffer in used),
+        inputs={name: v for name, v in program.inputs.items() if v.buffer in used},
+        outputs={name: v for name, v in program.outputs.items() if v.buffer in used},
     )

@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from lucid.codegen.language.dtypes import dtype as storage
 from lucid.codegen.program.program import KernelCall, Program, View
 from lucid.ir import recipe
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
-from lucid.ir.types import DTYPES
-
-UNWRITTEN = 99
-"""What integers hold that have not been written."""
+from lucid.ir.types import DTYPES, is_float
 
 Observer = Callable[[KernelCall, list[Array]], None]
 
@@ -28,7 +26,8 @@ class ProgramInterpreter:
     """Buffers of a program, and its calls run on them.
 
     `payload`: the source tensors. `planned`: arena buffers lie in one array at their offsets, as
-    the plan says; else each is an array of its own. What is not yet written is NaN.
+    the plan says; else each is an array of its own. Floats of every kind are held as `dtype`, all
+    else as it is stored. What is not yet written has all its bits set, which is NaN, or -1.
     """
 
     def __init__(
@@ -41,16 +40,18 @@ class ProgramInterpreter:
         self.program = program
         self.payload = payload
         self.dtype = dtype
-        arena = np.full(program.arena, np.nan, dtype)
+        buffers = program.buffers.values()
+        kinds = {b.name: held(b.dtype, dtype) for b in buffers}
+        # The plan in larger numbers: as many times as large as the buffer that grows most.
+        growth = max(kinds[b.name].itemsize * b.elements // b.bytes for b in buffers if b.bytes)
+        arena = np.full(growth * program.arena, 0xFF, np.uint8)
         self.buffers: dict[str, Array] = {}
-        for name, buffer in program.buffers.items():
-            if buffer.dtype != "f32":  # integers stay what they are, beside the plan
-                self.buffers[name] = np.full(buffer.floats, UNWRITTEN, DTYPES[buffer.dtype])
-            elif planned and name in program.offsets:
-                start = program.offsets[name]
-                self.buffers[name] = arena[start : start + buffer.floats]
-            else:
-                self.buffers[name] = np.full(buffer.floats, np.nan, dtype)
+        for buffer in buffers:
+            size = buffer.elements * kinds[buffer.name].itemsize
+            memory = np.full(size, 0xFF, np.uint8)
+            if planned and buffer.name in program.offsets:
+                memory = arena[growth * program.offsets[buffer.name] :][:size]
+            self.buffers[buffer.name] = memory.view(kinds[buffer.name])
 
     def run(self, inputs: Sequence[Array], observe: Observer | None = None) -> list[Array]:
         """The program's outputs. `observe` sees each call and the arrays it wrote."""
@@ -63,9 +64,10 @@ class ProgramInterpreter:
         return self.outputs()
 
     def feed(self, inputs: Sequence[Array]) -> None:
-        """Write the program's inputs."""
-        for view, array in zip(self.program.inputs, inputs, strict=True):
-            self.array(view)[...] = array
+        """Write the program's inputs, given as they are stored or as numbers of their dtype."""
+        for view, array in zip(self.program.inputs.values(), inputs, strict=True):
+            row, given = storage(view.dtype), np.asarray(array)
+            self.array(view)[...] = row.decode(given) if given.dtype == row.storage else given
 
     def step(self, call: KernelCall, dtype: type[np.floating[Any]] | None = None) -> list[Array]:
         """Run one call, computed in `dtype` (by default that of the buffers); what it wrote."""
@@ -77,7 +79,7 @@ class ProgramInterpreter:
 
     def outputs(self) -> list[Array]:
         """Copies of the program's outputs as they stand."""
-        return [self.array(v).copy() for v in self.program.outputs]
+        return [self.array(v).copy() for v in self.program.outputs.values()]
 
     def array(self, view: View) -> Array:
         """The view as a NumPy array on the buffer's memory."""
@@ -85,7 +87,13 @@ class ProgramInterpreter:
             packed = self.program.weights[view.buffer]
             assert packed.recipe is not None, "zeros are no operand of a region"
             value = recipe.evaluate(packed.recipe, lambda name: np.asarray(self.payload[name]))
-            self.buffers[view.buffer] = np.asarray(value, self.dtype).reshape(-1)
+            kind = held(packed.dtype, self.dtype)
+            self.buffers[view.buffer] = np.asarray(value, kind).reshape(-1)
         base = self.buffers[view.buffer][view.offset :]
         strides = tuple(s * base.itemsize for s in view.strides)
         return as_strided(base, view.shape, strides)
+
+
+def held(name: str, floating: type[np.floating[Any]]) -> np.dtype[Any]:
+    """What the numbers of a dtype are held as, where floats are computed in `floating`."""
+    return np.dtype(floating) if is_float(name) else DTYPES[name]

@@ -6,26 +6,40 @@ from typing import Any
 
 from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
 
+FORMAT = 2
+"""2: sizes in elements and bytes, places and scratch in bytes, inputs and outputs by name; in 1
+they were `floats`."""
+
 
 def program_json(program: Program) -> dict[str, Any]:
-    """A program: buffers with their places (floats), packed weights, calls with their phases."""
+    """A program: buffers with their places in bytes, packed weights, calls with their phases."""
     return {
+        "format": FORMAT,
         "name": program.name,
         "target": program.target,
         "batch": program.batch,
         "arena": program.arena,
+        "inputs": {name: _view(v) for name, v in program.inputs.items()},
+        "outputs": {name: _view(v) for name, v in program.outputs.items()},
         "buffers": [
             {
                 "name": b.name,
                 "kind": b.kind,
                 "dtype": b.dtype,
-                "floats": b.floats,
+                "elements": b.elements,
+                "bytes": b.bytes,
                 "at": program.offsets.get(b.name),
             }
             for b in program.buffers.values()
         ],
         "weights": [
-            {"name": name, "floats": packed.floats, "packing": str(packed.packing)}
+            {
+                "name": name,
+                "dtype": packed.dtype,
+                "elements": packed.elements,
+                "bytes": packed.bytes,
+                "packing": str(packed.packing),
+            }
             for name, packed in program.weights.items()
         ],
         "calls": [
@@ -53,6 +67,7 @@ def call_json(call: KernelCall) -> dict[str, Any]:
 def _view(view: View) -> dict[str, Any]:
     return {
         "buffer": view.buffer,
+        "dtype": view.dtype,
         "offset": view.offset,
         "shape": list(view.shape),
         "strides": list(view.strides),

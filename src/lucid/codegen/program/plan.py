@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from lucid.codegen.program.program import Program
 from lucid.errors import InputError
 
-ALIGNMENT = 32
-"""Floats: buffers start on a pair of cache lines, which the adjacent-line prefetcher fetches."""
+ALIGNMENT = 128
+"""Bytes: buffers start on a pair of cache lines, which the adjacent-line prefetcher fetches."""
 
 MOST_BYTES = 1 << 47
 """Memory that a process can have on the machines of today; all that kernels count stays below 2^63
@@ -48,27 +48,28 @@ def lifetimes(program: Program) -> dict[str, Lifetime]:
     return spans
 
 
-def require_addressable(what: str, numbers: int, itemsize: int = 4) -> None:
-    """Raises InputError for more memory than any process has."""
-    if numbers * itemsize > MOST_BYTES:
+def require_addressable(what: str, size: int) -> None:
+    """Raises InputError for more bytes than any process has."""
+    if size > MOST_BYTES:
         raise InputError(
-            f"{what} would take {numbers * itemsize:.3g} bytes, more than a process can have "
+            f"{what} would take {size:.3g} bytes, more than a process can have "
             f"({MOST_BYTES >> 40} TiB); give a smaller batch or smaller images"
         )
 
 
-def aligned(floats: int) -> int:
-    return -(-floats // ALIGNMENT) * ALIGNMENT
+def aligned(size: int) -> int:
+    """Bytes up to where the next buffer may start."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def plan(program: Program) -> None:
-    """Set `offsets` and `arena` of a program.
+    """Set `offsets` and `arena` of a program, in bytes.
 
     While something lies beyond the lower bound, what lies highest is placed before all else the
     next time: ResNeSt-50 goes from 1.2 times the bound to the bound itself in the second round.
     """
     spans = lifetimes(program)
-    sizes = {name: aligned(program.buffers[name].room) for name in spans}
+    sizes = {name: aligned(program.buffers[name].bytes) for name in spans}
     order = sorted(spans, key=lambda name: (-sizes[name], spans[name].first))
     least = lower_bound(program)
     best: dict[str, int] = {}
@@ -108,12 +109,14 @@ def place(
 
 
 def lower_bound(program: Program) -> int:
-    """Floats no plan can do without: the largest sum of what lives in one phase."""
+    """Bytes no plan can do without: the largest sum of what lives in one phase."""
     spans = lifetimes(program)
     return max(
         (
             sum(
-                aligned(program.buffers[n].room) for n, s in spans.items() if s.first <= p <= s.last
+                aligned(program.buffers[n].bytes)
+                for n, s in spans.items()
+                if s.first <= p <= s.last
             )
             for p in range(len(program.phases))
         ),

@@ -1,41 +1,49 @@
 """The second IR: a Program is phases of kernel calls over buffers, ready to be emitted and run.
 
 Between phases lies a barrier; within one, calls are independent. Operands are views: a buffer, an
-offset, a logical shape and strides in floats. Each call carries its `region`, the graph of what it
+dtype, a logical shape and strides in elements. Each call carries its `region`, the graph of what it
 computes, so that a Program can be interpreted by the ops' references.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.program.places import Places
 from lucid.ir.graph import Graph
-from lucid.ir.types import DTYPES
 
 
 @dataclass(frozen=True)
 class View:
-    """A strided window on a buffer. `offset` and `strides` count floats; `shape` is logical."""
+    """A strided window on a buffer, of its `dtype`. `offset` and `strides` count elements; `shape`
+    is logical."""
 
     buffer: str
+    dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int = 0
 
     @property
-    def extent(self) -> int:
-        """One past the last float the view reaches."""
-        if 0 in self.shape:
-            return self.offset
-        return (
-            self.offset
-            + 1
-            + sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
-        )
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return dtype(self.dtype).bytes
+
+    def over(self, shape: Sequence[int], strides: Sequence[int], offset: int | None = None) -> View:
+        """Another window on the same buffer, by default from the same element on."""
+        start = self.offset if offset is None else offset
+        return View(self.buffer, self.dtype, tuple(shape), tuple(strides), start)
+
+    @cached_property
+    def places(self) -> Places:
+        """The places of its buffer that the view holds."""
+        return Places.of(self.offset, zip(self.shape, self.strides, strict=True))
 
     def __str__(self) -> str:
         at = f"+{self.offset}" if self.offset else ""
@@ -65,7 +73,7 @@ ArgumentValue = int | float | View | Code | WeightRef
 class KernelCall:
     """One kernel over its grid of tasks.
 
-    `reads` and `writes` are the inputs and outputs of `region`, in order. `scratch`: floats of
+    `reads` and `writes` are the inputs and outputs of `region`, in order. `scratch`: bytes of
     thread-private memory. `algorithm`: how it computes, for tables and forcing. `work`: floating
     operations that a direct evaluation needs (2 a multiply-add).
     """
@@ -84,33 +92,28 @@ class KernelCall:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of `floats` numbers. `kind`: `input`, `output` (the user's arrays) or `arena`.
+    """Memory of so many `elements` of a dtype, which is what views on it count.
 
-    `dtype`: of its numbers, which are what views on it count. An arena buffer has room for whole
-    floats.
+    `kind`: `input`, `output` (the user's arrays) or `arena`.
     """
 
     name: str
     kind: str
-    floats: int
-    dtype: str = "f32"
+    elements: int
+    dtype: str
 
     @property
-    def itemsize(self) -> int:
-        """Bytes of one number."""
-        return DTYPES[self.dtype].itemsize
-
-    @property
-    def room(self) -> int:
-        """Floats that take as much memory."""
-        return -(-self.floats * self.itemsize // 4)
+    def bytes(self) -> int:
+        """The memory that it takes."""
+        return self.elements * dtype(self.dtype).bytes
 
 
 @dataclass
 class Program:
     """Phases of kernel calls for one batch and image size.
 
-    `offsets` places the arena buffers, in floats; `weights` names the packed parameters.
+    `inputs` and `outputs` are those of the graph, by name and in order. `offsets` places the arena
+    buffers, in bytes; `arena` is as many bytes; `weights` names the packed parameters.
     """
 
     name: str
@@ -121,8 +124,8 @@ class Program:
     weights: dict[str, Packed] = field(default_factory=dict)
     offsets: dict[str, int] = field(default_factory=dict)
     arena: int = 0
-    inputs: tuple[View, ...] = ()
-    outputs: tuple[View, ...] = ()
+    inputs: dict[str, View] = field(default_factory=dict)
+    outputs: dict[str, View] = field(default_factory=dict)
     may_need: frozenset[KernelSpec] = frozenset()
 
     def calls(self) -> Iterator[KernelCall]:
@@ -131,7 +134,7 @@ class Program:
 
     @property
     def scratch(self) -> int:
-        """Floats of scratch each thread needs."""
+        """Bytes of scratch each thread needs."""
         return max((c.scratch for c in self.calls()), default=0)
 
     def kernels(self) -> list[KernelSpec]:
@@ -149,15 +152,17 @@ class Program:
 
 
 def print_program(program: Program) -> str:
-    """The text of a Program: buffers with their places, weights, and phases of calls. Phases that
-    are empty, as those of a part of a program may be, are left out."""
+    """The text of a Program: buffers with their elements, and their places in bytes; weights; and
+    phases of calls. Phases that are empty, as those of a part of a program may be, are left out."""
     lines = [f"program {program.name} target={program.target} batch={program.batch} {{"]
+    users = {"input": program.inputs, "output": program.outputs}
+    names = {v.buffer: f"{kind} %{n} =" for kind, own in users.items() for n, v in own.items()}
     for buffer in program.buffers.values():
         place = f" at {program.offsets[buffer.name]}" if buffer.name in program.offsets else ""
-        kind = "" if buffer.dtype == "f32" else f" {buffer.dtype}"
-        lines.append(f"  {buffer.kind} {buffer.name}: {buffer.floats}{kind}{place}")
+        kind = names.get(buffer.name, buffer.kind)
+        lines.append(f"  {kind} {buffer.name}: {buffer.elements} {buffer.dtype}{place}")
     for name, packed in program.weights.items():
-        lines.append(f"  weights {name}: {packed.floats} {packed.packing}")
+        lines.append(f"  weights {name}: {packed.elements} {packed.dtype} {packed.packing}")
     for number, phase in enumerate(program.phases):
         if not phase:
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
-from lucid.codegen.lowering.layer import panel_vectors
+from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.schedule import Choice, ConvShape, cycles, tile_block
@@ -72,7 +72,7 @@ def _product_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Cho
     rows = [Choice(kernel, split="rows", rows=r) for r in ROWS if r < count]
     rows = [Choice(kernel, split="rows"), *rows, Choice(kernel, split="rows", rows=count)]
     panels = [Choice(kernel, split="panels", chunks=c) for c in _chunks(shape, target)]
-    if 4 * count * depth > LARGEST_COPY:
+    if shape.itemsize * count * depth > LARGEST_COPY:
         rows.pop()
         panels.clear()
     by_rows = count >= shape.columns

@@ -208,7 +208,7 @@ def explain(
                 readers,
             )
         )
-    shape = program.inputs[0].shape if program.inputs else ()
+    shape = next((v.shape for v in program.inputs.values()), ())
     return Explanation(
         graph.name,
         target.name,

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.microkernels import SHORT
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.target import Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir.graph import Graph, Node
@@ -101,6 +102,7 @@ class ConvShape:
     out_width: int
     kernel: tuple[int, int]
     op: Conv2d
+    itemsize: int  # bytes of a number, in maps and weights
 
     @property
     def depth(self) -> int:
@@ -143,7 +145,9 @@ class ConvShape:
         n, channels, *_ = node.inputs[0].type.concrete(batch)
         columns, _, *kernel = node.inputs[1].type.concrete(batch)
         _, _, height, width = node.output.type.concrete(batch)
-        return ConvShape(n, channels, columns, height, width, (kernel[0], kernel[1]), op)
+        itemsize = dtype(node.inputs[0].type.dtype).bytes
+        sizes = (kernel[0], kernel[1])
+        return ConvShape(n, channels, columns, height, width, sizes, op, itemsize)
 
 
 def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
@@ -286,14 +290,14 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
         if kernel == "direct":
             short = shape.depth * shape.kernel[1] <= SHORT
             share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_lines
-        return max(shape.products * lanes / (share * rate), 4 * size / BYTES_PER_CYCLE)
+        return max(shape.products * lanes / (share * rate), shape.itemsize * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2
     tiles = shape.batch * shape.tiles(m)
     products = tiles * points * shape.columns * shape.depth * lanes / (0.8 * rate)
     operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
     transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
-    weights = 4 * points * shape.columns * shape.depth / BYTES_PER_CYCLE
+    weights = shape.itemsize * points * shape.columns * shape.depth / BYTES_PER_CYCLE
     return max(products, weights) + transforms
 
 
@@ -304,9 +308,9 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     m = int(kernel[-1])
     tiles = shape.tiles(m)
     panel = target.panel_vectors * target.vector
-    bytes_per_tile = 4 * (m + 2) ** 2 * (shape.depth + panel)
+    bytes_per_tile = shape.itemsize * (m + 2) ** 2 * (shape.depth + panel)
     most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))
-    weights = 4 * (m + 2) ** 2 * shape.columns * shape.depth
+    weights = shape.itemsize * (m + 2) ** 2 * shape.columns * shape.depth
     if weights > STREAMED * target.l2:
         most = TILE_BLOCK
     several = -(-FEW_TASKS // shape.op.groups) if weights <= target.l2 // 2 else 1

@@ -8,10 +8,11 @@ from lucid.errors import MissingPackageError
 
 try:
     from lucid.frontend.torch.importer import import_torch
+    from lucid.frontend.torch.program import module_of
 except ImportError as error:
     raise MissingPackageError(
         f"reading PyTorch modules needs torch 2.6 or later: `pip install lucid-compiler[torch]` "
         f"({error})"
     ) from error
 
-__all__ = ["import_torch"]
+__all__ = ["import_torch", "module_of"]

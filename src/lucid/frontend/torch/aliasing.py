@@ -39,17 +39,17 @@ def changes_show(graph: Graph) -> bool:
     last_use = {n: max((places[user] for user in n.users), default=-1) for n in graph.nodes}
     shared: dict[Node, list[Node]] = defaultdict(list)
     for node in graph.nodes:
-        memory = _memory(node)
+        place = memory(node)
         if is_mutation(node):
             first = mutated(node)
-            others = [n for n in shared[memory] if mutated(n) is not first]
-            if memory.op != "call_function" or any(last_use[n] > places[node] for n in others):
+            others = [n for n in shared[place] if mutated(n) is not first]
+            if place.op != "call_function" or any(last_use[n] > places[node] for n in others):
                 return True
-        shared[memory].append(node)
+        shared[place].append(node)
     return False
 
 
-def _memory(node: Node) -> Node:
+def memory(node: Node) -> Node:
     """The node that made the memory which a result lies in."""
     while is_mutation(node) or _is_view(node) or _opname(node) in DROPOUTS:
         node = _operand(node)

@@ -11,62 +11,19 @@ from lucid.ir import ops
 from lucid.ir.graph import Value
 from lucid.ir.ops import Op
 
-UNARY: dict[str, Callable[[], Op]] = {
-    "abs": ops.Abs,
-    "cos": ops.Cos,
-    "erf": ops.Erf,
-    "exp": ops.Exp,
-    "floor": ops.Floor,
-    "hardsigmoid": ops.Hardsigmoid,
-    "hardswish": ops.Hardswish,
-    "log": ops.Log,
-    "logical_not": ops.Not,
-    "mish": ops.Mish,
-    "neg": ops.Neg,
-    "relu": ops.Relu,
-    "relu6": lambda: ops.Clip(0, 6),
-    "round": ops.Round,
-    "rsqrt": ops.Rsqrt,
-    "sigmoid": ops.Sigmoid,
-    "silu": ops.Silu,
-    "sin": ops.Sin,
-    "sqrt": ops.Sqrt,
-    "tanh": ops.Tanh,
-}
-"""Operators of one operand that are one op."""
-
-BINARY: dict[str, type[Op]] = {
-    "eq.Scalar": ops.Equal,
-    "eq.Tensor": ops.Equal,
-    "le.Scalar": ops.LessEqual,
-    "le.Tensor": ops.LessEqual,
-    "lt.Scalar": ops.Less,
-    "lt.Tensor": ops.Less,
-    "logical_and.default": ops.Mul,
-    "logical_or.default": ops.Maximum,
-    "maximum.default": ops.Maximum,
-    "minimum.default": ops.Minimum,
-    "mul.Scalar": ops.Mul,
-    "mul.Tensor": ops.Mul,
-    "div.Scalar": ops.Div,
-    "div.Tensor": ops.Div,
+ALIASES: dict[str, Callable[[], Op]] = {
+    "relu6.default": lambda: ops.Clip(0, 6),
     "true_divide.Tensor": ops.Div,
 }
-"""Operators of two operands that are one op."""
+"""Operators that are one op, beside those that an op names itself."""
 
 
-def _unary(make: Callable[[], Op]) -> Callable[[Writer, Any], Value]:
-    return lambda w, x: w.emit(make(), x)
+def _alias(make: Callable[[], Op]) -> Callable[..., Value]:
+    return lambda w, *operands: w.emit(make(), *operands)
 
 
-def _binary(make: type[Op]) -> Callable[[Writer, Any, Any], Value]:
-    return lambda w, a, b: w.emit(make(), a, b)
-
-
-for name, unary in UNARY.items():
-    emits(f"{name}.default")(_unary(unary))
-for name, binary in BINARY.items():
-    emits(name)(_binary(binary))
+for name, make in ALIASES.items():
+    emits(name)(_alias(make))
 
 
 # -- arithmetic ---------------------------------------------------------------------------------
@@ -206,9 +163,29 @@ def greater_equal(w: Writer, a: Any, b: Any) -> Value:
     return w.emit(ops.LessEqual(), b, a)
 
 
-@emits("ne.Scalar", "ne.Tensor", "logical_xor.default")
+@emits("ne.Scalar", "ne.Tensor")
 def not_equal(w: Writer, a: Any, b: Any) -> Value:
     return w.emit(ops.Not(), w.emit(ops.Equal(), a, b))
+
+
+def truth(w: Writer, x: Any) -> Any:
+    """x as truth values: numbers are true unless they are 0."""
+    return x if w.is_truth(x) else w.chain(x, ops.Not(), ops.Not())
+
+
+@emits("logical_and.default")
+def logical_and(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Mul(), truth(w, a), truth(w, b))
+
+
+@emits("logical_or.default")
+def logical_or(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Maximum(), truth(w, a), truth(w, b))
+
+
+@emits("logical_xor.default")
+def logical_xor(w: Writer, a: Any, b: Any) -> Value:
+    return not_equal(w, truth(w, a), truth(w, b))
 
 
 @emits("isnan.default")
@@ -319,10 +296,15 @@ def celu(w: Writer, x: Any, alpha: float) -> Value:
 
 @emits("softplus.default")
 def softplus(w: Writer, x: Any, beta: float, threshold: float) -> Value:
-    """log(1 + exp(beta * x)) / beta; beyond the threshold that is x, to float32's precision."""
-    if beta == 1:
-        return w.emit(ops.Softplus(), x)
-    return w.emit(ops.Div(), w.emit(ops.Softplus(), w.emit(ops.Mul(), x, beta)), beta)
+    """log(1 + exp(beta * x)) / beta, and x where beta * x lies above the threshold: from 20 on, the
+    default, that is the same to float32's precision."""
+    scaled = w.value(x) if beta == 1 else w.emit(ops.Mul(), x, beta)
+    y = w.emit(ops.Softplus(), scaled)
+    if beta != 1:
+        y = w.emit(ops.Div(), y, beta)
+    if threshold >= 20:
+        return y
+    return w.emit(ops.Where(), w.emit(ops.Less(), threshold, scaled), x, y)
 
 
 @emits("prelu.default")
@@ -342,7 +324,8 @@ def prelu_kernel(w: Writer, x: Any, slope: Any) -> Value:
 
 
 @emits("alias.default", "clone.default", "contiguous.default", "detach.default", "lift.default")
-@emits("lift_fresh.default", "lift_fresh_copy.default", "positive.default")
+@emits("lift_fresh.default", "lift_fresh_copy.default", "positive.default", "real.default")
+@emits("resolve_conj.default", "resolve_neg.default")
 def same(w: Writer, x: Any, *options: Any) -> Value:
     return w.value(x)
 

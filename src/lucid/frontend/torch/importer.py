@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -20,39 +19,32 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from lucid.errors import InputError, ShapeError, TraceError, UnsupportedError
+from lucid.errors import ShapeError, TraceError, UnsupportedError
 from lucid.frontend.torch import convolutions, elementwise, layers, products, reductions, shapes
 from lucid.frontend.torch.aliasing import is_mutation, mutated
-from lucid.frontend.torch.program import IGNORED, export_program
-from lucid.frontend.torch.tables import (
-    Known,
-    Tables,
-    depends_on_shape_only,
-    dimension,
-    shape_of,
-)
+from lucid.frontend.torch.places import place_of
+from lucid.frontend.torch.program import IGNORED, export_program, module_of
+from lucid.frontend.torch.tables import Known, Tables, depends_on_shape_only, dimension, shape_of
 from lucid.frontend.torch.weights import floating_tensors, payload_of
-from lucid.frontend.torch.writer import EMITTERS, Notes, Refused, Writer, emitter_name
-from lucid.frontend.trace import checked_shape
+from lucid.frontend.torch.writer import Notes, Refused, Writer, emitter_name, emitter_of
+from lucid.frontend.trace import checked_shape, input_name
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
 
 FAMILIES = (convolutions, elementwise, layers, products, reductions, shapes)
 """The modules whose functions are registered as emitters."""
-TORCH = str(Path(torch.__file__).parent)
 
 
-def import_torch(module: torch.nn.Module, input_shape: Sequence[int]) -> Graph:
+def import_torch(module: torch.nn.Module | ExportedProgram, input_shape: Sequence[int]) -> Graph:
     """The graph of a module's forward for inputs of `input_shape`, the first dimension any batch.
 
-    The module is taken in evaluation mode and left as it is. The payload refers to its tensors,
-    by their names in the state dict, without a copy. Raises InputError for what is no module,
-    TraceError where torch cannot export it, UnsupportedError with everything in it that has no
+    The module is taken in evaluation mode and left as it is; what torch.export has made of one is
+    taken as it is. The payload refers to its tensors, by their names in the state dict, without a
+    copy. Raises InputError for what is no module, TraceError where torch cannot export it or its
+    results depend on what an earlier call wrote, UnsupportedError with everything in it that has no
     counterpart here.
     """
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(f"import_torch wants a torch.nn.Module, got {type(module).__name__}")
-    module = getattr(module, "_orig_mod", module)  # of torch.compile
+    module = module_of(module)
     program = export_program(module, checked_shape(input_shape))
     return Importer(module, program).graph
 
@@ -97,7 +89,8 @@ class Importer:
             node = nodes[spec.arg.name]
             if spec.kind is InputKind.USER_INPUT:
                 sizes = list(node.meta["val"].shape[1:])
-                self.results[node] = self.graph.add_input(f32(BATCH, *sizes), node.name)
+                name = input_name(module.forward)
+                self.results[node] = self.graph.add_input(f32(BATCH, *sizes), name)
             elif spec.target in self.tensors:
                 shape = tuple(self.tensors[spec.target].shape)
                 self.results[node] = self.graph.add_source(spec.target, f32(*shape))
@@ -134,7 +127,7 @@ class Importer:
             if node is not None and _is_computed(value):
                 value = self._writer(node).cast(value)
                 if name and value.producer is not None and value not in outputs:
-                    value.name = self.graph.fresh_name(name)
+                    self.graph.rename(value, name)
                 outputs.append(value)
             elif getattr(argument, "value", argument) is not None or node is not None:
                 raise TraceError(
@@ -171,7 +164,7 @@ class Importer:
         if isinstance(value, int | torch.SymInt):
             return _size(value)
         operands = [self._now(n) for n in node.all_input_nodes]
-        emitter = EMITTERS.get(_target_name(node))
+        emitter = emitter_of(_target_name(node))
         if any(isinstance(o, Broken) for o in operands):
             if emitter is None and not isinstance(target, BuiltinFunctionType):
                 raise Refused("")
@@ -181,7 +174,8 @@ class Importer:
         known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
         if known and isinstance(value, torch.Tensor | tuple | list):
             return self._known(node)
-        args, kwargs = map_arg((node.args, node.kwargs), self._now)
+        given: Any = map_arg((node.args, node.kwargs), self._now)
+        args, kwargs = given
         if target is operator.getitem:
             return args[0][args[1]]
         if emitter is None:
@@ -201,7 +195,7 @@ class Importer:
     def _writer(self, node: Node) -> Writer:
         first = _first_tensor(node)
         shape, kind = shape_of(first), str(first.dtype).removeprefix("torch.")
-        return Writer(self.notes, shape, kind, node.name, *_place(node))
+        return Writer(self.notes, shape, kind, node.name, *place_of(node))
 
     def _emitted(self, node: Node, result: Any) -> Any:
         """What an emitter gave, in the shape that torch has found; None for what it leaves out."""
@@ -221,7 +215,7 @@ class Importer:
     # -- problems ---------------------------------------------------------------------------
 
     def _note(self, node: Node, name: str, reason: str) -> None:
-        origin, location = _place(node)
+        origin, location = place_of(node)
         place = (f"in {origin}" if origin else "in the module itself") + (
             f" at {location}" if location else ""
         )
@@ -285,23 +279,15 @@ def _arguments(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list
     return filled
 
 
-def _place(node: Node) -> tuple[str, str | None]:
-    """The path of the module that a node comes from, and the user's source line."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", None)}
-    path = re.sub(r"@\d+", "", list(stack.values())[-1][0])
-    lines = re.findall(r'File "(.+?)", line (\d+)', node.meta.get("stack_trace") or "")
-    own = [f"{file}:{line}" for file, line in lines if not file.startswith(TORCH)]
-    return path.removeprefix("L['self']").lstrip("."), own[-1] if own else None
-
-
 def _output_names(program: ExportedProgram, count: int) -> list[str]:
-    """The keys of what the forward returns where it returns a mapping or an object; else empty."""
+    """The keys of what the forward returns where it returns mappings or objects; else empty."""
     from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
 
     spec = program.call_spec.out_spec
     paths, _ = tree_flatten_with_path(tree_unflatten([0] * count, spec))
-    names = ["_".join(str(getattr(k, "key", getattr(k, "name", ""))) for k in p) for p, _ in paths]
-    return [n if re.fullmatch(r"[A-Za-z_]\w*", n) else "" for n in names]
+    keys = [[str(getattr(k, "key", getattr(k, "name", ""))) for k in path] for path, _ in paths]
+    names = [re.sub(r"\W", "_", "_".join(filter(None, path)), flags=re.ASCII) for path in keys]
+    return [n if re.match(r"[A-Za-z_]", n) else "" for n in names]
 
 
 def _drop_unread(graph: Graph) -> None:

@@ -31,7 +31,7 @@ def native_batch_norm(
 def native_batch_norm_of_itself(
     w: Writer, x: Any, weight: Any, bias: Any, training: bool, momentum: float, eps: float
 ) -> tuple[Value, None, None]:
-    return batch_norm(w, x, weight, bias, None, None, True, momentum, eps), None, None
+    return batch_norm(w, x, weight, bias, None, None, training, momentum, eps), None, None
 
 
 @emits("batch_norm.default")
@@ -217,49 +217,39 @@ def _pooled(w: Writer, op: Op, x: Any) -> Value:
 
 @emits("upsample_nearest2d.vec")
 def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, "nearest", "asymmetric", scales or (None, None))
+    return _resized(w, x, scales, "nearest")
 
 
 @emits("upsample_nearest2d.default")
 def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
-    return _resized(w, x, "nearest", "asymmetric", scales)
+    return _resized(w, x, scales, "nearest")
 
 
 @emits("_upsample_nearest_exact2d.vec")
 def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, "nearest", "half_pixel", scales or (None, None))
+    return _resized(w, x, scales, "nearest-exact")
 
 
 @emits("_upsample_nearest_exact2d.default")
 def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
-    return _resized(w, x, "nearest", "half_pixel", scales)
+    return _resized(w, x, scales, "nearest-exact")
 
 
 @emits("upsample_bilinear2d.vec")
 def bilinear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
-    return bilinear_by_axis(w, x, size, corners, *(scales or (None, None)))
+    return _resized(w, x, scales, "bilinear", corners)
 
 
 @emits("upsample_bilinear2d.default")
 def bilinear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
-    return _resized(w, x, "bilinear", "align_corners" if corners else "half_pixel", scales)
+    return _resized(w, x, scales, "bilinear", corners)
 
 
 def _resized(
-    w: Writer, x: Any, mode: str, coordinates: str, scales: Sequence[float | None]
+    w: Writer, x: Any, scales: Sequence[float | None] | None, mode: str, corners: bool = False
 ) -> Value:
     """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
-    old = [w.size(d) for d in w.shape_of(x)[2:]]
-    new = [w.size(d) for d in w.shape[2:]]
-    sizes = list(zip(scales, old, new, strict=True))
-    exact = all(s is None or s * a == b for s, a, b in sizes) or coordinates == "align_corners"
-    scale = None if exact else tuple(b / a if s is None else s for s, a, b in sizes)
-    rounding = "round_prefer_ceil" if coordinates == "half_pixel" else "floor"
-    op = ops.Resize(
-        (new[0], new[1]),
-        mode,
-        coordinates,
-        rounding if mode == "nearest" else "floor",
-        None if scale is None else (scale[0], scale[1]),
-    )
-    return w.emit(op, x)
+    height, width = (w.size(d) for d in w.shape_of(x)[2:])
+    rows, columns = (w.size(d) for d in w.shape[2:])
+    given = scales if scales and any(s is not None for s in scales) else None
+    return w.emit(ops.interpolation((height, width), (rows, columns), given, mode, corners), x)

@@ -92,6 +92,8 @@ def attention(
     """softmax(query @ key^T * scale + mask) @ value. A mask of truth values says what is read."""
     if grouped:
         w.refuse("it shares keys between groups of queries")
+    if dropout:
+        w.refuse("it drops weights at random, in evaluation mode too (dropout_p)")
     shape, keys = w.shape_of(query), w.shape_of(key)
     swapped = (*range(len(keys) - 2), len(keys) - 1, len(keys) - 2)
     factor = 1 / math.sqrt(w.size(shape[-1])) if scale is None else scale

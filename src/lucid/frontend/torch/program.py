@@ -6,40 +6,97 @@ What an emitter is there for is kept whole: `silu` says more than a product with
 
 from __future__ import annotations
 
+import inspect
+import io
+import logging
 import re
+import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram, default_decompositions, export
 from torch.fx import Graph, Node
 
-from lucid.errors import TraceError
+from lucid.errors import InputError, TraceError
 from lucid.frontend.torch.aliasing import DROPOUTS, PERHAPS_VIEWS, changes_show, is_mutation
+from lucid.frontend.torch.places import line_of
+from lucid.frontend.torch.state import refuse_changed_constants, refuse_kept_state
 from lucid.frontend.torch.writer import emitter_name, has_emitter
 
 EXAMPLE_BATCH = 2
 """The batch that the forward runs with while it is exported: 0 and 1 are special to torch."""
 
 
+def module_of(model: Any) -> torch.nn.Module:
+    """The module that `model` is, or that torch.compile or torch.export made it of.
+
+    Raises InputError for what is none.
+    """
+    if isinstance(model, ExportedProgram):
+        return model.module()
+    module = getattr(model, "_orig_mod", model)  # of torch.compile
+    if not isinstance(module, torch.nn.Module):
+        raise InputError(
+            "import_torch wants a torch.nn.Module, or what torch.export.export gives, got "
+            f"{type(module).__name__}"
+        )
+    return module
+
+
 def export_program(module: torch.nn.Module, shape: Sequence[int]) -> ExportedProgram:
     """The module's forward for inputs of `shape`, the first dimension any batch.
 
     The module is left as it is found: it is exported in evaluation mode, which is undone after.
-    Raises TraceError where torch cannot export it.
+    Raises TraceError where torch cannot export it, where it takes more than one tensor, and where
+    its results depend on what an earlier call wrote, InputError where torch.export has made it for
+    other sizes.
     """
+    name = type(module).__name__
+    _require_exported_sizes(module, shape)
+    sizes = _dynamic_sizes(module)
     example = _example(module, (EXAMPLE_BATCH, *shape[1:]))
-    with _evaluating(module), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own code
+    with _evaluating(module), torch.no_grad(), _listening() as heard:
         try:
-            program = export(module, (example,), dynamic_shapes=({0: Dim.DYNAMIC},), strict=False)
+            program = export(module, (example,), dynamic_shapes=(sizes,), strict=False)
+            refuse_changed_constants(name, program)
             if _needs_decomposition(program.graph):
                 program = program.run_decompositions(_decompositions())
+        except TraceError:
+            raise
         except Exception as error:  # torch raises many kinds, most of them its own
-            raise TraceError(_explain(module, shape, error)) from error
+            raise TraceError(_explain(name, shape, error, heard.text.getvalue())) from None
+    refuse_kept_state(name, program, heard.assigned())
     return program
+
+
+def _dynamic_sizes(module: torch.nn.Module) -> Any:
+    """What torch.export is to know of the one argument of a forward: its batch is any.
+
+    Raises TraceError unless the forward takes one tensor by its position.
+    """
+    batch = {0: Dim.DYNAMIC}
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # of code that is not Python
+        return batch
+    placed = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+    needed = [p for p in parameters if p.default is p.empty and p.kind not in VARIABLE]
+    if not placed or len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
+        names = ", ".join(p.name for p in needed) or "nothing"
+        raise TraceError(
+            f"the forward of {type(module).__name__} takes {names}: a compiled model takes one "
+            "tensor, by position; wrap the module in one whose forward does"
+        )
+    return (batch,) if placed[0].kind is inspect.Parameter.VAR_POSITIONAL else batch
+
+
+VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def _example(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
@@ -50,30 +107,120 @@ def _example(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
     return torch.zeros(shape)
 
 
+GUARDS = "_guards_fn"
+"""The part of a module made by torch.export that checks the sizes of its input."""
+
+
+class _Unguarded(torch.nn.Module):
+    """In place of such guards: nothing."""
+
+    def forward(self, *inputs: Any) -> None:
+        pass
+
+
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Until left, the module and all in it are in evaluation mode."""
+    """Until left, the module and all in it are in evaluation mode.
+
+    What torch.export made stays in the mode that it was made in, and takes any batch.
+    """
     modes = {part: part.training for part in module.modules()}
-    module.eval()
+    guards = module._modules.get(GUARDS)
     try:
+        if guards is not None:
+            module._modules[GUARDS] = _Unguarded()
+        with suppress(NotImplementedError):  # of torch.export's
+            module.eval()
         yield
     finally:
+        if guards is not None:
+            module._modules[GUARDS] = guards
         for part, training in modes.items():
             part.training = training
 
 
-def _explain(module: torch.nn.Module, shape: Sequence[int], error: Exception) -> str:
-    """What torch says, without its pages of advice."""
+def _require_exported_sizes(module: torch.nn.Module, shape: Sequence[int]) -> None:
+    """Raises InputError where torch.export has made a module for other sizes of images."""
+    nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
+    for node in (n for n in nodes if n.op == "placeholder"):
+        own = getattr(node.meta.get("val"), "shape", None)
+        if own is None:
+            return
+        fixed = [d if isinstance(d, int) else s for d, s in zip(own[1:], shape[1:], strict=False)]
+        if len(own) != len(shape) or fixed != list(shape[1:]):
+            raise InputError(
+                f"the module was exported for inputs of ({', '.join(map(str, own))}), and is to be "
+                f"compiled for {tuple(shape)}: export it for that, or with dynamic_shapes"
+            )
+
+
+# -- what torch says ----------------------------------------------------------------------------
+
+ASSIGNED = re.compile(r"The tensor attributes? (.+?) (?:was|were) assigned during export")
+
+
+@dataclass
+class _Heard:
+    """What torch prints, logs and warns of."""
+
+    text: io.StringIO
+    warned: list[warnings.WarningMessage]
+
+    def assigned(self) -> set[str]:
+        """The attributes, not buffers, that a forward set to other tensors."""
+        found = [ASSIGNED.search(str(w.message)) for w in self.warned]
+        paths = [path for match in found if match for path in match[1].split(", ")]
+        return {path.removeprefix("self.") for path in paths}
+
+
+@contextmanager
+def _listening() -> Iterator[_Heard]:
+    """Keeps what is printed to stderr, logged and warned of meanwhile: torch tells of a failed
+    export at length. Where none fails, what was printed is passed on."""
+    heard = io.StringIO()
+    logs = [h for h in logging.getLogger("torch").handlers if isinstance(h, logging.StreamHandler)]
+    streams = [(handler, handler.setStream(heard)) for handler in logs]
+    try:
+        with redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            yield _Heard(heard, warned)
+    finally:
+        for handler, stream in streams:
+            if stream is not None:
+                handler.setStream(stream)
+    sys.stderr.write(heard.getvalue())
+
+
+def _explain(name: str, shape: Sequence[int], error: Exception, printed: str) -> str:
+    """The first thing that torch says, its place, and where the rest of it has been written."""
     text = re.split(r"\n\s*\n|\n\s*The error above occurred", str(error).strip())[0]
+    text = re.sub(r"\s*For more information[^\n]*", "", text)
     kind = type(error).__name__
-    if "dynamic" in text.lower() or "constraint" in kind.lower() or "specializ" in text.lower():
+    if "data-dependent" in text:
+        text += "; the forward must not branch on the elements of tensors, nor take sizes from them"
+    elif "dynamic" in text.lower() or "constraint" in kind.lower() or "specializ" in text.lower():
         text += (
             "; the forward must work for any batch size: no branch on x.shape[0], and no fixed "
             "batch in a reshape (-1 or x.shape[0] instead)"
         )
-    size = ", ".join(map(str, shape))
-    name = type(module).__name__
-    return f"torch.export cannot export {name} for an input of ({size}): {kind}: {text}"
+    size, line = ", ".join(map(str, shape)), line_of(error)
+    place = f" at {line}" if line else ""
+    return (
+        f"torch.export cannot export {name} for an input of ({size}){place}: {kind}: {text}"
+        + _report(name, "".join(traceback.format_exception(error)) + printed)
+    )
+
+
+def _report(name: str, text: str) -> str:
+    """Where all that torch says has been written; empty where it cannot be."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix=f"lucid-{name}-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file:
+            file.write(text)
+    except OSError:
+        return ""
+    return f"\nAll that torch says of it is in {file.name}"
 
 
 # -- decompositions -----------------------------------------------------------------------------
@@ -82,7 +229,7 @@ def _explain(module: torch.nn.Module, shape: Sequence[int], error: Exception) ->
 def _decompositions() -> Any:
     """Torch's way to core ATen, without the operators that have an emitter (but with what may give
     its operand itself, through which changes in place go)."""
-    table = default_decompositions()
+    table: Any = default_decompositions()
     for target in list(table):
         if has_emitter(target) and target._opname not in PERHAPS_VIEWS | DROPOUTS:
             table.pop(target)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lucid.frontend.torch.elementwise import square
+from lucid.frontend.torch.elementwise import square, truth
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
@@ -23,8 +23,17 @@ def axes_of(w: Writer, x: Any, dim: Axes) -> tuple[int, ...]:
     return tuple(sorted(w.axis(d, rank) for d in dims)) if rank else ()
 
 
+def require_floating(w: Writer, x: Any, dtype: Any) -> None:
+    """Refuse to convert to integers first, which drops fractions; floating dtypes are all f32."""
+    if dtype is not None and not dtype.is_floating_point and not w.is_truth(x):
+        w.refuse(f"it converts to {str(dtype).removeprefix('torch.')} before it reduces")
+
+
 def _reduced(make: Callable[[tuple[int, ...], bool], Op]) -> Callable[..., Value]:
-    def write(w: Writer, x: Any, dim: Axes = None, keepdim: bool = False, *_: Any) -> Value:
+    def write(
+        w: Writer, x: Any, dim: Axes = None, keepdim: bool = False, dtype: Any = None
+    ) -> Value:
+        require_floating(w, x, dtype)
         axes = axes_of(w, x, dim)
         return w.emit(make(axes, keepdim), x) if axes else w.value(x)
 
@@ -38,18 +47,28 @@ smallest = _reduced(ops.Min)
 
 emits("mean.dim")(mean)
 emits("sum.dim_IntList")(total)
-emits("amax.default", "any.dim", "any.dims", "any.default")(largest)
-emits("amin.default", "all.dim", "all.dims", "all.default")(smallest)
+emits("amax.default")(largest)
+emits("amin.default")(smallest)
+
+
+@emits("any.dim", "any.dims", "any.default")
+def any_(w: Writer, x: Any, dim: Axes = None, keepdim: bool = False) -> Value:
+    return largest(w, truth(w, x), dim, keepdim)
+
+
+@emits("all.dim", "all.dims", "all.default")
+def all_(w: Writer, x: Any, dim: Axes = None, keepdim: bool = False) -> Value:
+    return smallest(w, truth(w, x), dim, keepdim)
 
 
 @emits("mean.default")
 def mean_of_all(w: Writer, x: Any, dtype: Any) -> Value:
-    return mean(w, x)
+    return mean(w, x, dtype=dtype)
 
 
 @emits("sum.default")
 def sum_of_all(w: Writer, x: Any, dtype: Any) -> Value:
-    return total(w, x)
+    return total(w, x, dtype=dtype)
 
 
 @emits("max.default")
@@ -115,8 +134,9 @@ def variance_and_mean(
 
 @emits("linalg_vector_norm.default", "norm.ScalarOpt_dim")
 def vector_norm(
-    w: Writer, x: Any, order: float | None, dim: Axes, keepdim: bool, *dtype: Any
+    w: Writer, x: Any, order: float | None, dim: Axes, keepdim: bool, dtype: Any = None
 ) -> Value:
+    require_floating(w, x, dtype)
     axes = axes_of(w, x, dim)
     if order is None or order == 2:
         return w.emit(ops.Sqrt(), w.emit(ops.Sum(axes, keepdim), square(w, x)))
@@ -127,34 +147,49 @@ def vector_norm(
 
 
 @emits("linalg_norm.default")
-def linalg_norm(w: Writer, x: Any, order: float | None, dim: Axes, keepdim: bool, _: Any) -> Value:
+def linalg_norm(
+    w: Writer, x: Any, order: float | None, dim: Axes, keepdim: bool, dtype: Any
+) -> Value:
     if order is not None and not isinstance(dim, int) and len(axes_of(w, x, dim)) != 1:
         w.refuse("it is a norm of matrices")
-    return vector_norm(w, x, order, dim, keepdim)
+    return vector_norm(w, x, order, dim, keepdim, dtype)
 
 
 # -- softmax ------------------------------------------------------------------------------------
 
 
-@emits("softmax.int", "_softmax.default")
-def softmax(w: Writer, x: Any, dim: int, *options: Any) -> Value:
+@emits("softmax.int")
+def softmax(w: Writer, x: Any, dim: int, dtype: Any = None) -> Value:
+    require_floating(w, x, dtype)
     return w.emit(ops.Softmax(w.axis(dim)), x)
 
 
+@emits("_softmax.default")
+def softmax_of_halves(w: Writer, x: Any, dim: int, half_to_float: bool) -> Value:
+    return softmax(w, x, dim)
+
+
 @emits("_safe_softmax.default")
-def safe_softmax(w: Writer, x: Any, dim: int, *options: Any) -> Value:
+def safe_softmax(w: Writer, x: Any, dim: int, dtype: Any = None) -> Value:
     """0 where all that the softmax is taken over is -inf."""
+    require_floating(w, x, dtype)
     axis = w.axis(dim, len(w.shape_of(x)))
     dead = w.emit(ops.Equal(), w.emit(ops.Max((axis,), True), x), -math.inf)
     return w.emit(ops.Where(), dead, 0.0, w.emit(ops.Softmax(axis), x))
 
 
-@emits("log_softmax.int", "_log_softmax.default")
-def log_softmax(w: Writer, x: Any, dim: int, *options: Any) -> Value:
+@emits("log_softmax.int")
+def log_softmax(w: Writer, x: Any, dim: int, dtype: Any = None) -> Value:
+    require_floating(w, x, dtype)
     axis = (w.axis(dim),)
     below = w.emit(ops.Sub(), x, w.emit(ops.Max(axis, True), x))
     total = w.emit(ops.Sum(axis, True), w.emit(ops.Exp(), below))
     return w.emit(ops.Sub(), below, w.emit(ops.Log(), total))
+
+
+@emits("_log_softmax.default")
+def log_softmax_of_halves(w: Writer, x: Any, dim: int, half_to_float: bool) -> Value:
+    return log_softmax(w, x, dim)
 
 
 @emits("logsumexp.default")

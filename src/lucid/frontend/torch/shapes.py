@@ -42,7 +42,7 @@ def permute(w: Writer, x: Any, dims: Sequence[int]) -> Value:
     return w.permute(x, [w.axis(d) for d in dims])
 
 
-@emits("transpose.int")
+@emits("transpose.int", "swapaxes.default", "swapdims.default")
 def transpose(w: Writer, x: Any, first: int, second: int) -> Value:
     axes = list(range(len(w.shape)))
     i, j = w.axis(first), w.axis(second)
@@ -50,12 +50,18 @@ def transpose(w: Writer, x: Any, first: int, second: int) -> Value:
     return w.permute(x, axes)
 
 
-@emits("t.default", "numpy_T.default", "mT.default")
+@emits("t.default", "numpy_T.default")
+def reversed_axes(w: Writer, x: Any) -> Value:
+    return w.permute(x, range(len(w.shape))[::-1])
+
+
+@emits("mT.default", "mH.default", "matrix_H.default", "adjoint.default")
 def transposed(w: Writer, x: Any) -> Value:
-    return transpose(w, x, -2, -1) if len(w.shape) == 2 else w.value(x)
+    """Of matrices in the last two axes; of real numbers, the adjoint is just that."""
+    return transpose(w, x, -2, -1)
 
 
-@emits("movedim.int", "movedim.intlist")
+@emits("movedim.int", "movedim.intlist", "moveaxis.int", "moveaxis.intlist")
 def movedim(w: Writer, x: Any, source: Any, target: Any) -> Value:
     pairs = [[s] if isinstance(s, int) else list(s) for s in (source, target)]
     old, new = ([w.axis(d) for d in dims] for dims in pairs)

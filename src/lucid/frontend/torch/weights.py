@@ -56,7 +56,7 @@ def payload_of(tensors: dict[str, torch.Tensor], module: str) -> dict[str, Any]:
     if others:
         warnings.warn(
             f"{module} has weights of {' and '.join(sorted(others))}: Lucid computes in float32, "
-            "and converts them as it packs them",
+            "and converts them as it packs them (module.float() does so beforehand)",
             stacklevel=2,
         )
     return {name: _readable(name, tensor) for name, tensor in tensors.items()}

@@ -20,7 +20,7 @@ import numpy as np
 
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import Array, Op
+from lucid.ir.ops import OPS, Array, Op
 from lucid.ir.types import Dim, Shape, f32
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def emits(*names: str) -> Callable[[F], F]:
 
     def register(function: F) -> F:
         for name in names:
-            assert name not in EMITTERS, f"two functions emit {name}"
+            assert f"aten.{name}" not in EMITTERS, f"two functions emit {name}"
             EMITTERS[f"aten.{name}"] = function
         return function
 
@@ -60,8 +60,22 @@ def emitter_name(target: Any) -> str:
     return f"{namespace}.{packet}.{overload}"
 
 
+def emitter_of(name: str) -> Emitter | None:
+    """What writes an operator: a function of its own, or the op that names it (`Op.torch`)."""
+    if name in EMITTERS:
+        return EMITTERS[name]
+    packet, _, overload = name.removeprefix("aten.").partition(".")
+    plain = overload in ("default", "Tensor", "Scalar")
+    named = (cls for cls in OPS.values() if plain and cls.torch == packet)
+    return next(map(_namesake, named), None)
+
+
+def _namesake(op_class: type[Op]) -> Emitter:
+    return lambda w, *operands: w.emit(op_class(), *operands)
+
+
 def has_emitter(target: Any) -> bool:
-    return emitter_name(target) in EMITTERS
+    return emitter_of(emitter_name(target)) is not None
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The ops, one file a family. Importing this package registers them all."""
 
 from lucid.ir.ops.activations import (
+    Activation,
     Clip,
     Elu,
     Gelu,
@@ -13,6 +14,7 @@ from lucid.ir.ops.activations import (
     Sigmoid,
     Silu,
     Softplus,
+    Softsign,
     Tanh,
 )
 from lucid.ir.ops.attention import (
@@ -22,31 +24,11 @@ from lucid.ir.ops.attention import (
     SplitAttention,
     SplitAttentionParts,
 )
-from lucid.ir.ops.base import (
-    OPS,
-    Array,
-    Op,
-    op,
-    op_class,
-)
-from lucid.ir.ops.cast import (
-    Cast,
-)
-from lucid.ir.ops.comparison import (
-    Comparison,
-    Equal,
-    Less,
-    LessEqual,
-    Not,
-    Ternary,
-    Where,
-)
-from lucid.ir.ops.constant import (
-    Constant,
-)
-from lucid.ir.ops.convolution import (
-    Conv2d,
-)
+from lucid.ir.ops.base import OPS, Array, Op, declared, nearest, op, op_class
+from lucid.ir.ops.cast import Cast
+from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where
+from lucid.ir.ops.constant import Constant
+from lucid.ir.ops.convolution import Conv2d
 from lucid.ir.ops.elementwise import (
     Abs,
     Add,
@@ -70,52 +52,18 @@ from lucid.ir.ops.elementwise import (
     Sub,
     Unary,
 )
-from lucid.ir.ops.fusion import (
-    Fusion,
-)
-from lucid.ir.ops.linear import (
-    Linear,
-    MatMul,
-)
-from lucid.ir.ops.normalization import (
-    BatchNorm,
-    GroupNorm,
-    LayerNorm,
-    LocalResponseNorm,
-    RmsNorm,
-)
-from lucid.ir.ops.pooling import (
-    AdaptiveAvgPool2d,
-    AdaptiveMaxPool2d,
-    AvgPool2d,
-    MaxPool2d,
-)
-from lucid.ir.ops.reduction import (
-    ArgMax,
-    Max,
-    Mean,
-    Min,
-    Reduction,
-    Softmax,
-    Sum,
-    SumSquares,
-)
-from lucid.ir.ops.resize import (
-    Resize,
-)
-from lucid.ir.ops.shape import (
-    Concat,
-    Expand,
-    Gather,
-    Pad,
-    Permute,
-    Reshape,
-    Slice,
-)
+from lucid.ir.ops.fusion import Fusion
+from lucid.ir.ops.linear import Linear, MatMul
+from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
+from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
+from lucid.ir.ops.resize import Resize, interpolation
+from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 
 __all__ = [
     "OPS",
     "Abs",
+    "Activation",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "Add",
@@ -184,6 +132,7 @@ __all__ = [
     "Slice",
     "Softmax",
     "Softplus",
+    "Softsign",
     "SplitAttention",
     "SplitAttentionParts",
     "Sqrt",
@@ -194,6 +143,9 @@ __all__ = [
     "Ternary",
     "Unary",
     "Where",
+    "declared",
+    "interpolation",
+    "nearest",
     "op",
     "op_class",
 ]

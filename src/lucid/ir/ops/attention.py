@@ -36,6 +36,8 @@ class RadixMean(Op):
     x: (N, radix*C, H, W) -> (N, C, 1, 1).
     """
 
+    images_apart = True
+
     radix: int
 
     def infer(self, x: TensorType) -> TensorType:
@@ -55,6 +57,8 @@ class RadixSoftmax(Op):
     logits: (N, cardinality * radix * C/cardinality, 1, 1), cardinality-major
     -> (N, radix * C, 1, 1), radix-major.
     """
+
+    images_apart = True
 
     radix: int
     cardinality: int = 1
@@ -77,6 +81,8 @@ class RadixCombine(Op):
 
     x: (N, radix*C, H, W), gate: (N, radix*C, 1, 1), folded (N, C, 1, 1) -> (N, C, H, W).
     """
+
+    images_apart = True
 
     radix: int
     folded: bool = False
@@ -125,6 +131,8 @@ class SplitAttention(Op):
     `folded` (softmax, radix 2): fc2 holds the differences of its rows for split 0 and for split 1,
     C of them in the order of the output channels, and y = x_1 + sigmoid(z) * (x_0 - x_1).
     """
+
+    images_apart = True
 
     radix: int
     cardinality: int = 1

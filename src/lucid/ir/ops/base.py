@@ -1,14 +1,17 @@
 """What an op is: a frozen dataclass with typed attributes, a shape rule and a NumPy reference.
 
-Declaring an op registers it. Printing, parsing, verifying and hashing follow from its fields, so
-a new op is one class here, one lowering in `lucid/codegen/kernels`, and one row in the op tests.
+Declaring an op registers it, and what can follow from the class does: printing, parsing, verifying
+and hashing from its fields; the importers', exporter's and pictures' treatment, and the tests that
+sweep over all ops, from the class variables below. What else a new op needs stands in
+CONTRIBUTING.md: a lowering (`lucid/codegen/lowering`, or `codegen/language/vector_math.py` where it
+is elementwise), and a row in the table of ops that the tests hold it against.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -30,6 +33,19 @@ class Op:
     """
 
     name: ClassVar[str] = ""
+    """What IR text calls the op. Given by `@op`."""
+    family: ClassVar[str] = ""
+    """What it is drawn and listed with; where a class does not say, the file it is declared in."""
+    onnx: ClassVar[str] = ""
+    """The operator of ONNX that is this op, without attributes: read and written without more."""
+    torch: ClassVar[str] = ""
+    """The operator of PyTorch (`aten.NAME`, its overloads `default`, `Tensor` and `Scalar`) that is
+    this op, without attributes."""
+    images_apart: ClassVar[bool] = False
+    """Whether images of a batch stay apart wherever the batch lies, since the shape rule refuses it
+    on the axes that are mixed. Where it depends on the axes: `keeps_images_apart`."""
+    never_negative: ClassVar[bool] = False
+    """Whether no element of a result is below 0 (-0.0 is not)."""
 
     # Subclasses spell out their operands. `Any` for all arguments is what lets a type checker
     # accept any such signature.
@@ -38,6 +54,12 @@ class Op:
 
     def evaluate(self, *operands: Any, **_: Any) -> Array | tuple[Array, ...]:
         raise NotImplementedError(f"{type(self).__name__} declares no reference")
+
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        """Whether each image's part of the result depends on that image of the operands alone and
+        lies in one piece, so that a batch can be run in slices. The worst is assumed of an op that
+        does not say."""
+        return self.images_apart
 
     def result_types(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """`infer`, always as a tuple, with the number of operands checked."""
@@ -92,11 +114,28 @@ def op(name: str) -> Callable[[T], T]:
 
     def declare(cls: T) -> T:
         cls.name = name
+        cls.family = cls.family or cls.__module__.rpartition(".")[2]
         assert name not in OPS, f"two ops are named {name}"
         OPS[name] = dataclasses.dataclass(frozen=True)(cls)
         return cls
 
     return declare
+
+
+OpT = TypeVar("OpT", bound=Op)
+
+
+def declared(base: type[OpT]) -> list[type[OpT]]:
+    """The ops that are of this class, in the order in which they were declared."""
+    return [cls for cls in OPS.values() if issubclass(cls, base)]
+
+
+V = TypeVar("V")
+
+
+def nearest(table: Mapping[type[Op], V], cls: type[Op]) -> V | None:
+    """What a table holds for a class of ops, or else for the nearest of its bases."""
+    return next((table[base] for base in cls.__mro__ if base in table), None)
 
 
 def op_class(name: str) -> type[Op]:

@@ -12,10 +12,14 @@ from lucid.ir.types import DTYPES, TensorType
 class Cast(Op):
     """y = x as another dtype; the shape stays.
 
-    f32 becomes an integer by dropping what is behind the point. What is out of range becomes the
-    nearest bound, and NaN 0. PyTorch and ONNX leave that open for floats, and wrap integers around.
+    A float becomes an integer by dropping what is behind the point. What is out of range becomes
+    the nearest bound, and NaN 0; what is not 0 is true. PyTorch and ONNX leave that open for
+    floats, and wrap integers around.
     No `Elementwise`: its operand and its result have unlike sizes, which a fused body cannot hold.
     """
+
+    family = "elementwise"
+    images_apart = True
 
     dtype: str = "f32"
 
@@ -25,12 +29,15 @@ class Cast(Op):
         return TensorType(self.dtype, x.shape)
 
     def evaluate(self, x: Array) -> Array:
-        if self.dtype == "f32":
-            return x if x.dtype.kind == "f" else x.astype(np.float32)
         dtype = DTYPES[self.dtype]
+        if dtype.kind == "f":
+            return x if x.dtype.kind == "f" else x.astype(dtype)
+        if dtype.kind == "b" or x.dtype.kind == "b":
+            return x.astype(dtype)
         if x.dtype.kind == "f":
             return _whole(x, dtype)
-        return x.clip(0, 255).astype(dtype) if self.dtype == "u8" else x.astype(dtype)
+        bounds, own = np.iinfo(dtype), np.iinfo(x.dtype)
+        return x.clip(max(bounds.min, own.min), min(bounds.max, own.max)).astype(dtype)
 
 
 def _whole(x: Array, dtype: np.dtype[np.integer]) -> Array:

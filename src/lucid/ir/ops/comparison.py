@@ -18,6 +18,8 @@ from lucid.ir.types import TensorType, broadcast
 class Comparison(Binary):
     """y = 1 where the relation holds, else 0; false where either is NaN. f32 only."""
 
+    never_negative = True
+
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         self.require_float(a=a, b=b)
         return super().infer(a, b)
@@ -27,6 +29,8 @@ class Comparison(Binary):
 class Equal(Comparison):
     """y = 1 where a = b (0.0 equals -0.0), else 0; 0 where either is NaN."""
 
+    torch = "eq"
+
     def evaluate(self, a: Array, b: Array) -> Array:
         return np.equal(a, b).astype(a.dtype)
 
@@ -34,6 +38,8 @@ class Equal(Comparison):
 @op("less")
 class Less(Comparison):
     """y = 1 where a < b, else 0; 0 where either is NaN."""
+
+    torch = "lt"
 
     def evaluate(self, a: Array, b: Array) -> Array:
         return np.less(a, b).astype(a.dtype)
@@ -43,6 +49,8 @@ class Less(Comparison):
 class LessEqual(Comparison):
     """y = 1 where a <= b, else 0; 0 where either is NaN."""
 
+    torch = "le"
+
     def evaluate(self, a: Array, b: Array) -> Array:
         return np.less_equal(a, b).astype(a.dtype)
 
@@ -50,6 +58,10 @@ class LessEqual(Comparison):
 @op("not")
 class Not(Unary):
     """y = 1 where x is 0 (or -0.0), else 0; NaN is true, so not NaN is 0."""
+
+    torch = "logical_not"
+    never_negative = True
+    domain = (-1, 1)
 
     def evaluate(self, x: Array) -> Array:
         return np.equal(x, 0).astype(x.dtype)

@@ -16,6 +16,8 @@ Nested = float | int | tuple["Nested", ...]
 class Constant(Op):
     """y = value: a number, or nested tuples of numbers. No operands."""
 
+    images_apart = True
+
     value: Nested
     dtype: str = "f32"
 

@@ -19,6 +19,8 @@ class Conv2d(Op):
     Padding is (top, left, bottom, right).
     """
 
+    images_apart = True
+
     stride: Pair = (1, 1)
     padding: Padding = (0, 0, 0, 0)
     dilation: Pair = (1, 1)

@@ -7,6 +7,8 @@ arithmetic and all activations, min and max included.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -17,6 +19,19 @@ from lucid.ir.types import TensorType, broadcast
 
 class Elementwise(Op):
     """Base of `Unary` and `Binary`, and of `Ternary` in comparison.py."""
+
+    family = "elementwise"
+    images_apart = True
+    ulps: ClassVar[float] = 0
+    """By how many units in the last place generated code may miss the exact result, for operands
+    within `domain`. 0: what is right is exact."""
+    domain: ClassVar[tuple[float, float]] = (-1e20, 1e20)
+    """Operands at which `ulps` holds, from and to."""
+
+    @classmethod
+    def examples(cls) -> Sequence[Elementwise]:
+        """Ops of this class that take every path of its arithmetic among them, for tests."""
+        return (cls(),)
 
 
 class Unary(Elementwise):
@@ -42,6 +57,9 @@ class Binary(Elementwise):
 class Add(Binary):
     """y = a + b."""
 
+    onnx = "Add"
+    ulps = 1
+
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = a + b
         return y
@@ -50,6 +68,9 @@ class Add(Binary):
 @op("sub")
 class Sub(Binary):
     """y = a - b."""
+
+    onnx = "Sub"
+    ulps = 1
 
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = a - b
@@ -60,6 +81,9 @@ class Sub(Binary):
 class Mul(Binary):
     """y = a * b."""
 
+    onnx, torch = "Mul", "mul"
+    ulps = 1
+
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = a * b
         return y
@@ -68,6 +92,9 @@ class Mul(Binary):
 @op("div")
 class Div(Binary):
     """y = a / b; f32 only."""
+
+    torch = "div"
+    ulps = 1
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         self.require_float(a=a, b=b)
@@ -83,6 +110,8 @@ class Div(Binary):
 class Maximum(Binary):
     """y = max(a, b); NaN where either is NaN."""
 
+    torch = "maximum"
+
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = np.maximum(a, b)
         return y
@@ -91,6 +120,8 @@ class Maximum(Binary):
 @op("minimum")
 class Minimum(Binary):
     """y = min(a, b); NaN where either is NaN."""
+
+    torch = "minimum"
 
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = np.minimum(a, b)
@@ -101,6 +132,8 @@ class Minimum(Binary):
 class Neg(Unary):
     """y = -x."""
 
+    torch = "neg"
+
     def evaluate(self, x: Array) -> Array:
         return -x
 
@@ -108,6 +141,9 @@ class Neg(Unary):
 @op("abs")
 class Abs(Unary):
     """y = |x|."""
+
+    onnx, torch = "Abs", "abs"
+    never_negative = True
 
     def evaluate(self, x: Array) -> Array:
         y: Array = np.abs(x)
@@ -117,6 +153,10 @@ class Abs(Unary):
 @op("sqrt")
 class Sqrt(Unary):
     """y = sqrt(x)."""
+
+    onnx, torch = "Sqrt", "sqrt"
+    never_negative = True
+    ulps, domain = 1, (0, 3e38)
 
     def evaluate(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
@@ -128,6 +168,9 @@ class Sqrt(Unary):
 class Rsqrt(Unary):
     """y = 1 / sqrt(x)."""
 
+    torch = "rsqrt"
+    ulps, domain = 2, (1e-20, 3e38)
+
     def evaluate(self, x: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
             y: Array = 1 / np.sqrt(x)
@@ -137,6 +180,10 @@ class Rsqrt(Unary):
 @op("exp")
 class Exp(Unary):
     """y = e^x."""
+
+    onnx, torch = "Exp", "exp"
+    never_negative = True
+    ulps, domain = 2, (-88, 89.5)
 
     def evaluate(self, x: Array) -> Array:
         with np.errstate(over="ignore"):
@@ -148,6 +195,9 @@ class Exp(Unary):
 class Erf(Unary):
     """y = erf(x), the error function."""
 
+    onnx, torch = "Erf", "erf"
+    ulps, domain = 2, (-5, 5)
+
     def evaluate(self, x: Array) -> Array:
         return erf(x)
 
@@ -155,6 +205,9 @@ class Erf(Unary):
 @op("log")
 class Log(Unary):
     """y = ln x: -inf at 0, NaN below."""
+
+    onnx, torch = "Log", "log"
+    ulps, domain = 2, (0, 3e38)
 
     def evaluate(self, x: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -166,6 +219,9 @@ class Log(Unary):
 class Sin(Unary):
     """y = sin x, NaN for the infinities."""
 
+    onnx, torch = "Sin", "sin"
+    ulps, domain = 2, (-1.3e8, 1.3e8)
+
     def evaluate(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
             y: Array = np.sin(x)
@@ -176,6 +232,9 @@ class Sin(Unary):
 class Cos(Unary):
     """y = cos x, NaN for the infinities."""
 
+    onnx, torch = "Cos", "cos"
+    ulps, domain = 2, (-1.3e8, 1.3e8)
+
     def evaluate(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
             y: Array = np.cos(x)
@@ -185,6 +244,8 @@ class Cos(Unary):
 @op("floor")
 class Floor(Unary):
     """y = the largest whole number not above x; NaN, infinities and -0.0 stay."""
+
+    onnx, torch = "Floor", "floor"
 
     def evaluate(self, x: Array) -> Array:
         y: Array = np.floor(x)
@@ -198,6 +259,8 @@ class Round(Unary):
     NaN, infinities and the sign of zero stay: round(-0.4) is -0.0.
     """
 
+    onnx, torch = "Round", "round"
+
     def evaluate(self, x: Array) -> Array:
         y: Array = np.rint(x)
         return y
@@ -207,6 +270,8 @@ class Round(Unary):
 class Pow(Binary):
     """y = a ** b as C's pow: NaN for a negative base and a broken exponent, x ** 0 = 1 for all x,
     NaN too; f32 only."""
+
+    ulps, domain = 1, (0, 1e4)
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
         self.require_float(a=a, b=b)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.elementwise import Elementwise
 from lucid.ir.types import TensorType
-
-if TYPE_CHECKING:
-    from lucid.ir.graph import Graph
 
 
 @op("fusion")
@@ -43,17 +41,23 @@ class Fusion(Op):
         )
         return wanted[0]
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.anchor.keeps_images_apart(operands, result)
+
     def anchor_operands(self, count: int) -> int:
         """How many of `count` operands, from the first on, are the anchor's own."""
         return count - (len(self.body.inputs) - 1)
 
     def evaluate(self, *operands: Array) -> Array:
-        from lucid.ir.interpret import interpret  # the interpreter knows the ops, not they it
-
         own = self.anchor_operands(len(operands))
         (y,) = self.anchor.results(*operands[:own])
-        (result,) = interpret(self.body, [y, *operands[own:]], dtype=y.dtype)
-        return result
+        values: dict[Value, Array] = dict(zip(self.body.inputs, (y, *operands[own:]), strict=True))
+        for node in self.body.nodes:
+            if isinstance(node.op, Constant):
+                values[node.output] = node.op.array(y.dtype)
+            else:
+                (values[node.output],) = node.op.results(*(values[v] for v in node.inputs))
+        return values[self.body.outputs[0]]
 
 
 def _is_inlined(op: Op) -> bool:

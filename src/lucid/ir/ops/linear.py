@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucid.errors import ShapeError
@@ -12,6 +14,8 @@ from lucid.ir.types import TensorType, broadcast
 @op("linear")
 class Linear(Op):
     """y = x @ weight.T + bias. x: (..., in), weight: (out, in), bias: (out) -> (..., out)."""
+
+    images_apart = True
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
@@ -51,6 +55,9 @@ class MatMul(Op):
         except ShapeError as error:
             raise ShapeError(f"{self.name}: {error}") from None
         return a.with_shape((*batch, a.shape[-2], b.shape[-1]))
+
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return operands[0].rank - 1 not in operands[0].batch_axes()  # it is summed over
 
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = np.matmul(a, b)

@@ -20,6 +20,8 @@ class BatchNorm(Op):
     x: (N, C, ...), weight, bias, mean and var: (C) -> as x.
     """
 
+    images_apart = True
+
     eps: float = 1e-5
 
     def infer(
@@ -49,6 +51,8 @@ class LayerNorm(Op):
     arXiv:1607.06450.
     """
 
+    images_apart = True
+
     axes: tuple[int, ...]
     eps: float = 1e-5
 
@@ -73,6 +77,8 @@ class RmsNorm(Op):
     arXiv:1910.07467.
     """
 
+    images_apart = True
+
     axes: tuple[int, ...]
     eps: float = 1e-5
 
@@ -94,6 +100,8 @@ class GroupNorm(Op):
     x: (N, C, ...), weight and bias: (C) -> as x. One group each channel is instance norm. Wu and
     He, arXiv:1803.08494.
     """
+
+    images_apart = True
 
     groups: int
     eps: float = 1e-5
@@ -123,6 +131,8 @@ class LocalResponseNorm(Op):
     sizes the other way round: (size - 1) // 2 before. x: (N, C, ...) -> as x. Krizhevsky et al.,
     2012.
     """
+
+    images_apart = True
 
     size: int
     alpha: float = 1e-4

@@ -27,6 +27,8 @@ class MaxPool2d(Op):
     last window may hang over the end if it starts inside the input or the padding before it.
     """
 
+    images_apart = True
+
     kernel: Pair
     stride: Pair
     padding: Padding = (0, 0, 0, 0)
@@ -60,6 +62,8 @@ class AvgPool2d(Op):
     `divisor` where given; else the number of the window's pixels that lie in the input or, with
     `count_include_pad`, in the padded input (what `ceil_mode` adds beyond it never counts).
     """
+
+    images_apart = True
 
     kernel: Pair
     stride: Pair
@@ -114,6 +118,8 @@ class AvgPool2d(Op):
 
 class AdaptivePool2d(Op):
     """Base of the pools that are told the size of their result: (N, C, H, W) -> (N, C, *size)."""
+
+    images_apart = True
 
     size: Pair
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
@@ -22,6 +24,9 @@ class Reduction(Op):
             return x.with_shape(tuple(1 if a in self.axes else d for a, d in enumerate(x.shape)))
         return x.with_shape(tuple(d for a, d in enumerate(x.shape) if a not in self.axes))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return not set(self.axes).intersection(operands[0].batch_axes())
+
 
 @op("sum")
 class Sum(Reduction):
@@ -38,6 +43,8 @@ class Sum(Reduction):
 @op("sum_squares")
 class SumSquares(Reduction):
     """y = the sum of x^2 over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+
+    never_negative = True
 
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -60,8 +67,18 @@ class Mean(Reduction):
         return y
 
 
+class Extreme(Reduction):
+    """Base of maximum and minimum: of no elements there is none."""
+
+    def infer(self, x: TensorType) -> TensorType:
+        result = super().infer(x)
+        empty = [a for a in self.axes if x.shape[a] == 0]
+        self.require(not empty, f"there is no {self.name} along axes {empty} of {x}")
+        return result
+
+
 @op("max")
-class Max(Reduction):
+class Max(Extreme):
     """y = the maximum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
 
     axes: tuple[int, ...]
@@ -73,7 +90,7 @@ class Max(Reduction):
 
 
 @op("min")
-class Min(Reduction):
+class Min(Extreme):
     """y = the minimum over `axes`; NaN wins. x: any shape -> without these axes (or 1)."""
 
     axes: tuple[int, ...]
@@ -102,6 +119,9 @@ class ArgMax(Op):
         kept = (1,) * self.keepdims
         return TensorType("i64", (*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.axis not in operands[0].batch_axes()
+
     def evaluate(self, x: Array) -> Array:
         y: Array = np.argmax(x, axis=self.axis, keepdims=self.keepdims)
         return np.asarray(y, np.int64)
@@ -110,6 +130,8 @@ class ArgMax(Op):
 @op("softmax")
 class Softmax(Op):
     """y = exp(x - max x) / sum(exp(x - max x)) along `axis`; the type stays."""
+
+    never_negative = True
 
     axis: int
 
@@ -120,6 +142,9 @@ class Softmax(Op):
         )
         return x
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.axis not in operands[0].batch_axes()
+
     def evaluate(self, x: Array) -> Array:
         return softmax(x, self.axis)
 
@@ -127,6 +152,6 @@ class Softmax(Op):
 def softmax(x: Array, axis: int) -> Array:
     """The softmax of an array along one axis."""
     with np.errstate(invalid="ignore"):  # of inf - inf: NaN where all, or the largest, is infinite
-        powers = np.exp(x - np.max(x, axis=axis, keepdims=True))
+        powers = np.exp(x - np.max(x, axis=axis, keepdims=True, initial=-np.inf))
         y: Array = powers / np.sum(powers, axis=axis, keepdims=True)
     return y

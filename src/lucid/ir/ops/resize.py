@@ -6,6 +6,8 @@ here and for generated code alike.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
@@ -14,6 +16,21 @@ from lucid.ir.types import TensorType
 
 COORDINATES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")
 ROUNDING = ("floor", "ceil", "round_prefer_floor", "round_prefer_ceil")
+
+
+def nearest(source: Array, rounding: str, size: int) -> Array:
+    """The whole places (int64) that coordinates are rounded to, one of ROUNDING, and clipped to
+    the `size` places that there are."""
+    match rounding:
+        case "floor":
+            place = np.floor(source)
+        case "ceil":
+            place = np.ceil(source)
+        case "round_prefer_floor":
+            place = np.ceil(source - 0.5)
+        case _:
+            place = np.floor(source + 0.5)
+    return np.clip(place, 0, size - 1).astype(np.int64)
 
 
 @op("resize")
@@ -31,9 +48,10 @@ class Resize(Op):
     mode "nearest" takes the element there, the coordinate rounded by `rounding` and then clipped to
     the source; "bilinear" clips the coordinate first and weighs the two neighbours on each axis, so
     that a NaN or an infinity reaches what it has weight 0 in, too. The names are those of ONNX's
-    Resize. torch.nn.functional.interpolate is asymmetric with floor for "nearest", half_pixel with
-    round_prefer_ceil for "nearest-exact", and half_pixel or align_corners for "bilinear".
+    Resize. `interpolation` gives the op for each mode of torch.nn.functional.interpolate.
     """
+
+    images_apart = True
 
     size: Pair
     mode: str = "nearest"
@@ -73,25 +91,19 @@ class Resize(Op):
     def nearest_index(self, axis: int, size: int) -> Array:
         """Which of the `size` rows (axis 0) or columns (axis 1) of x each of the result's takes.
 
-        int64, one for each place of the result. Asymmetric coordinates are computed in float32,
-        as PyTorch's are; their rounding decides where a place falls on an integer.
+        int64, one for each place of the result. The coordinates of PyTorch's modes are computed in
+        float32, as PyTorch does; their rounding decides where a place falls on an integer.
         """
         out = self.size[axis]
-        if self.coordinates == "asymmetric":
-            step = np.float32(self._step(axis, size))
-            source = (np.arange(out, dtype=np.float32) * step).astype(np.float64)
-        else:
-            source = self.sources(axis, size)
-        match self.rounding:
-            case "floor":
-                place = np.floor(source)
-            case "ceil":
-                place = np.ceil(source)
-            case "round_prefer_floor":
-                place = np.ceil(source - 0.5)
+        places, step = np.arange(out, dtype=np.float32), np.float32(self._step(axis, size))
+        match self.coordinates, self.rounding:
+            case "asymmetric", _:
+                source = (places * step).astype(np.float64)
+            case "half_pixel", "round_prefer_ceil":
+                source = ((places + np.float32(0.5)) * step).astype(np.float64) - 0.5
             case _:
-                place = np.floor(source + 0.5)
-        return np.clip(place, 0, size - 1).astype(np.int64)
+                source = self.sources(axis, size)
+        return nearest(source, self.rounding, size)
 
     def linear_index(self, axis: int, size: int) -> tuple[Array, Array, Array]:
         """For each row (axis 0) or column (axis 1) of the result: its neighbours among the `size`
@@ -119,3 +131,33 @@ class Resize(Op):
     def _step(self, axis: int, size: int) -> float:
         """How far two neighbours of the result lie apart in the source."""
         return size / self.size[axis] if self.scale is None else 1 / self.scale[axis]
+
+
+def interpolation(
+    before: Pair,
+    size: Pair,
+    scale: Sequence[float | None] | None,
+    mode: str,
+    align_corners: bool = False,
+) -> Resize:
+    """The op that is torch.nn.functional.interpolate for images of the size `before`.
+
+    mode: "nearest", "nearest-exact" or "bilinear". `scale`: the factors that the user gave, where
+    coordinates follow them and not the ratio of the sizes; None for an axis without one. Two ratios
+    win over a scale near them, axis by axis: 1 unless the mode is "nearest-exact", and 2 for
+    "nearest" (`nearest_idx` and `compute_source_index_and_lambda` in ATen's UpSample.h). With
+    `align_corners` coordinates follow the sizes alone.
+    """
+    coordinates = "asymmetric" if mode == "nearest" else "half_pixel"
+    rounding = "round_prefer_ceil" if mode == "nearest-exact" else "floor"
+    method = "bilinear" if mode == "bilinear" else "nearest"
+    if align_corners:
+        coordinates = "align_corners"
+    if scale is None:
+        return Resize(size, method, coordinates, rounding)
+    winning = {"nearest": (1, 2), "bilinear": (1,), "nearest-exact": ()}[mode]
+    rows, columns = (
+        new / old if factor is None or new in (ratio * old for ratio in winning) else float(factor)
+        for old, new, factor in zip(before, size, scale, strict=True)
+    )
+    return Resize(size, method, coordinates, rounding, (rows, columns))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
 import numpy as np
 
@@ -36,6 +37,11 @@ class Reshape(Op):
         rest = count // given if left == 0 else Dim(count // given, symbols[-1])
         return x.with_shape(tuple(rest if d == -1 else d for d in self.shape))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        """Not where the batch joins axes before it: the images' rows then interleave."""
+        before, after = _batch_place(operands[0]), _batch_place(result)
+        return before == after or (before[0] == 1 and after[0] == 1)
+
     def evaluate(self, x: Array) -> Array:
         symbols = [d.symbol for d in self.shape if isinstance(d, Dim)]
         if symbols and -1 in self.shape:
@@ -47,6 +53,8 @@ class Reshape(Op):
 @op("permute")
 class Permute(Op):
     """y's axis i is x's axis axes[i]."""
+
+    images_apart = True  # what follows is told by the axis that the batch is moved to
 
     axes: tuple[int, ...]
 
@@ -89,6 +97,9 @@ class Concat(Op):
             return Dim(a.coefficient + b.coefficient, a.symbol)
         raise ShapeError(f"{self.name}: cannot add dimensions {a} and {b}")
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return not any(self.axis in x.batch_axes() for x in operands)
+
     def evaluate(self, *operands: Array) -> Array:
         return np.concatenate(operands, axis=self.axis)
 
@@ -99,6 +110,8 @@ class Slice(Op):
 
     0 <= start < stop <= the dimension, step > 0.
     """
+
+    images_apart = True
 
     axis: int
     start: int
@@ -129,6 +142,8 @@ class Expand(Op):
     Evaluated alone the op does not know the batch: a symbolic dimension is then x's own.
     """
 
+    images_apart = True
+
     shape: Shape
 
     def infer(self, x: TensorType) -> TensorType:
@@ -156,6 +171,8 @@ class Pad(Op):
     the border element, which is not repeated (torch.nn.functional.pad, numpy.pad). A reflection is
     shorter than the axis. A symbolic axis is not padded.
     """
+
+    images_apart = True
 
     before: tuple[int, ...]
     after: tuple[int, ...]
@@ -227,6 +244,9 @@ class Gather(Op):
         self.require(indices.dtype == "i64", f"indices must be i64, got {indices}")
         return x.with_shape((*x.shape[: self.axis], *indices.shape, *x.shape[self.axis + 1 :]))
 
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return self.axis not in operands[0].batch_axes()
+
     def evaluate(self, x: Array, indices: Array) -> Array:
         size = x.shape[self.axis]
         outside = (indices < -size) | (indices >= size)
@@ -244,3 +264,11 @@ def broadcast_to(shape: Shape, target: Shape) -> bool:
         return broadcast(shape, target) == target
     except ShapeError:
         return False
+
+
+def _batch_place(kind: TensorType) -> tuple[int, int]:
+    """How many elements the axes before the batch have, and the batch's coefficient."""
+    for axis, dim in enumerate(kind.shape):
+        if isinstance(dim, Dim):
+            return prod(d for d in kind.shape[:axis] if isinstance(d, int)), dim.coefficient
+    return 1, 0

@@ -10,13 +10,18 @@ from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import (
     Add,
     AvgPool2d,
+    BatchNorm,
     Binary,
     Clip,
     Concat,
     Constant,
+    Conv2d,
     Div,
     Expand,
     Fusion,
+    GroupNorm,
+    LayerNorm,
+    Linear,
     Max,
     Maximum,
     MaxPool2d,
@@ -27,6 +32,7 @@ from lucid.ir.ops import (
     Op,
     Permute,
     Reshape,
+    RmsNorm,
     Sigmoid,
     Silu,
     Slice,
@@ -54,7 +60,10 @@ MOST_OPS = 256  # in a recipe: recipes are trees, and sharing nodes could grow t
 
 @rewrite_graph(canonicalise)
 def dead_code(graph: Rewriter) -> None:
-    """Nodes of which no result is read, nor returned. Ops have no effects: always legal."""
+    """op(x) == nothing, where nobody reads it
+
+    Ops have no effects: always legal.
+    """
     for node in reversed(list(graph.graph.nodes)):
         unread = not any(graph.graph.is_used(v) for v in node.outputs)
         if unread and node not in graph.erased:
@@ -63,7 +72,9 @@ def dead_code(graph: Rewriter) -> None:
 
 @rewrite_graph(canonicalise)
 def equal_nodes(graph: Rewriter) -> None:
-    """The same op over the same operands: the later one reads the earlier one's results.
+    """(op(x), op(x)) == (y, y) with y = op(x)
+
+    The later one of two nodes goes away.
 
     Attributes are compared as printed: 0.0 and -0.0 are equal numbers and different constants.
     Fusions are left alone; their bodies are compared by nobody yet.
@@ -82,7 +93,10 @@ def equal_nodes(graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Op)
 def integers(node: Node, graph: Rewriter) -> None:
-    """An op over int64 constants alone becomes the constant it gives. Never a floating value."""
+    """op(constant{v}, constant{w}, ...) == constant{op(v, w, ...)}
+
+    Over int64 constants alone; never of a floating value.
+    """
     producers = [v.producer.op for v in node.inputs if v.producer]
     tables = [op for op in producers if isinstance(op, Constant) and op.dtype == "i64"]
     if not tables or len(tables) != len(node.inputs) or len(node.outputs) != 1:
@@ -96,7 +110,9 @@ def integers(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Op)
 def into_recipe(node: Node, graph: Rewriter) -> None:
-    """An op over parameters (and constants) alone, such as a weight standardisation.
+    """op(w, v, ...) == u with the recipe op(w, v, ...), for parameters
+
+    As a weight standardisation is. Constants may be among the operands.
 
     The result becomes a parameter with a recipe, evaluated once when weights are packed. Not where
     the shape depends on the batch, nor where the recipe would be long. A scalar that is only
@@ -118,6 +134,20 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
     if recipe.type == kind and size(recipe, MOST_OPS) < MOST_OPS:
         named_after = next((s.name for s in sources(recipe)), first.name)
         graph.replace(node, [graph.parameter(f"{named_after}.folded", recipe)])
+
+
+@rewrite(canonicalise, Conv2d, Linear, BatchNorm, LayerNorm, GroupNorm, RmsNorm)
+def constant_weights(node: Node, graph: Rewriter) -> None:
+    """A layer by constants of the forward, such as a blur by a kernel written out: its weights are
+    parameters, as those of other layers are."""
+    x, *weights = node.inputs
+    recipes = [None if isinstance(v, Parameter) else _recipe(v) for v in weights]
+    if any(recipes):
+        made = [
+            v if recipe is None else graph.parameter(v.name, recipe)
+            for v, recipe in zip(weights, recipes, strict=True)
+        ]
+        graph.substitute(node, node.op, [x, *made])
 
 
 def _recipe(value: Value) -> Recipe | None:
@@ -146,7 +176,10 @@ def _nested(value: Any) -> Any:
 
 @rewrite(canonicalise, Reshape, Permute, Expand, Slice, Concat, Clip, MaxPool2d, AvgPool2d)
 def identity(node: Node, graph: Rewriter) -> None:
-    """An op that gives its operand back, as ResNeSt's 1x1 shortcut pool in stage 1 does."""
+    """op(x) == x
+
+    Where an op gives its operand back, as ResNeSt's 1x1 shortcut pool in stage 1 does.
+    """
     if node.inputs[0].type == node.output.type and _keeps(node.op, len(node.inputs)):
         graph.replace(node, [node.inputs[0]])
 
@@ -168,7 +201,9 @@ def _keeps(op: Op, operands: int) -> bool:
 
 @rewrite(canonicalise, Add, Sub, Mul, Div)
 def neutral_constant(node: Node, graph: Rewriter) -> None:
-    """x + 0, 0 + x (how Python's `sum` begins), x - 0, x * 1, 1 * x and x / 1 are x.
+    """x + 0 == 0 + x == x - 0 == x * 1 == 1 * x == x / 1 == x
+
+    0 + x is how Python's `sum` begins.
 
     Where x is -0.0, x + 0 would be 0.0: that difference is given up.
     """
@@ -184,7 +219,9 @@ def neutral_constant(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Sum, Mean, Max, Min)
 def over_ones(node: Node, graph: Rewriter) -> None:
-    """A sum, mean or extreme over axes of size 1 is a reshape.
+    """sum(x) == mean(x) == max(x) == min(x) == reshape(x), over axes of size 1
+
+    A sum, mean or extreme over axes of size 1 is a reshape.
 
     The mean over height and width stays even where both are 1, so that a network has the same
     graph, and with it the same packed weights, at every image size.
@@ -202,7 +239,10 @@ def over_ones(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Reshape)
 def plain_reshape(node: Node, graph: Rewriter) -> None:
-    """A reshape of a reshape is one, and names all its dimensions (no -1)."""
+    """reshape(reshape(x)) == reshape(x)
+
+    And a reshape names all its dimensions (no -1).
+    """
     x, shape = node.inputs[0], node.output.type.shape
     if x.producer is not None and isinstance(x.producer.op, Reshape):
         x = x.producer.inputs[0]
@@ -212,7 +252,10 @@ def plain_reshape(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Permute)
 def plain_permute(node: Node, graph: Rewriter) -> None:
-    """A permute of a permute is one; one that moves only axes of size 1 is a reshape."""
+    """permute{p}(permute{q}(x)) == permute{q[p]}(x)
+
+    One that moves only axes of size 1 is a reshape.
+    """
     x, op = node.inputs[0], node.op
     assert isinstance(op, Permute)
     moved = [a for a in op.axes if x.type.shape[a] != 1]
@@ -225,7 +268,10 @@ def plain_permute(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Sum, SumSquares, Mean, Max, Min)
 def plain_axes(node: Node, graph: Rewriter) -> None:
-    """Axes in ascending order; a mean over height and width keeps them, as 1, and then reshapes."""
+    """sum{axes=(3,2)}(x) == sum{axes=(2,3)}(x), and so of all reductions
+
+    A mean over height and width keeps them, as 1, and then reshapes.
+    """
     op, x = node.op, node.inputs[0]
     assert isinstance(op, (Sum, SumSquares, Mean, Max, Min))
     axes = tuple(sorted(op.axes))
@@ -238,7 +284,10 @@ def plain_axes(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, AvgPool2d)
 def global_pool(node: Node, graph: Rewriter) -> None:
-    """An average pool whose one window is the whole image is the mean over height and width."""
+    """avg_pool2d{kernel=(h,w)}(x) == mean{axes=(2,3)}(x), for images of h x w
+
+    An average pool whose one window is the whole image is the mean over height and width.
+    """
     op, x = node.op, node.inputs[0]
     assert isinstance(op, AvgPool2d)
     height, width = x.type.shape[2:]
@@ -250,7 +299,10 @@ def global_pool(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Add, Mul, Maximum, Minimum)
 def known_operand_last(node: Node, graph: Rewriter) -> None:
-    """Where operands commute, a parameter or constant is the second one."""
+    """add(w, x) == add(x, w), for a parameter or constant w
+
+    And so of all ops whose operands commute.
+    """
     a, b = node.inputs
     if _recipe(a) is not None and _recipe(b) is None:
         graph.substitute(node, node.op, [b, a])
@@ -258,7 +310,10 @@ def known_operand_last(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Binary)
 def broadcast_by_itself(node: Node, graph: Rewriter) -> None:
-    """An operand expanded only to what broadcasting would make of it: read it unexpanded."""
+    """op(expand(x), y) == op(x, y)
+
+    Where broadcasting makes the same of x.
+    """
     operands = [_unexpanded(v) for v in node.inputs]
     for i, (given, plain) in enumerate(zip(node.inputs, operands, strict=True)):
         inputs = [plain if i == j else v for j, v in enumerate(node.inputs)]
@@ -276,7 +331,10 @@ def _unexpanded(value: Value) -> Value:
 
 @rewrite(canonicalise, Mul)
 def swish(node: Node, graph: Rewriter) -> None:
-    """x * sigmoid(x), where the sigmoid is read by nothing else, is silu(x)."""
+    """x * sigmoid(x) == silu(x)
+
+    Where nothing else reads the sigmoid.
+    """
     for x, gate in (node.inputs, reversed(node.inputs)):
         match gate.producer:
             case Node(op=Sigmoid(), inputs=[same]) if same is x and graph.only_user(gate) is node:

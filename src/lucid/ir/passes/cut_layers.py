@@ -21,7 +21,9 @@ LEAST_CHANNELS = 8  # of a part: narrower ones leave most of a register idle
 
 @rewrite(cut_layers, Conv2d)
 def by_slices(node: Node, graph: Rewriter) -> None:
-    """conv2d -> slices along the channels: one convolution each, by its share of the weights.
+    """slice(conv2d(x, w, b)) == conv2d(x, slice(w), slice(b)), along the channels
+
+    conv2d -> slices along the channels: one convolution each, by its share of the weights.
 
     Fires where slices, one after the other, are all that reads the result, and one of them at least
     is read by an elementwise op alone, which can then join the convolution. Not with groups.

@@ -9,7 +9,9 @@ drop_dead_parameters = Pass("drop-dead-parameters", "Forget parameters that noth
 
 @rewrite_graph(drop_dead_parameters)
 def unread(rewriter: Rewriter) -> None:
-    """A parameter that no node reads and the graph does not return, such as an unused head.
+    """w == nothing, for a parameter that nobody reads
+
+    Such as those of an unused head.
 
     Always legal: parameters have no effect of their own. Source tensors then needed by no recipe
     are not asked of a checkpoint any more.

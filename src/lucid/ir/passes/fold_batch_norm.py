@@ -28,7 +28,10 @@ fold_batch_norm = Pass(
 
 @rewrite(fold_batch_norm, BatchNorm)
 def into_weights(norm: Node, graph: Rewriter) -> None:
-    """conv2d or linear -> batch_norm: scale the rows of the weights, shift the bias (in float64).
+    """batch_norm(conv2d(x, w, b)) == conv2d(x, w * s, b * s + t)
+
+    With s = weight / sqrt(var + eps) and t = bias - mean * s, by the row of w, in float64; a linear
+    likewise.
 
     Fires where the batch norm alone reads the convolution and all their tensors are parameters.
     Not where the convolution is read elsewhere too (it would be computed twice), and not after a
@@ -63,7 +66,9 @@ def _fold(norm: Node, layer: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_batch_norm, BatchNorm)
 def into_next_weights(norm: Node, graph: Rewriter) -> None:
-    """batch_norm -> conv2d or linear: scale the columns of the weights, shift the bias.
+    """conv2d(batch_norm(x), w, b) == conv2d(x, w * s, b + sum(w * t))
+
+    With s and t of the norm, by the column of w; a linear likewise.
 
     Fires where convolutions without padding, or linears of (N, features), by parameters are all
     that reads the norm. What a convolution pads with is zero after the norm, and would be its shift
@@ -109,7 +114,10 @@ def _taken_in(layer: Node, scale: Recipe, shift: Recipe, graph: Rewriter) -> lis
 
 @rewrite(fold_batch_norm, BatchNorm)
 def into_scale_and_shift(norm: Node, graph: Rewriter) -> None:
-    """Any other batch norm over parameters: a multiplication and an addition by channel."""
+    """batch_norm(x) == x * s + t, by channel
+
+    Of any batch norm over parameters that is left.
+    """
     x, *statistics = norm.inputs
     if not are_parameters(*statistics):
         graph.miss(norm, "its statistics are computed, not parameters")

@@ -7,22 +7,14 @@ from dataclasses import replace
 
 from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
-    Abs,
     AvgPool2d,
     Clip,
     Concat,
     Conv2d,
-    Exp,
     Fusion,
-    Hardsigmoid,
     MaxPool2d,
     Pad,
-    Relu,
-    Sigmoid,
     Slice,
-    Softmax,
-    Softplus,
-    Sqrt,
 )
 from lucid.ir.ops.windows import Padding
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
@@ -31,14 +23,16 @@ fold_pads = Pass(
     "fold-pads", "Fold constant padding into the convolution or pool that reads what is padded"
 )
 
-NEVER_NEGATIVE = (Relu, Sigmoid, Hardsigmoid, Softmax, Softplus, Abs, Exp, Sqrt)
 KEEPS_SIGN = (MaxPool2d, Concat, Slice)
 DEEPEST = 8  # looked at for a sign
 
 
 @rewrite(fold_pads, Pad)
 def pad_of_pad(node: Node, graph: Rewriter) -> None:
-    """Two paddings with the same constant are one."""
+    """pad{a, v}(pad{b, v}(x)) == pad{a + b, v}(x)
+
+    Two paddings with the same constant are one.
+    """
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Pad)
     if op.mode != "constant" or inner is None or not isinstance(inner.op, Pad):
@@ -53,7 +47,9 @@ def pad_of_pad(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, Conv2d)
 def into_convolution(node: Node, graph: Rewriter) -> None:
-    """Zeros around an image are what a convolution pads with itself.
+    """conv2d{p}(pad{q, 0}(x), w, b) == conv2d{p + q}(x, w, b)
+
+    Zeros around an image are what a convolution pads with itself.
 
     Not where channels are padded, nor by another value or mode. Others that read what is padded
     keep it; it is then one convolution less that waits for it.
@@ -68,7 +64,9 @@ def into_convolution(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, MaxPool2d)
 def into_max_pool(node: Node, graph: Rewriter) -> None:
-    """Padding by minus infinity is what a max pool pads with itself.
+    """max_pool2d{p}(pad{q, -inf}(x)) == max_pool2d{p + q}(x)
+
+    Padding by minus infinity is what a max pool pads with itself.
 
     So do zeros around what is never negative, as a relu's result, where no window lies in padding
     alone: the maximum of such a window would be 0. Not with `ceil_mode`, by which a window may
@@ -96,7 +94,9 @@ def into_max_pool(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_pads, AvgPool2d)
 def into_average_pool(node: Node, graph: Rewriter) -> None:
-    """Zeros around an image are padding that counts.
+    """avg_pool2d{p}(pad{q, 0}(x)) == avg_pool2d{p + q}(x), where padding counts
+
+    Zeros around an image are padding that counts.
 
     Not where padding of its own does not count, and not with `ceil_mode`: see `into_max_pool`.
     """
@@ -163,4 +163,4 @@ def _never_negative(value: Value, depth: int = DEEPEST) -> bool:
         case op if isinstance(op, KEEPS_SIGN):
             return all(_never_negative(v, depth - 1) for v in node.inputs)
         case op:
-            return isinstance(op, NEVER_NEGATIVE)
+            return op.never_negative

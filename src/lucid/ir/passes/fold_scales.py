@@ -39,8 +39,9 @@ fold_scales = Pass(
 
 @rewrite(fold_scales, Mul)
 def factor_into_weights(node: Node, graph: Rewriter) -> None:
-    """conv2d or linear, times a scalar or a parameter by channel, as a layer scale is: the rows of
-    the weights and the bias are scaled.
+    """conv2d(x, w, b) * s == conv2d(x, w * s, b * s), for a scalar or s by channel
+
+    As a layer scale is. A linear likewise.
 
     Fires where the multiplication alone reads the layer's result, and the weights are parameters.
     """
@@ -78,7 +79,9 @@ def _factor(value: Value, y: Value, layer: Op) -> Recipe | None:
 
 @rewrite(fold_scales, MatMul)
 def factor_after_product(node: Node, graph: Rewriter) -> None:
-    """A product of a scaled matrix is the product, scaled: its kernel does that on the way.
+    """matmul(x * s, y) == matmul(x, y) * s, for a scalar s
+
+    The kernel of a product scales it on the way.
 
     As the queries of an attention are. Fires where the factor is a scalar and nothing else reads
     what is scaled.
@@ -98,7 +101,9 @@ def factor_after_product(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_scales, AvgPool2d)
 def divisor_into_weights(pool: Node, graph: Rewriter) -> None:
-    """avg_pool2d -> conv2d or linear, as in ResNeSt: the pool sums, 1/9 goes into the weights.
+    """conv2d(avg_pool2d(x), w, b) == conv2d(avg_pool2d{divisor=1}(x), w / n, b)
+
+    As in ResNeSt: the pool sums, 1/9 goes into the weights. A linear likewise.
 
     Fires where the divisor of every window is one number whatever the size of the image: padding
     counts (or the divisor is given) and no window hangs over. Packed weights are shared by all
@@ -147,7 +152,9 @@ def _scale(pool: Node, op: AvgPool2d, layer: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_scales, SplitAttention)
 def softmax_of_two(attention: Node, graph: Rewriter) -> None:
-    """A radix-2 split attention: softmax over two logits is the sigmoid of their difference.
+    """split_attention(x, w) == split_attention{folded=true}(x, w[0] - w[1]), of radix 2
+
+    Softmax over two logits is the sigmoid of their difference.
 
     fc2 keeps the differences of its rows, half of them, in the order of the output channels:
     softmax(z0, z1) = (s, 1 - s) with s = sigmoid(z0 - z1), so y = x1 + s * (x0 - x1). Fires where

@@ -31,7 +31,9 @@ rewrite_graph(fold_shuffles)(equal_nodes)  # those that read the same channels s
 
 @rewrite(fold_shuffles, Conv2d)
 def into_columns(node: Node, graph: Rewriter) -> None:
-    """A convolution of shuffled channels: of the channels in the order in which they lie.
+    """conv2d(x[:, p], w, b) == conv2d(x, w[:, inverse p], b), for a permutation p
+
+    A convolution of shuffled channels: of the channels in the order in which they lie.
 
     Fires where its operand is made by moving channels alone, a permute or gather among the moves,
     from values with their channels in a row, and the weights are parameters. Not with groups
@@ -51,7 +53,9 @@ def into_columns(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fold_shuffles, Conv2d)
 def past_depthwise(node: Node, graph: Rewriter) -> None:
-    """A depthwise convolution of shuffled channels: its results are what is out of order then.
+    """conv2d(x[:, p], w, b) == conv2d(x, w[inverse p], b[inverse p])[:, p], depthwise
+
+    A depthwise convolution of shuffled channels: its results are what is out of order then.
 
     Fires where only convolutions by parameters and without groups read them, which absorb that.
     """

@@ -49,7 +49,9 @@ MOST_STEPS = 48
 
 @rewrite(fuse_epilogue, Add)
 def into_bias(node: Node, graph: Rewriter) -> None:
-    """conv2d or linear + a parameter by channel: the parameter becomes the bias, or joins it.
+    """conv2d(x, w, b) + t == conv2d(x, w, b + t), for a parameter t by channel
+
+    Without a bias, t becomes it. A linear likewise.
 
     Fires where the addition alone reads the layer's result and nothing lies between them.
     """
@@ -80,7 +82,9 @@ def _bias(layer: Node, other: Value, shift: Recipe, graph: Rewriter) -> Value:
 
 @rewrite(fuse_epilogue, Elementwise, Fusion)
 def into_body(node: Node, graph: Rewriter) -> None:
-    """An elementwise op, or a fusion of some, that alone reads another's result: into its body.
+    """op(anchor(x), y) == fusion{anchor, body}(x, y) with body = op
+
+    Of a fusion, the op joins the body.
 
     The other op is a conv2d, a linear, a pool, a norm, a resize, a product, a cast to float, an
     elementwise op, or a fusion of one. Fires where the result keeps the type, and every other
@@ -114,7 +118,9 @@ def into_body(node: Node, graph: Rewriter) -> None:
 
 @rewrite(fuse_epilogue, Fusion)
 def extra_into_body(node: Node, graph: Rewriter) -> None:
-    """What a fusion alone reads besides, and elementwise ops make, is computed in its body.
+    """fusion{anchor, body}(x, op(y)) == fusion{anchor, body after op}(x, y)
+
+    What a fusion alone reads besides, and elementwise ops make, is computed in its body.
 
     As in add(conv(x), mul(y, scale)), where the add has joined the convolution. Fires under the
     conditions of `into_body`.

@@ -62,7 +62,10 @@ class Excitation:
 
 @rewrite(fuse_split_attention, Softmax)
 def split_attention(softmax: Node, graph: Rewriter) -> None:
-    """Softmax over the radix of fc2(act(fc1(mean(sum of the splits)))), times the splits, summed.
+    """radix_combine(x, radix_softmax(fc2(f(fc1(radix_mean(x)))))) == split_attention(x)
+
+    As written in plain ops: the softmax over the radix of fc2(act(fc1(mean(sum of the splits)))),
+    times the splits, summed.
 
     Fires where all of it serves this one purpose: nothing in between is read elsewhere or
     returned (it would be computed twice), both fc are 1x1 convolutions of the same groups, or
@@ -89,7 +92,9 @@ def split_attention(softmax: Node, graph: Rewriter) -> None:
 
 @rewrite(fuse_split_attention, Sigmoid, Hardsigmoid)
 def squeeze_and_excitation(sigmoid: Node, graph: Rewriter) -> None:
-    """x * sigmoid(fc2(act(fc1(mean(x))))): a squeeze-and-excitation block, or radix 1.
+    """x * sigmoid(fc2(f(fc1(mean(x))))) == split_attention{radix=1}(x)
+
+    A squeeze-and-excitation block; a hard sigmoid is its gate as well.
 
     Fires under the same conditions. Not where the mean is of another tensor than the one scaled.
     """

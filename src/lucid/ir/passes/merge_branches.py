@@ -58,7 +58,9 @@ class Expression:
 
 @rewrite(merge_branches, Add, Sub)
 def into_one_convolution(node: Node, graph: Rewriter) -> None:
-    """A sum of which several terms are convolutions of the same x, or x: these become one.
+    """conv2d(x, w, b) + conv2d(x, v, c) + x == conv2d(x, w + v + 1, b + c)
+
+    With 1 for the weights that give x back. Of a sum, several terms may be so.
 
     Terms may be scaled by channel, as batch norms and layer scales are after folding. Fires where
     one convolution has the stride and the groups of the others and a window that holds theirs, and

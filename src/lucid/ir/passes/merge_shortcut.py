@@ -15,7 +15,9 @@ merge_shortcut = Pass(
 
 @rewrite(merge_shortcut, Fusion)
 def into_one_convolution(node: Node, graph: Rewriter) -> None:
-    """relu(W a + V b) = relu([W V] [a; b]), as where ResNet and ResNeSt change the resolution.
+    """conv2d(a, w) + conv2d(b, v) == conv2d(concat(a, b), concat(w, v)), of 1x1
+
+    Where ResNet and ResNeSt change the resolution: relu(W a + V b) = relu([W V] [a; b]).
 
     The shortcut's result is then neither written nor read. Fires where both convolutions are 1x1
     without padding and groups, the first step of the fused body adds the shortcut's result, and

@@ -65,6 +65,7 @@ def run_passes(
         if owner.name in without:
             continue
         apply_pass(owner, result, log, misses)
+        _keep_output_names(graph, result)
         try:
             verify(result, f"after {owner.name}")
         except VerifyError as error:
@@ -74,3 +75,12 @@ def run_passes(
         if observe is not None:
             observe(owner.name, result)
     return result
+
+
+def _keep_output_names(given: Graph, graph: Graph) -> None:
+    """Outputs are called as before, whatever makes them now; one that was, or is, an input, or that
+    has another output's name, stays as it is."""
+    names = {value.name for value in given.outputs}
+    for old, new in zip(given.outputs, graph.outputs, strict=True):
+        if old.producer is not None and new.producer is not None and new.name not in names:
+            graph.rename(new, old.name)

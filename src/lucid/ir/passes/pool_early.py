@@ -14,7 +14,9 @@ pool_early = Pass(
 
 @rewrite(pool_early, AvgPool2d)
 def before_convolution(pool: Node, graph: Rewriter) -> None:
-    """conv2d 1x1 -> avg_pool2d, as between the blocks of a DenseNet: the pool first.
+    """avg_pool2d(conv2d(x, w, b)) == conv2d(avg_pool2d(x), w, b), of 1x1
+
+    As between the blocks of a DenseNet: the pool first.
 
     Both are linear and work on other axes, so their order does not matter, and a mean of values
     with a bias is the mean and the bias. Fires where the pool alone reads the convolution, leaves

@@ -9,36 +9,30 @@ and constants that an exporter rounded to float32 do, too.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 
 from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
+    Activation,
     Array,
     Clip,
     Constant,
     Div,
     Elementwise,
     Elu,
-    Gelu,
-    Hardsigmoid,
-    Hardswish,
     LeakyRelu,
     Maximum,
     Minimum,
-    Mish,
     Mul,
     Op,
     Pow,
     Relu,
     Rsqrt,
-    Sigmoid,
-    Silu,
-    Softplus,
     Sqrt,
-    Tanh,
-    Unary,
+    declared,
 )
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 
@@ -46,18 +40,6 @@ recognise_functions = Pass(
     "recognise-functions", "Recognise activations that are written out in arithmetic"
 )
 
-FUNCTIONS: list[Unary] = [
-    Relu(),
-    Sigmoid(),
-    Silu(),
-    Hardsigmoid(),
-    Hardswish(),
-    Gelu(),
-    Gelu("tanh"),
-    Mish(),
-    Softplus(),
-    Tanh(),
-]
 MOST_NODES = 12  # of one function: a GELU by tanh has nine
 TOLERANCE = 2e-6  # relative: what rounding its constants to float32 changes a GELU by at -4
 ROUNDING = 1e-15  # absolute: of 1 + exp(-30)
@@ -72,8 +54,10 @@ POINTS = np.array([-30.0, *np.linspace(-4, 4, 27), -3.0, -1.0, 1.0, 3.0, 9.0, 30
 
 @rewrite(recognise_functions, Elementwise)
 def function_of_one_value(node: Node, graph: Rewriter) -> None:
-    """Several elementwise ops over one value and constants that together are one of FUNCTIONS, a
-    leaky ReLU or an ELU.
+    """f(g(x, c), h(x), ...) == op(x), where both agree on sample points
+
+    Several elementwise ops over one value and constants that together are an `Activation`, a leaky
+    ReLU or an ELU.
 
     Fires where nothing in between is read elsewhere or returned: it would be computed all the same.
     """
@@ -120,17 +104,12 @@ def _function(result: Value, x: Value, members: list[Node]) -> Op | None:
             values |= {v: np.asarray(n, np.float64) for v, n in numbers.items()}
             (values[node.output],) = node.op.results(*(values[v] for v in node.inputs))
     given = values[result]
-    for op, wanted in _references():
-        if _agree(given, wanted):
-            return op
-    return next((op for op in _with_slope(given) if _agree(given, _at_points(op))), None)
+    functions = (op for cls in declared(Activation) for op in cls.examples())
+    candidates = chain(functions, _with_slope(given))
+    return next((op for op in candidates if _agree(given, _at_points(op))), None)
 
 
-@cache
-def _references() -> list[tuple[Op, Array]]:
-    return [(op, _at_points(op)) for op in FUNCTIONS]
-
-
+@lru_cache(256)
 def _at_points(op: Op) -> Array:
     with np.errstate(all="ignore"):
         (y,) = op.results(POINTS)
@@ -158,7 +137,10 @@ def _agree(given: Array, wanted: Array) -> bool:
 
 @rewrite(recognise_functions, Maximum, Minimum)
 def into_clip(node: Node, graph: Rewriter) -> None:
-    """The maximum or minimum of x and a number is a clip."""
+    """maximum(x, c) == clip{low=c}(x); minimum(x, c) == clip{high=c}(x)
+
+    The maximum or minimum of x and a number is a clip.
+    """
     x, other = node.inputs
     bound = _number(other)
     if bound is None or bound != bound or x.type != node.output.type or x.type.dtype != "f32":
@@ -169,7 +151,10 @@ def into_clip(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_functions, Clip)
 def plain_clip(node: Node, graph: Rewriter) -> None:
-    """A clip of a clip or of a relu is one; a clip at 0 alone is a relu."""
+    """clip{c, d}(clip{a, b}(x)) == clip{e, f}(x); clip{low=0}(x) == relu(x)
+
+    And a clip of a relu is one.
+    """
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Clip)
     if op == Clip(low=0.0):
@@ -195,7 +180,7 @@ def _within(bound: float | None, op: Clip) -> float | None:
 
 @rewrite(recognise_functions, Div)
 def into_product(node: Node, graph: Rewriter) -> None:
-    """x / c is x * (1 / c), for a number c; and x / sqrt(v) is x * rsqrt(v)."""
+    """x / c == x * (1 / c), for a number c; x / sqrt(v) == x * rsqrt(v)"""
     x, divisor = node.inputs
     number, root = _number(divisor), divisor.producer
     if number is not None and number != 0 and np.isfinite(1 / number):
@@ -208,7 +193,10 @@ def into_product(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_functions, Pow)
 def plain_power(node: Node, graph: Rewriter) -> None:
-    """x^2 is x * x, x^3 is x * x * x, x^0.5 is sqrt x, and x^-0.5 rsqrt x."""
+    """pow(x, 2) == x * x; pow(x, 3) == x * x * x; pow(x, 0.5) == sqrt(x)
+
+    And x^-0.5 is rsqrt x, x^1 is x.
+    """
     x, power = node.inputs
     match _number(power):
         case 1.0:

@@ -13,7 +13,9 @@ from lucid.ir.types import Dim
 
 @rewrite(recognise_layers, Reshape)
 def into_group_norm(node: Node, graph: Rewriter) -> None:
-    """(N, C, ...) reshaped to (N, groups, ...), normalised channel by channel there, and reshaped
+    """reshape(group_norm{channels}(reshape(x))) == group_norm(x)
+
+    (N, C, ...) reshaped to (N, groups, ...), normalised channel by channel there, and reshaped
     back: a group norm, whose groups are channels that lie one after the other.
 
     Fires where the groups divide the channels, and nothing else reads the norm.
@@ -39,7 +41,10 @@ def into_group_norm(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_layers, Mul, Add)
 def into_group_norm_weights(node: Node, graph: Rewriter) -> None:
-    """group_norm times, or plus, a parameter of one value for each channel: in its weights."""
+    """group_norm(x, w, b) * s + t == group_norm(x, w * s, b * s + t), by channel
+
+    group_norm times, or plus, a parameter of one value for each channel: in its weights.
+    """
     norm, value = _only_norm(node.inputs[0], node, graph), node.inputs[1]
     if norm is None or norm.output.type != node.output.type:
         return

@@ -22,6 +22,7 @@ from lucid.ir.ops import (
 from lucid.ir.passes.recipes import apply, expand, ints, recipe_of, reshape
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Literal, Recipe
+from lucid.ir.types import Dim
 
 recognise_layers = Pass(
     "recognise-layers", "Recognise linears, norms and sums of squares that are written out"
@@ -30,7 +31,10 @@ recognise_layers = Pass(
 
 @rewrite(recognise_layers, MatMul)
 def into_linear(node: Node, graph: Rewriter) -> None:
-    """A product with a matrix that is a parameter, from the right, is a linear."""
+    """matmul(x, w) == linear(x, permute(w)), for a parameter w
+
+    A product with a matrix that is a parameter, from the right, is a linear.
+    """
     x, matrix = node.inputs
     if isinstance(x, Parameter) or not isinstance(matrix, Parameter) or matrix.type.rank != 2:
         return
@@ -40,7 +44,10 @@ def into_linear(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_layers, Sum)
 def into_sum_of_squares(node: Node, graph: Rewriter) -> None:
-    """The sum of x * x, where nothing else reads the squares: they need not be stored."""
+    """sum(x * x) == sum_squares(x)
+
+    Where nothing else reads the squares: they need not be stored.
+    """
     op, squares = node.op, node.inputs[0].producer
     assert isinstance(op, Sum)
     if squares is None or squares.op != Mul() or squares.inputs[0] is not squares.inputs[1]:
@@ -52,8 +59,9 @@ def into_sum_of_squares(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_layers, Mul)
 def into_norm(node: Node, graph: Rewriter) -> None:
-    """(x - mean x) * rsqrt(mean((x - mean x)^2) + eps) is a layer norm, x * rsqrt(mean(x^2) + eps)
-    an RMS norm, over the axes of the means.
+    """x * rsqrt(mean(x * x) + eps) == rms_norm(x); of x - mean(x) it is layer_norm(x)
+
+    Over the axes of the means.
 
     Fires where nothing in between is read elsewhere. The squares may be a product or a square; a
     quotient by a root has become a product by canonical rules.
@@ -63,6 +71,9 @@ def into_norm(node: Node, graph: Rewriter) -> None:
         if found is None:
             continue
         axes, eps, members = found
+        if any(isinstance(x.type.shape[a], Dim) for a in axes):
+            graph.miss(node, "its statistics are those of the batch, and a norm's of one image")
+            continue
         centred = _centred(x, axes)
         members = [*([] if centred is None else centred[1]), *members, node]
         leak = _leak(members, node, graph)
@@ -114,7 +125,10 @@ def _leak(members: list[Node], last: Node, graph: Rewriter) -> Value | None:
 
 @rewrite(recognise_layers, Mul)
 def into_norm_weight(node: Node, graph: Rewriter) -> None:
-    """layer_norm or rms_norm without a weight, times a parameter along its axes: the weight."""
+    """layer_norm(x) * w == layer_norm(x, w); rms_norm(x) * w == rms_norm(x, w)
+
+    For a parameter along the axes of the norm.
+    """
     x, weight = node.inputs
     norm = _only_norm(x, node, graph)
     if norm is None or len(norm.inputs) > 1:
@@ -127,7 +141,10 @@ def into_norm_weight(node: Node, graph: Rewriter) -> None:
 
 @rewrite(recognise_layers, Add)
 def into_norm_bias(node: Node, graph: Rewriter) -> None:
-    """layer_norm without a bias, plus a parameter along its axes: the bias."""
+    """layer_norm(x, w) + b == layer_norm(x, w, b)
+
+    For a parameter along the axes of the norm.
+    """
     x, bias = node.inputs
     norm = _only_norm(x, node, graph)
     if norm is None or not isinstance(norm.op, LayerNorm) or len(norm.inputs) > 2:

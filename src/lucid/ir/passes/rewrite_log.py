@@ -16,6 +16,7 @@ class Firing:
     """One rewrite that happened: which rule, where it is declared, and the nodes as text.
 
     `origins`: the module paths of all these nodes; `values`: the names of their results.
+    `equation`: what the rule takes for equal.
     """
 
     pass_name: str
@@ -25,6 +26,7 @@ class Firing:
     after: tuple[str, ...]
     origins: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
+    equation: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class RewriteLog:
             for number, firing in enumerate(firings, 1):
                 yield Line(PLAIN, "")
                 yield Line(PLAIN, f"{number}. {firing.rule} ({firing.line})")
+                yield Line(NOTE, f"   {firing.equation}")
                 for text in firing.before:
                     yield from block(REMOVED, text)
                 for text in firing.after:

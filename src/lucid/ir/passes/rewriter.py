@@ -187,6 +187,11 @@ NodeRule = Callable[[Node, Rewriter], None]
 GraphRule = Callable[[Rewriter], None]
 
 
+def equation(rule: NodeRule | GraphRule) -> str:
+    """What a rule takes for equal, as its docstring begins: the left side becomes the right one."""
+    return (rule.__doc__ or "").partition("\n")[0]
+
+
 @dataclass
 class Pass:
     """A named list of rules; declaring one registers it. Rules join by decorator."""
@@ -199,6 +204,10 @@ class Pass:
     def __post_init__(self) -> None:
         assert self.name not in PASSES, f"two passes are named {self.name}"
         PASSES[self.name] = self
+
+    def rules(self) -> list[NodeRule | GraphRule]:
+        """All of them: those that look at the whole graph come first."""
+        return [*self.graph_rules, *(rule for _, rule in self.node_rules)]
 
     def rules_for(self, op: Op) -> list[NodeRule]:
         return [rule for classes, rule in self.node_rules if isinstance(op, classes)]
@@ -276,7 +285,10 @@ class _Application:
     rewritten: set[Node] = field(default_factory=set)
 
     def visit(self, node: Node) -> None:
-        """Offer one node to each rule of its op."""
+        """Offer one node to each rule of its op, unless its results have no elements: nothing is
+        to be gained there, and not every op takes such operands."""
+        if all(v.type.empty for v in node.outputs):
+            return
         for rule in self.owner.rules_for(node.op):
             if node in self.rewriter.erased:
                 return
@@ -309,7 +321,9 @@ class _Application:
             line = _place(rule.__module__, rule.__code__.co_firstlineno)
             origins = tuple(dict.fromkeys(o for n in nodes for o in origins_of(n)))
             values = tuple(dict.fromkeys(v.name for n in nodes for v in n.outputs))
-            found = Firing(self.owner.name, rule.__name__, line, before, after, origins, values)
+            found = Firing(
+                self.owner.name, rule.__name__, line, before, after, origins, values, equation(rule)
+            )
             self.log.append(found)
         return True
 

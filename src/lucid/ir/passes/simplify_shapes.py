@@ -44,8 +44,10 @@ rewrite(simplify_shapes, Op)(into_recipe)  # what is the same for all images may
 
 @rewrite(simplify_shapes, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
 def plain_pool(node: Node, graph: Rewriter) -> None:
-    """An adaptive pool to one pixel is a mean or maximum, one to the image's own size nothing, and
-    one whose windows are all alike a pool: where the size asked for divides the image's.
+    """adaptive_avg_pool2d{1x1}(x) == mean(x); adaptive_avg_pool2d{h/2, w/2}(x) == avg_pool2d(x)
+
+    An adaptive pool to one pixel is a mean or maximum, one to the image's own size nothing, and one
+    whose windows are all alike a pool: where the size asked for divides the image's.
     """
     op, image = node.op, node.inputs[0].type.shape[2:]
     assert isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d)
@@ -65,16 +67,19 @@ def plain_pool(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Resize)
 def no_resize(node: Node, graph: Rewriter) -> None:
-    """A resize to the size that the image has, at the ratio 1."""
+    """resize(x) == x, to the size that it has, at the ratio 1
+
+    Another scale moves its samples, but with aligned corners, which do not look at it."""
     op = node.op
     assert isinstance(op, Resize)
-    if node.output.type == node.inputs[0].type and op.scale in (None, (1.0, 1.0)):
+    unscaled = op.scale in (None, (1.0, 1.0)) or op.coordinates == "align_corners"
+    if node.output.type == node.inputs[0].type and unscaled:
         graph.replace(node, [node.inputs[0]])
 
 
 @rewrite(simplify_shapes, Pad)
 def no_pad(node: Node, graph: Rewriter) -> None:
-    """Padding by nothing."""
+    """pad{0}(x) == x"""
     if node.output.type == node.inputs[0].type:
         graph.replace(node, [node.inputs[0]])
 
@@ -84,7 +89,7 @@ def no_pad(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Slice)
 def slice_of_slice(node: Node, graph: Rewriter) -> None:
-    """A slice of a slice along the same axis is one of what that is cut from."""
+    """slice(slice(x)) == slice(x), along one axis"""
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Slice)
     if inner is None or not isinstance(inner.op, Slice) or inner.op.axis != op.axis:
@@ -99,8 +104,11 @@ def slice_of_slice(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Slice)
 def slice_of_concat(node: Node, graph: Rewriter) -> None:
-    """A slice that lies within one part of a concatenation is cut from that part; one that takes
-    several parts whole concatenates those."""
+    """slice(concat(x, y)) == slice(x), or concat(y, ...), along one axis
+
+    A slice that lies within one part of a concatenation is cut from that part; one that takes
+    several parts whole concatenates those.
+    """
     op, inner = node.op, node.inputs[0].producer
     assert isinstance(op, Slice)
     if inner is None or not isinstance(inner.op, Concat) or inner.op.axis != op.axis:
@@ -127,7 +135,10 @@ def slice_of_concat(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Concat)
 def concat_of_concats(node: Node, graph: Rewriter) -> None:
-    """A concatenation that reads another's result alone, along the same axis, takes its parts."""
+    """concat(concat(x, y), z) == concat(x, y, z), along one axis
+
+    Where nothing else reads the inner one.
+    """
     if len(node.inputs) == 1:
         graph.replace(node, node.inputs)
         return
@@ -142,9 +153,12 @@ def concat_of_concats(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Concat)
 def stack(node: Node, graph: Rewriter) -> None:
-    """Values stacked along a new axis lie as they do one after the other along the next axis: in
-    that form a selective kernel is a split attention, and what makes the values can write them in
-    their place."""
+    """concat{a}(reshape(x), reshape(y)) == reshape(concat{a}(x, y)), where a is a new axis
+
+    Values stacked along a new axis lie as they do one after the other along the next axis: in that
+    form a selective kernel is a split attention, and what makes the values can write them in their
+    place.
+    """
     op, shape = node.op, node.output.type.shape
     assert isinstance(op, Concat)
     before, after = shape[: op.axis], shape[op.axis + 1 :]
@@ -159,7 +173,10 @@ def stack(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, Concat)
 def concat_of_slices(node: Node, graph: Rewriter) -> None:
-    """Slices that follow each other, put together again, are one slice."""
+    """concat(slice{a:b}(x), slice{b:c}(x)) == slice{a:c}(x)
+
+    Slices that follow each other, put together again, are one slice.
+    """
     op = node.op
     assert isinstance(op, Concat)
     parts: list[tuple[Value, Slice | None]] = []
@@ -195,7 +212,10 @@ def _value(source: Value, cut: Slice | None, node: Node, graph: Rewriter) -> Val
 
 @rewrite(simplify_shapes, Ternary)
 def broadcast_by_itself(node: Node, graph: Rewriter) -> None:
-    """An operand expanded only to what broadcasting would make of it: read it unexpanded."""
+    """where(expand(x), y, z) == where(x, y, z)
+
+    Where broadcasting makes the same of x.
+    """
     for i, value in enumerate(node.inputs):
         if value.producer is None or not isinstance(value.producer.op, Expand):
             continue
@@ -207,8 +227,10 @@ def broadcast_by_itself(node: Node, graph: Rewriter) -> None:
 
 @rewrite(simplify_shapes, *APART)
 def expand_last(node: Node, graph: Rewriter) -> None:
-    """What is the same for all images of a batch is computed for one: expanded after the op instead
-    of before it. An exporter may write an embedding of positions so.
+    """op(expand(x), expand(y)) == expand(op(x, y)), along the batch
+
+    What is the same for all images of a batch is computed for one: expanded after the op instead of
+    before it. An exporter may write an embedding of positions so.
 
     Fires where every operand is a value expanded along the batch, a parameter or a scalar.
     """

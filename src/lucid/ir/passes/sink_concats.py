@@ -38,7 +38,9 @@ class Part:
 
 @rewrite(sink_concats, BatchNorm)
 def norm_of_parts(norm: Node, graph: Rewriter) -> None:
-    """batch_norm(concat(parts)): a norm of each part, by its share of the parameters.
+    """batch_norm(concat(x, y)) == concat(batch_norm(x), batch_norm(y))
+
+    Each part by its share of the parameters.
 
     Fires where layers make all parts for the concatenation alone, and that is read by the norm
     alone.
@@ -59,7 +61,9 @@ def norm_of_parts(norm: Node, graph: Rewriter) -> None:
 
 @rewrite(sink_concats, Elementwise)
 def elementwise_of_parts(node: Node, graph: Rewriter) -> None:
-    """An activation, a scale by channel or a residual of a concatenation: one of each part.
+    """op(concat(x, y)) == concat(op(x), op(y)), for elementwise ops
+
+    An activation, a scale by channel or a residual.
 
     Fires where layers make at least half of the channels for the concatenation alone, and that is
     read by the node alone; other operands are the same for all channels, or are cut.

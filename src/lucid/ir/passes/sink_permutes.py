@@ -52,7 +52,10 @@ rewrite(sink_permutes, Mean)(plain_axes)
 
 @rewrite(sink_permutes, Linear)
 def linear_of_pixels(node: Node, graph: Rewriter) -> None:
-    """A linear over (N, H, W, C) is a 1x1 convolution of (N, C, H, W), by parameters."""
+    """linear(permute(x), w, b) == permute(conv2d(x, reshape(w), b)), of 1x1
+
+    Pixels of (N, H, W, C), by parameters.
+    """
     x, weight, *bias = node.inputs
     if x.type.rank != 4:
         return
@@ -66,7 +69,9 @@ def linear_of_pixels(node: Node, graph: Rewriter) -> None:
 
 @rewrite(sink_permutes, LayerNorm, RmsNorm)
 def norm_of_pixels(node: Node, graph: Rewriter) -> None:
-    """A norm over an axis of (N, H, W, C): over one of (N, C, H, W).
+    """layer_norm{axes=(3,)}(permute(x)) == permute(layer_norm{axes=(1,)}(x))
+
+    A norm over an axis of (N, H, W, C): over one of (N, C, H, W).
 
     Fires after a permute, or where the channels are normalised for a linear or a permute that comes
     next. Over several axes the weights would have to be permuted as well: not where it has any.
@@ -92,7 +97,9 @@ def norm_of_pixels(node: Node, graph: Rewriter) -> None:
 
 @rewrite(sink_permutes, Elementwise)
 def past_elementwise(node: Node, graph: Rewriter) -> None:
-    """Elementwise ops over channels-last images are the same channels first.
+    """op(permute(x), permute(y)) == permute(op(x, y)), for elementwise ops
+
+    Elementwise ops over channels-last images are the same channels first.
 
     Fires where every operand is permuted so, or is channels first at no cost: a parameter, a
     scalar, one pixel an image, or a value that is read channels first already.
@@ -108,7 +115,10 @@ def past_elementwise(node: Node, graph: Rewriter) -> None:
 
 @rewrite(sink_permutes, Sum, SumSquares, Mean, Max, Min)
 def past_reduction(node: Node, graph: Rewriter) -> None:
-    """A sum, mean or maximum over axes of a channels-last image: over those of the image."""
+    """sum{axes}(permute{p}(x)) == permute(sum{p[axes]}(x)), and so of all reductions
+
+    A sum, mean or maximum over axes of a channels-last image: over those of the image.
+    """
     op, x = node.op, _before(node.inputs[0])
     assert isinstance(op, Sum | SumSquares | Mean | Max | Min)
     if x is None:
@@ -129,7 +139,10 @@ def past_reduction(node: Node, graph: Rewriter) -> None:
 
 @rewrite(sink_permutes, Softmax, Slice, Pad, Concat)
 def past_axes(node: Node, graph: Rewriter) -> None:
-    """A softmax, slice, padding or concatenation along axes of channels-last images."""
+    """softmax{axis}(permute{p}(x)) == permute{p}(softmax{p[axis]}(x)), and so of others
+
+    A softmax, slice, padding or concatenation along axes of channels-last images.
+    """
     operands = [x for x in map(_before, node.inputs) if x is not None]
     if operands and len(operands) == len(node.inputs):
         _below(node, _moved(node.op), operands, graph)

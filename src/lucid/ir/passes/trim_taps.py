@@ -18,7 +18,9 @@ trim_taps = Pass("trim-taps", "Drop the taps of convolutions that only ever meet
 
 @rewrite(trim_taps, Conv2d)
 def beyond_the_map(node: Node, graph: Rewriter) -> None:
-    """The first and last lines and columns of taps under which no output has a pixel of the map.
+    """conv2d{p}(x, w) == conv2d{p - k}(x, w[k:-k]), where no pixel lies under k taps
+
+    The first and last lines and columns of taps under which no output has a pixel of the map.
 
     Fires on dilated windows whose weight is a parameter; the padding shrinks as the window does.
     (Plain windows over maps smaller than they are stay whole, so that a network's packed weights

@@ -7,32 +7,25 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.ir.ops import (
-    Abs,
     Add,
     Clip,
     Div,
     Elu,
     Gelu,
     Hardsigmoid,
-    Hardswish,
     LeakyRelu,
     Less,
     Maximum,
     Minimum,
-    Mish,
     Mul,
-    Op,
     Prelu,
-    Relu,
     Sigmoid,
     Silu,
-    Softplus,
-    Tanh,
     Where,
 )
 from lucid.ir.types import TensorType
 from lucid.onnx.known import Known
-from lucid.onnx.table import namesakes, reads, writes
+from lucid.onnx.table import reads, writes
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -41,17 +34,6 @@ if TYPE_CHECKING:
 
 LARGEST = 3.4028234e38
 """The bounds that older versions of Clip have where there is none: of float32."""
-
-NAMESAKES: dict[type[Op], str] = namesakes(
-    {
-        Hardswish: "HardSwish",
-        Mish: "Mish",
-        Relu: "Relu",
-        Sigmoid: "Sigmoid",
-        Softplus: "Softplus",
-        Tanh: "Tanh",
-    }
-)
 
 
 @writes(Silu)
@@ -121,12 +103,6 @@ def read_celu(call: Call) -> Operand:
 def read_thresholded_relu(call: Call) -> Operand:
     x = call.operand(0)
     return call.apply(Where(), call.apply(Less(), call.number("alpha", 1.0), x), x, 0.0)
-
-
-@reads("Softsign")
-def read_softsign(call: Call) -> Operand:
-    x = call.operand(0)
-    return call.apply(Div(), x, call.apply(Add(), call.apply(Abs(), x), 1.0))
 
 
 @writes(Prelu)

@@ -15,15 +15,11 @@ from lucid.ir.ops import (
     Add,
     Cast,
     Constant,
-    Cos,
     Div,
     Equal,
-    Erf,
-    Exp,
     Floor,
     Less,
     LessEqual,
-    Log,
     Maximum,
     Minimum,
     Mul,
@@ -31,16 +27,13 @@ from lucid.ir.ops import (
     Not,
     Op,
     Pow,
-    Round,
     Rsqrt,
-    Sin,
-    Sqrt,
     Sub,
     Where,
 )
 from lucid.ir.types import TensorType
 from lucid.onnx.known import Known, known
-from lucid.onnx.table import namesakes, reads, writes
+from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import graph_dtype
 
 if TYPE_CHECKING:
@@ -51,23 +44,6 @@ if TYPE_CHECKING:
 FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9
 DTYPES = {"f32": FLOAT, "u8": UINT8, "i64": INT64}
 """ONNX's numbers of element types."""
-
-NAMESAKES: dict[type[Op], str] = namesakes(
-    {
-        Abs: "Abs",
-        Add: "Add",
-        Cos: "Cos",
-        Erf: "Erf",
-        Exp: "Exp",
-        Floor: "Floor",
-        Log: "Log",
-        Mul: "Mul",
-        Round: "Round",
-        Sin: "Sin",
-        Sqrt: "Sqrt",
-        Sub: "Sub",
-    }
-)
 
 
 # -- arithmetic ---------------------------------------------------------------------------------
@@ -187,8 +163,10 @@ def write_cast(w: Writer, op: Cast, operands: Sequence[Edge], kind: TensorType) 
 
 @reads("Cast", "CastLike")
 def read_cast(call: Call) -> Operand:
-    """All floating types are f32 in graphs, and so is bool."""
+    """All floating types are f32 in graphs, and so is bool. Types of 8 bits, which the attributes
+    that are ignored are about, are not read."""
     x = call.operand(0)
+    call.ignore("saturate", "round_mode")
     if call.kind == "CastLike":
         return _as_dtype(call, x, call.operand(1).type.dtype)
     to = call.integer("to", 0)

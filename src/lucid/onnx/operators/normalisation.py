@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 
 SMALLEST = float(np.finfo(np.float32).smallest_normal)
+PRECISION = ("stash_type",)
+"""Attributes that say how statistics are rounded meanwhile: here they are float32 at least."""
 
 
 @writes(BatchNorm)
@@ -48,6 +50,7 @@ def read_batch_norm(call: Call) -> Operand:
     In training mode it takes its operand's own: of weights these are known, and standardise them.
     """
     eps = call.number("epsilon", 1e-5)
+    call.ignore("momentum")  # of statistics that training keeps
     if not call.integer("spatial", 1):
         raise UnsupportedError("with statistics for each pixel")
     if not call.integer("training_mode", 0):
@@ -55,6 +58,7 @@ def read_batch_norm(call: Call) -> Operand:
     x = call.operand(0)
     if not call.is_weight(x):
         raise UnsupportedError("in training mode: export the model after `model.eval()`")
+    call.ignore(3, 4)
     rank = x.type.rank
     y = call.apply(LayerNorm((0, *range(2, rank)), eps), x)
     for op, index in ((Mul(), 1), (Add(), 2)):
@@ -84,6 +88,7 @@ def write_layer_norm(w: Writer, op: LayerNorm, operands: Sequence[Edge], kind: T
 def read_layer_norm(call: Call) -> Operand:
     """Without its mean and deviation, which only training reads."""
     x, first = call.operand(0), call.axis(-1)
+    call.ignore(*PRECISION)
     axes = tuple(range(first, x.type.rank))
     shape = tuple(call.integer_dims(*x.type.shape[first:]))
     affine = [call.expand(o, shape) for o in call.operands()[1:]]
@@ -99,6 +104,7 @@ def write_rms_norm(w: Writer, op: RmsNorm, operands: Sequence[Edge], kind: Tenso
 @reads("RMSNormalization")
 def read_rms_norm(call: Call) -> Operand:
     x, first = call.operand(0), call.axis(-1)
+    call.ignore(*PRECISION)
     axes = tuple(range(first, x.type.rank))
     shape = tuple(call.integer_dims(*x.type.shape[first:]))
     weight = [call.expand(o, shape) for o in call.operands()[1:]]
@@ -143,6 +149,7 @@ def write_group_norm(w: Writer, op: GroupNorm, operands: Sequence[Edge], kind: T
 def read_group_norm(call: Call) -> Operand:
     """Scale and bias: one for each channel; one for each group before opset 21."""
     x, groups = call.operand(0), call.integer("num_groups", 0)
+    call.ignore(*PRECISION)
     (channels,) = call.integer_dims(*x.type.shape[1:2])
     if groups < 1 or channels % groups:
         raise ModelFileError(f"splits {channels} channels into {groups} groups")

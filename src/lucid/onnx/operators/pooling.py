@@ -46,6 +46,7 @@ def write_max_pool(w: Writer, op: MaxPool2d, operands: Sequence[Edge], kind: Ten
 @reads("MaxPool")
 def read_max_pool(call: Call) -> Operand:
     """Without the indices of the maxima, its second result."""
+    call.ignore("storage_order")  # of the indices
     x = two_dimensional(call, call.operand(0))
     w = windows(call, x, call.integer_list("kernel_shape") or ())
     ceil_mode = bool(call.integer("ceil_mode", 0))

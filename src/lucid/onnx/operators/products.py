@@ -7,10 +7,19 @@ from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
 from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
+from lucid.ir.ops.windows import Pair
 from lucid.ir.transposed import transposed_convolution
 from lucid.ir.types import TensorType
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import halves, like_operand, padding, pair, two_dimensional, windows
+from lucid.onnx.windows import (
+    auto_pad,
+    halves,
+    like_operand,
+    padding,
+    pair,
+    two_dimensional,
+    windows,
+)
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -38,35 +47,48 @@ def read_convolution(call: Call) -> Operand:
     if weight.type.rank != call.rank():
         raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
-    stated = call.integer_list("kernel_shape")
-    if stated is not None and stated != kernel:
-        raise ModelFileError(f"says kernel_shape={list(stated)}, but its weight is {weight.type}")
+    _check_kernel(call, kernel)
     w = windows(call, x, kernel)
     bias = [call.operand(2)] if call.has(2) else []
     op = Conv2d(w.stride, w.padding, w.dilation, call.integer("group", 1))
     return like_operand(call, call.apply(op, x, two_dimensional(call, weight), *bias))
 
 
+def _check_kernel(call: Call, kernel: tuple[int, ...]) -> None:
+    """Raises ModelFileError where the file says another kernel than its weight has."""
+    stated = call.integer_list("kernel_shape")
+    if stated is not None and stated != kernel:
+        raise ModelFileError(
+            f"says kernel_shape={list(stated)}, but its weight is {call.operand(1).type}"
+        )
+
+
 @reads("ConvTranspose")
 def read_transposed_convolution(call: Call) -> Operand:
-    """The padding is what is cut off the result; `output_shape` and `auto_pad` say it otherwise."""
+    """The padding is what is cut off the result; `output_shape` and `auto_pad` say it otherwise.
+
+    An `output_shape` beyond what there is to cut from adds zeros at the end, as ONNX Runtime does.
+    """
     x, weight = two_dimensional(call, call.operand(0)), two_dimensional(call, call.operand(1))
     if weight.type.rank != 4 or call.rank(1) != call.rank():
         raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+    kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
+    _check_kernel(call, kernel[4 - call.rank() :])
     stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
-    more, taps = pair(call, "output_padding", 0), call.integer_dims(*weight.type.shape[2:])
-    cut, automatic = padding(call), call.text("auto_pad", "NOTSET") or "NOTSET"
-    wanted = pair(call, "output_shape", 1) if call.states("output_shape") else None
-    images = call.integer_dims(*x.type.shape[2:])
-    if wanted or automatic in ("SAME_UPPER", "SAME_LOWER"):
-        sides = []
-        for axis, size in enumerate(images):
-            full = stride[axis] * (size - 1) + dilation[axis] * (taps[axis] - 1) + 1 + more[axis]
-            left = full - (wanted[axis] if wanted else size * stride[axis])
-            sides.append(halves("SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER", left))
-        (top, bottom), (left, right) = sides
-        cut = (top, left, bottom, right)
-    cut = (cut[0], cut[1], cut[2] - more[0], cut[3] - more[1])
+    more, before, wanted = pair(call, "output_padding", 0), padding(call), _output_size(call)
+    automatic = auto_pad(call)
+    sides = []
+    for axis, size in enumerate(call.integer_dims(*x.type.shape[2:])):
+        full = stride[axis] * (size - 1) + dilation[axis] * (kernel[axis] - 1) + 1
+        start, end = before[axis], before[axis + 2] - more[axis]
+        if wanted is not None or automatic.startswith("SAME"):
+            length = wanted[axis] if wanted is not None else size * stride[axis]
+            upper = "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER"
+            start, end = halves(upper, full + more[axis] - length)
+            end = full - length - start if wanted is not None else end - more[axis]
+        sides.append((start, end))
+    (top, bottom), (left, right) = sides
+    cut = (top, left, bottom, right)
     bias = call.value(call.operand(2)) if call.has(2) else None
     y = transposed_convolution(
         lambda op, *operands: call.value(call.apply(op, *operands)),
@@ -79,6 +101,17 @@ def read_transposed_convolution(call: Call) -> Operand:
         call.integer("group", 1),
     )
     return like_operand(call, y)
+
+
+def _output_size(call: Call) -> Pair | None:
+    """The height and width that `output_shape` asks for; runtimes take batch and channels in front
+    of them, too, and do not look at these."""
+    given, spatial = call.integer_list("output_shape"), call.rank() - 2
+    if given is None:
+        return None
+    if len(given) not in (spatial, spatial + 2):
+        raise ModelFileError(f"has an output_shape {list(given)} for {spatial} axes")
+    return (given[-2] if spatial == 2 else 1), given[-1]
 
 
 @writes(Linear)

@@ -19,6 +19,7 @@ from lucid.ir.ops import (
     Max,
     Mean,
     Min,
+    Mul,
     Neg,
     Op,
     Permute,
@@ -81,12 +82,9 @@ def write_mean(w: Writer, op: Mean, operands: Sequence[Edge], kind: TensorType) 
 )
 def read_reduction(call: Call) -> Operand:
     """Axes were an attribute before opset 18 (13 for ReduceSum); none of them means all."""
-    x, keepdims = call.operand(0), bool(call.integer("keepdims", 1))
-    axes = call.axes()
-    if not axes:
-        if call.integer("noop_with_empty_axes", 0):
-            return x
-        axes = tuple(range(x.type.rank))
+    x, keepdims, axes = call.operand(0), bool(call.integer("keepdims", 1)), _axes(call)
+    if axes is None:
+        return _unreduced(call, x)
     if isinstance(x, Known) and x.type.dtype != "f32":
         return _of_sizes(call, x, axes, keepdims)
     total = Sum(axes, keepdims)
@@ -110,12 +108,30 @@ def read_reduction(call: Call) -> Operand:
     return call.apply(total, x)
 
 
+def _unreduced(call: Call, x: Operand) -> Operand:
+    """What a reduction over no axes leaves: the rest of what it computes, of each element."""
+    match call.kind:
+        case "ReduceL1" | "ReduceL2":
+            return call.apply(Abs(), x)
+        case "ReduceSumSquare":
+            return call.apply(Mul(), x, x)
+        case "ReduceLogSum":
+            return call.apply(Log(), x)
+    return x
+
+
+def _axes(call: Call) -> tuple[int, ...] | None:
+    """The axes that a reduction is over; None where it is over none."""
+    axes, nothing = call.axes(), call.integer("noop_with_empty_axes", 0)
+    return axes or (None if nothing else tuple(range(call.rank())))
+
+
 @reads("ReduceProd")
 def read_product(call: Call) -> Operand:
     """Of sizes only."""
-    x = call.operand(0)
-    axes = call.axes() or tuple(range(x.type.rank))
-    keepdims = bool(call.integer("keepdims", 1))
+    x, keepdims, axes = call.operand(0), bool(call.integer("keepdims", 1)), _axes(call)
+    if axes is None:
+        return x
     if not isinstance(x, Known):
         raise UnsupportedError("of a tensor that is computed when the model runs")
     return _of_sizes(call, x, axes, keepdims)

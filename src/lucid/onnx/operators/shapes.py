@@ -250,10 +250,11 @@ def read_split(call: Call) -> list[Operand]:
     """Sizes were an attribute before opset 13; without any, parts alike, the last one smaller."""
     x, axis = call.operand(0), call.axis(0)
     (size,) = call.integer_dims(x.type.shape[axis])
+    count = call.integer("num_outputs", call.outputs)
     sizes = call.integer_list("split") or (call.integers(1) if call.has(1) else None)
     if sizes is None:
-        each = -(-size // max(1, call.results))
-        sizes = tuple(min(each, size - i * each) for i in range(call.results))
+        each = -(-size // max(1, count))
+        sizes = tuple(min(each, size - i * each) for i in range(count))
     if sum(sizes) != size or min(sizes, default=0) < 0:
         raise ModelFileError(f"splits {size} into {list(sizes)}")
     ends = list(accumulate(sizes))
@@ -360,6 +361,9 @@ def read_pad(call: Call) -> Operand:
 
 # -- blocks of pixels ---------------------------------------------------------------------------
 
+BLOCKS = ("DCR", "CRD")
+"""Orders in which channels become pixels: the place in the block first, or the channel."""
+
 
 @reads("DepthToSpace")
 def read_depth_to_space(call: Call) -> Operand:
@@ -369,7 +373,7 @@ def read_depth_to_space(call: Call) -> Operand:
     if channels % (block * block):
         raise ModelFileError(f"makes blocks of {block}x{block} of {channels} channels")
     inner = channels // (block * block)
-    if call.text("mode", "DCR") == "DCR":
+    if call.choice("mode", BLOCKS) == "DCR":
         x = call.reshape(x, (n, block, block, inner, height, width))
         x = call.apply(Permute((0, 3, 4, 1, 5, 2)), x)
     else:
@@ -387,7 +391,7 @@ def read_space_to_depth(call: Call) -> Operand:
         raise ModelFileError(f"makes blocks of {block}x{block} of an image of {height}x{width}")
     rows, columns = height // block, width // block
     x = call.reshape(x, (n, channels, rows, block, columns, block))
-    by_block = call.text("mode", "DCR") == "DCR"
+    by_block = call.choice("mode", BLOCKS) == "DCR"
     x = call.apply(Permute((0, 3, 5, 1, 2, 4) if by_block else (0, 1, 3, 5, 2, 4)), x)
     return call.reshape(x, (n, channels * block * block, rows, columns))
 

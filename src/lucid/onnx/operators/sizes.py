@@ -64,6 +64,7 @@ def read_size(call: Call) -> Operand:
 @reads("Range")
 def read_range(call: Call) -> Operand:
     """The numbers of the images in a batch are known but for how many they are."""
+    call.ignore("stash_type")  # how its numbers are rounded meanwhile
     start, limit, delta = (call.elements(i).reshape(()) for i in range(3))
     if limit.item() == BATCH and start == 0 and delta == 1:
         return Known(np.zeros(1, np.int64), step=1)
@@ -86,8 +87,10 @@ def read_non_zero(call: Call) -> Operand:
 def read_identity(call: Call) -> Sequence[Operand]:
     """Dropout does nothing when a model is used; its mask, where somebody reads it, is all true."""
     x = call.operand(0)
-    if call.kind == "Dropout" and call.has(2) and call.scalar(2):
-        raise UnsupportedError("in training mode: export the model after `model.eval()`")
+    if call.kind == "Dropout":
+        call.ignore("ratio", "seed", 1)
+        if call.has(2) and call.scalar(2):
+            raise UnsupportedError("in training mode: export the model after `model.eval()`")
     if call.kind == "Identity" or call.results < 2:
         return [x]
     return [x, call.expand(known(np.ones((), np.float32)), x.type.shape)]
@@ -96,6 +99,7 @@ def read_identity(call: Call) -> Sequence[Operand]:
 @reads("If")
 def read_if(call: Call) -> Sequence[Operand]:
     """The branch that the condition, which must be known, leads to."""
+    call.ignore("then_branch", "else_branch")
     branch = "then_branch" if call.scalar(0) else "else_branch"
     results = call.reader.read(call.subgraph(branch))
     found = [r for r in results if not isinstance(r, Missing)]

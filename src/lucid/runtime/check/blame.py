@@ -181,13 +181,13 @@ def blame_plan(case: Case, tools: Tools) -> Blame | None:
             if call.tasks:
                 free.step(call)
                 planned.step(call)
-    return next((blame(view.buffer) for view in program.outputs if differs(view)), None)
+    return next((blame(view.buffer) for view in program.outputs.values() if differs(view)), None)
 
 
 def _overlaps(program: Program, name: str, others: Iterable[str]) -> str:
     """Which buffers lie where this one does while both live."""
     start = program.offsets.get(name, 0)
-    where = f"at {start} to {start + program.buffers[name].floats}, is overwritten while it is read"
+    where = f"at {start} to {start + program.buffers[name].bytes}, is overwritten while it is read"
     listed = ", ".join(f"{o} (at {program.offsets[o]})" for o in sorted(others))
     return f"{where} by {listed}" if listed else where
 
@@ -196,7 +196,7 @@ def _neighbours(program: Program) -> dict[str, set[str]]:
     """For every buffer those that lie where it does while both live."""
     found: dict[str, set[str]] = defaultdict(set)
     spans = lifetimes(program)
-    places = {n: (o, o + program.buffers[n].floats) for n, o in program.offsets.items()}
+    places = {n: (o, o + program.buffers[n].bytes) for n, o in program.offsets.items()}
     for one, other in combinations(spans, 2):
         (start, end), (place, beyond) = places[one], places[other]
         if start < beyond and place < end and spans[one].overlaps(spans[other]):

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.program.plan import ALIGNMENT, aligned
 from lucid.codegen.program.program import KernelCall, Program, View
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
-from lucid.ir.types import DTYPES
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import Progress, library
@@ -31,7 +31,7 @@ def apart(program: Program) -> Program:
     offsets, at = {}, 0
     for name in program.offsets:
         offsets[name] = at
-        at += aligned(program.buffers[name].room) + ALIGNMENT
+        at += aligned(program.buffers[name].bytes) + ALIGNMENT
     return replace(program, offsets=offsets, arena=at)
 
 
@@ -44,21 +44,23 @@ def run_whole(
     cache: ObjectCache | None = None,
 ) -> list[Array]:
     """The program's outputs, computed by a team of threads."""
-    kinds = {name: DTYPES[b.dtype] for name, b in program.buffers.items()}
     arrays = [
-        np.ascontiguousarray(a, kinds[v.buffer])
-        for a, v in zip(inputs, program.inputs, strict=True)
+        np.ascontiguousarray(dtype(v.dtype).encode(np.asarray(a)))
+        for a, v in zip(inputs, program.inputs.values(), strict=True)
     ]
-    results = [unwritten(v.shape, kinds[v.buffer]) for v in program.outputs]
+    results = [unwritten(v.shape, dtype(v.dtype).storage) for v in program.outputs.values()]
     stopwatch = Stopwatch(target, threads, weights, cache)
     bound = stopwatch.bind(program)
     stopwatch.clock(bound, [a.ctypes.data for a in (*arrays, *results)], profiled=False)
-    return results
+    views = program.outputs.values()
+    return [dtype(v.dtype).decode(a) for v, a in zip(views, results, strict=True)]
 
 
-def unwritten(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array that shows where nothing has been written: NaN, or -1 where there is none."""
-    return np.full(shape, np.nan if dtype.kind == "f" else -1).astype(dtype)
+def unwritten(shape: tuple[int, ...], storage: np.dtype[Any]) -> Array:
+    """An array that shows where nothing has been written by having all bits set: NaN, or -1."""
+    array = np.empty(shape, storage)
+    array.reshape(-1).view(np.uint8)[:] = 0xFF
+    return array
 
 
 class Stepper:
@@ -86,26 +88,26 @@ class Stepper:
         """A buffer as the kernels see it, flat."""
         buffer = self.program.buffers[name]
         if name in self.program.offsets:
-            room = self._workspace.arena(self.program.offsets[name], buffer.room)
-            return room.view(DTYPES[buffer.dtype])[: buffer.floats]
-        return np.zeros(buffer.floats, DTYPES[buffer.dtype])
+            place = self.program.offsets[name]
+            return self._workspace.arena(place, buffer.elements, buffer.dtype)
+        return np.zeros(buffer.elements, dtype(buffer.dtype).storage)
 
     def run(self, call: KernelCall, buffers: Mapping[str, Array]) -> list[Array]:
         """What the call writes where its operands' buffers hold `buffers`; what it leaves out is
         NaN."""
         for view in call.reads:
             if view.buffer in self._buffers:
-                self._buffers[view.buffer][...] = buffers[view.buffer]
+                self._buffers[view.buffer][...] = dtype(view.dtype).encode(buffers[view.buffer])
         for view in call.writes:
             array = self._array(view)
             array[...] = unwritten(array.shape, array.dtype)
-        users = [v.buffer for v in (*self.program.inputs, *self.program.outputs)]
+        users = [v.buffer for v in (*self.program.inputs.values(), *self.program.outputs.values())]
         addresses = [self._buffers[name].ctypes.data for name in users]
         table = self._workspace.prepare(self._bound, addresses, self._steps[id(call)])
         status = self._run(ctypes.c_void_p(table), 0, 1)
         if status:
             raise CompileError(f"the native runtime refused {call.kernel} (status {status})")
-        return [self._array(view).copy() for view in call.writes]
+        return [dtype(v.dtype).decode(self._array(v).copy()) for v in call.writes]
 
     def _array(self, view: View) -> Array:
         base = self._buffers[view.buffer][view.offset :]

@@ -1,0 +1,119 @@
+"""The arguments that the kernels of layers share: epilogues, biases, maps, windows, sums."""
+
+from __future__ import annotations
+
+from lucid.codegen.kernels.packing import Channels
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.language.kernel import MAP, KernelSpec
+from lucid.codegen.lowering.context import Lowering, row_stride
+from lucid.codegen.lowering.epilogue import Epilogue
+from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.program.program import ArgumentValue, View
+from lucid.ir.graph import Parameter, Value
+
+
+def only_declared(
+    kernel: KernelSpec, arguments: dict[str, ArgumentValue]
+) -> dict[str, ArgumentValue]:
+    """Those of the arguments that the kernel declares."""
+    return {a.name: arguments[a.name] for a in kernel.arguments()}
+
+
+def bind_extras(
+    ctx: Lowering, epilogue: Epilogue, groups: int, width: int
+) -> tuple[dict[str, ArgumentValue], list[View]]:
+    """The arguments that kernels may declare for the extras, and the tensors among them as
+    views: the stride from row to row, and for maps those of images, lines and pixels."""
+    arguments: dict[str, ArgumentValue] = {}
+    reads = []
+    for i, (kind, value) in enumerate(zip(epilogue.body.extras, epilogue.extras, strict=True)):
+        name = f"extra{i}"
+        if kind == "channel":
+            assert isinstance(value, Parameter)
+            packing = Channels(groups, width)
+            shape = ctx.shape(value)
+            arguments[name] = ctx.weights(value.recipe, packing, shape, value.name)
+            arguments[f"{name}_row"] = 0
+        else:
+            view = ctx.rows_view(value)
+            arguments[name] = view
+            arguments[f"{name}_row"] = row_stride(view) or 0
+            if len(view.shape) == 4:
+                image, _, line, pixel = view.strides
+                steps = dict(zip(MAP, (image, line, pixel), strict=True))
+                arguments |= {f"{name}_{axis}": step for axis, step in steps.items()}
+            reads.append(view)
+    return arguments, reads
+
+
+def kind_of(ctx: Lowering, extra: Value, result: Value) -> str | None:
+    """How a kernel can read an extra operand of a body: as a tensor, by channel, or not at all."""
+    if isinstance(extra, Parameter):
+        shape, target = ctx.shape(extra), ctx.shape(result)
+        channels = target[1]
+        if len(target) == 4 and shape in ((1, channels, 1, 1), (channels, 1, 1)):
+            return "channel"
+        return "channel" if len(target) == 2 and shape in ((channels,), (1, channels)) else None
+    return "tensor" if ctx.shape(extra) == ctx.shape(result) else None
+
+
+def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentValue:
+    """The packed bias; zeros where the layer has none."""
+    channels = (ctx.shape(layer.weight)[0],)
+    recipe = layer.bias.recipe if layer.bias is not None else None
+    name = layer.bias.name if layer.bias is not None else f"zeros{channels[0]}"
+    return ctx.weights(recipe, Channels(groups, width), channels, name)
+
+
+def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:
+    """A map's strides and size, and the size of what is made of it."""
+    _, _, height, width = x.shape
+    image, _, line, pixel = x.strides
+    return {
+        "x": x,
+        "image": image,
+        "line": line,
+        "pixel": pixel,
+        "height": height,
+        "width": width,
+        "out_height": out[0],
+        "out_width": out[1],
+    }
+
+
+def result_strides(y: View) -> dict[str, ArgumentValue]:
+    """Where the pixels of a result lie."""
+    image, _, line, pixel = y.strides
+    return {"y_image": image, "y_line": line, "y_pixel": pixel}
+
+
+def window(
+    kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int, int, int]
+) -> dict[str, ArgumentValue]:
+    return {
+        "kernel_h": kernel[0],
+        "kernel_w": kernel[1],
+        "stride_h": stride[0],
+        "stride_w": stride[1],
+        "pad_top": padding[0],
+        "pad_left": padding[1],
+    }
+
+
+def enough_chunks(ctx: Lowering, layer: Layer, tasks: int, panels: int) -> int:
+    """Into how many chunks to split the panels of `tasks` tasks: none while there are tasks enough,
+    since each chunk repeats what goes before its products."""
+    if layer.choice.chunks:
+        return min(panels, layer.choice.chunks)
+    if ctx.threads == 1 or tasks >= ctx.threads:
+        return 1
+    return min(panels, -(-ctx.threads // tasks)) if tasks else 1
+
+
+def sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
+    """Where the channel sums go, [image][part of the image][channel]."""
+    n, channels, *_ = ctx.shape(layer.result)
+    strides = (parts * channels, channels, 1)
+    sums = ctx.allocate(f"{layer.result.name}.sums", COMPUTED, (n, parts, channels), strides)
+    ctx.sums[layer.result] = sums
+    return sums

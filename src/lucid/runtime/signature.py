@@ -1,0 +1,58 @@
+"""What a compiled model takes and gives, for people to read: names, dtypes and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+from lucid.ir.graph import Value
+from lucid.ir.types import DTYPES, Dim
+
+
+class TensorSpec(NamedTuple):
+    """One input or output. `dtype`: NumPy's name of it, such as `float32`. `shape`: its sizes, the
+    batch and its multiples as `"N"` and `"2N"`."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+def specs(values: Sequence[Value]) -> tuple[TensorSpec, ...]:
+    """Of a graph's inputs or outputs."""
+    return tuple(
+        TensorSpec(
+            value.name,
+            str(DTYPES[value.type.dtype]),
+            tuple(str(d) if isinstance(d, Dim) else d for d in value.type.shape),
+        )
+        for value in values
+    )
+
+
+class Signature(NamedTuple):
+    """`x: float32[N,3,224,224] -> y: float32[N,1000]`"""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __str__(self) -> str:
+        return " -> ".join(", ".join(map(str, side)) for side in self)
+
+
+def as_html(title: str, facts: str, signature: Signature | None) -> str:
+    """A table for notebooks: a line about the model, and one for each input and output."""
+    sides = signature._asdict() if signature else {}
+    rows = [
+        (side.removesuffix("s"), spec.name, spec.dtype, " × ".join(map(str, spec.shape)))
+        for side, tensors in sides.items()
+        for spec in tensors
+    ]
+    cells = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+    )
+    return f"<table><caption><b>{escape(title)}</b>, {escape(facts)}</caption>{cells}</table>"

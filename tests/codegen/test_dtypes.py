@@ -1,0 +1,201 @@
+"""Every dtype of the table: buffers, packing, plan, guards, interpreter, and copies bit by bit."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+import pytest
+from harness import TARGETS, Run, set_apart
+
+from lucid.codegen.kernels.packing import Channels, Flat, Packed, Packing
+from lucid.codegen.kernels.transpose import Transpose
+from lucid.codegen.language.dtypes import DTYPES, DType, dtype
+from lucid.codegen.language.elements import CONSTANT, EVERY, STRIDED, VECTOR
+from lucid.codegen.lowering.context import Lowering, row_major
+from lucid.codegen.lowering.strided import broadcast, copy
+from lucid.codegen.program.interpret import ProgramInterpreter
+from lucid.codegen.program.json_form import program_json
+from lucid.codegen.program.plan import plan
+from lucid.codegen.program.program import Buffer, Program, View
+from lucid.codegen.program.verify import verify_program
+from lucid.codegen.scheduling.schedule import Schedule
+from lucid.codegen.target import Target
+from lucid.errors import UnknownNameError, VerifyError
+from lucid.ir import Graph
+from lucid.ir.recipe import Source
+from lucid.ir.types import DTYPES as KNOWN
+from lucid.ir.types import TensorType
+from lucid.runtime.stored import packed_key, padded
+from lucid.runtime.weights import WeightStore
+
+SHAPE = (3, 11, 37)
+NAMES = list(DTYPES)
+
+
+def stored(row: DType, shape: tuple[int, ...], nans: bool = True) -> np.ndarray:
+    """Any bits there are: signed zeros, infinities and, unless told otherwise, NaNs among them."""
+    random = np.random.default_rng(row.bytes)
+    bits = random.integers(0, 256, prod(shape) * row.bytes, np.uint8)
+    if row.kind == "bool":
+        bits &= 1
+    array = bits.view(row.storage).reshape(shape)
+    if not nans and row.kind == "float":
+        array = np.where(np.isnan(row.decode(array)), row.storage.type(1), array)
+    return array
+
+
+def bits(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).view(np.uint8)
+
+
+def moves(name: str, target: Target) -> tuple[Program, np.ndarray]:
+    """A program of copies between orders, spacings and places, and of a packed parameter; with the
+    numbers of the parameter."""
+    row = dtype(name)
+    numbers = row.decode(stored(row, SHAPE[1:], nans=False))
+    graph = Graph("moves", {"w": numbers})
+    program = Program("moves", target.name, 1)
+    ctx = Lowering(graph, Schedule({}), target, 1, 2, program, copy)
+
+    def user(kind: str, label: str, shape: tuple[int, ...]) -> View:
+        program.buffers[label] = Buffer(label, kind, prod(shape), name)
+        view = View(label, name, shape, row_major(shape))
+        (program.inputs if kind == "input" else program.outputs)[label] = view
+        return view
+
+    (images, rows, columns), x = SHAPE, user("input", "x", SHAPE)
+    turned = ctx.allocate("turned", name, SHAPE, (rows * columns, 1, rows))
+    copy(ctx, x, turned, "turned")
+    copy(ctx, turned, user("output", "back", SHAPE), "back")
+    for step in (2, 3, 5):
+        count = -(-columns // step)
+        some = x.over((images, rows, count), (rows * columns, columns, step), 0)
+        kept = ctx.allocate(f"every{step}", name, some.shape, row_major(some.shape))
+        copy(ctx, some, kept, f"every{step}")
+        spread = ctx.allocate(f"spread{step}", name, (images, rows, count), (count * rows, 1, rows))
+        copy(ctx, kept, spread, f"spread{step}")
+        copy(ctx, spread, user("output", f"step{step}", some.shape), f"step{step}")
+    first = x.over((images, rows, 1), x.strides)
+    copy(ctx, broadcast(first, SHAPE), user("output", "repeated", SHAPE), "repeated")
+    packed = ctx.weights(Source("w", TensorType(name, SHAPE[1:])), Flat(), SHAPE[1:], "w", name)
+    weights = View(packed.name, name, SHAPE[1:], row_major(SHAPE[1:]))
+    copy(ctx, weights, user("output", "parameter", SHAPE[1:]), "parameter")
+    plan(program)
+    verify_program(program)
+    return program, numbers
+
+
+def wanted(x: np.ndarray, parameter: np.ndarray) -> list[np.ndarray]:
+    """What the outputs of `moves` are."""
+    steps = [x[..., ::step] for step in (2, 3, 5)]
+    return [x, *steps, np.broadcast_to(x[..., :1], x.shape), parameter]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_says_what_numpy_and_llvm_say(name: str) -> None:
+    row = dtype(name)
+    assert row.bytes == row.storage.itemsize
+    assert row.element.get_abi_size(_data_layout()) == row.bytes
+    if not row.is_bits:
+        assert KNOWN[name] == row.storage
+
+
+def _data_layout():
+    from llvmlite import binding
+
+    return binding.create_target_data("e-m:e-i64:64")
+
+
+def test_an_unknown_dtype() -> None:
+    with pytest.raises(UnknownNameError, match="no dtype is named 'f8'; there are f32"):
+        dtype("f8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_stored_is_read_back(name: str) -> None:
+    row = dtype(name)
+    array = stored(row, (4096,), nans=False)
+    np.testing.assert_array_equal(bits(row.encode(row.decode(array))), bits(array))
+
+
+def test_bfloat16_is_rounded_to_the_nearest_ties_to_even() -> None:
+    one = 0x3F80
+    given = np.array([0x3F800000, 0x3F808000, 0x3F818000, 0x3F808001, 0x7F7FFFFF], np.uint32)
+    expected = [one, one, one + 2, one + 1, 0x7F80]
+    assert dtype("bf16").encode(given.view(np.float32)).tolist() == expected
+    nans = np.array([0x7F800001, 0xFFFFFFFF], np.uint32).view(np.float32)
+    assert np.isnan(dtype("bf16").decode(dtype("bf16").encode(nans))).all()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_keep_every_bit(name: str, target: Target) -> None:
+    """Natively with guards around everything, by one thread and by two, packed parameters too."""
+    program, numbers = moves(name, target)
+    families = {c.kernel.family for c in program.calls()}
+    assert families == {"elementwise", "transpose"}
+    kinds = {a.kind for c in program.calls() for a in getattr(c.kernel, "accesses", ())}
+    assert kinds == {VECTOR, CONSTANT, EVERY, STRIDED}
+    x = stored(dtype(name), SHAPE)
+    expected = wanted(x, dtype(name).encode(numbers))
+    together = Run(program, target, threads=2).outputs({"w": numbers}, [x])
+    set_apart(program)
+    alone = Run(program, target, skew=8 * dtype(name).bytes).outputs({"w": numbers}, [x])
+    for value, other, exact in zip(together, alone, expected, strict=True):
+        np.testing.assert_array_equal(bits(value), bits(exact))
+        np.testing.assert_array_equal(bits(other), bits(exact))
+
+
+@pytest.mark.parametrize("floating", [np.float32, np.float64])
+@pytest.mark.parametrize("planned", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_interpreter_moves_them_too(name: str, planned: bool, floating: type) -> None:
+    program, numbers = moves(name, TARGETS[0])
+    x = stored(dtype(name), SHAPE, nans=False)
+    found = ProgramInterpreter(program, {"w": numbers}, planned, floating).run([x])
+    for value, exact in zip(found, wanted(dtype(name).decode(x), numbers), strict=True):
+        assert value.dtype == (floating if dtype(name).kind == "float" else dtype(name).storage)
+        np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("packing", [Flat(), Channels(1, 16)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_parameters_have_a_dtype(name: str, packing: Packing) -> None:
+    row = dtype(name)
+    numbers = row.decode(stored(row, (37,), nans=False))
+    packed = Packed(Source("w", TensorType(name, (37,))), packing, (37,), name)
+    assert packed.bytes == packed.elements * row.bytes
+    store = WeightStore({"w": numbers})
+    store.ensure([packed])
+    (segment,) = store._segments
+    found = segment.array(store.address(packed) - segment.address, packed.elements, name)
+    np.testing.assert_array_equal(bits(found[:37]), bits(row.encode(numbers)))
+    assert not bits(found[37:]).any()
+    assert padded(packed) * row.bytes % 64 == 0
+    others = {packed_key(Packed(packed.recipe, packing, (37,), other)) for other in NAMES}
+    assert len(others) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_is_in_bytes(name: str) -> None:
+    program, _ = moves(name, TARGETS[0])
+    buffers = {b["name"]: b for b in program_json(program)["buffers"]}
+    assert buffers["turned"]["bytes"] == prod(SHAPE) * dtype(name).bytes
+    assert buffers["turned"]["at"] == program.offsets["turned"]
+    assert f"arena turned: {prod(SHAPE)} {name} at " in str(program)
+
+
+def test_a_buffer_of_another_dtype_than_the_code_takes() -> None:
+    program, _ = moves("i16", TARGETS[0])
+    call = next(c for c in program.calls() if c.kernel.family == "transpose")
+    object.__setattr__(call, "kernel", Transpose("f16"))
+    with pytest.raises(VerifyError, match="argument x is i16, the kernel takes f16"):
+        verify_program(program)
+
+
+def test_a_view_of_another_dtype_than_its_buffer() -> None:
+    program, _ = moves("i16", TARGETS[0])
+    program.buffers["x"] = Buffer("x", "input", prod(SHAPE), "u8")
+    with pytest.raises(VerifyError, match=r"x\[.*is i16, its buffer u8"):
+        verify_program(program)

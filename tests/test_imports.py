@@ -31,7 +31,9 @@ def imports(path: Path) -> Iterator[tuple[str, str]]:
             yield from ((alias.name, "") for alias in node.names)
 
 
-@pytest.mark.parametrize("package", ["lucid.ir", "lucid.view", "lucid.nn", "lucid.artifact"])
+@pytest.mark.parametrize(
+    "package", ["lucid.ir", "lucid.view", "lucid.nn", "lucid.artifact", "lucid.vision", "lucid.cli"]
+)
 def test_there_are_no_circles(package):
     known = modules(package)
     edges = [

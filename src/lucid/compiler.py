@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import copyreg
-import logging
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lucid import loading as _loading  # noqa: F401  # registers how compiled models are pickled
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
-from lucid.codegen.target import Target
-from lucid.errors import InputError, UnknownNameError, UnsupportedError
-from lucid.frontend.images import takes_images
-from lucid.frontend.sources import Model, as_model
-from lucid.frontend.swapping import matched
+from lucid.errors import InputError, UnknownNameError
 from lucid.frontend.tensor import Tensor
-from lucid.frontend.weights import SUFFIXES
-from lucid.ir.graph import Graph, State, Value
-from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
-from lucid.ir.types import BATCH, Dim
+from lucid.ir.graph import Graph
+from lucid.model_source import ModelSource
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
-from lucid.runtime.processors import default_threads
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
+from lucid.settings import check_precision, check_threads, runnable_target
 from lucid.vision import IMAGENET, Preprocess
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
-PRECISIONS = ("fast", "strict")
 INPUTS = ("float32_nchw", "uint8_nhwc")
 
-pass_log = logging.getLogger("lucid.passes")
 register_converter(Tensor, Tensor)
-
-
-def _pickled(compiled: CompiledModel) -> tuple[Any, ...]:
-    from lucid.loading import pickled
-
-    return pickled(compiled)
-
-
-copyreg.pickle(CompiledModel, _pickled)
 
 
 @dataclass(frozen=True)
@@ -164,199 +145,3 @@ def _said_of_images(model: Any) -> Preprocess | None:
         return Preprocess.find(model)
     except InputError:
         return None
-
-
-def check_threads(threads: int | None) -> int:
-    """How many threads a model is to run on. Raises InputError."""
-    if threads is None:
-        return default_threads()
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads < 1:
-        raise InputError(f"threads must be a positive integer, got {threads!r}")
-    return operator.index(threads)
-
-
-def check_precision(precision: str) -> None:
-    """Raises UnknownNameError unless there is such a class of accuracy."""
-    if precision not in PRECISIONS:
-        raise UnknownNameError(f"precision is one of {', '.join(PRECISIONS)}, not {precision!r}")
-
-
-def runnable_target(name: str) -> Target:
-    """The target of this name. Raises UnknownNameError where this machine cannot run it."""
-    target = Target.named(name)
-    if not target.runs_here():
-        raise UnknownNameError(f"this machine ({Target.host().name}) cannot run {target.name}")
-    return target
-
-
-class ModelSource:
-    """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
-    each stage.
-
-    `images`: how uint8 images are normalised, where the graphs are to take those. `weights`: what
-    the graphs hold in place of the model's own, as `match` takes it.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        disable: Sequence[str],
-        images: Preprocess | None = None,
-        weights: Any = None,
-    ) -> None:
-        self.model = self._of(model)
-        self.disable = disable
-        self.images = images
-        self.weights = weights
-
-    @staticmethod
-    def _of(model: Any) -> Model:
-        try:
-            return as_model(model)
-        except InputError as problem:
-            raise InputError(f"{problem}{_way_to(model)}") from None
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def dtype(self) -> str:
-        """Of the input: `f32`, or `u8` for images."""
-        return self.model.dtype if self.images is None else "u8"
-
-    def own_shape(self) -> tuple[int, ...] | None:
-        """The shape that the model takes where it takes just one, with a batch of 1."""
-        shape = self.model.input_shape()
-        if shape is not None:
-            check_batches(self.model.captured(shape))
-        return shape
-
-    def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
-        """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
-        (N, H, W, C): no image has so many channels as it would say."""
-        if self.images is None or not isinstance(shape, Sequence) or len(shape) != 4:
-            return shape
-        batch, channels, *size = shape
-        swapped = channels == self.images.channels != size[1]
-        return (batch, *size, channels) if swapped else shape
-
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        """The graph before any pass. Raises InputError where the shape does not fit."""
-        if self.images is None:
-            return self._network(shape)
-        channels = self.images.channels
-        if len(shape) != 4 or shape[3] != channels:
-            raise InputError(
-                f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
-                "says otherwise with another order (rgb, bgr or grey)"
-            )
-        return takes_images(self._network(self._network_shape(shape)), self.images)
-
-    def _network(self, shape: tuple[int, ...]) -> Graph:
-        graph = self.model.captured(shape)
-        if self.weights is not None:
-            graph = graph.clone()
-            graph.payload = matched(self.model, self.weights, [shape])
-        return graph
-
-    def _network_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that the model itself takes for an input of this shape."""
-        if self.images is None:
-            return shape
-        batch, height, width, channels = shape
-        return (batch, channels, height, width)
-
-    def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape. Raises InputError where the shape does not
-        fit, UnsupportedError where the batch is not in front, WeightsError where it has no values
-        for its parameters."""
-        captured = self.captured(shape)
-        check_batches(captured)
-        self.model.require_weights()
-        if not pass_log.isEnabledFor(logging.DEBUG):
-            return run_passes(captured, disable=self.disable)
-        log = RewriteLog()
-        graph = run_passes(captured, None, self.disable, log=log.firings, misses=log.misses)
-        for f in log.firings:
-            before, after = "\n  ".join(f.before), "\n  ".join(f.after)
-            pass_log.debug("%s, %s:\n  %s\nbecomes\n  %s", f.pass_name, f.rule, before, after)
-        for miss in log.misses:
-            pass_log.debug("%s, %s, did not fire: %s", miss.pass_name, miss.rule, miss)
-        return graph
-
-    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
-        """What the passes do to the graph for inputs of this shape, and what they nearly do."""
-        log = RewriteLog([name for name in PIPELINE if name not in self.disable])
-        captured = self.captured(shape)
-        run_passes(captured, log.passes, log=log.firings, misses=log.misses)
-        return log
-
-    def stages(self) -> list[str]:
-        """`captured`, each pass of the pipeline that is not disabled, `canonical` (which is after
-        canonicalise) and `fused` (after the last)."""
-        first = PIPELINE.index("canonicalise") + 1
-        before, after = (
-            [name for name in part if name not in self.disable]
-            for part in (PIPELINE[:first], PIPELINE[first:])
-        )
-        return ["captured", *before, "canonical", *after, "fused"]
-
-    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
-        """The graph at one of `stages`."""
-        names = self.stages()
-        done = names[: names.index(name) + 1]
-        passes = [n for n in done if n in PIPELINE]
-        return run_passes(self.captured(shape), passes) if passes else self.captured(shape)
-
-    def state(self) -> State:
-        """The tensors that `match` takes."""
-        return self.model.state()
-
-    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
-        """Tensors by name, of a file, a mapping, or a network, which is compared for inputs of
-        these shapes. Raises WeightsError where any is unfit."""
-        return matched(self.model, weights, [self._network_shape(shape) for shape in shapes])
-
-
-def _way_to(model: Any) -> str:
-    """What to do with something that is no model and leads to one; empty where nobody knows."""
-    from lucid.models.registry import list_models, model_info, suggestion
-
-    if callable(model):
-        return ". Call it, if it makes the model"
-    if not isinstance(model, str | os.PathLike):
-        return ""
-    name = str(model)
-    package, _, known = name.partition(":")
-    if name in list_models():
-        shape = model_info(name).input_shape
-        return f". To compile this one: lucid.compile(lucid.models.{name}(), {shape})"
-    if package in ("timm", "torchvision") and known:
-        make = "timm.create_model" if package == "timm" else "torchvision.models.get_model"
-        return f". In Python: lucid.compile({make}({known!r}).eval(), (1, 3, 224, 224))"
-    if name.lower().endswith(SUFFIXES):
-        return ", which holds weights alone: compile their network, then `load_weights` them"
-    return suggestion(name, list_models())
-
-
-def check_batches(graph: Graph) -> None:
-    """Raises UnsupportedError unless the graph has one input, float32 or uint8, with the batch in
-    front, and the batch in front of all its outputs, so that a batch can be run in slices."""
-
-    def batched(value: Value) -> bool:
-        return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
-
-    types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-    kinds = [v.type for v in graph.inputs]
-    if len(kinds) != 1 or kinds[0].dtype not in ("f32", "u8") or kinds[0].shape[:1] != (BATCH,):
-        raise UnsupportedError(
-            f"{graph.name} has the inputs ({types}); a compiled model has one, float32 or uint8, "
-            "with the batch N as its first dimension"
-        )
-    strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
-    if strangers:
-        raise UnsupportedError(
-            f"{graph.name} returns {', '.join(strangers)}; the first dimension of what a compiled "
-            "model returns must be the batch"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import io
 import logging
 import mmap
@@ -13,10 +14,10 @@ from lucid.artifact.contents import Artifact, ForTarget, ir_hash, without_plain
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
-from lucid.compiler import ModelSource, check_batches, check_threads, runnable_target
 from lucid.errors import InputError, ModelFileError, ParseError
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
+from lucid.model_source import ModelSource, check_batches
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache, generator_hash
 from lucid.runtime.crash import CrashReporter, callers
@@ -26,6 +27,7 @@ from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
 from lucid.runtime.saving import has_plain, loaded_target, write
 from lucid.runtime.stored import StoredObjects, StoredWeights
+from lucid.settings import check_threads, runnable_target
 
 __all__ = ["load"]
 
@@ -204,3 +206,6 @@ def unpickled(data: bytes, threads: int | None) -> CompiledModel:
     compiled = _loaded(artifact, min(threads or here, here), None, True, True, None)
     compiled.threads_asked = threads
     return compiled
+
+
+copyreg.pickle(CompiledModel, pickled)

@@ -21,7 +21,7 @@ FLAGS = (
 def browser(tmp_path_factory):
     webdriver = pytest.importorskip(
         "selenium.webdriver",
-        reason="selenium is not installed: pip install 'lucid-compiler[browser]'",
+        reason="selenium is not installed: pip install selenium",
     )
     chromium = next(
         filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -14,9 +14,10 @@ import lucid
 from lucid import nn
 from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions
 from lucid.codegen.target import Target
-from lucid.compiler import CompileOptions, ModelSource
+from lucid.compiler import CompileOptions
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
+from lucid.model_source import ModelSource
 from lucid.runtime import timing
 from lucid.runtime.timing import shared_by_phase
 from lucid.runtime.tune import Tuner

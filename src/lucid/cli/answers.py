@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import typer
 
+from lucid.cli.model import Subject
 from lucid.cli.output import print_table, write_bytes
-from lucid.cli.subject import Subject
 from lucid.errors import InputError
 
 Array = np.ndarray[Any, np.dtype[Any]]

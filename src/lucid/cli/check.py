@@ -28,7 +28,7 @@ from lucid.cli.stages import check_passes
 from lucid.cli.subject import load_subject
 
 if TYPE_CHECKING:
-    from lucid.cli.subject import Subject
+    from lucid.cli.model import Subject
     from lucid.runtime.check import Blame, Case, CheckReport
 
 WORST = 10
@@ -125,8 +125,9 @@ def _examine(
 def _settings(
     target: str, precision: str, threads: int | None, disable: list[str] | None
 ) -> dict[str, Any]:
-    from lucid.compiler import CompileOptions, check_precision, runnable_target
+    from lucid.compiler import CompileOptions
     from lucid.runtime.processors import default_threads
+    from lucid.settings import check_precision, runnable_target
 
     check_precision(precision)
     disabled = CompileOptions(disable=check_passes(disable or [])).disabled()

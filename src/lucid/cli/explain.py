@@ -74,8 +74,8 @@ def explain(
     from lucid.codegen.scheduling.explain import Basis
     from lucid.codegen.scheduling.explain import explain as explained
     from lucid.codegen.target import Target as Machine
-    from lucid.compiler import check_precision
     from lucid.runtime.processors import default_threads
+    from lucid.settings import check_precision
 
     check_precision(precision)
     disabled = check_passes(disable or [])

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lucid.cli.subject import Subject, first_layer, spec_for, user_code
+from lucid.cli.model import Subject, first_layer, spec_for, user_code
 from lucid.errors import InputError, MissingPackageError, UnknownNameError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import numpy as np
 import typer
 
 from lucid.cli.app import told
-from lucid.cli.subject import Subject, parse_size
+from lucid.cli.model import Subject, parse_size
 from lucid.errors import ImageError, InputError, LucidError
 from lucid.ir.types import DTYPES
 

@@ -125,8 +125,8 @@ def ir(
     back. What is cut off becomes an input.
     """
     from lucid.codegen.target import Target as Machine
-    from lucid.compiler import check_precision
     from lucid.runtime.processors import default_threads
+    from lucid.settings import check_precision
 
     question = _Question(stage, print_after, diff, trace_rewrites, dump_dir)
     question.check()

@@ -49,10 +49,10 @@ def memory(
     is the most that is alive in one phase. No code is generated, so any target can be asked about.
     """
     from lucid.codegen.target import Target as Machine
-    from lucid.compiler import check_precision
     from lucid.runtime import memory_map as report
     from lucid.runtime.memory_picture import picture
     from lucid.runtime.processors import default_threads
+    from lucid.settings import check_precision
 
     if output is not None and output.suffix.lower() != ".svg":
         raise typer.BadParameter(f"{output}: the picture's name ends in .svg")

@@ -25,8 +25,9 @@ from lucid.cli.app import (
     complain,
 )
 from lucid.cli.images import Refused, image_files, read_batches, spec_with
+from lucid.cli.model import Subject
 from lucid.cli.output import Report, print_json, progress
-from lucid.cli.subject import Subject, load_subject
+from lucid.cli.subject import load_subject
 from lucid.errors import CompileError, InputError
 
 TOLERANCE = 1e-4

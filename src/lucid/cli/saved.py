@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lucid.cli.subject import Subject, spec_for
+from lucid.cli.model import Subject, spec_for
 from lucid.errors import InputError
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lucid.cli.model import Subject
     from lucid.cli.output import Report
-    from lucid.cli.subject import Subject
     from lucid.codegen.language.kernel import KernelSpec
     from lucid.codegen.program.program import Program
     from lucid.codegen.scheduling.schedule import Schedule

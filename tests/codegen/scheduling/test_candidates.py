@@ -112,7 +112,7 @@ def test_signatures_tell_what_matters() -> None:
 
 
 def test_signatures_of_a_real_network_name_loaders_bodies_and_sums() -> None:
-    from lucid.compiler import ModelSource
+    from lucid.model_source import ModelSource
     from lucid.models import create_model
 
     graph = ModelSource(create_model("resnest_14"), ()).graph((1, 3, 64, 64))
@@ -125,7 +125,7 @@ def test_signatures_of_a_real_network_name_loaders_bodies_and_sums() -> None:
 
 
 def test_a_layers_calls_are_its_own_and_its_helpers() -> None:
-    from lucid.compiler import ModelSource
+    from lucid.model_source import ModelSource
     from lucid.models import create_model
 
     graph = ModelSource(create_model("resnest_14"), ()).graph((1, 3, 64, 64))

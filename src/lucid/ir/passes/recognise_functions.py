@@ -7,32 +7,34 @@ and constants that an exporter rounded to float32 do, too.
 """
 
 from __future__ import annotations
-import numpy as np
+
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import chain
-from lucid.ir.graph import Node
-from lucid.ir.graph import Value
-from lucid.ir.ops import Activation
-from lucid.ir.ops import Array
-from lucid.ir.ops import Clip
-from lucid.ir.ops import Constant
-from lucid.ir.ops import Div
-from lucid.ir.ops import Elementwise
-from lucid.ir.ops import Elu
-from lucid.ir.ops import LeakyRelu
-from lucid.ir.ops import Maximum
-from lucid.ir.ops import Minimum
-from lucid.ir.ops import Mul
-from lucid.ir.ops import Op
-from lucid.ir.ops import Pow
-from lucid.ir.ops import Relu
-from lucid.ir.ops import Rsqrt
-from lucid.ir.ops import Sqrt
-from lucid.ir.ops import declared
-from lucid.ir.passes.rewriter import Pass
-from lucid.ir.passes.rewriter import Rewriter
-from lucid.ir.passes.rewriter import rewrite
+
+import numpy as np
+
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import (
+    Activation,
+    Array,
+    Clip,
+    Constant,
+    Div,
+    Elementwise,
+    Elu,
+    LeakyRelu,
+    Maximum,
+    Minimum,
+    Mul,
+    Op,
+    Pow,
+    Relu,
+    Rsqrt,
+    Sqrt,
+    declared,
+)
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 
 recognise_functions = Pass(
     "recognise-functions", "Recognise activations that are written out in arithmetic"

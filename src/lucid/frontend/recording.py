@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PLUMBING = (
     *(f"{PACKAGE / folder}/" for folder in ("frontend", "nn", "ir", "onnx")),
     str(PACKAGE / "compiler.py"),
+    str(PACKAGE / "model_source.py"),
     str(PACKAGE / "models" / "registry.py"),
     "<frozen ",
 )

@@ -12,6 +12,7 @@ from lucid.codegen.kernels.packing import Channels, Flat, Packed, Packing
 from lucid.codegen.kernels.transpose import Transpose
 from lucid.codegen.language.dtypes import DTYPES, DType, dtype
 from lucid.codegen.language.elements import CONSTANT, EVERY, STRIDED, VECTOR
+from lucid.codegen.lowering import lower
 from lucid.codegen.lowering.context import Lowering, row_major
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.program.interpret import ProgramInterpreter
@@ -21,9 +22,10 @@ from lucid.codegen.program.program import Buffer, Program, View
 from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.errors import UnknownNameError, VerifyError
-from lucid.ir import Graph
+from lucid.errors import UnknownNameError, UnsupportedError, VerifyError
+from lucid.ir import Graph, interpret
 from lucid.ir.recipe import Source
+from lucid.ir.text import parse_graph
 from lucid.ir.types import DTYPES as KNOWN
 from lucid.ir.types import TensorType
 from lucid.runtime.stored import packed_key, padded
@@ -199,3 +201,32 @@ def test_a_view_of_another_dtype_than_its_buffer() -> None:
     program.buffers["x"] = Buffer("x", "input", prod(SHAPE), "u8")
     with pytest.raises(VerifyError, match=r"x\[.*is i16, its buffer u8"):
         verify_program(program)
+
+
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_floats_that_no_kernel_converts_are_refused(name: str) -> None:
+    graph = parse_graph(
+        f"graph half(%x: f32[N,5]) -> {name}[N,5] {{"
+        f' %y = cast(%x){{dtype="{name}"}}: {name}[N,5] at "model.half"  return %y }}'
+    )
+    with pytest.raises(
+        UnsupportedError, match=rf"model.half: cast gives {name}\[.*compute with f32"
+    ):
+        lower(graph, Schedule({}), TARGETS[0], 2)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", ["i8", "i16", "i32", "bool"])
+def test_integers_are_converted_as_they_are_read_and_written(name: str, target: Target) -> None:
+    graph = parse_graph(
+        f"graph there(%x: f32[N,40]) -> {name}[N,40], f32[N,40] {{"
+        f' %y = cast(%x){{dtype="{name}"}}: {name}[N,40]'
+        f' %z = cast(%y){{dtype="f32"}}: f32[N,40]  return %y, %z }}'
+    )
+    x = np.array([0, -0.0, 0.5, -1.7, 126.9, 1e3, -1e6, 3e9, -3e9, np.inf, np.nan, 77])
+    given = np.resize(x, (2, 40)).astype(np.float32)
+    program = lower(graph, Schedule({}), target, 2)
+    found = Run(program, target).outputs({}, [given])
+    for value, exact in zip(found, interpret(graph, [given]), strict=True):
+        assert value.dtype == exact.dtype
+        np.testing.assert_array_equal(value, exact)

@@ -255,6 +255,15 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
         lambda x: F.interpolate(x, scale_factor=(0.97, 1.05), mode="bilinear"),
         IMAGE,
     ),
+    "linear to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="linear"),
+        LINE,
+    ),
+    "linear, corners": (
+        lambda x: F.interpolate(x, scale_factor=1.7, mode="linear", align_corners=True),
+        LINE,
+    ),
+    "nearest of lines": (lambda x: F.interpolate(x, scale_factor=1.7), LINE),
     "a factor that the sizes replace": (
         lambda x: F.interpolate(x, scale_factor=1.55, recompute_scale_factor=True),
         IMAGE,

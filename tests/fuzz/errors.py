@@ -226,7 +226,19 @@ def _elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]
     rounding = 2 * U * ULPS * op.ulps * size + np.where(size < 2 * TINY, size, 0.0)
     error = spread + rounding + _own(op, x[0].value)
     changes = ~(spread == 0)  # of what is not finite: to another sign, or to NaN
-    return value, np.where(np.isfinite(value), error, np.where(changes, np.inf, 0.0))
+    error = np.where(np.isfinite(value), error, np.where(changes, np.inf, 0.0))
+    return value, np.where(_either(op, x), np.inf, error)
+
+
+def _either(op: Op, x: Sequence[Known]) -> Array | bool:
+    """Where a result has two forms that differ: powers of 0.5 and -0.5 are roots, as PyTorch's
+    are, and roots of -0 and of -infinity have other signs, or are NaN."""
+    if not isinstance(op, ops.Pow):
+        return False
+    base, power = np.broadcast_arrays(*(k.value for k in x))
+    edge = np.signbit(base) & ((base == 0) | np.isinf(base))
+    found: Array = edge & (np.abs(power) == 0.5)
+    return found
 
 
 def _own(op: Op, x: Array) -> Array | float:

@@ -34,8 +34,9 @@ def sample_inputs(graph: Graph, batch: int, seed: int = 0) -> list[Array]:
 
 
 def sample(dtype: str, shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    """Normally distributed numbers, or any levels where they are bytes."""
-    if dtype in ("u8", "i8"):
-        bounds = np.iinfo(DTYPES[dtype])
-        return generator.integers(bounds.min, bounds.max + 1, shape, DTYPES[dtype].type)
+    """Normally distributed numbers; of bytes and truth values any that there are."""
+    kind = DTYPES[dtype]
+    if kind.itemsize == 1:
+        low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+        return generator.integers(low, high, shape, kind.type, endpoint=True)
     return generator.standard_normal(shape, np.float32).astype(DTYPES[dtype], copy=False)

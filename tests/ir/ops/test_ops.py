@@ -298,3 +298,24 @@ def test_constants_are_exact_in_float64():
     assert Constant(0.1).array(np.dtype(np.float64)) == 0.1
     assert Constant(0.1).evaluate().dtype == np.float32
     assert Constant(2**40, "i64").array(np.dtype(np.float64)) == 2**40
+
+
+SAMPLES = np.array(
+    [-1e30, -30.0, -3.5, -2.0, -1.0, -1e-3, -0.0, 0.0, 1e-3, 1.0, 2.5, 3.0, 50.0, 1e30]
+)
+
+
+@pytest.mark.parametrize("op_type", ops.declared(ops.Elementwise), ids=lambda c: c.name)
+def test_elementwise_ops_are_never_negative_where_they_say_so(op_type):
+    """Of all signs of their operands, NaN aside, and only those that say so."""
+    operands = np.meshgrid(*[SAMPLES] * op_type.arity()[0])
+    with np.errstate(all="ignore"):
+        results = [op.results(*operands)[0] for op in op_type.examples()]
+    assert op_type.never_negative == all((r[~np.isnan(r)] >= 0).all() for r in results)
+
+
+@pytest.mark.parametrize(("op", "types", "formula"), CASES, ids=IDS)
+def test_ops_are_never_negative_where_they_say_so(op, types, formula):
+    arrays = operands(types, 3, np.float64)
+    if op.never_negative:
+        assert (op.results(*arrays)[0] >= 0).all()

@@ -37,7 +37,8 @@ class DType:
         return self.kind == "float" and self.storage.kind != "f"
 
     def encode(self, array: Array) -> Array:
-        """Numbers as they are stored, floats rounded to the nearest (ties to even)."""
+        """Numbers as they are stored: rounded to the nearest float, ties to even; those that NumPy
+        lacks by way of float32."""
         if not self.is_bits:
             with np.errstate(over="ignore"):
                 return array.astype(self.storage, copy=False)

@@ -21,6 +21,7 @@ from lucid.errors import UnsupportedError
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.recipe import Apply
+from lucid.ir.types import is_float
 
 LEAST_WORK = 1024
 """Numbers a task should at least touch: below, claiming it costs more than doing it."""
@@ -288,7 +289,10 @@ def _run(
     """A graph of elementwise ops over different values, as one kernel."""
     for node in chain.nodes:
         kinds = [v.type for v in (*node.inputs, node.output)]
-        if not isinstance(node.op, ops.Cast) and any(kind.dtype != COMPUTED for kind in kinds):
+        strange = [kind for kind in kinds if kind.dtype != COMPUTED]
+        if isinstance(node.op, ops.Cast):  # integers are converted as they are read and written
+            strange = [kind for kind in strange if is_float(kind.dtype)]
+        if strange:
             raise UnsupportedError(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
                 f" {', '.join(map(str, kinds[:-1]))}; kernels compute with {COMPUTED}"

@@ -42,16 +42,17 @@ class ProgramInterpreter:
         self.dtype = dtype
         buffers = program.buffers.values()
         kinds = {b.name: held(b.dtype, dtype) for b in buffers}
-        # The plan in larger numbers: as many times as large as the buffer that grows most.
-        growth = max(kinds[b.name].itemsize * b.elements // b.bytes for b in buffers if b.bytes)
-        arena = np.full(growth * program.arena, 0xFF, np.uint8)
+        # The plan in larger numbers is as many times as large as the numbers that grow most.
+        growth = max((kinds[b.name].itemsize // storage(b.dtype).bytes for b in buffers), default=1)
+        arena = np.full(growth * program.arena if planned else 0, 0xFF, np.uint8)
         self.buffers: dict[str, Array] = {}
-        for buffer in buffers:
-            size = buffer.elements * kinds[buffer.name].itemsize
-            memory = np.full(size, 0xFF, np.uint8)
-            if planned and buffer.name in program.offsets:
-                memory = arena[growth * program.offsets[buffer.name] :][:size]
-            self.buffers[buffer.name] = memory.view(kinds[buffer.name])
+        for name, buffer in program.buffers.items():
+            size = buffer.elements * kinds[name].itemsize
+            if planned and name in program.offsets:
+                memory = arena[growth * program.offsets[name] :][:size]
+            else:
+                memory = np.full(size, 0xFF, np.uint8)
+            self.buffers[name] = memory.view(kinds[name])
 
     def run(self, inputs: Sequence[Array], observe: Observer | None = None) -> list[Array]:
         """The program's outputs. `observe` sees each call and the arrays it wrote."""

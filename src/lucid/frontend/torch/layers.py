@@ -245,11 +245,23 @@ def bilinear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float
     return _resized(w, x, scales, "bilinear", corners)
 
 
+@emits("upsample_linear1d.vec")
+def linear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, (None, *scales) if scales else None, "bilinear", corners)
+
+
+@emits("upsample_linear1d.default")
+def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, scale: float | None) -> Value:
+    return _resized(w, x, (None, scale), "bilinear", corners)
+
+
 def _resized(
     w: Writer, x: Any, scales: Sequence[float | None] | None, mode: str, corners: bool = False
 ) -> Value:
     """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
-    height, width = (w.size(d) for d in w.shape_of(x)[2:])
-    rows, columns = (w.size(d) for d in w.shape[2:])
+    source = as_image(w, x)
+    height, width = (w.size(d) for d in source.type.shape[2:])
+    rows, columns = (1, *(w.size(d) for d in w.shape[2:]))[-2:]
     given = scales if scales and any(s is not None for s in scales) else None
-    return w.emit(ops.interpolation((height, width), (rows, columns), given, mode, corners), x)
+    op = ops.interpolation((height, width), (rows, columns), given, mode, corners)
+    return w.reshape(w.emit(op, source), w.shape)

@@ -195,7 +195,8 @@ def into_product(node: Node, graph: Rewriter) -> None:
 def plain_power(node: Node, graph: Rewriter) -> None:
     """pow(x, 2) == x * x; pow(x, 3) == x * x * x; pow(x, 0.5) == sqrt(x)
 
-    And x^-0.5 is rsqrt x, x^1 is x.
+    And x^-0.5 is rsqrt x, x^1 is x. Roots as in PyTorch: -0 and -infinity have the roots' results,
+    which are not those of powers.
     """
     x, power = node.inputs
     match _number(power):

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for scripts, text to a file or stdout, progress."""
+"""Output of commands: tables for people, JSON for scripts, text to a file or stdout, progress."""
 
 from __future__ import annotations
 

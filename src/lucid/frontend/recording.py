@@ -1,4 +1,4 @@
-"""What the front needs to know of the trace under way: who records, and where we are."""
+"""The trace in progress, as the frontend sees it: the recorder, and the current source line."""
 
 from __future__ import annotations
 

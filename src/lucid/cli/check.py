@@ -1,4 +1,4 @@
-"""`lucid check`: compare compiled with interpreted results, and locate the cause of a difference."""
+"""`lucid check`: compare compiled with interpreted results, and locate what differs."""
 
 from __future__ import annotations
 

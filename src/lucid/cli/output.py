@@ -65,7 +65,6 @@ def write_bytes(data: bytes, output: Path) -> None:
 
     with replacing(output) as file:
         file.write(data)
-    typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)
 
 
 COLOURS: dict[str, dict[str, Any]] = {

@@ -139,7 +139,7 @@ class Module:
     # -- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Parameter]:
-        """Every parameter and buffer by its key. None of them is read or initialised by this call."""
+        """Every parameter and buffer by its key. This call reads or initialises none of them."""
         return dict(self.named_tensors())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:

@@ -1,1 +1,1 @@
-"""The runtime of compiled models: kernels in memory and on disk, weights, teams of threads, calls."""
+"""The runtime of compiled models: kernels in memory and on disk, weights, threads, calls."""

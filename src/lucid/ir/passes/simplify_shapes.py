@@ -1,4 +1,4 @@
-"""simplify-shapes: replaces roundabout sequences of ops that move or pool elements by direct ones."""
+"""simplify-shapes: replaces roundabout ops that move or pool elements by direct ones."""
 
 from __future__ import annotations
 

@@ -16,13 +16,14 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,
 DARK = ("--force-dark-mode", "--blink-settings=preferredColorScheme=0")
 
 RUN = "[...paths.keys()].find((path) => path.startsWith('layer3.1–'))"
+FUSED = "data.stages.findIndex((stage) => stage.name === 'fuse-split-attention')"
 CHANGED = (
     "[...homes.keys()].find((item) => data.nodes[item][3] === 'layer2.1.conv2'"
     " && data.nodes[item][4] === 'changed')"
 )
 SHOTS = {
     "page": "reveal(nodeNamed('sum_7'))",
-    "page-pass": f"setStage(3); reveal({CHANGED}); pan(-250, -60)",
+    "page-pass": f"setStage({FUSED}); reveal({CHANGED}); pan(-250, -60)",
     "page-search": "toggle('layer2'); $('search').value = 'layer3 split_attention';"
     " $('search').focus()",
     "page-memory": "press($('memory-button'), $('memory')); reveal(nodeNamed('relu_6'))",

@@ -1,4 +1,4 @@
-"""Lucid compiles convolutional networks to native CPU code, from Python alone.
+"""Lucid compiles convolutional networks to native CPU code; it is written in Python alone.
 
 model = lucid.models.resnest_50()
 fast = lucid.compile(model, (1, 3, 224, 224))

@@ -1,4 +1,4 @@
-"""`lucid.compile`: the one place that strings front, passes, codegen and runtime together."""
+"""`lucid.compile`: connects frontend, passes, code generation and runtime."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ register_converter(Tensor, Tensor)
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """For those who look inside.
+    """Options for inspection and experiments.
 
-    `target`: a name such as "x86-64-v3", or "host". `disable`: passes to leave out (LUCID_DISABLE
-    adds to them). `kernels`: kernel names by patterns over module paths, such as
-    {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: choices to take as they are. `debug`: what
-    to log to stderr, of passes, schedule and kernels (LUCID_LOG adds to it).
+    `target`: a name such as "x86-64-v3", or "host". `disable`: passes to skip, in addition to those
+    in LUCID_DISABLE. `kernels`: kernel names by patterns over module paths, such as
+    {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: a complete schedule, used instead of the
+    cost model. `debug`: topics to log to stderr (passes, schedule, kernels), in addition to those
+    in LUCID_LOG.
     """
 
     target: str = "host"
@@ -66,20 +67,20 @@ def compile(
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
-    file (or what `onnx.load` gives), or a graph. (The path of a .lucid file is compiled anew:
+    file (or the result of `onnx.load`), or a graph. (The path of a .lucid file is compiled again;
     `lucid.load` opens it as it was compiled.)
 
-    `input_shape`: (batch, channels, height, width); the schedule is chosen for it, and every batch
-    and image size runs. Without it a module is compiled at its first call, a graph or a file for
-    the size that it states. `input`: with "uint8_nhwc" the compiled model takes images as they are
-    decoded, uint8 (N, H, W, C), RGB or grey, and normalises them itself. `preprocess` says how, as
-    a `lucid.vision.Preprocess` or what one can be read from; by default what the model says of
-    itself, else ImageNet's. `threads`: by default what the process may use (docs/environment.md).
-    `precision`: "strict" leaves out what changes the order of magnitude of rounding errors
-    (Winograd F(4x4)). `tune`: measure what each layer is fastest with, for about a minute, or take
-    it from the log of earlier times (in the cache folder; neither read nor written without
-    `cache`); bits are then the same for this compiled model only. `progress`: told what is being
-    done, how much of it is done, and how much there is.
+    `input_shape`: (batch, channels, height, width). The schedule is chosen for this shape, but
+    every batch and image size runs. Without it, a module is compiled at its first call, and a graph
+    or a file for the size that it states. `input`: with "uint8_nhwc" the compiled model takes
+    decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
+    `preprocess`: a `lucid.vision.Preprocess`, or anything that `Preprocess.of` accepts; by default
+    the model's own preprocessing, else ImageNet's. `threads`: by default as many as the process may
+    use (docs/environment.md). `precision`: "strict" disables algorithms with larger rounding errors
+    (Winograd F(4x4)). `tune`: measure the fastest kernel for each layer, for about a minute, or
+    take it from the log of earlier measurements (in the cache folder; neither read nor written
+    without `cache`); results are then bitwise reproducible for this compiled model only.
+    `progress`: called with the current activity, the steps done, and their total.
     Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
     """
     check_precision(precision)

@@ -1,4 +1,4 @@
-"""`lucid.load`: compiled models from files, and from pickles, which hold the same in memory."""
+"""`lucid.load`: compiled models from files, and from pickles, which are such files in memory."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def load(
     cache: bool = True,
     progress: Progress | None = None,
 ) -> CompiledModel:
-    """The model that `CompiledModel.save` wrote, ready to be called; results are bitwise the same.
+    """Load a model that `CompiledModel.save` wrote; results are bitwise identical.
 
-    `threads`: by default what the process may use (docs/environment.md); a file says nothing of it.
-    `target`: by default the best that the file has code for and this machine can run, else this
-    machine's own, for which it is compiled, with a warning. `code`: with False nothing that is run
-    is taken from the file, only graphs, choices and weights: a checksum tells damage, not who made
-    the code. `cache` and `progress` as in `lucid.compile`.
+    `threads`: by default as many as the process may use (docs/environment.md); files do not record
+    it. `target`: by default the best that the file has code for and this machine supports, else
+    this machine's own, for which the model is compiled, with a warning. `code`: with False, no
+    object code is taken from the file, only graphs, choices and weights: checksums detect damage,
+    not tampering. `cache` and `progress` as in `lucid.compile`.
 
-    Packed weights are mapped read-only, so that processes that load one file share them: replace
-    the file if need be (as `save` does), but never write into it. Raises ModelFileError for a file
-    that is damaged, truncated, of another format, or holds its weights packed for other targets or
-    by another version of Lucid alone; InputError, UnknownNameError, OSError.
+    Packed weights are mapped read-only, so that processes that load the same file share them:
+    never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for
+    a file that is damaged, truncated, of another format, or whose only weights are packed for other
+    targets or by another version of Lucid; InputError, UnknownNameError, OSError.
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lucid.errors import InputError, UnsupportedError
+from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
 from lucid.frontend.sources import Model, as_model
 from lucid.frontend.swapping import matched

@@ -1,4 +1,4 @@
-"""How graphs show themselves in notebooks: as pictures and pages, drawn when asked for."""
+"""Graphs in notebooks: displayed as pictures and pages, drawn on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random tensors, and the seed that everything random in Lucid follows.
+"""Random tensors, and the seed of all random numbers in Lucid.
 
 The state is the process's: the same calls after the same `seed` (0 at the start) give the same
 numbers, and modules made under the same seed the same initial parameters.

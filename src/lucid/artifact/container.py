@@ -4,8 +4,9 @@
     sections  each begins at a multiple of ALIGNMENT
     table     JSON: name, offset, size and checksum of each section
 
-Everything that is read has been checked before; what is never read costs nothing. A checksum is
-the SHA-256 of the SHA-256 sums of each CHUNK of the section, so that threads can share the work.
+Sections are verified when they are first read; sections that are never read cost nothing. A
+checksum is the SHA-256 of the SHA-256 sums of each CHUNK of the section, so that threads can share
+the work.
 """
 
 from __future__ import annotations

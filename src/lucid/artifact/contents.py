@@ -1,5 +1,5 @@
-"""What a compiled model's file holds: graphs by image size, tensors, and what was made of them for
-each target.
+"""The contents of a compiled model's file: graphs by image size, tensors, and the packed weights
+and object code of each target.
 
 The manifest is JSON that names the other sections. Nothing here is code, and nothing is run.
 """

@@ -1,6 +1,6 @@
-"""The command `lucid`: one file a command or a small family of them.
+"""The command `lucid`: one file per command, or per small family of commands.
 
-Commands import what they need when they run, so that `lucid --help` answers at once.
+Commands import their dependencies when they run, so that `lucid --help` is quick.
 """
 
 from importlib import import_module

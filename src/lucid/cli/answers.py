@@ -1,4 +1,4 @@
-"""What `lucid run` tells of outputs: classes, classes of pixels, or just their range."""
+"""How `lucid run` presents outputs: as classes, as classes of pixels, or as ranges of values."""
 
 from __future__ import annotations
 

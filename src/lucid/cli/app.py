@@ -1,4 +1,4 @@
-"""The application: its help, its version, how errors are told, and options that commands share."""
+"""The application: help, version, error reporting, and options shared by commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lucid bench`: how fast a compiled model runs, and what it spends its work on."""
+"""`lucid bench`: the speed of a compiled model, and how its work divides among algorithms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lucid cache`: the kernels kept on disk."""
+"""`lucid cache`: the kernels cached on disk."""
 
 from __future__ import annotations
 

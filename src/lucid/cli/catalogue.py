@@ -1,4 +1,4 @@
-"""`lucid models`, `lucid ops`, `lucid passes`: what there is, by name."""
+"""`lucid models`, `lucid ops`, `lucid passes`: lists of models, ops and passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`lucid check`: compiled against interpreted, and who is to blame where they differ."""
+"""`lucid check`: compare compiled with interpreted results, and locate what differs."""
 
 from __future__ import annotations
 

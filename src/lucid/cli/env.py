@@ -1,4 +1,4 @@
-"""`lucid env`: what a bug report should say about the machine and the versions."""
+"""`lucid env`: machine and versions, for bug reports."""
 
 from __future__ import annotations
 

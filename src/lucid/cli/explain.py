@@ -1,4 +1,4 @@
-"""`lucid explain`: what was fused, what was not, and which kernel each layer got, and why."""
+"""`lucid explain`: which ops were fused, which were not, which kernel each layer got, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models of others on the command line: ONNX files, modules of torch, timm and torchvision."""
+"""Foreign models on the command line: ONNX files, modules of torch, timm and torchvision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `lucid run` feeds a network: images made to suit it, or arrays as they are."""
+"""The inputs of `lucid run`: preprocessed images, or arrays as they are."""
 
 from __future__ import annotations
 

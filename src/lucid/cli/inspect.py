@@ -1,4 +1,4 @@
-"""`lucid inspect`: what a compiled model's file holds, and whether it is whole."""
+"""`lucid inspect`: the contents of a compiled model's file, and whether its checksums match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Subject`: a model given on the command line, and what there is to know of it."""
+"""`Subject`: a model given on the command line, with its preprocessing, labels and input shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for scripts, text to a file or stdout, progress."""
+"""Output of commands: tables for people, JSON for scripts, text to a file or stdout, progress."""
 
 from __future__ import annotations
 
@@ -65,7 +65,6 @@ def write_bytes(data: bytes, output: Path) -> None:
 
     with replacing(output) as file:
         file.write(data)
-    typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)
 
 
 COLOURS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""`lucid run`: what a network makes of images."""
+"""`lucid run`: run a network on images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved models on the command line: what an artifact says of its images and classes."""
+"""Saved models on the command line: the preprocessing and labels in their metadata."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages a model goes through, by name: as text, as plain data, whole or in part."""
+"""The stages of a compilation, by name: as text or as plain data, whole or in part."""
 
 from __future__ import annotations
 

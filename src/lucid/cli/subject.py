@@ -1,4 +1,4 @@
-"""What MODEL on the command line means: a registered name, the user's callable, IR text, an ONNX
+"""Resolves MODEL on the command line: a registered name, the user's callable, IR text, an ONNX
 file, a compiled model, or a network of timm or torchvision."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`lucid tune`: measure what each layer is fastest with, and keep it for `tune=True`."""
+"""`lucid tune`: measure the fastest kernel for each layer, and log it for `tune=True`."""
 
 from __future__ import annotations
 

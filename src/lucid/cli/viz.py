@@ -115,10 +115,10 @@ def viz(
     drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
     if form in FIGURES:
         figure = to_svg(replace(drawn, name=f"{drawn.name}, {stage}"), depth, right)
-    if form == ".png":
-        write_bytes(to_png(figure), output)
-    elif form == ".pdf":
-        write_bytes(to_pdf(figure), output)
+    if form in (".png", ".pdf"):
+        data = to_png(figure) if form == ".png" else to_pdf(figure)
+        write_bytes(data, output)
+        typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)
     elif form == ".svg":
         write_text(figure, output)
     else:

@@ -1,4 +1,4 @@
-"""What a kernel may assume about the machine it is generated for.
+"""Targets: the facts that kernels may assume about the machine they are generated for.
 
 Vector width, registers, tile sizes and caches come from a `Target`, never from literals.
 """

@@ -1,1 +1,1 @@
-"""How a model becomes a graph: tensors, the trace of a forward, and the reading of weight files."""
+"""The frontend: tensors, tracing, importers, and weight files."""

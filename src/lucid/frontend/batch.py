@@ -1,4 +1,4 @@
-"""The batch of a traced tensor: what `x.shape[0]` is while a forward is traced."""
+"""`BatchSize`: the value of `x.shape[0]` while a forward is traced."""
 
 from __future__ import annotations
 

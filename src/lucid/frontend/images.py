@@ -1,4 +1,4 @@
-"""uint8 images as a graph's input: what `Preprocess.normalise` does, in ops before the graph's own.
+"""uint8 images as a graph's input: `Preprocess.normalise` as ops that precede the graph's own.
 
     %images: u8[N,H,W,C]  ->  cast, mul and add along a line of pixels  ->  permute to NCHW
 

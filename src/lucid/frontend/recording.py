@@ -1,4 +1,4 @@
-"""What the front needs to know of the trace under way: who records, and where we are."""
+"""The trace in progress, as the frontend sees it: the recorder, and the current source line."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 PLUMBING = (
     *(f"{PACKAGE / folder}/" for folder in ("frontend", "nn", "ir", "onnx")),
     str(PACKAGE / "compiler.py"),
+    str(PACKAGE / "model_source.py"),
     str(PACKAGE / "models" / "registry.py"),
     "<frozen ",
 )

@@ -1,4 +1,4 @@
-"""Models that were saved: `lucid.compile` takes the path of an artifact as any other model."""
+"""Saved models, which `lucid.compile` accepts by path like any other model."""
 
 from __future__ import annotations
 

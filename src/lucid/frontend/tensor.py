@@ -1,4 +1,4 @@
-"""Tensors, and `apply`, the one door to ops.
+"""Tensors, and `apply`, through which every op is executed or traced.
 
 A `Tensor` wraps a NumPy array and is evaluated at once, by the references of the ops; its traced
 form (trace.py) wraps a value of the graph being recorded. Tensors are values: nothing changes one
@@ -91,7 +91,8 @@ def _as_array(data: Any, dtype: Any) -> Array:
 
 
 class Tensor:
-    """An array of float32 (or float64, int64 or uint8) with the operations that a forward uses."""
+    """An array of float32 (or float64, int64 or uint8) with the operations that `forward` methods
+    use."""
 
     __slots__ = ("__weakref__", "_array")
     __array_priority__ = 1000  # array + tensor is a tensor

@@ -1,4 +1,4 @@
-"""`trace`: run a model's forward once, on a tensor without values, and keep what it did.
+"""`trace`: run a model's forward once, on a symbolic tensor, and record its ops.
 
 The result is a graph whose first dimension is the symbolic batch. Nodes carry the path of the
 module that made them and the user's source line; parameters carry their state-dict keys.

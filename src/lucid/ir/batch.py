@@ -1,4 +1,4 @@
-"""Whether images of a batch stay apart, so that a batch can be run in slices."""
+"""Whether the images of a batch are independent, so that a batch can be run in slices."""
 
 from __future__ import annotations
 

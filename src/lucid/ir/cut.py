@@ -1,4 +1,4 @@
-"""A part of a graph as a graph of its own: what comes in where it is cut becomes an input."""
+"""A part of a graph as a graph of its own: values that enter it become inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of a graph: nodes that were removed, added, changed, or fused into others.
+"""The difference of two graphs: nodes removed, added, changed, or fused into others.
 
 Nodes are the same if their results have the same name, which passes keep, or else if they alone do
 the same op for the same module. A node that is gone was fused where its lineage (`fused_from`) says

@@ -1,4 +1,4 @@
-"""The interpreter: runs any graph at any stage by the ops' references.
+"""The interpreter: executes graphs at any stage with the ops' references.
 
 It is what everything else is compared with, in float32 or float64.
 """

@@ -1,4 +1,4 @@
-"""Text in which every line says what it stands for: removed, added, a heading."""
+"""Text whose lines are marked: removed, added, a heading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transposed convolutions, in the ops that there are: what importers make of them."""
+"""Transposed convolutions, which importers express in existing ops."""
 
 from __future__ import annotations
 

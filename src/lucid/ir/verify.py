@@ -1,4 +1,4 @@
-"""What a legal graph is: a list of rules, which the verifier checks after every pass."""
+"""The rules of a legal graph, which the verifier checks after every pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks Lucid knows by name: ResNet, ResNeSt, a small trained one, and their registry."""
+"""The registered networks: ResNet, ResNeSt, a small trained one, and their registry."""
 
 from lucid.models.digits import resnest_digits
 from lucid.models.registry import (

@@ -1,4 +1,4 @@
-"""The registered models: factories by name, with what an image must go through to suit them.
+"""The registry of models: factories by name, with their preprocessing.
 
 Decorating a factory registers it:
 

@@ -1,4 +1,4 @@
-"""What users build networks with: modules and functions under PyTorch's names, for inference."""
+"""Modules and functions to build networks with, under PyTorch's names, for inference."""
 
 from lucid.nn import functional
 from lucid.nn.activations import (

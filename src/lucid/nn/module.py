@@ -1,4 +1,4 @@
-"""`Module`: what a network is made of. It holds parameters, buffers and other modules.
+"""`Module`, the base of networks, which holds parameters, buffers and other modules.
 
 They are ordinary attributes, found by their class. Lucid runs networks and does not train them:
 modules always evaluate with running statistics.
@@ -139,7 +139,7 @@ class Module:
     # -- state ----------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Parameter]:
-        """Every parameter and buffer by its key. Nothing is read or made by asking."""
+        """Every parameter and buffer by its key. This call reads or initialises none of them."""
         return dict(self.named_tensors())
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
@@ -166,7 +166,7 @@ class Module:
     # -- modes, which Lucid does not have ---------------------------------------------------------
 
     def eval(self) -> Self:
-        """Nothing to do: modules always evaluate with running statistics."""
+        """Does nothing: modules always evaluate with running statistics."""
         return self
 
     def train(self, mode: bool = True) -> Self:

@@ -1,4 +1,4 @@
-"""ONNX, both ways: `writer` makes a model of a graph, `reader` a graph of a model.
+"""ONNX export and import: `writer` converts graphs to models, `reader` models to graphs.
 
 How each operator is written and how it is read stand side by side in `operators`, one file a
 family, and register themselves in the one `table`. Files are opened by `lucid.frontend.onnx`.

@@ -1,4 +1,4 @@
-"""One operator of a file, as the function that reads it sees it."""
+"""One operator of a file, as its reading function sees it."""
 
 from __future__ import annotations
 

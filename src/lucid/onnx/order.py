@@ -1,4 +1,4 @@
-"""The nodes of a model in an order in which each finds its operands."""
+"""The nodes of a model in topological order."""
 
 from __future__ import annotations
 

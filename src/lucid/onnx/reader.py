@@ -1,4 +1,4 @@
-"""Models of ONNX as graphs: the operators of a file, one after the other, into ops.
+"""ONNX models as graphs: translates the operators of a file to ops, one by one.
 
     graph = read_graph(proto, {"x": f32(BATCH, 3, 224, 224)}, name="net")
 

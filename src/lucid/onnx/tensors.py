@@ -1,4 +1,4 @@
-"""The tensors of a model: read when somebody asks for them, in the model's memory or its files."""
+"""The tensors of a model: read on demand, from the model's memory or its files."""
 
 from __future__ import annotations
 

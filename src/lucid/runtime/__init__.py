@@ -1,1 +1,1 @@
-"""What runs compiled models: kernels in memory and on disk, weights, teams of threads, calls."""
+"""The runtime of compiled models: kernels in memory and on disk, weights, threads, calls."""

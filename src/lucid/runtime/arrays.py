@@ -1,4 +1,4 @@
-"""Arrays in and out: whatever speaks `__array__` or DLPack comes in, and its kind goes out."""
+"""Arrays in and out: anything with `__array__` or DLPack is accepted, and its kind is returned."""
 
 from __future__ import annotations
 

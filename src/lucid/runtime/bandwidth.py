@@ -1,4 +1,4 @@
-"""The measured bandwidth: bytes a second that this machine moves when it does nothing else.
+"""The measured bandwidth: bytes per second that this machine moves when idle otherwise.
 
 What memory gives depends on how much of it is touched, since smaller sets stay in a cache; so it is
 measured for a size, as copying between two arrays that have it together.

@@ -1,7 +1,7 @@
-"""The cache of object code on disk: one entry a kernel, shared by all models and processes.
+"""The cache of object code on disk: one entry per kernel, shared by all models and processes.
 
 An entry's name is a hash of all that its code depends on, so entries are never stale. What goes
-wrong with the cache is logged once, and costs time only: the kernel is compiled again.
+wrong with the cache is logged once, and costs only time: the kernel is compiled again.
 """
 
 from __future__ import annotations

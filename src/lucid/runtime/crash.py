@@ -1,4 +1,4 @@
-"""Crash bundles: when Lucid itself fails, what is needed to repeat it is written to a folder.
+"""Crash bundles: when Lucid itself fails, everything needed to reproduce it is written to a folder.
 
 The folder lies in $LUCID_CRASH_DIR, else in `crashes` in the cache folder. It is a repro that
 `lucid check` takes, without weights, and holds the graph as the failing stage got it as well.

@@ -1,4 +1,4 @@
-"""CompiledModel: what `lucid.compile` gives. Plans by size, weights by checkpoint, calls by thread.
+"""`CompiledModel`, the result of `lucid.compile`: plans by size, weights by checkpoint, calls.
 
 A call of a known size takes no lock: it looks up its plan, checks out a workspace, and enters
 native code, which releases the GIL. Plans are made under PLANNING and stay as they are once made.
@@ -59,12 +59,13 @@ schedule_log = logging.getLogger("lucid.schedule")
 
 
 class CompiledModel:
-    """A model compiled to native code: NumPy in, NumPy out, any batch, from any thread.
+    """A model compiled to native code. It takes and returns NumPy arrays (or the like) of any
+    batch, and can be called from any thread.
 
-    `threads`: the team that runs a call; with 1, a call runs on its caller's thread and calls run
-    side by side. `threads_asked`: the number that was asked for, None where it is the process's
-    default; a pickle carries it. Results are bitwise the same for any number of threads, and for a
-    batch run whole or in parts. `metadata`: what `save` is to keep beside the model, JSON.
+    `threads`: the size of the team that runs a call; with 1, a call runs on its caller's thread,
+    and calls run concurrently. `threads_asked`: the number that was asked for, None where it is the
+    process's default; a pickle carries it. Results are bitwise identical for any number of threads,
+    and for a batch run whole or in parts. `metadata`: JSON data that `save` stores with the model.
     """
 
     def __init__(
@@ -322,7 +323,7 @@ class CompiledModel:
     # -- weights ----------------------------------------------------------------------------
 
     def load_weights(self, weights: Any) -> CompiledModel:
-        """Swap the checkpoint without compiling anything.
+        """Swap the weights without recompiling.
 
         `weights`: the path of a weight file, tensors by name, or another training of the network: a
         module, the path of an ONNX file or of a .lucid file. Names tell the tensors of modules; the
@@ -388,7 +389,7 @@ class CompiledModel:
         return self.prepare(self._shape_or_first(shape))
 
     def profile(self, x: Any, runs: int = 20) -> Profile:
-        """Where a call with `x` spends its time, measured inside the generated code in `runs` runs:
+        """Profile a call with `x`, measured inside the generated code in `runs` runs:
         by kernel call, by module, by thread (`print` it, or see `lucid.runtime.profile`).
 
         Of a batch larger than 16 its first slice is run. Raises InputError.

@@ -1,4 +1,4 @@
-"""What is said to those who look inside: LUCID_LOG=passes,schedule,kernels, and LUCID_DUMP=folder.
+"""Logging: LUCID_LOG=passes,schedule,kernels, and LUCID_DUMP=folder.
 
 Topics are Python loggers (`lucid.passes`, ...) at level DEBUG; LUCID_LOG only sends them to stderr.
 """

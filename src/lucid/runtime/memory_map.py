@@ -1,4 +1,4 @@
-"""What a program's memory is: where its plan puts every buffer, for how long, and what else it
+"""The memory of a program: the place and lifetime of every buffer in its plan, and what else it
 needs.
 """
 

@@ -1,4 +1,4 @@
-"""The measured peak: multiply-adds a second that this machine does when it does nothing else.
+"""The measured peak: multiply-adds per second that this machine does when idle otherwise.
 
 It is measured, never computed from a data sheet: clocks differ with the width of vectors, with the
 number of busy cores, and with what a hypervisor gives away.

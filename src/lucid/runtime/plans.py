@@ -1,4 +1,4 @@
-"""What a compiled model is made of: its source of graphs, its plans, and what was saved of them."""
+"""The parts of a compiled model: its source of graphs, its plans, and their saved form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile, and what it tells: rows by kernel call and by module, text, JSON, and a trace for
+"""Reports of a profile: rows by kernel call and by module, text, JSON, and a trace for
 Perfetto."""
 
 from __future__ import annotations

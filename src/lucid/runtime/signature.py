@@ -1,4 +1,4 @@
-"""What a compiled model takes and gives, for people to read: names, dtypes and shapes."""
+"""The inputs and outputs of a compiled model, for people to read: names, dtypes and shapes."""
 
 from __future__ import annotations
 

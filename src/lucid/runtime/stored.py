@@ -1,4 +1,4 @@
-"""What an artifact holds for one target, as the runtime asks for it: object code, packed weights.
+"""The object code and packed weights of an artifact for one target, as the runtime looks them up.
 
 Both are found by a hash of all that they depend on. What is not found, because another version of
 Lucid made the file, is made anew.

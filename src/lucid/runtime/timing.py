@@ -1,5 +1,5 @@
-"""How long each call of a program takes, in place: between its neighbours, with all threads at
-work, and its weights as cold as the rest of the network leaves them.
+"""The time of each call of a program, measured in place: between its neighbours, with all threads
+at work, and its weights as cold as the rest of the network leaves them.
 """
 
 from __future__ import annotations

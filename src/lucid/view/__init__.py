@@ -1,4 +1,4 @@
-"""Pictures of graphs: what is drawn (`picture`), and one file for each form it is drawn in.
+"""Pictures of graphs: the `Picture` itself, and one module for each output format.
 
 A `Picture` is boxes in modules. `cut` takes a part of one, `compare` marks what a pass did, the
 `overlay` functions add times and layouts. `modules` nests it, `layers` and `place` lay it out.

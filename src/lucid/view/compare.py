@@ -1,4 +1,4 @@
-"""What a pass did to a picture: one picture of both, in which every box says what became of it."""
+"""The changes made by a pass: one picture of both graphs, whose boxes are marked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A part of a picture: the modules that match a pattern, and what they are fed and feed."""
+"""A part of a picture: the modules that match a pattern, with their inputs and outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What boxes and folded modules look like: their size and their SVG, the same in file and page."""
+"""The appearance of boxes and folded modules: their size and SVG, the same in files and pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known about a graph besides its nodes: times, physical layouts, the plan of memory."""
+"""Data beside the nodes of a graph: times, physical layouts, the memory plan."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture of a graph shows, before any form of drawing it: boxes, groups and edges.
+"""`Picture`: the boxes, groups and edges to draw for a graph, independent of the format.
 
 Boxes are inputs, nodes and outputs; parameters are told in the box of the node that reads them.
 Groups nest as modules do: a node lies in the group of its origin where other nodes lie deeper, and

@@ -1,6 +1,6 @@
-"""PNG and PDF of an SVG: by a Chromium that is there, else by the package cairosvg.
+"""PNG and PDF of an SVG: by an installed Chromium, else by the package cairosvg.
 
-Chromium runs headless, in a profile of its own that is thrown away, and asks nobody for anything.
+Chromium runs headless, with a temporary profile, and is kept off the network.
 """
 
 from __future__ import annotations

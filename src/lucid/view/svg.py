@@ -1,4 +1,4 @@
-"""SVG: one figure of a graph, modules as frames, fused nodes with what they were made of.
+"""SVG: one figure of a graph, modules as frames, fused nodes with the ops they consist of.
 
 Figures flow down or to the right. Coordinates are kept *along* the flow and *across* it, and become
 x and y where something is drawn. A figure that flows to the right is broken into lines, as text is,

@@ -1,4 +1,4 @@
-"""How wide a text is drawn, without asking a browser: the widths of Helvetica and Arial."""
+"""Widths of texts, computed without a browser from the metrics of Helvetica and Arial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in: from a file to what a network expects, as torchvision and timm have it.
+"""Preprocessing: from an image file to the input of a network, as torchvision and timm define it.
 
 batch = lucid.vision.preprocess("cat.jpg")  # float32 (1, 3, 224, 224), ImageNet's way
 batch = lucid.vision.preprocess(paths, timm_model)  # as that model's configuration says

@@ -1,4 +1,4 @@
-"""Images to batches: Pillow decodes, resizes and crops, as torchvision has it do on PIL images.
+"""Images to batches: Pillow decodes, resizes and crops, as torchvision does with PIL images.
 
 Images are turned upright (EXIF) and lose their alpha channel; an animation is its first frame.
 """

@@ -1,4 +1,4 @@
-"""`Preprocess` says, as plain data, how images are made to suit a network."""
+"""`Preprocess`: how images are preprocessed for a network, as plain data."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The kernels: what their code depends on, what they are told at run time, and their loops."""
+"""The kernels: their specifications, their run-time arguments, and their loops."""

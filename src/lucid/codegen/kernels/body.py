@@ -1,4 +1,5 @@
-"""A fused body as a kernel sees it: elementwise steps over the anchor's result and extra operands.
+"""A fusion's body as a kernel sees it: elementwise steps over the anchor's result and extra
+operands.
 
 Names are gone, so that two layers fused alike share one kernel.
 """

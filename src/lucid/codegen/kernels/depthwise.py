@@ -1,4 +1,4 @@
-"""Convolution of each channel by itself, or of small groups of channels: the vector is channels.
+"""Depthwise convolution, and convolution in small groups of channels, vectorised over channels.
 
 One task is a band of output lines of one image, and a chunk of its channels. A line is computed in
 blocks of `PIXELS` outputs; a block holds its sums in registers while the taps of its lines pass, so

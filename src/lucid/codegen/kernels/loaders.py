@@ -1,4 +1,4 @@
-"""Loaders: how the rows of a product's left operand come to be.
+"""Loaders: how the rows of a product's left operand are computed.
 
 A loader writes rows of `depth` floats from what lies in memory: the taps of a convolution, the
 radix combination of a split attention (averaged over a pool's windows), or the gathered channel

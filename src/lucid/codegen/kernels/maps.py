@@ -1,4 +1,4 @@
-"""What kernels that make maps pixel by pixel share: blocks of channels, and bodies."""
+"""Shared by kernels that write maps pixel by pixel: blocks of channels, and bodies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How parameters lie in memory for the kernels: panels of weights, Winograd's points, vectors.
+"""Packing: how parameters are laid out for the kernels, as weight panels, Winograd points or
+vectors.
 
 A packing is a value; together with a parameter's recipe it names one packed array, which all plans
 of a model share.

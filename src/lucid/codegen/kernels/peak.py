@@ -1,4 +1,4 @@
-"""Nothing but multiply-adds: what the units of a core can do, to hold other kernels against."""
+"""A loop of multiply-adds, which measures the peak rate that other kernels are compared with."""
 
 from __future__ import annotations
 

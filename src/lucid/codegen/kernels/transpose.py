@@ -1,4 +1,4 @@
-"""Turning numbers round: squares in registers, and a copy between two orders in memory."""
+"""Transposition: squares in registers, and a copy between two layouts in memory."""
 
 from __future__ import annotations
 

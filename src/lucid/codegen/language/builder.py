@@ -1,4 +1,4 @@
-"""The kernel builder: loops, memory and arithmetic as a kernel's author thinks of them.
+"""The kernel builder: loops, memory accesses and arithmetic at the level of a kernel's author.
 
 This module and the values it deals in (`values.py` beside it) hide llvmlite's builder; kernels
 reach for it only where they need an instruction that nobody else does.

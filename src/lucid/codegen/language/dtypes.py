@@ -1,4 +1,4 @@
-"""The number types that memory holds: one table of their sizes, their NumPy and their LLVM types.
+"""The dtypes of memory: one table of their sizes, NumPy types and LLVM types.
 
 Names are those of the IR (`lucid/ir/types.py`), which need not know all of them. Whatever counts
 bytes, in a program's buffers and plan, in packed weights or in generated code, asks this table.

@@ -1,4 +1,4 @@
-"""What every kernel has in common: a specification, an argument block, and one signature.
+"""The interface of every kernel: a specification, an argument block, and one signature.
 
 A kernel is `void kernel(words* arguments, pointer* buffers, i64 first, i64 last, byte* scratch)`:
 it does tasks `first` to `last - 1` of its grid. Its arguments are 64-bit words in a table that the

@@ -1,4 +1,4 @@
-"""Elementwise ops on vectors: what a fused body or an elementwise kernel is made of.
+"""Elementwise ops on vectors, for fused bodies and elementwise kernels.
 
 `lower(op)` finds the lowering registered for an op's class; what is no arithmetic is computed in
 `lucid/codegen/language/transcendentals.py`.

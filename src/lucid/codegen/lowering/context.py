@@ -1,4 +1,4 @@
-"""The state of a lowering: where values lie, what is not yet computed, and the calls so far."""
+"""The state of a lowering: the layout of values, deferred computations, and the calls so far."""
 
 from __future__ import annotations
 

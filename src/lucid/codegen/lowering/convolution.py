@@ -1,4 +1,4 @@
-"""Convolution and linear layers, alone or with a fused body: which lowering each one gets."""
+"""Chooses the lowering of convolution and linear layers, alone or with a fused body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fusion nodes: which lowering each one gets, by the class of its anchor.
+"""Chooses the lowering of fusion nodes, by the class of their anchor.
 
 A family of kernels that runs bodies registers its lowering with `lowers_fused`; of any other
 anchor the result is stored, and the body runs on it as a kernel of its own.

@@ -1,4 +1,4 @@
-"""Elementwise ops next to what is not computed yet: left to a product, or taking a gate along."""
+"""Elementwise ops beside deferred values: deferred to a product, or fused with a gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lowerings to kernels over maps share: where pixels lie, and bodies with their operands."""
+"""Shared by lowerings to kernels over maps: strides of pixels, and bodies with their operands."""
 
 from __future__ import annotations
 

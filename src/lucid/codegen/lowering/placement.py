@@ -1,4 +1,4 @@
-"""Where concatenated values lie: side by side in one buffer, written there by those who make them.
+"""Placement of concatenated values: side by side in one buffer, where their producers write them.
 
 A map's channels are the innermost dimension, so a map may lie in a slice of a wider one's channels:
 its pixels are further apart, which every kernel takes. A concatenation then costs nothing. Where an

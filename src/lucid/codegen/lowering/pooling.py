@@ -1,4 +1,4 @@
-"""Lowering of pooling: a kernel of its own, or for some averages a loader that the reader runs."""
+"""Lowering of pooling: to a kernel, or for some averages to a loader that the consumer runs."""
 
 from __future__ import annotations
 

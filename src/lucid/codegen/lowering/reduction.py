@@ -1,4 +1,4 @@
-"""Lowering of reductions, of the place of the maximum, and of softmax."""
+"""Lowering of reductions, of arg max, and of softmax."""
 
 from __future__ import annotations
 

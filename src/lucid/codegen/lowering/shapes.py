@@ -1,4 +1,4 @@
-"""Lowering of ops that move elements: mostly another view of the same memory, else a copy."""
+"""Lowering of ops that move elements: to a view of the same memory where possible, else a copy."""
 
 from __future__ import annotations
 

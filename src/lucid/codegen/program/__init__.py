@@ -1,1 +1,3 @@
-"""The Program, the second IR: phases of kernel calls over buffers, and what reads and checks it."""
+"""The Program, the second IR: phases of kernel calls over buffers, with its verifier and
+interpreter.
+"""

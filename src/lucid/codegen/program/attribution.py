@@ -1,4 +1,4 @@
-"""Which kernel calls of a program do the work of which node of its graph."""
+"""Attribution of the kernel calls of a program to the nodes of its graph."""
 
 from __future__ import annotations
 

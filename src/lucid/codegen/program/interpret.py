@@ -1,4 +1,4 @@
-"""The Program interpreter: every call's region by the ops' references, on real buffers.
+"""The Program interpreter: executes every call's region with the ops' references, on real buffers.
 
 Run with buffers apart it tests schedule and lowering; run on the planned arena it tests the memory
 plan as well, so that a wrong result can be blamed on one of them or on the emitted code.

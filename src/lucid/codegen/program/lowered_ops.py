@@ -1,4 +1,4 @@
-"""Ops that only a Program's regions hold: what kernels leave for one another between anchors.
+"""Ops that occur only in a Program's regions: intermediate results that kernels pass to each other.
 
 They are not registered: no graph of a user's has them, and IR text does not know them.
 """

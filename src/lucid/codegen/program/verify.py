@@ -1,4 +1,4 @@
-"""The Program verifier: what must hold of phases, views, arguments and the memory plan.
+"""The Program verifier: invariants of phases, views, arguments and the memory plan.
 
 Kernels trust their arguments, so whatever a lowering gets wrong shows here and not as a crash.
 """

@@ -1,1 +1,1 @@
-"""The choice of kernels: a cost model, what a tuner may try, and why it came out as it did."""
+"""The choice of kernels: a cost model, the candidates of the tuner, and explanations of choices."""

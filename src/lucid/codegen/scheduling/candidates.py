@@ -1,4 +1,5 @@
-"""What a tuner may try: for each layer the ways to compute it, and what they share a name by.
+"""The candidates of the tuner: for each layer the ways to compute it, and the key they are logged
+by.
 
 A layer's signature holds all that its speed depends on besides machine, threads and precision, so
 that equal layers, of one model or of several, are measured once.

@@ -1,4 +1,4 @@
-"""Why a compiled model is what it is: for each node of its graph what was fused into it, what was
+"""Explanations of a compiled model: for each node of its graph what was fused into it, what was
 not and why, which kernel it got and why, and how its work is cut."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Changes in place: an exported program may hold them (`relu_`, `add_`), a graph has none.
+"""In-place operators (`relu_`, `add_`) of exported programs, which graphs do not have.
 
 Where nothing but its result shows a change, the changed tensor simply is the result from there on.
 """

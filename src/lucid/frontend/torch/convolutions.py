@@ -1,4 +1,4 @@
-"""Convolutions of PyTorch's, transposed ones too, and windows laid out one by one.
+"""PyTorch's convolutions, transposed ones included, and unfold.
 
 Over lines (N, C, L) they are those over images of one row.
 """

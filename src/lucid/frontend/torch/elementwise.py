@@ -1,4 +1,4 @@
-"""Elementwise operators of PyTorch's. Truth values are 1.0 and 0.0."""
+"""PyTorch's elementwise operators. Truth values are 1.0 and 0.0."""
 
 from __future__ import annotations
 

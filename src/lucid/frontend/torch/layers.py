@@ -1,4 +1,4 @@
-"""Norms, pools and resizing of PyTorch's."""
+"""PyTorch's norms, pools and resizing."""
 
 from __future__ import annotations
 

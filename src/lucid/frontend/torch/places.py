@@ -1,4 +1,4 @@
-"""Where in the user's code something comes from: the module, and the line."""
+"""The origin of an operator in the user's code: its module and source line."""
 
 from __future__ import annotations
 

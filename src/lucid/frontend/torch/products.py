@@ -1,4 +1,4 @@
-"""Matrix products of PyTorch's, and attention."""
+"""PyTorch's matrix products, and attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reductions of PyTorch's, and the softmax."""
+"""PyTorch's reductions, and softmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators of PyTorch's that move elements. Result shapes are those that torch has found."""
+"""PyTorch's operators that move elements. Result shapes are those that torch inferred."""
 
 from __future__ import annotations
 

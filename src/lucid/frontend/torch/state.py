@@ -1,4 +1,4 @@
-"""What a module keeps from call to call: the tensors of its own that its forward writes to.
+"""Mutable state of a module: the tensors that its forward writes to.
 
 A graph keeps nothing. Where no result depends on what was written, the writing is left out; where
 one does, the forward is refused: it would give the first call's result for ever.

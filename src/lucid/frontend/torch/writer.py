@@ -1,4 +1,4 @@
-"""What an emitter writes with: the graph, seen from one node of torch's.
+"""The interface of emitters: the graph, seen from one of torch's nodes.
 
     @emits("relu.default", "relu6.default")
     def relu(w: Writer, x: Any) -> Value:

@@ -1,4 +1,5 @@
-"""What an op is: a frozen dataclass with typed attributes, a shape rule and a NumPy reference.
+"""The base of all ops: a frozen dataclass with typed attributes, a shape rule and a NumPy
+reference.
 
 Declaring an op registers it, and what can follow from the class does: printing, parsing, verifying
 and hashing from its fields; the importers', exporter's and pictures' treatment, and the tests that

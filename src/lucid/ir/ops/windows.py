@@ -1,4 +1,4 @@
-"""What convolution and pooling share: windows that slide over the two spatial axes.
+"""Sliding windows over the two spatial axes, shared by convolution and pooling.
 
 Padding is (top, left, bottom, right) everywhere; kernel, stride and dilation are (height, width).
 """

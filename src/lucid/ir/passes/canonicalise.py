@@ -1,4 +1,4 @@
-"""canonicalise: one form for each thing, so that later passes look for one form only."""
+"""canonicalise: rewrites equivalent forms to one, so that later passes need to match only that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""cut-layers: a convolution whose result is taken apart becomes one convolution for each part.
+"""cut-layers: a convolution whose result is split becomes one convolution per part.
 
 A dual path network adds some channels of a convolution to one path and appends the others to
 another; a ReXNet adds its shortcut to the first channels alone. Of a convolution of its own, each

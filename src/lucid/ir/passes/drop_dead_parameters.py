@@ -1,4 +1,4 @@
-"""drop-dead-parameters: forget the tensors that nothing reads."""
+"""drop-dead-parameters: removes parameters that nothing reads."""
 
 from __future__ import annotations
 

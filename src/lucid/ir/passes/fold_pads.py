@@ -1,4 +1,4 @@
-"""fold-pads: padding of its own becomes the padding of the convolution or pool that reads it."""
+"""fold-pads: explicit padding becomes the padding of the convolution or pool that reads it."""
 
 from __future__ import annotations
 

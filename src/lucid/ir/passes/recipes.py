@@ -1,4 +1,4 @@
-"""The small expressions over parameters that passes leave behind."""
+"""Recipes that passes build: small expressions over parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes did, rewrite by rewrite, and what they nearly did: for people, and as JSON."""
+"""The log of rewrites and near misses, as text and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What passes are made of: rules on nodes, the graph as a rule sees it, and the driver.
+"""The infrastructure of passes: rules on nodes, the `Rewriter` that rules use, and the driver.
 
 A pass is a list of rules. A rule looks at one node, or at the whole graph, and either does nothing
 or rewrites it through the `Rewriter`; the driver applies the rules in topological order until none

@@ -1,4 +1,4 @@
-"""simplify-shapes: ops that move or pool elements in a roundabout way take the direct one."""
+"""simplify-shapes: replaces roundabout ops that move or pool elements by direct ones."""
 
 from __future__ import annotations
 

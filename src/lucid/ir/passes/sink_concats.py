@@ -1,4 +1,4 @@
-"""sink-concats: what is done to a concatenation is done to its parts, where layers make them.
+"""sink-concats: ops on a concatenation are applied to its parts instead, if layers produce those.
 
 A MixNet concatenates depthwise convolutions of several kernel sizes, and then normalises and
 activates the whole. Part by part both join the convolutions; and concatenating costs nothing, for

@@ -1,4 +1,4 @@
-"""sink-permutes: what is written channels last, between two permutes, becomes channels first.
+"""sink-permutes: channels-last layers between two permutes become channels-first ones.
 
 PyTorch's idiom for a layer norm and linears over the channels of an image is permute, layer norm,
 linear, ..., permute. Every op here is logically (N, C, H, W), and every buffer channels last: so

@@ -1,7 +1,8 @@
 """Checking compiled models: against the interpreter, stage by stage, down to the smallest failure.
 
 A `Case` is a captured graph with inputs and settings. `check` compares it compiled and interpreted,
-`bisect` names who is to blame, `reduce` makes it small, `save_case` and `load_case` keep it.
+`bisect` finds the stage at fault, `reduce` minimises the case, `save_case` and `load_case` store
+it.
 """
 
 from lucid.runtime.check.blame import Blame, bisect

@@ -1,4 +1,4 @@
-"""Who is to blame: the first stage on the way to machine code after which results are wrong.
+"""Bisection: the first stage on the way to machine code after which results are wrong.
 
 Each stage is compared with the one before it: graphs before and after each pass, the Program
 interpreted with the graph, the memory plan with buffers apart, kernels with their regions, and in

@@ -1,4 +1,4 @@
-"""What a check is about: a graph as captured, inputs, and settings; and how it is kept in a file.
+"""A case to check: a captured graph, inputs, and settings; and its form on disk.
 
 A repro is a folder or a zip of `graph.lir` (IR text), `arrays.npz` (inputs and source tensors) and
 `options.json`. Without the arrays they are generated, so that a bug report may leave them out.

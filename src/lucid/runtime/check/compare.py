@@ -1,4 +1,4 @@
-"""How far results may be apart."""
+"""Tolerances of comparisons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Cases between unreadable pages, each in a process of its own, which ends where its code strays.
 
-Every array then ends at such a page, or begins after one (`tests/codegen/fences.py`), so that what
+Every array then ends at such a page, or begins after one (`tests/fences.py`), so that what
 reads a number beside it is a SIGSEGV and not only a NaN in the result, if it gets there.
 """
 

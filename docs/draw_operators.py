@@ -136,7 +136,8 @@ def onnx_section() -> str:
     from onnx import defs
 
     from lucid.frontend.onnx import OLDEST
-    from lucid.onnx.table import operators, reader_of
+    from lucid.onnx.reader import reader_of
+    from lucid.onnx.table import operators
 
     standard: dict[str, bool] = {}  # and whether the newest version still has it
     for schema in sorted(defs.get_all_schemas_with_history(), key=lambda s: s.since_version):

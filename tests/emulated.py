@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from harness import PATTERN
 from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, symbol
 from lucid.codegen.program.program import Program
@@ -50,8 +52,8 @@ class Image:
     def words(self, values: Sequence[int]) -> int:
         return self.add(np.asarray(values, np.int64).tobytes())
 
-    def blank(self, floats: int) -> int:
-        return self.add(np.full(floats, PATTERN, np.int32).tobytes(), 4096)
+    def blank(self, size: int) -> int:
+        return self.add(np.full(-(-size // 4), PATTERN, np.int32).tobytes(), 4096)
 
     def patch(self, address: int, change: Any) -> None:
         """Replace the 32-bit word at an address by `change(word)`."""
@@ -155,6 +157,13 @@ def entry(call: int, run: int, outputs: int, length: int) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
 
 
+def places(program: Program) -> tuple[list[int], int]:
+    """Where the outputs lie, one behind the other on cache lines, and what they take; in bytes."""
+    sizes = [program.buffers[v.buffer].bytes for v in program.outputs.values()]
+    ends = np.cumsum([-(-size // 64) * 64 for size in sizes])
+    return [0, *ends[:-1].tolist()], int(ends[-1])
+
+
 def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> bytes:
     """A static ELF executable that runs the program once."""
     image = Image()
@@ -165,26 +174,25 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
     steps = bound.steps.copy()
     steps[:, driver.STEP_ARGUMENTS] += words - bound.words.ctypes.data
     users = [image.add(np.ascontiguousarray(a).tobytes()) for a in inputs]
-    sizes = [int(np.prod(v.shape)) for v in program.outputs.values()]
-    results = image.blank(sum(sizes))
-    starts = np.cumsum([0, *sizes])[:-1]
-    users += [results + 4 * int(s) for s in starts]
+    starts, size = places(program)
+    results = image.blank(size)
+    users += [results + start for start in starts]
     call = np.zeros(driver.CALL_WORDS, np.int64)
     call[driver.CALL_VERSION] = driver.VERSION
     call[driver.CALL_STEPS] = image.words(steps.reshape(-1))
     call[driver.CALL_STEP_COUNT] = bound.count
-    call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena // 4), 0])
-    call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes // 4)
+    call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena), 0])
+    call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes)
     call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
     words = driver.counter_words(bound.count)
     call[driver.CALL_COUNTERS] = image.words([0] * words)
     call[driver.CALL_COUNTER_WORDS] = words
     run = linked.address(Driver(), "lucid_run")
-    start = image.add(entry(image.words(call), run, results, 4 * sum(sizes)))
-    size = len(image.bytes)
+    start = image.add(entry(image.words(call), run, results, size))
+    total = len(image.bytes)
     header = b"\x7fELF\2\1\1" + bytes(9)
     header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, size, size, 4096)
+    header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, total, total, 4096)
     image.bytes[: len(header)] = header
     return bytes(image.bytes)
 
@@ -199,7 +207,9 @@ def emulate(
     file.chmod(0o700)
     done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    flat = np.frombuffer(done.stdout, np.float32)
-    shapes = [v.shape for v in program.outputs.values()]
-    ends = np.cumsum([int(np.prod(s)) for s in shapes])
-    return [p.reshape(s) for p, s in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
+    starts, _ = places(program)
+    views = zip(starts, program.outputs.values(), strict=True)
+    return [
+        np.frombuffer(done.stdout, dtype(v.dtype).storage, prod(v.shape), at).reshape(v.shape)
+        for at, v in views
+    ]

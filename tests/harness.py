@@ -91,8 +91,7 @@ class Guarded:
 
     def _changed(self) -> np.ndarray:
         """Which bytes of the whole block are not the pattern's."""
-        pattern = np.array([PATTERN], np.int32).view(np.uint8)
-        return (self._block.reshape(-1, pattern.size) != pattern).reshape(-1)
+        return (self._block.view(np.int32) ^ PATTERN).view(np.uint8) != 0
 
 
 class Fenced(Guarded):

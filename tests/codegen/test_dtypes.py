@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated import EMULATOR, emulate
+from emulated import TARGET as EMULATED
 from harness import TARGETS, Run, set_apart
 
 from lucid.codegen.kernels.packing import Channels, Flat, Packed, Packing
@@ -147,6 +150,16 @@ def test_copies_keep_every_bit(name: str, target: Target) -> None:
     for value, other, exact in zip(together, alone, expected, strict=True):
         np.testing.assert_array_equal(bits(value), bits(exact))
         np.testing.assert_array_equal(bits(other), bits(exact))
+
+
+@pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed")
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_keep_every_bit_on_aarch64(name: str, tmp_path: Path) -> None:
+    program, numbers = moves(name, EMULATED)
+    x = stored(dtype(name), SHAPE)
+    found = emulate(program, {"w": numbers}, [x], tmp_path)
+    for value, exact in zip(found, wanted(x, dtype(name).encode(numbers)), strict=True):
+        np.testing.assert_array_equal(bits(value), bits(exact))
 
 
 @pytest.mark.parametrize("floating", [np.float32, np.float64])

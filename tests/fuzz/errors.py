@@ -204,9 +204,6 @@ def _arg_max(op: ops.ArgMax, x: Sequence[Known]) -> tuple[Array, Array]:
 
 # -- elementwise ----------------------------------------------------------------------------------
 
-ULPS = 4 / 3
-"""How many times the `ulps` that an elementwise op declares it may miss: its operands may lie
-outside of its domain."""
 LARGEST_ANGLE = 1.3e8
 """Beyond it sines are numbers between -1 and 1."""
 
@@ -223,7 +220,7 @@ def _elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]
             same = (other == value) | (np.isnan(other) & np.isnan(value))
             spread = np.maximum(spread, np.where(same, 0.0, np.abs(other - value)))
     size = np.abs(value)
-    rounding = 2 * U * ULPS * op.ulps * size + np.where(size < 2 * TINY, size, 0.0)
+    rounding = 2 * U * op.ulps * size + np.where(size < 2 * TINY, size, 0.0)
     error = spread + rounding + _own(op, x[0].value)
     changes = ~(spread == 0)  # of what is not finite: to another sign, or to NaN
     error = np.where(np.isfinite(value), error, np.where(changes, np.inf, 0.0))

@@ -174,7 +174,7 @@ def test_equality_of_ops_sees_the_body():
         ("%m = mean", "%m, %m = mean", 11, "%m =", "%m is defined twice"),
         ("%m = mean", "%m, %k = mean", 11, "%m,", "mean has 1 results, 2 are named"),
         ("f32[2N,2]", "f32[2N,3]", 12, "reshape(", "reshape gives f32[2N,2] here"),
-        ("f32[2N,2]", "f16[2N,2]", 12, "f16", "'f16' is no dtype; those are f32, i64"),
+        ("f32[2N,2]", "f8[2N,2]", 12, "f8", "'f8' is no dtype; those are f32, i64"),
         ("f32[2N,2]", "f32[2N,-2]", 12, "-2]", "expected a dimension such as 7, N or 2N"),
         ("(@bn.var", "(@bn.std", 4, "@bn.std", "no source is named @bn.std; declare it"),
         ("rsqrt(add", "linear(add", 4, "linear(", "linear: takes 2 or 3 operands, got 1"),

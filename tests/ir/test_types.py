@@ -27,7 +27,7 @@ def test_types():
     assert kind.concrete(4) == concrete(kind.shape, 4) == (4, 3, 8)
     assert kind.with_shape((1,)) == f32(1)
     assert kind.rank == 3
-    for text in ("f32", "f16[2]", "f32[2", "f32[a b]"):
+    for text in ("f32", "f8[2]", "f32[2", "f32[a b]"):
         with pytest.raises(ParseError):
             TensorType.parse(text)
 

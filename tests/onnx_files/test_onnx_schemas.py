@@ -14,7 +14,8 @@ import pytest
 from lucid.errors import LucidError, UnsupportedError
 from lucid.frontend.onnx import OLDEST, import_onnx
 from lucid.onnx.call import Call, schema_defaults
-from lucid.onnx.table import READERS, operators, reader_of
+from lucid.onnx.reader import reader_of
+from lucid.onnx.table import READERS, operators
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 from onnx import TensorProto, defs, helper, numpy_helper

@@ -5,6 +5,8 @@ family, and register themselves in the one `table`. Files are opened by `lucid.f
 """
 
 from lucid.onnx import operators
-from lucid.onnx.table import READERS, WRITERS, reader_of, writer_of
+from lucid.onnx.reader import reader_of
+from lucid.onnx.table import READERS, WRITERS
+from lucid.onnx.writer import writer_of
 
 __all__ = ["READERS", "WRITERS", "operators", "reader_of", "writer_of"]

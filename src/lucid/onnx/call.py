@@ -5,26 +5,48 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir import recipe
-from lucid.ir.graph import Parameter, Value
+from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.interpret import Tensors
 from lucid.ir.ops import Array, Elementwise, Expand, Op, Reshape
 from lucid.ir.types import Dim, Shape
-from lucid.onnx.known import Known, Operand, fold, known
-from lucid.onnx.tensors import StoredTensor
+from lucid.onnx.known import Known, Missing, Operand, fold, known
+from lucid.onnx.tensors import External, StoredTensor
 
 if TYPE_CHECKING:
     import onnx
 
-    from lucid.onnx.reader import Reader
-
 FEW = 8
 """Elements of a table of factors for sizes: there are as many as axes."""
+
+
+class Import(Protocol):
+    """What an operator needs of the import that it is read by (`Reader` in `reader.py`).
+
+    `external` reads the files next to the model; `image_by_image`: what the file says of one image
+    holds for each of a batch; `weights`: values computed from weights alone.
+    """
+
+    graph: Graph
+    opset: int
+    external: External
+    image_by_image: bool
+    payload: dict[str, Any]
+    weights: set[Value]
+
+    def read(self, graph: onnx.GraphProto) -> Sequence[Operand | Missing]:
+        """The outputs of a subgraph, after all that it holds has been read."""
+
+    def value(self, operand: Operand) -> Value:
+        """The operand as a value of the graph."""
+
+    def stored(self, tensor: StoredTensor, name: str) -> Operand:
+        """A tensor of the file."""
 
 
 class Call:
@@ -37,7 +59,7 @@ class Call:
     """
 
     def __init__(
-        self, proto: onnx.NodeProto, reader: Reader, operands: Sequence[Operand | None]
+        self, proto: onnx.NodeProto, reader: Import, operands: Sequence[Operand | None]
     ) -> None:
         self.kind, self.opset = proto.op_type, reader.opset
         self.reader = reader

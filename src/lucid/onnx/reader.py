@@ -18,12 +18,12 @@ import numpy as np
 
 from lucid.errors import LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import Array, Constant
+from lucid.ir.ops import OPS, Array, Constant, Op
 from lucid.ir.types import TensorType
 from lucid.onnx.call import Call, origin
 from lucid.onnx.known import Missing, Operand, Refusal, known
 from lucid.onnx.order import in_order
-from lucid.onnx.table import reader_of
+from lucid.onnx.table import READERS, Read
 from lucid.onnx.tensors import External, StoredTensor
 
 if TYPE_CHECKING:
@@ -67,6 +67,18 @@ def read_graph(
             graph.drop_parameter(parameter)
     graph.payload = {name: reader.payload[name] for name in graph.sources()}
     return graph
+
+
+def reader_of(operator: str) -> Read | None:
+    """The function that reads an operator: one of its own, or that of the op that names it."""
+    if operator in READERS:
+        return READERS[operator]
+    named = (cls for cls in OPS.values() if cls.onnx == operator)
+    return next(map(_namesake, named), None)
+
+
+def _namesake(op_class: type[Op]) -> Read:
+    return lambda call: call.apply(op_class(), *call.operands())
 
 
 class Reader:

@@ -19,18 +19,15 @@ names its operator (`Op.onnx`) needs neither.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lucid.ir.ops import OPS, Op
 from lucid.ir.types import TensorType
 
-if TYPE_CHECKING:
-    from lucid.onnx.call import Call
-    from lucid.onnx.known import Operand
-    from lucid.onnx.writer import Edge, Writer
-
-    Write = Callable[[Writer, Any, Sequence[Edge], TensorType], str]
-    Read = Callable[[Call], Operand | Sequence[Operand]]
+Write = Callable[[Any, Any, Sequence[Any], TensorType], str]
+"""From a `Writer`, an op, an `Edge` for each operand and the type of the result to its name."""
+Read = Callable[[Any], Any]
+"""From a `Call` to its results: one operand, or a sequence of them."""
 
 WRITERS: dict[type[Op], Write] = {}
 READERS: dict[str, Read] = {}
@@ -60,30 +57,6 @@ def reads(*operators: str) -> Callable[[Read], Read]:
     return register
 
 
-def writer_of(op_class: type[Op]) -> Write | None:
-    """The function that writes an op: one of its own, or that of all that name an operator."""
-    return WRITERS.get(op_class) or (_write_namesake if op_class.onnx else None)
-
-
-def reader_of(operator: str) -> Read | None:
-    """The function that reads an operator: one of its own, or that of the op that names it."""
-    if operator in READERS:
-        return READERS[operator]
-    named = (cls for cls in OPS.values() if cls.onnx == operator)
-    return next(map(_namesake_reader, named), None)
-
-
 def operators() -> list[str]:
     """Every operator that is read, by name."""
     return sorted(READERS.keys() | {cls.onnx for cls in OPS.values() if cls.onnx})
-
-
-def _write_namesake(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit(op.onnx, *operands)
-
-
-def _namesake_reader(op_class: type[Op]) -> Read:
-    def read(call: Call) -> Operand:
-        return call.apply(op_class(), *call.operands())
-
-    return read

@@ -21,7 +21,7 @@ from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import Tensors
 from lucid.ir.ops import Array, Fusion, Op
 from lucid.ir.types import DTYPES, Dim, Shape, TensorType
-from lucid.onnx.table import writer_of
+from lucid.onnx.table import WRITERS, Write
 
 if TYPE_CHECKING:
     import onnx
@@ -68,6 +68,15 @@ def to_onnx(graph: Graph, payload: Mapping[str, Any] | None = None) -> onnx.Mode
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
+
+
+def writer_of(op_class: type[Op]) -> Write | None:
+    """The function that writes an op: one of its own, or that of all that name an operator."""
+    return WRITERS.get(op_class) or (_write_namesake if op_class.onnx else None)
+
+
+def _write_namesake(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit(op.onnx, *operands)
 
 
 @dataclass(frozen=True)

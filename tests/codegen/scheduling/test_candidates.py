@@ -21,6 +21,7 @@ from lucid.codegen.scheduling.schedule import (
 from lucid.codegen.target import LEVELS
 from lucid.ir.graph import Graph
 from lucid.ir.text import parse_graph
+from lucid.ir.types import TensorType
 
 TARGET = LEVELS["x86-64-v3"]
 
@@ -109,6 +110,9 @@ def test_signatures_tell_what_matters() -> None:
     assert of(window(1)) != of(window(2))
     assert "from input" in of(product())
     assert of(product()) == "conv2d; 1x256x14x14 by 512x256x1x1; from input"
+    bytes_in = product()
+    bytes_in.inputs[0].type = TensorType("i8", bytes_in.inputs[0].type.shape)
+    assert of(bytes_in) == "conv2d; i8 1x256x14x14 by 512x256x1x1; from input"
 
 
 def test_signatures_of_a_real_network_name_loaders_bodies_and_sums() -> None:

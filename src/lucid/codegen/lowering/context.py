@@ -23,6 +23,7 @@ from lucid.codegen.program.program import (
 )
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
+from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops.base import Op, nearest
 from lucid.ir.recipe import Recipe
@@ -291,7 +292,9 @@ class Lowering:
         origin: str,
         **fields: Any,
     ) -> None:
-        """Append a call, in the first phase after those that write what it reads."""
+        """Append a call, in the first phase after those that write what it reads. Raises
+        UnsupportedError for operands of another dtype than the kernel's code takes."""
+        self._require_dtypes(kernel, arguments, origin)
         tasks = tasks if all(0 not in v.shape for v in writes) else 0
         level = max((self.levels.get(v.buffer, 0) for v in reads), default=0)
         for view in writes:  # parts of one buffer may be written by several calls, in one phase
@@ -302,6 +305,17 @@ class Lowering:
             kernel, tasks, arguments, tuple(reads), tuple(writes), region, origin, **fields
         )
         self.program.phases[level].append(call)
+
+    def _require_dtypes(
+        self, kernel: KernelSpec, arguments: Mapping[str, ArgumentValue], origin: str
+    ) -> None:
+        for declared in kernel.arguments():
+            value = arguments.get(declared.name)
+            if isinstance(value, View) and value.dtype != declared.dtype:
+                raise UnsupportedError(
+                    f"{origin or 'the model'}: {kernel.family} of {value.dtype} values; its kernel"
+                    f" takes {declared.dtype}"
+                )
 
     def may_need(self, *kernels: KernelSpec) -> None:
         """Kernels that another batch or image size may call in place of those chosen here."""

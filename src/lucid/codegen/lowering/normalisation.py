@@ -148,7 +148,7 @@ def _rows(ctx: Lowering, job: Standard, axes: Sequence[int]) -> bool:
     outer = Grid.over([job.x.shape[i] for i in kept], _at(strides, kept))
     steps = tuple((*o, *i) for o, i in zip(outer.steps, inner.steps, strict=True))
     rows = Grid((*outer.sizes, *inner.sizes), steps)
-    kernel = RowNorm(job.body, spaced(rows, [v.dtype for v in job.operands]), job.centred)
+    kernel = RowNorm(job.body, spaced(rows, [COMPUTED] * len(strides)), job.centred)
     arguments, tasks = rows.bind(ctx, job.names(), job.origin, whole=True)
     arguments |= job.bound()
     arguments |= {"inverse": 1.0 / max(1, inner.sizes[0]), "eps": job.eps}
@@ -322,8 +322,8 @@ def _by_group(
 
 def _evenly(view: View, channels: int) -> Access:
     """How a view's channels lie, never to be sorted out in registers."""
-    access = Access.along(view.strides[1] if channels > 1 else 1, view.dtype)
-    return Access(STRIDED, view.dtype) if access.apart > 1 else access
+    access = Access.along(view.strides[1] if channels > 1 else 1)
+    return Access(STRIDED) if access.apart > 1 else access
 
 
 # -- neighbouring channels ------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def _local_response(ctx: Lowering, node: Node) -> None:
     region, inputs = ctx.region(node.origin, [x])
     region.set_outputs([region.append(op, inputs).output])
     ctx.call(
-        NeighbourNorm(spaced(rows, [x.dtype, out.dtype]), op.beta),
+        NeighbourNorm(spaced(rows, [COMPUTED] * 2), op.beta),
         tasks,
         arguments,
         [x],

@@ -71,9 +71,7 @@ def reduce(
         walked = best_inner(walked, ctx.target.vector)
     reduced, r_steps = _reduced(x, axes, along, meaning.origin)
     dtypes = [v.dtype for v in operands]
-    accesses = spaced(walked, dtypes)
-    if along:
-        accesses = tuple(Access(STRIDED, d) for d in dtypes)
+    accesses = (Access(STRIDED),) * len(operands) if along else spaced(walked, dtypes)
     kernel = Reduce(kind, accesses, along, centre is not None)
     arguments, _ = walked.bind(ctx, kernel.names, meaning.origin)
     cuts, tasks = _cuts(ctx, walked, along, prod(reduced))
@@ -250,7 +248,7 @@ def _arg_max(ctx: Lowering, node: Node) -> None:
     walked = Grid.over([x.shape[i] for i in kept], strides, 0)
     if not along:
         walked = best_inner(walked, ctx.target.vector)
-    dtypes = [x.dtype, out.dtype]
+    dtypes = [COMPUTED, out.dtype]
     accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else spaced(walked, dtypes)
     kernel = ArgMax(accesses, along)
     arguments, tasks = walked.bind(ctx, ("x", "y"), node.origin)
@@ -284,7 +282,7 @@ def softmax(ctx: Lowering, x: View, out: View, axis: int, meaning: Semantics) ->
     else:
         strides = [[v.strides[i] for i in kept] for v in (x, out)]
         walked = best_inner(Grid.over([x.shape[i] for i in kept], strides), ctx.target.vector)
-        kernel = Softmax(spaced(walked, [x.dtype, out.dtype]))
+        kernel = Softmax(spaced(walked, [COMPUTED] * 2))
         own, tasks = walked.bind(ctx, ("x", "y"), meaning.origin)
         arguments |= {"length": x.shape[axis]}
         arguments |= {"x_axis": x.strides[axis], "y_axis": out.strides[axis]}

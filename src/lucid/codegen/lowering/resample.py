@@ -232,7 +232,6 @@ def _take(ctx: Lowering, node: Node) -> None:
         )
         ctx.views[node.output] = x.over(shape, strides, x.offset + first * x.strides[axis])
         return
-    _require_floats(ctx, node)
     like = x.strides if len(places) == 1 else row_major(shape)
     y = ctx.result(node.output, x.over(shape, like))
     one_axis = (*shape[:axis], prod(places), *shape[axis + len(places) :])

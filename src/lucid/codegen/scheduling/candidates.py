@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from itertools import zip_longest
 
 from lucid.codegen.kernels.microkernels import panel_vectors
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.schedule import Choice, ConvShape, cycles, tile_block
@@ -139,7 +140,9 @@ def _feed(value: Value, batch: int) -> str:
 
 
 def _sizes(value: Value, batch: int) -> str:
-    return "x".join(map(str, value.type.concrete(batch)))
+    """`1x64x56x56`; other dtypes than the usual one are told."""
+    sizes = "x".join(map(str, value.type.concrete(batch)))
+    return sizes if value.type.dtype == COMPUTED else f"{value.type.dtype} {sizes}"
 
 
 # -- a layer's calls in a program ---------------------------------------------------------------

@@ -11,8 +11,7 @@ try:
     from lucid.frontend.torch.program import module_of
 except ImportError as error:
     raise MissingPackageError(
-        f"reading PyTorch modules needs torch 2.6 or later: `pip install lucid-compiler[torch]` "
-        f"({error})"
+        f"reading PyTorch modules needs torch 2.6 or later: `pip install torch` ({error})"
     ) from error
 
 __all__ = ["import_torch", "module_of"]

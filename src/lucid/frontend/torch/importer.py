@@ -24,9 +24,10 @@ from lucid.frontend.torch import convolutions, elementwise, layers, products, re
 from lucid.frontend.torch.aliasing import is_mutation, mutated
 from lucid.frontend.torch.places import place_of
 from lucid.frontend.torch.program import IGNORED, export_program, module_of
+from lucid.frontend.torch.refused import Refused
 from lucid.frontend.torch.tables import Known, Tables, depends_on_shape_only, dimension, shape_of
 from lucid.frontend.torch.weights import floating_tensors, payload_of
-from lucid.frontend.torch.writer import Notes, Refused, Writer, emitter_name, emitter_of
+from lucid.frontend.torch.writer import Notes, Writer, emitter_name, emitter_of
 from lucid.frontend.trace import checked_shape, input_name
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32

@@ -16,7 +16,7 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from lucid.frontend.torch.writer import Refused
+from lucid.frontend.torch.refused import Refused
 from lucid.ir.ops import Array
 from lucid.ir.types import BATCH, Dim, Shape
 

@@ -14,17 +14,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from lucid.frontend.torch.refused import Refused
+from lucid.frontend.torch.tables import Tables
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Op
 from lucid.ir.types import Dim, Shape, f32
-
-if TYPE_CHECKING:
-    from lucid.frontend.torch.tables import Tables
 
 Emitter = Callable[..., Any]
 EMITTERS: dict[str, Emitter] = {}
@@ -33,10 +32,6 @@ EMITTERS: dict[str, Emitter] = {}
 F = TypeVar("F", bound=Emitter)
 LARGEST_CONSTANT = 4096
 """Elements of a floating table that is written into the graph; larger ones join the payload."""
-
-
-class Refused(Exception):  # noqa: N818  # what happened, not an error to catch elsewhere
-    """Something that the graph cannot express; becomes part of an UnsupportedError."""
 
 
 def emits(*names: str) -> Callable[[F], F]:

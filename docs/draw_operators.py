@@ -24,10 +24,10 @@ OPSET = 28
 INTRODUCTION = """
 # Operators
 
-What models may be made of. `python docs/draw_operators.py` writes this page from the code, and a
-test holds it against the code. What else a model uses, an importer refuses, with all the places in
-one message; [CONTRIBUTING](../CONTRIBUTING.md) says how to add an op, and operators of ONNX and
-PyTorch.
+The operators that Lucid supports. `python docs/draw_operators.py` generates this page from the
+code, and a test compares the two. If a model uses any other operator, the importer refuses it, with
+a message that lists all places; [CONTRIBUTING](../CONTRIBUTING.md) describes how to add ops, and
+operators of ONNX and PyTorch.
 """
 
 Readers = Mapping[str, Collection[Callable[..., Any]]]
@@ -61,8 +61,8 @@ def ops_section() -> str:
         fields = [f.name for f in dataclasses.fields(cls)]
         return f"`{name}`", ", ".join(fields), "yes" if has_kernel(cls) else "", formula
 
-    told = """What graphs consist of, whoever made them. Those without a kernel of their own are
-    rewritten by a pass."""
+    told = """The ops that graphs consist of, from whatever source. Those without a kernel are
+    rewritten by passes."""
     parts = [f"## Lucid's ops\n\n{paragraph(told)}\n"]
     families = groupby(sorted(OPS, key=lambda n: (OPS[n].family, n)), lambda n: OPS[n].family)
     for family, names in families:

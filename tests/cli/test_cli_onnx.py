@@ -265,13 +265,13 @@ def test_without_the_package_onnx(lucid_command, tmp_path, photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     message = complaint(lucid_command("run", tmp_path / "m.onnx", photo))
     assert "pip install" in message
-    assert "[onnx]" in message
+    assert "pip install onnx" in message
 
 
 def test_images_for_what_takes_none(lucid_command, tmp_path, photo):
     path = save(nn.Sequential(nn.Linear(5, 7), nn.ReLU()), (1, 5), tmp_path / "v.onnx")
     message = complaint(lucid_command("run", path, photo))
-    assert "takes f32[N,5], which is no image: give arrays in .npy files" in message
+    assert "takes f32[N,5], not images: give arrays in .npy files" in message
     np.save(tmp_path / "v.npy", np.ones(5, np.float32))
     assert lucid_command("run", path, tmp_path / "v.npy").exit_code == 0
     np.save(tmp_path / "w.npy", np.ones((1, 1, 5), np.float32))
@@ -296,7 +296,9 @@ def test_weights_of_another_training(lucid_command, photo, tmp_path):
         for m, name in ((first, "old"), (second, "new"), (classifier(5), "wrong"))
     )
     for path in (old, new):
-        compiled = lucid_command("compile", path, "-o", path.with_suffix(".lucid"))
+        compiled = lucid_command(
+            "compile", path, "-o", path.with_suffix(".lucid"), "--stored-weights", "both"
+        )
         assert compiled.exit_code == 0, compiled.output
     wanted = answers(lucid_command, new, photo)
     assert wanted != answers(lucid_command, old, photo)

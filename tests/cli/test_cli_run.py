@@ -198,7 +198,7 @@ def test_weights_that_do_not_fit(lucid_command, digits, tmp_path):
 @pytest.mark.parametrize(
     ("attribute", "part"),
     [
-        ("number", "gives a int"),
+        ("number", "returns int, which is neither a module"),
         ("broken", "RuntimeError: no such luck"),
         ("nothing", "it has build"),
     ],

@@ -284,7 +284,7 @@ def test_given_inputs(tmp_path: Path) -> None:
     (array,), batch = read_inputs(tmp_path / "in.npz", graph)
     assert (array.shape, array.dtype, batch) == (x.shape, np.float32, 3)
     np.savez(tmp_path / "two.npz", a=x, b=x)
-    with pytest.raises(InputError, match="wanted is x: "):
+    with pytest.raises(InputError, match="expected x: "):
         read_inputs(tmp_path / "two.npz", graph)
     (tmp_path / "none.npz").write_text("nothing")
     with pytest.raises(InputError, match=r"no \.npz file"):

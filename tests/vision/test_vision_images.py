@@ -223,7 +223,7 @@ def test_a_decompression_bomb_is_not_unpacked(
     ],
 )
 def test_what_is_no_image(source: object) -> None:
-    with pytest.raises(ImageError, match="no image"):
+    with pytest.raises(ImageError, match=r"not an image|no images"):
         preprocess(source)
 
 

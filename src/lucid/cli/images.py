@@ -90,8 +90,8 @@ def read_batches(
 ) -> Iterator[tuple[list[str], Array]]:
     """The images in batches of one size, of BATCH files at most, with what to call each image.
 
-    What cannot be read is added to `refused`: what is no image, an array that is unfit, or an image
-    for a model that takes none.
+    What cannot be read is added to `refused`: files that are not images, arrays that do
+    not fit, or images for a model that does not take images.
     """
     names: list[str] = []
     batch: list[Array] = []
@@ -118,7 +118,7 @@ def _read(path: Path, subject: Subject, spec: Preprocess) -> Array:
         if source.dtype != np.uint8 or not subject.layout:
             return _as_it_is(source, path, subject)
     elif not subject.layout:
-        raise InputError(f"{_wanted(subject)}, which is no image: give arrays in .npy files")
+        raise InputError(f"{_wanted(subject)}, not images: give arrays in .npy files")
     if subject.layout == "nhwc" and subject.dtype == "u8":
         return spec.to_uint8_nhwc(source)
     batch = spec.normalise(spec.to_uint8_nhwc(source))
@@ -147,7 +147,7 @@ def _load(path: Path) -> Array:
     except OSError:
         raise
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is no .npy file of one array: {error}") from error
+        raise InputError(f"{path} is not a .npy file with one array: {error}") from error
     if not isinstance(loaded, np.ndarray):
-        raise InputError(f"{path} is no .npy file of one array")
+        raise InputError(f"{path} is not a .npy file with one array")
     return loaded

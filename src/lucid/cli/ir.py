@@ -58,8 +58,8 @@ Diff = Annotated[
     str | None,
     typer.Option(
         metavar="A..B",
-        help="What became of the graph between two stages. A is captured, B is fused if left "
-        "out; a pass alone means what it did.",
+        help="Show how the graph changed between two stages. A defaults to captured, B to fused; "
+        "a pass alone shows the changes that it made.",
     ),
 ]
 Trace = Annotated[
@@ -78,8 +78,8 @@ Part = Annotated[
     typer.Option(
         "--op",
         metavar="PATTERN",
-        help="Only the part from modules that match, such as layer1.0 or '*.conv2', or whose "
-        "results do, such as '%relu_3'.",
+        help="Only the part whose modules match, such as layer1.0 or '*.conv2', or whose results "
+        "do, such as '%relu_3'.",
     ),
 ]
 Form = Annotated[Format, typer.Option("--format", help="text, or json for scripts.")]

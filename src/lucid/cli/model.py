@@ -118,7 +118,7 @@ def parse_size(text: str) -> tuple[int, ...]:
     parts = text.lower().split("x")
     if not 1 <= len(parts) <= 3 or not all(p.isdecimal() and int(p) for p in parts):
         raise typer.BadParameter(
-            f"{text!r} is no size; write 224, 65x80 (height x width) or 1x32x32 (with channels)"
+            f"{text!r} is not a size: write 224, 65x80 (height x width) or 1x32x32 (with channels)"
         )
     return tuple(map(int, parts))
 

@@ -34,7 +34,7 @@ def opt(
         ),
     ] = None,
     diff: Annotated[
-        bool, typer.Option("--diff", help="What became of the graph, node by node.")
+        bool, typer.Option("--diff", help="Show how the graph changed, node by node.")
     ] = False,
     trace_rewrites: Trace = False,
     form: Form = Format.TEXT,
@@ -47,8 +47,8 @@ def opt(
     lucid opt net.lir -p fuse-epilogue --trace-rewrites
     lucid opt net.lir --diff -o optimised.lir
 
-    The text is checked before the first pass and after each; an empty list (-p "") only checks it.
-    With --diff or --trace-rewrites that is what is printed; the text then goes to --output alone.
+    The graph is verified before the first pass and after each; an empty list (-p "") only verifies
+    it. With --diff or --trace-rewrites, these are printed, and the text only goes to --output.
     """
     from lucid.ir.diff import diff as compare
     from lucid.ir.json_form import graph_json
@@ -56,7 +56,7 @@ def opt(
     from lucid.runtime.crash import CrashReporter
 
     if diff and trace_rewrites:
-        raise typer.BadParameter("--diff and --trace-rewrites are different questions: give one")
+        raise typer.BadParameter("--diff and --trace-rewrites exclude each other: give one")
     names = PIPELINE
     if passes is not None:
         names = check_passes([n for part in passes for n in part.split(",") if n])

@@ -85,8 +85,8 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
         return subject
     if not isinstance(model, Module | Graph):
         raise InputError(
-            f"{spec} gives a {type(model).__name__}; wanted is a module of lucid.nn or "
-            "torch.nn, or a graph"
+            f"{spec} returns {type(model).__name__}, which is neither a module of lucid.nn or "
+            "torch.nn nor a graph"
         )
     if weights and isinstance(model, Module):
         model.load_weights(weights)

@@ -129,8 +129,8 @@ def _from_array(source: Any, name: str) -> Image.Image:
         if array.dtype == np.uint8 and coloured and array.size:
             return Image.fromarray(np.ascontiguousarray(array))
     raise ImageError(
-        f"{name} is no image: give a path, the bytes of a file, a file object, a PIL image, or a "
-        f"uint8 array (H, W) or (H, W, C) of 1, 3 or 4 channels; this is {what}"
+        f"{name} is not an image: give a path, the bytes of a file, a file object, a PIL image, or "
+        f"a uint8 array (H, W) or (H, W, C) of 1, 3 or 4 channels; this is {what}"
     )
 
 

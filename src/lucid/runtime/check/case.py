@@ -161,7 +161,7 @@ def read_inputs(path: Path, graph: Graph) -> tuple[tuple[Array, ...], int]:
         names = list(arrays)
     if len(names) != len(graph.inputs):
         wanted = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-        raise InputError(f"{path} holds {', '.join(arrays)}; wanted is {wanted}")
+        raise InputError(f"{path} holds {', '.join(arrays)}; expected {wanted}")
     kinds = [DTYPES[v.type.dtype] for v in graph.inputs]
     given = tuple(np.ascontiguousarray(arrays[n], k) for n, k in zip(names, kinds, strict=True))
     return given, given[0].shape[0] if given and given[0].ndim else 1

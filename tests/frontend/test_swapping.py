@@ -56,8 +56,12 @@ def test_tensors_are_given_to_where_they_stand():
 def test_a_compiled_model_and_its_file_take_either(tmp_path):
     path = tmp_path / "new.onnx"
     onnx.save(network("new."), path)
-    wanted = lucid.compile(path, (1, 3, 8, 8), threads=1).save(tmp_path / "new.lucid")(X)
-    compiled = lucid.compile(network(), (1, 3, 8, 8), threads=1).save(tmp_path / "old.lucid")
+    wanted = lucid.compile(path, (1, 3, 8, 8), threads=1).save(
+        tmp_path / "new.lucid", weights="both"
+    )(X)
+    compiled = lucid.compile(network(), (1, 3, 8, 8), threads=1).save(
+        tmp_path / "old.lucid", weights="both"
+    )
     for weights in (path, tmp_path / "new.lucid"):
         loaded = lucid.load(tmp_path / "old.lucid", threads=1)
         np.testing.assert_array_equal(loaded.load_weights(weights)(X), wanted)
@@ -71,7 +75,7 @@ def test_models_of_images_take_networks(tmp_path):
         return lucid.compile(proto, (1, 8, 8, 3), input="uint8_nhwc", threads=1)
 
     wanted = compiled(network("new."))(images)
-    compiled(network()).save(tmp_path / "old.lucid")
+    compiled(network()).save(tmp_path / "old.lucid", weights="both")
     for old in (compiled(network()), lucid.load(tmp_path / "old.lucid", threads=1)):
         np.testing.assert_array_equal(old.load_weights(network("new."))(images), wanted)
 
@@ -105,7 +109,9 @@ def test_modules_go_by_names(tmp_path):
     first, second = (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()) for _ in range(2))
     state = {name: 2 * tensor.numpy() for name, tensor in first.state_dict().items()}
     second.load_state_dict(state)
-    compiled = lucid.compile(second, (1, 3, 8, 8), threads=1).save(tmp_path / "second.lucid")
+    compiled = lucid.compile(second, (1, 3, 8, 8), threads=1).save(
+        tmp_path / "second.lucid", weights="both"
+    )
     wanted = compiled(X)
     for weights in (second, state, tmp_path / "second.lucid"):
         fresh = lucid.compile(first, (1, 3, 8, 8), threads=1).load_weights(weights)

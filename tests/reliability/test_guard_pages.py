@@ -28,7 +28,8 @@ def test_stray():
 def test_a_stray_access_is_a_fault_that_names_its_kernel(
     tmp_path: Path, mode: str, changes: str
 ) -> None:
-    paths = [str(Path(__file__).parents[1])]
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests / "codegen")]
     file = tmp_path / "test_stray.py"
     file.write_text(STRAY.format(paths=paths, changes=changes))
 

@@ -309,7 +309,7 @@ def test_calls_in_flight_keep_the_old_weights() -> None:
         ({"conv.weight": np.zeros((8, 3, 1, 1)), "conv.bias": np.zeros(8)}, "expected shape"),
         ({"conv.weight": 1, "conv.bias": 2}, "got a int"),
         ("nowhere.safetensors", "no such file"),
-        (7, "takes a path or tensors by name, got int"),
+        (7, "takes a path, tensors by name, or a network, got int"),
     ],
 )
 def test_weights_that_do_not_fit_change_nothing(weights: object, message: str) -> None:

@@ -6,6 +6,7 @@ Names are gone, so that two layers fused alike share one kernel.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class Body:
         names = ["y", *(f"{kind}{i}" for i, kind in enumerate(self.extras))]
         for op, operands in self.steps:
             read = ", ".join(str(o) if isinstance(o, float) else names[o] for o in operands)
-            fields = [str(getattr(op, f)) for f in op.__dataclass_fields__]
+            fields = [str(getattr(op, f.name)) for f in dataclasses.fields(op)]
             options = "{" + ", ".join(fields) + "}" if fields else ""
             names.append(f"{op.name}{options}({read})")
         returned = self.returned()

@@ -178,7 +178,8 @@ def _listening() -> Iterator[_Heard]:
     """Keeps what is printed to stderr, logged and warned of meanwhile: torch tells of a failed
     export at length. Where none fails, what was printed is passed on."""
     heard = io.StringIO()
-    logs = [h for h in logging.getLogger("torch").handlers if isinstance(h, logging.StreamHandler)]
+    handlers = logging.getLogger("torch").handlers
+    logs = [h for h in handlers if type(h) is logging.StreamHandler]  # torch's own, no heir
     streams = [(handler, handler.setStream(heard)) for handler in logs]
     try:
         with redirect_stderr(heard), warnings.catch_warnings(record=True) as warned:

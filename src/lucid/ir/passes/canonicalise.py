@@ -138,8 +138,9 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
 
 @rewrite(canonicalise, Conv2d, Linear, BatchNorm, LayerNorm, GroupNorm, RmsNorm)
 def constant_weights(node: Node, graph: Rewriter) -> None:
-    """A layer by constants of the forward, such as a blur by a kernel written out: its weights are
-    parameters, as those of other layers are."""
+    """conv2d(x, constant) == conv2d(x, @parameter), and so for every layer with weights
+
+    By constants of the forward, such as a blur by a kernel written out."""
     x, *weights = node.inputs
     recipes = [None if isinstance(v, Parameter) else _recipe(v) for v in weights]
     if any(recipes):

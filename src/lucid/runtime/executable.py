@@ -31,7 +31,7 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, kind_of
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
@@ -480,7 +480,7 @@ def _instead_of_a_shape(given: Any) -> str:
     alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
     if isinstance(getattr(alone, "shape", None), tuple):
         sizes = tuple(map(int, alone.shape))
-        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
+        return f"{kind_of(alone)}: give tuple(x.shape), which is {sizes}"
     return reprlib.repr(given)
 
 

@@ -150,7 +150,7 @@ def _case(
     from lucid.runtime.check import Case, Settings, read_inputs
 
     batch, size, seed = wanted
-    graph = subject.source().captured(subject.shape(batch, size))
+    graph = subject.source().captured(subject.shapes(batch, size))
     if inputs is not None:
         arrays, batch = read_inputs(inputs, graph)
     else:

@@ -432,7 +432,7 @@ def test_inputs_and_outputs_keep_their_names(tmp_path):
     assert [again.input[0].name, *(o.name for o in again.output)][:3] == ["image", *wanted[:2]]
     saved = lucid.compile(proto, threads=1).save(tmp_path / "m.lucid")
     artifact = Artifact.open(tmp_path / "m.lucid")
-    assert names(artifact.captured((3, 8, 8))) == ["image", *wanted]
+    assert names(artifact.captured(((1, 3, 8, 8),))) == ["image", *wanted]
     x = array(2, 3, 8, 8)
     for a, b in zip(lucid.load(tmp_path / "m.lucid", threads=1)(x), saved(x), strict=True):
         np.testing.assert_array_equal(a, b)

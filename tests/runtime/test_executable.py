@@ -154,7 +154,7 @@ def test_a_plan_dropped_while_in_use_runs_on() -> None:
 
 def test_a_large_compiled_batch_is_planned_in_slices() -> None:
     fast = lucid.compile(Line(), (40, 3, 8, 8), threads=1)
-    assert {shape[0] for shape in fast._plans} == {MAX_BATCH, 40 % MAX_BATCH}
+    assert {x[0] for (x,) in fast._plans} == {MAX_BATCH, 40 % MAX_BATCH}
     x = golden.image(40, 8, 8)
     np.testing.assert_array_equal(fast(x)[-1:], fast(x[-1:]))
 

@@ -317,7 +317,7 @@ class CompiledModel:
         return tuple(given[name] for name in names)
 
     def _read(self, given: Sequence[Any]) -> list[Array]:
-        """The inputs of a call as arrays of their dtypes and of one batch."""
+        """The inputs of a call as arrays of their dtypes."""
         arrays = []
         for position, x in enumerate(given):
             try:
@@ -327,13 +327,13 @@ class CompiledModel:
             if array.ndim == 0:
                 raise InputError(f"{self._wanted(position)}, got a single number")
             arrays.append(array)
-        if len(arrays) > 1:
-            self._require_one_batch([len(array) for array in arrays])
         return arrays
 
     def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan]:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
+            if len(arrays) > 1:
+                self._require_one_batch([len(array) for array in arrays])
             return self._plans_for(tuple([array.shape for array in arrays]))
         except (InputError, TraceError) as problem:
             wanted = [spec.shape for spec in self._signature.inputs] if self._signature else []

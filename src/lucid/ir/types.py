@@ -78,7 +78,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 def with_batch(shapes: Shapes, batch: int) -> Shapes:
     """The same sizes with another batch."""
-    return tuple((batch, *shape[1:]) for shape in shapes)
+    return tuple([(batch, *shape[1:]) for shape in shapes])
 
 
 def size_text(shape: Iterable[int]) -> str:

@@ -171,7 +171,7 @@ class CompiledModel:
         """
         batch = shapes[0][0]
         large = batch > MAX_BATCH
-        if (large and mixing_node(self.graph(shapes)) is not None) or 1 <= batch <= MAX_BATCH:
+        if (large and mixing_node(self._graph(shapes)) is not None) or 1 <= batch <= MAX_BATCH:
             whole = self._plan(shapes)
             return whole, whole
         whole = self._plan(with_batch(shapes, MAX_BATCH if large else 1))
@@ -192,7 +192,7 @@ class CompiledModel:
         return plan
 
     def _make_plan(self, shapes: Shapes) -> Plan:
-        graph = self.graph(shapes)
+        graph = self._graph(shapes)
         schedule = self._schedule_of(graph, shapes)
         assert len(graph.inputs) == len(shapes), graph.name
         program = lower(graph, schedule, self.target, shapes[0][0], self.threads)
@@ -225,7 +225,9 @@ class CompiledModel:
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
-        shapes = self._shapes_or_first(shape)
+        return self._graph(self._shapes_or_first(shape))
+
+    def _graph(self, shapes: Shapes) -> Graph:
         key = with_batch(shapes, 1)
         with PLANNING:
             if key not in self._graphs:
@@ -495,7 +497,7 @@ class CompiledModel:
         """For each node of the optimised graph what was fused into it, what was not and why, which
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
         shapes = self._shapes_or_first(shape)
-        program, graph = self.program(shapes), self.graph(shapes)
+        program, graph = self.program(shapes), self._graph(shapes)
         misses = self._source.rewrites(with_batch(shapes, 1)).misses
         made = (self.schedule, program, self.target, self.threads, self._basis)
         return explain(graph, misses, *made)

@@ -13,12 +13,13 @@ from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.errors import InputError, UnknownNameError
 from lucid.frontend.tensor import Tensor
 from lucid.ir.graph import Graph
+from lucid.ir.types import ShapeArgument
 from lucid.model_source import ModelSource
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter, callers
-from lucid.runtime.executable import CompiledModel, ShapeArgument
+from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog

@@ -110,9 +110,9 @@ def _examine(
 
     chosen = case.settings
     reporter = CrashReporter(
-        lambda shape: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
+        lambda shapes: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
     )
-    with progress() as bar, reporter.watching((case.batch,)):
+    with progress() as bar, reporter.watching(case.graph.input_shapes(case.batch)):
         tools = check.Tools(ObjectCache(), bar)
         if reduce:
             smallest, blame = check.reduce(case, tools) or (case, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +74,9 @@ BATCH = Dim()
 
 Shapes = tuple[tuple[int, ...], ...]
 """The sizes of a graph's inputs: one shape each, in order, the batch in front of all of them."""
+
+ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
+"""What users give for them: the shape of the one input, or a sequence of shapes."""
 
 
 def with_batch(shapes: Shapes, batch: int) -> Shapes:

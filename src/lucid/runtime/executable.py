@@ -35,7 +35,7 @@ from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim, Shapes, with_batch
+from lucid.ir.types import Dim, ShapeArgument, Shapes, with_batch
 from lucid.runtime import log
 from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
 from lucid.runtime.binding import BoundProgram, Workspace
@@ -54,9 +54,6 @@ MAX_BATCH = 16
 """The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""
 PLANS_KEPT = 24
 """Plans of other sizes that are kept: a server's few image sizes by batches 1 to 16."""
-
-ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
-"""The shape of a model's one input, or a sequence of them, one for each input."""
 
 schedule_log = logging.getLogger("lucid.schedule")
 
@@ -308,7 +305,7 @@ class CompiledModel:
                 "them by position"
             )
         names = self._names()
-        given = dict(zip(names, inputs, strict=False)) | named
+        given = {**dict(zip(names, inputs, strict=False)), **named}
         if len(inputs) + len(named) != len(names) or set(given) != set(names):
             told = [f"{len(inputs)} by position"] if inputs or not named else []
             told += [f"{', '.join(named)} by name"] if named else []

@@ -15,7 +15,7 @@ from lucid.frontend.swapping import matched
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph, State, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
-from lucid.ir.types import BATCH, Dim, ShapeArgument, Shapes
+from lucid.ir.types import BATCH, Dim, Shapes
 from lucid.vision import Preprocess
 
 pass_log = logging.getLogger("lucid.passes")
@@ -64,10 +64,15 @@ class ModelSource:
             check_batches(self.model.captured(shapes))
         return shapes
 
-    def input_shape(self, shape: ShapeArgument) -> ShapeArgument:
-        """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
-        (N, H, W, C): no image has so many channels as it would say."""
-        if self.images is None or not isinstance(shape, Sequence) or len(shape) != 4:
+    def input_shape(self, shape: Any) -> Any:
+        """The shape of the input, or the one shape in a sequence, as the graphs have it. For uint8
+        images, (N, C, H, W) is taken for (N, H, W, C): no image has so many channels as it would
+        say."""
+        if self.images is None or not isinstance(shape, Sequence):
+            return shape
+        if len(shape) == 1:
+            return (self.input_shape(shape[0]),)
+        if len(shape) != 4:
             return shape
         batch, channels, *size = shape
         swapped = channels == self.images.channels != size[1]

@@ -11,22 +11,17 @@ import functools
 import itertools
 import json
 import logging
-import operator
 import os
-import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
-from lucid.codegen.program.plan import require_addressable
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
@@ -37,9 +32,10 @@ from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.types import Dim, ShapeArgument, Shapes, with_batch
 from lucid.runtime import log
-from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
+from lucid.runtime.arrays import describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
+from lucid.runtime.inputs import Inputs
 from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
@@ -88,7 +84,7 @@ class CompiledModel:
         self.input_shapes: Shapes | None = None
         self.metadata: dict[str, Any] = {}
         self._source = source
-        self._dtypes = [dtype(name).storage for name in source.dtypes]
+        self._inputs = Inputs(source.name, source.dtypes)
         self._schedule_for = schedule_for
         self._cache = cache
         self._progress = progress
@@ -133,7 +129,7 @@ class CompiledModel:
         if self.input_shapes is None:
             return None
         if len(self.input_shapes) > 1:
-            raise InputError(f"{self._takes()}: their shapes are `input_shapes`")
+            raise InputError(f"{self._inputs}: their shapes are `input_shapes`")
         return self.input_shapes[0]
 
     def _known_signature(self) -> Signature:
@@ -152,13 +148,10 @@ class CompiledModel:
         try:
             whole, _ = self._plans_for(shapes)
         except (InputError, TraceError) as problem:
-            bytes_ = [kind == np.uint8 for kind in self._dtypes]
-            likely = tuple(map(likely_shape, shapes, bytes_))
-            if not any(likely):
+            likely = self._inputs.likely(shapes)
+            if not likely:
                 raise
-            meant = tuple(new or old for new, old in zip(likely, shapes, strict=True))
-            what = f"shapes {meant}" if len(meant) > 1 else f"shape {meant[0]}"
-            raise InputError(f"{problem}; did you mean the {what}?") from problem
+            raise InputError(f"{problem}; {likely}") from problem
         return whole.bound.program
 
     def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan]:
@@ -191,7 +184,7 @@ class CompiledModel:
     def _make_plan(self, shapes: Shapes) -> Plan:
         graph = self._graph(shapes)
         schedule = self._schedule_of(graph, shapes)
-        assert len(graph.inputs) == len(shapes), graph.name
+        assert graph.input_dtypes() == list(self._source.dtypes), graph.name
         program = lower(graph, schedule, self.target, shapes[0][0], self.threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
         code = self._native.load(kernels, self._cache, self._progress)
@@ -202,6 +195,7 @@ class CompiledModel:
         if self._schedule is None:  # the first size settles algorithms for all
             self._schedule, self.input_shapes = schedule, shapes
             self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
+            self._inputs.values = graph.inputs
             log.dump(self, self._source.name, shapes)
         if len(self._plans) > PLANS_KEPT:
             del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
@@ -242,26 +236,7 @@ class CompiledModel:
                     "the model is compiled at its first call; give a shape to look before"
                 )
             return self.input_shapes
-        shapes = _checked_shapes(shape)
-        if len(shapes) != len(self._dtypes):
-            raise InputError(f"{self._takes()}, got {_count(len(shapes), 'shape')}")
-        self._require_one_batch([s[0] for s in shapes])
-        return shapes
-
-    def _require_one_batch(self, batches: Sequence[int]) -> None:
-        if len(set(batches)) > 1:
-            told = ", ".join(f"{b} of {n}" for n, b in zip(self._names(), batches, strict=True))
-            raise InputError(f"the inputs of a call have one batch, got {told}")
-
-    def _names(self) -> list[str]:
-        """Of the inputs; before the model is compiled, when none are known, their numbers."""
-        if self._signature is None:
-            return [f"input {i}" for i in range(len(self._dtypes))]
-        return [spec.name for spec in self._signature.inputs]
-
-    def _takes(self) -> str:
-        names = f" ({', '.join(self._names())})" if self._signature else ""
-        return f"{self._source.name} takes {_count(len(self._dtypes), 'input')}{names}"
+        return self._inputs.shapes(shape)
 
     # -- running ----------------------------------------------------------------------------
 
@@ -272,9 +247,9 @@ class CompiledModel:
         `inputs`: in the order of `self.inputs`, or by their names. `out`: an array to write to (one
         output only), which is then the result. Raises InputError."""
         given = inputs
-        if named or len(inputs) != len(self._dtypes):
-            given = self._in_order(inputs, named)
-        arrays = self._read(given)
+        if named or len(inputs) != len(self._inputs):
+            given = self._inputs.in_order(inputs, named)
+        arrays = self._inputs.read(given)
         batch = len(arrays[0])
         whole, last = self._planned(given, arrays)
         results = whole.outputs(batch)
@@ -297,67 +272,19 @@ class CompiledModel:
         wrapped = [like(given[0], r) for r in results]
         return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
 
-    def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
-        """Inputs by position and by name, in the model's order. Raises InputError."""
-        if named and self._signature is None:
-            raise InputError(
-                "the model is compiled at its first call, before which inputs have no names: give "
-                "them by position"
-            )
-        names = self._names()
-        given = {**dict(zip(names, inputs, strict=False)), **named}
-        if len(inputs) + len(named) != len(names) or set(given) != set(names):
-            told = [f"{len(inputs)} by position"] if inputs or not named else []
-            told += [f"{', '.join(named)} by name"] if named else []
-            raise InputError(
-                f"{self._takes()}, got {' and '.join(told)}"
-                + ("; an array for the result is out=" if len(inputs) > len(names) else "")
-            )
-        return tuple(given[name] for name in names)
-
-    def _read(self, given: Sequence[Any]) -> list[Array]:
-        """The inputs of a call as arrays of their dtypes."""
-        arrays = []
-        for position, x in enumerate(given):
-            try:
-                array = as_array(x, self._dtypes[position])
-            except InputError as problem:
-                raise InputError(f"{self._wanted(position)}, {problem}") from problem
-            if array.ndim == 0:
-                raise InputError(f"{self._wanted(position)}, got a single number")
-            arrays.append(array)
-        return arrays
-
     def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan]:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
-            if len(arrays) > 1:
-                self._require_one_batch([len(array) for array in arrays])
-            return self._plans_for(tuple([array.shape for array in arrays]))
+            shapes = tuple([array.shape for array in arrays])
+            if len(shapes) > 1:
+                self._inputs.require_one_batch(shapes)
+            return self._plans_for(shapes)
         except (InputError, TraceError) as problem:
-            wanted = [spec.shape for spec in self._signature.inputs] if self._signature else []
-            advised = {
-                position: advice
-                for position, (x, array, shape) in enumerate(
-                    zip(given, arrays, wanted, strict=False)
-                )
-                if (advice := axes_advice(x, array.shape, shape))
-            }
-            if not advised and isinstance(problem, TraceError):
+            advice = self._inputs.advice(given, arrays)
+            if not advice and isinstance(problem, TraceError):
                 raise
-            places = list(advised)[:1] or range(len(arrays))
-            got = "; ".join(f"{self._wanted(i)}, got {describe(arrays[i])}" for i in places)
-            told = advised[places[0]] if advised else problem
-            raise InputError(f"{got}: {told}") from problem
-
-    def _wanted(self, position: int) -> str:
-        """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
-        if self.input_shapes is None:
-            name = "x" if len(self._dtypes) == 1 else self._names()[position]
-            return f"{name} wants a {self._dtypes[position]} array, the batch first"
-        value = self.graph().inputs[position]
-        rank = value.type.rank
-        return f"{value.name} wants {value.type} ({self._dtypes[position]}, {rank} dimensions)"
+            told = advice or f"{self._inputs.compared(arrays)}: {problem}"
+            raise InputError(told) from problem
 
     def _run(self, plan: Plan, arrays: Sequence[Array]) -> None:
         """One call of a plan on the arrays of its program's inputs and outputs, in order."""
@@ -365,7 +292,7 @@ class CompiledModel:
         with self._workspace(plan.bound) as workspace:
             status = enter(workspace.prepare(plan.bound, [a.ctypes.data for a in arrays]))
         if status:
-            with self._crashes.watching(tuple(a.shape for a in arrays[: len(self._dtypes)])):
+            with self._crashes.watching(tuple(a.shape for a in arrays[: len(self._inputs)])):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _entry(self, code: Code) -> Callable[[int], int]:
@@ -479,8 +406,8 @@ class CompiledModel:
             raise InputError(f"a profile takes one run at least, not {runs}")
         named = x if isinstance(x, Mapping) else {}
         inputs = x if isinstance(x, tuple | list) else () if named else (x,)
-        given = self._in_order(inputs, named)
-        arrays = self._read(given)
+        given = self._inputs.in_order(inputs, named)
+        arrays = self._inputs.read(given)
         plan, _ = self._planned(given, arrays)
         batch = min(len(arrays[0]), MAX_BATCH)
         if not batch:
@@ -540,40 +467,6 @@ class CompiledModel:
 def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
     """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
     return int(run(call, 0, 1))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _checked_shapes(shape: ShapeArgument) -> Shapes:
-    """The shapes of the inputs. Raises InputError for what is no shape of a batch."""
-    several = isinstance(shape, tuple | list) and all(isinstance(s, tuple | list) for s in shape)
-    return tuple(map(_checked_shape, shape if several and shape else [shape]))
-
-
-def _checked_shape(shape: Any) -> tuple[int, ...]:
-    """Raises InputError for what is no shape of a batch."""
-    try:
-        sizes = tuple(operator.index(d) for d in shape)
-    except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 0:
-        raise InputError(
-            "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
-            + _instead_of_a_shape(shape)
-        )
-    require_addressable(f"an input of {sizes}", prod(sizes))
-    return sizes
-
-
-def _instead_of_a_shape(given: Any) -> str:
-    """What was given; of an example what its shape would have been."""
-    alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
-    if isinstance(getattr(alone, "shape", None), tuple):
-        sizes = tuple(map(int, alone.shape))
-        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
-    return reprlib.repr(given)
 
 
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:

@@ -48,7 +48,7 @@ def export(
     disabled = check_passes(disable or [])
     subject = load_subject(model, weights)
     subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
-    stages = Stages(subject, subject.shape(1, size), Target.host(), disabled)
+    stages = Stages(subject, subject.shapes(1, size), Target.host(), disabled)
     data = to_onnx(stages.graph(stage)).SerializeToString()
     write_bytes(data, output)
     typer.echo(f"wrote {output} ({len(data):,} bytes)", err=True)

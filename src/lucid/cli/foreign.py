@@ -36,7 +36,7 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
     _, proto, _ = open_model(spec)
     shape, dtype = _input(proto)
     labels = _labels(proto)
-    return Subject(spec, spec, spec_for(shape), True, labels, shape, dtype, weights=weights)
+    return Subject(spec, spec, spec_for(shape), True, labels, (shape,), dtype, weights=weights)
 
 
 def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:
@@ -108,7 +108,7 @@ def from_torch(
     features = getattr(first, "in_features", None)
     shape = (1, features) if features else (1, channels, *size)
     preprocess = said if said is not None and said.channels == channels else spec_for(shape)
-    return Subject(spec, model, preprocess, trained=weights is not None, own_shape=shape)
+    return Subject(spec, model, preprocess, trained=weights is not None, own_shapes=(shape,))
 
 
 def is_torch_module(value: Any) -> bool:

@@ -13,6 +13,7 @@ from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.errors import InputError, UnknownNameError, kind_of
 from lucid.frontend.tensor import Tensor
 from lucid.ir.graph import Graph
+from lucid.ir.types import ShapeArgument
 from lucid.model_source import ModelSource
 from lucid.runtime import log
 from lucid.runtime.arrays import register_converter
@@ -55,7 +56,7 @@ class CompileOptions:
 
 def compile(
     model: Any,
-    input_shape: Sequence[int] | None = None,
+    input_shape: ShapeArgument | None = None,
     *,
     input: str = "float32_nchw",
     preprocess: Any = None,
@@ -70,7 +71,8 @@ def compile(
     file (or the result of `onnx.load`), or a graph. (The path of a .lucid file is compiled again;
     `lucid.load` opens it as it was compiled.)
 
-    `input_shape`: (batch, channels, height, width). The schedule is chosen for this shape, but
+    `input_shape`: (batch, channels, height, width); of a model with several inputs a sequence of
+    shapes, one for each. The schedule is chosen for this shape, but
     every batch and image size runs. Without it, a module is compiled at its first call, and a graph
     or a file for the size that it states. `input`: with "uint8_nhwc" the compiled model takes
     decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
@@ -118,7 +120,7 @@ def compile(
     if said is not None:  # for `Preprocess.of`, and kept by `save`
         compiled.metadata["preprocess"] = asdict(said)
     if input_shape is None:
-        input_shape = source.own_shape()
+        input_shape = source.own_shapes()
     if input_shape is not None:
         compiled.prepare(source.input_shape(input_shape))
     return compiled

@@ -17,6 +17,7 @@ from lucid.codegen.target import Target
 from lucid.errors import InputError, ModelFileError, ParseError, kind_of
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
+from lucid.ir.types import Shapes, with_batch
 from lucid.model_source import ModelSource, check_batches
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache, generator_hash
@@ -81,10 +82,10 @@ class SavedSource(ModelSource):
         super().__init__(artifact, artifact.manifest.disable)
         self.artifact = artifact
 
-    def graph(self, shape: tuple[int, ...]) -> Graph:
-        graph = self.artifact.fused(shape[1:])
+    def graph(self, shapes: Shapes) -> Graph:
+        graph = self.artifact.fused(with_batch(shapes, 1))
         if graph is None:
-            return super().graph(shape)
+            return super().graph(shapes)
         check_batches(graph)
         return graph
 
@@ -126,7 +127,7 @@ def _loaded(
     )
     compiled.threads_asked = threads
     compiled.metadata = dict(manifest.metadata)
-    compiled.prepare(manifest.input_shape)
+    compiled.prepare(manifest.input_shapes)
     return compiled
 
 
@@ -173,9 +174,9 @@ def _require_weights(artifact: Artifact, made: ForTarget | None, target: Target)
     )
 
 
-def _schedules(artifact: Artifact, made: ForTarget) -> dict[tuple[int, ...], Schedule]:
+def _schedules(artifact: Artifact, made: ForTarget) -> dict[Shapes, Schedule]:
     try:
-        return {shape: Schedule.from_json(text) for shape, text in made.schedules}
+        return {shapes: Schedule.from_json(text) for shapes, text in made.schedules}
     except ParseError as problem:
         artifact.container.fail(f"the choices for {made.name} cannot be read ({problem})")
 

@@ -10,12 +10,12 @@ from typing import Any
 from lucid.errors import InputError, UnsupportedError
 from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
-from lucid.frontend.sources import Model, as_model
+from lucid.frontend.sources import Model, as_model, only
 from lucid.frontend.swapping import matched
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph, State, Value
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
-from lucid.ir.types import BATCH, Dim
+from lucid.ir.types import BATCH, Dim, Shapes
 from lucid.vision import Preprocess
 
 pass_log = logging.getLogger("lucid.passes")
@@ -53,57 +53,62 @@ class ModelSource:
         return self.model.name
 
     @property
-    def dtype(self) -> str:
-        """Of the input: `f32`, or `u8` for images."""
-        return self.model.dtype if self.images is None else "u8"
+    def dtypes(self) -> Sequence[str]:
+        """Of the inputs, in order: `f32`, or `u8` for images."""
+        return self.model.dtypes if self.images is None else ("u8",)
 
-    def own_shape(self) -> tuple[int, ...] | None:
-        """The shape that the model takes where it takes just one, with a batch of 1."""
-        shape = self.model.input_shape()
-        if shape is not None:
-            check_batches(self.model.captured(shape))
-        return shape
+    def own_shapes(self) -> Shapes | None:
+        """The shapes that the model takes where it takes just one size, with a batch of 1."""
+        shapes = self.model.input_shapes()
+        if shapes is not None:
+            check_batches(self.model.captured(shapes))
+        return shapes
 
-    def input_shape(self, shape: Sequence[int]) -> Sequence[int]:
-        """The shape of the input as the graphs have it. For uint8 images, (N, C, H, W) is taken for
-        (N, H, W, C): no image has so many channels as it would say."""
-        if self.images is None or not isinstance(shape, Sequence) or len(shape) != 4:
+    def input_shape(self, shape: Any) -> Any:
+        """The shape of the input, or the one shape in a sequence, as the graphs have it. For uint8
+        images, (N, C, H, W) is taken for (N, H, W, C): no image has so many channels as it would
+        say."""
+        if self.images is None or not isinstance(shape, Sequence):
+            return shape
+        if len(shape) == 1:
+            return (self.input_shape(shape[0]),)
+        if len(shape) != 4:
             return shape
         batch, channels, *size = shape
         swapped = channels == self.images.channels != size[1]
         return (batch, *size, channels) if swapped else shape
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        """The graph before any pass. Raises InputError where the shape does not fit."""
+    def captured(self, shapes: Shapes) -> Graph:
+        """The graph before any pass. Raises InputError where the shapes do not fit."""
         if self.images is None:
-            return self._network(shape)
-        channels = self.images.channels
+            return self._network(shapes)
+        channels, shape = self.images.channels, only(shapes, self.name)
         if len(shape) != 4 or shape[3] != channels:
             raise InputError(
                 f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
                 "says otherwise with another order (rgb, bgr or grey)"
             )
-        return takes_images(self._network(self._network_shape(shape)), self.images)
+        return takes_images(self._network(self._network_shapes(shapes)), self.images)
 
-    def _network(self, shape: tuple[int, ...]) -> Graph:
-        graph = self.model.captured(shape)
+    def _network(self, shapes: Shapes) -> Graph:
+        graph = self.model.captured(shapes)
         if self.weights is not None:
             graph = graph.clone()
-            graph.payload = matched(self.model, self.weights, [shape])
+            graph.payload = matched(self.model, self.weights, [shapes])
         return graph
 
-    def _network_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape that the model itself takes for an input of this shape."""
+    def _network_shapes(self, shapes: Shapes) -> Shapes:
+        """The shapes that the model itself takes for inputs of these shapes."""
         if self.images is None:
-            return shape
-        batch, height, width, channels = shape
-        return (batch, channels, height, width)
+            return shapes
+        ((batch, height, width, channels),) = shapes
+        return ((batch, channels, height, width),)
 
-    def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape. Raises InputError where the shape does not
-        fit, UnsupportedError where the batch is not in front, WeightsError where it has no values
-        for its parameters."""
-        captured = self.captured(shape)
+    def graph(self, shapes: Shapes) -> Graph:
+        """The optimised graph for inputs of these shapes. Raises InputError where they do not fit,
+        UnsupportedError where the batch is not in front, WeightsError where it has no values for
+        its parameters."""
+        captured = self.captured(shapes)
         check_batches(captured)
         self.model.require_weights()
         if not pass_log.isEnabledFor(logging.DEBUG):
@@ -117,10 +122,10 @@ class ModelSource:
             pass_log.debug("%s, %s, did not fire: %s", miss.pass_name, miss.rule, miss)
         return graph
 
-    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
-        """What the passes do to the graph for inputs of this shape, and what they nearly do."""
+    def rewrites(self, shapes: Shapes) -> RewriteLog:
+        """What the passes do to the graph for inputs of these shapes, and what they nearly do."""
         log = RewriteLog([name for name in PIPELINE if name not in self.disable])
-        captured = self.captured(shape)
+        captured = self.captured(shapes)
         run_passes(captured, log.passes, log=log.firings, misses=log.misses)
         return log
 
@@ -134,21 +139,21 @@ class ModelSource:
         )
         return ["captured", *before, "canonical", *after, "fused"]
 
-    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
+    def stage(self, shapes: Shapes, name: str) -> Graph:
         """The graph at one of `stages`."""
         names = self.stages()
         done = names[: names.index(name) + 1]
         passes = [n for n in done if n in PIPELINE]
-        return run_passes(self.captured(shape), passes) if passes else self.captured(shape)
+        return run_passes(self.captured(shapes), passes) if passes else self.captured(shapes)
 
     def state(self) -> State:
         """The tensors that `match` takes."""
         return self.model.state()
 
-    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+    def match(self, weights: Any, sizes: Sequence[Shapes] = ()) -> Mapping[str, Any]:
         """Tensors by name, of a file, a mapping, or a network, which is compared for inputs of
-        these shapes. Raises WeightsError where any is unfit."""
-        return matched(self.model, weights, [self._network_shape(shape) for shape in shapes])
+        these sizes. Raises WeightsError where any is unfit."""
+        return matched(self.model, weights, [self._network_shapes(shapes) for shapes in sizes])
 
 
 def _way_to(model: Any) -> str:
@@ -173,18 +178,23 @@ def _way_to(model: Any) -> str:
 
 
 def check_batches(graph: Graph) -> None:
-    """Raises UnsupportedError unless the graph has one input, float32 or uint8, with the batch in
-    front, and the batch in front of all its outputs, so that a batch can be run in slices."""
+    """Raises UnsupportedError unless the graph has inputs, all of them float32 or uint8 with the
+    batch in front, and the batch in front of all its outputs, so that a batch can be run in slices.
+    """
 
     def batched(value: Value) -> bool:
         return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
 
-    types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-    kinds = [v.type for v in graph.inputs]
-    if len(kinds) != 1 or kinds[0].dtype not in ("f32", "u8") or kinds[0].shape[:1] != (BATCH,):
+    def taken(value: Value) -> bool:
+        return value.type.dtype in ("f32", "u8") and value.type.shape[:1] == (BATCH,)
+
+    if not graph.inputs or not all(map(taken, graph.inputs)):
+        types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
+        others = ", ".join(v.name for v in graph.inputs if not taken(v))
         raise UnsupportedError(
-            f"{graph.name} has the inputs ({types}); a compiled model has one, float32 or uint8, "
-            "with the batch N as its first dimension"
+            f"{graph.name} has the inputs ({types}); those of a compiled model are float32 or "
+            "uint8, with the batch N as the first dimension"
+            + (f", which {others} is not" if others else ", and there is one at least")
         )
     strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
     if strangers:

@@ -181,14 +181,18 @@ def test_sections_that_make_no_sense(saved, tmp_path, name, content):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"input_shape": "x"},
-        {"input_shape": [1, -3, 8, 8]},
+        {"input_shapes": "x"},
+        {"input_shapes": [1, 3, 8, 8]},
+        {"input_shapes": [[1, -3, 8, 8]]},
+        {"input_shapes": []},
         {"sizes": []},
         {"sizes": [{}]},
         {"targets": [{"name": "x86-64"}]},
         {"targets": 3},
         {"any_size": 1},
-        {"dtype": "u8"},
+        {"dtypes": ["u8"]},
+        {"dtypes": ["f33"]},
+        {"dtypes": "f32"},
         {"state": {"0.weight": "wide"}},
         {"metadata": None},
         {"weights": "some"},
@@ -212,7 +216,7 @@ def test_another_version_of_the_format(saved):
     struct.pack_into("<I", data, 8, 7)
     data[HEADER.size : HEADER.size + 32] = hashlib.sha256(data[: HEADER.size]).digest()
     with pytest.raises(
-        ModelFileError, match="has version 7 of the format, this Lucid reads up to 2"
+        ModelFileError, match="has version 7 of the format, this Lucid reads up to 3"
     ):
         Container(bytes(data), "it")
 

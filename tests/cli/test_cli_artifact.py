@@ -65,7 +65,7 @@ def test_images_of_uint8(lucid_command, tmp_path, digits):
 def test_other_commands_take_it(lucid_command, artifact):
     bench = json.loads(lucid_command("bench", artifact, "--runs", 1, "--json").stdout)
     assert bench["target"] == Target.host().name
-    assert bench["input_shape"] == [1, 1, 32, 32]
+    assert bench["inputs"] == {"x": [1, 1, 32, 32]}
     for command in (["ir"], ["explain"], ["memory"], ["profile", "--runs", 1]):
         result = lucid_command(command[0], artifact, *command[1:])
         assert result.exit_code == 0, result.stderr

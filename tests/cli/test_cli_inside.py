@@ -123,7 +123,7 @@ def test_bench(lucid_command):
     result = lucid_command("bench", *SMALL, "--batch", 2, "--runs", 3, "--threads", 1, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert found["input_shape"] == [2, 3, 64, 64]
+    assert found["inputs"] == {"x": [2, 3, 64, 64]}
     assert len(found["times_ms"]) == 3
     assert 0 < found["min_ms"] <= found["median_ms"] <= found["p90_ms"]
     assert sum(a["gflop"] for a in found["algorithms"]) == pytest.approx(found["gflop"])
@@ -143,7 +143,7 @@ def test_bench_for_people(lucid_command, model_file):
 def test_bench_of_ir_text_generates_weights(lucid_command):
     result = lucid_command("bench", "-", "--runs", 2, "--json", input=TEXT)
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["input_shape"] == [1, 4, 8, 8]
+    assert json.loads(result.stdout)["inputs"] == {"x": [1, 4, 8, 8]}
     result = lucid_command("bench", "-", "--size", 16, input=TEXT)
     assert result.exit_code == 1
     assert "one size" in result.stderr

@@ -33,7 +33,7 @@ def test_ir_text_as_json(lucid_command, tmp_path):
     result = lucid_command("profile", net, "--runs", 1, "--threads", 1, "--batch", 2, "--json")
     assert result.exit_code == 0, result.stderr
     answer = json.loads(result.stdout)
-    assert answer["input_shape"] == [2, 3, 12, 12]
+    assert answer["inputs"] == {"x": [2, 3, 12, 12]}
     assert [c["origin"] for c in answer["calls"]] == ["body.conv", "output"]
     assert [m["module"] for m in answer["modules"]] == ["", "body", "body.conv", "output"]
 

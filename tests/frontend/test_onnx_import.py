@@ -284,6 +284,27 @@ def test_an_input_without_a_shape():
     assert import_onnx(proto, (2, 3, 4)).inputs[0].type == f32(BATCH, 3, 4)
 
 
+@pytest.mark.parametrize("size", [(8, 8), ("h", "w")])
+def test_a_compiled_file_takes_inputs_of_its_dtypes(size):
+    """Also where the file leaves sizes open, and nothing is imported before a size is given."""
+    proto = model([node("Cast", "x", to=FLOAT)], shape=("N", 3, *size), dtype=TensorProto.UINT8)
+    x = np.arange(384, dtype=np.uint8).reshape(2, 3, 8, 8)
+    np.testing.assert_array_equal(lucid.compile(proto, (1, 3, 8, 8))(x), x.astype(np.float32))
+
+
+@pytest.mark.parametrize("size", [(8, 8), ("h", "w")])
+def test_a_compiled_file_of_two_inputs(size):
+    proto = model([node("Mul", "x scale")], shape=("N", 3, *size))
+    proto.graph.input.append(helper.make_tensor_value_info("scale", FLOAT, ("N", 3, 1, 1)))
+    compiled = lucid.compile(proto, [(1, 3, 8, 8), (1, 3, 1, 1)])
+    x, scale = array(2, 3, 8, 8), array(2, 3, 1, 1)
+    np.testing.assert_array_equal(compiled(scale=scale, x=x), x * scale)
+    with pytest.raises(InputError, match=r"^scale wants|; scale wants .* got float32\[2,3,2,2\]"):
+        compiled(x, array(2, 3, 2, 2))
+    with pytest.raises(InputError, match=r"^net takes 2 inputs"):
+        lucid.compile(proto, (1, 3, 8, 8))
+
+
 # -- weights ------------------------------------------------------------------------------------
 
 
@@ -432,7 +453,7 @@ def test_inputs_and_outputs_keep_their_names(tmp_path):
     assert [again.input[0].name, *(o.name for o in again.output)][:3] == ["image", *wanted[:2]]
     saved = lucid.compile(proto, threads=1).save(tmp_path / "m.lucid")
     artifact = Artifact.open(tmp_path / "m.lucid")
-    assert names(artifact.captured((3, 8, 8))) == ["image", *wanted]
+    assert names(artifact.captured(((1, 3, 8, 8),))) == ["image", *wanted]
     x = array(2, 3, 8, 8)
     for a, b in zip(lucid.load(tmp_path / "m.lucid", threads=1)(x), saved(x), strict=True):
         np.testing.assert_array_equal(a, b)

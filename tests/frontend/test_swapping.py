@@ -39,11 +39,11 @@ def network(prefix="", classes=5, activation="Relu", scale=0.5):
     return model(nodes, constants)
 
 
-def swapped(old, weights, shapes=((1, 3, 8, 8),)):
+def swapped(old, weights, sizes=(((1, 3, 8, 8),),)):
     """The result for X of the old network with other weights, interpreted."""
     mine = as_model(old)
-    graph = mine.captured(shapes[0])
-    graph.payload = matched(mine, weights, shapes)
+    graph = mine.captured(sizes[0])
+    graph.payload = matched(mine, weights, sizes)
     (y,) = interpret(graph, [X], dtype=np.float64)
     return y
 
@@ -128,10 +128,10 @@ def test_tables_that_the_reader_computes_are_no_weights():
     ]
     old, weight = model(nodes, {"w": array(3, 1, 1)}, (1, 3, "H", "W")), array(3, 1, 1)
     mine = as_model(old)
-    mine.captured((1, 3, 8, 8))
+    mine.captured(((1, 3, 8, 8),))
     assert set(mine.state().shapes) == {"w"}
     payload = mine.match({"w": weight}, "here")
-    graph = mine.captured((1, 3, 4, 4))
+    graph = mine.captured(((1, 3, 4, 4),))
     graph.payload = payload
     (y,) = interpret(graph, [X[:, :, :4, :4]])
     np.testing.assert_array_equal(y, X[:, :, :4, :4] + weight)

@@ -13,7 +13,7 @@ from lucid.ir.text import parse_graph
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (2, 3, 97, 75)])
 def test_it_is_what_is_traced(shape):
     model = models.create_model("resnest_50")
-    other = resized(trace(model, (1, 3, 64, 64)), shape)
+    other = resized(trace(model, (1, 3, 64, 64)), (shape,))
     verify(other)
     assert str(other) == str(trace(model, shape))
 
@@ -34,7 +34,7 @@ def test_it_is_what_is_traced(shape):
 )
 def test_attributes_follow_the_size(op, type, wanted):
     text = f"graph g(%x: f32[N,4,6,9]) -> {type} {{ %y = {op} : {type} return %y }}"
-    other = resized(parse_graph(text), (1, 4, 7, 10))
+    other = resized(parse_graph(text), ((1, 4, 7, 10),))
     verify(other)
     assert str(other.outputs[0].type) == wanted
 
@@ -49,4 +49,4 @@ def test_attributes_follow_the_size(op, type, wanted):
 def test_what_does_not_fit(op, type):
     text = f"graph g(%x: f32[N,4,6,9]) -> {type} {{ %y = {op} : {type} return %y }}"
     with pytest.raises(ShapeError):
-        resized(parse_graph(text), (1, 4, 7, 7))
+        resized(parse_graph(text), ((1, 4, 7, 7),))

@@ -306,22 +306,36 @@ def test_tables_stay_with_packed_weights(tmp_path):
     assert_same(compiled.load_weights(other), loaded.load_weights(other), images(3, 4))
 
 
-def test_a_file_of_the_first_version(tmp_path):
-    """It has all weights and says nothing of it."""
+def of_one_input(manifest):
+    """The fields of a manifest as they were before format 3."""
+    dtypes, shapes = manifest.pop("dtypes"), manifest.pop("input_shapes")
+    manifest |= {"dtype": dtypes[0], "input_shape": shapes[0]}
+    for size in manifest["sizes"]:
+        size["image"] = size.pop("shapes")[0][1:]
+    for target in manifest["targets"]:
+        target["schedules"] = [(shapes[0], text) for shapes, text in target["schedules"]]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_file_of_an_older_version(tmp_path, version):
+    """It has one input; the first version has all weights and says nothing of it."""
     compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
     compiled.save(tmp_path / "m.lucid", weights="both")
     new, path = Artifact.open(tmp_path / "m.lucid").container, tmp_path / "old.lucid"
-    with mock.patch.object(container, "VERSION", 1), open(path, "wb") as file:
+    with mock.patch.object(container, "VERSION", version), open(path, "wb") as file:
         writer = Writer(file)
         for name in new.sections:
             data = bytes(new.read(name))
             if name == "manifest":
                 manifest = json.loads(data)
-                del manifest["weights"]
+                of_one_input(manifest)
+                if version == 1:
+                    del manifest["weights"]
                 data = json.dumps(manifest).encode()
             writer.add(name, data)
         writer.finish()
-    assert path.read_bytes()[8:12] == b"\1\0\0\0"
+    assert path.read_bytes()[8:12] == bytes([version, 0, 0, 0])
+    assert Artifact.open(path).manifest == Artifact.open(tmp_path / "m.lucid").manifest
     assert_same(compiled, lucid.load(path, 1), images(2, 3, 16, 16))
     assert_same(compiled, lucid.load(path, 1), images(1, 3, 20, 9))
 

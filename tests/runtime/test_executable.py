@@ -129,14 +129,14 @@ def test_few_plans_are_kept_and_the_used_ones_stay() -> None:
     fast = lucid.compile(Line(), (1, 3, 8, 8), threads=1)
     x = golden.image(1, 8, 8)
     expected = fast(x)
-    plan = fast._plan(x.shape)
+    plan = fast._plan((x.shape,))
     for width in range(9, 9 + 2 * PLANS_KEPT):
         assert fast(golden.image(1, 8, width)).shape == (1, 8)
         np.testing.assert_array_equal(fast(x), expected)
 
     assert len(fast._plans) <= PLANS_KEPT
     assert len(fast._graphs) <= PLANS_KEPT
-    assert fast._plan(x.shape) is plan
+    assert fast._plan((x.shape,)) is plan
 
 
 def test_a_plan_dropped_while_in_use_runs_on() -> None:
@@ -154,7 +154,7 @@ def test_a_plan_dropped_while_in_use_runs_on() -> None:
 
 def test_a_large_compiled_batch_is_planned_in_slices() -> None:
     fast = lucid.compile(Line(), (40, 3, 8, 8), threads=1)
-    assert {shape[0] for shape in fast._plans} == {MAX_BATCH, 40 % MAX_BATCH}
+    assert {x[0] for (x,) in fast._plans} == {MAX_BATCH, 40 % MAX_BATCH}
     x = golden.image(40, 8, 8)
     np.testing.assert_array_equal(fast(x)[-1:], fast(x[-1:]))
 

@@ -52,7 +52,7 @@ def model() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def graph(model: nn.Module) -> Graph:
-    return ModelSource(model, ()).graph(SHAPE)
+    return ModelSource(model, ()).graph((SHAPE,))
 
 
 def tuner(threads: int = 1, precision: str = "fast") -> Tuner:

@@ -22,6 +22,7 @@ from lucid.errors import LucidError, ModelFileError
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.text import parse_graph
+from lucid.ir.types import DTYPES, Shapes
 from lucid.ir.verify import verify
 
 MANIFEST, TENSORS = "manifest", "tensors"
@@ -32,7 +33,8 @@ WEIGHTS = ("packed", "plain", "both")
 
 KINDS = {
     **dict.fromkeys(("made_by", "kernels", "state", "metadata"), dict),
-    **dict.fromkeys(("disable", "input_shape", "tables", "constants", "sizes", "targets"), list),
+    **dict.fromkeys(("dtypes", "disable", "input_shapes", "tables", "constants"), list),
+    **dict.fromkeys(("sizes", "targets"), list),
     "any_size": bool,
 }
 """What JSON gives for the fields of a manifest that are no text."""
@@ -59,21 +61,23 @@ class ForTarget:
     """What was made for one target.
 
     `caches`: the sizes of caches and lines that schedules were chosen for. `schedules`: choices by
-    input shape, as JSON. `packed`, `objects`: sections of packed weights and of object code.
+    the shapes of the inputs, as JSON. `packed`, `objects`: sections of packed weights and of object
+    code.
     """
 
     name: str
     caches: dict[str, int]
-    schedules: list[tuple[tuple[int, ...], str]]
+    schedules: list[tuple[Shapes, str]]
     packed: str | None = None
     objects: str | None = None
 
 
 @dataclass(frozen=True)
 class Size:
-    """An image size, and the sections with its graph before the passes and after them."""
+    """The shapes of the inputs for one image, and the sections with the graph for them before the
+    passes and after them."""
 
-    image: tuple[int, ...]
+    shapes: Shapes
     captured: str
     fused: str
 
@@ -82,7 +86,8 @@ class Size:
 class Manifest:
     """What stands in the section `manifest`.
 
-    `made_by`: versions and hashes of what wrote the file. `dtype`: of the input. `state`: shapes of
+    `made_by`: versions and hashes of what wrote the file. `dtypes`: of the inputs, in order, and
+    `input_shapes` those of the first plan. `state`: shapes of
     the tensors that `load_weights` takes, by name; `tables` those of integers, which may not
     change, and `constants` what else the graphs read. `any_size`: whether the graph of one image
     size tells that of all others. `weights`: which of them the file holds, one of WEIGHTS.
@@ -91,12 +96,12 @@ class Manifest:
 
     made_by: dict[str, str]
     name: str
-    dtype: str
+    dtypes: list[str]
     precision: str
     kernels: dict[str, str]
     chosen_by: str
     disable: list[str]
-    input_shape: tuple[int, ...]
+    input_shapes: Shapes
     any_size: bool
     state: dict[str, tuple[int, ...]]
     tables: list[str]
@@ -112,26 +117,53 @@ class Manifest:
     @staticmethod
     def from_json(text: str) -> Manifest:
         """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError."""
-        row = {"weights": "both"} | json.loads(text)  # the first version had no choice
+        row = _upgraded(json.loads(text))
         plain = {f.name: row[f.name] for f in fields(Manifest)}
         for name, value in plain.items():
             wanted = KINDS.get(name, str)
             if type(value) is not wanted:
                 raise ValueError(f"{name} is no {wanted.__name__}")
+        if not all(name in DTYPES for name in plain["dtypes"]):
+            raise ValueError(f"the dtypes of inputs are {plain['dtypes']!r}")
+        if len(plain["dtypes"]) != len(plain["input_shapes"]):
+            raise ValueError("there are not as many shapes of inputs as dtypes")
         if plain["weights"] not in WEIGHTS:
             raise ValueError(f"weights is one of {', '.join(WEIGHTS)}, not {plain['weights']!r}")
         return Manifest(
             **plain
             | {
-                "input_shape": _shape(row["input_shape"]),
+                "input_shapes": _shapes(row["input_shapes"]),
                 "state": {n: _shape(s) for n, s in row["state"].items()},
                 "sizes": [
-                    Size(_shape(s["image"]), str(s["captured"]), str(s["fused"]))
+                    Size(_shapes(s["shapes"]), str(s["captured"]), str(s["fused"]))
                     for s in row["sizes"]
                 ],
                 "targets": [_for_target(t) for t in row["targets"]],
             }
         )
+
+
+def _upgraded(row: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they are now: the first version had no choice of weights, and the first two had
+    one input."""
+    row = {"weights": "both"} | row
+    if "input_shape" not in row:
+        return row
+    return row | {
+        "dtypes": [row["dtype"]],
+        "input_shapes": [row["input_shape"]],
+        "sizes": [size | {"shapes": [[1, *size["image"]]]} for size in row["sizes"]],
+        "targets": [
+            target | {"schedules": [([shape], chosen) for shape, chosen in target["schedules"]]}
+            for target in row["targets"]
+        ],
+    }
+
+
+def _shapes(rows: Any) -> Shapes:
+    if not isinstance(rows, list):
+        raise ValueError(f"{rows!r} are no shapes")
+    return tuple(map(_shape, rows))
 
 
 def _shape(numbers: Any) -> tuple[int, ...]:
@@ -141,7 +173,7 @@ def _shape(numbers: Any) -> tuple[int, ...]:
 
 
 def _for_target(row: Mapping[str, Any]) -> ForTarget:
-    schedules = [(_shape(shape), str(text)) for shape, text in row["schedules"]]
+    schedules = [(_shapes(shapes), str(text)) for shapes, text in row["schedules"]]
     caches = {str(name): int(size) for name, size in row["caches"].items()}
     return ForTarget(str(row["name"]), caches, schedules, row["packed"], row["objects"])
 
@@ -198,19 +230,19 @@ class Artifact:
         except RecursionError:
             self.container.fail(f"its {section} is nested too deeply")
 
-    def size(self, image: tuple[int, ...]) -> Size | None:
-        """The entry of an image size, where the file has one."""
-        return next((s for s in self.manifest.sizes if s.image == image), None)
+    def size(self, shapes: Shapes) -> Size | None:
+        """The entry for inputs of these shapes, whose batch is 1, where the file has one."""
+        return next((s for s in self.manifest.sizes if s.shapes == shapes), None)
 
-    def captured(self, image: tuple[int, ...]) -> Graph:
+    def captured(self, shapes: Shapes) -> Graph:
         """The graph before any pass, of a size that the file has."""
-        size = self.size(image)
-        assert size is not None, image
+        size = self.size(shapes)
+        assert size is not None, shapes
         return self._graph(size.captured)
 
-    def fused(self, image: tuple[int, ...]) -> Graph | None:
+    def fused(self, shapes: Shapes) -> Graph | None:
         """The graph after all passes; None where the file has none that these passes have made."""
-        size = self.size(image)
+        size = self.size(shapes)
         if size is None or self.manifest.made_by.get("ir") != ir_hash():
             return None
         return self._graph(size.fused)
@@ -219,7 +251,7 @@ class Artifact:
         def read(text: str) -> Graph:
             graph = parse_graph(text)
             verify(graph)
-            if [v.type.dtype for v in graph.inputs] != [self.manifest.dtype]:
+            if graph.input_dtypes() != self.manifest.dtypes:
                 raise ValueError(f"its inputs are {graph.inputs}")
             return graph
 

@@ -43,17 +43,17 @@ def bench(
     from lucid.ir.samples import sample_inputs
 
     subject = load_subject(model, weights)
-    shape = subject.shape(batch, size)
+    shapes = subject.shapes(batch, size)
     with progress() as report:
         start = time.perf_counter()
-        compiled = subject.compiled(shape, threads, precision, report, target)
+        compiled = subject.compiled(shapes, threads, precision, report, target)
         compile_seconds = time.perf_counter() - start
-        (x,) = sample_inputs(compiled.graph(shape), batch)
-        times = measure(lambda: compiled(x), runs, report)
-    profile = compiled.profile(x, min(runs, PROFILED))
+        inputs = sample_inputs(compiled.graph(shapes), batch)
+        times = measure(lambda: compiled(*inputs), runs, report)
+    profile = compiled.profile(inputs, min(runs, PROFILED))
     result = {
         "model": subject.name,
-        "input_shape": list(shape),
+        "inputs": {name: list(shape) for name, shape in profile.inputs.items()},
         "threads": compiled.threads,
         "target": compiled.target.name,
         "precision": precision,
@@ -107,9 +107,11 @@ def by_algorithm(profile: Profile) -> list[dict[str, Any]]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    shape = "x".join(map(str, result["input_shape"]))
+    from lucid.ir.types import sizes_text
+
+    sizes = sizes_text(result["inputs"].values())
     typer.echo(
-        f"{result['model']} for {shape}, {result['threads']} thread(s), {result['target']}, "
+        f"{result['model']} for {sizes}, {result['threads']} thread(s), {result['target']}, "
         f"{result['precision']}; compiled in {result['compile_seconds']:.2f} s"
     )
     columns = ("min ms", "median ms", "p90 ms", "GFLOP/s", "of peak")

@@ -110,9 +110,9 @@ def _examine(
 
     chosen = case.settings
     reporter = CrashReporter(
-        lambda shape: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
+        lambda shapes: case.graph, chosen.target, chosen.precision, chosen.threads, chosen.disable
     )
-    with progress() as bar, reporter.watching((case.batch,)):
+    with progress() as bar, reporter.watching(case.graph.input_shapes(case.batch)):
         tools = check.Tools(ObjectCache(), bar)
         if reduce:
             smallest, blame = check.reduce(case, tools) or (case, None)
@@ -150,7 +150,7 @@ def _case(
     from lucid.runtime.check import Case, Settings, read_inputs
 
     batch, size, seed = wanted
-    graph = subject.source().captured(subject.shape(batch, size))
+    graph = subject.source().captured(subject.shapes(batch, size))
     if inputs is not None:
         arrays, batch = read_inputs(inputs, graph)
     else:

@@ -91,7 +91,7 @@ def compile(
     with progress() as report:
         compiled = lucid.compile(
             subject.model,
-            (shape[0], *shape[2:], shape[1]) if uint8 else shape,
+            (shape[0], *shape[2:], shape[1]) if uint8 else subject.shapes(batch, size),
             input="uint8_nhwc" if uint8 else "float32_nchw",
             preprocess=subject.preprocess if uint8 else None,
             threads=threads,

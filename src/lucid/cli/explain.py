@@ -82,9 +82,9 @@ def explain(
     forced = dict(_parse_forced(text) for text in kernel or [])
     given = _read_schedule(schedule) if schedule else None
     subject = load_subject(model)
-    shape, machine = subject.shape(batch, size), Machine.named(target)
+    shapes, machine = subject.shapes(batch, size), Machine.named(target)
     count = threads or default_threads()
-    stages = Stages(subject, shape, machine, disabled, precision, count, forced, given)
+    stages = Stages(subject, shapes, machine, disabled, precision, count, forced, given)
     stages.has("captured", op)
     found = explained(
         stages.graph("fused"),

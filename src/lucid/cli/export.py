@@ -52,7 +52,7 @@ def export(
     disabled = check_passes(disable or [])
     subject = load_subject(model, weights)
     subject.warn_if_random(random_weights, f"what {output} answers will mean nothing")
-    stages = Stages(subject, subject.shape(1, size), Target.host(), disabled)
+    stages = Stages(subject, subject.shapes(1, size), Target.host(), disabled)
     proto = to_onnx(stages.graph(stage))
     subject.preprocess = spec_with(subject.preprocess, None, size)
     for key, value in properties_of(subject).items():

@@ -43,7 +43,7 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
         preprocess_of(from_properties(told, "preprocess")) or spec_for(shape),
         weights is not None or from_properties(told, "trained") is not False,
         _labels(proto),
-        shape,
+        (shape,),
         dtype,
         weights=weights,
     )
@@ -118,7 +118,7 @@ def from_torch(
     features = getattr(first, "in_features", None)
     shape = (1, features) if features else (1, channels, *size)
     preprocess = said if said is not None and said.channels == channels else spec_for(shape)
-    return Subject(spec, model, preprocess, trained=weights is not None, own_shape=shape)
+    return Subject(spec, model, preprocess, trained=weights is not None, own_shapes=(shape,))
 
 
 def is_torch_module(value: Any) -> bool:

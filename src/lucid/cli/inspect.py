@@ -25,9 +25,9 @@ def inspect(
         container.read(name)  # raises where it is damaged
     facts: dict[str, Any] = {
         "name": manifest.name,
-        "input_shape": list(manifest.input_shape),
-        "dtype": manifest.dtype,
-        "image_sizes": [list(size.image) for size in manifest.sizes],
+        "input_shapes": list(map(list, manifest.input_shapes)),
+        "dtypes": manifest.dtypes,
+        "image_sizes": [[list(s[1:]) for s in size.shapes] for size in manifest.sizes],
         "other_sizes": manifest.any_size,
         "targets": [target.name for target in manifest.targets],
         "weights": manifest.weights,

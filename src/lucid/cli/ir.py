@@ -135,9 +135,9 @@ def ir(
     if stage is not None:
         check_stage(stage, code=True)
     subject = load_subject(model, weights)
-    shape, machine = subject.shape(batch, size), Machine.named(target)
+    shapes, machine = subject.shapes(batch, size), Machine.named(target)
     count = threads or default_threads()
-    stages = Stages(subject, shape, machine, disabled, precision, count)
+    stages = Stages(subject, shapes, machine, disabled, precision, count)
     question.answer(stages, op, form, output)
 
 

@@ -60,8 +60,8 @@ def memory(
     check_precision(precision)
     subject = load_subject(model)
     count = threads or default_threads()
-    shape, machine = subject.shape(batch, size), Machine.named(target)
-    program = Stages(subject, shape, machine, disabled, precision, count).program()
+    shapes, machine = subject.shapes(batch, size), Machine.named(target)
+    program = Stages(subject, shapes, machine, disabled, precision, count).program()
     found = report.memory_map(program, count)
     if output is not None:
         write_text(picture(found), output)

@@ -15,6 +15,7 @@ from lucid.errors import InputError
 if TYPE_CHECKING:
     from lucid.cli.output import Report
     from lucid.compiler import CompiledModel
+    from lucid.ir.types import Shapes
     from lucid.model_source import ModelSource
     from lucid.vision import Preprocess
 
@@ -28,9 +29,9 @@ class Subject:
     they are known.
 
     `model`: what `lucid.compile` takes. `trained`: whether its weights come from somewhere, so that
-    its answers mean something. `own_shape`: of one input of the size it is made for, and `dtype`
-    that of its numbers. `saved`: whether it is compiled already. `weights`: a file whose tensors
-    are to take the place of the model's own.
+    its answers mean something. `own_shapes`: of its inputs for one image of the size it is made
+    for, and `dtype` that of the first one. `saved`: whether it is compiled already. `weights`: a
+    file whose tensors are to take the place of the model's own.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Subject:
     preprocess: Preprocess
     trained: bool
     labels: tuple[str, ...] | None = None
-    own_shape: tuple[int, ...] = (1, 3, 224, 224)
+    own_shapes: Shapes = ((1, 3, 224, 224),)
     dtype: str = "f32"
     saved: bool = False
     weights: Path | None = None
@@ -56,24 +57,25 @@ class Subject:
 
     def compiled(
         self,
-        shape: tuple[int, ...],
+        shapes: Shapes,
         threads: int | None,
         precision: str,
         report: Report,
         target: str = "host",
     ) -> CompiledModel:
-        """The model compiled for a shape; as it was saved, unless more precision is asked for."""
+        """The model compiled for inputs of these shapes; as it was saved, unless more precision is
+        asked for."""
         import lucid
 
         if self.saved and precision == "fast":
             name = None if target == "host" else target
             loaded = lucid.load(self.model, threads, target=name, progress=report)
-            loaded.prepare(shape)
+            loaded.prepare(shapes)
             return self.weighted(loaded)
         options = lucid.CompileOptions(target=target)
         compiled = lucid.compile(
             self.model,
-            shape,
+            shapes,
             threads=threads,
             precision=precision,
             options=options,
@@ -97,12 +99,26 @@ class Subject:
         )
 
     @property
+    def own_shape(self) -> tuple[int, ...]:
+        """Of the first input."""
+        return self.own_shapes[0] if self.own_shapes else ()
+
+    @property
     def layout(self) -> str:
         """How images lie in its input: `nchw`, `nhwc` or, where it takes none, an empty string."""
         return image_layout(self.own_shape)
 
+    def shapes(self, batch: int = 1, size: str | None = None) -> Shapes:
+        """The shapes of the inputs for a batch; `size` as `shape` takes it."""
+        from lucid.ir.types import with_batch
+
+        if not self.own_shapes:
+            return ()
+        return (self.shape(batch, size), *with_batch(self.own_shapes[1:], batch))
+
     def shape(self, batch: int = 1, size: str | None = None) -> tuple[int, ...]:
-        """The input shape for a batch, and for a size such as `224`, `65x80` or `1x32x32`."""
+        """The shape of the first input for a batch, and for a size such as `224`, `65x80` or
+        `1x32x32`."""
         own = (batch, *self.own_shape[1:])
         if size is None:
             return own

@@ -61,11 +61,11 @@ def profile(
     from lucid.runtime.profile_report import to_json, trace_events
 
     subject = load_subject(model, weights)
-    shape = subject.shape(batch, size)
+    shapes = subject.shapes(batch, size)
     with progress() as report:
-        compiled = subject.compiled(shape, threads, precision, report, target)
-        (x,) = sample_inputs(compiled.graph(shape), batch)
-        measured = compiled.profile(x, runs)
+        compiled = subject.compiled(shapes, threads, precision, report, target)
+        inputs = sample_inputs(compiled.graph(shapes), batch)
+        measured = compiled.profile(inputs, runs)
     if trace is not None:
         write_text(plain_json.dumps(trace_events(measured)), trace)
     if json:

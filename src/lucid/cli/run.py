@@ -173,7 +173,7 @@ def _run(
     ran, compiled = _Ran(), None
     for names, batch in batches:
         if compiled is None:
-            compiled = subject.compiled(batch.shape, *settings, report)
+            compiled = subject.compiled((batch.shape,), *settings, report)
             ran.threads = compiled.threads
         start = time.perf_counter()
         try:
@@ -197,7 +197,7 @@ def _expected(subject: Subject, batch: Array, report: Report) -> list[Array]:
     from lucid.ir.graph import Node
     from lucid.ir.interpret import interpret
 
-    graph = subject.source().captured(batch.shape)
+    graph = subject.source().captured((batch.shape,))
     done = 0
 
     def count(node: Node, results: tuple[Array, ...]) -> None:

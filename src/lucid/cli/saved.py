@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 def from_artifact(spec: str, weights: Path | None) -> Subject:
     """The model in a .lucid file. Raises ModelFileError."""
     from lucid.artifact.contents import Artifact
+    from lucid.ir.types import with_batch
 
     manifest = Artifact.open(spec).manifest
-    shape, told = (1, *manifest.input_shape[1:]), manifest.metadata
+    shapes, told = with_batch(manifest.input_shapes, 1), manifest.metadata
     labels = told.get("labels")
     return Subject(
         spec,
         spec,
-        preprocess_of(told.get("preprocess")) or spec_for(shape),
+        preprocess_of(told.get("preprocess")) or spec_for(shapes[0]),
         bool(told.get("trained", True)),
         tuple(map(str, labels)) if isinstance(labels, list) else None,
-        shape,
-        manifest.dtype,
+        shapes,
+        manifest.dtypes[0],
         saved=True,
         weights=weights,
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph
     from lucid.ir.passes import RewriteLog
+    from lucid.ir.types import Shapes
     from lucid.runtime.crash import CrashReporter
 
 CODE_STAGES = ("scheduled", "llvm", "asm")
@@ -60,19 +61,24 @@ def check_passes(names: list[str]) -> list[str]:
 
 @dataclass
 class Stages:
-    """A model for one input shape, at every stage.
+    """A model for inputs of given shapes, at every stage.
 
     `forced`: kernel names by patterns over module paths; `given`: a schedule to take as it is.
     """
 
     subject: Subject
-    shape: tuple[int, ...]
+    shapes: Shapes
     target: Target
     disable: list[str]
     precision: str = "fast"
     threads: int = 1
     forced: Mapping[str, str] = field(default_factory=dict)
     given: Schedule | None = None
+
+    @property
+    def batch(self) -> int:
+        """That of the Program: one image at least."""
+        return max(1, self.shapes[0][0]) if self.shapes else 1
 
     def names(self) -> list[str]:
         """The stages of this model, in order."""
@@ -93,13 +99,13 @@ class Stages:
         from lucid.ir.passes import run_passes
 
         source = self.subject.source(self.disable)
-        captured = source.captured(self.shape)
+        captured = source.captured(self.shapes)
         kept = {"captured": captured}
 
         def keep(name: str, graph: Graph) -> None:
             kept[name] = graph.clone()
 
-        with self._reporter().watching(self.shape):
+        with self._reporter().watching(self.shapes):
             final = run_passes(captured, disable=source.disable, observe=keep)
         return kept | {"canonical": kept.get("canonicalise", captured), "fused": final}
 
@@ -138,7 +144,7 @@ class Stages:
 
     def rewrites(self) -> RewriteLog:
         """What the passes do, rewrite by rewrite."""
-        return self.subject.source(self.disable).rewrites(self.shape)
+        return self.subject.source(self.disable).rewrites(self.shapes)
 
     # -- programs and code ------------------------------------------------------------------
 
@@ -148,8 +154,8 @@ class Stages:
 
         if self.given is not None:
             return self.given
-        batch = max(1, self.shape[0])
-        return schedule(self.graph("fused"), self.target, batch, self.precision, self.forced)
+        graph = self.graph("fused")
+        return schedule(graph, self.target, self.batch, self.precision, self.forced)
 
     def program(self, pattern: str | None = None) -> Program:
         """Scheduled and lowered for the target, which need not be one that runs here; or only the
@@ -167,10 +173,9 @@ class Stages:
     def _program(self) -> Program:
         from lucid.codegen.lowering import lower
 
-        batch = max(1, self.shape[0])
         graph = self.graph("fused")
-        with self._reporter().watching(self.shape):
-            return lower(graph, self.schedule(), self.target, batch, self.threads)
+        with self._reporter().watching(self.shapes):
+            return lower(graph, self.schedule(), self.target, self.batch, self.threads)
 
     def _reporter(self) -> CrashReporter:
         """Who writes down what is needed to repeat a failure of ours."""

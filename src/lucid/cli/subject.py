@@ -17,6 +17,7 @@ from lucid.errors import InputError, UnknownNameError
 
 if TYPE_CHECKING:
     from lucid.ir.graph import Graph
+    from lucid.ir.types import Shapes
     from lucid.nn import Module
     from lucid.vision import Preprocess
 
@@ -59,7 +60,7 @@ def _registered(name: str, weights: Path | None) -> Subject:
     info = model_info(name)
     model = create_model(name, weights=str(weights)) if weights else create_model(name)
     trained = weights is not None or info.weights is not None
-    return Subject(name, model, info.preprocess, trained, info.labels, info.input_shape)
+    return Subject(name, model, info.preprocess, trained, info.labels, (info.input_shape,))
 
 
 def _from_callable(spec: str, weights: Path | None) -> Subject:
@@ -94,8 +95,8 @@ def _from_callable(spec: str, weights: Path | None) -> Subject:
         model.load_weights(weights)
     elif weights and isinstance(model, Graph):
         model = _with_weights(model, weights)
-    shape = _shape_of(model)
-    return Subject(spec, model, _spec(model, shape), True, own_shape=shape)
+    shapes = _shapes_of(model)
+    return Subject(spec, model, _spec(model, shapes), True, own_shapes=shapes)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -135,9 +136,8 @@ def _from_text(spec: str, weights: Path | None) -> Subject:
     else:
         graph.payload = sample_payload(graph)
     name = graph.name if spec == "-" else spec
-    shape = _shape_of(graph)
-    dtype = graph.inputs[0].type.dtype if graph.inputs else "f32"
-    return Subject(name, graph, spec_for(shape), weights is not None, None, shape, dtype)
+    shapes, (dtype, *_) = _shapes_of(graph), (*graph.input_dtypes(), "f32")
+    return Subject(name, graph, _spec(graph, shapes), weights is not None, None, shapes, dtype)
 
 
 def parse_text(path: str) -> Graph:
@@ -164,21 +164,21 @@ def _with_weights(graph: Graph, weights: Path) -> Graph:
     return graph
 
 
-def _shape_of(model: Module | Graph) -> tuple[int, ...]:
-    """The shape of one input of a model nobody registered."""
+def _shapes_of(model: Module | Graph) -> Shapes:
+    """The shapes of the inputs of a model nobody registered, for one image."""
     from lucid.ir.graph import Graph
 
     if isinstance(model, Graph):
-        return model.inputs[0].type.concrete(1) if model.inputs else ()
+        return model.input_shapes(1)
     first = first_layer(model)
     features, channels = size_of(first, "in_features"), size_of(first, "in_channels")
     if features:
-        return (1, features)
+        return ((1, features),)
     cut = model.preprocess.cut if model.preprocess else None
-    return (1, channels or 3, *(cut or (224, 224)))
+    return ((1, channels or 3, *(cut or (224, 224))),)
 
 
-def _spec(model: Module | Graph, shape: tuple[int, ...]) -> Preprocess:
+def _spec(model: Module | Graph, shapes: Shapes) -> Preprocess:
     from lucid.vision import Preprocess
 
-    return Preprocess.find(model) or spec_for(shape)
+    return Preprocess.find(model) or spec_for(shapes[0] if shapes else ())

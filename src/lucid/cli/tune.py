@@ -53,15 +53,15 @@ def tune(
     from lucid.runtime.tuning_log import TuningLog
 
     subject = load_subject(model, weights)
-    shape = subject.shape(batch, size)
-    graph = subject.source().graph((1, *shape[1:]))
+    shapes = subject.shapes(batch, size)
+    graph = subject.source().graph(shapes)
     with progress() as bar:
-        tuner = _tuner(target, shape[0], threads, precision, bar)
+        tuner = _tuner(target, batch, threads, precision, bar)
         tuning = tuner.tune(graph, budget=budget, log=TuningLog(log), again=again)
         totals = tuner.compare(graph, [tuning.model, tuning.schedule]) if report else None
     result: dict[str, Any] = {
         "model": subject.name,
-        "input_shape": list(shape),
+        "inputs": {v.name: list(v.type.concrete(batch)) for v in graph.inputs},
         "threads": tuner.threads,
         "target": tuner.target.name,
         "precision": precision,
@@ -128,10 +128,12 @@ def _report(model: Totals, tuned: Totals) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    shape = "x".join(map(str, result["input_shape"]))
+    from lucid.ir.types import sizes_text
+
+    sizes = sizes_text(result["inputs"].values())
     source = f"{result['runs']} runs" if result["runs"] else "all layers known from the log"
     typer.echo(
-        f"{result['model']} for {shape}, {result['threads']} thread(s), {result['target']}, "
+        f"{result['model']} for {sizes}, {result['threads']} thread(s), {result['target']}, "
         f"{result['precision']}; {source}"
     )
     columns = ("layer", "x", "cost model", "ms", "tuned", "tuned ms", "gain", "tried")

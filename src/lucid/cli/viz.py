@@ -106,7 +106,7 @@ def viz(
     disabled = check_passes(disable or [])
     times = read_profile(profile.read_text(encoding="utf-8")) if profile else []
     subject = load_subject(model)
-    stages = Stages(subject, subject.shape(batch, size), Target.host(), disabled)
+    stages = Stages(subject, subject.shapes(batch, size), Target.host(), disabled)
     graphs = stages.graphs()
     check_name(stage, list(graphs), "stage")
     if form == ".html":
@@ -184,10 +184,9 @@ def _program(stages: Stages, graph: Graph) -> Program | None:
     from lucid.codegen.lowering import lower
     from lucid.codegen.scheduling.schedule import schedule
 
-    size = max(1, stages.shape[0])
     try:
-        choices = schedule(graph, stages.target, size, stages.precision)
-        return lower(graph, choices, stages.target, size, stages.threads)
+        choices = schedule(graph, stages.target, stages.batch, stages.precision)
+        return lower(graph, choices, stages.target, stages.batch, stages.threads)
     except LucidError as problem:
         warn(f"no layouts and no memory plan in the picture: {problem}")
         return None

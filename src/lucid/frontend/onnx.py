@@ -73,6 +73,12 @@ def import_onnx(
     return graph
 
 
+def input_dtypes(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> list[str]:
+    """Of the inputs, in order, as graphs of the model have them. Raises as `import_onnx`."""
+    _, proto, _ = open_model(model)
+    return [graph_dtype(value.type.tensor_type.elem_type) for value in _inputs(proto.graph)]
+
+
 def floating_initializers(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     """The floating tensors of a file by name, which are read when used. Raises as `import_onnx`."""
     _, proto, files = open_model(path)
@@ -243,12 +249,8 @@ def _checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
 def _input_types(
     name: str, graph: onnx.GraphProto, shape: tuple[int, ...] | None
 ) -> tuple[dict[str, TensorType], set[str]]:
-    """The type of each input, and those whose batch the file fixes at 1.
-
-    Initializers that are listed as inputs are none: their values are given.
-    """
-    given = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in given]
+    """The type of each input, and those whose batch the file fixes at 1."""
+    inputs = _inputs(graph)
     if not inputs:
         raise UnsupportedError(f"{name} has no inputs: there is nothing to compute")
     named: dict[str, int] = {}
@@ -262,6 +264,12 @@ def _input_types(
     if any(isinstance(d, Dim) for kind in types.values() for d in kind.shape):
         single = set()
     return types, single
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Initializers that are listed as inputs are none: their values are given."""
+    given = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in given]
 
 
 def _input_type(

@@ -13,6 +13,7 @@ from lucid.frontend.sources import Weights, kind
 from lucid.frontend.weights import match_weights, normalise_keys
 from lucid.ir.graph import Graph, State
 from lucid.ir.resize import resized
+from lucid.ir.types import BATCH, Shapes, TensorType, sizes_text, with_batch
 
 
 @kind("the path of a .lucid file (which lucid.load opens as it was compiled)")
@@ -24,7 +25,7 @@ class SavedModel:
     def __init__(self, saved: Any) -> None:
         self.artifact = saved if isinstance(saved, Artifact) else Artifact.open(saved)
         self.name = self.artifact.manifest.name
-        self.dtype = self.artifact.manifest.dtype
+        self.dtypes = self.artifact.manifest.dtypes
 
     @staticmethod
     def accepts(model: Any) -> bool:
@@ -32,29 +33,32 @@ class SavedModel:
             return str(model).endswith(SUFFIX)
         return isinstance(model, Artifact)
 
-    def input_shape(self) -> tuple[int, ...]:
-        """The shape that the model was compiled for, with a batch of one."""
-        return (1, *self.artifact.manifest.input_shape[1:])
+    def input_shapes(self) -> Shapes:
+        """The shapes that the model was compiled for, with a batch of one."""
+        return with_batch(self.artifact.manifest.input_shapes, 1)
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        image, sizes = shape[1:], self.artifact.manifest.sizes
-        if self.artifact.size(image) is not None:
-            return self.artifact.captured(image)
+    def captured(self, shapes: Shapes) -> Graph:
+        size = with_batch(shapes, 1)
+        if self.artifact.size(size) is not None:
+            return self.artifact.captured(size)
+        first, *others = (s.shapes for s in self.artifact.manifest.sizes)
         if not self.artifact.manifest.any_size:
-            held = ", ".join("x".join(map(str, s.image)) for s in sizes)
+            held = ", ".join(map(_images, (first, *others)))
             raise InputError(
                 f"{self.artifact.container.origin} has {self.name} for inputs of {held}, not for "
-                f"{'x'.join(map(str, image))}: the graph depends on the size; `prepare` the model "
-                "for this size before it is saved"
+                f"{_images(size)}: the graph depends on the size; `prepare` the model for this "
+                "size before it is saved"
             )
-        known = self.artifact.captured(sizes[0].image)
+        known = self.artifact.captured(first)
         try:
-            if len(image) != len(sizes[0].image):
-                raise ShapeError(f"it takes {len(sizes[0].image) + 1} dimensions")
-            return resized(known, shape)
+            if list(map(len, size)) != list(map(len, first)):
+                raise ShapeError(f"it takes {', '.join(str(len(s)) for s in first)} dimensions")
+            return resized(known, size)
         except ShapeError as problem:
-            (value,) = known.inputs
-            wanted = value.type.with_shape((value.type.shape[0], *image))
+            wanted = ", ".join(
+                str(TensorType(dtype, (BATCH, *shape[1:])))
+                for dtype, shape in zip(self.dtypes, size, strict=False)
+            )
             raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
 
     def require_weights(self) -> None:
@@ -82,3 +86,8 @@ class SavedModel:
                 )
         matched, _ = match_weights(manifest.state, found, origin, self.name)
         return {**self.constants, **matched}
+
+
+def _images(shapes: Shapes) -> str:
+    """Sizes without the batch: `3x224x224`"""
+    return sizes_text(shape[1:] for shape in shapes)

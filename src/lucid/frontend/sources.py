@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -18,7 +18,7 @@ from lucid.errors import InputError, ShapeError, kind_of
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import match_weights
 from lucid.ir.graph import Graph, State
-from lucid.ir.types import BATCH, f32
+from lucid.ir.types import BATCH, Shapes, f32, with_batch
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
 
@@ -33,15 +33,15 @@ class Model(Protocol):
         """What it is called."""
 
     @property
-    def dtype(self) -> str:
-        """Of its input, in the graph's terms."""
+    def dtypes(self) -> Sequence[str]:
+        """Of its inputs, in order, in the graph's terms."""
 
-    def input_shape(self) -> tuple[int, ...] | None:
-        """The shape of its input for one image, where it has just one."""
+    def input_shapes(self) -> Shapes | None:
+        """The shapes of its inputs for one image, where it takes just one size."""
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        """Its graph for inputs of this shape, the batch symbolic. Raises InputError where the shape
-        does not fit, TraceError and UnsupportedError where there is no such graph."""
+    def captured(self, shapes: Shapes) -> Graph:
+        """Its graph for inputs of these shapes, the batch symbolic. Raises InputError where they do
+        not fit, TraceError and UnsupportedError where there is no such graph."""
 
     def require_weights(self) -> None:
         """Raises WeightsError where it has no values for its tensors."""
@@ -101,11 +101,18 @@ def as_model(model: Any) -> Model:
     raise InputError(f"a model is {', '.join(others)}, or {last}; got {got}")
 
 
+def only(shapes: Shapes, model: str) -> tuple[int, ...]:
+    """The shape of a model's one input. Raises InputError where there are several."""
+    if len(shapes) != 1:
+        raise InputError(f"{model} takes one input, not {len(shapes)}")
+    return shapes[0]
+
+
 @kind("a lucid.nn.Module")
 class TracedModule:
     """A module of Lucid's own, traced for each image size."""
 
-    dtype = "f32"
+    dtypes = ("f32",)
     by_name = True
     constants: ClassVar[Weights] = {}
 
@@ -117,10 +124,11 @@ class TracedModule:
     def accepts(model: Any) -> bool:
         return isinstance(model, Module)
 
-    def input_shape(self) -> None:
+    def input_shapes(self) -> None:
         return None
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
+    def captured(self, shapes: Shapes) -> Graph:
+        shape = only(shapes, self.name)
         try:
             return trace(self.module, shape)
         except ShapeError as problem:
@@ -156,16 +164,22 @@ class GivenGraph:
         return isinstance(model, Graph)
 
     @property
-    def dtype(self) -> str:
-        return self.graph.inputs[0].type.dtype if self.graph.inputs else "f32"
+    def dtypes(self) -> Sequence[str]:
+        return self.graph.input_dtypes()
 
-    def input_shape(self) -> tuple[int, ...] | None:
-        return self.graph.inputs[0].type.concrete(1) if self.graph.inputs else None
+    def input_shapes(self) -> Shapes:
+        return self.graph.input_shapes(1)
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        for value in self.graph.inputs[:1]:
+    def captured(self, shapes: Shapes) -> Graph:
+        inputs = self.graph.inputs
+        if len(shapes) != len(inputs):
+            names = ", ".join(v.name for v in inputs)
+            raise InputError(f"{self.name} has {len(inputs)} inputs ({names}), not {len(shapes)}")
+        for value, shape in zip(inputs, shapes, strict=True):
             if value.type.shape[1:] != shape[1:]:
-                raise InputError(f"{self.name} is a graph, which has one size: {value.type}")
+                raise InputError(
+                    f"{self.name} is a graph, whose input {value.name} has one size: {value.type}"
+                )
         return self.graph
 
     def tensors(self) -> Weights:
@@ -188,32 +202,30 @@ class Imported:
     all of them, since packed weights of one size serve the others."""
 
     name: str
+    dtypes: Sequence[str] = ("f32",)
 
     def __init__(self) -> None:
         self.payload: dict[str, Any] = {}
-        self._graphs: dict[tuple[int, ...], Graph] = {}
+        self._graphs: dict[Shapes, Graph] = {}
 
-    @property
-    def dtype(self) -> str:
-        return "f32"
-
-    def input_shape(self) -> tuple[int, ...] | None:
+    def input_shapes(self) -> Shapes | None:
         return None
 
-    def captured(self, shape: tuple[int, ...]) -> Graph:
-        size = shape[1:]
+    def captured(self, shapes: Shapes) -> Graph:
+        size = with_batch(shapes, 1)
         if size not in self._graphs:
-            self._keep(size, self._import((1, *size)))
+            self._keep(size, self._import(size))
             if len(self._graphs) > SIZES_KEPT:
                 del self._graphs[next(iter(self._graphs))]
         return self._graphs[size]
 
-    def _keep(self, size: tuple[int, ...], graph: Graph) -> None:
+    def _keep(self, size: Shapes, graph: Graph) -> None:
+        """`size`: of the inputs for one image."""
         self.payload.update(graph.payload)
         graph.payload = self.payload
         self._graphs[size] = graph
 
-    def _import(self, shape: tuple[int, ...]) -> Graph:
+    def _import(self, shapes: Shapes) -> Graph:
         raise NotImplementedError
 
     def require_weights(self) -> None:
@@ -244,10 +256,10 @@ class TorchModule(Imported):
             model, torch.nn.Module | torch.export.ExportedProgram
         )
 
-    def _import(self, shape: tuple[int, ...]) -> Graph:
+    def _import(self, shapes: Shapes) -> Graph:
         from lucid.frontend.torch import import_torch
 
-        return import_torch(self.module, shape)
+        return import_torch(self.module, only(shapes, self.name))
 
     @property
     def constants(self) -> Weights:
@@ -275,10 +287,13 @@ class OnnxModel(Imported):
     by_name = False
 
     def __init__(self, model: Any) -> None:
+        from lucid.frontend.onnx import input_dtypes
+
         super().__init__()
         self.model = model
         self.constants: dict[str, Any] = {}
         self._own = self._import_as_it_is()
+        self.dtypes = input_dtypes(model) if self._own is None else self._own.input_dtypes()
         path = isinstance(model, str | os.PathLike)
         self.name = Path(model).stem if path else model.graph.name or "model"
 
@@ -289,12 +304,8 @@ class OnnxModel(Imported):
         proto = getattr(sys.modules.get("onnx"), "ModelProto", None)
         return proto is not None and isinstance(model, proto)
 
-    @property
-    def dtype(self) -> str:
-        return "f32" if self._own is None else self._own.inputs[0].type.dtype
-
-    def input_shape(self) -> tuple[int, ...] | None:
-        return None if self._own is None else self._own.inputs[0].type.concrete(1)
+    def input_shapes(self) -> Shapes | None:
+        return None if self._own is None else self._own.input_shapes(1)
 
     def _import_as_it_is(self) -> Graph | None:
         """The graph of the size that the file says; None where it leaves that open."""
@@ -304,18 +315,23 @@ class OnnxModel(Imported):
             graph = import_onnx(self.model)
         except InputError:
             return None
-        self._keep(graph.inputs[0].type.concrete(1)[1:], graph)
+        self._keep(with_batch(graph.input_shapes(1), 1), graph)
         return graph
 
-    def _import(self, shape: tuple[int, ...]) -> Graph:
+    def _import(self, shapes: Shapes) -> Graph:
+        """The sizes of inputs after the first are those that the file states."""
         from lucid.frontend.onnx import import_onnx
 
-        return import_onnx(self.model, shape)
+        graph = import_onnx(self.model, shapes[0])
+        for value, shape in zip(graph.inputs, shapes, strict=False):
+            if value.type.concrete(1)[1:] != shape[1:]:
+                raise InputError(f"input {value.name} of {self.name} is {value.type}, not {shape}")
+        return graph
 
     def tensors(self) -> Weights:
         return {name: self.payload[name] for name in self.state().shapes}
 
-    def _keep(self, size: tuple[int, ...], graph: Graph) -> None:
+    def _keep(self, size: Shapes, graph: Graph) -> None:
         """Tables that were computed while the file was read are none of its weights."""
         tables = {n: t for n, t in graph.payload.items() if not isinstance(t, StoredTensor)}
         self.constants.update(tables)

@@ -1,6 +1,6 @@
 """Other weights for a model: by the names of its tensors, or from another file of the network.
 
-    matched(model, "retrained.onnx", [(1, 3, 224, 224)])
+    matched(model, "retrained.onnx", [((1, 3, 224, 224),)])
 
 The names of a module's tensors tell what they are. Files of whole networks number theirs as they
 like, and hold scalars as part of the graph: there the graphs are compared, and each tensor is given
@@ -21,18 +21,20 @@ from lucid.frontend.weights import NETWORKS, load_weights
 from lucid.ir.graph import Graph, Value
 from lucid.ir.matching import Matching, match
 from lucid.ir.recipe import Source
+from lucid.ir.types import Shapes
 
 MOST_SHOWN = 20
 """Lines of a message about tensors that do not fit."""
 
 
-def matched(model: Model, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Weights:
+def matched(model: Model, weights: Any, sizes: Sequence[Shapes] = ()) -> Weights:
     """Everything that the graphs of a model read, from other weights: a mapping of tensors by name,
     the path of a weight file, or a network as `lucid.compile` takes it (an ONNX file, a .lucid
     file, a module).
 
-    `shapes`: inputs of the model for which graphs are compared, where they are. Raises WeightsError
-    where anything is missing, unexpected or misshapen, or where the network is another one.
+    `sizes`: of the model's inputs, for which graphs are compared, where they are. Raises
+    WeightsError where anything is missing, unexpected or misshapen, or where the network is another
+    one.
     """
     if isinstance(weights, Mapping):
         return model.match(weights, "the state dict")
@@ -51,21 +53,19 @@ def matched(model: Model, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) 
     name = str(weights) if path else f"the {type(weights).__name__}"
     if other.by_name:
         return model.match(other.tensors(), name)
-    return _of_network(model, other, name, shapes)
+    return _of_network(model, other, name, sizes)
 
 
-def _of_network(
-    model: Model, other: Model, origin: str, shapes: Sequence[tuple[int, ...]]
-) -> Weights:
+def _of_network(model: Model, other: Model, origin: str, sizes: Sequence[Shapes]) -> Weights:
     """The tensors of another network's file by the names of the model's own."""
-    own = model.input_shape()
+    own = model.input_shapes()
     weights: dict[str, Any] = {}
     unmatched: dict[str, Source] = {}
     refusal = "the model has no input shape yet: call `prepare` first"
-    for shape in shapes or ([own] if own else []):
-        graph = model.captured(shape)
+    for shapes in sizes or ([own] if own else []):
+        graph = model.captured(shapes)
         try:
-            its = other.captured(_as_taken_by(other, model, shape))
+            its = other.captured(_as_taken_by(other, model, shapes))
         except InputError as problem:
             unmatched |= graph.sources()
             refusal = str(problem)
@@ -80,12 +80,19 @@ def _of_network(
     return ChainMap(weights, constants)
 
 
-def _as_taken_by(other: Model, model: Model, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the model's input as the other takes it: images as bytes have channels last."""
-    if other.dtype == model.dtype or len(shape) != 4:
+def _as_taken_by(other: Model, model: Model, shapes: Shapes) -> Shapes:
+    """The shapes of the model's inputs as the other takes them: images as bytes have channels last.
+    As they are where the other has more inputs or fewer."""
+    if len({len(shapes), len(model.dtypes), len(other.dtypes)}) > 1:
+        return shapes
+    return tuple(map(_as_taken_as, shapes, model.dtypes, other.dtypes))
+
+
+def _as_taken_as(shape: tuple[int, ...], own: str, other: str) -> tuple[int, ...]:
+    if own == other or len(shape) != 4:
         return shape
     batch, *image = shape
-    return (batch, *image[1:], image[0]) if other.dtype == "u8" else (batch, image[2], *image[:2])
+    return (batch, *image[1:], image[0]) if other == "u8" else (batch, image[2], *image[:2])
 
 
 def _inputs(graph: Graph) -> list[Value]:

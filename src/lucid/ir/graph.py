@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Recipe, Source, sources
-from lucid.ir.types import TensorType
+from lucid.ir.types import Shapes, TensorType
 
 
 @dataclass(frozen=True)
@@ -237,6 +237,14 @@ class Graph:
     def find(self, op_class: type[Op]) -> list[Node]:
         """The nodes of one op, in order."""
         return [n for n in self.nodes if isinstance(n.op, op_class)]
+
+    def input_dtypes(self) -> list[str]:
+        """Of the inputs, in order."""
+        return [value.type.dtype for value in self.inputs]
+
+    def input_shapes(self, batch: int) -> Shapes:
+        """Of the inputs, in order, for one size of the batch."""
+        return tuple(value.type.concrete(batch) for value in self.inputs)
 
     def sources(self) -> dict[str, Source]:
         """Every source tensor that a parameter reads, by name."""

@@ -1,4 +1,4 @@
-"""A graph for inputs of another size: the same ops, whose attributes follow the size."""
+"""A graph for inputs of other sizes: the same ops, whose attributes follow the size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from lucid.errors import ShapeError
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Expand, Op, Reshape, Resize, Slice
-from lucid.ir.types import Dim, Shape, TensorType, volume
+from lucid.ir.types import Dim, Shape, Shapes, TensorType, volume
 
 
-def resized(graph: Graph, shape: tuple[int, ...]) -> Graph:
-    """The same ops over an input of this shape, whose batch stays symbolic.
+def resized(graph: Graph, shapes: Shapes) -> Graph:
+    """The same ops over inputs of these shapes, whose batch stays symbolic.
 
     Attributes that name a size follow it as models mostly mean them: a reshape leaves the axes
     before and behind those it joins or splits, a slice to the end ends there, a resize goes to the
@@ -23,7 +23,7 @@ def resized(graph: Graph, shape: tuple[int, ...]) -> Graph:
     """
     other = Graph(graph.name, graph.payload)
     mapped: dict[Value, Value] = {}
-    for value in graph.inputs:
+    for value, shape in zip(graph.inputs, shapes, strict=True):
         type = value.type.with_shape((value.type.shape[0], *shape[1:]))
         mapped[value] = other.add_input(type, value.name)
     images = [(v.type.shape, mapped[v].type.shape) for v in graph.inputs]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,6 +70,28 @@ class Exact(float):
 
 Shape = tuple["int | Dim", ...]
 BATCH = Dim()
+
+
+Shapes = tuple[tuple[int, ...], ...]
+"""The sizes of a graph's inputs: one shape each, in order, the batch in front of all of them."""
+
+ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
+"""What users give for them: the shape of the one input, or a sequence of shapes."""
+
+
+def with_batch(shapes: Shapes, batch: int) -> Shapes:
+    """The same sizes with another batch."""
+    return tuple([(batch, *shape[1:]) for shape in shapes])
+
+
+def size_text(shape: Iterable[int]) -> str:
+    """`1x3x224x224`"""
+    return "x".join(map(str, shape))
+
+
+def sizes_text(shapes: Iterable[Iterable[int]]) -> str:
+    """`1x3x224x224, 1x10`"""
+    return ", ".join(map(size_text, shapes))
 
 
 def concrete(shape: Shape, batch: int) -> tuple[int, ...]:

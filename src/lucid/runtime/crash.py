@@ -22,6 +22,7 @@ from lucid.errors import CompileError, LucidError, VerifyError
 from lucid.ir.graph import Graph
 from lucid.ir.passes import PIPELINE, run_passes
 from lucid.ir.text import print_graph
+from lucid.ir.types import Shapes
 from lucid.ir.verify import verify
 from lucid.runtime.cache import default_folder
 from lucid.runtime.library import Progress
@@ -59,11 +60,11 @@ def callers(progress: Progress | None) -> Progress | None:
 class CrashReporter:
     """Watches over the compilation of one model.
 
-    `captured` gives its graph before any pass for an input shape; the rest is as in
+    `captured` gives its graph before any pass for the shapes of its inputs; the rest is as in
     `lucid.compile`.
     """
 
-    captured: Callable[[tuple[int, ...]], Graph]
+    captured: Callable[[Shapes], Graph]
     target: str = "host"
     precision: str = "fast"
     threads: int = 1
@@ -71,7 +72,7 @@ class CrashReporter:
     kernels: Mapping[str, str] = field(default_factory=dict)
 
     @contextmanager
-    def watching(self, shape: Sequence[int]) -> Iterator[None]:
+    def watching(self, shapes: Shapes) -> Iterator[None]:
         """Turn an internal failure into a CompileError that says where its bundle is.
 
         What is about the user's model or input goes through as it is: a LucidError of another
@@ -89,30 +90,28 @@ class CrashReporter:
                 raise
             if isinstance(error, CompileError) and error.bundle is not None:
                 raise
-            graph = self._legal_graph(tuple(shape))
+            graph = self._legal_graph(shapes)
             if graph is None:
                 raise
             what = str(error) if expected else f"{type(error).__name__}: {error}"
-            bundle, where = self._write(graph, tuple(shape), error)
+            bundle, where = self._write(graph, shapes, error)
             failure = CompileError(f"{what}\n{where}")
             failure.bundle = bundle
             raise failure from error
 
-    def _legal_graph(self, shape: tuple[int, ...]) -> Graph | None:
+    def _legal_graph(self, shapes: Shapes) -> Graph | None:
         """The captured graph; None where the model cannot be traced, or gives an illegal one."""
         try:
-            graph = self.captured(shape)
+            graph = self.captured(shapes)
             verify(graph)
         except Exception:
             return None
         return graph
 
-    def _write(
-        self, graph: Graph, shape: tuple[int, ...], error: Exception
-    ) -> tuple[Path | None, str]:
+    def _write(self, graph: Graph, shapes: Shapes, error: Exception) -> tuple[Path | None, str]:
         """Write the bundle; where it is, and what to tell about it."""
         try:
-            files = self._files(graph, shape, error)
+            files = self._files(graph, shapes, error)
             digest = hashlib.sha256(files[TRACEBACK] + files[FAILING]).hexdigest()[:12]
             name = "".join(c if c.isalnum() or c in "-_." else "_" for c in graph.name)
             folder = crash_folder() / f"{name}-{digest}"
@@ -128,13 +127,13 @@ class CrashReporter:
             f"`lucid check {shlex.quote(str(folder))} --bisect`"
         )
 
-    def _files(self, graph: Graph, shape: tuple[int, ...], error: Exception) -> dict[str, bytes]:
+    def _files(self, graph: Graph, shapes: Shapes, error: Exception) -> dict[str, bytes]:
         from lucid.runtime.check.case import Case, Settings, files_of
 
         settings = Settings(
             self.target, self.precision, self.threads, tuple(self.disable), dict(self.kernels)
         )
-        batch = shape[0] if shape else 1
+        batch = next((shape[0] for shape in shapes if shape), 1)
         files = files_of(Case(graph, (), batch, settings), arrays=False)
         stage, before = before_failure(graph, self.disable)
         files[FAILING] = f"# before {stage}\n{print_graph(before)}".encode()

@@ -11,35 +11,31 @@ import functools
 import itertools
 import json
 import logging
-import operator
 import os
-import reprlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.llvm import assembly, ir_text
 from lucid.codegen.lowering import lower
-from lucid.codegen.program.plan import require_addressable
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, kind_of
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
 from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim
+from lucid.ir.types import Dim, ShapeArgument, Shapes, with_batch
 from lucid.runtime import log
-from lucid.runtime.arrays import as_array, axes_advice, describe, like, likely_shape
+from lucid.runtime.arrays import describe, like
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
+from lucid.runtime.inputs import Inputs
 from lucid.runtime.library import Code, Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
@@ -65,7 +61,9 @@ class CompiledModel:
     `threads`: the size of the team that runs a call; with 1, a call runs on its caller's thread,
     and calls run concurrently. `threads_asked`: the number that was asked for, None where it is the
     process's default; a pickle carries it. Results are bitwise identical for any number of threads,
-    and for a batch run whole or in parts. `metadata`: JSON data that `save` stores with the model.
+    and for a batch run whole or in parts. `input_shapes`: of the inputs, in order, as compiled for;
+    None before. A `shape` given to a method is that of the one input, or a sequence of shapes, one
+    for each. `metadata`: JSON data that `save` stores with the model.
     """
 
     def __init__(
@@ -83,20 +81,21 @@ class CompiledModel:
         self.target = target
         self.threads = threads
         self.threads_asked: int | None = None
-        self.input_shape: tuple[int, ...] | None = None
+        self.input_shapes: Shapes | None = None
         self.metadata: dict[str, Any] = {}
         self._source = source
+        self._inputs = Inputs(source.name, source.dtypes)
         self._schedule_for = schedule_for
         self._cache = cache
         self._progress = progress
-        self._crashes = crashes or CrashReporter(lambda shape: source.stage(shape, "captured"))
+        self._crashes = crashes or CrashReporter(lambda shapes: source.stage(shapes, "captured"))
         self._basis = basis or Basis()
         self._saved = saved or Saved()
         self._schedule: Schedule | None = None
         self._signature: Signature | None = None
         self._weights: WeightStore | None = None
-        self._graphs: OrderedDict[tuple[int, ...], Graph] = OrderedDict()
-        self._plans: dict[tuple[int, ...], Plan] = {}  # changed by who plans alone
+        self._graphs: OrderedDict[Shapes, Graph] = OrderedDict()  # by shapes of batch 1
+        self._plans: dict[Shapes, Plan] = {}  # changed by who plans alone
         self._clock = itertools.count()
         self._free: list[Workspace] = []
         self._native = library(target)
@@ -124,78 +123,90 @@ class CompiledModel:
         """Name, dtype and shape of each output."""
         return self._known_signature().outputs
 
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """`input_shapes` of a model with one input. Raises InputError where it has several."""
+        if self.input_shapes is None:
+            return None
+        if len(self.input_shapes) > 1:
+            raise InputError(f"{self._inputs}: their shapes are `input_shapes`")
+        return self.input_shapes[0]
+
     def _known_signature(self) -> Signature:
-        self._shape_or_first(None)  # raises
+        self._shapes_or_first(None)  # raises
         assert self._signature is not None
         return self._signature
 
     # -- planning ---------------------------------------------------------------------------
 
-    def prepare(self, shape: Sequence[int]) -> Program:
+    def prepare(self, shape: ShapeArgument) -> Program:
         """Plan, compile and pack for inputs of this shape now, not at the first call.
 
         The Program of its first slice, which is the whole batch up to 16. Raises InputError.
         """
-        sizes = _checked_shape(shape)
+        shapes = self._shapes_or_first(shape)
         try:
-            whole, _ = self._plans_for(sizes)
+            whole, _ = self._plans_for(shapes)
         except (InputError, TraceError) as problem:
-            likely = likely_shape(sizes, self._source.dtype == "u8")
-            if likely is None:
+            likely = self._inputs.likely(shapes)
+            if not likely:
                 raise
-            raise InputError(f"{problem}; did you mean the shape {likely}?") from problem
+            raise InputError(f"{problem}; {likely}") from problem
         return whole.bound.program
 
-    def _plans_for(self, shape: tuple[int, ...]) -> tuple[Plan, Plan]:
+    def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan]:
         """The plan of a batch's slices and the plan of its last slice, over the same weights.
 
         A batch whose images depend on each other has one plan, of its own size.
         """
-        batch, *image = shape
-        if batch > MAX_BATCH and mixing_node(self.graph(shape)) is not None:
-            whole = self._plan(shape)
+        batch = shapes[0][0]
+        large = batch > MAX_BATCH
+        if (large and mixing_node(self._graph(shapes)) is not None) or 1 <= batch <= MAX_BATCH:
+            whole = self._plan(shapes)
             return whole, whole
-        whole = self._plan((min(max(batch, 1), MAX_BATCH), *image))
+        whole = self._plan(with_batch(shapes, MAX_BATCH if large else 1))
         rest = batch % MAX_BATCH
-        if batch <= MAX_BATCH or not rest:
+        if not rest:
             return whole, whole
-        last = self._plan((rest, *image))
+        last = self._plan(with_batch(shapes, rest))
         if last.weights is not whole.weights:  # another thread swapped them in between
-            return self._plans_for(shape)
+            return self._plans_for(shapes)
         return whole, last
 
-    def _plan(self, shape: tuple[int, ...]) -> Plan:
-        plan = self._plans.get(shape)
+    def _plan(self, shapes: Shapes) -> Plan:
+        plan = self._plans.get(shapes)
         if plan is None:
-            with PLANNING, self._crashes.watching(shape):
-                plan = self._plans.get(shape) or self._make_plan(shape)
+            with PLANNING, self._crashes.watching(shapes):
+                plan = self._plans.get(shapes) or self._make_plan(shapes)
         plan.used = next(self._clock)
         return plan
 
-    def _make_plan(self, shape: tuple[int, ...]) -> Plan:
-        graph = self.graph(shape)
-        schedule = self._schedule_of(graph, shape)
-        program = lower(graph, schedule, self.target, shape[0], self.threads)
+    def _make_plan(self, shapes: Shapes) -> Plan:
+        graph = self._graph(shapes)
+        schedule = self._schedule_of(graph, shapes)
+        assert graph.input_dtypes() == list(self._source.dtypes), graph.name
+        program = lower(graph, schedule, self.target, shapes[0][0], self.threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
         code = self._native.load(kernels, self._cache, self._progress)
         store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
         store.ensure(program.weights.values(), self._progress)
         bound = BoundProgram(program, code, store)
-        plan = self._plans[shape] = Plan(graph, schedule, bound, next(self._clock))
-        if self._schedule is None:  # the first shape settles algorithms for all
-            self._schedule, self.input_shape = schedule, shape
+        plan = self._plans[shapes] = Plan(graph, schedule, bound, next(self._clock))
+        if self._schedule is None:  # the first size settles algorithms for all
+            self._schedule, self.input_shapes = schedule, shapes
             self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
-            log.dump(self, self._source.name, shape)
+            self._inputs.values = graph.inputs
+            log.dump(self, self._source.name, shapes)
         if len(self._plans) > PLANS_KEPT:
             del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
             self._drop_workspaces()
         return plan
 
-    def _schedule_of(self, graph: Graph, shape: tuple[int, ...]) -> Schedule:
-        saved = self._saved.schedules.get(shape)
-        if saved is not None and not without_choice(saved, graph, shape[0]):
+    def _schedule_of(self, graph: Graph, shapes: Shapes) -> Schedule:
+        saved, batch = self._saved.schedules.get(shapes), shapes[0][0]
+        if saved is not None and not without_choice(saved, graph, batch):
             return saved
-        return continued(self._schedule, graph, shape[0], self._choose)
+        return continued(self._schedule, graph, batch, self._choose)
 
     def _choose(self, graph: Graph, batch: int) -> Schedule:
         schedule = self._schedule_for(graph, batch)
@@ -203,83 +214,77 @@ class CompiledModel:
             schedule_log.debug("%s: %s", name, choice)
         return schedule
 
-    def graph(self, shape: Sequence[int] | None = None) -> Graph:
+    def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
-        sizes = self._shape_or_first(shape)
-        key = sizes[1:]
+        return self._graph(self._shapes_or_first(shape))
+
+    def _graph(self, shapes: Shapes) -> Graph:
+        key = with_batch(shapes, 1)
         with PLANNING:
             if key not in self._graphs:
-                with self._crashes.watching(sizes):
-                    self._graphs[key] = self._source.graph((1, *key))
+                with self._crashes.watching(shapes):
+                    self._graphs[key] = self._source.graph(key)
                 if len(self._graphs) > PLANS_KEPT:
                     self._graphs.popitem(last=False)
             return self._graphs[key]
 
-    def _shape_or_first(self, shape: Sequence[int] | None) -> tuple[int, ...]:
-        if shape is not None:
-            return _checked_shape(shape)
-        if self.input_shape is None:
-            raise InputError("the model is compiled at its first call; give a shape to look before")
-        return self.input_shape
+    def _shapes_or_first(self, shape: ShapeArgument | None) -> Shapes:
+        """The shapes of the inputs, from what a user gives: one shape, or one for each."""
+        if shape is None:
+            if self.input_shapes is None:
+                raise InputError(
+                    "the model is compiled at its first call; give a shape to look before"
+                )
+            return self.input_shapes
+        return self._inputs.shapes(shape)
 
     # -- running ----------------------------------------------------------------------------
 
-    def __call__(self, x: Any, out: Array | None = None) -> Any:
+    def __call__(self, *inputs: Any, out: Array | None = None, **named: Any) -> Any:
         """The model's outputs for a batch of inputs, (N, C, H, W) float32 or as compiled for
-        (N, H, W, C) uint8, in the kind of array that `x` is. `out`: an array to write to (one
+        (N, H, W, C) uint8, in the kind of array that the first input is.
+
+        `inputs`: in the order of `self.inputs`, or by their names. `out`: an array to write to (one
         output only), which is then the result. Raises InputError."""
-        array = self._read(x)
-        batch = len(array)
-        whole, last = self._planned(x, array)
+        given = inputs
+        if named or len(inputs) != len(self._inputs):
+            given = self._inputs.in_order(inputs, named)
+        arrays = self._inputs.read(given)
+        batch = len(arrays[0])
+        whole, last = self._planned(given, arrays)
         results = whole.outputs(batch)
         if out is not None:
             results = [_checked_out(out, results)]
-            array = array.copy() if np.may_share_memory(array, out) else array
+            arrays = [a.copy() if np.may_share_memory(a, out) else a for a in arrays]
+        arrays += results
         if batch <= max(1, whole.bound.program.batch):
             if batch:
-                self._run(whole, [array, *results])
+                self._run(whole, arrays)
         else:
             for start in range(0, batch, MAX_BATCH):
                 rows = slice(start, min(start + MAX_BATCH, batch))
                 plan = whole if rows.stop - start == MAX_BATCH else last
                 values = (*plan.graph.inputs, *plan.graph.outputs)
-                parts = zip(values, (array, *results), strict=True)
+                parts = zip(values, arrays, strict=True)
                 self._run(plan, [a[_rows_of(v.type.shape[0], rows)] for v, a in parts])
         if out is not None:
             return out
-        wrapped = [like(x, r) for r in results]
+        wrapped = [like(given[0], r) for r in results]
         return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
 
-    def _read(self, x: Any) -> Array:
+    def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan]:
+        """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
-            array = as_array(x, dtype(self._source.dtype).storage)
-        except InputError as problem:
-            raise InputError(f"{self._wanted()}, {problem}") from problem
-        if array.ndim == 0:
-            raise InputError(f"{self._wanted()}, got a single number")
-        return array
-
-    def _planned(self, x: Any, array: Array) -> tuple[Plan, Plan]:
-        """The plans for `x`, which is `array` once it is read."""
-        try:
-            return self._plans_for(array.shape)
+            shapes = tuple([array.shape for array in arrays])
+            if len(shapes) > 1:
+                self._inputs.require_one_batch(shapes)
+            return self._plans_for(shapes)
         except (InputError, TraceError) as problem:
-            wanted = self._signature.inputs[0].shape if self._signature else ()
-            advice = axes_advice(x, array.shape, wanted)
+            advice = self._inputs.advice(given, arrays)
             if not advice and isinstance(problem, TraceError):
                 raise
-            told = advice or problem
-            raise InputError(f"{self._wanted()}, got {describe(array)}: {told}") from problem
-
-    def _wanted(self) -> str:
-        """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
-        if self.input_shape is None:
-            return f"x wants a {dtype(self._source.dtype).storage} array, the batch first"
-        types = {value.name: value.type for value in self.graph().inputs}
-        return ", ".join(
-            f"{name} wants {kind} ({dtype(kind.dtype).storage}, {kind.rank} dimensions)"
-            for name, kind in types.items()
-        )
+            told = advice or f"{self._inputs.compared(arrays)}: {problem}"
+            raise InputError(told) from problem
 
     def _run(self, plan: Plan, arrays: Sequence[Array]) -> None:
         """One call of a plan on the arrays of its program's inputs and outputs, in order."""
@@ -287,7 +292,7 @@ class CompiledModel:
         with self._workspace(plan.bound) as workspace:
             status = enter(workspace.prepare(plan.bound, [a.ctypes.data for a in arrays]))
         if status:
-            with self._crashes.watching(arrays[0].shape):
+            with self._crashes.watching(tuple(a.shape for a in arrays[: len(self._inputs)])):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     def _entry(self, code: Code) -> Callable[[int], int]:
@@ -336,10 +341,10 @@ class CompiledModel:
         with PLANNING:
             programs = [plan.bound.program for plan in self._plans.values()]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
-            plans: dict[tuple[int, ...], Plan] = {}
-            for shape, plan in self._plans.items():
+            plans: dict[Shapes, Plan] = {}
+            for shapes, plan in self._plans.items():
                 bound = BoundProgram(plan.bound.program, plan.bound.code, store)
-                plans[shape] = dataclasses.replace(plan, bound=bound)
+                plans[shapes] = dataclasses.replace(plan, bound=bound)
             self._weights, self._plans = store, plans
         return self
 
@@ -370,7 +375,7 @@ class CompiledModel:
 
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
-        first = self._shape_or_first(None)
+        first = self._shapes_or_first(None)
         try:
             json.dumps(self.metadata)
         except (TypeError, ValueError) as problem:
@@ -384,40 +389,44 @@ class CompiledModel:
 
     # -- looking inside ---------------------------------------------------------------------
 
-    def program(self, shape: Sequence[int] | None = None) -> Program:
+    def program(self, shape: ShapeArgument | None = None) -> Program:
         """The Program for an input shape (by default the one compiled for)."""
-        return self.prepare(self._shape_or_first(shape))
+        return self.prepare(self._shapes_or_first(shape))
 
     def profile(self, x: Any, runs: int = 20) -> Profile:
         """Profile a call with `x`, measured inside the generated code in `runs` runs:
         by kernel call, by module, by thread (`print` it, or see `lucid.runtime.profile`).
 
-        Of a batch larger than 16 its first slice is run. Raises InputError.
+        `x`: the one input, or a tuple or list of them, or a mapping by name. Of a batch larger than
+        16 its first slice is run. Raises InputError.
         """
         from lucid.runtime.profile import Profiler
 
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
-        array = self._read(x)
-        plan, _ = self._planned(x, array)
-        if not len(array):
+        named = x if isinstance(x, Mapping) else {}
+        inputs = x if isinstance(x, tuple | list) else () if named else (x,)
+        given = self._inputs.in_order(inputs, named)
+        arrays = self._inputs.read(given)
+        plan, _ = self._planned(given, arrays)
+        batch = min(len(arrays[0]), MAX_BATCH)
+        if not batch:
             raise InputError("an empty batch has no profile")
-        array = np.ascontiguousarray(array[:MAX_BATCH])
-        results = plan.outputs(len(array))
-        addresses = [array.ctypes.data, *(r.ctypes.data for r in results)]
+        arrays = [np.ascontiguousarray(array[:batch]) for array in arrays] + plan.outputs(batch)
+        addresses = [array.ctypes.data for array in arrays]
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profiler.profile(plan.bound, self._source.name, addresses, runs)
 
-    def explanation(self, shape: Sequence[int] | None = None) -> Explanation:
+    def explanation(self, shape: ShapeArgument | None = None) -> Explanation:
         """For each node of the optimised graph what was fused into it, what was not and why, which
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
-        sizes = self._shape_or_first(shape)
-        program, graph = self.program(sizes), self.graph(sizes)
-        misses = self._source.rewrites((1, *sizes[1:])).misses
+        shapes = self._shapes_or_first(shape)
+        program, graph = self.program(shapes), self._graph(shapes)
+        misses = self._source.rewrites(with_batch(shapes, 1)).misses
         made = (self.schedule, program, self.target, self.threads, self._basis)
         return explain(graph, misses, *made)
 
-    def explain(self, shape: Sequence[int] | None = None) -> str:
+    def explain(self, shape: ShapeArgument | None = None) -> str:
         """The same as text."""
         return str(self.explanation(shape))
 
@@ -425,7 +434,7 @@ class CompiledModel:
     def schedule(self) -> Schedule:
         """The choices made for the first shape."""
         if self._schedule is None:
-            self._shape_or_first(None)  # raises
+            self._shapes_or_first(None)  # raises
         assert self._schedule is not None
         return self._schedule
 
@@ -433,7 +442,7 @@ class CompiledModel:
         """The names that `ir` takes, in the order in which a model goes through them."""
         return [*self._source.stages(), "scheduled", "llvm", "asm"]
 
-    def ir(self, stage: str = "fused", shape: Sequence[int] | None = None) -> str:
+    def ir(self, stage: str = "fused", shape: ShapeArgument | None = None) -> str:
         """The model as text at a stage: a graph (`captured`, after a pass by its name, `fused`),
         its Program (`scheduled`), or its kernels (`llvm`, `asm`).
 
@@ -442,46 +451,22 @@ class CompiledModel:
         if stage not in self.stages():
             names = ", ".join(self.stages())
             raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
-        sizes = self._shape_or_first(shape)
+        shapes = self._shapes_or_first(shape)
         if stage == "scheduled":
-            return str(self.program(sizes))
+            return str(self.program(shapes))
         if stage not in ("llvm", "asm"):
-            return str(self._source.stage((1, *sizes[1:]), stage))
+            return str(self._source.stage(with_batch(shapes, 1), stage))
         text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
         with PLANNING:  # which keeps LLVM's own lock out of forks
             return "\n".join(
                 f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
-                for kernel in self.program(sizes).kernels()
+                for kernel in self.program(shapes).kernels()
             )
 
 
 def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
     """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
     return int(run(call, 0, 1))
-
-
-def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """Raises InputError for what is no shape of a batch."""
-    try:
-        sizes = tuple(operator.index(d) for d in shape)
-    except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 0:
-        raise InputError(
-            "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
-            + _instead_of_a_shape(shape)
-        )
-    require_addressable(f"an input of {sizes}", prod(sizes))
-    return sizes
-
-
-def _instead_of_a_shape(given: Any) -> str:
-    """What was given; of an example what its shape would have been."""
-    alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
-    if isinstance(getattr(alone, "shape", None), tuple):
-        sizes = tuple(map(int, alone.shape))
-        return f"{kind_of(alone)}: give tuple(x.shape), which is {sizes}"
-    return reprlib.repr(given)
 
 
 def _rows_of(dimension: int | Dim, rows: slice) -> slice:

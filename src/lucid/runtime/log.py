@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
 from lucid.errors import UnknownNameError
+from lucid.ir.types import Shapes, size_text
 
 TOPICS = ("passes", "schedule", "kernels")
 
@@ -37,16 +38,16 @@ class Staged(Protocol):
 
     def stages(self) -> list[str]: ...
 
-    def ir(self, stage: str, shape: Sequence[int] | None) -> str: ...
+    def ir(self, stage: str, shape: Shapes | None) -> str: ...
 
 
-def dump(model: Staged, name: str, shape: Sequence[int]) -> None:
+def dump(model: Staged, name: str, shapes: Shapes) -> None:
     """Where LUCID_DUMP names a folder: write every stage of the model for this input size there."""
     folder = os.environ.get("LUCID_DUMP")
     if not folder:
         return
     Path(folder).mkdir(parents=True, exist_ok=True)
-    stem = f"{name}-{'x'.join(map(str, shape))}"
+    stem = "-".join([name, *map(size_text, shapes)])
     for number, stage in enumerate(model.stages()):
         path = Path(folder) / f"{stem}-{number:02}-{stage}.txt"
-        path.write_text(model.ir(stage, shape))
+        path.write_text(model.ir(stage, shapes))

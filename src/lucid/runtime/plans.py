@@ -15,6 +15,7 @@ from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, State
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import RewriteLog
+from lucid.ir.types import Shapes
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects
 from lucid.runtime.weights import Prepared, WeightStore
@@ -29,21 +30,21 @@ class Source(Protocol):
         """What the model is called."""
 
     @property
-    def dtype(self) -> str:
-        """Of the model's input: `f32`, or `u8` for images."""
+    def dtypes(self) -> Sequence[str]:
+        """Of the model's inputs, in order: `f32`, or `u8` for images."""
 
-    def graph(self, shape: tuple[int, ...]) -> Graph:
-        """The optimised graph for inputs of this shape: one of that dtype (`compiler.check_batches`
-        sees to it), the batch first in it and in every output. Raises InputError where the shape
-        fits none."""
+    def graph(self, shapes: Shapes) -> Graph:
+        """The optimised graph for inputs of these shapes and those dtypes, the batch first in every
+        input and output (`model_source.check_batches` sees to it). Raises InputError where the
+        shapes fit none."""
 
     def stages(self) -> list[str]:
         """The names that `stage` takes, in order."""
 
-    def stage(self, shape: tuple[int, ...], name: str) -> Graph:
+    def stage(self, shapes: Shapes, name: str) -> Graph:
         """The graph after one stage: `captured`, a pass by name, or `fused`."""
 
-    def rewrites(self, shape: tuple[int, ...]) -> RewriteLog:
+    def rewrites(self, shapes: Shapes) -> RewriteLog:
         """What the passes do to the graph, and what they nearly do."""
 
     @property
@@ -53,15 +54,15 @@ class Source(Protocol):
     def state(self) -> State:
         """The tensors that `match` takes."""
 
-    def match(self, weights: Any, shapes: Sequence[tuple[int, ...]] = ()) -> Mapping[str, Any]:
+    def match(self, weights: Any, sizes: Sequence[Shapes] = ()) -> Mapping[str, Any]:
         """A checkpoint (path, state dict, or a network, which is compared for inputs of these
-        shapes) as tensors by name, every tensor of the model among them. Raises WeightsError."""
+        sizes) as tensors by name, every tensor of the model among them. Raises WeightsError."""
 
 
 @dataclass(eq=False)
 class Plan:
-    """What calls of one input shape need: the graph, and its program bound to addresses. `used`
-    says when it was called last, in calls of its model; all else never changes."""
+    """What calls with inputs of some shapes need: the graph, and its program bound to addresses.
+    `used` says when it was called last, in calls of its model; all else never changes."""
 
     graph: Graph
     schedule: Schedule
@@ -80,9 +81,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Saved:
-    """What is known beforehand of a model that was saved: choices by input shape, and weights."""
+    """What is known beforehand of a model that was saved: choices by the shapes of the inputs, and
+    weights."""
 
-    schedules: Mapping[tuple[int, ...], Schedule] = field(default_factory=dict)
+    schedules: Mapping[Shapes, Schedule] = field(default_factory=dict)
     weights: Prepared | None = None
 
 
@@ -91,7 +93,7 @@ class Snapshot:
     """A compiled model as it is at one moment; the first of the plans settled the algorithms."""
 
     source: Source
-    plans: Mapping[tuple[int, ...], Plan]
+    plans: Mapping[Shapes, Plan]
     target: Target
     threads: int
     basis: Basis

@@ -62,7 +62,7 @@ class Profiler:
         busy = (stamps[..., 2] - stamps[..., 1]).mean((0, 1))
         return Profile(
             model=model,
-            input_shape=next(iter(bound.program.inputs.values())).shape,
+            inputs={name: view.shape for name, view in bound.program.inputs.items()},
             target=self.target.name,
             runs=runs,
             latency_ms=latency,

@@ -3,9 +3,11 @@ Perfetto."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from lucid.ir.types import sizes_text
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,14 @@ class Event:
 class Profile:
     """Where a run of a compiled model spends its time; means over the faster half of the runs.
 
+    `inputs`: the shapes of the inputs by name.
     `latency_ms` is what the caller sees of the measured runs and `ordinary_ms` of ordinary ones in
     between; `overhead` is what the measuring adds to the fastest of them. `calls` are in the order
     in which they run.
     """
 
     model: str
-    input_shape: tuple[int, ...]
+    inputs: Mapping[str, tuple[int, ...]]
     target: str
     runs: int
     latency_ms: float
@@ -202,9 +205,9 @@ def thread_rows(profile: Profile) -> list[Row]:
 
 def summary(profile: Profile) -> str:
     """What is measured, and what it is compared with."""
-    shape = "x".join(map(str, profile.input_shape))
+    sizes = sizes_text(profile.inputs.values())
     return (
-        f"{profile.model} for {shape}, {len(profile.threads)} thread(s), {profile.target}: "
+        f"{profile.model} for {sizes}, {len(profile.threads)} thread(s), {profile.target}: "
         f"{profile.latency_ms:.3f} ms a run (fastest half of {profile.runs}), "
         f"{profile.ordinary_ms:.3f} ms without measuring (which costs {profile.overhead:+.1%})\n"
         f"measured peak {profile.peak_gflops:.0f} GFLOP/s; measured bandwidth "
@@ -239,7 +242,7 @@ def to_json(profile: Profile) -> dict[str, Any]:
     """Everything but the single events, as plain data."""
     data = asdict(profile)
     del data["events"]
-    data["input_shape"] = list(profile.input_shape)
+    data["inputs"] = {name: list(shape) for name, shape in profile.inputs.items()}
     data["threads"] = [asdict(t) | {"total": t.total} for t in profile.threads]
     data["modules"] = module_totals(profile)
     return data

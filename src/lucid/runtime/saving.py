@@ -33,6 +33,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
+from lucid.ir.types import Shapes, with_batch
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Snapshot, continued
@@ -90,9 +91,9 @@ def write(
     if weights != "packed" or any(target != snapshot.target for target in targets):
         require_plain(snapshot)
     sizes = []
-    for number, (image, graph) in enumerate(captured.items()):
-        fused = next(p.graph for shape, p in snapshot.plans.items() if shape[1:] == image)
-        size = Size(image, f"captured.{number}", f"fused.{number}")
+    for number, (shapes, graph) in enumerate(captured.items()):
+        fused = next(p.graph for of, p in snapshot.plans.items() if with_batch(of, 1) == shapes)
+        size = Size(shapes, f"captured.{number}", f"fused.{number}")
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
@@ -107,47 +108,54 @@ def write(
 # -- graphs -----------------------------------------------------------------------------------
 
 
-def _captured(snapshot: Snapshot) -> dict[tuple[int, ...], Graph]:
-    """The graphs before the passes by image size, that of the first plan first."""
-    images = dict.fromkeys(shape[1:] for shape in snapshot.plans)
-    return {image: snapshot.source.stage((1, *image), "captured") for image in images}
+def _captured(snapshot: Snapshot) -> dict[Shapes, Graph]:
+    """The graphs before the passes by the shapes of their inputs for one image, that of the first
+    plan first."""
+    sizes = dict.fromkeys(with_batch(shapes, 1) for shapes in snapshot.plans)
+    return {shapes: snapshot.source.stage(shapes, "captured") for shapes in sizes}
 
 
 def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
     """Whether the graph of one image size tells that of others: whether its ops alone, over inputs
-    of another size, are the graph that the model is then traced to.
+    of another size, are the graph that the model is then traced to. An axis that ops let differ
+    only together with one of another input stays as it is.
 
     Two other sizes are tried, a larger one, and a smaller one that is odd, which differ in all axes
     that the ops let differ. What depends on the size (where a window begins, a table of positions)
     shows in the text of the graph. A size that neither takes, an odd one, tells nothing against it.
     """
-    _, *image = graph.inputs[0].type.concrete(1)
-    free = [axis for axis in range(len(image)) if _resized(graph, _with(image, {axis: 32}))]
-    larger = {axis: 32 * (1 + i) for i, axis in enumerate(free)}
-    smaller = {axis: -(image[axis] // 4 + 2 * i | 1) for i, axis in enumerate(free)}
-    shapes = [_with(image, change) for change in (larger, smaller)]
-    if not free or min(shapes[1]) < 1:
+    own = graph.input_shapes(1)
+    axes = [(i, axis) for i, shape in enumerate(own) for axis in range(1, len(shape))]
+    free = [place for place in axes if _resized(graph, _with(own, {place: 32}))]
+    larger = {place: 32 * (1 + n) for n, place in enumerate(free)}
+    smaller = {(i, axis): -(own[i][axis] // 4 + 2 * n | 1) for n, (i, axis) in enumerate(free)}
+    sizes = [_with(own, change) for change in (larger, smaller)]
+    if not free or min(map(min, sizes[1])) < 1:
         return False
-    traced = [_traced(snapshot, shape) for shape in shapes]
-    return any(traced) and traced == [_resized(graph, shape) for shape in shapes]
+    traced = [_traced(snapshot, shapes) for shapes in sizes]
+    return any(traced) and traced == [_resized(graph, shapes) for shapes in sizes]
 
 
-def _with(image: Sequence[int], change: Mapping[int, int]) -> tuple[int, ...]:
-    return (1, *(size + change.get(axis, 0) for axis, size in enumerate(image)))
+def _with(own: Shapes, change: Mapping[tuple[int, int], int]) -> Shapes:
+    """The shapes with axes, given as (input, axis), that are so much longer."""
+    return tuple(
+        tuple(size + change.get((i, axis), 0) for axis, size in enumerate(shape))
+        for i, shape in enumerate(own)
+    )
 
 
-def _resized(graph: Graph, shape: tuple[int, ...]) -> str | None:
+def _resized(graph: Graph, shapes: Shapes) -> str | None:
     """The text of the graph for another size; None where its ops do not take it."""
     try:
-        return print_graph(resized(graph, shape))
+        return print_graph(resized(graph, shapes))
     except LucidError:
         return None
 
 
-def _traced(snapshot: Snapshot, shape: tuple[int, ...]) -> str | None:
+def _traced(snapshot: Snapshot, shapes: Shapes) -> str | None:
     """The text of the graph that the model is traced to; None where it takes no such size."""
     try:
-        return print_graph(snapshot.source.stage(shape, "captured"))
+        return print_graph(snapshot.source.stage(shapes, "captured"))
     except Exception:  # a user's forward raises what it likes
         return None
 
@@ -166,7 +174,7 @@ def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
 def _write_sources(
     writer: Writer,
     snapshot: Snapshot,
-    captured: Mapping[tuple[int, ...], Graph],
+    captured: Mapping[Shapes, Graph],
     manifest: Manifest,
 ) -> None:
     """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
@@ -209,7 +217,7 @@ def _version() -> str:
 
 def _manifest(
     snapshot: Snapshot,
-    captured: Mapping[tuple[int, ...], Graph],
+    captured: Mapping[Shapes, Graph],
     sizes: list[Size],
     made: list[ForTarget],
     weights: str,
@@ -225,13 +233,13 @@ def _manifest(
             "llvm": versions(),
         },
         name=snapshot.source.name,
-        dtype=snapshot.source.dtype,
+        dtypes=list(snapshot.source.dtypes),
         precision=snapshot.basis.precision,
         kernels=dict(snapshot.basis.forced),
         chosen_by=snapshot.basis.source,
         disable=list(snapshot.source.disable),
-        input_shape=first,
-        any_size=is_any_size(snapshot, captured[first[1:]]),
+        input_shapes=first,
+        any_size=is_any_size(snapshot, captured[with_batch(first, 1)]),
         state=dict(state.shapes),
         tables=list(state.tables),
         constants=[name for name in read if name not in state.shapes],
@@ -251,14 +259,14 @@ def _write_target(
     """Choices for one target and, where they are wanted, packed weights and object code."""
     schedules = _schedules(snapshot, target)
     caches = {name: getattr(target, name) for name in CACHES}
-    rows = [(shape, chosen.to_json()) for shape, chosen in schedules.items()]
+    rows = [(shapes, chosen.to_json()) for shapes, chosen in schedules.items()]
     if not packed and not code:
         return ForTarget(target.name, caches, rows)
     programs = [
         plan.bound.program
         if target == snapshot.target
-        else lower(plan.graph, schedules[shape], target, shape[0], snapshot.threads)
-        for shape, plan in snapshot.plans.items()
+        else lower(plan.graph, schedules[shapes], target, shapes[0][0], snapshot.threads)
+        for shapes, plan in snapshot.plans.items()
     ]
     made = ForTarget(
         target.name,
@@ -276,18 +284,18 @@ def _write_target(
     return made
 
 
-def _schedules(snapshot: Snapshot, target: Target) -> dict[tuple[int, ...], Schedule]:
+def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
     """The choices for each plan; for another target those of its cost model."""
     if target == snapshot.target or snapshot.basis.source == "given":
-        return {shape: plan.schedule for shape, plan in snapshot.plans.items()}
+        return {shapes: plan.schedule for shapes, plan in snapshot.plans.items()}
 
     def choose(graph: Graph, batch: int) -> Schedule:
         return schedule(graph, target, batch, snapshot.basis.precision, snapshot.basis.forced)
 
-    chosen: dict[tuple[int, ...], Schedule] = {}
-    for shape, plan in snapshot.plans.items():
+    chosen: dict[Shapes, Schedule] = {}
+    for shapes, plan in snapshot.plans.items():
         first = next(iter(chosen.values()), None)
-        chosen[shape] = continued(first, plan.graph, shape[0], choose)
+        chosen[shapes] = continued(first, plan.graph, shapes[0][0], choose)
     return chosen
 
 

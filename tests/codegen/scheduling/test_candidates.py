@@ -119,7 +119,7 @@ def test_signatures_of_a_real_network_name_loaders_bodies_and_sums() -> None:
     from lucid.model_source import ModelSource
     from lucid.models import create_model
 
-    graph = ModelSource(create_model("resnest_14"), ()).graph((1, 3, 64, 64))
+    graph = ModelSource(create_model("resnest_14"), ()).graph(((1, 3, 64, 64),))
     by_origin = {n.origin: signature(n, 1) for n in convolutions(graph)}
     assert "with sums" in by_origin["layer2.0.conv2.conv"]
     assert "relu" in by_origin["layer2.0.conv2.conv"]
@@ -132,7 +132,7 @@ def test_a_layers_calls_are_its_own_and_its_helpers() -> None:
     from lucid.model_source import ModelSource
     from lucid.models import create_model
 
-    graph = ModelSource(create_model("resnest_14"), ()).graph((1, 3, 64, 64))
+    graph = ModelSource(create_model("resnest_14"), ()).graph(((1, 3, 64, 64),))
     nodes = {n.origin: n.output.name for n in convolutions(graph)}
     chosen = dict(schedule(graph, TARGET, 1).choices)
     window, reader = nodes["layer2.0.conv2.conv"], nodes["layer2.0.conv3"]

@@ -28,6 +28,7 @@ from lucid.ir.marked import HEADING, NOTE, PLAIN, Line, plain
 from lucid.ir.ops import Fusion, Op
 from lucid.ir.passes import Miss
 from lucid.ir.printer import print_op
+from lucid.ir.types import sizes_text
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,12 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All nodes of a fused graph, in order. `str` of it is for people."""
+    """All nodes of a fused graph, in order. `inputs`: their shapes, by name. `str` of it is for
+    people."""
 
     model: str
     target: str
-    input_shape: tuple[int, ...]
+    inputs: Mapping[str, tuple[int, ...]]
     threads: int
     precision: str
     phases: int
@@ -147,11 +149,10 @@ class Explanation:
         return replace(self, nodes=tuple(n for n in self.nodes if n.about(pattern)))
 
     def lines(self) -> Iterator[Line]:
-        shape = "x".join(map(str, self.input_shape))
-        calls = sum(len(n.calls) for n in self.nodes)
+        sizes, calls = sizes_text(self.inputs.values()), sum(len(n.calls) for n in self.nodes)
         yield Line(
             HEADING,
-            f"{self.model} for {shape}, {self.target}, {_count(self.threads, 'thread')}, precision"
+            f"{self.model} for {sizes}, {self.target}, {_count(self.threads, 'thread')}, precision"
             f" {self.precision}: {_count(len(self.nodes), 'node')}, {_count(calls, 'kernel call')}",
         )
         for node in self.nodes:
@@ -166,7 +167,7 @@ class Explanation:
         return {
             "model": self.model,
             "target": self.target,
-            "input_shape": list(self.input_shape),
+            "inputs": {name: list(shape) for name, shape in self.inputs.items()},
             "threads": self.threads,
             "precision": self.precision,
             "phases": self.phases,
@@ -208,11 +209,10 @@ def explain(
                 readers,
             )
         )
-    shape = next((v.shape for v in program.inputs.values()), ())
     return Explanation(
         graph.name,
         target.name,
-        shape,
+        {name: view.shape for name, view in program.inputs.items()},
         threads,
         basis.precision,
         len(program.phases),

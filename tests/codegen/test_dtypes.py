@@ -243,3 +243,18 @@ def test_integers_are_converted_as_they_are_read_and_written(name: str, target: 
     for value, exact in zip(found, interpret(graph, [given]), strict=True):
         assert value.dtype == exact.dtype
         np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("name", ["i8", "i16", "i32", "i64"])
+def test_integer_constants_keep_all_their_bits(name: str) -> None:
+    info = np.iinfo(dtype(name).storage)
+    numbers = (int(info.max), int(info.min) + 1)
+    graph = parse_graph(
+        f"graph table(%x: f32[N,3]) -> {name}[N,2] {{"
+        f' %t = constant() {{value={numbers}, dtype="{name}"}} : {name}[2]'
+        f"  %y = expand(%t) {{shape=(N,2)}} : {name}[N,2]  return %y }}"
+    )
+    given = np.zeros((2, 3), np.float32)
+    program = lower(graph, Schedule({}), TARGETS[0], 2)
+    (found,) = Run(program, TARGETS[0]).outputs({}, [given])
+    np.testing.assert_array_equal(found, [numbers] * 2)

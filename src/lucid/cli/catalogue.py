@@ -118,6 +118,7 @@ def passes(
         print_table(
             ("pass", "rule", "what it takes for equal"),
             [(n, rule, text) for n in order for rule, text in told[n].items()],
+            prose=("what it takes for equal",),
         )
         return
     numbers = {name: str(i) for i, name in enumerate(PIPELINE, 1)}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lucid.cli.model import Subject, first_layer, spec_for, user_code
+from lucid.cli.saved import from_properties, preprocess_of
 from lucid.errors import InputError, MissingPackageError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -35,8 +36,17 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
 
     _, proto, _ = open_model(spec)
     shape, dtype = _input(proto)
-    labels = _labels(proto)
-    return Subject(spec, spec, spec_for(shape), True, labels, (shape,), dtype, weights=weights)
+    told = {entry.key: entry.value for entry in proto.metadata_props}
+    return Subject(
+        spec,
+        spec,
+        preprocess_of(from_properties(told, "preprocess")) or spec_for(shape),
+        weights is not None or from_properties(told, "trained") is not False,
+        _labels(proto),
+        (shape,),
+        dtype,
+        weights=weights,
+    )
 
 
 def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:

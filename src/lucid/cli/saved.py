@@ -1,8 +1,9 @@
-"""Saved models on the command line: the preprocessing and labels in their metadata."""
+"""Saved models on the command line: the preprocessing and labels in the metadata of files."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ def from_artifact(spec: str, weights: Path | None) -> Subject:
     return Subject(
         spec,
         spec,
-        _preprocess(told.get("preprocess")) or spec_for(shapes[0]),
+        preprocess_of(told.get("preprocess")) or spec_for(shapes[0]),
         bool(told.get("trained", True)),
         tuple(map(str, labels)) if isinstance(labels, list) else None,
         shapes,
@@ -44,7 +45,26 @@ def metadata_of(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _preprocess(row: Any) -> Preprocess | None:
+PROPERTIES = {"preprocess": "lucid.preprocess", "labels": "labels", "trained": "lucid.trained"}
+"""What the parts of `metadata_of` are called in the metadata of ONNX files."""
+
+
+def properties_of(subject: Subject) -> dict[str, str]:
+    """The same for the metadata of an ONNX file, as JSON."""
+    told = metadata_of(subject)
+    return {PROPERTIES[key]: json.dumps(value) for key, value in told.items() if value is not None}
+
+
+def from_properties(properties: Mapping[str, str], key: str) -> Any:
+    """A part of `metadata_of` in an ONNX file's metadata; None where it is missing, or no JSON."""
+    try:
+        return json.loads(properties.get(PROPERTIES[key], "null"))
+    except ValueError:
+        return None
+
+
+def preprocess_of(row: Any) -> Preprocess | None:
+    """The preprocessing in metadata, if it is one that this version knows."""
     from lucid.vision import Preprocess
 
     if not isinstance(row, Mapping):

@@ -243,3 +243,47 @@ def test_integers_are_converted_as_they_are_read_and_written(name: str, target: 
     for value, exact in zip(found, interpret(graph, [given]), strict=True):
         assert value.dtype == exact.dtype
         np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("name", ["i8", "i16", "i32", "i64"])
+def test_integer_constants_keep_all_their_bits(name: str) -> None:
+    info = np.iinfo(dtype(name).storage)
+    numbers = (int(info.max), int(info.min) + 1)
+    graph = parse_graph(
+        f"graph table(%x: f32[N,3]) -> {name}[N,2] {{"
+        f' %t = constant() {{value={numbers}, dtype="{name}"}} : {name}[2]'
+        f"  %y = expand(%t) {{shape=(N,2)}} : {name}[N,2]  return %y }}"
+    )
+    given = np.zeros((2, 3), np.float32)
+    program = lower(graph, Schedule({}), TARGETS[0], 2)
+    (found,) = Run(program, TARGETS[0]).outputs({}, [given])
+    np.testing.assert_array_equal(found, [numbers] * 2)
+
+
+INTEGERS = [name for name in NAMES if DTYPES[name].kind in ("signed", "unsigned")]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("source", INTEGERS)
+def test_integers_become_others_without_being_floats(source: str, target: Target) -> None:
+    """Each bit counts, and what is out of range becomes the nearest bound."""
+    own = np.iinfo(DTYPES[source].storage)
+    edges = [np.iinfo(DTYPES[n].storage) for n in INTEGERS]
+    values = {v + d for e in edges for v in (e.min, e.max) for d in (-1, 0, 1)} | {16777217, 3}
+    inside = sorted(v for v in values if own.min <= v <= own.max)
+    text = ", ".join(map(str, inside))
+    for name in INTEGERS:
+        graph = parse_graph(
+            f"""
+            graph g(%x: f32[N,{len(inside)}]) -> {name}[N,{len(inside)}] {{
+              %c = constant() {{value=({text}), dtype="{source}"}} : {source}[{len(inside)}]
+              %e = expand(%c) {{shape=(N,{len(inside)})}} : {source}[N,{len(inside)}]
+              %y = cast(%e) {{dtype="{name}"}} : {name}[N,{len(inside)}]
+              return %y
+            }}"""
+        )
+        x = np.zeros((2, len(inside)), np.float32)
+        program = lower(graph, Schedule({}), target, 2)
+        (value,) = Run(program, target).outputs(graph.payload, [x])
+        (wanted,) = interpret(graph, [x])
+        np.testing.assert_array_equal(value, wanted)

@@ -201,3 +201,8 @@ def test_a_failed_trace_leaves_nothing_behind() -> None:
     with pytest.raises(LucidError):
         lucid.trace(Model(lambda m, y: bool(y)), SHAPE)
     assert Model(lambda m, y: y.relu())(lucid.random.randn(*SHAPE)).shape == (1, 8, 6, 5)
+
+
+def test_what_does_not_fit_a_layer_alone_is_told_with_the_users_line() -> None:
+    with pytest.raises(InputError, match=r"the weight takes 3 .* at .*test_trace\.py:\d+$"):
+        lucid.compile(nn.Conv2d(3, 4, 1), (1, 4, 8, 8), threads=1)

@@ -14,7 +14,7 @@ from lucid.ir.ops.base import Op
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PLUMBING = (
-    *(f"{PACKAGE / folder}/" for folder in ("frontend", "nn", "ir", "onnx")),
+    *(f"{PACKAGE / folder}/" for folder in ("frontend", "nn", "ir", "onnx", "runtime")),
     str(PACKAGE / "compiler.py"),
     str(PACKAGE / "model_source.py"),
     str(PACKAGE / "models" / "registry.py"),

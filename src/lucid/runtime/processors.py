@@ -53,7 +53,8 @@ def _openmp_threads(text: str) -> int | None:
 
 
 def _positive(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdecimal() and int(text) > 0 else None
+    number = text.isascii() and text.isdecimal() and len(text) < 10
+    return int(text) or None if number else None
 
 
 def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:

@@ -132,6 +132,12 @@ def test_integers_are_computed_and_floats_are_recipes():
     after("canonicalise", lines(IMAGE, IMAGE, *number, f"%y = mul(%x, %b) : {IMAGE}"), ["mul"])
 
 
+def test_integers_of_each_image_are_left_alone():
+    table = '%t = constant() {value=(1,2), dtype="i64"} : i64[2]'
+    each = "%y = expand(%t) {shape=(N,2)} : i64[N,2]"
+    after("canonicalise", lines(IMAGE, "i64[N,2]", table, each), ["constant", "expand"])
+
+
 def test_ops_over_parameters_become_recipes():
     assert_rewrites(
         "canonicalise",

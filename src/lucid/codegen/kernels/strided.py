@@ -14,7 +14,17 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
-from lucid.codegen.language.elements import CONSTANT, EVERY, Access, fetch, load, put, store
+from lucid.codegen.language.elements import (
+    CONSTANT,
+    EVERY,
+    Access,
+    converted,
+    fetch,
+    is_integer,
+    load,
+    put,
+    store,
+)
 from lucid.codegen.language.kernel import (
     OUTER,
     Arg,
@@ -155,6 +165,7 @@ class Elementwise(KernelSpec):
                 if self._moves():
                     arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
                     elements = fetch(k, accesses["x"], *arguments)
+                    elements = converted(k, elements, accesses["x"].dtype, accesses["y"].dtype)
                     put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
                     return
                 read = [
@@ -170,7 +181,12 @@ class Elementwise(KernelSpec):
         return walk.rows(row)
 
     def _moves(self) -> bool:
-        """Whether elements go from x to y as they are: integers may be larger than floats hold."""
-        same = self.accesses[0].dtype == self.accesses[-1].dtype
-        cast = all(isinstance(op, Cast) for op, _ in self.body.steps)
-        return same and cast and self.body.result is None and not self.body.extras
+        """Whether elements go from x to y without becoming floats, of which integers may be larger
+        than they hold."""
+        if self.body.result is not None or self.body.extras:
+            return False
+        if not all(isinstance(op, Cast) for op, _ in self.body.steps):
+            return False
+        ends = self.accesses[0].dtype, self.accesses[-1].dtype
+        between = (op.dtype for op, _ in self.body.steps if isinstance(op, Cast))
+        return ends[0] == ends[1] or all(map(is_integer, (*ends, *between)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
@@ -150,6 +151,30 @@ def from_floats(k: Kernel, value: Vector, name: str) -> Any:
     suffixes = f"{k.suffix(kind)}.{k.suffix(value.raw.type)}"
     function = k.intrinsic(f"{convert}.{suffixes}", kind, [value.raw.type])
     return k.builder.call(function, [value.raw])
+
+
+def is_integer(name: str) -> bool:
+    """Whether a dtype's numbers are integers; truth values are none."""
+    return dtype(name).kind in ("signed", "unsigned")
+
+
+def converted(k: Kernel, value: Any, source: str, target: str) -> Any:
+    """Integers of one dtype as those of another; what is out of range becomes the nearest bound."""
+    if source == target:
+        return value
+    before, after = dtype(source), dtype(target)
+    own, wanted = np.iinfo(before.storage), np.iinfo(after.storage)
+    compare = k.builder.icmp_signed if before.kind == "signed" else k.builder.icmp_unsigned
+    for sign, bound in (("<", max(own.min, wanted.min)), (">", min(own.max, wanted.max))):
+        if bound not in (own.min, own.max):
+            limit = constant(value.type, int(bound))
+            value = k.builder.select(compare(sign, value, limit), limit, value)
+    kind = ir.VectorType(after.element, value.type.count)
+    if after.bytes < before.bytes:
+        return k.builder.trunc(value, kind)
+    if after.bytes == before.bytes:
+        return value
+    return (k.builder.sext if before.kind == "signed" else k.builder.zext)(value, kind)
 
 
 def _integral(name: str) -> str:

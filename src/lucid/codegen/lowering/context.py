@@ -27,7 +27,7 @@ from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops.base import Op, nearest
 from lucid.ir.recipe import Recipe
-from lucid.ir.types import TensorType
+from lucid.ir.types import TensorType, is_float
 
 Lower = Callable[["Lowering", Node], None]
 Copy = Callable[["Lowering", View, View, str], None]
@@ -246,9 +246,11 @@ class Lowering:
         return max(1, min(count // max(1, least), 8 * self.threads))
 
     def packed(self, recipe: Recipe, shape: tuple[int, ...], name: str) -> View:
-        """A parameter as an array, row-major."""
-        ref = self.weights(recipe, Flat(), shape, name)
-        return View(ref.name, COMPUTED, shape, row_major(shape))
+        """A parameter as an array, row-major; integers as they are, of which floats hold few."""
+        kind = recipe.type.dtype
+        kind = COMPUTED if is_float(kind) else kind
+        ref = self.weights(recipe, Flat(), shape, name, kind)
+        return View(ref.name, kind, shape, row_major(shape))
 
     def weights(
         self,

@@ -1,6 +1,6 @@
 """The second IR: a Program is phases of kernel calls over buffers, ready to be emitted and run.
 
-Between phases lies a barrier; within one, calls are independent. Operands are views: a buffer, an
+Between phases lies a barrier; within one, calls are independent. Operands are views: a buffer, a
 dtype, a logical shape and strides in elements. Each call carries its `region`, the graph of what it
 computes, so that a Program can be interpreted by the ops' references.
 """

@@ -95,14 +95,16 @@ def equal_nodes(graph: Rewriter) -> None:
 def integers(node: Node, graph: Rewriter) -> None:
     """op(constant{v}, constant{w}, ...) == constant{op(v, w, ...)}
 
-    Over int64 constants alone; never of a floating value.
+    Over int64 constants alone; never of a floating value, nor where the shape depends on the batch.
     """
     producers = [v.producer.op for v in node.inputs if v.producer]
     tables = [op for op in producers if isinstance(op, Constant) and op.dtype == "i64"]
     if not tables or len(tables) != len(node.inputs) or len(node.outputs) != 1:
         return
     kind = node.output.type
-    if kind.dtype != "i64" or not 0 < np.prod(kind.concrete(1)) <= MOST_ELEMENTS:
+    if kind.dtype != "i64" or not all(isinstance(d, int) for d in kind.shape):
+        return
+    if not 0 < np.prod(kind.concrete(1)) <= MOST_ELEMENTS:
         return
     (result,) = node.op.results(*(op.evaluate() for op in tables))
     graph.substitute(node, Constant(_nested(result.tolist()), "i64"), [])

@@ -10,7 +10,7 @@ from typing import Any
 from lucid import loading as _loading  # noqa: F401  # registers how compiled models are pickled
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
-from lucid.errors import InputError, UnknownNameError
+from lucid.errors import InputError, UnknownNameError, kind_of
 from lucid.frontend.tensor import Tensor
 from lucid.ir.graph import Graph
 from lucid.ir.types import ShapeArgument
@@ -90,7 +90,7 @@ def compile(
     if not isinstance(chosen, CompileOptions):
         raise InputError(
             "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
-            f"not a {type(chosen).__name__}"
+            f"not {kind_of(chosen)}"
         )
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)

@@ -3,6 +3,12 @@
 from pathlib import Path
 
 
+def kind_of(value: object) -> str:
+    """What a value is, in a message: `a dict`, `an int`, `an ndarray`."""
+    name = type(value).__name__
+    return f"an {name}" if name.lower().startswith((*"aeio", "nd")) else f"a {name}"
+
+
 class LucidError(Exception):
     """The root: everything Lucid raises on purpose."""
 

@@ -14,7 +14,7 @@ from lucid.artifact.contents import Artifact, ForTarget, ir_hash, without_plain
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
-from lucid.errors import InputError, ModelFileError, ParseError
+from lucid.errors import InputError, ModelFileError, ParseError, kind_of
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
 from lucid.ir.types import Shapes, with_batch
@@ -59,16 +59,16 @@ def load(
     """
     if not isinstance(path, str | os.PathLike):
         raise InputError(
-            f"lucid.load takes the path of a .lucid file, got a {type(path).__name__}; "
+            f"lucid.load takes the path of a .lucid file, got {kind_of(path)}; "
             "lucid.compile takes models"
         )
     if str(path).lower().endswith(".onnx"):
         raise ModelFileError(
-            f"{path}: no compiled model but an ONNX file: lucid.compile({str(path)!r})"
+            f"{path}: an ONNX file, not a compiled model: lucid.compile({str(path)!r})"
         )
     if str(path).lower().endswith(SUFFIXES):
         raise ModelFileError(
-            f"{path}: no compiled model but weights alone: compile their network, then "
+            f"{path}: weights alone, not a compiled model: compile their network, then "
             "`load_weights` them"
         )
     return _loaded(Artifact.open(path), threads, target, code, cache, progress)

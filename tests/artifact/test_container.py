@@ -84,7 +84,7 @@ def test_truncations(saved):
     lengths |= set(range(0, len(data), max(1, len(data) // 200)))
     lengths.discard(len(data))
     for length in sorted(lengths):
-        with pytest.raises(ModelFileError, match=r"truncated|no compiled model"):
+        with pytest.raises(ModelFileError, match=r"truncated|not a compiled model"):
             Container(data[:length], "it")
     for length in (0, 5, 100, ALIGNMENT, borders[3], len(data) - 1):
         assert outcome(path, data[:length]) is None

@@ -121,7 +121,7 @@ def test_what_is_no_artifact(lucid_command, artifact, digits):
         assert result.exit_code == 1
         assert "truncated" in result.stderr
     artifact.write_bytes(b"hello")
-    assert "no compiled model" in lucid_command("ir", artifact).stderr
+    assert "not a compiled model" in lucid_command("ir", artifact).stderr
 
 
 def test_nothing_is_compiled_for_a_folder_that_is_not_there(lucid_command, tmp_path, monkeypatch):
@@ -132,6 +132,6 @@ def test_nothing_is_compiled_for_a_folder_that_is_not_there(lucid_command, tmp_p
 
 def test_onnx_files_are_for_compile(tmp_path):
     with pytest.raises(
-        ModelFileError, match=r"no compiled model but an ONNX file: lucid.compile\('"
+        ModelFileError, match=r"an ONNX file, not a compiled model: lucid.compile\('"
     ):
         lucid.load(tmp_path / "net.onnx")

@@ -307,7 +307,7 @@ def test_calls_in_flight_keep_the_old_weights() -> None:
     [
         ({}, "missing: conv.weight"),
         ({"conv.weight": np.zeros((8, 3, 1, 1)), "conv.bias": np.zeros(8)}, "expected shape"),
-        ({"conv.weight": 1, "conv.bias": 2}, "got a int"),
+        ({"conv.weight": 1, "conv.bias": 2}, "got an int"),
         ("nowhere.safetensors", "no such file"),
         (7, "takes a path, tensors by name, or a network, got int"),
     ],

@@ -40,7 +40,7 @@ ALIGNMENT = 4096
 CHUNK = 4 << 20
 CHECKERS = 4
 """Threads that check a section at most; hashlib lets go of the interpreter."""
-NO_MODEL = "no compiled model of Lucid's"
+NO_MODEL = "not a compiled model of Lucid's"
 DIGEST = hashlib.sha256().digest_size
 
 

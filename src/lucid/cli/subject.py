@@ -55,6 +55,8 @@ def load_subject(spec: str, weights: Path | None = None) -> Subject:
 def _registered(name: str, weights: Path | None) -> Subject:
     from lucid.models import create_model, model_info
 
+    if name.endswith(".py"):
+        raise InputError(f"{name}: write {name}:NAME, with the callable in it that makes the model")
     info = model_info(name)
     model = create_model(name, weights=str(weights)) if weights else create_model(name)
     trained = weights is not None or info.weights is not None

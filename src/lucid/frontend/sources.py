@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from lucid.errors import InputError, ShapeError
+from lucid.errors import InputError, ShapeError, kind_of
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import match_weights
 from lucid.ir.graph import Graph, State
@@ -96,8 +96,9 @@ def as_model(model: Any) -> Model:
     for made_by in KINDS.values():
         if made_by.accepts(model):
             return made_by(model)
-    got = repr(model) if isinstance(model, str | os.PathLike) else f"a {type(model).__name__}"
-    raise InputError(f"a model is {', '.join(KINDS)}; got {got}")
+    got = repr(model) if isinstance(model, str | os.PathLike) else kind_of(model)
+    *others, last = KINDS
+    raise InputError(f"a model is {', '.join(others)}, or {last}; got {got}")
 
 
 def only(shapes: Shapes, model: str) -> tuple[int, ...]:
@@ -235,7 +236,7 @@ SIZES_KEPT = 8
 """Graphs of image sizes that are kept, since an import takes seconds."""
 
 
-@kind("a torch.nn.Module, what torch.export.export gives")
+@kind("a torch.nn.Module or what torch.export.export gives")
 class TorchModule(Imported):
     """A module of PyTorch's, or a program exported from one."""
 
@@ -279,7 +280,7 @@ class TorchModule(Imported):
         return ChainMap(dict(match_state(self.module, weights, origin)), self.payload)
 
 
-@kind("the path of an .onnx file, or what onnx.load gives")
+@kind("the path of an .onnx file or what onnx.load gives")
 class OnnxModel(Imported):
     """A model in a file of ONNX's, or in memory."""
 

@@ -14,7 +14,7 @@ from typing import Any, Union
 
 import numpy as np
 
-from lucid.errors import InputError
+from lucid.errors import InputError, kind_of
 from lucid.frontend import recording
 from lucid.frontend.batch import BatchSize
 from lucid.frontend.indexing import index_ops
@@ -73,7 +73,7 @@ def _as_array(data: Any, dtype: Any) -> Array:
     try:
         array = np.asarray(data)
     except (ValueError, TypeError) as error:
-        raise InputError(f"a {type(data).__name__} cannot become a tensor: {error}") from error
+        raise InputError(f"{kind_of(data)} cannot become a tensor: {error}") from error
     if dtype is not None:
         return array.astype(dtype)
     if array.dtype.kind == "f":

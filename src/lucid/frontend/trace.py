@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from lucid.errors import InputError, ShapeError, TraceError
+from lucid.errors import InputError, ShapeError, TraceError, kind_of
 from lucid.frontend import recording
 from lucid.frontend.batch import WHY, BatchSize
 from lucid.frontend.tensor import Operand, Tensor
@@ -55,7 +55,7 @@ def checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     whole = all(isinstance(d, int | np.integer) and not isinstance(d, bool) for d in sizes)
     if not sizes or not whole or any(d < 1 for d in sizes[1:]) or sizes[0] < 0:
         example = isinstance(getattr(shape, "shape", None), tuple)
-        given = f"a {type(shape).__name__}: give tuple(x.shape)" if example else repr(shape)
+        given = f"{kind_of(shape)}: give tuple(x.shape)" if example else repr(shape)
         raise InputError(
             f"input_shape must be ints, batch first, such as (1, 3, 224, 224); got {given}"
         )
@@ -207,7 +207,7 @@ class GraphRecorder:
         for r in results:
             if not isinstance(r, TracedTensor) or r.recorder is not self:
                 kind = "a tensor that is not computed from the input"
-                kind = kind if isinstance(r, Tensor) else f"a {type(r).__name__}"
+                kind = kind if isinstance(r, Tensor) else kind_of(r)
                 raise TraceError(
                     f"the forward of {type(self._model).__name__} returns {kind}: it must return "
                     "a tensor computed from its input, or a tuple of them"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lucid.errors import ModelFileError, UnsupportedError, WeightsError
+from lucid.errors import ModelFileError, UnsupportedError, WeightsError, kind_of
 from lucid.ir.ops.base import Array
 
 PREFIX = "module."
@@ -140,7 +140,7 @@ def _read_torch(path: Path) -> Mapping[str, Any]:
         ) from error
 
     if not isinstance(loaded, Mapping):
-        raise WeightsError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
+        raise WeightsError(f"{path}: holds {kind_of(loaded)}, not a state dict")
     return loaded
 
 
@@ -233,4 +233,4 @@ def _misfit(value: Any, shape: tuple[int, ...]) -> str:
 
 def _shape(value: Any) -> str:
     shape = getattr(value, "shape", None)
-    return f"a {type(value).__name__}" if shape is None else str(list(shape))
+    return kind_of(value) if shape is None else str(list(shape))

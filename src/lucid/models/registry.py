@@ -106,8 +106,8 @@ def model_info(name: str) -> ModelInfo:
     """The registered model of this name. Raises UnknownNameError, with the closest names."""
     if name not in _models:
         raise UnknownNameError(
-            f"no model is named {name!r}{suggestion(name, _models)}; "
-            "lucid.models.list_models() lists all"
+            f"no model is named {name!r}{suggestion(name, _models) or ';'} "
+            "lucid.models.list_models() (`lucid models`) lists all"
         )
     return _models[name]
 
@@ -123,15 +123,16 @@ def configured(cls: type[M], overrides: dict[str, Any], **defaults: Any) -> M:
     for key in overrides:
         if key not in accepted:
             raise UnknownNameError(
-                f"{cls.__name__} takes no parameter {key!r}{suggestion(key, accepted)}; "
+                f"{cls.__name__} takes no parameter {key!r}{suggestion(key, accepted) or ';'} "
                 f"it takes {', '.join(accepted)} and weights"
             )
     return cls(**{**defaults, **overrides})
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`: did you mean a or b?` with the closest of the known names, or nothing."""
+    """`: did you mean a, b or c?` with the closest of the known names, or nothing."""
     names = list(known)
     close = difflib.get_close_matches(name, names, 3, 0.5)
     close = close or [n for n in names if name.lower().replace("-", "_") in n][:3]
-    return f": did you mean {' or '.join(close)}?" if close else ""
+    *others, last = close or [""]
+    return f": did you mean {', '.join(others)}{' or ' if others else ''}{last}?" if last else ""

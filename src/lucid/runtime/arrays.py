@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lucid.errors import InputError
+from lucid.errors import InputError, kind_of
 from lucid.ir.ops.base import Array
 
 CONVERTERS: dict[type, Callable[[Array], Any]] = {}
@@ -115,15 +115,16 @@ def likely_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...] |
 
 def _foreign(x: Any) -> Array:
     """An array of another library, or what becomes one, as NumPy's."""
-    kind = type(x).__name__
     try:
         if hasattr(x, "__dlpack__"):
             return np.from_dlpack(x)
         if hasattr(x, "__array__"):
             return np.asarray(x)
     except (BufferError, TypeError, RuntimeError, ValueError) as problem:
-        raise InputError(f"got a {kind} that cannot be read: {problem}") from problem
-    raise InputError(f"got {kind}; give an array: NumPy's, or one with __array__ or DLPack")
+        raise InputError(f"got {kind_of(x)} that cannot be read: {problem}") from problem
+    raise InputError(
+        f"got {type(x).__name__}; give an array: NumPy's, or one with __array__ or DLPack"
+    )
 
 
 def is_torch(x: Any) -> bool:

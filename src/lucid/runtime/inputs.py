@@ -15,7 +15,7 @@ import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.program.plan import require_addressable
-from lucid.errors import InputError
+from lucid.errors import InputError, kind_of
 from lucid.ir.graph import Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import ShapeArgument, Shapes
@@ -159,5 +159,5 @@ def _instead_of_a_shape(given: Any) -> str:
     alone = given[0] if isinstance(given, tuple | list) and len(given) == 1 else given
     if isinstance(getattr(alone, "shape", None), tuple):
         sizes = tuple(map(int, alone.shape))
-        return f"a {type(alone).__name__}: give tuple(x.shape), which is {sizes}"
+        return f"{kind_of(alone)}: give tuple(x.shape), which is {sizes}"
     return reprlib.repr(given)

@@ -190,8 +190,9 @@ class PlainTensors(Tensors):
         if self._manifest.weights == "packed" and name not in self:
             raise ModelFileError(
                 f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
-                f"needs {name} as the model has it: save the model with weights='both', or, for a "
-                "call with inputs of another size, `prepare` it for that size before it is saved"
+                f"needs {name} as the model has it: save the model with weights='both' (`lucid "
+                "compile --stored-weights both`), or, for a call with inputs of another size, "
+                "`prepare` it for that size before it is saved"
             )
         return super().__getitem__(name)
 

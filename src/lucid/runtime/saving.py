@@ -203,7 +203,7 @@ def require_plain(snapshot: Snapshot) -> None:
         raise WeightsError(
             f"{snapshot.source.name} comes from a file that holds its weights only as packed for "
             f"{snapshot.target.name}, so it can be saved for that alone, with weights='packed'; "
-            "save the model that was compiled with weights='both', and load that"
+            "save the compiled model itself with weights='both', and load that"
         )
 
 

@@ -238,7 +238,7 @@ def test_what_a_dropped_model_held_goes_at_once(threads: int) -> None:
     try:
         fast = lucid.compile(NET, IMAGE.shape, threads=threads)
         fast(IMAGE)
-        plan = fast._plan((5, 3, 12, 12))
+        plan = fast._plan(((5, 3, 12, 12),))
         held = [fast, plan.bound, *fast._free, *plan.weights._segments]
         gone = [weakref.ref(thing) for thing in held]
         del fast, plan, held

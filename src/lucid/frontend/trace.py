@@ -19,6 +19,7 @@ from lucid.frontend.batch import WHY, BatchSize
 from lucid.frontend.tensor import Operand, Tensor
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Constant, Op
+from lucid.ir.ops.constant import nested
 from lucid.ir.types import BATCH, DTYPES, Dim, TensorType
 from lucid.nn.module import Module
 from lucid.nn.parameter import Parameter
@@ -193,7 +194,7 @@ class GraphRecorder:
                 f"arrays of bool or of more than {LARGEST_CONSTANT} elements are not written into "
                 "a graph; keep it in the model with register_buffer, so that it has a name",
             )
-        return self._constant(_nested(array), "f32" if array.dtype.kind == "f" else "i64")
+        return self._constant(nested(array), "f32" if array.dtype.kind == "f" else "i64")
 
     def _constant(self, value: Any, dtype: str) -> Value:
         node = self.graph.append(
@@ -214,12 +215,3 @@ class GraphRecorder:
                 )
         self.graph.set_outputs(r.value for r in results if isinstance(r, TracedTensor))
         return self.graph
-
-
-def _nested(array: Any) -> Any:
-    """An array as the nested tuples of a Constant."""
-
-    def freeze(item: Any) -> Any:
-        return tuple(freeze(i) for i in item) if isinstance(item, list) else item
-
-    return freeze(array.tolist())

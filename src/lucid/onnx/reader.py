@@ -19,6 +19,7 @@ import numpy as np
 from lucid.errors import LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Constant, Op
+from lucid.ir.ops.constant import nested
 from lucid.ir.types import TensorType
 from lucid.onnx.call import Call, origin
 from lucid.onnx.known import Missing, Operand, Refusal, known
@@ -175,7 +176,7 @@ class Reader:
         if kind.dtype == "f32" and array.ndim > 0:  # a weight may have just one element
             digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]  # differs by image size
             return self._source(f"computed.{digest}", array, array.shape)
-        value = self.graph.append(Constant(_nested(array.tolist()), kind.dtype), []).output
+        value = self.graph.append(Constant(nested(array), kind.dtype), []).output
         self.weights.add(value)
         return value
 
@@ -186,11 +187,6 @@ class Reader:
             name = f"{stem}_{count}"
         self.payload[name] = tensor
         return self.graph.add_source(name, TensorType("f32", shape))
-
-
-def _nested(value: Any) -> Any:
-    """Lists as tuples."""
-    return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
 def _where(node: onnx.NodeProto) -> str:

@@ -23,6 +23,7 @@ from lucid.frontend.torch.tables import Tables
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Op
+from lucid.ir.ops.constant import nested
 from lucid.ir.types import Dim, Shape, f32
 
 Emitter = Callable[..., Any]
@@ -157,7 +158,7 @@ class Writer:
         """A number or an array as a constant of the graph."""
         array = np.asarray(data, np.float64 if dtype == "f32" else np.int64)
         return self._notes.graph.append(
-            ops.Constant(_nested(array), dtype), [], **self._place
+            ops.Constant(nested(array), dtype), [], **self._place
         ).output
 
     # -- operands ---------------------------------------------------------------------------
@@ -233,12 +234,3 @@ class Writer:
         name = f"{self._name}.{digest}"
         self._notes.payload[name] = array
         return self._notes.graph.add_source(name, f32(*array.shape))
-
-
-def _nested(array: Array) -> Any:
-    """An array as the nested tuples of a Constant."""
-
-    def freeze(item: Any) -> Any:
-        return tuple(freeze(i) for i in item) if isinstance(item, list) else item
-
-    return freeze(array.tolist())

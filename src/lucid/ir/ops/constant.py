@@ -40,6 +40,15 @@ class Constant(Op):
         return np.array(self.value, dtype=floating if self.dtype == "f32" else DTYPES[self.dtype])
 
 
+def nested(array: Array) -> Any:
+    """The elements of an array as the number, or nested tuples of numbers, of a `Constant`."""
+
+    def freeze(item: Any) -> Any:
+        return tuple(map(freeze, item)) if isinstance(item, list) else item
+
+    return freeze(array.tolist())
+
+
 def _exact(value: Nested) -> Nested:
     """The same numbers, floats compared by their bits: equal constants are the same."""
     if isinstance(value, tuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from lucid.ir.graph import Node, Parameter, Value
@@ -41,6 +39,7 @@ from lucid.ir.ops import (
     Sum,
     SumSquares,
 )
+from lucid.ir.ops.constant import nested
 from lucid.ir.passes.recipes import size
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite, rewrite_graph
 from lucid.ir.recipe import Apply, Literal, Recipe, sources
@@ -107,7 +106,7 @@ def integers(node: Node, graph: Rewriter) -> None:
     if not 0 < np.prod(kind.concrete(1)) <= MOST_ELEMENTS:
         return
     (result,) = node.op.results(*(op.evaluate() for op in tables))
-    graph.substitute(node, Constant(_nested(result.tolist()), "i64"), [])
+    graph.substitute(node, Constant(nested(result), "i64"), [])
 
 
 @rewrite(canonicalise, Op)
@@ -167,11 +166,6 @@ def _recipe(value: Value) -> Recipe | None:
             is_static = all(isinstance(d, int) for d in value.type.shape)
             return Apply(spread, (recipe,)) if isinstance(recipe, Literal) and is_static else None
     return None
-
-
-def _nested(value: Any) -> Any:
-    """Lists as tuples."""
-    return tuple(map(_nested, value)) if isinstance(value, list) else value
 
 
 # -- what does nothing ----------------------------------------------------------------------

@@ -448,6 +448,8 @@ def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array
     off = t * U * (distance + average) + (t * U) ** 2 * sizes + 2 * U * sizes * U * count
     off = np.maximum(off, TINY) / deviation
     overflow = np.max(distance, axes, keepdims=True, initial=0.0) ** 2 * count > LARGEST / 4
+    if centred:  # the mean's sum
+        overflow |= np.sum(_size(data), axes, keepdims=True) > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, off)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 
+import numpy as np
 import pytest
 from graph_builder import Builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lucid.ir import BATCH, f32
+from lucid.ir import BATCH, f32, ops
 from lucid.ir.ops import OPS
 
 from . import errors
@@ -39,6 +40,17 @@ def test_every_op_is_generated_and_has_a_bound() -> None:
     for name, cls in OPS.items():
         assert generator(name)
         assert name == "fusion" or errors.rule_of(cls)
+
+
+@pytest.mark.parametrize("op", [ops.GroupNorm(1), ops.LayerNorm((1,))], ids=lambda op: op.name)
+def test_anything_may_come_of_a_mean_whose_sum_overflows(op) -> None:
+    """Equal numbers: nothing overflows about the mean, but its sum does."""
+    operands = [np.full((1, 64), 2.0**122), np.ones(64), np.zeros(64)]
+    _, error = errors.rule_of(type(op))(op, [errors.Known.exactly(a) for a in operands])
+    assert np.isinf(error).all()
+    operands[0] /= 64
+    _, error = errors.rule_of(type(op))(op, [errors.Known.exactly(a) for a in operands])
+    assert np.isfinite(error).all()
 
 
 @pytest.mark.parametrize("name", sorted(OPS))

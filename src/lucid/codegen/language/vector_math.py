@@ -12,6 +12,7 @@ from typing import Any
 
 from lucid.codegen.language import transcendentals as t
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.elements import cast
 from lucid.codegen.language.transcendentals import at_least, at_most
 from lucid.codegen.language.values import Vector
 from lucid.ir import ops
@@ -185,9 +186,7 @@ def _round(k: Kernel, op: ops.Round, x: Sequence[Vector]) -> Vector:
 
 @lowers(ops.Cast)
 def _cast(k: Kernel, op: ops.Cast, x: Sequence[Vector]) -> Vector:
-    """Operands are floats once they are loaded, whatever they are in memory, and so are results
-    until they are stored (`elements.py` beside it)."""
-    return x[0]
+    return cast(k, x[0], op.dtype)
 
 
 # -- transcendentals ------------------------------------------------------------------------------

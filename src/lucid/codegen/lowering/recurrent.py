@@ -26,7 +26,8 @@ def _recurrent(ctx: Lowering, node: Node) -> None:
     cell = node.op
     assert isinstance(cell, ops.Recurrent)
     x, weight, recurrent, bias, *rest = node.inputs
-    assert isinstance(weight, Parameter) and isinstance(bias, Parameter)
+    assert isinstance(weight, Parameter)
+    assert isinstance(bias, Parameter)
     products = _input_products(ctx, node, cell, x, weight, bias)
     states, rest = rest[: cell.states], rest[cell.states :]
     ends = rest[0] if rest else None

@@ -180,6 +180,12 @@ class Call:
         values: Any = self._attribute(name, 6, "floats", None)
         return None if values is None else tuple(map(float, values))
 
+    def texts(self, name: str) -> tuple[str, ...] | None:
+        values: Any = self._attribute(name, 8, "strings", None)
+        if values is None:
+            return None
+        return tuple(value.decode(errors="replace") for value in values)
+
     def tensor(self, name: str) -> onnx.TensorProto | None:
         tensor: onnx.TensorProto | None = self._attribute(name, 4, "t", None)
         return tensor

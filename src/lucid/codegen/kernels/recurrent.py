@@ -312,7 +312,7 @@ class _RecurrentEmitter:
         i = gate(0, c)
         forget = 1.0 - i if cell.input_forget else gate(2, c)
         c = k.fma(forget, c, i * self._activated(1, total(3)))
-        return [gate(1, c) * self._activated(2, c), c]
+        return [gate(1, c) * lower(k, cell.activations[2], [c]), c]
 
     def _activated(self, which: int, x: Vector) -> Vector:
         k, cell = self.kernel, self.spec.cell

@@ -30,7 +30,7 @@ DIRECTIONS = ("forward", "reverse", "bidirectional")
 @dataclasses.dataclass(frozen=True)
 class Recurrent(Op):
     """Base of the three. `activations`: of the gates and of the state, in ONNX's order. `clip`:
-    what an activation is applied to is kept within -clip and clip."""
+    the sums that the gates are activations of are kept within -clip and clip."""
 
     images_apart = True
     gates: ClassVar[int]
@@ -262,8 +262,10 @@ class Gru(Recurrent):
 class Lstm(Recurrent):
     """i, o, f = s(W x + R h + P c + b); n = g(W x + R h + b); c = f * c + i * n; h = o * t(c).
 
-    `peephole`: (D, 3*H), P for i, o and f; o sees the new c. `input_forget`: f = 1 - i. Other
-    shapes: see the module. Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
+    `peephole`: (D, 3*H), P for i, o and f; o sees the new c. `input_forget`: f = 1 - i. The new c
+    itself is not clipped, as ONNX Runtime has it. Other shapes: see the module.
+
+    Source: https://onnx.ai/onnx/operators/onnx__LSTM.html
     """
 
     gates = 4
@@ -316,4 +318,4 @@ class Lstm(Recurrent):
         i = self.activated(0, i + seen[0] * c)
         f = 1 - i if self.input_forget else self.activated(0, f + seen[2] * c)
         c = f * c + i * self.activated(1, n)
-        return [self.activated(0, o + seen[1] * c) * self.activated(2, c), c]
+        return [self.activated(0, o + seen[1] * c) * self.activations[2].evaluate(c), c]

@@ -17,7 +17,7 @@ from lucid.codegen.scheduling.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Conv2d, Fusion, Linear
+from lucid.ir.ops import Conv2d, Fusion, Linear, Recurrent
 
 
 def unsupported(graph: Graph) -> list[Node]:
@@ -34,12 +34,15 @@ def _is_empty(node: Node) -> bool:
 
 
 def _computes_weights(node: Node) -> bool:
-    """Whether a node is a convolution or linear layer whose weights are computed."""
+    """Whether a node is a convolution, linear or recurrent layer whose weights are computed."""
     op, own = node.op, len(node.inputs)
     if isinstance(op, Fusion):
         own, op = op.anchor_operands(own), op.anchor
     weights = node.inputs[1:own]
-    return isinstance(op, Conv2d | Linear) and not all(isinstance(v, Parameter) for v in weights)
+    if isinstance(op, Recurrent):
+        weights = [*weights[:3], *weights[4 + op.states :]]
+    layers = Conv2d | Linear | Recurrent
+    return isinstance(op, layers) and not all(isinstance(v, Parameter) for v in weights)
 
 
 def lower(

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op
+from lucid.ir.ops.recurrent import Recurrent
 from lucid.ir.types import TensorType
 
 
@@ -116,3 +117,36 @@ class Standardise(Op):
             shape = (n, groups, 1, 1, 1)
             y: Array = (grouped - mean.reshape(shape)) * factor.reshape(shape)
         return y.reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class RecurrentSteps(Op):
+    """The steps of a recurrent layer, from the products of its input: products (N, T, D*G*H), the
+    states (N, D, H), then lengths and the parameters that there are -> as the layer's results.
+
+    `ends`, `peephole`: whether lengths and peephole weights are among the operands.
+    """
+
+    name: ClassVar[str] = "recurrent_steps"
+    cell: Recurrent
+    ends: bool
+    peephole: bool
+
+    def infer(self, products: TensorType, *operands: TensorType) -> tuple[TensorType, ...]:
+        states = operands[: self.cell.states]
+        batch, time, _ = products.shape
+        hidden = states[0].shape[2]
+        assert isinstance(hidden, int)
+        y = products.with_shape((batch, time, self.cell.directions * hidden))
+        return (y, *states)
+
+    def evaluate(self, products: Array, *operands: Array) -> tuple[Array, ...]:
+        given = iter(operands)
+        states = [next(given) for _ in range(self.cell.states)]
+        lengths = next(given) if self.ends else None
+        recurrent = next(given)
+        peephole = next(given) if self.peephole else None
+        late = np.zeros(recurrent.shape[:2], products.dtype)
+        if self.cell.adds_late:
+            late[:, -recurrent.shape[2] :] = next(given)
+        return self.cell.steps(products, recurrent, late, states, lengths, peephole)

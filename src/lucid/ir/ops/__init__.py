@@ -68,6 +68,7 @@ from lucid.ir.ops.fusion import Fusion
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
 from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from lucid.ir.ops.recurrent import Gru, Lstm, Recurrent, Rnn
 from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
 from lucid.ir.ops.resize import Resize, interpolation
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
@@ -109,6 +110,7 @@ __all__ = [
     "Gather",
     "Gelu",
     "GroupNorm",
+    "Gru",
     "Hardsigmoid",
     "Hardswish",
     "LayerNorm",
@@ -118,6 +120,7 @@ __all__ = [
     "Linear",
     "LocalResponseNorm",
     "Log",
+    "Lstm",
     "MatMul",
     "Max",
     "MaxPool2d",
@@ -138,11 +141,13 @@ __all__ = [
     "RadixCombine",
     "RadixMean",
     "RadixSoftmax",
+    "Recurrent",
     "Reduction",
     "Relu",
     "Reshape",
     "Resize",
     "RmsNorm",
+    "Rnn",
     "Round",
     "Rsqrt",
     "ShiftLeft",

@@ -140,20 +140,25 @@ class Lowering:
         self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
         return View(name, dtype, tuple(shape), tuple(strides))
 
-    def result(self, value: Value, like: View | None = None) -> View:
+    def result(
+        self, value: Value, like: View | None = None, strides: tuple[int, ...] = ()
+    ) -> View:
         """Where to write a value: the user's array if it is an output that can lie there as it is,
         else an arena buffer; channels last.
 
         `like`: given by a kernel that writes any strides, which then are dense in the order of
         this view (of the value's shape); a small output that nobody else reads goes to the user's
         array at once, a large one by a copy that turns it.
+        `strides`: where the value is none of images, how a kernel wants them.
         A value that is concatenated lies in its slice of the whole.
         """
+        if value in self.views:  # part of another one that has its place
+            return self.views[value]
         shape = self.shape(value)
         if value in self.placements:
             self.views[value] = self.slice_of(value)
             return self.views[value]
-        strides = channels_last(shape) if like is None else dense_like(like)
+        strides = strides or (channels_last(shape) if like is None else dense_like(like))
         direct = same_places(shape, strides, row_major(shape))
         small = prod(shape) <= SMALL
         direct = direct or (like is not None and small and not value.users)

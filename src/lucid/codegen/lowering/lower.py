@@ -17,7 +17,7 @@ from lucid.codegen.scheduling.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Conv2d, Fusion, Linear
+from lucid.ir.ops import Convolution, Fusion, Linear
 
 
 def unsupported(graph: Graph) -> list[Node]:
@@ -39,7 +39,7 @@ def _computes_weights(node: Node) -> bool:
     if isinstance(op, Fusion):
         own, op = op.anchor_operands(own), op.anchor
     weights = node.inputs[1:own]
-    return isinstance(op, Conv2d | Linear) and not all(isinstance(v, Parameter) for v in weights)
+    return isinstance(op, Convolution | Linear) and not all(isinstance(v, Parameter) for v in weights)
 
 
 def lower(

@@ -49,7 +49,8 @@ def transposed_convolution(
     """
     taps = _ints(weight.type.shape[2:])
     weight = _by_output(apply, weight, groups)
-    if tuple(stride) == taps and set(dilation) == {1} and not any(chain(*cut)):
+    apart = tuple(stride) == taps and set(dilation) == {1} and not any(chain(*cut))
+    if apart and (groups == 1 or len(taps) < 3):
         return _blocks(apply, x, weight, bias, taps, groups)
     reach = [d * (k - 1) for d, k in zip(dilation, taps, strict=True)]
     x = _with_gaps(apply, x, stride)
@@ -84,20 +85,28 @@ def _by_output(apply: Apply, weight: Value, groups: int) -> Value:
 def _blocks(
     apply: Apply, x: Value, weight: Value, bias: Value | None, block: Sequence[int], groups: int
 ) -> Value:
-    """Each pixel as a `block` of pixels. weight: (O, C/groups, *block)."""
+    """Each pixel as a `block` of pixels. weight: (O, C/groups, *block).
+
+    The products of a group are pixel by pixel of the block, so that its channels stay side by side
+    when the pixels part.
+    """
     out, inner, *_ = _ints(weight.type.shape)
-    axes, each = len(block), prod(block)
-    apart = apply(Permute((0, *range(2, 2 + axes), 1)), weight)
-    operands = [x, apply(Reshape((out * each, inner, *(1,) * axes)), apart)]
+    axes, each, own = len(block), prod(block), out // groups
+    weight = apply(Reshape((groups, own, inner, each)), weight)
+    by_pixel = apply(Permute((0, 3, 1, 2)), weight)
+    operands = [x, apply(Reshape((out * each, inner, *(1,) * axes)), by_pixel)]
     if bias is not None:
-        spread = apply(Expand((out, each)), apply(Reshape((out, 1)), bias))
+        shared = apply(Reshape((groups, 1, own)), bias)
+        spread = apply(Expand((groups, each, own)), shared)
         operands.append(apply(Reshape((out * each,)), spread))
     y = apply(CONVOLUTIONS[axes](groups=groups), *operands)
     batch, _, *dims = y.type.shape
     sizes = _ints(tuple(dims))
-    split = apply(Reshape((batch, out, *block, *sizes)), y)
-    order = chain.from_iterable((2 + axes + i, 2 + i) for i in range(axes))
-    blocks = apply(Permute((0, 1, *order)), split)
+    group = (groups,) if groups > 1 else ()
+    first = 1 + len(group)
+    split = apply(Reshape((batch, *group, *block, own, *sizes)), y)
+    order = chain.from_iterable((first + 1 + axes + i, first + i) for i in range(axes))
+    blocks = apply(Permute((*range(first), first + axes, *order)), split)
     whole = (size * b for size, b in zip(sizes, block, strict=True))
     return apply(Reshape((batch, out, *whole)), blocks)
 

@@ -67,11 +67,14 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 
 def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
     """The strides of an NCHW array that is stored as NHWC; other ranks are row-major."""
-    if len(shape) != 4:
-        return row_major(shape)
-    n, c, h, w = shape
-    batch, line, pixel, channel = row_major((n, h, w, c))
-    return batch, channel, line, pixel
+    return features_last(shape) if len(shape) == 4 else row_major(shape)
+
+
+def features_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of an array (N, C, *sizes) that is stored with axis 1 innermost."""
+    n, channels, *sizes = shape
+    batch, *steps, channel = row_major((n, *sizes, channels))
+    return batch, channel, *steps
 
 
 def dense_like(like: View) -> tuple[int, ...]:
@@ -180,7 +183,7 @@ class Lowering:
         if home is None:
             shape = self.shape(place.root)
             kind = place.root.type.dtype
-            home = self.allocate(place.root.name, kind, shape, channels_last(shape))
+            home = self.allocate(place.root.name, kind, shape, features_last(shape))
             self.homes[place.root] = home
         return home.over(self.shape(value), home.strides, home.offset + place.first)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lucid.codegen.lowering.context import Lowering, row_major
+from lucid.codegen.lowering.context import Lowering, features_last
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import reshaped
 from lucid.codegen.program.program import View
@@ -77,13 +77,6 @@ def in_plane(ctx: Lowering, layer: Layer) -> Layer:
     if isinstance(folded, VolumeLayer):
         folded.whole = layer
     return folded
-
-
-def features_last(shape: Sequence[int]) -> tuple[int, ...]:
-    """The strides of an array (N, C, *sizes) that is stored with the channels last."""
-    n, channels, *sizes = shape
-    batch, *steps, channel = row_major((n, *sizes, channels))
-    return batch, channel, *steps
 
 
 def _images(ctx: Lowering, value: Value, shape: Sequence[int]) -> Value:

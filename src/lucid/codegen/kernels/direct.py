@@ -84,10 +84,12 @@ class Direct(KernelSpec):
         return {"x": x} | product_extents(given, self.extras, rows, depth)
 
     def emit(self, target: Target) -> ir.Module:
-        return _DirectEmitter(self, target).emit()
+        return DirectEmitter(self, target).emit()
 
 
-class _DirectEmitter:
+class DirectEmitter:
+    """Writes the code of a `Direct`, or of a kernel that fills the padded map in another way."""
+
     def __init__(self, spec: Direct, target: Target) -> None:
         self.spec = spec
         self.frame = Frame(spec, target)

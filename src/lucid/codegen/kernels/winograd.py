@@ -117,11 +117,11 @@ class Winograd(KernelSpec):
             raise ValueError(f"{given.phase_tiles} of {lines * columns} tiles of a phase")
 
     def emit(self, target: Target) -> ir.Module:
-        return _WinogradEmitter(self, target).emit()
+        return WinogradEmitter(self, target).emit()
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a tile's output corner lies: its image, the first pixel of its phase, and the line and
     column that it has in its phase."""
 
@@ -144,7 +144,7 @@ class _Map:
     pixel_step: Int
 
 
-class _WinogradEmitter:
+class WinogradEmitter:
     """Names: a = m + 2, the side of an input tile; a point is one of the a * a products."""
 
     def __init__(self, spec: Winograd, target: Target) -> None:
@@ -192,7 +192,7 @@ class _WinogradEmitter:
         last = image * f.tiles + (piece + 1) * f.tiles * f.block_images // f.image_blocks
         return first, last.minimum(f.images * f.tiles), piece
 
-    def _place(self, tile: Int) -> _Place:
+    def _place(self, tile: Int) -> Place:
         f = self.frame
         image, inside = tile // f.tiles, tile % f.tiles
         top: Int | int = 0
@@ -201,7 +201,7 @@ class _WinogradEmitter:
             phase, inside = inside // f.phase_tiles, inside % f.phase_tiles
             top, left = phase // f.dilation_w, phase % f.dilation_w
         line, column = inside // f.tiles_w * self.m, inside % f.tiles_w * self.m
-        return _Place(image, top, left, line, column)
+        return Place(image, top, left, line, column)
 
     def _map(self, name: str, prefix: str) -> _Map:
         """A map by name; its strides are arguments that begin by `prefix`."""
@@ -212,14 +212,14 @@ class _WinogradEmitter:
             steps = (line * f.dilation_h, pixel * f.dilation_w)
         return _Map(getattr(f, name), image, line, pixel, *steps)
 
-    def _phase(self, m: _Map, place: _Place, channel: Int) -> Pointer:
+    def _phase(self, m: _Map, place: Place, channel: Int) -> Pointer:
         """The first pixel of a tile's phase in a map."""
         offset = place.image * m.image + channel
         if self.spec.dilated:
             offset = offset + m.line * place.top + m.pixel * place.left
         return m.base + offset
 
-    def _phase_size(self, place: _Place, height: Int, width: Int) -> tuple[Int, Int]:
+    def _phase_size(self, place: Place, height: Int, width: Int) -> tuple[Int, Int]:
         """How many lines and columns of a map belong to a tile's phase."""
         if not self.spec.dilated:
             return height, width
@@ -233,19 +233,25 @@ class _WinogradEmitter:
 
     def _input(self, tile: Int, slot: Int, group: Int) -> None:
         """V[:, slot, :] = B^T d B for one tile's channels."""
+        f, place = self.frame, self._place(tile)
+        phase = self._phase(self.x, place, group * f.depth)
+        self._transform(place, phase, self.v + slot * self.padded, f.depth)
+
+    def _transform(
+        self, place: Place, phase: Pointer, out: Pointer, channels: Int, anywhere: bool = False
+    ) -> None:
+        """B^T d B for so many channels of one tile, from the first pixel of its phase. `anywhere`:
+        `out` may be unaligned, and other channels may lie behind these."""
         f, k = self.frame, self.kernel
-        place = self._place(tile)
         height, width = self._phase_size(place, f.height, f.width)
         top, left = place.line - f.pad_top, place.column - f.pad_left
-        phase = self._phase(self.x, place, group * f.depth)
         interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
         with k.when(k.builder.not_(interior)):
-            self._fill_patch(phase, top, left, height, width)
+            self._fill_patch(phase, top, left, height, width, channels)
         corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
         source = k.choose(interior, corner, self.patch)
         line_step = k.select(interior, self.x.line_step, self.padded * self.a)
         pixel_step = k.select(interior, self.x.pixel_step, self.padded)
-        out = self.v + slot * self.padded
         rows = [source + line_step * i for i in range(self.a)]
 
         def transform(c: Int, mask: Any) -> None:
@@ -257,13 +263,18 @@ class _WinogradEmitter:
                 d = [self._kept(self.between, i * self.a + j) for j in range(self.a)]
                 for j, value in enumerate(INPUT[self.m](k, d)):
                     at = out + (self.v_point * (i * self.a + j) + c)
-                    k.store(value, at, align=self.bytes)
+                    if anywhere:
+                        k.store(value, at, mask)
+                    else:
+                        k.store(value, at, align=self.bytes)
 
-        k.each_vector(f.depth, transform)
+        k.each_vector(channels, transform)
 
-    def _fill_patch(self, phase: Pointer, top: Int, left: Int, height: Int, width: Int) -> None:
+    def _fill_patch(
+        self, phase: Pointer, top: Int, left: Int, height: Int, width: Int, channels: Int
+    ) -> None:
         """A tile that reaches over the border of its phase, copied with zeros around it."""
-        f, k = self.frame, self.kernel
+        k = self.kernel
         with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
             y, x = top + i.index, left + j.index
             inside = k.both(y >= 0, y < height, x >= 0, x < width)
@@ -272,9 +283,9 @@ class _WinogradEmitter:
             k.either(
                 inside,
                 lambda: k.each_vector(
-                    f.depth, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m)
+                    channels, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m)
                 ),
-                lambda: k.each_vector(f.depth, lambda c, m: k.store(k.zero(), out + c, m)),
+                lambda: k.each_vector(channels, lambda c, m: k.store(k.zero(), out + c, m)),
             )
 
     def _keep(self, room: Pointer, slot: int, value: Vector) -> None:

@@ -50,8 +50,8 @@ def kind_of(ctx: Lowering, extra: Value, result: Value) -> str | None:
     """How a kernel can read an extra operand of a body: as a tensor, by channel, or not at all."""
     if isinstance(extra, Parameter):
         shape, target = ctx.shape(extra), ctx.shape(result)
-        channels = target[1]
-        if len(target) == 4 and shape in ((1, channels, 1, 1), (channels, 1, 1)):
+        channels, ones = target[1], (1,) * (len(target) - 2)
+        if ones and shape in ((1, channels, *ones), (channels, *ones)):
             return "channel"
         return "channel" if len(target) == 2 and shape in ((channels,), (1, channels)) else None
     return "tensor" if ctx.shape(extra) == ctx.shape(result) else None
@@ -117,3 +117,19 @@ def sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
     sums = ctx.allocate(f"{layer.result.name}.sums", COMPUTED, (n, parts, channels), strides)
     ctx.sums[layer.result] = sums
     return sums
+
+
+def slice_arguments(layer: Layer, depth: int) -> dict[str, ArgumentValue]:
+    """Of which slices of volumes the `depth` input channels of a group are."""
+    if layer.slices is None:
+        return {}
+    slices = layer.slices
+    return {
+        "taps_d": slices.taps,
+        "stride_d": slices.stride,
+        "pad_front": slices.padding,
+        "dilation_d": slices.dilation,
+        "volume": slices.volume,
+        "out_volume": slices.out_volume,
+        "slice_channels": depth // slices.taps,
+    }

@@ -67,11 +67,14 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 
 def channels_last(shape: Sequence[int]) -> tuple[int, ...]:
     """The strides of an NCHW array that is stored as NHWC; other ranks are row-major."""
-    if len(shape) != 4:
-        return row_major(shape)
-    n, c, h, w = shape
-    batch, line, pixel, channel = row_major((n, h, w, c))
-    return batch, channel, line, pixel
+    return features_last(shape) if len(shape) == 4 else row_major(shape)
+
+
+def features_last(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of an array (N, C, *sizes) that is stored with axis 1 innermost."""
+    n, channels, *sizes = shape
+    batch, *steps, channel = row_major((n, *sizes, channels))
+    return batch, channel, *steps
 
 
 def dense_like(like: View) -> tuple[int, ...]:
@@ -140,20 +143,25 @@ class Lowering:
         self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
         return View(name, dtype, tuple(shape), tuple(strides))
 
-    def result(self, value: Value, like: View | None = None) -> View:
+    def result(
+        self, value: Value, like: View | None = None, strides: tuple[int, ...] = ()
+    ) -> View:
         """Where to write a value: the user's array if it is an output that can lie there as it is,
         else an arena buffer; channels last.
 
         `like`: given by a kernel that writes any strides, which then are dense in the order of
         this view (of the value's shape); a small output that nobody else reads goes to the user's
         array at once, a large one by a copy that turns it.
+        `strides`: where the value is none of images, how a kernel wants them.
         A value that is concatenated lies in its slice of the whole.
         """
+        if value in self.views:  # part of another one that has its place
+            return self.views[value]
         shape = self.shape(value)
         if value in self.placements:
             self.views[value] = self.slice_of(value)
             return self.views[value]
-        strides = channels_last(shape) if like is None else dense_like(like)
+        strides = strides or (channels_last(shape) if like is None else dense_like(like))
         direct = same_places(shape, strides, row_major(shape))
         small = prod(shape) <= SMALL
         direct = direct or (like is not None and small and not value.users)
@@ -175,7 +183,7 @@ class Lowering:
         if home is None:
             shape = self.shape(place.root)
             kind = place.root.type.dtype
-            home = self.allocate(place.root.name, kind, shape, channels_last(shape))
+            home = self.allocate(place.root.name, kind, shape, features_last(shape))
             self.homes[place.root] = home
         return home.over(self.shape(value), home.strides, home.offset + place.first)
 

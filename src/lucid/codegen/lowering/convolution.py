@@ -11,20 +11,21 @@ from lucid.codegen.lowering.direct import direct
 from lucid.codegen.lowering.epilogue import Epilogue, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.planes import in_plane
 from lucid.codegen.lowering.product import linear, pointwise
 from lucid.codegen.lowering.strided import apply_body
 from lucid.codegen.lowering.winograd import winograd
 from lucid.codegen.scheduling.schedule import Choice
 from lucid.ir.graph import Node, Parameter, Value
-from lucid.ir.ops import Conv2d, Linear, Op
+from lucid.ir.ops import Conv2d, Convolution, Linear, Op
 
 
-@lowers(Conv2d, Linear)
+@lowers(Convolution, Linear)
 def _plain(ctx: Lowering, node: Node) -> None:
     _lower(ctx, _layer(ctx, node.op, node.inputs, node.output, node.origin))
 
 
-@lowers_fused(Conv2d, Linear)
+@lowers_fused(Convolution, Linear)
 def _fused(ctx: Lowering, node: Node) -> None:
     """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
     op, own, extras = parts(node)
@@ -54,11 +55,13 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
         linear(ctx, layer)
         return
     layer.choice = choice or ctx.schedule.choices[layer.result.name]
+    if not isinstance(layer.op, Conv2d):
+        layer = in_plane(ctx, layer)
     if layer.choice.kernel == "depthwise":
         depthwise(ctx, layer)
     elif layer.choice.kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif ctx.shape(layer.weight)[2:] != (1, 1):
+    elif ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None:
         direct(ctx, layer)
     elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         pointwise(ctx, layer)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
 from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
+from lucid.codegen.kernels.slices import DirectSlices
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
     enough_chunks,
     geometry,
     only_declared,
+    slice_arguments,
     window,
 )
 from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
@@ -50,7 +52,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     assert isinstance(op, Conv2d)
     _, inner, *taps = ctx.shape(layer.weight)
     x, result = ctx.view(layer.x), ctx.result(layer.result)
-    planar = x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES and op.groups == 1
+    planar = layer.slices is None and x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES and op.groups == 1
     if not planar:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape
@@ -71,6 +73,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
     body = layer.epilogue.body
     kernel = Direct(body.extras, inner if planar else 0)
+    if layer.slices is not None:
+        kernel = DirectSlices(body.extras)
     short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
     tile = WindowTile(vectors, body, segment if short else 0)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
@@ -80,6 +84,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **window((taps[0], taps[1]), op.stride, op.padding),
+        **slice_arguments(layer, inner),
         "plane": x.strides[1],
         "weights": ctx.weights(layer.weight.recipe, packing, shape, name),
         "bias": bias_of(ctx, layer, op.groups, panel),

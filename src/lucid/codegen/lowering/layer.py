@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lucid.codegen.lowering.epilogue import Epilogue
+from lucid.codegen.scheduling.planes import Slices
 from lucid.codegen.scheduling.schedule import Choice
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import Op, SplitAttention
@@ -15,7 +16,10 @@ POINTWISE = Choice("pointwise")
 
 @dataclass
 class Layer:
-    """Anchor, operands, epilogue and result, and how the schedule wants it computed."""
+    """Anchor, operands, epilogue and result, and how the schedule wants it computed.
+
+    `slices`: of which slices of volumes the input channels are, where they are of several.
+    """
 
     op: Op
     x: Value
@@ -25,6 +29,7 @@ class Layer:
     origin: str
     epilogue: Epilogue = field(default_factory=Epilogue)
     choice: Choice = POINTWISE
+    slices: Slices | None = None
 
     def append(self, region: Graph, x: Value, tensors: Sequence[Value]) -> Value:
         """The layer in a region, from its input and the tensors its body reads."""

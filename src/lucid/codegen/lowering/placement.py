@@ -15,6 +15,7 @@ from lucid.ir.ops import (
     AvgPool2d,
     Concat,
     Conv2d,
+    Convolution,
     Fusion,
     Op,
     RadixCombine,
@@ -54,7 +55,15 @@ def placements(graph: Graph) -> Mapping[Value, Place]:
 def along_channels(node: Node) -> bool:
     """Whether a node joins maps channel by channel."""
     op = node.op
-    return isinstance(op, Concat) and op.axis == 1 and node.output.type.rank == 4
+    if not isinstance(op, Concat) or op.axis != 1:
+        return False
+    return node.output.type.rank == 4 or any(map(_is_map, node.inputs))
+
+
+def _is_map(value: Value) -> bool:
+    """Whether a convolution makes the value, whose axis 1 so holds channels."""
+    op = value.producer.op if value.producer is not None else None
+    return isinstance(op.anchor if isinstance(op, Fusion) else op, Convolution)
 
 
 def left_to_readers(node: Node) -> bool:

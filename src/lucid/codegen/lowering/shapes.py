@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
 from lucid.codegen.lowering.arguments import geometry
-from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
+from lucid.codegen.lowering.context import (
+    Deferred,
+    Lowering,
+    features_last,
+    lowers,
+    row_major,
+    row_stride,
+)
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.program.program import ArgumentValue, View
@@ -67,12 +74,24 @@ def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> 
 def _reshape(ctx: Lowering, node: Node) -> None:
     source, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     view = reshaped(source, shape)
-    if view is None:
+    if view is None and _keeps_features(source, shape):
+        view = ctx.result(node.output, strides=features_last(shape))
+        parts = reshaped(view, source.shape)
+        assert parts is not None, "its axes are split"
+        copy(ctx, source, parts, node.origin)
+    elif view is None:
         strides = row_major(source.shape)
         rows = ctx.allocate(f"{node.output.name}.flat", source.dtype, source.shape, strides)
         copy(ctx, source, rows, node.origin)
         view = rows.over(shape, row_major(shape))
     ctx.views[node.output] = view
+
+
+def _keeps_features(source: View, shape: Sequence[int]) -> bool:
+    """Whether what comes after axes 0 and 1 alone is joined, and axis 1 is the innermost one in
+    memory, as of blocks of pixels that become a map."""
+    kept = 3 <= len(shape) < len(source.shape) and source.shape[:2] == tuple(shape[:2])
+    return kept and source.shape[1] > 1 and source.strides[1] == 1
 
 
 @lowers(Permute)

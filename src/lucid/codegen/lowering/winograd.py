@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lucid.codegen.kernels.body import PLAIN
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import WinogradPanels
+from lucid.codegen.kernels.slices import WinogradSlices
 from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
 from lucid.codegen.lowering.arguments import (
     bias_of,
@@ -17,6 +18,7 @@ from lucid.codegen.lowering.arguments import (
     geometry,
     only_declared,
     result_strides,
+    slice_arguments,
     sums_view,
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
@@ -66,7 +68,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
-    columns, depth = channels // op.groups, x.shape[1] // op.groups
+    columns, depth = channels // op.groups, ctx.shape(layer.weight)[1]
     vectors = panel_vectors(columns, ctx.target)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
@@ -80,11 +82,13 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
-    kernel = Winograd(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
+    spec = Winograd if layer.slices is None else WinogradSlices
+    kernel = spec(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
     tile = Tile(vectors, PLAIN, raw=True)
     weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
+        **slice_arguments(layer, depth),
         "pad_top": op.padding[0] // op.dilation[0],
         "pad_left": op.padding[1] // op.dilation[1],
         "dilation_h": op.dilation[0],

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from lucid.codegen.kernels.microkernels import SHORT
 from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir.graph import Graph, Node
-from lucid.ir.ops import Conv2d, Fusion
+from lucid.ir.ops import Conv2d, Convolution, Fusion
 
 KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
 """The names by which convolution kernels are chosen and forced."""
@@ -93,7 +94,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class ConvShape:
-    """A convolution in numbers; sizes are those of the batch and image compiled for."""
+    """A convolution in numbers; sizes are those of the batch and image compiled for, and of images
+    where it is over one or three axes (`Plane`). `sliced`: its input channels are those of several
+    slices of a volume."""
 
     batch: int
     channels: int
@@ -103,6 +106,7 @@ class ConvShape:
     kernel: tuple[int, int]
     op: Conv2d
     itemsize: int  # bytes of a number, in maps and weights
+    sliced: bool = False
 
     @property
     def depth(self) -> int:
@@ -141,13 +145,15 @@ class ConvShape:
     @staticmethod
     def of(node: Node, batch: int) -> ConvShape:
         op = node.op.anchor if isinstance(node.op, Fusion) else node.op
-        assert isinstance(op, Conv2d)
-        n, channels, *_ = node.inputs[0].type.concrete(batch)
-        columns, _, *kernel = node.inputs[1].type.concrete(batch)
-        _, _, height, width = node.output.type.concrete(batch)
+        assert isinstance(op, Convolution)
+        x, weight, y = (v.type.concrete(batch) for v in (*node.inputs[:2], node.output))
+        plane = Plane.of(op, x, weight, y)
+        columns, depth, *kernel = plane.weight
+        n, _, height, width = plane.y
         itemsize = dtype(node.inputs[0].type.dtype).bytes
-        sizes = (kernel[0], kernel[1])
-        return ConvShape(n, channels, columns, height, width, sizes, op, itemsize)
+        sizes, channels = (kernel[0], kernel[1]), depth * op.groups
+        sliced = plane.slices is not None
+        return ConvShape(n, channels, columns, height, width, sizes, plane.op, itemsize, sliced)
 
 
 def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
@@ -162,8 +168,8 @@ def convolutions(graph: Graph) -> list[Node]:
     return [
         n
         for n in graph.nodes
-        if isinstance(n.op, Conv2d)
-        or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Conv2d))
+        if isinstance(n.op, Convolution)
+        or (isinstance(n.op, Fusion) and isinstance(n.op.anchor, Convolution))
     ]
 
 
@@ -171,10 +177,10 @@ def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
     alike = shape.depth in (1, shape.group_columns) and shape.group_columns in GROUPS
-    if alike and op.groups > 1:
+    if alike and op.groups > 1 and not shape.sliced:
         return ["depthwise", "direct"]
     plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
-    if shape.kernel == (1, 1) and plain:
+    if shape.kernel == (1, 1) and plain and not shape.sliced:
         return ["pointwise", "direct"]
     phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
     if shape.kernel == (3, 3) and op.stride == (1, 1) and phased:

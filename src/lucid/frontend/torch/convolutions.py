@@ -1,7 +1,4 @@
-"""PyTorch's convolutions, transposed ones included, and unfold.
-
-Over lines (N, C, L) they are those over images of one row.
-"""
+"""PyTorch's convolutions, transposed ones included, and unfold."""
 
 from __future__ import annotations
 
@@ -14,6 +11,7 @@ from lucid.frontend.torch.shapes import gathered, pad
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
+from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import Shape
 
 
@@ -36,7 +34,7 @@ def convolution(
     return conv(w, x, weight, bias, stride, padding, dilation, groups)
 
 
-@emits("conv1d.default", "conv2d.default")
+@emits("conv1d.default", "conv2d.default", "conv3d.default")
 def conv(
     w: Writer,
     x: Any,
@@ -51,7 +49,7 @@ def conv(
     return _conv(w, x, weight, bias, stride, sides, dilation, groups)
 
 
-@emits("conv1d.padding", "conv2d.padding")
+@emits("conv1d.padding", "conv2d.padding", "conv3d.padding")
 def conv_same(
     w: Writer,
     x: Any,
@@ -80,14 +78,12 @@ def _conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Value:
-    """In one dimension: an image of one row. `sides`: padding before and after, by axis."""
-    if len(w.shape) not in (3, 4):
-        w.refuse(f"it is a convolution over {len(w.shape) - 2} axes")
-    (top, bottom), (left, right) = ((0, 0), *sides)[-2:]
-    padding = (top, left, bottom, right)
-    op = ops.Conv2d(image(stride, w), padding, image(dilation, w), groups)
-    operands = [as_image(w, x), as_image(w, weight), *([] if bias is None else [bias])]
-    return w.reshape(w.emit(op, *operands), w.shape)
+    """`sides`: padding before and after, by axis."""
+    axes = len(w.shape) - 2
+    before, after = zip(*sides, strict=True)
+    step, spread = (tuple(per_axis(each, w.shape)) for each in (stride, dilation))
+    op = CONVOLUTIONS[axes](step, (*before, *after), spread, groups)
+    return w.emit(op, x, weight, *([] if bias is None else [bias]))
 
 
 def per_axis(sizes: Any, shape: Shape) -> list[int]:
@@ -117,7 +113,7 @@ def as_image(w: Writer, x: Any) -> Value:
 # -- transposed convolutions ----------------------------------------------------------------------
 
 
-@emits("conv_transpose1d.default", "conv_transpose2d.input")
+@emits("conv_transpose1d.default", "conv_transpose2d.input", "conv_transpose3d.input")
 def transposed_conv(
     w: Writer,
     x: Any,
@@ -129,62 +125,13 @@ def transposed_conv(
     groups: int,
     dilation: Sequence[int],
 ) -> Value:
-    """A convolution of x with zeros between its pixels, by the weights turned around; or, where
-    windows do not overlap, a product for each pixel, which becomes a block of pixels."""
-    if len(w.shape) not in (3, 4):
-        w.refuse(f"it is a transposed convolution over {len(w.shape) - 2} axes")
-    step, spread = image(stride, w), image(dilation, w)
-    border, more = image_border(padding, w), image_border(output_padding, w)
-    x, weight = as_image(w, x), as_image(w, weight)
-    taps = [w.size(d) for d in weight.type.shape[2:]]
-    weight = _by_output(w, weight, groups)
-    if step == tuple(taps) and (border, more, spread) == ((0, 0), (0, 0), (1, 1)):
-        return _blocks(w, x, weight, bias, step, groups)
-    reach = [d * (k - 1) for d, k in zip(spread, taps, strict=True)]
-    before = [r - p for r, p in zip(reach, border, strict=True)]
-    after = [b + m - (s - 1) for b, m, s in zip(before, more, step, strict=True)]
-    cut = [min(0, side) for pair in zip(before[::-1], after[::-1], strict=True) for side in pair]
-    x = pad(w, _with_gaps(w, x, step), cut, "constant", None)
-    for axis, count in enumerate(taps):
-        weight = gathered(w, weight, 2 + axis, np.arange(count)[::-1])
-    sides = (*(max(0, b) for b in before), *(max(0, a) for a in after))
-    op = ops.Conv2d((1, 1), (sides[0], sides[1], sides[2], sides[3]), spread, groups)
-    return w.reshape(w.emit(op, x, weight, *([] if bias is None else [bias])), w.shape)
-
-
-def _by_output(w: Writer, weight: Value, groups: int) -> Value:
-    """(C, O/groups, KH, KW) as (O, C/groups, KH, KW)."""
-    inner, outer, *taps = weight.type.shape
-    inside = w.size(inner) // groups
-    apart = w.reshape(weight, (groups, inside, outer, *taps))
-    return w.reshape(w.permute(apart, (0, 2, 1, 3, 4)), (w.size(outer) * groups, inside, *taps))
-
-
-def _blocks(
-    w: Writer, x: Value, weight: Value, bias: Any, step: tuple[int, int], groups: int
-) -> Value:
-    out, inside, rows, columns = (w.size(d) for d in weight.type.shape)
-    products = (out * rows * columns, inside, 1, 1)
-    operands = [x, w.reshape(w.permute(weight, (0, 2, 3, 1)), products)]
-    if bias is not None:
-        each = w.expand(w.reshape(bias, (out, 1)), (out, rows * columns))
-        operands.append(w.reshape(each, products[:1]))
-    y = w.emit(ops.Conv2d(groups=groups), *operands)
-    batch, _, *size = y.type.shape
-    blocks = w.permute(w.reshape(y, (batch, out, *step, *size)), (0, 1, 4, 2, 5, 3))
-    return w.reshape(blocks, w.shape)
-
-
-def _with_gaps(w: Writer, x: Value, step: tuple[int, int]) -> Value:
-    """x with step - 1 zeros after each of its pixels."""
-    if step == (1, 1):
-        return x
-    batch, channels, height, width = x.type.shape
-    rows, columns = w.size(height), w.size(width)
-    apart = w.reshape(x, (batch, channels, rows, 1, columns, 1))
-    after = (0, 0, 0, step[0] - 1, 0, step[1] - 1)
-    padded = w.emit(ops.Pad((0,) * 6, after), apart)
-    return w.reshape(padded, (batch, channels, rows * step[0], columns * step[1]))
+    """The padding is cut off the result, and what `output_padding` says added at its ends."""
+    step, spread, border, more = (
+        per_axis(each, w.shape) for each in (stride, dilation, padding, output_padding)
+    )
+    cut = [(b, b - m) for b, m in zip(border, more, strict=True)]
+    operands = (w.value(x), w.value(weight), None if bias is None else w.value(bias))
+    return transposed_convolution(w.emit, *operands, step, cut, spread, groups)
 
 
 # -- windows --------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from lucid.ir.ops.bitwise import (
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where
 from lucid.ir.ops.constant import Constant
-from lucid.ir.ops.convolution import Conv2d
+from lucid.ir.ops.convolution import Conv1d, Conv2d, Conv3d, Convolution
 from lucid.ir.ops.elementwise import (
     Abs,
     Add,
@@ -95,7 +95,10 @@ __all__ = [
     "Comparison",
     "Concat",
     "Constant",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "Convolution",
     "Cos",
     "Div",
     "Elementwise",

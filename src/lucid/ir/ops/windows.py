@@ -1,6 +1,7 @@
-"""Sliding windows over the two spatial axes, shared by convolution and pooling.
+"""Sliding windows over spatial axes, shared by convolution and pooling.
 
-Padding is (top, left, bottom, right) everywhere; kernel, stride and dilation are (height, width).
+Kernel, stride and dilation have a number for each axis, (height, width) of images; padding has all
+numbers before the axes, then all after them: (top, left, bottom, right) of images.
 """
 
 from __future__ import annotations
@@ -10,10 +11,22 @@ from collections.abc import Iterator
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op
-from lucid.ir.types import TensorType
+from lucid.ir.types import TensorType, size_text
 
+Sizes = tuple[int, ...]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
+Triple = tuple[int, int, int]
+VolumePadding = tuple[int, int, int, int, int, int]
+
+SHAPES = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
+"""What a tensor with so many spatial axes is called in messages."""
+WINDOWS = {
+    1: "kernel, stride and dilation are single numbers, padding is (left, right)",
+    2: "kernel, stride and dilation are pairs, padding is (top, left, bottom, right)",
+    3: "kernel, stride and dilation are triples, padding is"
+    " (front, top, left, back, bottom, right)",
+}
 
 
 def extent(
@@ -33,54 +46,52 @@ def extent(
 def spatial_result(
     op: Op,
     x: TensorType,
-    kernel: Pair,
-    stride: Pair,
-    padding: Padding,
-    dilation: Pair = (1, 1),
+    kernel: Sizes,
+    stride: Sizes,
+    padding: Sizes,
+    dilation: Sizes = (1, 1),
     ceil_mode: bool = False,
-) -> Pair:
-    """The output height and width for x: (N, C, H, W), with all checks. Raises ShapeError."""
-    op.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
-    height, width = op.integers(*x.shape[2:])
+    axes: int = 2,
+) -> Sizes:
+    """The spatial sizes of the result for x: (N, C, *sizes), with all checks. Raises ShapeError."""
+    op.require(x.rank == 2 + axes, f"x must be {SHAPES[axes]}, got {x}")
+    sizes = op.integers(*x.shape[2:])
     op.require(
-        all(len(pair) == 2 for pair in (kernel, stride, dilation)) and len(padding) == 4,
-        "kernel, stride and dilation are pairs, padding is (top, left, bottom, right)",
+        all(len(each) == axes for each in (kernel, stride, dilation)) and len(padding) == 2 * axes,
+        WINDOWS[axes],
     )
     op.require(min(*kernel, *stride, *dilation) > 0, "kernel, stride, dilation must be positive")
     op.require(min(padding) >= 0, f"padding must not be negative, got {padding}")
-    top, left, bottom, right = padding
-    rows = extent(height, kernel[0], stride[0], (top, bottom), dilation[0], ceil_mode)
-    columns = extent(width, kernel[1], stride[1], (left, right), dilation[1], ceil_mode)
+    sides = list(zip(padding[:axes], padding[axes:], strict=True))
+    out = tuple(map(extent, sizes, kernel, stride, sides, dilation, [ceil_mode] * axes))
+    whole = [size + sum(pads) for size, pads in zip(sizes, sides, strict=True)]
     op.require(
-        rows > 0 and columns > 0,
-        f"the {kernel[0]}x{kernel[1]} window (dilation {dilation}) is larger than the padded input"
-        f" of {height + top + bottom}x{width + left + right}",
+        min(out) > 0,
+        f"the {size_text(kernel)} window (dilation {dilation}) is larger than the padded input"
+        f" of {size_text(whole)}",
     )
-    return rows, columns
+    return out
 
 
-def padded(x: Array, padding: Padding, fill: float = 0.0) -> Array:
-    """x (N, C, H, W) with a border of `fill`; x itself where there is none."""
-    top, left, bottom, right = padding
+def padded(x: Array, padding: Sizes, fill: float = 0.0) -> Array:
+    """x (N, C, *sizes) with a border of `fill`; x itself where there is none."""
     if not any(padding):
         return x
-    n, c, h, w = x.shape
-    result = np.full((n, c, h + top + bottom, w + left + right), fill, dtype=x.dtype)
-    result[:, :, top : top + h, left : left + w] = x
+    axes = x.ndim - 2
+    before, after = padding[:axes], padding[axes:]
+    sizes = [d + a + b for d, a, b in zip(x.shape[2:], before, after, strict=True)]
+    result = np.full((*x.shape[:2], *sizes), fill, dtype=x.dtype)
+    inside = tuple(slice(a, a + d) for a, d in zip(before, x.shape[2:], strict=True))
+    result[(..., *inside)] = x
     return result
 
 
-def taps(x: Array, kernel: Pair, stride: Pair, dilation: Pair, out: Pair) -> Iterator[Array]:
-    """For each tap of the window, row by row, the (N, C, OH, OW) view of x that it reads."""
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            yield x[
-                :,
-                :,
-                top : top + (out[0] - 1) * stride[0] + 1 : stride[0],
-                left : left + (out[1] - 1) * stride[1] + 1 : stride[1],
-            ]
+def taps(x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes, out: Sizes) -> Iterator[Array]:
+    """For each tap of the window, the last axis fastest, the (N, C, *out) view of x that it
+    reads."""
+    for tap in np.ndindex(*kernel):
+        starts = [t * d for t, d in zip(tap, dilation, strict=True)]
+        yield x[(..., *(slice(f, f + (n - 1) * s + 1, s) for f, n, s in zip(starts, out, stride, strict=True)))]
 
 
 def adaptive_bounds(size: int, out: int) -> tuple[Array, Array]:

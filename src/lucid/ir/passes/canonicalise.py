@@ -13,7 +13,7 @@ from lucid.ir.ops import (
     Clip,
     Concat,
     Constant,
-    Conv2d,
+    Convolution,
     Div,
     Expand,
     Fusion,
@@ -138,7 +138,7 @@ def into_recipe(node: Node, graph: Rewriter) -> None:
         graph.replace(node, [graph.parameter(f"{named_after}.folded", recipe)])
 
 
-@rewrite(canonicalise, Conv2d, Linear, BatchNorm, LayerNorm, GroupNorm, RmsNorm, Recurrent)
+@rewrite(canonicalise, Convolution, Linear, BatchNorm, LayerNorm, GroupNorm, RmsNorm, Recurrent)
 def constant_weights(node: Node, graph: Rewriter) -> None:
     """conv2d(x, constant) == conv2d(x, @parameter), and so for every layer with weights
 

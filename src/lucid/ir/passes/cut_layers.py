@@ -8,7 +8,7 @@ part is added, activated and put in its place by the kernel that makes it.
 from __future__ import annotations
 
 from lucid.ir.graph import Node, Value
-from lucid.ir.ops import Conv2d, Elementwise, Slice
+from lucid.ir.ops import Convolution, Elementwise, Slice
 from lucid.ir.passes.recipes import apply, are_parameters, recipe_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 
@@ -19,7 +19,7 @@ cut_layers = Pass(
 LEAST_CHANNELS = 8  # of a part: narrower ones leave most of a register idle
 
 
-@rewrite(cut_layers, Conv2d)
+@rewrite(cut_layers, Convolution)
 def by_slices(node: Node, graph: Rewriter) -> None:
     """slice(conv2d(x, w, b)) == conv2d(x, slice(w), slice(b)), along the channels
 
@@ -29,7 +29,7 @@ def by_slices(node: Node, graph: Rewriter) -> None:
     is read by an elementwise op alone, which can then join the convolution. Not with groups.
     """
     op, y = node.op, node.output
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Convolution)
     readers = [n for n in y.users if isinstance(n.op, Slice) and n.op.axis == 1 and n.op.step == 1]
     if not readers or y in graph.graph.outputs or not are_parameters(*node.inputs[1:]):
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from lucid.ir.graph import Node, Value
-from lucid.ir.ops import Add, BatchNorm, Conv2d, Linear, Mul, Sum
+from lucid.ir.ops import Add, BatchNorm, Convolution, Linear, Mul, Sum
 from lucid.ir.passes.recipes import (
     add,
     along,
@@ -39,7 +39,7 @@ def into_weights(norm: Node, graph: Rewriter) -> None:
     """
     x, *statistics = norm.inputs
     layer = x.producer
-    if layer is None or not isinstance(layer.op, (Conv2d, Linear)):
+    if layer is None or not isinstance(layer.op, (Convolution, Linear)):
         graph.miss(norm, f"%{x.name}, which it normalises, is made by no conv2d or linear")
     elif graph.only_user(x) is not norm:
         graph.miss(norm, f"%{x.name} is read elsewhere too", layer)
@@ -79,7 +79,7 @@ def into_next_weights(norm: Node, graph: Rewriter) -> None:
         return
     if not all(_takes(reader, y) for reader in readers):
         return
-    padded = next((n for n in readers if isinstance(n.op, Conv2d) and any(n.op.padding)), None)
+    padded = next((n for n in readers if isinstance(n.op, Convolution) and any(n.op.padding)), None)
     if padded is not None:
         graph.miss(norm, "the convolution after it pads with zeros, not with the shift", padded)
         return
@@ -91,14 +91,14 @@ def into_next_weights(norm: Node, graph: Rewriter) -> None:
 
 def _takes(layer: Node, x: Value) -> bool:
     """Whether a layer by parameters reads x, along whose axis 1 its features lie."""
-    fits = isinstance(layer.op, Conv2d) or (isinstance(layer.op, Linear) and x.type.rank == 2)
+    fits = isinstance(layer.op, Convolution) or (isinstance(layer.op, Linear) and x.type.rank == 2)
     return fits and layer.inputs[0] is x and are_parameters(*layer.inputs[1:])
 
 
 def _taken_in(layer: Node, scale: Recipe, shift: Recipe, graph: Rewriter) -> list[Value]:
     """Weight and bias of `layer` for an input of which it read `scale` * x + `shift`."""
     weight, *biases = layer.inputs[1:]
-    groups = layer.op.groups if isinstance(layer.op, Conv2d) else 1
+    groups = layer.op.groups if isinstance(layer.op, Convolution) else 1
     shape = ints(weight.type.shape)
     out, depth = shape[:2]
     by_group = reshape(recipe_of(weight), groups, out // groups, depth, math.prod(shape[2:]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
     AvgPool2d,
     Clip,
     Concat,
-    Conv2d,
+    Convolution,
     Fusion,
     MaxPool2d,
     Pad,
@@ -45,7 +46,7 @@ def pad_of_pad(node: Node, graph: Rewriter) -> None:
     graph.substitute(node, replace(op, before=before, after=after), inner.inputs)
 
 
-@rewrite(fold_pads, Conv2d)
+@rewrite(fold_pads, Convolution)
 def into_convolution(node: Node, graph: Rewriter) -> None:
     """conv2d{p}(pad{q, 0}(x), w, b) == conv2d{p + q}(x, w, b)
 
@@ -55,7 +56,7 @@ def into_convolution(node: Node, graph: Rewriter) -> None:
     keep it; it is then one convolution less that waits for it.
     """
     op = node.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Convolution)
     pad = _pad(node, graph, 0.0)
     if pad is not None:
         wider = replace(op, padding=_sum(op.padding, pad))
@@ -117,9 +118,9 @@ def into_average_pool(node: Node, graph: Rewriter) -> None:
 # -- paddings -------------------------------------------------------------------------------------
 
 
-def _pad(node: Node, graph: Rewriter, *values: float) -> Padding | None:
-    """The (top, left, bottom, right) by which `node` reads its operand padded, if with one of
-    these values, and around the image only."""
+def _pad(node: Node, graph: Rewriter, *values: float) -> tuple[int, ...] | None:
+    """The padding by which `node` reads its operand padded (of an image: top, left, bottom, right),
+    if with one of these values, and around the image only."""
     producer = node.inputs[0].producer
     if producer is None or not isinstance(op := producer.op, Pad):
         return None
@@ -130,7 +131,7 @@ def _pad(node: Node, graph: Rewriter, *values: float) -> Padding | None:
     if any((*op.before[:2], *op.after[:2])):
         graph.miss(node, "channels are padded, not the image alone", producer)
         return None
-    return (*op.before[2:], *op.after[2:])  # type: ignore[return-value]  # of rank 4: two and two
+    return (*op.before[2:], *op.after[2:])
 
 
 def _unpadded(node: Node) -> list[Value]:
@@ -139,8 +140,8 @@ def _unpadded(node: Node) -> list[Value]:
     return list(producer.inputs)
 
 
-def _sum(a: Padding, b: Padding) -> Padding:
-    return (a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3])
+def _sum(a: tuple[int, ...], b: tuple[int, ...]) -> Any:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
 def _all_reach(op: MaxPool2d, x: Value, padding: Padding) -> bool:

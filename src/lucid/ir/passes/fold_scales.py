@@ -9,6 +9,7 @@ from lucid.ir.ops import (
     AvgPool2d,
     Constant,
     Conv2d,
+    Convolution,
     Linear,
     MatMul,
     Mul,
@@ -47,7 +48,7 @@ def factor_into_weights(node: Node, graph: Rewriter) -> None:
     """
     for y, other in (node.inputs, node.inputs[::-1]):
         layer = y.producer
-        if layer is None or not isinstance(layer.op, Conv2d | Linear) or y.type != node.output.type:
+        if layer is None or not isinstance(layer.op, Convolution | Linear) or y.type != node.output.type:
             continue
         factor = _factor(other, y, layer.op)
         if factor is None:
@@ -72,7 +73,7 @@ def _factor(value: Value, y: Value, layer: Op) -> Recipe | None:
     """A scalar, or a parameter by channel, with one number for each channel of a layer's result."""
     scalar = scalar_of(value)
     if isinstance(scalar, Constant) and isinstance(scalar.value, int | float):
-        channels = ints(y.type.shape[1:2] if isinstance(layer, Conv2d) else y.type.shape[-1:])
+        channels = ints(y.type.shape[1:2] if isinstance(layer, Convolution) else y.type.shape[-1:])
         return expand(Literal(float(scalar.value)), *channels)
     return by_channel(value, y.type, layer)
 

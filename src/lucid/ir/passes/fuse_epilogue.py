@@ -10,6 +10,7 @@ from lucid.ir.ops import (
     AvgPool2d,
     Cast,
     Conv2d,
+    Convolution,
     Elementwise,
     Fusion,
     GroupNorm,
@@ -31,7 +32,7 @@ fuse_epilogue = Pass(
     "fuse-epilogue", "Fuse elementwise ops with each other and into the layer before them"
 )
 
-PRODUCTS = (Conv2d, Linear)
+PRODUCTS = (Convolution, Linear)
 KERNELS = (
     MatMul,
     LayerNorm,

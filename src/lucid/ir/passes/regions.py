@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Constant, Conv2d, Elementwise, Fusion, Linear, Op
+from lucid.ir.ops import Constant, Convolution, Elementwise, Fusion, Linear, Op
 from lucid.ir.passes.recipes import expand, ints, reshape
 from lucid.ir.passes.rewriter import Rewriter
 from lucid.ir.recipe import Recipe
@@ -103,20 +103,22 @@ def scalar_of(value: Value) -> Op | None:
 
 
 def by_channel(value: Value, kind: TensorType, anchor: Op) -> Recipe | None:
-    """A parameter that depends on the channel at most, as (1, C, 1, 1) after a convolution, as (C)
-    after a linear; None for what is none, and after any other op."""
+    """A parameter that depends on the channel at most, as (1, C, 1, 1) after a convolution of
+    images, as (C) after a linear; None for what is none, and after any other op."""
     if not isinstance(value, Parameter) or value.type.rank > kind.rank:
         return None
-    if not isinstance(anchor, Conv2d | Linear):
+    if not isinstance(anchor, Convolution | Linear):
         return None
-    axis = 1 if isinstance(anchor, Conv2d) else kind.rank - 1
+    axis = 1 if isinstance(anchor, Convolution) else kind.rank - 1
     shape = ints((1,) * (kind.rank - value.type.rank) + value.type.shape)
     if any(d != 1 for i, d in enumerate(shape) if i != axis):
         return None
     channels = kind.shape[axis]
     if shape[axis] not in (1, channels) or not isinstance(channels, int):
         return None
-    full = (1, channels, 1, 1) if isinstance(anchor, Conv2d) else (channels,)
+    full = (channels,)
+    if isinstance(anchor, Convolution):
+        full = (1, channels, *(1,) * anchor.axes)
     if shape[axis] == channels:
         return reshape(value.recipe, *full)
     return expand(reshape(value.recipe), *full)

@@ -111,11 +111,16 @@ class Writer:
 
     def emit(self, op: Op, *operands: Any) -> Value:
         """The one result of a new node."""
+        (result,) = self.emit_all(op, *operands)
+        return result
+
+    def emit_all(self, op: Op, *operands: Any) -> list[Value]:
+        """The results of a new node."""
         scalars = isinstance(op, ops.Elementwise)
         values = [self.value(x, scalar=scalars) for x in operands]
         if scalars:
             values = [self._floating(v) for v in values]
-        return self._notes.graph.append(op, values, **self._place).output
+        return self._notes.graph.append(op, values, **self._place).outputs
 
     def chain(self, x: Any, *steps: Op) -> Value:
         """Unary ops, one after the other."""

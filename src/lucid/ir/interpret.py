@@ -14,7 +14,7 @@ from lucid.errors import InputError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Array, Cast, Constant, Expand, Fusion, Op, Reshape
-from lucid.ir.types import DTYPES, Dim, TensorType, is_float
+from lucid.ir.types import Dim, held, is_float
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
 
@@ -37,14 +37,14 @@ def interpret(
     read = Tensors(graph.payload if payload is None else payload, graph)
     last_use = {value: node for node in graph.nodes for value in node.inputs}
     values: dict[Value, Array] = {
-        value: np.asarray(array).astype(_dtype(value.type, floating), copy=False)
+        value: np.asarray(array).astype(held(value.type.dtype, floating), copy=False)
         for value, array in zip(graph.inputs, inputs, strict=True)
     }
 
     def value_of(value: Value) -> Array:
         if value not in values and isinstance(value, Parameter):
             array = recipe.evaluate(value.recipe, read)
-            values[value] = np.asarray(array, dtype=_dtype(value.type, floating))
+            values[value] = np.asarray(array, dtype=held(value.type.dtype, floating))
         return values[value]
 
     for node in graph.nodes:
@@ -81,10 +81,6 @@ def _at_batch(node: Node, batch: int) -> Op:
     if isinstance(node.op, Reshape | Expand):
         return type(node.op)(node.output.type.concrete(batch))
     return node.op
-
-
-def _dtype(kind: TensorType, floating: np.dtype[Any]) -> np.dtype[Any]:
-    return floating if is_float(kind.dtype) else DTYPES[kind.dtype]
 
 
 def _check_inputs(graph: Graph, inputs: Sequence[Array]) -> int:

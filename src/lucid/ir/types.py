@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,10 @@ DTYPES: dict[str, np.dtype] = {
     "i8": np.dtype(np.int8),
     "i16": np.dtype(np.int16),
     "i32": np.dtype(np.int32),
+    "f64": np.dtype(np.float64),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
     "bool": np.dtype(np.bool_),
 }
 """What NumPy computes the values of each dtype in. How they lie in memory is the business of code
@@ -29,6 +34,11 @@ generation (`codegen/language/dtypes.py`)."""
 def is_float(dtype: str) -> bool:
     """Whether a dtype is one of floats, which references compute in float32 or float64."""
     return DTYPES[dtype].kind == "f"
+
+
+def held(dtype: str, floating: np.dtype[Any]) -> np.dtype[Any]:
+    """What interpreters hold numbers as: floats as what they compute in, unless those are f64."""
+    return floating if is_float(dtype) and dtype != "f64" else DTYPES[dtype]
 
 
 @dataclass(frozen=True, slots=True)

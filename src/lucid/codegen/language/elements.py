@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
+from lucid.codegen.language import halves
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.values import (
@@ -27,7 +27,6 @@ from lucid.codegen.language.values import (
     constant,
     size_of,
 )
-from lucid.errors import UnsupportedError
 
 VECTOR, CONSTANT, STRIDED, EVERY = "vector", "constant", "strided", "every"
 
@@ -130,24 +129,28 @@ def store(
 
 
 def as_floats(k: Kernel, value: Any, name: str) -> Vector:
-    """Elements of a dtype as floats. Raises UnsupportedError for one of other floats."""
+    """Elements of a dtype as floats, rounded where they have more bits."""
+    row = dtype(name)
     if name == COMPUTED:
         return Vector(k.builder, value)
-    signed = _integral(name) == "signed"
-    convert = k.builder.sitofp if signed else k.builder.uitofp
+    if row.kind == "float":
+        return halves.widened(k, value, name)
+    convert = k.builder.sitofp if row.kind == "signed" else k.builder.uitofp
     return Vector(k.builder, convert(value, ir.VectorType(F32, value.type.count)))
 
 
 def from_floats(k: Kernel, value: Vector, name: str) -> Any:
     """Floats as elements of a dtype: integers towards zero, the nearest bound for what is beyond,
-    NaN 0; truth is what is not 0. Raises UnsupportedError for one of other floats."""
+    NaN 0; truth is what is not 0; floats rounded to the nearest, ties to even."""
     if name == COMPUTED:
         return value.raw
-    kind = ir.VectorType(dtype(name).element, value.lanes)
-    meaning = _integral(name)
-    if meaning == "bool":
+    row = dtype(name)
+    if row.kind == "float":
+        return halves.narrowed(k, value, name)
+    kind = ir.VectorType(row.element, value.lanes)
+    if row.kind == "bool":
         return k.builder.zext(k.builder.fcmp_unordered("!=", value.raw, value.like(0.0).raw), kind)
-    convert = "llvm.fptosi.sat" if meaning == "signed" else "llvm.fptoui.sat"
+    convert = "llvm.fptosi.sat" if row.kind == "signed" else "llvm.fptoui.sat"
     suffixes = f"{k.suffix(kind)}.{k.suffix(value.raw.type)}"
     function = k.intrinsic(f"{convert}.{suffixes}", kind, [value.raw.type])
     return k.builder.call(function, [value.raw])
@@ -159,30 +162,14 @@ def is_integer(name: str) -> bool:
 
 
 def converted(k: Kernel, value: Any, source: str, target: str) -> Any:
-    """Integers of one dtype as those of another; what is out of range becomes the nearest bound."""
-    if source == target:
-        return value
+    """Integers of one dtype as those of another: those that do not fit wrap around."""
     before, after = dtype(source), dtype(target)
-    own, wanted = np.iinfo(before.storage), np.iinfo(after.storage)
-    compare = k.builder.icmp_signed if before.kind == "signed" else k.builder.icmp_unsigned
-    for sign, bound in (("<", max(own.min, wanted.min)), (">", min(own.max, wanted.max))):
-        if bound not in (own.min, own.max):
-            limit = constant(value.type, int(bound))
-            value = k.builder.select(compare(sign, value, limit), limit, value)
     kind = ir.VectorType(after.element, value.type.count)
-    if after.bytes < before.bytes:
-        return k.builder.trunc(value, kind)
     if after.bytes == before.bytes:
         return value
+    if after.bytes < before.bytes:
+        return k.builder.trunc(value, kind)
     return (k.builder.sext if before.kind == "signed" else k.builder.zext)(value, kind)
-
-
-def _integral(name: str) -> str:
-    """The kind of a dtype whose numbers are integers."""
-    kind = dtype(name).kind
-    if kind == "float":
-        raise UnsupportedError(f"kernels compute with {COMPUTED}, and do not convert {name}")
-    return kind
 
 
 def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, mask: Any) -> Any:

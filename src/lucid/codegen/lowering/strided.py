@@ -21,7 +21,6 @@ from lucid.errors import UnsupportedError
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.recipe import Apply
-from lucid.ir.types import is_float
 
 LEAST_WORK = 1024
 """Numbers a task should at least touch: below, claiming it costs more than doing it."""
@@ -290,9 +289,8 @@ def _run(
     for node in chain.nodes:
         kinds = [v.type for v in (*node.inputs, node.output)]
         strange = [kind for kind in kinds if kind.dtype != COMPUTED]
-        if isinstance(node.op, ops.Cast):  # integers are converted as they are read and written
-            strange = [kind for kind in strange if is_float(kind.dtype)]
-        if strange:
+        # What a cast reads and writes is converted as it is loaded and stored.
+        if strange and not isinstance(node.op, ops.Cast):
             raise UnsupportedError(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
                 f" {', '.join(map(str, kinds[:-1]))}; kernels compute with {COMPUTED}"

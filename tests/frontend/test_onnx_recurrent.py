@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lucid.errors import ModelFileError, UnsupportedError
-from lucid.ir import Graph, TensorType, f32, interpret
+from lucid.ir import Graph, f32, interpret
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

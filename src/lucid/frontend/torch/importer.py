@@ -23,7 +23,9 @@ from lucid.errors import ShapeError, TraceError, UnsupportedError
 from lucid.frontend.torch import (
     convolutions,
     elementwise,
+    indexing,
     layers,
+    ordering,
     products,
     recurrent,
     reductions,
@@ -40,7 +42,17 @@ from lucid.frontend.trace import checked_shape, input_name
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
 
-FAMILIES = (convolutions, elementwise, layers, products, recurrent, reductions, shapes)
+FAMILIES = (
+    convolutions,
+    elementwise,
+    indexing,
+    layers,
+    ordering,
+    products,
+    recurrent,
+    reductions,
+    shapes,
+)
 """The modules whose functions are registered as emitters."""
 
 

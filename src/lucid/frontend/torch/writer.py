@@ -166,6 +166,12 @@ class Writer:
             ops.Constant(nested(array), dtype), [], **self._place
         ).output
 
+    def table(self, array: Array) -> Value:
+        """A table of floats: a constant of the graph, or of the payload where it is large."""
+        if array.size > LARGEST_CONSTANT:
+            return self._table(np.asarray(array, np.float32))
+        return self.constant(array)
+
     # -- operands ---------------------------------------------------------------------------
 
     def value(self, x: Any, scalar: bool = False) -> Value:

@@ -20,7 +20,15 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lucid.errors import ShapeError, TraceError, UnsupportedError
-from lucid.frontend.torch import convolutions, elementwise, layers, products, reductions, shapes
+from lucid.frontend.torch import (
+    convolutions,
+    elementwise,
+    layers,
+    products,
+    reductions,
+    sampling,
+    shapes,
+)
 from lucid.frontend.torch.aliasing import is_mutation, mutated
 from lucid.frontend.torch.places import place_of
 from lucid.frontend.torch.program import IGNORED, export_program, module_of
@@ -32,7 +40,7 @@ from lucid.frontend.trace import checked_shape, input_name
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.types import BATCH, f32
 
-FAMILIES = (convolutions, elementwise, layers, products, reductions, shapes)
+FAMILIES = (convolutions, elementwise, layers, products, reductions, sampling, shapes)
 """The modules whose functions are registered as emitters."""
 
 

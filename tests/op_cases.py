@@ -179,6 +179,24 @@ def quarter(x, side):
     return 0.75 * x + 0.25 * (beside[..., :-2] if side < 0 else beside[..., 2:])
 
 
+BESIDE_ROWS = ((0, 0), (0, 0), (1, 1), (0, 0))
+
+
+def halfway(x):
+    """Between the rows of an image and the next ones, by the cubic of -0.5."""
+    return (9 * (x[:, :, 1:-2] + x[:, :, 2:-1]) - x[:, :, :-3] - x[:, :, 3:]) / 16
+
+
+def thirds(x):
+    """Three columns weighed 1, 3 and 3, of four times 1 3 3 1 whose first lies outside."""
+    return (x[..., 0] + 3 * x[..., 1] + 3 * x[..., 2]) / 7
+
+
+def pairs(x):
+    """The columns 1 to 4 of an image weighed 1, 3, 3 and 1."""
+    return (x[..., 1] + 3 * x[..., 2] + 3 * x[..., 3] + x[..., 4]) / 8
+
+
 CASES = [
     (Conv2d((2, 2), (1, 1, 1, 1)), [IMAGE, f32(3, 4, 3, 3), f32(3)], conv),
     (Linear(), [f32(N, 3), f32(2, 3), f32(2)], lambda x, w, b: np.einsum("ni,oi->no", x, w) + b),
@@ -384,6 +402,11 @@ CASES = [
         [IMAGE],
         lambda x: np.pad(x, ((0, 0), (0, 2), (4, 1), (7, 0)), mode="edge"),
     ),
+    (
+        Pad((0, 0, 4, 7), (0, 2, 1, 0), mode="wrap"),
+        [IMAGE],
+        lambda x: np.pad(x, ((0, 0), (0, 2), (4, 1), (7, 0)), mode="wrap"),
+    ),
     (Pad((1, 0), (0, 2), 3), [I64], lambda x: np.pad(x, ((1, 0), (0, 2)), constant_values=3)),
     (
         Gather(2),
@@ -412,6 +435,21 @@ CASES = [
         Resize((9, 6), "bilinear", "align_corners"),
         [IMAGE],
         lambda x: np.insert(x, range(1, 5), (x[:, :, 1:] + x[:, :, :-1]) / 2, axis=2),
+    ),
+    (
+        Resize((9, 6), "bicubic", "align_corners", cubic=-0.5),
+        [IMAGE],
+        lambda x: np.insert(x, range(1, 5), halfway(np.pad(x, BESIDE_ROWS, mode="edge")), axis=2),
+    ),
+    (
+        Resize((5, 3), "bilinear", antialias=True, exclude_outside=True),
+        [IMAGE],
+        lambda x: np.stack([thirds(x[..., :3][..., ::-1]), pairs(x), thirds(x[..., 3:])], -1),
+    ),
+    (
+        Resize((5, 4), "bilinear", "tf_crop_and_resize", roi=(0.0, -0.2, 1.0, 0.4)),
+        [IMAGE],
+        lambda x: x[..., [0, 0, 1, 2]] * [0, 1, 1, 1],
     ),
 ]
 

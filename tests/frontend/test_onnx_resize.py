@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lucid.errors import UnsupportedError
 from lucid.frontend.onnx import import_onnx
 from lucid.ir import BATCH, Graph, f32, interpret
 from lucid.ir.ops import Resize
@@ -78,19 +77,6 @@ def test_a_scale_that_keeps_the_size_still_moves_the_samples():
         assert not np.array_equal(found, x)
         np.testing.assert_allclose(found, wanted, atol=1e-5)
     assert not import_onnx(by_scales(7, 9, (1, 1), mode="cubic")).nodes
-    crop = {"coordinate_transformation_mode": "tf_crop_and_resize"}
-    with pytest.raises(UnsupportedError, match="with coordinates tf_crop_and_resize"):
-        import_onnx(by_scales(7, 9, (1, 1), **crop))
-
-
-@pytest.mark.parametrize(
-    "attributes",
-    [{"coordinate_transformation_mode": c} for c in ("align_corners", "half_pixel_symmetric")],
-)
-def test_coordinates_that_need_a_whole_size(attributes):
-    import_onnx(by_scales(10, 20, (0.7, 1.3), mode="linear", **attributes))
-    with pytest.raises(UnsupportedError, match="and scales that give no whole size"):
-        import_onnx(by_scales(10, 21, (0.7, 1.3), mode="linear", **attributes))
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,9 @@ NO_MATTER_TO = {
         adaptive_max_pool1d.output_size adaptive_max_pool2d.output_size
         upsample_nearest2d.output_size _upsample_nearest_exact2d.output_size
         upsample_bilinear2d.output_size upsample_linear1d.output_size
+        upsample_nearest1d.output_size _upsample_nearest_exact1d.output_size
+        upsample_bicubic2d.output_size _upsample_bicubic2d_aa.output_size
+        _upsample_bilinear2d_aa.output_size
         native_group_norm.N native_group_norm.C native_group_norm.HxW
     """,
     OF_DTYPE: "_to_copy.dtype to.dtype to.other type_as.other",

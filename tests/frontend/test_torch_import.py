@@ -191,6 +191,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "pad": (lambda x: F.pad(x, (1, 2, 3, 4), value=0.5), IMAGE),
     "pad by less than nothing": (lambda x: F.pad(x, (-1, 2, 0, -3)), IMAGE),
     "pad by mirrors": (lambda x: F.pad(x, (1, 2, 3, 4), mode="reflect"), IMAGE),
+    "pad around": (lambda x: F.pad(x, (1, 2, 3, 4), mode="circular"), IMAGE),
     "pad by the edge": (lambda x: F.pad(x, (1, 2, 3, 4), mode="replicate"), IMAGE),
     "roll": (lambda x: torch.roll(x, (3, -2), (2, 3)), IMAGE),
     "flip": (lambda x: x.flip(3), IMAGE),
@@ -237,6 +238,28 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
         lambda x: F.interpolate(x, size=(25, 7), mode="bilinear", align_corners=True),
         IMAGE,
     ),
+    "bicubic": (lambda x: F.interpolate(x, size=(25, 7), mode="bicubic"), IMAGE),
+    "bicubic by a factor": (lambda x: F.interpolate(x, scale_factor=1.55, mode="bicubic"), IMAGE),
+    "bicubic to its own size": (
+        lambda x: F.interpolate(x, scale_factor=1.05, mode="bicubic"),
+        IMAGE,
+    ),
+    "bicubic, aligned": (
+        lambda x: F.interpolate(x, size=(25, 7), mode="bicubic", align_corners=True),
+        IMAGE,
+    ),
+    **{
+        f"{mode}, antialiased, {told}": (
+            lambda x, m=mode, t=told: F.interpolate(x, mode=m, antialias=True, **t),
+            IMAGE,
+        )
+        for mode in ("bilinear", "bicubic")
+        for told in (
+            {"size": (5, 31)},
+            {"scale_factor": (0.4, 1.05)},
+            {"size": (3, 2), "align_corners": True},
+        )
+    },
     "nearest to its own size": (lambda x: F.interpolate(x, scale_factor=1.05), IMAGE),
     "nearest-exact to its own size": (
         lambda x: F.interpolate(x, scale_factor=1.08, mode="nearest-exact"),

@@ -351,6 +351,8 @@ def _radix_mean(op: ops.RadixMean, x: Sequence[Known]) -> tuple[Array, Array]:
 @rule(ops.Resize)
 def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
     value = op.evaluate(x[0].value)
+    if op.weighted:
+        return _weighed(op, x[0], value)
     if op.mode == "nearest":
         return value, op.evaluate(x[0].error)
     sizes = _size(x[0].value) + x[0].error
@@ -358,6 +360,19 @@ def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
         left, right, _ = op.linear_index(axis, sizes.shape[2 + axis])
         sizes = np.take(sizes, left, 2 + axis) + np.take(sizes, right, 2 + axis)
     return _sizes(value, sizes, op.evaluate(x[0].error) + 8 * U * sizes + 4 * TINY)
+
+
+def _weighed(op: ops.Resize, x: Known, value: Array) -> tuple[Array, Array]:
+    """Two sums, one after the other, by weights that are rounded."""
+    sizes, passed, count = _size(x.value), x.error, 0
+    for axis in (0, 1):
+        places, weights = op.taps(axis, sizes.shape[2 + axis])
+        matrix = np.zeros((len(places), sizes.shape[2 + axis]))
+        np.add.at(matrix, (np.arange(len(places))[:, None], places), np.abs(weights))
+        along = "nchw,oh->ncow" if axis == 0 else "nchw,ow->ncho"
+        sizes, passed = (np.einsum(along, a, matrix) for a in (sizes, passed))
+        count += places.shape[1]
+    return _sizes(value, sizes, passed + terms(count + 2) * U * sizes + count * TINY)
 
 
 # -- attention ------------------------------------------------------------------------------------

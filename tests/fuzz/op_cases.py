@@ -420,7 +420,18 @@ def _resize(make: Maker) -> Value:
     size = (draw.pick([1, 2, 5, 9, 14, 20]), draw.pick([1, 3, 6, 8, 17]))
     scales = (draw.pick([0.4, 1.05, 2.0, 2.3]), draw.pick([0.97, 1.0, 1.5]))
     scale = scales if draw.chance(0.3) else None
-    return make.followed(make.apply(drawn(draw, ops.Resize, size=size, scale=scale), x))
+    mode = draw.pick(["nearest", "bilinear", "bicubic"])
+    roi = draw.pick([None, (0.2, -0.3, 0.7, 1.4)])
+    fields = {
+        "size": size,
+        "scale": scale,
+        "mode": mode,
+        "roi": roi,
+        "cubic": draw.pick([-0.75, -0.5]),
+    }
+    for name in ("antialias", "exclude_outside"):
+        fields[name] = mode != "nearest" and draw.chance(0.5)
+    return make.followed(make.apply(drawn(draw, ops.Resize, **fields), x))
 
 
 # -- attention ------------------------------------------------------------------------------------
@@ -526,7 +537,7 @@ def _expand(make: Maker) -> Value:
 def _pad(make: Maker) -> Value:
     draw = make.draw
     shape = draw.shape(1, 4, most=2000)
-    mode = draw.pick(["constant", "constant", "reflect", "edge"])
+    mode = draw.pick(["constant", "constant", "reflect", "edge", "wrap"])
     most = [min(3, d - 1) if mode == "reflect" else 3 for d in shape]
     before = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)
     after = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)

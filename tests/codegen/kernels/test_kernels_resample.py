@@ -29,7 +29,7 @@ from lucid.ir.ops import (
     Resize,
     Slice,
 )
-from lucid.ir.ops.resize import COORDINATES, ROUNDING
+from lucid.ir.ops.resize import COORDINATES, MODES, ROUNDING
 from lucid.runtime.weights import WeightStore
 
 CHANNELS = [1, 3, 10, 21, 40, 66, 130]
@@ -41,12 +41,17 @@ def channels_last(build: Builder, x: Value) -> Value:
 
 
 def resize(draw: Any) -> Resize:
+    mode = draw(st.sampled_from(MODES))
     return Resize(
         (draw(st.integers(1, 20)), draw(st.sampled_from([1, 2, 7, 16, 17, 35]))),
-        draw(st.sampled_from(["nearest", "bilinear"])),
+        mode,
         draw(st.sampled_from(COORDINATES)),
         draw(st.sampled_from(ROUNDING)),
         draw(st.sampled_from([None, None, (2.0, 1.3), (0.4, 3.0)])),
+        draw(st.sampled_from([-0.75, -0.5])),
+        mode != "nearest" and draw(st.booleans()),
+        mode != "nearest" and draw(st.booleans()),
+        draw(st.sampled_from([None, (0.1, -0.2, 0.9, 1.3)])),
     )
 
 
@@ -85,7 +90,7 @@ def test_resize_with_a_body_into_a_slice(data: st.DataObject) -> None:
 
 def pads(draw: Any, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], str]:
     """Before, after and mode, for an array of this shape beside the batch."""
-    mode = draw(st.sampled_from(["constant", "reflect", "edge"]))
+    mode = draw(st.sampled_from(["constant", "reflect", "edge", "wrap"]))
     most = [d - 1 if mode == "reflect" else 3 for d in shape]
     before, after = ((0, *(draw(st.integers(0, min(3, m))) for m in most)) for _ in range(2))
     return before, after, mode

@@ -188,7 +188,8 @@ class _ResizeEmitter:
 
 @dataclass(frozen=True)
 class Pad(KernelSpec):
-    """A map with a border: `mode` is `"constant"` (the argument `value`), `"reflect"` or `"edge"`.
+    """A map with a border: `mode` is `"constant"` (the argument `value`), `"reflect"`, `"edge"` or
+    `"wrap"`.
 
     `runs`: into how many copies to cut what a line takes from x as it is, `run` floats each.
     """
@@ -241,6 +242,9 @@ class Pad(KernelSpec):
         """Which line or column of x stands at a place, counted from x's first one."""
         if self.mode == "edge":
             return place.maximum(0).minimum(size - 1)
+        if self.mode == "wrap":  # below 0 the remainder of what is not negative, from the other end
+            below = size - 1 - (0 - place - 1).maximum(0) % size
+            return f.kernel.select(place < 0, below, place.maximum(0) % size)
         if self.mode == "reflect":
             mirrored = size - 1 - place.maximum(0 - place)
             return size - 1 - mirrored.maximum(0 - mirrored)

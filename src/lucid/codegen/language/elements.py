@@ -96,11 +96,25 @@ def fetch(
         every = _contiguous(k, base + index * access.apart, wide, None)
         chosen = ir.Constant(ir.VectorType(I32, lanes), [i * access.apart for i in range(lanes)])
         return k.builder.shuffle_vector(every, ir.Constant(wide, ir.Undefined), chosen)
-    places = _places(k, base, index, stride, lanes)
-    name = f"llvm.masked.gather.{k.suffix(kind)}.v{lanes}p0"
-    gather = k.intrinsic(name, kind, [places.type, I32, ir.VectorType(I1, lanes), kind])
-    align = ir.Constant(I32, size)
-    return k.builder.call(gather, [places, align, _or_all(mask, lanes), constant(kind, 0)])
+    return _from_places(k, _places(k, base, index, stride, lanes), kind, mask)
+
+
+def gather(k: Kernel, base: Pointer, offsets: Any, mask: Any = None) -> Vector:
+    """The elements that lie so many (a vector of integers) behind `base`; zeros, which are not
+    read, where `mask` says no."""
+    lanes = offsets.type.count
+    places = k.builder.gep(base.raw, [offsets], source_etype=base.element)
+    places.type = ir.VectorType(PTR, lanes)  # llvmlite knows no vectors of addresses
+    return Vector(k.builder, _from_places(k, places, ir.VectorType(base.element, lanes), mask))
+
+
+def _from_places(k: Kernel, places: Any, kind: ir.VectorType, mask: Any) -> Any:
+    """The elements at a vector of addresses."""
+    name = f"llvm.masked.gather.{k.suffix(kind)}.v{kind.count}p0"
+    function = k.intrinsic(name, kind, [places.type, I32, ir.VectorType(I1, kind.count), kind])
+    align = ir.Constant(I32, size_of(kind.element))
+    every = _or_all(mask, kind.count)
+    return k.builder.call(function, [places, align, every, constant(kind, 0)])
 
 
 def put(

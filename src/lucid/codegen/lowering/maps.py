@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.packing import Flat
 from lucid.codegen.language.kernel import MAP
 from lucid.codegen.lowering.context import Lowering, channels_last
 from lucid.codegen.lowering.epilogue import append_body, to_body
 from lucid.codegen.lowering.fusion import parts
 from lucid.codegen.lowering.strided import broadcast, copy
-from lucid.codegen.program.program import ArgumentValue, View
+from lucid.codegen.program.program import ArgumentValue, View, WeightRef
 from lucid.ir.graph import Graph, Node, Value
-from lucid.ir.ops import Fusion, Op
+from lucid.ir.ops import Array, Constant, Fusion, Op
+from lucid.ir.recipe import Apply
 
 
 def pixels(ctx: Lowering, value: Value) -> View:
@@ -26,6 +30,33 @@ def map_strides(name: str, view: View) -> dict[str, ArgumentValue]:
     image, _, line, pixel = view.strides
     steps = zip(MAP, (image, line, pixel), strict=True)
     return {name: view, **{f"{name}_{axis}": step for axis, step in steps}}
+
+
+def is_planar(x: View) -> bool:
+    """Whether a map's planes are contiguous lines of pixels, evenly spaced."""
+    n, channels, *_ = x.shape
+    image, plane, _, pixel = x.strides
+    return channels > 1 and plane != 1 and pixel == 1 and (n == 1 or image == channels * plane)
+
+
+def planes(x: View) -> View:
+    """Planar images as more images of one channel."""
+    n, channels, height, width = x.shape
+    _, plane, line, pixel = x.strides
+    return x.over((n * channels, 1, height, width), (plane, 1, line, pixel))
+
+
+def numbers(ctx: Lowering, array: Array, name: str) -> WeightRef:
+    """Known numbers as a packed parameter."""
+    recipe = Apply(Constant(tuple(float(v) for v in np.asarray(array).reshape(-1))))
+    return ctx.weights(recipe, Flat(), (np.size(array),), name)
+
+
+def region_of(ctx: Lowering, op: Op, reads: Sequence[View], origin: str) -> Graph:
+    """The region of a call that computes one op of what it reads."""
+    region, inputs = ctx.region(origin, reads)
+    region.set_outputs([region.append(op, inputs, origin=origin).output])
+    return region
 
 
 class MapNode:

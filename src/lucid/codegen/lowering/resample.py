@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from lucid.codegen.kernels.packing import Flat, Indices
+from lucid.codegen.kernels.packing import Indices
 from lucid.codegen.kernels.resample import Gather as GatherKernel
 from lucid.codegen.kernels.resample import Pad as PadKernel
 from lucid.codegen.kernels.resample import Resize as ResizeKernel
@@ -15,15 +15,24 @@ from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.arguments import only_declared
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.direct import MOST_PLANES
-from lucid.codegen.lowering.fusion import lowers_fused
-from lucid.codegen.lowering.maps import MapNode, map_strides, pixels
+from lucid.codegen.lowering.fusion import apart, lowers_fused, parts
+from lucid.codegen.lowering.maps import (
+    MapNode,
+    is_planar,
+    map_strides,
+    numbers,
+    pixels,
+    planes,
+    region_of,
+)
 from lucid.codegen.lowering.reduction import Semantics
 from lucid.codegen.lowering.shapes import reshaped
 from lucid.codegen.lowering.strided import LEAST_WORK, Grid, broadcast, copy
+from lucid.codegen.lowering.weighted import weighted
 from lucid.codegen.program.program import ArgumentValue, View, WeightRef
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Constant, Gather, Pad, Resize
+from lucid.ir.ops import Constant, Fusion, Gather, Pad, Resize
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Apply, Recipe
 
@@ -35,9 +44,16 @@ from lucid.ir.recipe import Apply, Recipe
 def _resize(ctx: Lowering, node: Node) -> None:
     """One `Resize` call, with what is fused to it; straight into the user's array where that is
     all its result is for."""
-    made = MapNode(ctx, node)
-    op = made.op
+    op = node.op.anchor if isinstance(node.op, Fusion) else node.op
     assert isinstance(op, Resize)
+    if op.weighted:
+        if isinstance(node.op, Fusion):
+            _, own, extras = parts(node)
+            apart(ctx, node, own, extras)
+        else:
+            weighted(ctx, node, op)
+        return
+    made = MapNode(ctx, node)
     x = pixels(ctx, made.source)
     user = ctx.output_view(node.output)
     alone = user is not None and not node.output.users and not made.body.steps
@@ -72,16 +88,10 @@ def _resize(ctx: Lowering, node: Node) -> None:
 def _table(ctx: Lowering, op: Resize, axis: int, size: int) -> WeightRef:
     """The kernel's table for one axis: neighbours, and shares of the second one."""
     if op.mode == "nearest":
-        numbers = op.nearest_index(axis, size)
+        table = op.nearest_index(axis, size)
     else:
-        numbers = np.concatenate(op.linear_index(axis, size))
-    return _numbers(ctx, numbers, "samples")
-
-
-def _numbers(ctx: Lowering, numbers: Array, name: str) -> WeightRef:
-    """Known numbers as a packed parameter."""
-    recipe = Apply(Constant(tuple(float(v) for v in numbers.reshape(-1))))
-    return ctx.weights(recipe, Flat(), (numbers.size,), name)
+        table = np.concatenate(op.linear_index(axis, size))
+    return numbers(ctx, table, "samples")
 
 
 # -- padding --------------------------------------------------------------------------------------
@@ -108,10 +118,10 @@ def _pad(ctx: Lowering, node: Node) -> None:
 def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
     """One `Pad` call. Planar images stay planar: a plane is an image of one channel."""
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
-    planar = _is_planar(x) and x.shape[1] <= MOST_PLANES
+    planar = is_planar(x) and x.shape[1] <= MOST_PLANES
     y = ctx.result(node.output, x.over(shape, x.strides) if planar else None)
-    if _is_planar(x) and _is_planar(y):
-        source, out = _planes(x), _planes(y)
+    if is_planar(x) and is_planar(y):
+        source, out = planes(x), planes(y)
     else:
         x = pixels(ctx, node.inputs[0])
         source, out = x, y
@@ -132,30 +142,16 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
         "value": op.value,
     }
     kernel = PadKernel(op.mode)
-    region = _region(ctx, op, x, node.origin)
+    region = region_of(ctx, op, [x], node.origin)
     tasks = n * shape[2]
     bound = only_declared(kernel, arguments)
     ctx.call(kernel, tasks, bound, [x], [y], region, node.origin, algorithm="pad")
 
 
-def _is_planar(x: View) -> bool:
-    """Whether a map's planes are contiguous lines of pixels, evenly spaced."""
-    n, channels, *_ = x.shape
-    image, plane, _, pixel = x.strides
-    return channels > 1 and plane != 1 and pixel == 1 and (n == 1 or image == channels * plane)
-
-
-def _planes(x: View) -> View:
-    """Planar images as more images of one channel."""
-    n, channels, height, width = x.shape
-    _, plane, line, pixel = x.strides
-    return x.over((n * channels, 1, height, width), (plane, 1, line, pixel))
-
-
 def _pad_by_copies(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> None:
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     y = ctx.result(node.output, x.over(shape, x.strides))
-    name = _numbers(ctx, np.array([op.value]), "border").name
+    name = numbers(ctx, np.array([op.value]), "border").name
     border = View(name, COMPUTED, (1,) * len(shape), (0,) * len(shape))
     middle = y
     for axis in axes:
@@ -190,8 +186,8 @@ def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> 
             out = ctx.allocate(
                 f"{node.output.name}.axis{axis}", view.dtype, shape, dense_like(like)
             )
-        places = _numbers(ctx, op.sources(axis, size), "places")
-        region = _region(ctx, part, view, node.origin)
+        places = numbers(ctx, op.sources(axis, size), "places")
+        region = region_of(ctx, part, [view], node.origin)
         _gather(ctx, view, out, axis, places, Semantics(region, (view,), (out,), node.origin))
         view = out
 
@@ -203,12 +199,6 @@ def _require_floats(ctx: Lowering, node: Node) -> None:
             f"{node.origin or 'the model'}: {node.op.name} of {dtype} values; its kernel takes"
             f" {COMPUTED}"
         )
-
-
-def _region(ctx: Lowering, op: Op, x: View, origin: str) -> Graph:
-    region, inputs = ctx.region(origin, [x])
-    region.set_outputs([region.append(op, inputs, origin=origin).output])
-    return region
 
 
 # -- gathering ------------------------------------------------------------------------------------

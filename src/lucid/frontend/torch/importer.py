@@ -29,6 +29,7 @@ from lucid.frontend.torch import (
     products,
     recurrent,
     reductions,
+    sampling,
     shapes,
 )
 from lucid.frontend.torch.aliasing import is_mutation, mutated
@@ -51,6 +52,7 @@ FAMILIES = (
     products,
     recurrent,
     reductions,
+    sampling,
     shapes,
 )
 """The modules whose functions are registered as emitters."""

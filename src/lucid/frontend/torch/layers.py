@@ -1,4 +1,4 @@
-"""PyTorch's norms, pools and resizing."""
+"""PyTorch's norms and pools."""
 
 from __future__ import annotations
 
@@ -210,58 +210,3 @@ def _pooled(w: Writer, op: Op, x: Any) -> Value:
     if len(w.shape) not in (3, 4):
         w.refuse(f"it pools a tensor of {len(w.shape)} axes")
     return w.reshape(w.emit(op, as_image(w, x)), w.shape)
-
-
-# -- resizing -----------------------------------------------------------------------------------
-
-
-@emits("upsample_nearest2d.vec")
-def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, scales, "nearest")
-
-
-@emits("upsample_nearest2d.default")
-def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
-    return _resized(w, x, scales, "nearest")
-
-
-@emits("_upsample_nearest_exact2d.vec")
-def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, scales, "nearest-exact")
-
-
-@emits("_upsample_nearest_exact2d.default")
-def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
-    return _resized(w, x, scales, "nearest-exact")
-
-
-@emits("upsample_bilinear2d.vec")
-def bilinear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, scales, "bilinear", corners)
-
-
-@emits("upsample_bilinear2d.default")
-def bilinear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
-    return _resized(w, x, scales, "bilinear", corners)
-
-
-@emits("upsample_linear1d.vec")
-def linear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, (None, *scales) if scales else None, "bilinear", corners)
-
-
-@emits("upsample_linear1d.default")
-def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, scale: float | None) -> Value:
-    return _resized(w, x, (None, scale), "bilinear", corners)
-
-
-def _resized(
-    w: Writer, x: Any, scales: Sequence[float | None] | None, mode: str, corners: bool = False
-) -> Value:
-    """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
-    source = as_image(w, x)
-    height, width = (w.size(d) for d in source.type.shape[2:])
-    rows, columns = (1, *(w.size(d) for d in w.shape[2:]))[-2:]
-    given = scales if scales and any(s is not None for s in scales) else None
-    op = ops.interpolation((height, width), (rows, columns), given, mode, corners)
-    return w.reshape(w.emit(op, source), w.shape)

@@ -241,7 +241,7 @@ def as_strided(w: Writer, x: Any, size: Any, stride: Any, offset: Any) -> Value:
 
 # -- borders ------------------------------------------------------------------------------------
 
-MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}
+MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 @emits("pad.default")
@@ -268,11 +268,11 @@ def constant_pad(w: Writer, x: Any, sizes: Sequence[int], value: float) -> Value
     return pad(w, x, sizes, "constant", value)
 
 
-@emits("reflection_pad1d.default", "reflection_pad2d.default")
+@emits("reflection_pad1d.default", "reflection_pad2d.default", "reflection_pad3d.default")
 def reflection_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
     return pad(w, x, sizes, "reflect", None)
 
 
-@emits("replication_pad1d.default", "replication_pad2d.default")
+@emits("replication_pad1d.default", "replication_pad2d.default", "replication_pad3d.default")
 def replication_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
     return pad(w, x, sizes, "replicate", None)

@@ -163,13 +163,17 @@ class Expand(Op):
         return tuple(o if missing(d) else d for d, o in zip(self.shape, own, strict=True))
 
 
+PAD_MODES = ("constant", "reflect", "edge", "wrap")
+
+
 @op("pad")
 class Pad(Op):
     """x with before[i] elements more before and after[i] after it along each axis i.
 
     mode "constant": they are `value`; "edge": the element at the border; "reflect": x mirrored at
-    the border element, which is not repeated (torch.nn.functional.pad, numpy.pad). A reflection is
-    shorter than the axis. A symbolic axis is not padded.
+    the border element, which is not repeated; "wrap": x again, from its other end
+    (torch.nn.functional.pad, numpy.pad). A reflection is shorter than the axis. A symbolic axis is
+    not padded.
     """
 
     images_apart = True
@@ -183,8 +187,8 @@ class Pad(Op):
         object.__setattr__(self, "value", Exact(self.value))
 
     def infer(self, x: TensorType) -> TensorType:
-        known = self.mode in ("constant", "reflect", "edge")
-        self.require(known, f'mode is "constant", "reflect" or "edge", got {self.mode!r}')
+        known = self.mode in PAD_MODES
+        self.require(known, f"mode is one of {', '.join(PAD_MODES)}, got {self.mode!r}")
         self.require(
             len(self.before) == len(self.after) == x.rank,
             f"before and after need one number for each axis of {x}, got {self.before}"
@@ -199,7 +203,8 @@ class Pad(Op):
             return size
         if not isinstance(size, int):
             raise ShapeError(f"{self.name}: axis {axis} of {x} depends on the batch")
-        most = {"reflect": size - 1, "edge": max(pads) if size else 0}.get(self.mode, max(pads))
+        some = max(pads) if size else 0
+        most = {"reflect": size - 1, "edge": some, "wrap": some}.get(self.mode, max(pads))
         fits = f"axis {axis} of {x} is too short for {self.mode} padding of {pads}"
         self.require(max(pads) <= most, fits)
         return size + sum(pads)
@@ -223,6 +228,8 @@ class Pad(Op):
             place = place.clip(0, size - 1)
         elif self.mode == "reflect":
             place = size - 1 - np.abs(size - 1 - np.abs(place))
+        elif self.mode == "wrap":
+            place %= max(1, size)
         else:
             place[(place < 0) | (place >= size)] = -1
         return place

@@ -73,7 +73,8 @@ def no_resize(node: Node, graph: Rewriter) -> None:
     op = node.op
     assert isinstance(op, Resize)
     unscaled = op.scale in (None, (1.0, 1.0)) or op.coordinates == "align_corners"
-    if node.output.type == node.inputs[0].type and unscaled:
+    moved = op.coordinates in ("tf_half_pixel_for_nn", "tf_crop_and_resize")
+    if node.output.type == node.inputs[0].type and unscaled and not moved:
         graph.replace(node, [node.inputs[0]])
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
-from lucid.ir.ops import Array, Gather, Resize
+from lucid.ir.ops import Add, Array, Gather, Mul, Resize
 from lucid.ir.ops.resize import COORDINATES, ROUNDING, nearest
 from lucid.ir.ops.windows import Pair
-from lucid.ir.types import TensorType
+from lucid.ir.types import Dim, TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
 from lucid.onnx.windows import like_operand, two_dimensional
@@ -26,15 +27,11 @@ NEAR = 1e-6
 """Of the size: what float32 may be off by."""
 TIE = 1e-6
 """Measured on ONNX Runtime 1.32: 14.500001 is rounded as 14.5 is, 24.499998 is not."""
-MODES = {"nearest": "nearest", "bilinear": "linear"}
-READ = {
-    "nearest": (*COORDINATES, "half_pixel_symmetric", "tf_half_pixel_for_nn"),
-    "linear": (*COORDINATES, "half_pixel_symmetric"),
-}
+MODES = ("nearest", "linear", "cubic")
+WRITTEN = {"nearest": "nearest", "bilinear": "linear", "bicubic": "cubic"}
+COORDINATES_READ = tuple(c for c in COORDINATES if c != "align_scaled_corners")
 NEAREST_MODES = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
-INEXACT = {"nearest": ("align_corners",), "linear": ("align_corners", "half_pixel_symmetric")}
-"""Coordinates that are read only where the scales are the ratios of the sizes: onnx's reference and
-ONNX Runtime differ about the corners else, and Lucid's op has no symmetric ones."""
+POLICIES = ("stretch", "not_larger", "not_smaller")
 SIMPLE = "simple"
 """How versions before 11, which do not say, round in runtimes: up where the image shrinks."""
 
@@ -42,21 +39,29 @@ SIMPLE = "simple"
 @writes(Resize)
 def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorType) -> str:
     """By scales where these are given or whole, else by sizes; as gathered rows and columns where
-    runtimes may differ."""
+    runtimes may differ, and as products with the weights where ONNX has no words for them."""
     (x,) = operands
+    before = op.integers(*x.type.shape[2:])
+    scaled = op.scale is None or _scaled(before, np.array(op.scale, np.float32)) == op.size
+    on_the_edge = not scaled or any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1))
+    if op.mode == "nearest" and not op.weighted and on_the_edge:
+        rows, columns = (w.constant(op.nearest_index(a, before[a]), "i64") for a in (0, 1))
+        return w.emit("Gather", w.emit("Gather", x, rows, axis=2), columns, axis=3)
+    own = op.coordinates in ("align_scaled_corners", "tf_half_pixel_for_nn", "tf_crop_and_resize")
+    if op.weighted and (own or not scaled):
+        return _by_products(w, op, x, before)
     attributes: dict[str, Any] = {
-        "mode": MODES[op.mode],
+        "mode": WRITTEN[op.mode],
         "coordinate_transformation_mode": op.coordinates,
     }
     if op.mode == "nearest":
         attributes["nearest_mode"] = op.rounding
-    before = op.integers(*x.type.shape[2:])
+    if op.mode == "bicubic":
+        attributes["cubic_coeff_a"] = op.cubic
+    for name in ("antialias", "exclude_outside"):
+        if getattr(op, name):
+            attributes[name] = 1
     whole = all(b % a == 0 for a, b in zip(before, op.size, strict=True))
-    scaled = op.scale is None or _scaled(before, np.array(op.scale, np.float32)) == op.size
-    on_the_edge = not scaled or any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1))
-    if op.mode == "nearest" and on_the_edge:
-        rows, columns = (w.constant(op.nearest_index(a, before[a]), "i64") for a in (0, 1))
-        return w.emit("Gather", w.emit("Gather", x, rows, axis=2), columns, axis=3)
     if not whole and (op.scale is None or op.coordinates == "align_corners"):
         return w.emit("Resize", x, "", "", w.shape(kind.shape), **attributes)
     scale = op.scale or tuple(b / a for a, b in zip(before, op.size, strict=True))
@@ -65,6 +70,27 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
             f"resize by {scale} from {before} to {op.size}: in ONNX the size follows from the scale"
         )
     return w.emit("Resize", x, "", w.constant((1.0, 1.0, *scale)), **attributes)
+
+
+def _by_products(w: Writer, op: Resize, x: Edge, before: Pair) -> str:
+    """The lines and the columns, each as a product with a matrix of weights."""
+    rows, columns = (_matrix(op, axis, before[axis]) for axis in (0, 1))
+    lines = w.emit("MatMul", w.constant(rows), x)
+    return w.emit("MatMul", lines, w.constant(columns.T))
+
+
+def _matrix(op: Resize, axis: int, size: int) -> Array:
+    """The weights of every place of the source, (places of the result, places of the source)."""
+    places, weights = op.taps(axis, size)
+    matrix = np.zeros((op.size[axis], size))
+    np.add.at(matrix, (np.arange(len(places))[:, None], places), weights)
+    return matrix
+
+
+def _scaled(before: Sequence[int], scales: Array) -> Pair:
+    """The height and width that scales give."""
+    height, width = np.floor(np.array(before, np.float32) * scales)
+    return int(height), int(width)
 
 
 def _on_the_edge(op: Resize, axis: int, size: int) -> bool:
@@ -79,28 +105,69 @@ def _on_the_edge(op: Resize, axis: int, size: int) -> bool:
 
 @reads("Resize", "Upsample")
 def read_resize(call: Call) -> Operand:
-    """The op; nearest samples that it does not take are gathered, axis by axis."""
+    """Height and width by one op; other axes one after the other, as images of two axes. Nearest
+    samples that the op does not take are gathered."""
+    x, how = call.operand(0), _sampling(call)
+    targets = _targets(call, how)
+    moved = [a for a, t in enumerate(targets) if t is not None and not how.keeps(t)]
+    if not moved:
+        return x
+    if call.rank() in (3, 4) and moved[0] >= 2 and not how.fills:
+        return _image(call, how, [t for t in targets[2:] if t is not None])
+    for axis in moved:
+        target = targets[axis]
+        assert target is not None, "an axis that depends on the batch does not move"
+        x = _along(call, how, x, axis, target)
+    return x
+
+
+def _image(call: Call, how: Sampling, targets: Sequence[Target]) -> Operand:
+    """Height and width of an image; an image of lines has a height of 1."""
     x = two_dimensional(call, call.operand(0))
-    how, problem = _sampling(call)
-    size, scales, exact = _target(call, x)
-    if how.coordinates != "tf_crop_and_resize" and all(scale == 1 for scale in scales):
-        return call.operand(0)
-    if problem:
-        raise UnsupportedError(f"with {problem}")
-    scale = None if exact else (float(scales[0]), float(scales[1]))
-    if scale is not None and how.coordinates in INEXACT[how.mode]:
-        raise UnsupportedError(f"with {how.coordinates} and scales that give no whole size")
-    if how.mode == "linear":
-        y = call.apply(Resize(size, "bilinear", how.own_coordinates, scale=scale), x)
-        return like_operand(call, y)
-    before = call.integer_dims(*x.type.shape[2:])
-    places = [how.places(*axis) for axis in zip(before, size, scales, strict=True)]
-    for op in how.nearest_ops(size, scale):
-        if all(np.array_equal(op.nearest_index(a, before[a]), places[a]) for a in (0, 1)):
+    rows, columns = (Target.kept(1), *targets)[-2:]
+    for op in how.ops(rows, columns):
+        taken = (how.takes(op, axis, t) for axis, t in enumerate((rows, columns)))
+        if how.mode != "nearest" or all(taken):
             return like_operand(call, call.apply(op, x))
-    for axis in (0, 1):
-        x = call.apply(Gather(2 + axis), x, known(places[axis]))
+    for axis, target in enumerate((rows, columns)):
+        x = call.apply(Gather(2 + axis), x, known(how.places(target)))
     return like_operand(call, x)
+
+
+def _along(call: Call, how: Sampling, x: Operand, axis: int, target: Target) -> Operand:
+    """One axis of an array, which is the height of images whose width is all behind it."""
+    shape = x.type.shape
+    if how.mode == "nearest":
+        y = call.apply(Gather(axis), x, known(how.places(target)))
+    else:
+        own = call.integer_dims(*shape[1:])
+        front = (1, 1) if axis == 0 else (shape[0], prod(own[: axis - 1]))
+        behind = prod(own[axis:])
+        image = call.reshape(x, (*front, target.size, behind))
+        image = call.apply(next(how.ops(target, Target.kept(behind))), image)
+        y = call.reshape(image, (*shape[:axis], target.out, *shape[axis + 1 :]))
+    if not how.fills:
+        return y
+    outside = 1 - how.inside(target).astype(np.float32)
+    column = (-1, *(1,) * (len(shape) - axis - 1))
+    if how.mode == "nearest":
+        y = call.apply(Mul(), y, known((1 - outside).reshape(column)))
+    return call.apply(Add(), y, known(np.float32(how.extrapolation) * outside.reshape(column)))
+
+
+@dataclass(frozen=True)
+class Target:
+    """What becomes of an axis. `exact`: the scale is the ratio of the sizes. `roi`: its part."""
+
+    size: int
+    out: int
+    scale: np.float32
+    exact: bool
+    roi: tuple[float, float] = (0.0, 1.0)
+
+    @staticmethod
+    def kept(size: int) -> Target:
+        return Target(size, size, np.float32(1), True)
 
 
 @dataclass(frozen=True)
@@ -110,19 +177,43 @@ class Sampling:
     mode: str
     coordinates: str
     rounding: str
+    cubic: float = -0.75
+    antialias: bool = False
+    exclude_outside: bool = False
+    extrapolation: float = 0.0
 
-    def places(self, size: int, out: int, scale: np.float32) -> Array:
-        """Which of the `size` elements along an axis each of the `out` nearest samples is (int64).
+    @property
+    def cuts(self) -> bool:
+        """Whether a part of the source is sampled, or more than all of it."""
+        return self.coordinates == "tf_crop_and_resize"
+
+    @property
+    def fills(self) -> bool:
+        """Whether anything but 0 stands where nothing is sampled."""
+        return self.cuts and (self.mode == "nearest" or self.extrapolation != 0)
+
+    def keeps(self, target: Target) -> bool:
+        """Whether an axis stays as it is."""
+        same = target.out == target.size and abs(target.scale - 1) <= 1e-9
+        return same and (not self.cuts or target.roi == (0.0, 1.0))
+
+    def places(self, target: Target) -> Array:
+        """Which of the elements along an axis each of the nearest samples is (int64).
 
         As ONNX Runtime computes it: in float32, by division, and what is within TIE of the middle
         between two elements is in the middle.
         """
+        size, out, scale = target.size, target.out, target.scale
         place, half = np.arange(out, dtype=np.float32), np.float32(0.5)
         match self.coordinates:
+            case "tf_crop_and_resize":
+                source = self._op(target).sources(0, size).astype(np.float32)
             case _ if scale == 1:
                 source = place
             case "asymmetric":
                 source = place / scale
+            case "align_corners" if not target.exact:
+                source = self._op(target).sources(0, size).astype(np.float32)
             case "align_corners":
                 source = place * np.float32(size - 1) / np.float32(max(1, out - 1))
             case "tf_half_pixel_for_nn":
@@ -145,73 +236,118 @@ class Sampling:
                 return nearest(exact, "ceil" if scale < 1 else "floor", size)
         return nearest(exact, self.rounding, size)
 
-    @property
-    def own_coordinates(self) -> str:
-        """Those of Lucid's that come nearest."""
-        return self.coordinates if self.coordinates in COORDINATES else "half_pixel"
+    def inside(self, target: Target) -> Array:
+        """Which places of the result sample the source at all."""
+        source = self._op(target).sources(0, target.size)
+        return (source >= 0) & (source <= target.size - 1)
 
-    def nearest_ops(self, size: Pair, scale: tuple[float, float] | None) -> Iterator[Resize]:
-        """The ops that may take the same samples."""
-        for rounding in sorted(ROUNDING, key=lambda rounding: rounding != self.rounding):
-            yield Resize(size, "nearest", self.own_coordinates, rounding, scale)
+    def takes(self, op: Resize, axis: int, target: Target) -> bool:
+        """Whether the nearest samples of an op are these."""
+        return np.array_equal(op.nearest_index(axis, target.size), self.places(target))
+
+    def ops(self, rows: Target, columns: Target) -> Iterator[Resize]:
+        """The ops that may be meant: of nearest samples, by rounding of all kinds."""
+        pair = (rows, columns)
+        exact = all(t.exact for t in pair)
+        coordinates = self.coordinates
+        if coordinates == "align_corners" and not exact:
+            coordinates = "align_scaled_corners"
+        given = Resize(
+            (rows.out, columns.out),
+            {"linear": "bilinear", "cubic": "bicubic"}.get(self.mode, self.mode),
+            coordinates,
+            scale=None if exact else (float(rows.scale), float(columns.scale)),
+            cubic=self.cubic if self.mode == "cubic" else -0.75,
+            antialias=self.antialias,
+            exclude_outside=self.exclude_outside,
+            roi=(rows.roi[0], columns.roi[0], rows.roi[1], columns.roi[1]) if self.cuts else None,
+        )
+        roundings = ROUNDING if self.mode == "nearest" else ("floor",)
+        for rounding in sorted(roundings, key=lambda rounding: rounding != self.rounding):
+            yield replace(given, rounding=rounding)
+
+    def _op(self, target: Target) -> Resize:
+        """The op of one axis."""
+        return next(self.ops(target, Target.kept(1)))
 
 
-def _sampling(call: Call) -> tuple[Sampling, str]:
-    """How images are sampled, and what of it Lucid has no op for; empty if nothing."""
-    mode, coordinates, rounding = call.text("mode", "nearest"), "asymmetric", SIMPLE
-    call.ignore("extrapolation_value", "cubic_coeff_a", 1)  # of modes that are not read
-    if call.opset >= 11:
-        coordinates = call.text("coordinate_transformation_mode", "half_pixel")
-        rounding = call.choice("nearest_mode", NEAREST_MODES)
-    problem = ""
-    if mode not in MODES.values():
-        problem = f"mode {mode}"
-    elif coordinates not in READ[mode]:
-        problem = f"coordinates {coordinates}"
-    for name in ("antialias", "exclude_outside"):
-        if call.integer(name, 0):
-            problem = problem or name
-    return Sampling(mode, coordinates, rounding), problem
+def _sampling(call: Call) -> Sampling:
+    """How images are sampled. Raises UnsupportedError for what Lucid has no op for."""
+    mode = call.text("mode", "nearest")
+    if mode not in MODES:
+        raise UnsupportedError(f"with mode {mode}")
+    if call.opset < 11:
+        return Sampling(mode, "asymmetric", SIMPLE)
+    coordinates = call.choice("coordinate_transformation_mode", COORDINATES_READ)
+    if coordinates == "tf_half_pixel_for_nn" and mode != "nearest":
+        raise UnsupportedError(f"with coordinates {coordinates} for mode {mode}")
+    how = Sampling(
+        mode,
+        coordinates,
+        call.choice("nearest_mode", NEAREST_MODES),
+        call.number("cubic_coeff_a", -0.75),
+        bool(call.integer("antialias", 0)),
+        bool(call.integer("exclude_outside", 0)),
+        call.number("extrapolation_value", 0.0),
+    )
+    if how.mode == "nearest":
+        return replace(how, antialias=False, exclude_outside=False)
+    return how
 
 
-def _target(call: Call, x: Operand) -> tuple[Pair, tuple[np.float32, np.float32], bool]:
-    """The height and width of the result, the scales to it, and whether these are their ratios to
-    x's. Scales are float32, and so is what they give: 10 by 0.7 is 7."""
-    policy = call.text("keep_aspect_ratio_policy", "stretch")
-    before = call.integer_dims(*x.type.shape[2:])
-    lengths = np.array(before, np.float32)
+def _targets(call: Call, how: Sampling) -> list[Target | None]:
+    """What becomes of each axis; None of one that depends on the batch, which is kept. Scales are
+    float32, and so is what they give: 10 by 0.7 is 7."""
+    policy = call.choice("keep_aspect_ratio_policy", POLICIES)
+    named = call.integer_list("axes") or range(call.rank())
+    axes = [call.counted(axis, call.rank()) for axis in named]
+    roi = [0.0] * len(axes) + [1.0] * len(axes)
+    if how.cuts:
+        roi = [float(r) for r in call.elements(1).reshape(-1)]
+    call.ignore(1)
     at = 1 if call.opset < 11 else 2
+    sizes: list[Any] = []
+    scales: list[np.float32] = []
     if call.opset >= 11 and call.has(3) and call.elements(3).size:
         if call.has(at) and call.elements(at).size:
             raise ModelFileError("has both scales and sizes")
-        if policy != "stretch":
-            raise UnsupportedError("with a keep_aspect_ratio_policy")
-        sizes = _spatial(call, list(call.sizes(3)), list(call.shape()))
-        height, width = call.integer_dims(*sizes)
-        ratios = np.array((height, width), np.float32) / lengths
-        return (height, width), (ratios[0], ratios[1]), True
-    given = [float(s) for s in call.elements(at).reshape(-1)]
-    scales = np.array(_spatial(call, given, [1.0] * call.rank()), np.float32)
-    size = _scaled(before, scales)
-    return size, (scales[0], scales[1]), bool((lengths * scales == size).all())
+        sizes = list(call.sizes(3))
+    else:
+        scales = [np.float32(s) for s in call.elements(at).reshape(-1)]
+    for what, given, wanted in (("sizes", sizes or scales, 1), ("ends", roi, 2)):
+        if len(given) != wanted * len(axes):
+            raise ModelFileError(f"says {len(given)} {what} for {len(axes)} axes")
+    found: list[Target | None] = [
+        None if isinstance(d, Dim) else Target.kept(d) for d in call.shape()
+    ]
+    if policy != "stretch" and sizes:
+        lengths = call.integer_dims(*(call.shape()[axis] for axis in axes))
+        ratios = [out / d for out, d in zip(call.integer_dims(*sizes), lengths, strict=True)]
+        ratio = min(ratios) if policy == "not_larger" else max(ratios)
+        sizes, scales = [int(ratio * d + 0.5) for d in lengths], [np.float32(ratio)] * len(axes)
+    for i, axis in enumerate(axes):
+        ends = (roi[i], roi[len(axes) + i])
+        scale = scales[i] if scales else None
+        found[axis] = _target(call, axis, sizes[i] if sizes else None, scale, ends)
+    return found
 
 
-def _scaled(before: Sequence[int], scales: Array) -> Pair:
-    """The height and width that scales give."""
-    height, width = np.floor(np.array(before, np.float32) * scales)
-    return int(height), int(width)
-
-
-def _spatial(call: Call, given: list[Any], kept: list[Any]) -> tuple[Any, Any]:
-    """What is said of height and width; of other axes, it must be that they are kept."""
-    named = call.integer_list("axes") or range(call.rank())
-    axes = [call.counted(axis, call.rank()) for axis in named]
-    if len(given) != len(axes):
-        raise ModelFileError(f"says {len(given)} sizes for {len(axes)} axes")
-    wanted = dict(zip(axes, given, strict=True))
-    if call.image_by_image and wanted.get(0) == 1:
-        del wanted[0]
-    if any(wanted.get(axis, kept[axis]) != kept[axis] for axis in (0, 1)):
-        raise UnsupportedError("of other axes than the last one or two")
-    spatial = [wanted.get(axis, kept[axis]) for axis in range(2, call.rank())]
-    return (1, spatial[0]) if len(spatial) == 1 else (spatial[0], spatial[1])
+def _target(
+    call: Call, axis: int, out: Any, scale: np.float32 | None, roi: tuple[float, float]
+) -> Target | None:
+    """What becomes of one axis, by its size or by its scale."""
+    size = call.shape()[axis]
+    if isinstance(size, Dim):
+        one = call.image_by_image and axis == 0 and out == 1
+        if (out is not None and out != size and not one) or (scale is not None and scale != 1):
+            raise UnsupportedError("of the axis that depends on the batch")
+        return None
+    length = np.float32(size)
+    if out is None:
+        assert scale is not None, "there are sizes or scales"
+        out = int(np.floor(length * scale))
+        return Target(size, out, scale, bool(length * scale == out), roi)
+    (out,) = call.integer_dims(out)
+    if scale is None:
+        return Target(size, out, np.float32(out) / length, True, roi)
+    return Target(size, out, scale, bool(length * scale == out), roi)

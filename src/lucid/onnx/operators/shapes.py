@@ -10,6 +10,7 @@ import numpy as np
 
 from lucid.errors import ModelFileError, ShapeError, UnsupportedError
 from lucid.ir.ops import Cast, Concat, Expand, Gather, Pad, Permute, Reshape, Slice
+from lucid.ir.ops.shape import PAD_MODES
 from lucid.ir.types import BATCH, Dim, Shape, TensorType, broadcast, volume
 from lucid.onnx.known import Known, known
 from lucid.onnx.table import reads, writes
@@ -310,9 +311,21 @@ def _image_by_image(call: Call, x: Operand, axis: int, where: Known) -> Operand:
 
 @writes(Pad)
 def write_pad(w: Writer, op: Pad, operands: Sequence[Edge], kind: TensorType) -> str:
+    if op.mode == "wrap":  # a mode of later versions than Lucid writes
+        return _gathered(w, op, operands[0])
     ends = w.integers(*op.before, *op.after)
     value = [w.constant(float(op.value), kind.dtype)] if op.mode == "constant" else []
     return w.emit("Pad", operands[0], ends, *value, mode=op.mode)
+
+
+def _gathered(w: Writer, op: Pad, x: Edge) -> str:
+    """A pad as its elements gathered, axis by axis."""
+    y = x.name
+    for axis, size in enumerate(x.type.shape):
+        if op.before[axis] or op.after[axis]:
+            assert isinstance(size, int), "an axis of the batch is not padded"
+            y = w.emit("Gather", y, w.constant(op.sources(axis, size), "i64"), axis=axis)
+    return y
 
 
 @reads("Pad")
@@ -330,7 +343,7 @@ def read_pad(call: Call) -> Operand:
         axes = [call.counted(axis, rank) for axis in given]
     if len(pads) != 2 * len(axes):
         raise ModelFileError(f"has {len(pads)} pads for {len(axes)} axes")
-    if mode not in ("constant", "reflect", "edge"):
+    if mode not in PAD_MODES:
         raise UnsupportedError(f"with mode {mode}")
     before, after = [0] * rank, [0] * rank
     for axis, start, end in zip(axes, pads, pads[len(axes) :], strict=False):

@@ -1,0 +1,103 @@
+"""PyTorch's resizing, and what else samples images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lucid.frontend.torch.convolutions import as_image
+from lucid.frontend.torch.writer import Writer, emits
+from lucid.ir import ops
+from lucid.ir.graph import Value
+
+# -- resizing -----------------------------------------------------------------------------------
+
+
+@emits("upsample_nearest2d.vec")
+def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, scales, "nearest")
+
+
+@emits("upsample_nearest1d.default", "upsample_nearest2d.default")
+def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
+    return _resized(w, x, scales, "nearest")
+
+
+@emits("upsample_nearest1d.vec")
+def nearest_line(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, scales, "nearest")
+
+
+@emits("_upsample_nearest_exact1d.vec", "_upsample_nearest_exact2d.vec")
+def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, scales, "nearest-exact")
+
+
+@emits("_upsample_nearest_exact1d.default", "_upsample_nearest_exact2d.default")
+def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
+    return _resized(w, x, scales, "nearest-exact")
+
+
+@emits("upsample_linear1d.vec", "upsample_bilinear2d.vec")
+def linear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, scales, "bilinear", corners)
+
+
+@emits("upsample_linear1d.default", "upsample_bilinear2d.default")
+def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
+    return _resized(w, x, scales, "bilinear", corners)
+
+
+@emits("_upsample_bilinear2d_aa.vec")
+def linear_smooth(
+    w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None
+) -> Value:
+    return _resized(w, x, scales, "bilinear", corners, True)
+
+
+@emits("_upsample_bilinear2d_aa.default")
+def linear_smooth_by_axis(
+    w: Writer, x: Any, size: Any, corners: bool, *scales: float | None
+) -> Value:
+    return _resized(w, x, scales, "bilinear", corners, True)
+
+
+@emits("upsample_bicubic2d.vec")
+def cubic(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
+    return _resized(w, x, scales, "bicubic", corners)
+
+
+@emits("upsample_bicubic2d.default")
+def cubic_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
+    return _resized(w, x, scales, "bicubic", corners)
+
+
+@emits("_upsample_bicubic2d_aa.vec")
+def cubic_smooth(
+    w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None
+) -> Value:
+    return _resized(w, x, scales, "bicubic", corners, True)
+
+
+@emits("_upsample_bicubic2d_aa.default")
+def cubic_smooth_by_axis(
+    w: Writer, x: Any, size: Any, corners: bool, *scales: float | None
+) -> Value:
+    return _resized(w, x, scales, "bicubic", corners, True)
+
+
+def _resized(
+    w: Writer,
+    x: Any,
+    scales: Sequence[float | None] | None,
+    mode: str,
+    corners: bool = False,
+    antialias: bool = False,
+) -> Value:
+    """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
+    source = as_image(w, x)
+    height, width = (w.size(d) for d in source.type.shape[2:])
+    rows, columns = (1, *(w.size(d) for d in w.shape[2:]))[-2:]
+    given = (None, *scales)[-2:] if scales and any(s is not None for s in scales) else None
+    op = ops.interpolation((height, width), (rows, columns), given, mode, corners, antialias)
+    return w.reshape(w.emit(op, source), w.shape)

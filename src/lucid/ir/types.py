@@ -20,6 +20,10 @@ DTYPES: dict[str, np.dtype] = {
     "i8": np.dtype(np.int8),
     "i16": np.dtype(np.int16),
     "i32": np.dtype(np.int32),
+    "f64": np.dtype(np.float64),
+    "u16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "u64": np.dtype(np.uint64),
     "bool": np.dtype(np.bool_),
 }
 """What NumPy computes the values of each dtype in. How they lie in memory is the business of code

@@ -2,6 +2,7 @@
 
 from lucid.onnx.operators import (
     activations,
+    control,
     elementwise,
     fused,
     normalisation,
@@ -15,6 +16,7 @@ from lucid.onnx.operators import (
 
 __all__ = [
     "activations",
+    "control",
     "elementwise",
     "fused",
     "normalisation",

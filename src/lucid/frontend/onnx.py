@@ -40,7 +40,7 @@ from lucid.onnx.tensors import StoredTensor, is_numeric, outer_dtype
 if TYPE_CHECKING:
     import onnx
 
-OLDEST = 9
+OLDEST = 7
 """The first version of ONNX's operators that is read."""
 
 ASK = "give input_shape, such as (1, 3, 224, 224)"

@@ -200,6 +200,8 @@ def _as_live(value: Any) -> Live:
     if value is None:
         return None
     array = np.asarray(value)
+    if array.dtype.kind in "SU":
+        return array.astype(object)
     element = element_of(array.dtype)
     return as_computed(array, element) if is_numeric(element) else array
 

@@ -25,12 +25,12 @@ from lucid.codegen.program.program import Buffer, Program, View
 from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.errors import UnknownNameError, UnsupportedError, VerifyError
+from lucid.errors import UnknownNameError, VerifyError
 from lucid.ir import Graph, interpret
 from lucid.ir.recipe import Source
 from lucid.ir.text import parse_graph
 from lucid.ir.types import DTYPES as KNOWN
-from lucid.ir.types import TensorType
+from lucid.ir.types import TensorType, held
 from lucid.runtime.stored import packed_key, padded
 from lucid.runtime.weights import WeightStore
 
@@ -170,7 +170,7 @@ def test_the_interpreter_moves_them_too(name: str, planned: bool, floating: type
     x = stored(dtype(name), SHAPE, nans=False)
     found = ProgramInterpreter(program, {"w": numbers}, planned, floating).run([x])
     for value, exact in zip(found, wanted(dtype(name).decode(x), numbers), strict=True):
-        assert value.dtype == (floating if dtype(name).kind == "float" else dtype(name).storage)
+        assert value.dtype == held(name, np.dtype(floating))
         np.testing.assert_array_equal(value, exact)
 
 
@@ -216,20 +216,66 @@ def test_a_view_of_another_dtype_than_its_buffer() -> None:
         verify_program(program)
 
 
-@pytest.mark.parametrize("name", ["f16", "bf16"])
-def test_floats_that_no_kernel_converts_are_refused(name: str) -> None:
-    graph = parse_graph(
-        f"graph half(%x: f32[N,5]) -> {name}[N,5] {{"
-        f' %y = cast(%x){{dtype="{name}"}}: {name}[N,5] at "model.half"  return %y }}'
-    )
-    with pytest.raises(
-        UnsupportedError, match=rf"model.half: cast gives {name}\[.*compute with f32"
-    ):
-        lower(graph, Schedule({}), TARGETS[0], 2)
+HALVES = np.arange(1 << 16, dtype=np.uint16)
+"""The bits of every number of two bytes."""
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-@pytest.mark.parametrize("name", ["i8", "i16", "i32", "bool"])
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_every_short_float_is_read_exactly(name: str, target: Target) -> None:
+    row = dtype(name)
+    x = HALVES.view(row.storage).reshape(1, -1)
+    found = cast_by_kernel(name, "f32", x, target)
+    exact = row.decode(x).astype(np.float32)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(exact))
+    kept = ~np.isnan(exact)
+    np.testing.assert_array_equal(found[kept].view(np.uint32), exact[kept].view(np.uint32))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", ["f16", "bf16"])
+def test_floats_are_rounded_to_short_ones(name: str, target: Target) -> None:
+    """Every short float, its neighbours, and the halfway points between two with theirs."""
+    row = dtype(name)
+    with np.errstate(invalid="ignore"):
+        short = row.decode(HALVES.view(row.storage)).astype(np.float64)
+    finite = np.unique(short[np.isfinite(short)])
+    halfway = ((finite[1:] + finite[:-1]) / 2).astype(np.float32)
+    edges = np.concatenate([finite.astype(np.float32), halfway, np.float32([65520, -65520, 1e6])])
+    beside = [np.nextafter(edges, np.float32(to)) for to in (-np.inf, np.inf)]
+    x = np.concatenate([edges, *beside, np.float32([np.inf, -np.inf, np.nan, -0.0])])
+    x = x[(np.abs(x) >= np.finfo(np.float32).tiny) | (x == 0) | np.isnan(x)][None]
+    found = cast_by_kernel("f32", name, x, target)
+    exact = row.encode(x)
+    nan = np.isnan(x)
+    np.testing.assert_array_equal(bits(found[~nan]), bits(exact[~nan]))
+    assert np.isnan(row.decode(found[nan])).all()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_doubles_are_rounded_to_floats(target: Target) -> None:
+    x = np.random.default_rng(0).standard_normal((3, 41)) * 10.0 ** np.arange(-20, 21)
+    x[0, :4] = np.inf, -np.inf, np.nan, 1e300
+    with np.errstate(over="ignore"):
+        single = x.astype(np.float32)
+    np.testing.assert_array_equal(cast_by_kernel("f64", "f32", x, target), single)
+    np.testing.assert_array_equal(cast_by_kernel("f32", "f64", single, target), single)
+
+
+def cast_by_kernel(source: str, name: str, x: np.ndarray, target: Target) -> np.ndarray:
+    """What the kernel of a cast makes of an array (rank 2, as it is stored)."""
+    count = x.shape[1]
+    graph = parse_graph(
+        f"graph cast(%x: {source}[N,{count}]) -> {name}[N,{count}] {{"
+        f' %y = cast(%x){{dtype="{name}"}}: {name}[N,{count}]  return %y }}'
+    )
+    program = lower(graph, Schedule({}), target, len(x))
+    (found,) = Run(program, target).outputs({}, [x])
+    return found
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", ["i8", "u16", "i32", "u32", "u64", "bool"])
 def test_integers_are_converted_as_they_are_read_and_written(name: str, target: Target) -> None:
     graph = parse_graph(
         f"graph there(%x: f32[N,40]) -> {name}[N,40], f32[N,40] {{"
@@ -266,7 +312,7 @@ INTEGERS = [name for name in NAMES if DTYPES[name].kind in ("signed", "unsigned"
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("source", INTEGERS)
 def test_integers_become_others_without_being_floats(source: str, target: Target) -> None:
-    """Each bit counts, and what is out of range becomes the nearest bound."""
+    """Each bit counts, and what is out of range wraps around."""
     own = np.iinfo(DTYPES[source].storage)
     edges = [np.iinfo(DTYPES[n].storage) for n in INTEGERS]
     values = {v + d for e in edges for v in (e.min, e.max) for d in (-1, 0, 1)} | {16777217, 3}

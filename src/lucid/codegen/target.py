@@ -20,7 +20,8 @@ class Target:
 
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
-    masked loads and stores cost what plain ones do. `l1`, `l2`: data cache bytes a core may count
+    masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
+    by instructions. `l1`, `l2`: data cache bytes a core may count
     on. `line`: bytes of a cache line.
     """
 
@@ -32,6 +33,7 @@ class Target:
     registers: int
     fused: bool = True
     masked: bool = False
+    halves: bool = True
     l1: int = 32 << 10
     l2: int = 512 << 10
     line: int = 64
@@ -139,7 +141,9 @@ X86_TRIPLE = "x86_64-unknown-linux-gnu"
 LEVELS: dict[str, Target] = {
     t.name: t
     for t in (
-        Target("x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False),
+        Target(
+            "x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False, halves=False
+        ),
         Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16),
         Target(
             "x86-64-v4",

@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -29,10 +30,18 @@ DTYPES: dict[str, np.dtype] = {
 """What NumPy computes the values of each dtype in. How they lie in memory is the business of code
 generation (`codegen/language/dtypes.py`)."""
 
+INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
+"""The dtypes of integers, of which truth values are none."""
+
 
 def is_float(dtype: str) -> bool:
     """Whether a dtype is one of floats, which references compute in float32 or float64."""
     return DTYPES[dtype].kind == "f"
+
+
+def held(dtype: str, floating: np.dtype[Any]) -> np.dtype[Any]:
+    """What interpreters hold numbers as: floats as what they compute in, unless those are f64."""
+    return floating if is_float(dtype) and dtype != "f64" else DTYPES[dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,12 +274,23 @@ def test_casts_to_integers_stay_in_range():
     assert Cast("u8").evaluate(x).tolist() == [0, 255, 0, 0, 255, 255, 255]
     most, least = 2**63 - 1, -(2**63)
     assert Cast("i64").evaluate(x).tolist() == [0, most, least, 0, 255, 256, most]
-    assert Cast("u8").evaluate(np.array([-1, 256, 7])).tolist() == [0, 255, 7]
     assert Cast("i8").evaluate(x).tolist() == [0, 127, -128, 0, 127, 127, 127]
-    assert Cast("i8").evaluate(np.array([200, 7], np.uint8)).tolist() == [127, 7]
-    assert Cast("i64").evaluate(np.array([-5], np.int16)).tolist() == [-5]
     assert Cast("bool").evaluate(x).tolist() == [True] * 7
-    assert Cast("f16").evaluate(x) is x  # floats are computed in one precision
+
+
+def test_casts_between_integers_wrap_around():
+    assert Cast("u8").evaluate(np.array([-1, 256, 7])).tolist() == [255, 0, 7]
+    assert Cast("i8").evaluate(np.array([200, 7], np.uint8)).tolist() == [-56, 7]
+    assert Cast("i64").evaluate(np.array([-5], np.int16)).tolist() == [-5]
+    assert Cast("bool").evaluate(np.array([256, 0])).tolist() == [True, False]
+
+
+def test_casts_round_to_floats_of_fewer_bits():
+    x = np.array([1 + 2**-11, 1 + 3 * 2**-11, 2**-25, 65520, np.inf, np.nan], np.float32)
+    half = Cast("f16").evaluate(x)
+    np.testing.assert_array_equal(half, [1, 1 + 2**-9, 0, np.inf, np.inf, np.nan])
+    brain = Cast("bf16").evaluate(x)
+    np.testing.assert_array_equal(brain, [1, 1, 2**-25, 65536, np.inf, np.nan])
 
 
 def test_equal_pads_are_equal_bit_by_bit():

@@ -11,14 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import Vector
+from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.values import Integers, Vector, constant
 from lucid.codegen.language.vector_math import lower
 from lucid.ir.ops import Mul
 from lucid.ir.ops.base import Op
 
-Operand = int | float
+
+@dataclass(frozen=True)
+class Whole:
+    """A constant of an integer dtype."""
+
+    value: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.value}{self.dtype}"
+
+
+Operand = int | float | Whole
 """Which value a step reads: 0 is the anchor's result, then the extras, then earlier steps' results;
-a float is a constant."""
+a float is a constant, and so is a `Whole`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class Body:
         product = gate + 1
 
         def moved(o: Operand) -> Operand:
-            if isinstance(o, float):
+            if isinstance(o, float | Whole):
                 return o
             return product if o == operand else o if o < gate else o + 2
 
@@ -60,22 +73,33 @@ class Body:
         """The body applied to one vector of the anchor's result."""
         values = [result, *extras]
         for op, operands in self.steps:
-            read = [result.like(o) if isinstance(o, float) else values[o] for o in operands]
+            read = [_read(k, o, values) for o in operands]
             values.append(lower(k, op, read))
-        returned = self.returned()
-        return result.like(returned) if isinstance(returned, float) else values[returned]
+        return _read(k, self.returned(), values)
 
     def __str__(self) -> str:
         """All that the kernel's code depends on: extras take arguments whether read or not."""
         names = ["y", *(f"{kind}{i}" for i, kind in enumerate(self.extras))]
         for op, operands in self.steps:
-            read = ", ".join(str(o) if isinstance(o, float) else names[o] for o in operands)
+            read = ", ".join(names[o] if isinstance(o, int) else str(o) for o in operands)
             fields = [str(getattr(op, f.name)) for f in dataclasses.fields(op)]
             options = "{" + ", ".join(fields) + "}" if fields else ""
             names.append(f"{op.name}{options}({read})")
         returned = self.returned()
-        text = str(returned) if isinstance(returned, float) else names[returned]
+        text = names[returned] if isinstance(returned, int) else str(returned)
         return f"({', '.join(names[: 1 + len(self.extras)])}) -> {text}" if self.extras else text
+
+
+def _read(k: Kernel, operand: Operand, values: Sequence[Vector]) -> Vector:
+    """One of the values, or a constant with as many lanes."""
+    if isinstance(operand, int):
+        return values[operand]
+    lanes = values[0].lanes
+    if isinstance(operand, float):
+        return k.splat_constant(operand, lanes)
+    row = dtype(operand.dtype)
+    raw = constant(k.vector_type(lanes, row.element), operand.value)
+    return Integers(k.builder, raw, row.kind == "signed")
 
 
 PLAIN = Body()

@@ -50,12 +50,12 @@ def across(k: Kernel, value: Vector, combine: Combine) -> Vector:
         half = value.lanes // 2
         undefined = ir.Constant(value.raw.type, ir.Undefined)
         parts = [
-            Vector(k.builder, k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
+            value.of(k.builder.shuffle_vector(value.raw, undefined, _lanes(first, half)))
             for first in (0, half)
         ]
         value = combine(k, *parts)
     if isinstance(value.raw.type, ir.VectorType):
-        return Vector(k.builder, k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
+        return value.of(k.builder.extract_element(value.raw, ir.Constant(I32, 0)))
     return value
 
 

@@ -18,9 +18,7 @@ from lucid.codegen.language.elements import (
     CONSTANT,
     EVERY,
     Access,
-    converted,
     fetch,
-    is_integer,
     load,
     put,
     store,
@@ -40,7 +38,6 @@ from lucid.codegen.language.kernel import (
 )
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
-from lucid.ir.ops import Cast
 
 
 def numbered(stem: str, count: int) -> tuple[str, ...]:
@@ -165,7 +162,6 @@ class Elementwise(KernelSpec):
                 if self._moves():
                     arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
                     elements = fetch(k, accesses["x"], *arguments)
-                    elements = converted(k, elements, accesses["x"].dtype, accesses["y"].dtype)
                     put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
                     return
                 read = [
@@ -181,12 +177,5 @@ class Elementwise(KernelSpec):
         return walk.rows(row)
 
     def _moves(self) -> bool:
-        """Whether elements go from x to y without becoming floats, of which integers may be larger
-        than they hold."""
-        if self.body.result is not None or self.body.extras:
-            return False
-        if not all(isinstance(op, Cast) for op, _ in self.body.steps):
-            return False
-        ends = self.accesses[0].dtype, self.accesses[-1].dtype
-        between = (op.dtype for op, _ in self.body.steps if isinstance(op, Cast))
-        return ends[0] == ends[1] or all(map(is_integer, (*ends, *between)))
+        """Whether elements go from x to y as they are: computing with them could change bits."""
+        return self.body.returned() == 0 and self.accesses[0].dtype == self.accesses[-1].dtype

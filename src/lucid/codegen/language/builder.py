@@ -178,7 +178,7 @@ class Kernel:
         phis = [b.phi(v.raw.type) for v in carry]
         for phi, value in zip(phis, carry, strict=True):
             phi.add_incoming(value.raw, before)
-        loop = Loop(Int(self.builder, index), [Vector(self.builder, p) for p in phis])
+        loop = Loop(Int(self.builder, index), [v.of(p) for v, p in zip(carry, phis, strict=True)])
         yield loop
         following = loop.index + stride
         index.add_incoming(following.raw, b.block)
@@ -194,7 +194,7 @@ class Kernel:
             merged = b.phi(value.raw.type)
             merged.add_incoming(value.raw, before)
             merged.add_incoming(final.raw, inside)
-            loop.results.append(Vector(self.builder, merged))
+            loop.results.append(value.of(merged))
 
     @contextlib.contextmanager
     def when(self, condition: Any) -> Iterator[None]:
@@ -224,7 +224,7 @@ class Kernel:
             phi = b.phi(one.raw.type)
             phi.add_incoming(one.raw, from_first)
             phi.add_incoming(other.raw, from_second)
-            merged.append(Vector(self.builder, phi))
+            merged.append(one.of(phi))
         return merged
 
     def call(self, function: Any, kind: ir.FunctionType, arguments: Sequence[Any]) -> Any:
@@ -265,21 +265,21 @@ class Kernel:
 
     def splat(self, scalar: Vector, lanes: Lanes = None) -> Vector:
         """A scalar in every lane."""
-        kind = self.vector_type(lanes)
+        kind = self.vector_type(lanes, scalar.raw.type)
         if not isinstance(kind, ir.VectorType):
             return scalar
         undefined = ir.Constant(kind, ir.Undefined)
         first = self.builder.insert_element(undefined, scalar.raw, ir.Constant(I32, 0))
         lanes_type = ir.VectorType(I32, kind.count)
         mask = ir.Constant(lanes_type, [0] * kind.count)
-        return Vector(self.builder, self.builder.shuffle_vector(first, undefined, mask))
+        return scalar.of(self.builder.shuffle_vector(first, undefined, mask))
 
     def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
         """The lanes of a vector in another order."""
         kind = value.raw.type
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         undefined = ir.Constant(kind, ir.Undefined)
-        return Vector(self.builder, self.builder.shuffle_vector(value.raw, undefined, order))
+        return value.of(self.builder.shuffle_vector(value.raw, undefined, order))
 
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""
@@ -375,7 +375,7 @@ class Kernel:
 
     def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
         """Lane by lane, `yes` where the condition holds and else `no`."""
-        return Vector(self.builder, self.builder.select(condition, yes.raw, no.raw))
+        return yes.of(self.builder.select(condition, yes.raw, no.raw))
 
     def prefetch(self, address: Pointer, near: bool = False) -> None:
         """Ask for a cache line that will be read: into L2, or `near`, into L1."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from lucid.codegen.language.values import F16, F32, I8, I16, I32, I64
+from lucid.codegen.language.values import F16, F32, F64, I8, I16, I32, I64
 from lucid.errors import UnknownNameError
 from lucid.ir.ops.base import Array
 
@@ -69,11 +69,15 @@ DTYPES: dict[str, DType] = {
         _row("f32", "float", np.float32, F32),
         _row("f16", "float", np.float16, F16),
         _row("bf16", "float", np.uint16, I16),
+        _row("f64", "float", np.float64, F64),
         _row("i8", "signed", np.int8, I8),
         _row("i16", "signed", np.int16, I16),
         _row("i32", "signed", np.int32, I32),
         _row("i64", "signed", np.int64, I64),
         _row("u8", "unsigned", np.uint8, I8),
+        _row("u16", "unsigned", np.uint16, I16),
+        _row("u32", "unsigned", np.uint32, I32),
+        _row("u64", "unsigned", np.uint64, I64),
         _row("bool", "bool", np.bool_, I8),
     )
 }

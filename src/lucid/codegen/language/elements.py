@@ -1,7 +1,7 @@
 """Numbers in memory and in registers, of any dtype, side by side or apart.
 
-Kernels compute with floats; what they read is converted as it comes in, and what they write as it
-goes out. An `Access` says how an operand lies along the dimension that a kernel runs over.
+Kernels compute with float32, whatever floats they read and write, and with integers of each size.
+An `Access` says how an operand lies along the dimension that a kernel runs over.
 """
 
 from __future__ import annotations
@@ -9,25 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 
+from lucid.codegen.language import halves
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import COMPUTED, dtype
+from lucid.codegen.language.dtypes import COMPUTED, DType, dtype
 from lucid.codegen.language.values import (
     F32,
     I1,
+    I8,
     I32,
     I64,
     PTR,
     VOID,
     Int,
+    Integers,
     Pointer,
     Vector,
     constant,
     size_of,
 )
-from lucid.errors import UnsupportedError
 
 VECTOR, CONSTANT, STRIDED, EVERY = "vector", "constant", "strided", "every"
 
@@ -72,12 +73,12 @@ class Access:
 def load(
     k: Kernel, access: Access, base: Pointer, index: Int, stride: Int, lanes: int, mask: Any
 ) -> Vector:
-    """Numbers `index` to `index + lanes` along the inner dimension, as floats; zeros, which are not
-    read, where `mask` says no.
+    """Numbers `index` to `index + lanes` along the inner dimension, as they are computed with;
+    zeros, which are not read, where `mask` says no.
 
     Without mask, `every` reads up to the number before the next one: not to be used at the end.
     """
-    return as_floats(k, fetch(k, access, base, index, stride, lanes, mask), access.dtype)
+    return numbers(k, fetch(k, access, base, index, stride, lanes, mask), access.dtype)
 
 
 def fetch(
@@ -125,64 +126,81 @@ def put(
 def store(
     k: Kernel, value: Vector, access: Access, base: Pointer, index: Int, stride: Int, mask: Any
 ) -> None:
-    """Write floats as the numbers of the access."""
-    put(k, from_floats(k, value, access.dtype), access, base, index, stride, mask)
+    """Write numbers as those of the access: floats as floats of its size, or as integers."""
+    put(k, elements(k, value, access.dtype), access, base, index, stride, mask)
 
 
-def as_floats(k: Kernel, value: Any, name: str) -> Vector:
-    """Elements of a dtype as floats. Raises UnsupportedError for one of other floats."""
+def numbers(k: Kernel, value: Any, name: str) -> Vector:
+    """Elements of a dtype as they are computed with: all floats as float32 (rounded where they have
+    more bits), integers as `Integers` of their own size, and truth values as 0 and 1 of a byte."""
+    row = dtype(name)
     if name == COMPUTED:
         return Vector(k.builder, value)
-    signed = _integral(name) == "signed"
-    convert = k.builder.sitofp if signed else k.builder.uitofp
-    return Vector(k.builder, convert(value, ir.VectorType(F32, value.type.count)))
+    if row.kind == "float":
+        return halves.widened(k, value, name)
+    return Integers(k.builder, value, row.kind == "signed")
 
 
-def from_floats(k: Kernel, value: Vector, name: str) -> Any:
-    """Floats as elements of a dtype: integers towards zero, the nearest bound for what is beyond,
-    NaN 0; truth is what is not 0. Raises UnsupportedError for one of other floats."""
-    if name == COMPUTED:
+def elements(k: Kernel, value: Vector, name: str) -> Any:
+    """The inverse of `numbers`: what is stored, of numbers that were cast to the dtype, or of
+    floats, which are."""
+    if isinstance(value, Integers) or name == COMPUTED:
         return value.raw
-    kind = ir.VectorType(dtype(name).element, value.lanes)
-    meaning = _integral(name)
-    if meaning == "bool":
-        return k.builder.zext(k.builder.fcmp_unordered("!=", value.raw, value.like(0.0).raw), kind)
-    convert = "llvm.fptosi.sat" if meaning == "signed" else "llvm.fptoui.sat"
+    if dtype(name).kind == "float":
+        return halves.narrowed(k, value, name)
+    return cast(k, value, name).raw
+
+
+def cast(k: Kernel, value: Vector, name: str) -> Vector:
+    """Numbers as those of another dtype: of floats, integers towards zero, the nearest bound for
+    what is beyond, NaN 0; of integers, those that do not fit wrap around. Truth is what is not 0.
+    Floats are rounded to those of fewer bits, and stay float32."""
+    row = dtype(name)
+    if row.kind == "bool":
+        return _truth(k, value)
+    if isinstance(value, Integers):
+        return _resized(k, value, row) if row.kind != "float" else cast(k, _floats(k, value), name)
+    if row.kind != "float":
+        return _whole(k, value, row)
+    if name in ROUNDED:
+        return halves.widened(k, halves.narrowed(k, value, name), name)
+    return value
+
+
+ROUNDED = ("f16", "bf16")
+"""Dtypes of floats that have fewer bits than those that are computed with."""
+
+
+def _truth(k: Kernel, value: Vector) -> Integers:
+    zero = value.like(0).raw
+    if isinstance(value, Integers):
+        holds = k.builder.icmp_unsigned("!=", value.raw, zero)
+    else:
+        holds = k.builder.fcmp_unordered("!=", value.raw, zero)  # NaN is true
+    return Integers(k.builder, k.builder.zext(holds, ir.VectorType(I8, value.lanes)), False)
+
+
+def _whole(k: Kernel, value: Vector, row: DType) -> Integers:
+    kind, signed = ir.VectorType(row.element, value.lanes), row.kind == "signed"
+    convert = "llvm.fptosi.sat" if signed else "llvm.fptoui.sat"
     suffixes = f"{k.suffix(kind)}.{k.suffix(value.raw.type)}"
     function = k.intrinsic(f"{convert}.{suffixes}", kind, [value.raw.type])
-    return k.builder.call(function, [value.raw])
+    return Integers(k.builder, k.builder.call(function, [value.raw]), signed)
 
 
-def is_integer(name: str) -> bool:
-    """Whether a dtype's numbers are integers; truth values are none."""
-    return dtype(name).kind in ("signed", "unsigned")
+def _floats(k: Kernel, value: Integers) -> Vector:
+    convert = k.builder.sitofp if value.signed else k.builder.uitofp
+    return Vector(k.builder, convert(value.raw, ir.VectorType(F32, value.lanes)))
 
 
-def converted(k: Kernel, value: Any, source: str, target: str) -> Any:
-    """Integers of one dtype as those of another; what is out of range becomes the nearest bound."""
-    if source == target:
-        return value
-    before, after = dtype(source), dtype(target)
-    own, wanted = np.iinfo(before.storage), np.iinfo(after.storage)
-    compare = k.builder.icmp_signed if before.kind == "signed" else k.builder.icmp_unsigned
-    for sign, bound in (("<", max(own.min, wanted.min)), (">", min(own.max, wanted.max))):
-        if bound not in (own.min, own.max):
-            limit = constant(value.type, int(bound))
-            value = k.builder.select(compare(sign, value, limit), limit, value)
-    kind = ir.VectorType(after.element, value.type.count)
-    if after.bytes < before.bytes:
-        return k.builder.trunc(value, kind)
-    if after.bytes == before.bytes:
-        return value
-    return (k.builder.sext if before.kind == "signed" else k.builder.zext)(value, kind)
-
-
-def _integral(name: str) -> str:
-    """The kind of a dtype whose numbers are integers."""
-    kind = dtype(name).kind
-    if kind == "float":
-        raise UnsupportedError(f"kernels compute with {COMPUTED}, and do not convert {name}")
-    return kind
+def _resized(k: Kernel, value: Integers, row: DType) -> Integers:
+    kind, width = ir.VectorType(row.element, value.lanes), 8 * row.bytes
+    raw = value.raw
+    if width < value.width:
+        raw = k.builder.trunc(raw, kind)
+    elif width > value.width:
+        raw = (k.builder.sext if value.signed else k.builder.zext)(raw, kind)
+    return Integers(k.builder, raw, row.kind == "signed")
 
 
 def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, mask: Any) -> Any:

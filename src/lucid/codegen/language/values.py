@@ -41,8 +41,12 @@ def size_of(element: ir.Type) -> int:
 
 
 def constant(kind: ir.Type, value: float) -> ir.Constant:
-    """A number of this type, in every lane where it is one of vectors; floats are rounded."""
+    """A number of this type, in every lane where it is one of vectors; floats are rounded, and
+    integers are those of the same bits."""
     element = kind.element if isinstance(kind, ir.VectorType) else kind
+    if isinstance(element, ir.IntType):
+        value = (int(value) + (1 << element.width - 1)) % (1 << element.width)
+        value -= 1 << element.width - 1
     if element == F32:
         value = struct.unpack("f", struct.pack("f", value))[0]
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
@@ -140,15 +144,19 @@ class Vector:
         kind = self.raw.type
         return kind.count if isinstance(kind, ir.VectorType) else 1
 
+    def of(self, raw: Any) -> Vector:
+        """Other numbers of the same kind: the result of a shuffle, a choice, a loop."""
+        return Vector(self.builder, raw)
+
     def _with(self, other: float | Vector, emit: str) -> Vector:
         right = self.like(other)
-        return Vector(self.builder, getattr(self.builder, emit)(self.raw, right.raw))
+        return self.of(getattr(self.builder, emit)(self.raw, right.raw))
 
     def like(self, value: float | Vector) -> Vector:
         """`value` with as many lanes as this vector, of floats or doubles as it has."""
         if isinstance(value, Vector):
             return value
-        return Vector(self.builder, constant(self.raw.type, value))
+        return self.of(constant(self.raw.type, value))
 
     def __add__(self, other: float | Vector) -> Vector:
         return self._with(other, "fadd")
@@ -178,6 +186,47 @@ class Vector:
     def compare(self, sign: str, other: float | Vector) -> Any:
         """Ordered comparison, one bit a lane: false where either is NaN."""
         return self.builder.fcmp_ordered(sign, self.raw, self.like(other).raw)
+
+
+class Integers(Vector):
+    """A vector of integers of one dtype, or with one lane a scalar. Arithmetic wraps around, and
+    does not divide: `integer_math.py` does, which guards against what traps."""
+
+    __slots__ = ("signed",)
+
+    def __init__(self, builder: ir.IRBuilder, raw: Any, signed: bool) -> None:
+        super().__init__(builder, raw)
+        self.signed = signed
+
+    @property
+    def width(self) -> int:
+        """Bits of each lane."""
+        kind = self.raw.type
+        bits: int = (kind.element if isinstance(kind, ir.VectorType) else kind).width
+        return bits
+
+    def of(self, raw: Any) -> Integers:
+        return Integers(self.builder, raw, self.signed)
+
+    def __add__(self, other: float | Vector) -> Vector:
+        return self._with(other, "add")
+
+    def __sub__(self, other: float | Vector) -> Vector:
+        return self._with(other, "sub")
+
+    def __mul__(self, other: float | Vector) -> Vector:
+        return self._with(other, "mul")
+
+    def __neg__(self) -> Vector:
+        return self.of(self.builder.neg(self.raw))
+
+    def __truediv__(self, other: float | Vector) -> Vector:
+        raise TypeError("integers are divided by integer_math.quotient")
+
+    def compare(self, sign: str, other: float | Vector) -> Any:
+        """One bit a lane."""
+        emit = self.builder.icmp_signed if self.signed else self.builder.icmp_unsigned
+        return emit(sign, self.raw, self.like(other).raw)
 
 
 class Pointer:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lucid.codegen.kernels.body import PLAIN, Body, Operand
+from lucid.codegen.kernels.body import PLAIN, Body, Operand, Whole
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import Constant, Expand, Op
-from lucid.ir.types import Exact
+from lucid.ir.types import Exact, is_float
 
 
 def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
@@ -17,8 +17,7 @@ def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
     steps: list[tuple[Op, tuple[Operand, ...]]] = []
     for node in graph.nodes:
         if isinstance(node.op, Constant):
-            assert isinstance(node.op.value, int | float), "a body holds scalar constants only"
-            numbers[node.output] = Exact(node.op.value)
+            numbers[node.output] = _constant(node.op)
             continue
         if not graph.is_used(node.output):
             continue
@@ -33,16 +32,30 @@ def append_body(region: Graph, body: Body, result: Value, extras: Sequence[Value
     """The body's steps as nodes of a region."""
     values = [result, *extras]
     for op, operands in body.steps:
-        read = [
-            region.append(Constant(o), []).output if isinstance(o, float) else values[o]
-            for o in operands
-        ]
+        read = [values[o] if isinstance(o, int) else _append(region, o) for o in operands]
         values.append(region.append(op, read).output)
     returned = body.returned()
-    if not isinstance(returned, float):
+    if isinstance(returned, int):
         return values[returned]
-    constant = region.append(Constant(returned), []).output
-    return region.append(Expand(result.type.shape), [constant]).output
+    return region.append(Expand(result.type.shape), [_append(region, returned)]).output
+
+
+def _constant(op: Constant) -> Operand:
+    """A scalar as a body has it."""
+    assert isinstance(op.value, int | float), "a body holds scalar constants only"
+    if is_float(op.dtype):
+        return Exact(op.value)
+    return Whole(int(op.value), op.dtype)
+
+
+def _append(region: Graph, constant: float | Whole) -> Value:
+    """The inverse of `_constant`, in a region."""
+    op = (
+        Constant(constant.value, constant.dtype)
+        if isinstance(constant, Whole)
+        else Constant(constant)
+    )
+    return region.append(op, []).output
 
 
 @dataclass

@@ -289,10 +289,9 @@ def _run(
     """A graph of elementwise ops over different values, as one kernel."""
     for node in chain.nodes:
         kinds = [v.type for v in (*node.inputs, node.output)]
-        strange = [kind for kind in kinds if kind.dtype != COMPUTED]
-        if isinstance(node.op, ops.Cast):  # integers are converted as they are read and written
-            strange = [kind for kind in strange if is_float(kind.dtype)]
-        if strange:
+        # What a cast reads and writes is converted as it is loaded and stored.
+        strange = [k for k in kinds if is_float(k.dtype) and k.dtype != COMPUTED]
+        if strange and not isinstance(node.op, ops.Cast):
             raise UnsupportedError(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
                 f" {', '.join(map(str, kinds[:-1]))}; kernels compute with {COMPUTED}"

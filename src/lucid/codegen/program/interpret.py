@@ -17,7 +17,7 @@ from lucid.codegen.program.program import KernelCall, Program, View
 from lucid.ir import recipe
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
-from lucid.ir.types import DTYPES, is_float
+from lucid.ir.types import held
 
 Observer = Callable[[KernelCall, list[Array]], None]
 
@@ -41,7 +41,7 @@ class ProgramInterpreter:
         self.payload = payload
         self.dtype = dtype
         buffers = program.buffers.values()
-        kinds = {b.name: held(b.dtype, dtype) for b in buffers}
+        kinds = {b.name: held(b.dtype, np.dtype(dtype)) for b in buffers}
         # The plan in larger numbers is as many times as large as the numbers that grow most.
         growth = max((kinds[b.name].itemsize // storage(b.dtype).bytes for b in buffers), default=1)
         arena = np.full(growth * program.arena if planned else 0, 0xFF, np.uint8)
@@ -88,13 +88,8 @@ class ProgramInterpreter:
             packed = self.program.weights[view.buffer]
             assert packed.recipe is not None, "zeros are no operand of a region"
             value = recipe.evaluate(packed.recipe, lambda name: np.asarray(self.payload[name]))
-            kind = held(packed.dtype, self.dtype)
+            kind = held(packed.dtype, np.dtype(self.dtype))
             self.buffers[view.buffer] = np.asarray(value, kind).reshape(-1)
         base = self.buffers[view.buffer][view.offset :]
         strides = tuple(s * base.itemsize for s in view.strides)
         return as_strided(base, view.shape, strides)
-
-
-def held(name: str, floating: type[np.floating[Any]]) -> np.dtype[Any]:
-    """What the numbers of a dtype are held as, where floats are computed in `floating`."""
-    return np.dtype(floating) if is_float(name) else DTYPES[name]

@@ -12,9 +12,10 @@ from lucid.ir.types import DTYPES, TensorType
 class Cast(Op):
     """y = x as another dtype; the shape stays.
 
-    A float becomes an integer by dropping what is behind the point. What is out of range becomes
-    the nearest bound, and NaN 0; what is not 0 is true. PyTorch and ONNX leave that open for
-    floats, and wrap integers around.
+    Integers wrap around, as NumPy's `astype` has it. A float becomes an integer by dropping what
+    is behind the point; what is out of range becomes the nearest bound, and NaN 0 (PyTorch and
+    ONNX leave both open). Whatever is not 0 is true, NaN too. Floats of fewer bits are rounded to
+    the nearest, ties to even.
     No `Elementwise`: its operand and its result have unlike sizes, which a fused body cannot hold.
     """
 
@@ -30,14 +31,31 @@ class Cast(Op):
 
     def evaluate(self, x: Array) -> Array:
         dtype = DTYPES[self.dtype]
-        if dtype.kind == "f":
-            return x if x.dtype.kind == "f" else x.astype(dtype)
-        if dtype.kind == "b" or x.dtype.kind == "b":
+        if self.dtype == "f64":
             return x.astype(dtype)
-        if x.dtype.kind == "f":
+        if dtype.kind == "f":
+            return rounded(x if x.dtype.kind == "f" else x.astype(np.float32), self.dtype)
+        if dtype.kind != "b" and x.dtype.kind == "f":
             return _whole(x, dtype)
-        bounds, own = np.iinfo(dtype), np.iinfo(x.dtype)
-        return x.clip(max(bounds.min, own.min), min(bounds.max, own.max)).astype(dtype)
+        return x.astype(dtype)
+
+
+def rounded(x: Array, dtype: str) -> Array:
+    """Floats rounded to the nearest number of a float dtype, ties to even, in their own dtype."""
+    if dtype == "f16":
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(x.dtype)
+    if dtype == "bf16":
+        return _bfloats(x)
+    return x
+
+
+def _bfloats(x: Array) -> Array:
+    """Rounded to the 8 bits of a bfloat16's mantissa."""
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    kept = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    whole = np.where(np.isnan(x), bits, kept).astype(np.uint32).view(np.float32)
+    return whole.astype(x.dtype)
 
 
 def _whole(x: Array, dtype: np.dtype[np.integer]) -> Array:

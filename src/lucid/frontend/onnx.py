@@ -94,6 +94,11 @@ class InputSpec:
     dims: tuple[int | str, ...] | None
     is_tensor: bool
 
+    @property
+    def dtype(self) -> str:
+        """In the graph's terms."""
+        return outer_dtype(self.element)
+
     def __str__(self) -> str:
         if self.dims is None:
             return f"{self.name!r}"
@@ -111,7 +116,7 @@ class OnnxFile:
         with self._rules():
             proto = _without_functions(proto)
             opsets = _opsets(proto)
-            graph = proto.graph
+            self._proto = graph = proto.graph
             if graph.sparse_initializer:
                 raise UnsupportedError(f"{self.name}: sparse initializers are not read")
             tensors: dict[str, onnx.TensorProto] = {}
@@ -130,6 +135,18 @@ class OnnxFile:
                 tensors,
                 [Output(value.name, _element(value.type)) for value in graph.output],
             )
+
+    @property
+    def outputs(self) -> list[tuple[str, str, tuple[int | str, ...]]]:
+        """Name, dtype and shape of each output, as the file says them; sizes that it leaves open
+        are `"?"`."""
+        told = []
+        for value in self._proto.output:
+            element, tensor = _element(value.type), value.type.tensor_type
+            sizes = [d.dim_value if d.HasField("dim_value") else "?" for d in tensor.shape.dim]
+            kind = outer_dtype(element) if is_numeric(element) else "f32"
+            told.append((value.name, kind, tuple(sizes)))
+        return told
 
     def stage(self, shapes: Shapes | None = None) -> Stage:
         """What the graph of the file can hold for inputs of these sizes. Raises as `import_onnx`

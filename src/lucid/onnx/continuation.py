@@ -11,13 +11,16 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph
-from lucid.ir.ops import Array
+from lucid.ir.interpret import interpret
+from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
 from lucid.ir.types import TensorType
 from lucid.onnx.host import control, reference
 from lucid.onnx.known import NAMES, Known, Nothing, Opaque
@@ -35,39 +38,58 @@ from lucid.onnx.tensors import (
 STAGES_KEPT = 24
 """Stages of other shapes and elements that are kept of one program."""
 
-RunGraph = Callable[[Graph, Sequence[Array]], Sequence[Array]]
-"""Runs a graph on its inputs."""
+Compile = Callable[[Graph], Callable[[Sequence[Array]], Sequence[Array]]]
+"""Compiles a graph: what gives its results for its inputs, in arrays as they are stored."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """A stage that is kept, and how its graph is run once it was."""
+
+    stage: Stage
+    run: Callable[[Sequence[Array]], Sequence[Array]] | None = None
 
 
 class Runner:
     """Runs what is left of models. It may be used by several threads at once.
 
-    `run`: how the graphs of later stages are run. `refuse`: whether operators that would run on the
+    `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on the
     host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that have
     run on the host so far, by name.
     """
 
     def __init__(
-        self, run: RunGraph, external: External, refuse: bool = False, loop_limit: int = 100_000
+        self,
+        compile_graph: Compile,
+        external: External,
+        refuse: bool = False,
+        loop_limit: int = 100_000,
     ) -> None:
-        self.run_graph = run
+        self.compile_graph = compile_graph
         self.external = external
         self.refuse = refuse
         self.loop_limit = loop_limit
         self.hosted: dict[str, int] = {}
-        self._stages: dict[Program, OrderedDict[Any, Stage]] = {}
+        self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
     def run(self, program: Program, live: Mapping[str, Live], types: Mapping[str, int]) -> list[Any]:
         """The outputs of a program for values of the names that it reads, in the element types that
         it says."""
-        stage = self._stage(program, live, types, ())
-        return self.finish(program, stage, self._results(stage, live), live)
+        entry = self._entry(program, live, types, ())
+        results = self._results(entry, live, passing=True)
+        return self.finish(program, entry.stage, results, live, passing=True)
 
     def finish(
-        self, program: Program, stage: Stage, results: Sequence[Array], live: Mapping[str, Live]
+        self,
+        program: Program,
+        stage: Stage,
+        results: Sequence[Array],
+        live: Mapping[str, Live],
+        passing: bool = False,
     ) -> list[Any]:
-        """The outputs of a program, from the results of the graph of its first stage."""
+        """The outputs of a program, from the results of the graph of its first stage. `passing`:
+        its sizes depend on data, and may be others the next time."""
         outputs: list[Any] = [None] * len(program.outputs)
         places = list(range(len(outputs)))
         while True:
@@ -83,9 +105,10 @@ class Runner:
                 if deferred.on_host:
                     self._host(deferred.operator, kept, types, stage)
             places = [places[index] for index in stage.left]
+            passing = passing or any(deferred.on_host for deferred in stage.deferred)
             program, live = stage.rest, kept
-            stage = self._stage(program, live, types, sorted(wanted))
-            results = self._results(stage, live)
+            entry = self._entry(program, live, types, sorted(wanted))
+            stage, results = entry.stage, self._results(entry, live, passing)
 
     def run_body(self, program: Program, values: Mapping[str, Any]) -> list[Any]:
         """The outputs of a program for values in the file's types, and in these."""
@@ -94,13 +117,13 @@ class Runner:
 
     # -- stages -----------------------------------------------------------------------------
 
-    def _stage(
+    def _entry(
         self,
         program: Program,
         live: Mapping[str, Live],
         types: Mapping[str, int],
         wanted: Sequence[str],
-    ) -> Stage:
+    ) -> Entry:
         read = program.wanted()
         given = {
             name: _given(name, value, types.get(name, 0), name in wanted)
@@ -109,21 +132,28 @@ class Runner:
         }
         key = tuple((name, _key(value)) for name, value in sorted(given.items()))
         with self._lock:
-            stages = self._stages.setdefault(program, OrderedDict())
-            if key not in stages:
-                stages[key] = read_stage(program, given, self.external)
-                if len(stages) > STAGES_KEPT:
-                    _, dropped = stages.popitem(last=False)
-                    self._stages.pop(dropped.rest, None)
-            stages.move_to_end(key)
-            return stages[key]
+            entries = self._entries.setdefault(program, OrderedDict())
+            if key not in entries:
+                entries[key] = Entry(read_stage(program, given, self.external))
+                if len(entries) > STAGES_KEPT:
+                    _, dropped = entries.popitem(last=False)
+                    self._entries.pop(dropped.stage.rest, None)
+            entries.move_to_end(key)
+            return entries[key]
 
-    def _results(self, stage: Stage, live: Mapping[str, Live]) -> Sequence[Array]:
-        graph = stage.graph
+    def _results(self, entry: Entry, live: Mapping[str, Live], passing: bool) -> Sequence[Array]:
+        """What the graph of a stage gives. One that may be another the next time is compiled where
+        that pays."""
+        graph = entry.stage.graph
         arrays = [_element(live, value.name) for value in graph.inputs]
         if all(value in graph.inputs for value in graph.outputs):
             return [arrays[graph.inputs.index(value)] for value in graph.outputs]
-        return self.run_graph(graph, arrays)
+        if passing and work(graph) <= LIGHT:
+            return interpret(graph, arrays)
+        with self._lock:
+            if entry.run is None:
+                entry.run = self.compile_graph(graph)
+        return entry.run([np.ascontiguousarray(a).reshape(a.shape) for a in arrays])
 
     # -- the host ---------------------------------------------------------------------------
 
@@ -217,10 +247,20 @@ def _as_output(value: Live, output: Output, stage: Stage) -> Any:
     return _as_file(value, output.element or stage.rest.types.get(output.name, 0))
 
 
-def interpreted(graph: Graph, arrays: Sequence[Array]) -> list[Array]:
-    """The results of a graph by the references of its ops."""
-    from lucid.ir.interpret import interpret
-
-    return interpret(graph, arrays)
+LIGHT = 4_000_000
+"""Operations that NumPy does in the time that planning a small graph takes, 10 to 50 ms."""
 
 
+def work(graph: Graph) -> float:
+    """About how many operations a graph is: products by what they add up, all else by the elements
+    of results; infinite where there is a convolution or a pool, which NumPy has no business with."""
+    total = 0.0
+    for node in graph.nodes:
+        sizes = [prod(value.type.concrete(1)) for value in node.outputs]
+        if isinstance(node.op, Conv2d | MaxPool2d | AvgPool2d):
+            return inf
+        inner = 1
+        if isinstance(node.op, Linear | MatMul):
+            inner = node.inputs[0].type.concrete(1)[-1]
+        total += max(sizes) * inner
+    return total

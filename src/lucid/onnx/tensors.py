@@ -48,6 +48,8 @@ KINDS = {
 """The element types that are read, by their numbers in ONNX."""
 
 
+BFLOAT16 = 16
+
 INPUTS = {
     "float32": "f32",
     "float16": "f16",
@@ -99,6 +101,8 @@ def as_elements(array: Array, number: int) -> Array:
     """An array that a graph has computed as one of an element type of the file."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
+    if number == BFLOAT16 and array.dtype == np.uint16:  # as graphs store them
+        return array.view(tensor_dtype_to_np_dtype(number))
     with np.errstate(all="ignore"):
         return array.astype(tensor_dtype_to_np_dtype(number), copy=False)
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,13 +30,17 @@ from lucid.ir.batch import mixing_node
 from lucid.ir.graph import Graph
 from lucid.ir.ops import Array
 from lucid.ir.types import BATCH, Dim, TensorType
-from lucid.onnx.reader import STANDARD, read_graph
-from lucid.onnx.tensors import StoredTensor, graph_dtype
+from lucid.onnx.known import Opaque
+from lucid.onnx.operator import STANDARD, Operator
+from lucid.onnx.order import in_order
+from lucid.onnx.reader import read_stage
+from lucid.onnx.stages import Given, Output, Program, Stage, listed
+from lucid.onnx.tensors import StoredTensor, is_numeric, outer_dtype
 
 if TYPE_CHECKING:
     import onnx
 
-OLDEST = 9
+OLDEST = 7
 """The first version of ONNX's operators that is read."""
 
 ASK = "give input_shape, such as (1, 3, 224, 224)"
@@ -42,41 +48,32 @@ ASK = "give input_shape, such as (1, 3, 224, 224)"
 logger = logging.getLogger("lucid.onnx")
 
 
+Shapes = Mapping[str, Sequence[int]] | Sequence[Sequence[int]] | Sequence[int]
+"""What users give for the sizes of inputs: by name, one shape for each in order, or the shape of
+the first alone."""
+
+
 def import_onnx(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto,
-    input_shape: Sequence[int] | None = None,
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto, input_shape: Shapes | None = None
 ) -> Graph:
     """The graph of an ONNX model: the path of a file, the bytes of one, or a ModelProto.
 
-    `input_shape`: of the first input, batch first; needed where the file leaves image sizes open.
-    The first axis of inputs is the batch N where it is open, or 1 and what the file computes of one
-    image holds for each of a batch; else it stays as it is. Weights remain where they are, in the
-    model's memory or in its files, which are mapped; float16, bfloat16 and float64 are read as
-    float32, and so are inputs of these types.
+    `input_shape`: of the first input, or of all in order, or by name; needed where the file leaves
+    sizes open. The first axis of inputs is the batch N where it is open, or 1 and what the file
+    computes of one image holds for each of a batch; else it stays as it is. Weights remain where
+    they are, in the model's memory or in its files, which are mapped. Floats are computed in
+    float32, and truth values too; integers as what they are.
 
     Raises ModelFileError where the file is missing, damaged or breaks ONNX's rules;
-    UnsupportedError, which lists every operator that Lucid cannot express; ShapeError where an
-    operator does not accept its operands; InputError where `input_shape` does not fit;
+    UnsupportedError, which lists every operator that a graph alone cannot express; ShapeError where
+    an operator does not accept its operands; InputError where `input_shape` does not fit;
     MissingPackageError without the package onnx.
     """
-    name, proto, files = open_model(model)
-    try:
-        proto = _without_functions(proto)
-        opset = _opset(proto)
-        graph = _read(name, proto, files, opset, _checked(input_shape))
-    except (ModelFileError, ShapeError) as error:
-        raise type(error)(f"{name}: {error}") from None
-    except LucidError:
-        raise
-    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise ModelFileError(f"{name} breaks the rules of ONNX files: {error}") from error
-    return graph
-
-
-def input_dtypes(model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> list[str]:
-    """Of the inputs, in order, as graphs of the model have them. Raises as `import_onnx`."""
-    _, proto, _ = open_model(model)
-    return [graph_dtype(value.type.tensor_type.elem_type) for value in _inputs(proto.graph)]
+    file = OnnxFile(model)
+    stage = file.stage(input_shape)
+    if not stage.is_whole:
+        raise UnsupportedError(listed(file.name, stage.deferred))
+    return stage.graph
 
 
 def floating_initializers(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
@@ -86,33 +83,140 @@ def floating_initializers(path: str | os.PathLike[str]) -> dict[str, StoredTenso
     return {name: tensor for name, tensor in tensors.items() if tensor.is_floating}
 
 
-def _read(
-    name: str, proto: onnx.ModelProto, files: Files, opset: int, shape: tuple[int, ...] | None
-) -> Graph:
-    """The graph with a batch N where it can be, else with the file's own."""
-    inputs, single = _input_types(name, proto.graph, shape)
-    if single:
-        batched = {
-            label: kind.with_shape((BATCH, *kind.shape[1:])) if label in single else kind
-            for label, kind in inputs.items()
-        }
+@dataclass(frozen=True)
+class InputSpec:
+    """An input as the file says it: a size, the name of one, or "" for each axis; None where it
+    does not say how many. `element`: ONNX's number of its element type, of a sequence that of its
+    elements. `is_tensor`: whether it is one of numbers that graphs take."""
+
+    name: str
+    element: int
+    dims: tuple[int | str, ...] | None
+    is_tensor: bool
+
+    @property
+    def dtype(self) -> str:
+        """In the graph's terms."""
+        return outer_dtype(self.element)
+
+    def __str__(self) -> str:
+        if self.dims is None:
+            return f"{self.name!r}"
+        return f"{self.name!r} ({', '.join(str(d) or '?' for d in self.dims)})"
+
+
+class OnnxFile:
+    """A model of ONNX, opened: its inputs, and its operators as a program.
+
+    Raises ModelFileError, UnsupportedError and MissingPackageError as `import_onnx` does.
+    """
+
+    def __init__(self, model: str | os.PathLike[str] | bytes | onnx.ModelProto) -> None:
+        self.name, proto, self.files = open_model(model)
+        with self._rules():
+            proto = _without_functions(proto)
+            opsets = _opsets(proto)
+            self._proto = graph = proto.graph
+            if graph.sparse_initializer:
+                raise UnsupportedError(f"{self.name}: sparse initializers are not read")
+            tensors: dict[str, onnx.TensorProto] = {}
+            for tensor in graph.initializer:
+                if tensor.name in tensors:
+                    raise ModelFileError(f"two values of the model are named {tensor.name!r}")
+                tensors[tensor.name] = tensor
+            self.inputs = [_spec(value) for value in graph.input if value.name not in tensors]
+            names = [spec.name for spec in self.inputs]
+            if len(set(names)) < len(names):
+                raise ModelFileError(f"two inputs have one name: {names}")
+            nodes = in_order(graph.node, {*names, *tensors})
+            self.program = Program(
+                self.name,
+                [Operator(node, opsets) for node in nodes],
+                tensors,
+                [Output(value.name, _element(value.type)) for value in graph.output],
+            )
+
+    @property
+    def outputs(self) -> list[tuple[str, str, tuple[int | str, ...]]]:
+        """Name, dtype and shape of each output, as the file says them; sizes that it leaves open
+        are `"?"`."""
+        told = []
+        for value in self._proto.output:
+            element, tensor = _element(value.type), value.type.tensor_type
+            sizes = [d.dim_value if d.HasField("dim_value") else "?" for d in tensor.shape.dim]
+            kind = outer_dtype(element) if is_numeric(element) else "f32"
+            told.append((value.name, kind, tuple(sizes)))
+        return told
+
+    def stage(self, shapes: Shapes | None = None) -> Stage:
+        """What the graph of the file can hold for inputs of these sizes. Raises as `import_onnx`
+        does, but for operators that are deferred."""
+        with self._rules():
+            return self._stage(self._sizes(shapes))
+
+    @contextmanager
+    def _rules(self) -> Iterator[None]:
+        """Raise what is wrong with the file with its name in front."""
         try:
-            graph = read_graph(proto, batched, files, name, opset, image_by_image=True)
-            problem = _batch_problem(graph)
-        except (UnsupportedError, ShapeError, ModelFileError) as error:
-            problem = str(error)
-        if not problem:
-            return graph
-        logger.info("%s keeps its batch of 1: %s", name, problem)
-    return read_graph(proto, inputs, files, name, opset)
+            yield
+        except (ModelFileError, ShapeError) as error:
+            raise type(error)(f"{self.name}: {error}") from None
+        except LucidError:
+            raise
+        except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelFileError(f"{self.name} breaks the rules of ONNX files: {error}") from error
+
+    def _stage(self, sizes: Sequence[tuple[int, ...] | None]) -> Stage:
+        """With a batch N where it can be, else with sizes alone."""
+        types = settled(self.name, self.inputs, sizes)
+        batched, single = _batched(self.inputs, types)
+        if batched:
+            try:
+                stage = self._read({**types, **batched}, image_by_image=single)
+                problem = _batch_problem(stage, single)
+            except (UnsupportedError, ShapeError, ModelFileError) as error:
+                problem = str(error)
+            if not problem:
+                return stage
+            logger.info("%s has no batch of any size: %s", self.name, problem)
+        return self._read(types)
+
+    def _read(self, types: Mapping[str, TensorType], image_by_image: bool = False) -> Stage:
+        given = {
+            spec.name: Given(types.get(spec.name, Opaque(spec.name)), spec.element)
+            for spec in self.inputs
+        }
+        return read_stage(self.program, given, self.files, image_by_image)
+
+    def _sizes(self, shapes: Shapes | None) -> list[tuple[int, ...] | None]:
+        """The shape of each input, None where it is not given. Raises InputError."""
+        names = [spec.name for spec in self.inputs]
+        if shapes is None:
+            return [None] * len(names)
+        if isinstance(shapes, Mapping):
+            strange = [name for name in shapes if name not in names]
+            if strange:
+                raise InputError(f"{self.name} has no inputs {strange}, but {names}")
+            return [_checked(shapes[n]) if n in shapes else None for n in names]
+        several = isinstance(shapes, Sequence) and all(
+            isinstance(shape, tuple | list) for shape in shapes
+        )
+        if not several:
+            return [_checked(shapes), *[None] * (len(names) - 1)]
+        if len(shapes) > len(names):
+            raise InputError(f"{self.name} has the inputs {names}, got {len(shapes)} shapes")
+        given = [_checked(shape) for shape in shapes]
+        return [*given, *[None] * (len(names) - len(given))]
 
 
-def _batch_problem(graph: Graph) -> str:
+def _batch_problem(stage: Stage, single: bool) -> str:
     """Why results for a batch may not be those of its images one by one; empty if they are."""
-    mixing = mixing_node(graph)
+    if not stage.is_whole:
+        return listed(stage.graph.name, stage.deferred)
+    mixing = mixing_node(stage.graph) if single else None
     if mixing is not None:
         return f"{mixing} mixes the images of a batch"
-    strangers = [v for v in graph.outputs if not (v.type.shape and v.type.shape[0] == BATCH)]
+    strangers = [v for v in stage.graph.outputs if not isinstance(next(iter(v.type.shape), 0), Dim)]
     return f"the batch is not in front of {strangers}" if strangers else ""
 
 
@@ -218,98 +322,150 @@ def _without_functions(proto: onnx.ModelProto) -> onnx.ModelProto:
     return inline_local_functions(proto)
 
 
-def _opset(proto: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators. Raises UnsupportedError for one that is not known."""
+def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
+    """The versions of the operators by their domains. Raises UnsupportedError for one that is not
+    known."""
     from onnx.defs import onnx_opset_version
 
-    versions = [entry.version for entry in proto.opset_import if entry.domain in STANDARD]
-    if not versions:
-        raise ModelFileError("does not say which version of ONNX's operators it speaks")
+    versions = {
+        "" if entry.domain in STANDARD else entry.domain: int(entry.version)
+        for entry in proto.opset_import
+    }
+    if "" not in versions:
+        if any(node.domain in STANDARD for node in proto.graph.node):
+            raise ModelFileError("does not say which version of ONNX's operators it speaks")
+        return versions
     newest = onnx_opset_version()
-    if not OLDEST <= versions[0] <= newest:
+    if not OLDEST <= versions[""] <= newest:
         raise UnsupportedError(
-            f"the model speaks version {versions[0]} of ONNX's operators (its opset); Lucid reads"
+            f"the model speaks version {versions['']} of ONNX's operators (its opset); Lucid reads"
             f" {OLDEST} to {newest}, the newest that the installed package onnx knows"
         )
-    return int(versions[0])
+    return versions
 
 
-def _checked(shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    if shape is None:
-        return None
-    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else ()
-    whole = all(isinstance(d, int | np.integer) and not isinstance(d, bool) for d in sizes)
-    if not sizes or not whole or any(d < 1 for d in sizes):
+def _spec(value: onnx.ValueInfoProto) -> InputSpec:
+    element, tensor = _element(value.type), value.type.tensor_type
+    dims: tuple[int | str, ...] | None = None
+    if value.type.HasField("tensor_type") and tensor.HasField("shape"):
+        dims = tuple(
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param
+            for d in tensor.shape.dim
+        )
+    numbers = value.type.HasField("tensor_type") and is_numeric(element)
+    return InputSpec(value.name, element, dims, numbers)
+
+
+def _element(kind: onnx.TypeProto) -> int:
+    """The element type of a tensor, or of the elements of a sequence or an optional."""
+    if kind.HasField("sequence_type"):
+        return _element(kind.sequence_type.elem_type)
+    if kind.HasField("optional_type"):
+        return _element(kind.optional_type.elem_type)
+    return int(kind.tensor_type.elem_type)
+
+
+# -- sizes --------------------------------------------------------------------------------------
+
+
+def _checked(shape: Any) -> tuple[int, ...]:
+    sizes = tuple(shape) if isinstance(shape, Sequence) and not isinstance(shape, str) else None
+    whole = sizes is not None and all(
+        isinstance(d, int | np.integer) and not isinstance(d, bool) for d in sizes
+    )
+    if sizes is None or not whole or any(d < 0 for d in sizes):
         raise InputError(
             f"input_shape must be ints, batch first, such as (1, 3, 224, 224); got {shape!r}"
         )
     return tuple(int(d) for d in sizes)
 
 
-def _input_types(
-    name: str, graph: onnx.GraphProto, shape: tuple[int, ...] | None
-) -> tuple[dict[str, TensorType], set[str]]:
-    """The type of each input, and those whose batch the file fixes at 1."""
-    inputs = _inputs(graph)
-    if not inputs:
-        raise UnsupportedError(f"{name} has no inputs: there is nothing to compute")
-    named: dict[str, int] = {}
-    types = {
-        value.name: _input_type(name, value, shape if i == 0 else None, named)
-        for i, value in enumerate(inputs)
-    }
-    if len(types) < len(inputs):
-        raise ModelFileError(f"two inputs have one name: {[v.name for v in inputs]}")
-    single = {label for label, kind in types.items() if kind.shape[:1] == (1,)}
-    if any(isinstance(d, Dim) for kind in types.values() for d in kind.shape):
-        single = set()
-    return types, single
+def settled(
+    name: str, inputs: Sequence[InputSpec], shapes: Sequence[tuple[int, ...] | None]
+) -> dict[str, TensorType]:
+    """The type of each input that is a tensor of numbers, without a batch: sizes that the file
+    leaves open are those of `shapes`, the batch is 1 where nothing says it. Raises InputError for
+    what contradicts the file, or itself."""
+    named: dict[str, tuple[int, str]] = {}
+    for spec, shape in zip(inputs, shapes, strict=True):
+        _check_shape(name, spec, shape, named)
+    types = {}
+    for spec, shape in zip(inputs, shapes, strict=True):
+        if spec.is_tensor:
+            sizes = shape if shape is not None else _stated(name, spec, named)
+            types[spec.name] = TensorType(outer_dtype(spec.element), sizes)
+    return types
 
 
-def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Initializers that are listed as inputs are none: their values are given."""
-    given = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in given]
+def _check_shape(
+    name: str,
+    spec: InputSpec,
+    shape: tuple[int, ...] | None,
+    named: dict[str, tuple[int, str]],
+) -> None:
+    """`named`: sizes by the names that the file gives them, and the input that told them."""
+    if shape is None or spec.dims is None:
+        return
+    if len(shape) != len(spec.dims):
+        raise InputError(f"input {spec} of {name} has another rank than {shape}")
+    for axis, (size, stated) in enumerate(zip(shape, spec.dims, strict=True)):
+        if isinstance(stated, int) and size != stated and not (axis == 0 and stated == 1):
+            raise InputError(f"input {spec} of {name} is not {shape}")
+        if isinstance(stated, str) and stated:
+            known, teller = named.setdefault(stated, (size, spec.name))
+            if known != size:
+                raise InputError(
+                    f"inputs {teller!r} and {spec.name!r} of {name} contradict each other: the size"
+                    f" {stated} is {known} in one and {size} in the other"
+                )
 
 
-def _input_type(
-    name: str, value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, named: dict[str, int]
-) -> TensorType:
-    """`named`: sizes by the names that the file gives them, as `shape` has told them so far."""
-    if not value.type.HasField("tensor_type"):
-        raise UnsupportedError(f"input {value.name!r} of {name} is no tensor")
-    tensor = value.type.tensor_type
-    dtype = graph_dtype(tensor.elem_type)
-    if not tensor.HasField("shape"):
-        if shape is None:
-            raise InputError(f"{name} does not say the shape of its input {value.name!r}: {ASK}")
-        return TensorType(dtype, (BATCH, *shape[1:]))
-    stated = [d.dim_value if d.HasField("dim_value") else 0 for d in tensor.shape.dim]
-    labels = [d.dim_param for d in tensor.shape.dim]
-    known = zip(stated, labels, strict=True)
-    text = f"({', '.join(str(size) if size > 0 else label or '?' for size, label in known)})"
-    if shape is not None and (
-        len(shape) != len(stated)
-        or any(s > 0 and s != d for s, d in zip(stated[1:], shape[1:], strict=True))
-    ):
-        raise InputError(f"input {value.name!r} of {name} is {text}, not {shape}")
-    sizes: list[int | Dim] = []
-    for axis, (size, label) in enumerate(zip(stated, labels, strict=True)):
-        if size > 0:
-            sizes.append(size)
+def _stated(name: str, spec: InputSpec, named: Mapping[str, tuple[int, str]]) -> tuple[int, ...]:
+    """The shape of an input of which the call says nothing."""
+    if spec.dims is None:
+        raise InputError(f"{name} does not say the shape of its input {spec.name!r}: {ASK}")
+    sizes = []
+    for axis, stated in enumerate(spec.dims):
+        if isinstance(stated, int):
+            sizes.append(stated)
+        elif stated in named:
+            sizes.append(named[stated][0])
         elif axis == 0:
-            sizes.append(_batch(label))
-        elif shape is not None:
-            sizes.append(shape[axis])
-            named.setdefault(label, shape[axis])
-        elif label and label in named:
-            sizes.append(named[label])
+            sizes.append(_multiple(stated))
         else:
-            raise InputError(f"{name} leaves sizes of its input {value.name!r} {text} open: {ASK}")
-    return TensorType(dtype, tuple(sizes))
+            raise InputError(f"{name} leaves sizes of its input {spec} open: {ASK}")
+    return tuple(sizes)
 
 
-def _batch(label: str) -> Dim:
-    """The batch; `2N`, as Lucid writes it, is a multiple."""
-    factor = label.removesuffix(BATCH.symbol)
-    return BATCH * int(factor) if factor.isdecimal() and int(factor) > 0 else BATCH
+def _batched(
+    inputs: Sequence[InputSpec], types: Mapping[str, TensorType]
+) -> tuple[dict[str, TensorType], bool]:
+    """The inputs that may have the batch N in front: where the file leaves that open, or else where
+    it says 1 (True)."""
+    tensors = [spec for spec in inputs if spec.is_tensor and types[spec.name].rank]
+    free = [spec for spec in tensors if spec.dims is None or isinstance(spec.dims[0], str)]
+    single = not free
+    chosen = free or [spec for spec in tensors if spec.dims is not None and spec.dims[0] == 1]
+    batched = {}
+    for spec in chosen:
+        label = spec.dims[0] if spec.dims and isinstance(spec.dims[0], str) else ""
+        factor = _multiple(label)
+        kind = types[spec.name]
+        batched[spec.name] = kind.with_shape((BATCH * factor, *kind.shape[1:]))
+    return ({}, single) if _differ(chosen, types) else (batched, single)
+
+
+def _differ(inputs: Sequence[InputSpec], types: Mapping[str, TensorType]) -> bool:
+    """Whether the inputs of a call have batches of several sizes."""
+    batches = set()
+    for spec in inputs:
+        label = spec.dims[0] if spec.dims and isinstance(spec.dims[0], str) else ""
+        size = types[spec.name].concrete(1)[0]
+        batches.add(size / _multiple(label))
+    return len(batches) > 1
+
+
+def _multiple(label: str | int) -> int:
+    """`2N`, as Lucid writes it, is twice the batch."""
+    factor = str(label).removesuffix(BATCH.symbol)
+    return int(factor) if factor.isdecimal() and int(factor) > 0 else 1

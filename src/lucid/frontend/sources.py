@@ -12,7 +12,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lucid.errors import InputError, ShapeError, kind_of
 from lucid.frontend.trace import trace
@@ -25,6 +25,10 @@ from lucid.ir.structure import Structure
 from lucid.ir.types import BATCH, Shapes, f32, with_batch
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
+
+if TYPE_CHECKING:
+    from lucid.onnx.continuation import Runner
+    from lucid.onnx.stages import Stage
 
 Weights = Mapping[str, Any]
 
@@ -348,15 +352,17 @@ class OnnxModel(Imported):
     by_name = False
 
     def __init__(self, model: Any) -> None:
-        from lucid.frontend.onnx import input_dtypes
+        from lucid.frontend.onnx import OnnxFile
 
         super().__init__()
-        self.model = model
+        self.file = OnnxFile(model)
+        self.name = self.file.name
+        self.dtypes = [spec.dtype for spec in self.file.inputs]
+        self.input_names = [spec.name for spec in self.file.inputs]
         self.constants: dict[str, Any] = {}
+        self._stages: list[Stage] = []
+        self._runner: Runner | None = None
         self._own = self._import_as_it_is()
-        self.dtypes = input_dtypes(model) if self._own is None else self._own.input_dtypes()
-        path = isinstance(model, str | os.PathLike)
-        self.name = Path(model).stem if path else model.graph.name or "model"
 
     @staticmethod
     def accepts(model: Any) -> bool:
@@ -370,23 +376,32 @@ class OnnxModel(Imported):
 
     def _import_as_it_is(self) -> Graph | None:
         """The graph of the size that the file says; None where it leaves that open."""
-        from lucid.frontend.onnx import import_onnx
-
         try:
-            graph = import_onnx(self.model)
+            stage = self.file.stage()
         except InputError:
             return None
-        self._keep(graph)
-        return graph
+        self._keep(self._graph_of(stage))
+        return stage.graph
 
     def _import(self, shapes: Shapes) -> Graph:
-        """The sizes of inputs after the first are those that the file states."""
-        from lucid.frontend.onnx import import_onnx
+        return self._graph_of(self.file.stage(shapes))
 
-        graph = import_onnx(self.model, with_batch(shapes, 1)[0])
-        if batch_of(graph.input_types(), shapes) is None:
-            raise InputError(misfit(graph, shapes))
-        return graph
+    def _graph_of(self, stage: Stage) -> Graph:
+        self._stages = [*self._stages, stage][-SIZES_KEPT:]
+        return stage.graph
+
+    def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
+        """Later stages are kept for all sizes together."""
+        from lucid.frontend.onnx_rest import OnnxRest, compiler
+        from lucid.onnx.continuation import Runner
+
+        graph = self.captured(shapes)
+        stage = next(stage for stage in self._stages if stage.graph is graph)
+        if stage.is_whole:
+            return None
+        if self._runner is None:
+            self._runner = Runner(compiler(compile_stage, GivenGraph), self.file.files)
+        return OnnxRest(self.file, stage, self._runner)
 
     def tensors(self) -> Weights:
         return {name: self.payload[name] for name in self.state().shapes}

@@ -15,14 +15,23 @@ from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.interpret import Tensors
 from lucid.ir.ops import Array, Elementwise, Expand, Op, Reshape
 from lucid.ir.types import Dim, Shape
-from lucid.onnx.known import Known, Missing, Operand, fold, known
-from lucid.onnx.tensors import External, StoredTensor
+from lucid.onnx.known import Held, Known, Operand, fold, known
+from lucid.onnx.operator import Operator, origin, schema_of
+from lucid.onnx.tensors import External
 
 if TYPE_CHECKING:
     import onnx
 
 FEW = 8
 """Elements of a table of factors for sizes: there are as many as axes."""
+
+
+class Demand(UnsupportedError):
+    """An operator cannot be read before the elements of its operand `index` are known."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"operand {index} is computed when the model runs")
+        self.index = index
 
 
 class Import(Protocol):
@@ -33,20 +42,20 @@ class Import(Protocol):
     """
 
     graph: Graph
-    opset: int
+    types: dict[str, int]
     external: External
     image_by_image: bool
     payload: dict[str, Any]
     weights: set[Value]
 
-    def read(self, graph: onnx.GraphProto) -> Sequence[Operand | Missing]:
-        """The outputs of a subgraph, after all that it holds has been read."""
-
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph."""
 
-    def stored(self, tensor: StoredTensor, name: str) -> Operand:
+    def stored(self, proto: onnx.TensorProto, name: str) -> Held:
         """A tensor of the file."""
+
+    def fresh_prefix(self, operator: Operator) -> str:
+        """What names are put in front of those of a subgraph that is written out."""
 
 
 class Call:
@@ -59,9 +68,11 @@ class Call:
     """
 
     def __init__(
-        self, proto: onnx.NodeProto, reader: Import, operands: Sequence[Operand | None]
+        self, operator: Operator, reader: Import, operands: Sequence[Held | None]
     ) -> None:
-        self.kind, self.opset = proto.op_type, reader.opset
+        proto = operator.proto
+        self.operator = operator
+        self.kind, self.opset = proto.op_type, operator.opset
         self.reader = reader
         self.origin = origin(proto)
         self.result = next(iter(proto.output), "")
@@ -98,10 +109,29 @@ class Call:
 
     def operand(self, index: int) -> Operand:
         self._read.add(index)
+        return self.as_operand(self.held(index))
+
+    def as_operand(self, held: Held) -> Operand:
+        """A tensor of numbers. Raises UnsupportedError for anything else."""
+        if not isinstance(held, Value | Known):
+            raise UnsupportedError("takes what is no tensor of numbers")
+        return held
+
+    def held(self, index: int) -> Held:
+        """An operand of any kind."""
+        self._read.add(index)
         given = self._operands[index] if self.has(index) else None
         if given is None:
             raise ModelFileError(f"operand {index} is missing")
         return given
+
+    def all_held(self) -> list[Held]:
+        """All operands, of any kind; none may be left out."""
+        return [self.held(i) for i in range(len(self._operands))]
+
+    def element(self, index: int) -> int:
+        """The element type that an operand has in the file, by ONNX's number."""
+        return self.reader.types.get(self.operator.proto.input[index], 0)
 
     def operands(self) -> list[Operand]:
         """All of them; none may be left out."""
@@ -121,7 +151,7 @@ class Call:
         if isinstance(operand, Parameter):
             graph = self.reader.graph
             return recipe.evaluate(operand.recipe, Tensors(graph.payload, graph))
-        raise UnsupportedError(f"operand {index} is computed when the model runs")
+        raise Demand(index)
 
     def sizes(self, index: int) -> Shape:
         """The elements of a vector of sizes, some of which may depend on the batch."""
@@ -274,9 +304,9 @@ class Call:
         """Whether it is computed of parameters and constants alone."""
         return isinstance(operand, Known | Parameter) or operand in self.reader.weights
 
-    def stored(self, proto: onnx.TensorProto) -> Operand:
+    def stored(self, proto: onnx.TensorProto) -> Held:
         """A tensor of the file that this operator gives."""
-        return self.reader.stored(StoredTensor(proto, self.reader.external), self.result)
+        return self.reader.stored(proto, self.result)
 
     def reshape(self, operand: Operand, shape: Shape) -> Operand:
         """The operand in another shape, which names every dimension; itself where it has it."""
@@ -302,11 +332,8 @@ class Call:
 def schema_defaults(kind: str, opset: int) -> dict[str, onnx.AttributeProto]:
     """The defaults of an operator's attributes, those that have one; none of an operator that this
     version of ONNX does not know."""
-    from onnx.defs import SchemaError, get_schema
-
-    try:
-        schema = get_schema(kind, opset, "")
-    except SchemaError:
+    schema = schema_of(kind, opset, "")
+    if schema is None:
         return {}
     return {name: a.default_value for name, a in schema.attributes.items()}
 
@@ -341,23 +368,3 @@ def _scalar(operand: Operand, rank: int) -> Operand:
     if isinstance(operand, Known) and operand.array.size == 1 and operand.array.ndim <= rank:
         return Known(operand.array.reshape(()))
     return operand
-
-
-def origin(proto: onnx.NodeProto) -> str:
-    """The path of the module that a node comes from, as its exporter tells it; else its name.
-
-    PyTorch's older exporter names nodes `/layer1/layer1.0/conv1/Conv`, its newer one lists
-    `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']` beside; Lucid names them
-    `layer1.0.conv1/conv2d_3`.
-    """
-    for entry in proto.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            scopes = [part.strip(" '\"") for part in entry.value.strip("[]").split(",")]
-            if len(scopes) > 1:
-                return str(scopes[-2])
-    if "/" not in proto.name:
-        return str(proto.name)
-    path = ""
-    for part in proto.name.strip("/").split("/")[:-1]:
-        path = part if not path or part.startswith(f"{path}.") else f"{path}.{part}"
-    return path

@@ -40,13 +40,16 @@ from lucid.ir.ops import (
 )
 from lucid.ir.types import BATCH, DTYPES, Dim, Shape, TensorType
 
+NAMES = {array: name for name, array in DTYPES.items() if name not in ("f16", "bf16", "f64", "bool")}
+"""The dtypes in graphs of NumPy's: floats and truth values are float32."""
+
 MOST_ELEMENTS = 1 << 22
 """Elements of a tensor that is computed while reading: far more than any shape has."""
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A tensor with its elements: float32, uint8, int64, or objects (ints and Dims).
+    """A tensor with its elements: float32, integers, or objects (ints and Dims).
 
     `step`, where it is not 0, makes the first axis, of size 1 in `array`, the batch: the elements
     for image n are those of `array` plus n * step. Such are the indices that take images apart.
@@ -66,18 +69,43 @@ class Known:
         return self.array.dtype == object or self.step != 0
 
 
-Refusal = tuple[str, str, str]
-"""An operator that cannot be read: its kind, where it is, why."""
+Operand = Value | Known
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A result that could not be read. `refusal`: what to say where somebody asks for it."""
+class Items:
+    """A sequence: its elements, of which one may be anything that a name can stand for."""
 
-    refusal: Refusal | None = None
+    elements: tuple[Any, ...]
 
 
-Operand = Value | Known
+@dataclass(frozen=True, eq=False)
+class Foreign:
+    """What graphs have no dtype for (strings, complex and packed numbers), or no way to hold:
+    as NumPy has it."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """What the host has computed and graphs cannot hold, by the name that it was given."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """An optional without a value."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """The result of an operator that is deferred."""
+
+
+Held = Operand | Items | Foreign | Opaque | Nothing | Later
+"""What a name of the file stands for."""
 
 
 def known(elements: Any) -> Known:
@@ -87,7 +115,7 @@ def known(elements: Any) -> Known:
         return Known(array if any(isinstance(d, Dim) for d in array.flat) else _whole(array))
     if array.dtype.kind in "fb":
         return Known(array.astype(np.float32, copy=False))
-    return Known(array if array.dtype == np.uint8 else array.astype(np.int64, copy=False))
+    return Known(array)
 
 
 def known_shape(shape: Shape) -> Known:
@@ -109,7 +137,7 @@ def fold(op: Op, operands: Sequence[Known]) -> list[Known]:
     if symbolic or (whole and isinstance(op, Div | Equal | Less | LessEqual)):
         if exact is not None:
             function = np.frompyfunc(exact, len(arrays), 1)
-            return [_as_result(op, np.asarray(function(*arrays), object))]
+            return [_as_result(op, np.asarray(function(*arrays), object), arrays[-1].dtype)]
         if not isinstance(op, MOVES):
             raise UnsupportedError(f"computes {op.name} of the batch size")
         return [known(result) for result in op.results(*arrays)]
@@ -144,13 +172,16 @@ def _fits(array: Array, indices: Array) -> bool:
     return array.ndim < indices.ndim or (array.ndim == indices.ndim and len(array) == 1)
 
 
-def _as_result(op: Op, array: Array) -> Known:
-    truth = isinstance(op, Equal | Less | LessEqual)
-    return Known(array.astype(np.float32)) if truth else known(array)
+def _as_result(op: Op, array: Array, dtype: np.dtype[Any]) -> Known:
+    if isinstance(op, Equal | Less | LessEqual):
+        return Known(array.astype(np.float32))
+    result = known(array)
+    whole = dtype.kind in "iu" and result.array.dtype != object
+    return Known(result.array.astype(dtype)) if whole else result
 
 
 def _dtype(array: Array) -> str:
-    return {"f": "f32", "u": "u8"}.get(array.dtype.kind, "i64")
+    return "i64" if array.dtype == object else NAMES[array.dtype]
 
 
 def _whole(array: Array) -> Array:

@@ -1,73 +1,68 @@
-"""ONNX models as graphs: translates the operators of a file to ops, one by one.
+"""Operators of ONNX as ops of a graph, one by one, as far as they can be read.
 
-    graph = read_graph(proto, {"x": f32(BATCH, 3, 224, 224)}, name="net")
+    stage = read_stage(program, {"x": Source(f32(BATCH, 3, 224, 224), 1)}, external)
 
 How each operator is read stands in `operators`. Shapes follow from the inputs by the ops' own
 rules: what a file says of the types between is not read. What exporters compute of shapes is
-computed here (`known`), and leaves no nodes behind.
+computed here (`known`), and leaves no nodes behind. What cannot be read yet is deferred: see
+`stages`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import OPS, Array, Constant, Op
+from lucid.ir.ops import OPS, Array, Cast, Constant, Op
 from lucid.ir.ops.constant import nested
-from lucid.ir.types import TensorType
-from lucid.onnx.call import Call, origin
-from lucid.onnx.known import Missing, Operand, Refusal, known
-from lucid.onnx.order import in_order
+from lucid.ir.types import DTYPES, TensorType
+from lucid.onnx.call import Call, Demand
+from lucid.onnx.elements import result_types
+from lucid.onnx.expand import written_out
+from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Operand, known
+from lucid.onnx.operator import Expansion, Operator
+from lucid.onnx.stages import Deferred, Given, Output, Program, Stage
 from lucid.onnx.table import READERS, Read
-from lucid.onnx.tensors import External, StoredTensor
+from lucid.onnx.tensors import (
+    External,
+    StoredTensor,
+    foreign_elements,
+    graph_dtype,
+    is_numeric,
+    outer_dtype,
+)
 
 if TYPE_CHECKING:
     import onnx
 
-STANDARD = ("", "ai.onnx")
-"""The names of the domain of ONNX's own operators."""
+MOST_OPERATORS = 200_000
+"""Operators of a model, with functions and loops written out: a limit for files that call
+themselves."""
 
 
-def read_graph(
-    model: onnx.ModelProto,
-    inputs: Mapping[str, TensorType],
-    external: External,
-    name: str,
-    opset: int,
-    image_by_image: bool = False,
-) -> Graph:
-    """The graph of a model whose inputs have these types; its weights are the payload.
+def read_stage(
+    program: Program, given: Mapping[str, Given], external: External, image_by_image: bool = False
+) -> Stage:
+    """What can be read of a program when this is known of the names that it reads.
 
     `external` reads the files next to the model. `image_by_image`: the file fixes a batch of 1,
-    `inputs` have the batch N, and what the file says of one image is to hold for each.
+    `given` has the batch N, and what the file says of one image is to hold for each.
 
-    Raises UnsupportedError, which lists every operator that cannot be read, ModelFileError where
-    the model breaks ONNX's rules, ShapeError where an operator does not accept its operands.
+    Raises ModelFileError where the model breaks ONNX's rules, ShapeError where an operator does not
+    accept its operands.
     """
-    graph = Graph(name, {})
-    reader = Reader(graph, opset, external, image_by_image)
-    for label, kind in inputs.items():
-        reader.define(label, graph.add_input(kind, label))
-    outputs = reader.read(model.graph)
-    if reader.refused:
-        raise UnsupportedError(_listed(name, reader.refused))
-    graph.set_outputs(reader.value(o) for o in outputs if not isinstance(o, Missing))
-    named: set[Value] = set()
-    for value, output in zip(graph.outputs, model.graph.output, strict=True):
-        if value.producer is not None and value not in named:
-            graph.rename(value, output.name)
-            named.add(value)
-    for parameter in list(graph.parameters.values()):
-        if not graph.is_used(parameter):
-            graph.drop_parameter(parameter)
-    graph.payload = {name: reader.payload[name] for name in graph.sources()}
-    return graph
+    graph = Graph(program.name, {})
+    reader = Reader(graph, program, external, image_by_image)
+    for name, value in given.items():
+        reader.give(name, value)
+    reader.read()
+    return reader.stage()
 
 
 def reader_of(operator: str) -> Read | None:
@@ -83,86 +78,185 @@ def _namesake(op_class: type[Op]) -> Read:
 
 
 class Reader:
-    """What the names of a file stand for, and the graph that grows as its operators are read."""
+    """What the names of a program stand for, and the graph that grows as operators are read."""
 
-    def __init__(self, graph: Graph, opset: int, external: External, image_by_image: bool) -> None:
+    def __init__(
+        self, graph: Graph, program: Program, external: External, image_by_image: bool
+    ) -> None:
         self.graph = graph
-        self.opset = opset
+        self.program = program
         self.external = external
         self.image_by_image = image_by_image
         self.payload: dict[str, Any] = {}
         graph.payload = self.payload
-        self.refused: list[Refusal] = []
         self.weights: set[Value] = set()
-        self._operands: dict[str, Operand | Missing] = {}
-        self._tensors: dict[str, onnx.TensorProto] = {}
+        self.types = dict(program.types)
+        self.deferred: list[Deferred] = []
+        self._names: dict[Value, str] = {}
+        self._held: dict[str, Held] = dict(program.constants)
+        self._tensors = dict(program.tensors)
+        self._wanted = program.wanted()
+        self._expansions = 0
 
-    def define(self, name: str, operand: Operand | Missing) -> None:
+    # -- names ------------------------------------------------------------------------------
+
+    def give(self, name: str, given: Given) -> None:
+        """Let a name stand for an input of the graph, or for what is known of it."""
+        self.types[name] = given.element
+        self._held[name] = self._input(name, given.value, given.element)
+
+    def _input(self, name: str, value: Any, element: int) -> Held:
+        if isinstance(value, tuple):
+            return Items(tuple(self._input(f"{name}.{i}", v, element) for i, v in enumerate(value)))
+        if not isinstance(value, TensorType):
+            return value  # type: ignore[no-any-return]  # a Held
+        x = self.graph.add_input(value, name)
+        self._names[x] = name
+        dtype = "f32" if value.dtype in ("f16", "bf16", "f64", "bool") else value.dtype
+        return x if dtype == value.dtype else self.graph.append(Cast(dtype), [x]).output
+
+    def define(self, name: str, held: Held) -> None:
         """Let a name of the file stand for an operand. Raises ModelFileError where it is taken."""
-        if name in self._operands or name in self._tensors:
+        if name in self._held or name in self._tensors:
             raise ModelFileError(f"two values of the model are named {name!r}")
-        self._operands[name] = operand
+        self._held[name] = held
 
-    def read(self, graph: onnx.GraphProto) -> list[Operand | Missing]:
-        """The outputs of a graph or subgraph, after all that it holds has been read."""
-        if graph.sparse_initializer:
-            raise UnsupportedError(f"{graph.name}: sparse initializers are not read")
-        for tensor in graph.initializer:
-            if tensor.name in self._tensors or tensor.name in self._operands:
-                raise ModelFileError(f"two values of the model are named {tensor.name!r}")
-            self._tensors[tensor.name] = tensor
-        for node in in_order(graph.node, {*self._operands, *self._tensors}):
-            self._read_node(node)
-        return [self._find(output.name, "an output of the model") for output in graph.output]
-
-    def _read_node(self, node: onnx.NodeProto) -> None:
-        domain = "" if node.domain in STANDARD else f"{node.domain}."
-        kind, where = f"{domain}{node.op_type}", _where(node)
-        operands = [self._find(n, f"{kind} {where}") if n else None for n in node.input]
-        read = reader_of(kind)
-        results: Sequence[Operand | Missing] = [Missing()] * len(node.output)
-        if read is None:
-            self.refused.append((kind, where, ""))
-        elif not any(isinstance(o, Missing) for o in operands):
-            try:
-                call = Call(node, self, [o for o in operands if not isinstance(o, Missing)])
-                with np.errstate(all="ignore"):
-                    given = read(call)
-                unread = call.unread()
-                if unread:
-                    raise UnsupportedError(f"with {', '.join(unread)}")
-                results = given if isinstance(given, Sequence) else [given]
-            except UnsupportedError as error:
-                self.refused.append((kind, where, str(error)))
-            except LucidError as error:
-                raise type(error)(f"{kind} {where}: {error}") from None
-            except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as error:
-                raise ModelFileError(f"{kind} {where} is malformed: {error}") from error
-        for index, name in enumerate(node.output):
-            absent = Missing((kind, where, f"its result {index} is not computed"))
-            if name:
-                self.define(name, results[index] if index < len(results) else absent)
-
-    def _find(self, name: str, reader: str) -> Operand | Missing:
+    def _find(self, name: str, reader: str) -> Held:
         """What a name stands for. Tensors of the file are looked at when first used."""
-        if name not in self._operands:
+        if name not in self._held:
             tensor = self._tensors.get(name)
             if tensor is None:
                 raise ModelFileError(
                     f"{reader} reads {name!r}, which nothing in the model gives: an operator or an"
                     " initializer is missing"
                 )
-            self._operands[name] = self.stored(StoredTensor(tensor, self.external), name)
-        found = self._operands[name]
-        if isinstance(found, Missing) and found.refusal and found.refusal not in self.refused:
-            self.refused.append(found.refusal)
-        return found
+            self.types[name] = tensor.data_type
+            self._held[name] = self.stored(tensor, name)
+        return self._held[name]
+
+    # -- operators --------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """All operators of the program, and those that are written out in their place."""
+        pending = deque(self.program.operators)
+        count = 0
+        while pending:
+            operator, count = pending.popleft(), count + 1
+            if count > MOST_OPERATORS:
+                raise UnsupportedError(f"more than {MOST_OPERATORS} operators, written out")
+            expansion = self._read_operator(operator)
+            if expansion is not None:
+                self._tensors.update(expansion.tensors)
+                pending.extendleft(reversed(expansion.operators))
+
+    def _read_operator(self, operator: Operator) -> Expansion | None:
+        label = f"{operator.kind} {operator.where}"
+        names = [name for name in operator.proto.output if name]
+        for name in names:
+            if name in self._held or name in self._tensors:
+                raise ModelFileError(f"two values of the model are named {name!r}")
+        held = {name: self._find(name, label) for name in operator.reads}
+        self.types.update(zip(operator.proto.output, result_types(operator, self.types), strict=True))
+        if any(map(_waits, held.values())):
+            return self._defer(operator, "", waits=True)
+        size = len(self.graph.nodes)
+        try:
+            results = self._results(operator, [held.get(n) for n in operator.proto.input])
+            if isinstance(results, Expansion):
+                return results
+        except Demand as demand:
+            self._forget(size)
+            name = operator.proto.input[demand.index]
+            return self._defer(operator, str(demand), demands=self._leaves(name))
+        except UnsupportedError as problem:
+            self._forget(size)
+            return self._defer(operator, str(problem))
+        except LucidError as problem:
+            raise type(problem)(f"{label}: {problem}") from None
+        except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as problem:
+            raise ModelFileError(f"{label} is malformed: {problem}") from problem
+        for name, result in zip(operator.proto.output, results, strict=False):
+            if name:
+                self.define(name, result)
+        return None
+
+    def _results(
+        self, operator: Operator, operands: Sequence[Held | None]
+    ) -> Sequence[Held] | Expansion:
+        """What an operator gives. Raises UnsupportedError where it cannot be read."""
+        read = None if operator.domain else reader_of(operator.kind)
+        call = Call(operator, self, operands)
+        problem = "Lucid has no such op"
+        if read is not None:
+            try:
+                with np.errstate(all="ignore"):
+                    given = read(call)
+                if isinstance(given, Expansion):
+                    return given
+                unread = call.unread()
+                if unread:
+                    raise UnsupportedError(f"with {', '.join(unread)}")
+                results = given if isinstance(given, Sequence) else [given]
+                absent = [i for i, n in enumerate(operator.proto.output) if n in self._wanted]
+                if absent and absent[-1] >= len(results):
+                    raise UnsupportedError(f"its result {absent[-1]} is not computed")
+                return results
+            except Demand:
+                raise
+            except UnsupportedError as error:
+                problem = str(error)
+        body = written_out(operator, self.types, self.fresh_prefix(operator))
+        if body is None:
+            raise UnsupportedError(problem)
+        return body
+
+    def fresh_prefix(self, operator: Operator) -> str:
+        """What names are put in front of those of a function or a subgraph that is written out."""
+        self._expansions += 1
+        stem = operator.proto.name or next(iter(operator.proto.output), "")
+        return f"{stem}.{self.program.depth}.{self._expansions}/"
+
+    def _defer(
+        self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
+    ) -> None:
+        self.deferred.append(Deferred(operator, reason, tuple(demands), waits))
+        for name in operator.proto.output:
+            if name:
+                self.define(name, Later())
+
+    def _forget(self, size: int) -> None:
+        """Take back what was appended for an operator that turned out not to be readable."""
+        for node in reversed(self.graph.nodes[size:]):
+            self.weights.difference_update(node.outputs)
+            self.graph.erase(node)
+
+    def _leaves(self, name: str) -> list[str]:
+        """The names whose elements are to be known for those of this one to be: inputs of the
+        graph, where nothing but a few integers is computed of them."""
+        value = self._held[name]
+        leaves: dict[str, None] = {}
+        pending, seen = [value], set()
+        while pending:
+            value = pending.pop()
+            if not isinstance(value, Value) or isinstance(value, Parameter) or value in seen:
+                continue
+            seen.add(value)
+            if value in self._names:
+                leaves[self._names[value]] = None
+            elif value.producer is None or not _few_integers(value):
+                return [name]
+            else:
+                pending.extend(value.producer.inputs)
+        return list(leaves) or [name]
 
     # -- constants --------------------------------------------------------------------------
 
-    def stored(self, tensor: StoredTensor, name: str) -> Operand:
+    def stored(self, proto: onnx.TensorProto, name: str) -> Held:
         """A tensor of the file: weights as a parameter of the graph, anything else as known."""
-        if not tensor.is_floating or np.prod(tensor.shape) == 1:
+        if not is_numeric(proto.data_type):
+            return Foreign(foreign_elements(proto))
+        tensor = StoredTensor(proto, self.external)
+        if not tensor.is_floating or np.prod(tensor.shape) <= 1:
             return known(np.asarray(tensor))
         return self._source(name, tensor, tensor.shape)
 
@@ -173,7 +267,7 @@ class Reader:
         array, kind = operand.array, operand.type
         if operand.has_batch:
             raise UnsupportedError("computes with the batch size when the model runs")
-        if kind.dtype == "f32" and array.ndim > 0:  # a weight may have just one element
+        if kind.dtype == "f32" and array.ndim > 0 and array.size:
             digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]  # differs by image size
             return self._source(f"computed.{digest}", array, array.shape)
         value = self.graph.append(Constant(nested(array), kind.dtype), []).output
@@ -188,24 +282,94 @@ class Reader:
         self.payload[name] = tensor
         return self.graph.add_source(name, TensorType("f32", shape))
 
+    # -- the stage --------------------------------------------------------------------------
 
-def _where(node: onnx.NodeProto) -> str:
-    """A node as messages name it: by its module, its own name, or its first result."""
-    place = node.name or next(iter(node.output), "")
-    path = origin(node)
-    return f"{place!r}" if path in (place, "") else f"{place!r} ({path})"
+    def stage(self) -> Stage:
+        """What has been read, and what is left. The graph gives what that needs, and outputs."""
+        waiting = {n for d in self.deferred for n in d.operator.proto.output}
+        kept: dict[str, Held] = {}
+        for deferred in self.deferred:
+            for name in deferred.operator.reads:
+                if name not in waiting and name not in self._tensors:
+                    kept[name] = self._find(name, deferred.operator.kind)
+        finished: dict[int, Held] = {}
+        left: list[tuple[int, Output]] = []
+        for index, output in enumerate(self.program.outputs):
+            held = self._find(output.name, "an output of the model")
+            if _waits(held):
+                left.append((index, output))
+            else:
+                finished[index] = self._returned(held, output)
+        values = list(dict.fromkeys(v for h in (*kept.values(), *finished.values()) for v in _values(h)))
+        self.graph.set_outputs(values)
+        self._clean(finished)
+        tensors = {n: t for n, t in self._tensors.items() if self.deferred}
+        rest = Program(
+            self.program.name,
+            [d.operator for d in self.deferred if not d.on_host],
+            tensors,
+            [output for _, output in left],
+            {n: h for n, h in kept.items() if isinstance(h, Known | Foreign | Nothing)},
+            self.types,
+            self.program.depth + 1,
+        )
+        return Stage(
+            self.graph,
+            self.deferred,
+            kept,
+            finished,
+            [index for index, _ in left],
+            rest,
+            self.external,
+        )
+
+    def _returned(self, held: Held, output: Output) -> Held:
+        """An output of the file in the element type that the file says."""
+        if isinstance(held, Items):
+            elements = tuple(self._returned(item, output) for item in held.elements)
+            return Items(elements)
+        element = output.element or self.types.get(output.name, 0)
+        if not isinstance(held, Value | Known) or not is_numeric(element):
+            return held
+        value, dtype = self.value(held), outer_dtype(element)
+        if value.type.dtype == dtype or graph_dtype(element) != value.type.dtype:
+            return value  # what a file says wrongly is not believed
+        return self.graph.append(Cast(dtype), [value]).output
+
+    def _clean(self, finished: Mapping[int, Held]) -> None:
+        """Names for the outputs, and no parameters that nobody reads."""
+        named: set[Value] = set()
+        for index, held in finished.items():
+            if isinstance(held, Value) and held.producer is not None and held not in named:
+                self.graph.rename(held, self.program.outputs[index].name)
+                named.add(held)
+        for parameter in list(self.graph.parameters.values()):
+            if not self.graph.is_used(parameter):
+                self.graph.drop_parameter(parameter)
+        self.graph.payload = {name: self.payload[name] for name in self.graph.sources()}
 
 
-def _listed(name: str, refused: Iterable[Refusal]) -> str:
-    """One line for each operator and reason, with how many and which nodes they are."""
-    groups: dict[tuple[str, str], list[str]] = {}
-    for kind, where, reason in refused:
-        groups.setdefault((kind, reason), []).append(where)
-    lines = []
-    for (kind, reason), places in sorted(groups.items()):
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        why = f" ({reason})" if reason else ""
-        lines.append(f"  {kind} x{len(places)}{why}: {', '.join(places[:3])}{more}")
-    kinds = len(Counter(kind for kind, _ in groups))
-    what = "an operator" if kinds == 1 else f"{kinds} operators"
-    return f"{name} holds {what} that Lucid cannot express:\n" + "\n".join(lines)
+MOST_FOLDED = 1 << 10
+"""Integers that are computed by NumPy while reading rather than by a stage of their own."""
+
+
+def _few_integers(value: Value) -> bool:
+    kind = value.type
+    whole = DTYPES[kind.dtype].kind in "iu"
+    return whole and not kind.batch_axes() and int(np.prod(kind.concrete(1))) <= MOST_FOLDED
+
+
+def _waits(held: Held) -> bool:
+    if isinstance(held, Items):
+        return any(map(_waits, held.elements))
+    return isinstance(held, Later)
+
+
+def _values(held: Held) -> list[Value]:
+    """The values of the graph in what a name stands for."""
+    if isinstance(held, Items):
+        return [value for item in held.elements for value in _values(item)]
+    return [held] if isinstance(held, Value) else []
+
+
+__all__ = ["Nothing", "Reader", "read_stage", "reader_of"]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.ops import Array
+from lucid.ir.types import DTYPES
 
 if TYPE_CHECKING:
     import onnx
@@ -47,14 +48,76 @@ KINDS = {
 """The element types that are read, by their numbers in ONNX."""
 
 
-def graph_dtype(number: int) -> str:
-    """The dtype that graphs have for an element type. Raises UnsupportedError."""
+BFLOAT16 = 16
+
+INPUTS = {
+    "float32": "f32",
+    "float16": "f16",
+    "bfloat16": "bf16",
+    "float64": "f64",
+    "int8": "i8",
+    "int16": "i16",
+    "int32": "i32",
+    "int64": "i64",
+    "uint8": "u8",
+    "uint16": "u16",
+    "uint32": "u32",
+    "uint64": "u64",
+    "bool": "bool",
+}
+"""The dtypes of inputs and outputs of graphs, by the names of element types."""
+
+
+def is_numeric(number: int) -> bool:
+    """Whether graphs have a dtype for an element type: not for strings, complex and packed ones."""
+    return number in KINDS
+
+
+def outer_dtype(number: int) -> str:
+    """The dtype of an input or output of this element type. Raises UnsupportedError."""
     if number not in KINDS:
         raise UnsupportedError(f"elements of type {number} (strings, complex or packed numbers)")
-    name = KINDS[number].name
-    if "float" in name or name == "bool":
-        return "f32"
-    return "u8" if name == "uint8" else "i64"
+    return INPUTS[KINDS[number].name]
+
+
+def graph_dtype(number: int) -> str:
+    """The dtype that graphs compute an element type in: floats and truth values in f32, integers in
+    their own. Raises UnsupportedError."""
+    dtype = outer_dtype(number)
+    return "f32" if dtype in ("f16", "bf16", "f64", "bool") else dtype
+
+
+def element_of(dtype: np.dtype[Any]) -> int:
+    """ONNX's number of the element type that NumPy holds like this."""
+    from onnx import TensorProto
+    from onnx.helper import np_dtype_to_tensor_dtype
+
+    if dtype.kind in "OSUT":
+        return int(TensorProto.STRING)
+    return int(np_dtype_to_tensor_dtype(dtype))
+
+
+def as_elements(array: Array, number: int) -> Array:
+    """An array that a graph has computed as one of an element type of the file."""
+    from onnx.helper import tensor_dtype_to_np_dtype
+
+    if number == BFLOAT16 and array.dtype == np.uint16:  # as graphs store them
+        return array.view(tensor_dtype_to_np_dtype(number))
+    with np.errstate(all="ignore"):
+        return array.astype(tensor_dtype_to_np_dtype(number), copy=False)
+
+
+def as_computed(array: Array, number: int) -> Array:
+    """An array of an element type of the file as graphs compute with it."""
+    with np.errstate(all="ignore"):
+        return array.astype(DTYPES[graph_dtype(number)], copy=False)
+
+
+def foreign_elements(proto: onnx.TensorProto) -> Array:
+    """The elements of a tensor of strings, complex or packed numbers."""
+    from onnx.numpy_helper import to_array
+
+    return np.asarray(to_array(proto))
 
 
 class StoredTensor:

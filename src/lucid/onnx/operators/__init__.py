@@ -2,6 +2,7 @@
 
 from lucid.onnx.operators import (
     activations,
+    control,
     elementwise,
     fused,
     indexing,
@@ -19,6 +20,7 @@ from lucid.onnx.operators import (
 
 __all__ = [
     "activations",
+    "control",
     "elementwise",
     "fused",
     "indexing",

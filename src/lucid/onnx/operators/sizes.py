@@ -9,7 +9,7 @@ import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.types import BATCH, Dim, volume
-from lucid.onnx.known import MOST_ELEMENTS, Known, Missing, known, known_shape
+from lucid.onnx.known import MOST_ELEMENTS, Held, Known, known, known_shape
 from lucid.onnx.table import reads
 from lucid.onnx.tensors import StoredTensor
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @reads("Constant")
-def read_constant(call: Call) -> Operand:
+def read_constant(call: Call) -> Held:
     tensor = call.tensor("value")
     if tensor is not None:
         return call.stored(tensor)
@@ -84,25 +84,15 @@ def read_non_zero(call: Call) -> Operand:
 
 
 @reads("Identity", "Dropout")
-def read_identity(call: Call) -> Sequence[Operand]:
+def read_identity(call: Call) -> Sequence[Held]:
     """Dropout does nothing when a model is used; its mask, where somebody reads it, is all true."""
+    if call.kind == "Identity":
+        return [call.held(0)]
     x = call.operand(0)
     if call.kind == "Dropout":
         call.ignore("ratio", "seed", 1)
         if call.has(2) and call.scalar(2):
             raise UnsupportedError("in training mode: export the model after `model.eval()`")
-    if call.kind == "Identity" or call.results < 2:
+    if call.results < 2:
         return [x]
     return [x, call.expand(known(np.ones((), np.float32)), x.type.shape)]
-
-
-@reads("If")
-def read_if(call: Call) -> Sequence[Operand]:
-    """The branch that the condition, which must be known, leads to."""
-    call.ignore("then_branch", "else_branch")
-    branch = "then_branch" if call.scalar(0) else "else_branch"
-    results = call.reader.read(call.subgraph(branch))
-    found = [r for r in results if not isinstance(r, Missing)]
-    if len(found) < len(results):
-        raise UnsupportedError(f"has operators in its {branch} that Lucid cannot express")
-    return found

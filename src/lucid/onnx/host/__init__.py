@@ -1,0 +1,1 @@
+"""Operators that NumPy runs, between the graphs of a model."""

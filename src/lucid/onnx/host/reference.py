@@ -1,0 +1,62 @@
+"""Operators by the reference implementations of the package onnx."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lucid.errors import UnsupportedError
+from lucid.onnx.operator import Operator
+
+
+RENAMED = {"Scatter": ("ScatterElements", 11)}
+"""Operators that newer versions call something else: the name, and the version that has it."""
+
+
+def evaluate(operator: Operator, values: Mapping[str, Any]) -> list[Any]:
+    """The results of an operator for values of the names that it reads, in the file's types.
+
+    Raises UnsupportedError where onnx has no implementation, or that refuses its operands.
+    """
+    if operator.schema is not None and _is_random(operator.schema):
+        raise UnsupportedError(
+            f"{operator.kind} {operator.where} draws random numbers, which no two implementations"
+            " share: give them to the model as an input"
+        )
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            given = iter(_evaluator(operator).run(None, dict(values)))
+            return [next(given) if name else None for name in operator.proto.output]
+    except Exception as problem:  # whatever the package raises
+        raise UnsupportedError(
+            f"{operator.kind} {operator.where} runs by the reference of the package onnx, which"
+            f" refuses it: {type(problem).__name__}: {problem}"
+        ) from problem
+
+
+@lru_cache(maxsize=256)
+def _evaluator(operator: Operator) -> Any:
+    from onnx.helper import make_empty_tensor_value_info, make_graph, make_model, make_opsetid
+    from onnx.reference import ReferenceEvaluator
+
+    proto, opsets = operator.proto, dict(operator.opsets)
+    if proto.op_type in RENAMED:
+        proto = type(proto).FromString(proto.SerializeToString())
+        proto.op_type, opsets[""] = RENAMED[proto.op_type]
+    inputs = [make_empty_tensor_value_info(name) for name in operator.reads]
+    outputs = [make_empty_tensor_value_info(name) for name in proto.output if name]
+    graph = make_graph([proto], "operator", inputs, outputs)
+    versions = [make_opsetid(domain, version) for domain, version in opsets.items()]
+    return ReferenceEvaluator(make_model(graph, opset_imports=versions))
+
+
+def _is_random(schema: Any) -> bool:
+    from onnx.defs import OpSchema
+
+    determined: bool = schema.node_determinism == OpSchema.NodeDeterminism.NonDeterministic
+    return determined and schema.name != "Dropout"  # which has a seed in its own right

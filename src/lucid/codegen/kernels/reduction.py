@@ -196,12 +196,12 @@ class _Reducer:
             return value  # what was not read is zero
         return k.pick(mask, value, self.none)
 
-    def scaled(self, totals: Sequence[Vector]) -> list[Vector]:
-        """Totals times the factor, which integers have none of."""
+    def scaling(self, lanes: int | None = None) -> Callable[[Vector], Vector]:
+        """What a total becomes: that times the factor, which integers have none of."""
         if isinstance(self.none, Integers):
-            return list(totals)
-        scale = self.walk.kernel.splat(self.walk.frame.scale, totals[0].lanes)
-        return [total * scale for total in totals]
+            return lambda total: total
+        scale = self.walk.kernel.splat(self.walk.frame.scale, lanes)
+        return lambda total: total * scale
 
     def nest(
         self,
@@ -254,8 +254,9 @@ class _Apart(_Reducer):
             return [self.combine(k, t, v) for t, v in zip(totals, terms, strict=True)]
 
         totals = self.nest(at["x"], [self.none] * count, 0, innermost)
-        for place, total in zip(places, self.scaled(totals), strict=True):
-            store(k, total, self.accesses["y"], at["y"], place, walk.stride("y"), mask)
+        scaled = self.scaling()
+        for place, total in zip(places, totals, strict=True):
+            store(k, scaled(total), self.accesses["y"], at["y"], place, walk.stride("y"), mask)
 
 
 class _Along(_Reducer):
@@ -281,7 +282,7 @@ class _Along(_Reducer):
 
             x = at["x"] + loop.index * walk.stride("x")
             (total,) = self.nest(x, none, 0, innermost)
-            (result,) = self.scaled([across(k, total, self.combine)])
+            result = self.scaling(1)(across(k, total, self.combine))
             k.store(result, at["y"] + loop.index * walk.stride("y"))
 
 

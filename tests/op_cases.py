@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lucid.ir import BATCH, Dim, Graph, TensorType, f32
+from lucid.ir import BATCH, Dim, Graph, TensorType, f32, ops
 from lucid.ir.ops import (
     Abs,
     AdaptiveAvgPool2d,
@@ -331,6 +331,15 @@ CASES = [
     (Log(), [f32(3)], each(math.log)),
     (Sin(), [IMAGE], each(math.sin)),
     (Cos(), [IMAGE], each(math.cos)),
+    (ops.Tan(), [IMAGE], each(math.tan)),
+    (ops.Asin(), [f32(3)], each(lambda x: math.asin(x) if x <= 1 else math.nan)),
+    (ops.Acos(), [f32(3)], each(lambda x: math.acos(x) if x <= 1 else math.nan)),
+    (ops.Atan(), [IMAGE], each(math.atan)),
+    (ops.Sinh(), [IMAGE], each(math.sinh)),
+    (ops.Cosh(), [IMAGE], each(math.cosh)),
+    (ops.Asinh(), [IMAGE], each(math.asinh)),
+    (ops.Acosh(), [f32(3)], each(lambda x: math.acosh(x) if x >= 1 else math.nan)),
+    (ops.Atanh(), [f32(3)], each(lambda x: math.atanh(x) if x < 1 else math.nan)),
     (Floor(), [IMAGE], each(math.floor)),
     (Round(), [IMAGE], each(round)),
     (Pow(), [f32(3), f32()], each(pow)),
@@ -361,6 +370,9 @@ CASES = [
     (Cast("u8"), [IMAGE], lambda x: np.trunc(np.maximum(x, 0))),
     (SumSquares((1,)), [IMAGE], lambda x: np.einsum("nchw,nchw->nhw", x, x)),
     (Min((1,)), [IMAGE], lambda x: np.sort(x, axis=1)[:, 0]),
+    (ops.Prod((1,)), [IMAGE], lambda x: x[:, 0] * x[:, 1] * x[:, 2] * x[:, 3]),
+    (ops.ArgMin(1), [IMAGE], lambda x: np.argsort(x, axis=1)[:, 0]),
+    (ops.ArgMax(1, last=True), [I64], lambda x: 2 - np.argmax(x[:, ::-1], axis=1)),
     (ArgMax(1), [IMAGE], lambda x: np.argsort(x, axis=1)[:, -1]),
     (ArgMax(3, keepdims=True), [IMAGE], lambda x: np.argsort(x, axis=3)[..., -1:]),
     (LayerNorm((3,), 0.1), [IMAGE], lambda x: standard(x, (3,), 0.1)),

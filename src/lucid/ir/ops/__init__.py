@@ -82,10 +82,13 @@ from lucid.ir.ops.reduction import (
 )
 from lucid.ir.ops.resize import Resize, interpolation
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
+from lucid.ir.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
 
 __all__ = [
     "OPS",
     "Abs",
+    "Acos",
+    "Acosh",
     "Activation",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
@@ -93,6 +96,10 @@ __all__ = [
     "ArgMax",
     "ArgMin",
     "Array",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "AvgPool2d",
     "BatchNorm",
     "Binary",
@@ -108,6 +115,7 @@ __all__ = [
     "Constant",
     "Conv2d",
     "Cos",
+    "Cosh",
     "Div",
     "Elementwise",
     "Elu",
@@ -164,6 +172,7 @@ __all__ = [
     "Sign",
     "Silu",
     "Sin",
+    "Sinh",
     "Slice",
     "Softmax",
     "Softplus",
@@ -174,6 +183,7 @@ __all__ = [
     "Sub",
     "Sum",
     "SumSquares",
+    "Tan",
     "Tanh",
     "Ternary",
     "Unary",

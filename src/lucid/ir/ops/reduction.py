@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -126,6 +127,7 @@ class ArgExtreme(Op):
     """Base of where the maximum and the minimum lie."""
 
     takes = NUMBERS
+    sought: ClassVar[str]
 
     axis: int
     keepdims: bool
@@ -135,7 +137,8 @@ class ArgExtreme(Op):
         self.require_taken(x=x)
         within = 0 <= self.axis < x.rank
         self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
-        self.require(x.shape[self.axis] != 0, f"there is none along axis {self.axis} of {x}")
+        some = x.shape[self.axis] != 0
+        self.require(some, f"there is no {self.sought} along axis {self.axis} of {x}")
         kept = (1,) * self.keepdims
         return TensorType("i64", (*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]))
 
@@ -158,6 +161,8 @@ class ArgMax(ArgExtreme):
     x: any shape -> i64 without the axis (or 1 with `keepdims`).
     """
 
+    sought = "maximum"
+
     axis: int
     keepdims: bool = False
     last: bool = False
@@ -173,6 +178,8 @@ class ArgMin(ArgExtreme):
 
     x: any shape -> i64 without the axis (or 1 with `keepdims`).
     """
+
+    sought = "minimum"
 
     axis: int
     keepdims: bool = False

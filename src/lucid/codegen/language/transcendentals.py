@@ -15,7 +15,7 @@ from typing import Any
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import I32, I64, Int, Vector, constant
+from lucid.codegen.language.values import I32, Vector
 
 # -- comparisons that keep NaN --------------------------------------------------------------------
 
@@ -43,18 +43,18 @@ def polynomial(k: Kernel, x: Vector, coefficients: Sequence[float]) -> Vector:
     return result
 
 
-def _integer_type(x: Vector) -> ir.Type:
+def integer_type(x: Vector) -> ir.Type:
     return I32 if x.lanes == 1 else ir.VectorType(I32, x.lanes)
 
 
-def _integers(x: Vector, value: int) -> Any:
+def integers(x: Vector, value: int) -> Any:
     """A 32-bit integer in each lane of `x`."""
-    return ir.Constant(_integer_type(x), value if x.lanes == 1 else [value] * x.lanes)
+    return ir.Constant(integer_type(x), value if x.lanes == 1 else [value] * x.lanes)
 
 
-def _bits(k: Kernel, x: Vector) -> Any:
+def float_bits(k: Kernel, x: Vector) -> Any:
     """The floats' bits as 32-bit integers."""
-    return k.builder.bitcast(x.raw, _integer_type(x))
+    return k.builder.bitcast(x.raw, integer_type(x))
 
 
 MAGIC = 12582912.0
@@ -65,15 +65,15 @@ WIDE_MAGIC = 6755399441055744.0
 
 def _power_of_two(k: Kernel, x: Vector, n: Any) -> Vector:
     """2^n as floats like those of `x`, n integers from -126 to 127; 0 for -127."""
-    biased = k.builder.add(n, _integers(x, 127))
-    return Vector(k.builder, k.builder.bitcast(k.builder.shl(biased, _integers(x, 23)), x.raw.type))
+    biased = k.builder.add(n, integers(x, 127))
+    return Vector(k.builder, k.builder.bitcast(k.builder.shl(biased, integers(x, 23)), x.raw.type))
 
 
 def _times_power(k: Kernel, x: Vector, n: Any) -> Vector:
     """x * 2^n, n integers from -252 to 252: in two factors, because n = 128 and the numbers below
     2^-126 are no single power of two."""
     b = k.builder
-    half = b.ashr(n, _integers(x, 1))
+    half = b.ashr(n, integers(x, 1))
     for part in (half, b.sub(n, half)):
         x = x * _power_of_two(k, x, part)
     return x
@@ -95,63 +95,6 @@ def floor(k: Kernel, x: Vector) -> Vector:
     return k.pick(near.compare(">", x), near - 1.0, near)
 
 
-# -- remainders ---
-
-QUOTIENT_BITS = 27
-"""Binary digits of a quotient that one step of a remainder takes off: with the 24 of the divisor,
-the product of both is a double without rounding."""
-
-
-def remainder(k: Kernel, a: Vector, b: Vector) -> Vector:
-    """a - b * trunc(a / b), exactly, with the sign of a, as C's fmod: long division in doubles.
-
-    Each step subtracts the divisor times the leading digits of the quotient. The product is exact,
-    and so is the difference of two numbers as close as that (Sterbenz, 1974). A quotient that was
-    rounded up leaves a rest below 0, which counts on.
-    """
-    size, divisor = k.widen(k.math("fabs", a)), k.widen(k.math("fabs", b))
-    with k.loop(0, _steps(k, a, b), carry=[size], never_empty=True) as loop:
-        loop.carry([_reduced(k, loop.carried[0], divisor)])
-    (rest,) = loop.results
-    rest = k.narrow(k.pick(rest.compare("<", 0.0), rest + divisor, rest))
-    rest = k.pick(k.math("fabs", b).compare("==", math.inf), a, k.math("copysign", rest, a))
-    legal = k.both(k.math("fabs", a).compare("<", math.inf), b.compare("!=", 0.0))
-    return k.pick(legal, rest, a.like(math.nan))
-
-
-def _steps(k: Kernel, a: Vector, b: Vector) -> Int:
-    """How many steps the lane with the largest quotient takes."""
-    builder, kind = k.builder, _integer_type(a)
-    sizes = [_bits(k, k.math("fabs", x)) for x in (a, b)]
-    apart = builder.sub(*(builder.lshr(bits, _integers(a, 23)) for bits in sizes))
-    if a.lanes > 1:
-        name = f"llvm.vector.reduce.smax.{k.suffix(kind)}"
-        apart = builder.call(k.intrinsic(name, I32, [kind]), [apart])
-    return Int(builder, builder.sext(apart, I64)).maximum(0) // QUOTIENT_BITS + 2
-
-
-def _reduced(k: Kernel, rest: Vector, divisor: Vector) -> Vector:
-    """One step of a long division."""
-    builder = k.builder
-    quotient = rest / divisor
-    words = I64 if rest.lanes == 1 else ir.VectorType(I64, rest.lanes)
-    digits = constant(words, -(1 << 52 - QUOTIENT_BITS))
-    leading = builder.and_(builder.bitcast(quotient.raw, words), digits)
-    near = (quotient + WIDE_MAGIC) - WIDE_MAGIC
-    floor = k.pick(near.compare(">", quotient), near - 1.0, near)
-    large = k.math("fabs", quotient).compare(">", float(1 << QUOTIENT_BITS))
-    taken = k.pick(large, Vector(builder, builder.bitcast(leading, rest.raw.type)), floor)
-    return rest - taken * divisor
-
-
-def with_sign_of(k: Kernel, rest: Vector, b: Vector) -> Vector:
-    """A remainder by b with b's sign, as Python's %."""
-    differ = k.builder.xor(rest.compare("<", 0.0), b.compare("<", 0.0))
-    moved = k.pick(differ, rest + b, rest)
-    zero = k.math("copysign", rest.like(0.0), b)
-    return k.pick(rest.compare("==", 0.0), zero, moved)
-
-
 # -- exponentials ---------------------------------------------------------------------------------
 
 EXP_REMAINDER = (0.5, 0.16666576266, 0.041666463017, 0.0083633484319, 0.0013933902374)
@@ -164,13 +107,19 @@ def _exp_parts(k: Kernel, x: Vector) -> tuple[Any, Vector]:
     n = shifted - MAGIC
     r = k.fma(n, x.like(-0.693359375), x)
     r = k.fma(n, x.like(2.12194440e-4), r)
-    whole = k.builder.sub(_bits(k, shifted), _integers(x, 0x4B400000))
+    whole = k.builder.sub(float_bits(k, shifted), integers(x, 0x4B400000))
     return whole, k.fma(polynomial(k, r, EXP_REMAINDER), r * r, r)
 
 
 def exp(k: Kernel, x: Vector) -> Vector:
     n, p = _exp_parts(k, at_least(k, at_most(k, x, 89.0), -104.0))
     return _times_power(k, p + 1.0, n)
+
+
+def half_exp(k: Kernel, x: Vector) -> Vector:
+    """exp(x) / 2 for x >= 0, infinite only where that is too large."""
+    n, p = _exp_parts(k, at_most(k, x, 90.0))
+    return _times_power(k, p + 1.0, k.builder.sub(n, integers(x, 1)))
 
 
 def exp_below(k: Kernel, x: Vector) -> Vector:
@@ -292,9 +241,9 @@ LOG_REMAINDER = (
 def _log_parts(k: Kernel, x: Vector) -> tuple[Any, Vector]:
     """e and m, where x = 2^e m and m lies between sqrt(1/2) and sqrt(2); x positive and finite."""
     b = k.builder
-    bits = _bits(k, x)
-    e = b.ashr(b.sub(bits, _integers(x, 0x3F3504F3)), _integers(x, 23))
-    m = b.sub(bits, b.shl(e, _integers(x, 23)))
+    bits = float_bits(k, x)
+    e = b.ashr(b.sub(bits, integers(x, 0x3F3504F3)), integers(x, 23))
+    m = b.sub(bits, b.shl(e, integers(x, 23)))
     return e, Vector(k.builder, b.bitcast(m, x.raw.type))
 
 
@@ -312,6 +261,14 @@ def log(k: Kernel, x: Vector) -> Vector:
     y = k.pick(x.compare("<", math.inf), _log_positive(k, x), x)  # infinity and NaN as they are
     y = k.pick(x.compare("<", 0.0), x.like(math.nan), y)
     return k.pick(x.compare("==", 0.0), x.like(-math.inf), y)
+
+
+def log_one_more(k: Kernel, x: Vector) -> Vector:
+    """ln(1 + x), where what rounding 1 + x lost is added back."""
+    one_more = x + 1.0
+    lost = (x - (one_more - 1.0)) / one_more
+    finite = k.math("fabs", one_more).compare("<", math.inf)
+    return log(k, one_more) + k.pick(finite, lost, x.like(0.0))
 
 
 def softplus(k: Kernel, x: Vector) -> Vector:
@@ -395,10 +352,9 @@ COS_REMAINDER = (0.041666647120103289, -0.0013887377909205166, 2.443948302888810
 """(cos r - 1 + r^2 / 2) / r^4 in r^2, for |r| <= pi / 4."""
 
 
-def sine(k: Kernel, x: Vector, quarters: int = 0) -> Vector:
-    """sin(x + quarters * pi / 2), so that one quarter is the cosine. The remainder of pi / 2 is
-    taken in doubles, which is right up to 2^27; beyond, it loses digits with every doubling."""
-    b = k.builder
+def sine_and_cosine(k: Kernel, x: Vector) -> tuple[Vector, Vector, Any]:
+    """The sine and the cosine of r, and n, where x = n * pi / 2 + r. The remainder is taken in
+    doubles, which is right up to 2^27; beyond, it loses digits with every doubling."""
     wide = k.widen(x)
     shifted = k.fma(wide, wide.like(2 / math.pi), wide.like(WIDE_MAGIC))
     n = shifted - WIDE_MAGIC
@@ -408,9 +364,16 @@ def sine(k: Kernel, x: Vector, quarters: int = 0) -> Vector:
     square = r * r
     sin = k.fma(r * square, polynomial(k, square, SIN_REMAINDER), r)
     cos = k.fma(square * square, polynomial(k, square, COS_REMAINDER), 1.0 - 0.5 * square)
-    quarter = b.add(k.low_bits(shifted), _integers(x, quarters))
-    zero = _integers(x, 0)
-    even = b.icmp_signed("==", b.and_(quarter, _integers(x, 1)), zero)
-    first = b.icmp_signed("==", b.and_(quarter, _integers(x, 2)), zero)
+    return sin, cos, k.low_bits(shifted)
+
+
+def sine(k: Kernel, x: Vector, quarters: int = 0) -> Vector:
+    """sin(x + quarters * pi / 2), so that one quarter is the cosine."""
+    b = k.builder
+    sin, cos, n = sine_and_cosine(k, x)
+    quarter = b.add(n, integers(x, quarters))
+    zero = integers(x, 0)
+    even = b.icmp_signed("==", b.and_(quarter, integers(x, 1)), zero)
+    first = b.icmp_signed("==", b.and_(quarter, integers(x, 2)), zero)
     y = k.pick(even, sin, cos)
     return k.pick(first, y, -y)

@@ -12,8 +12,10 @@ from typing import Any
 
 from lucid.codegen.language import integer_math
 from lucid.codegen.language import transcendentals as t
+from lucid.codegen.language import trigonometry as tri
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import cast
+from lucid.codegen.language.remainders import remainder, with_sign_of
 from lucid.codegen.language.transcendentals import at_least, at_most
 from lucid.codegen.language.values import Integers, Vector
 from lucid.ir import ops
@@ -66,6 +68,8 @@ def _div(k: Kernel, op: ops.Div, x: Sequence[Vector]) -> Vector:
 
 def maximum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The larger one; NaN where either is NaN, as NumPy has it."""
+    if isinstance(a, Integers):
+        return integer_math.maximum(k, a, b)
     larger = k.pick(a.compare(">", b), a, b)
     return k.pick(a.compare("ord", a), larger, a)
 
@@ -77,6 +81,8 @@ def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Vector]) -> Vector:
 
 def minimum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The smaller one; NaN where either is NaN, as NumPy has it."""
+    if isinstance(a, Integers):
+        return integer_math.minimum(k, a, b)
     smaller = k.pick(a.compare("<", b), a, b)
     return k.pick(a.compare("ord", a), smaller, a)
 
@@ -104,8 +110,8 @@ def _sign(k: Kernel, op: ops.Sign, x: Sequence[Vector]) -> Vector:
 
 @lowers(ops.Mod)
 def _mod(k: Kernel, op: ops.Mod, x: Sequence[Vector]) -> Vector:
-    rest = t.remainder(k, x[0], x[1])
-    return rest if op.truncated else t.with_sign_of(k, rest, x[1])
+    rest = remainder(k, x[0], x[1])
+    return rest if op.truncated else with_sign_of(k, rest, x[1])
 
 
 @lowers(ops.Sqrt)
@@ -236,6 +242,51 @@ def _sin(k: Kernel, op: ops.Sin, x: Sequence[Vector]) -> Vector:
 @lowers(ops.Cos)
 def _cos(k: Kernel, op: ops.Cos, x: Sequence[Vector]) -> Vector:
     return t.sine(k, x[0], quarters=1)
+
+
+@lowers(ops.Tan)
+def _tan(k: Kernel, op: ops.Tan, x: Sequence[Vector]) -> Vector:
+    return tri.tangent(k, x[0])
+
+
+@lowers(ops.Asin)
+def _asin(k: Kernel, op: ops.Asin, x: Sequence[Vector]) -> Vector:
+    return tri.arc_sine(k, x[0])
+
+
+@lowers(ops.Acos)
+def _acos(k: Kernel, op: ops.Acos, x: Sequence[Vector]) -> Vector:
+    return tri.arc_cosine(k, x[0])
+
+
+@lowers(ops.Atan)
+def _atan(k: Kernel, op: ops.Atan, x: Sequence[Vector]) -> Vector:
+    return tri.arc_tangent(k, x[0])
+
+
+@lowers(ops.Sinh)
+def _sinh(k: Kernel, op: ops.Sinh, x: Sequence[Vector]) -> Vector:
+    return tri.hyperbolic_sine(k, x[0])
+
+
+@lowers(ops.Cosh)
+def _cosh(k: Kernel, op: ops.Cosh, x: Sequence[Vector]) -> Vector:
+    return tri.hyperbolic_cosine(k, x[0])
+
+
+@lowers(ops.Asinh)
+def _asinh(k: Kernel, op: ops.Asinh, x: Sequence[Vector]) -> Vector:
+    return tri.area_sine(k, x[0])
+
+
+@lowers(ops.Acosh)
+def _acosh(k: Kernel, op: ops.Acosh, x: Sequence[Vector]) -> Vector:
+    return tri.area_cosine(k, x[0])
+
+
+@lowers(ops.Atanh)
+def _atanh(k: Kernel, op: ops.Atanh, x: Sequence[Vector]) -> Vector:
+    return tri.area_tangent(k, x[0])
 
 
 @lowers(ops.Erf)

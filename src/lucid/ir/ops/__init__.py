@@ -71,20 +71,39 @@ from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalRes
 from lucid.ir.ops.ordering import TopK
 from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from lucid.ir.ops.recurrent import Gru, Lstm, Recurrent, Rnn
-from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
+from lucid.ir.ops.reduction import (
+    ArgMax,
+    ArgMin,
+    Max,
+    Mean,
+    Min,
+    Prod,
+    Reduction,
+    Softmax,
+    Sum,
+    SumSquares,
+)
 from lucid.ir.ops.resize import Resize, interpolation
 from lucid.ir.ops.scans import CumProd, CumSum, Scan
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
+from lucid.ir.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
 
 __all__ = [
     "OPS",
     "Abs",
+    "Acos",
+    "Acosh",
     "Activation",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool2d",
     "Add",
     "ArgMax",
+    "ArgMin",
     "Array",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atanh",
     "AvgPool2d",
     "BatchNorm",
     "Binary",
@@ -103,6 +122,7 @@ __all__ = [
     "Conv3d",
     "Convolution",
     "Cos",
+    "Cosh",
     "CumProd",
     "CumSum",
     "Div",
@@ -148,6 +168,7 @@ __all__ = [
     "Permute",
     "Pow",
     "Prelu",
+    "Prod",
     "RadixCombine",
     "RadixMean",
     "RadixSoftmax",
@@ -170,6 +191,7 @@ __all__ = [
     "Sign",
     "Silu",
     "Sin",
+    "Sinh",
     "Slice",
     "Softmax",
     "Softplus",
@@ -180,6 +202,7 @@ __all__ = [
     "Sub",
     "Sum",
     "SumSquares",
+    "Tan",
     "Tanh",
     "Ternary",
     "TopK",

@@ -160,7 +160,7 @@ def test_programs_are_interpreted_region_by_region() -> None:
     made = graph()
     model = compiled(made)
     programs = model.programs()
-    assert [p.name for p in programs] == ["chain.region0", "chain.region1", "chain.region2"]
+    assert [p.name for p in programs] == ["chain_region0", "chain_region1", "chain_region2"]
     assert model.prepare(made.input_shapes(1)) is programs[0]
     image = sample_inputs(made, 1)[0]
     (c,) = ProgramInterpreter(programs[0], made.payload).run([image])

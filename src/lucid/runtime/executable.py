@@ -20,7 +20,7 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, UnsupportedError
 from lucid.ir.batch import described
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array
@@ -336,6 +336,7 @@ class CompiledModel:
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
+        self._refuse_stages("its weights are swapped")
         store = WeightStore(self._source.match(weights, list(self._planner.plans)))
         self._planner.swap(store)
         return self
@@ -358,7 +359,7 @@ class CompiledModel:
         load and serves those targets and this version of Lucid; "plain" as the model has them, and
         loading packs them, on any machine; "both" serves all. Raises InputError before the first
         shape is planned, UnknownNameError, WeightsError for plain weights of a model that was
-        loaded without, OSError.
+        loaded without, UnsupportedError for one with further stages, OSError.
         """
         from lucid.runtime.saving import save
 
@@ -368,6 +369,7 @@ class CompiledModel:
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
         first = self._shapes_or_first(None)
+        self._refuse_stages("it is saved")
         try:
             json.dumps(self.metadata)
         except (TypeError, ValueError) as problem:
@@ -378,6 +380,14 @@ class CompiledModel:
         return Snapshot(
             self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
         )
+
+    def _refuse_stages(self, what: str) -> None:
+        """Raises UnsupportedError for a model whose further stages are made by its file alone."""
+        if any(plan.rest is not None for plan in self._planner.plans.values()):
+            raise UnsupportedError(
+                f"{self._source.name} goes on by what it has computed, in stages that are read from"
+                f" its file as they are needed: compile the file anew where {what}"
+            )
 
     # -- looking inside ---------------------------------------------------------------------
 

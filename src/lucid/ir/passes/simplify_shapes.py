@@ -213,7 +213,7 @@ def _value(source: Value, cut: Slice | None, node: Node, graph: Rewriter) -> Val
 
 @rewrite(simplify_shapes, Reshape)
 def axes_put_together(node: Node, graph: Rewriter) -> None:
-    """reshape(permute(reshape(x))) == permute(x), where every axis that is split becomes whole again
+    """reshape(permute(reshape(x))) == permute(x), where each axis becomes whole again
 
     Exporters write the two directions of a recurrent layer so, which lie side by side anyway.
     """

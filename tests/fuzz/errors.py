@@ -541,7 +541,7 @@ def _recurrent(op: ops.Recurrent, x: Sequence[Known]) -> tuple[None, list[Array]
             kept[:, d] = state.error
     wild = np.zeros(n, bool)
     for known in (data, *states):
-        wild |= ~(np.abs(known.value) < 1e15).reshape(n, -1).all(1)
+        wild |= ~(np.abs(known.value) < 1e15).all((1, 2))
     wild |= any(not (np.abs(k.value) < 1e15).all() for k in (weight, recurrent, bias))
     return None, [np.where(wild[:, None, None], np.inf, error) for error in (y, *last)]
 

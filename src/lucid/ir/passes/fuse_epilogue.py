@@ -158,8 +158,9 @@ def _rank(node: Node | None) -> int | None:
         return 2
     if isinstance(anchor, KERNELS):
         return 1
-    is_float = node.output.type.dtype == "f32"
-    return 0 if isinstance(anchor, Elementwise | Cast) and is_float else None
+    if not isinstance(anchor, Elementwise | Cast):
+        return None
+    return 0 if node.output.type.dtype == "f32" else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,20 +23,20 @@ from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
-from lucid.codegen.lowering import lower
+from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, LucidError, UnknownNameError, WeightsError
 from lucid.ir import recipe
-from lucid.ir.graph import Graph
+from lucid.ir.graph import Graph, Parameter
 from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
-from lucid.ir.types import Shapes, with_batch
+from lucid.ir.types import Shapes
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Snapshot, continued
+from lucid.runtime.plans import Plan, Snapshot, continued
 from lucid.runtime.stored import object_key, packed_key, padded
 from lucid.runtime.weights import WeightStore
 
@@ -91,9 +91,9 @@ def write(
     if weights != "packed" or any(target != snapshot.target for target in targets):
         require_plain(snapshot)
     sizes = []
-    for number, (shapes, graph) in enumerate(captured.items()):
-        fused = next(p.graph for of, p in snapshot.plans.items() if with_batch(of, 1) == shapes)
-        size = Size(shapes, f"captured.{number}", f"fused.{number}")
+    for number, (graph, fused) in enumerate(captured):
+        types = tuple(map(str, graph.input_types()))
+        size = Size(graph.input_shapes(1), types, f"captured.{number}", f"fused.{number}")
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
@@ -108,11 +108,11 @@ def write(
 # -- graphs -----------------------------------------------------------------------------------
 
 
-def _captured(snapshot: Snapshot) -> dict[Shapes, Graph]:
-    """The graphs before the passes by the shapes of their inputs for one image, that of the first
-    plan first."""
-    sizes = dict.fromkeys(with_batch(shapes, 1) for shapes in snapshot.plans)
-    return {shapes: snapshot.source.stage(shapes, "captured") for shapes in sizes}
+def _captured(snapshot: Snapshot) -> list[tuple[Graph, Graph]]:
+    """The graphs before the passes and after them, that of the first plan first; one for all the
+    shapes that it serves."""
+    fused = {tuple(p.graph.input_types()): (s, p.graph) for s, p in snapshot.plans.items()}
+    return [(snapshot.source.stage(shapes, "captured"), graph) for shapes, graph in fused.values()]
 
 
 def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
@@ -125,12 +125,17 @@ def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
     shows in the text of the graph. A size that neither takes, an odd one, tells nothing against it.
     """
     own = graph.input_shapes(1)
-    axes = [(i, axis) for i, shape in enumerate(own) for axis in range(1, len(shape))]
+    axes = [
+        (i, axis)
+        for i, kind in enumerate(graph.input_types())
+        for axis in range(kind.rank)
+        if axis not in kind.batch_axes()
+    ]
     free = [place for place in axes if _resized(graph, _with(own, {place: 32}))]
     larger = {place: 32 * (1 + n) for n, place in enumerate(free)}
     smaller = {(i, axis): -(own[i][axis] // 4 + 2 * n | 1) for n, (i, axis) in enumerate(free)}
     sizes = [_with(own, change) for change in (larger, smaller)]
-    if not free or min(map(min, sizes[1])) < 1:
+    if not free or any(size < 1 for shape in sizes[1] for size in shape):
         return False
     traced = [_traced(snapshot, shapes) for shapes in sizes]
     return any(traced) and traced == [_resized(graph, shapes) for shapes in sizes]
@@ -174,19 +179,29 @@ def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
 def _write_sources(
     writer: Writer,
     snapshot: Snapshot,
-    captured: Mapping[Shapes, Graph],
+    captured: Sequence[tuple[Graph, Graph]],
     manifest: Manifest,
 ) -> None:
     """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
     weights alone, those of them that no checkpoint brings."""
     payload = _payload(snapshot)
-    names = dict.fromkeys(name for g in captured.values() for name in g.sources())
-    read = manifest.constants if manifest.weights == "packed" else names
-    values = {name: payload[name] for name in read}
+    names = dict.fromkeys(name for g, _ in captured for name in g.sources())
+    if manifest.weights == "packed":
+        names = dict.fromkeys([*manifest.constants, *_read_on_host(snapshot)])
+    values = {name: payload[name] for name in names}
     values |= snapshot.source.state().tables
     declared = {n: v if hasattr(v, "dtype") else np.asarray(v) for n, v in values.items()}
     with writer.section(TENSORS) as sink:
         write_tensors(sink, declared, (np.asarray(v) for v in values.values()))
+
+
+def _read_on_host(snapshot: Snapshot) -> Iterator[str]:
+    """The tensors that nodes on the host read, and outputs that nothing computes."""
+    for plan in snapshot.plans.values():
+        read = [value for step in plan.steps for value in getattr(step, "known", ())]
+        for value in read if plan.whole else (*read, *plan.graph.outputs):
+            if isinstance(value, Parameter):
+                yield from (source.name for source in recipe.sources(value.recipe))
 
 
 def has_plain(snapshot: Snapshot) -> bool:
@@ -217,13 +232,13 @@ def _version() -> str:
 
 def _manifest(
     snapshot: Snapshot,
-    captured: Mapping[Shapes, Graph],
+    captured: Sequence[tuple[Graph, Graph]],
     sizes: list[Size],
     made: list[ForTarget],
     weights: str,
 ) -> Manifest:
     state = snapshot.source.state()
-    read = dict.fromkeys(name for g in captured.values() for name in g.sources())
+    read = dict.fromkeys(name for g, _ in captured for name in g.sources())
     first = next(iter(snapshot.plans))
     return Manifest(
         made_by={
@@ -233,13 +248,13 @@ def _manifest(
             "llvm": versions(),
         },
         name=snapshot.source.name,
-        dtypes=list(snapshot.source.dtypes),
+        dtypes=captured[0][0].input_dtypes(),
         precision=snapshot.basis.precision,
         kernels=dict(snapshot.basis.forced),
         chosen_by=snapshot.basis.source,
         disable=list(snapshot.source.disable),
         input_shapes=first,
-        any_size=is_any_size(snapshot, captured[with_batch(first, 1)]),
+        any_size=is_any_size(snapshot, captured[0][0]),
         state=dict(state.shapes),
         tables=list(state.tables),
         constants=[name for name in read if name not in state.shapes],
@@ -247,6 +262,7 @@ def _manifest(
         targets=made,
         metadata=dict(snapshot.metadata),
         weights=weights,
+        structure=snapshot.source.structure.to_json() if snapshot.source.structure else {},
     )
 
 
@@ -263,10 +279,9 @@ def _write_target(
     if not packed and not code:
         return ForTarget(target.name, caches, rows)
     programs = [
-        plan.bound.program
-        if target == snapshot.target
-        else lower(plan.graph, schedules[shapes], target, shapes[0][0], snapshot.threads)
+        program
         for shapes, plan in snapshot.plans.items()
+        for program in _programs(snapshot, plan, schedules[shapes], target)
     ]
     made = ForTarget(
         target.name,
@@ -284,6 +299,14 @@ def _write_target(
     return made
 
 
+def _programs(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
+    """Those of a plan's regions for a target."""
+    if target == snapshot.target:
+        return plan.programs
+    parts = lower_parts(plan.graph, chosen, target, plan.batch, snapshot.threads)
+    return [part.program for part in parts if isinstance(part, Lowered)]
+
+
 def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
     """The choices for each plan; for another target those of its cost model."""
     if target == snapshot.target or snapshot.basis.source == "given":
@@ -295,7 +318,7 @@ def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
     chosen: dict[Shapes, Schedule] = {}
     for shapes, plan in snapshot.plans.items():
         first = next(iter(chosen.values()), None)
-        chosen[shapes] = continued(first, plan.graph, shapes[0][0], choose)
+        chosen[shapes] = continued(first, plan.graph, plan.batch, choose)
     return chosen
 
 

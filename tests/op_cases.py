@@ -36,6 +36,7 @@ from lucid.ir.ops import (
     Gather,
     Gelu,
     GroupNorm,
+    Gru,
     Hardsigmoid,
     Hardswish,
     LayerNorm,
@@ -45,6 +46,7 @@ from lucid.ir.ops import (
     Linear,
     LocalResponseNorm,
     Log,
+    Lstm,
     MatMul,
     Max,
     Maximum,
@@ -68,6 +70,7 @@ from lucid.ir.ops import (
     Reshape,
     Resize,
     RmsNorm,
+    Rnn,
     Round,
     Rsqrt,
     ShiftLeft,
@@ -205,6 +208,59 @@ def thirds(x):
 def pairs(x):
     """The columns 1 to 4 of an image weighed 1, 3, 3 and 1."""
     return (x[..., 1] + 3 * x[..., 2] + 3 * x[..., 3] + x[..., 4]) / 8
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def unrolled(step, gates, directions):
+    """A recurrent layer, one sequence and one direction at a time: `step` makes the new states of
+    a function that gives each gate's products of input and state, and of the old states."""
+
+    def layer(x, w, r, b, *states):
+        n, steps, _ = x.shape
+        y, last = np.zeros((n, steps, r.shape[2] * len(r))), [s.astype(float) for s in states]
+        for i, d in np.ndindex(n, len(r)):
+            wx, rh, bx, bh = (np.split(a[d], gates) for a in (w, r, *np.split(b, 2, axis=1)))
+            now = [s[i, d].astype(float) for s in states]
+            for t in range(steps)[:: directions[d]]:
+                of_input = [wx[g] @ x[i, t] + bx[g] for g in range(gates)]
+                now = step(of_input, lambda g, h, rh=rh, bh=bh: rh[g] @ h + bh[g], *now)
+                y[i, t, d * len(now[0]) : (d + 1) * len(now[0])] = now[0]
+            for kept, value in zip(last, now, strict=True):
+                kept[i, d] = value
+        return y, *last
+
+    return layer
+
+
+def lstm_step(x, of_state, h, c):
+    i, o, f = (sigmoid(x[g] + of_state(g, h)) for g in range(3))
+    c = f * c + i * np.tanh(x[3] + of_state(3, h))
+    return o * np.tanh(c), c
+
+
+def gru_step(x, of_state, h):
+    z, r = (sigmoid(x[g] + of_state(g, h)) for g in range(2))
+    n = np.tanh(x[2] + of_state(2, r * h))
+    return ((1 - z) * n + z * h,)
+
+
+def late_gru_step(x, of_state, h):
+    z, r = (sigmoid(x[g] + of_state(g, h)) for g in range(2))
+    return ((1 - z) * np.tanh(x[2] + r * of_state(2, h)) + z * h,)
+
+
+def rnn_step(x, of_state, h):
+    return (np.maximum(x[0] + of_state(0, h), 0),)
+
+
+def layer_types(gates, directions, states):
+    """x of three steps of two numbers, a state of four."""
+    weights = [(directions, 4 * gates, k) for k in (2, 4)]
+    state = [f32(N, directions, 4)] * states
+    return [f32(N, 3, 2), *(f32(*w) for w in weights), f32(directions, 8 * gates), *state]
 
 
 CASES = [
@@ -461,6 +517,11 @@ CASES = [
         [IMAGE],
         lambda x: np.stack([x[..., c : c + 2].max((2, 3)) for c in (0, 2, 4)], 2)[:, :, None],
     ),
+    (Lstm("bidirectional"), layer_types(4, 2, 2), unrolled(lstm_step, 4, (1, -1))),
+    (Lstm(), layer_types(4, 1, 2), unrolled(lstm_step, 4, (1,))),
+    (Gru("reverse"), layer_types(3, 1, 1), unrolled(gru_step, 3, (-1,))),
+    (Gru(linear_before_reset=True), layer_types(3, 1, 1), unrolled(late_gru_step, 3, (1,))),
+    (Rnn(activations=(Relu(),)), layer_types(1, 1, 1), unrolled(rnn_step, 1, (1,))),
     (Resize((10, 3), coordinates="asymmetric"), [IMAGE], lambda x: x.repeat(2, 2)[..., ::2]),
     (
         Resize((5, 12), "bilinear"),

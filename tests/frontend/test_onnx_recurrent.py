@@ -20,7 +20,6 @@ from lucid.onnx.writer import to_onnx  # noqa: E402
 
 STEPS, N, DEPTH, SIZE = 5, 3, 4, 6
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-DTYPES = {"f32": 1, "i64": 7}
 
 
 def layer(kind: str, given: str = "", **attributes: Any) -> Any:
@@ -50,8 +49,7 @@ def layer(kind: str, given: str = "", **attributes: Any) -> Any:
         [helper.make_tensor_value_info(o, 1, None) for o in outputs],
         [numpy_helper.from_array(arrays[n], n) for n in names if n],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    return model
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
 def read(model: Any) -> Graph:

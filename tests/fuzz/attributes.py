@@ -19,6 +19,11 @@ POOLS: dict[tuple[type[Op], str], Sequence[Any]] = {
     (ops.Resize, "rounding"): ROUNDING,
     (ops.Resize, "scale"): [(1.1, 0.9), (2.0, 0.5), (0.97, 1.3)],
     (ops.AvgPool2d, "divisor"): [3, 7],
+    **{(cls, "direction"): ["reverse", "bidirectional"] for cls in ops.declared(ops.Recurrent)},
+    **{(cls, "clip"): [0.3, 2.0] for cls in ops.declared(ops.Recurrent)},
+    (ops.Rnn, "activations"): [(ops.Relu(),), (ops.Softsign(),)],
+    (ops.Gru, "activations"): [(ops.Hardsigmoid(), ops.Elu(0.5))],
+    (ops.Lstm, "activations"): [(ops.Sigmoid(), ops.Softsign(), ops.LeakyRelu(0.1))],
 }
 """What else there is for attributes whose type does not say it."""
 

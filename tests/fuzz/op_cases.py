@@ -287,6 +287,32 @@ def _linear(make: Maker) -> Value:
     return make.followed(make.build.linear(x, outer, make.draw.chance(0.6)))
 
 
+@makes("rnn", "gru", "lstm")
+def _recurrent(make: Maker) -> Value:
+    """With states of zeros or given, and with sequences of all lengths or of their own."""
+    draw, cell = make.draw, drawn(make.draw, OPS[make.op])
+    assert isinstance(cell, ops.Recurrent)
+    steps, depth, size = draw.integer(1, 5), draw.channels(), draw.pick([1, 2, 7, 8, 16, 19, 40])
+    d, columns = cell.directions, cell.gates * size
+    operands = [
+        make.array(steps, depth),
+        make.weight(d, columns, depth),
+        make.weight(d, columns, size),
+        make.weight(d, 2 * columns),
+    ]
+    for _ in range(cell.states):
+        zeros = make.apply(ops.Constant(0.0))
+        expanded = make.apply(ops.Expand((BATCH, d, size)), zeros)
+        operands.append(expanded if draw.chance(0.5) else make.array(d, size))
+    seen = isinstance(cell, ops.Lstm) and draw.chance(0.3)
+    if seen or draw.chance(0.4):
+        operands.append(make.apply(ops.ArgMax(1), make.array(steps + 1, kind="normal")))
+    if seen:
+        operands.append(make.weight(d, 3 * size))
+    node = make.build.graph.append(cell, operands, origin=make.build.next_origin(make.op))
+    return make.followed(draw.pick(node.outputs))
+
+
 @makes("matmul")
 def _matmul(make: Maker) -> Value:
     draw = make.draw

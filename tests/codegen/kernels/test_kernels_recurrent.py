@@ -105,3 +105,10 @@ def test_batches_in_parts(name: str) -> None:
     for first, last in ((0, 1), (1, 3), (3, 6), (6, 11)):
         for part, value in zip(outputs(first, last), whole, strict=True):
             np.testing.assert_array_equal(part, value[first:last])
+
+
+def test_what_follows_a_layer() -> None:
+    """Is a kernel of its own: a result among several is no anchor of a fusion."""
+    graph = network(Lstm(), 3, 4, 8)
+    graph.set_outputs([graph.append(ops.Relu(), [v]).output for v in graph.outputs])
+    check(graph, 2, limit=LIMIT)

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lucid.frontend.torch.writer import Writer, emits
-from lucid.ir import ops
 from lucid.ir.graph import Value
-from lucid.ir.ops import Concat, Gather, Gru, Lstm, Recurrent, Rnn
+from lucid.ir.ops import Concat, Gather, Gru, Lstm, Op, Recurrent, Relu, Rnn, Tanh
 
 ORDERS: dict[type[Recurrent], tuple[int, ...]] = {
     Rnn: (0,),
@@ -21,6 +20,7 @@ ORDERS: dict[type[Recurrent], tuple[int, ...]] = {
     Lstm: (0, 3, 1, 2),
 }
 """For each gate of an op, which one of torch's it is."""
+TANH, RELU = Tanh(), Relu()
 SWAPPED = (1, 0, 2)
 """What turns time steps, or layers, before sequences into sequences first, and back."""
 
@@ -74,21 +74,17 @@ def rnn_tanh(
     train: bool,
     bidirectional: bool,
     batch_first: bool,
-    cell: Rnn = Rnn(),
+    activation: Op = TANH,
 ) -> list[Value]:
     _refuse_dropout(w, dropout, train, num_layers)
+    cell = Rnn(activations=(activation,))
     layers = _layers(w, cell, params, has_biases, num_layers, bidirectional)
     return _stack(w, layers, x, [hx], batch_first)
 
 
 @emits("rnn_relu.input")
 def rnn_relu(w: Writer, *operands: Any) -> list[Value]:
-    return rnn_tanh(w, *operands, cell=Rnn(activations=(ops.Relu(),)))
-
-
-@emits("lstm.data", "gru.data", "rnn_tanh.data", "rnn_relu.data")
-def packed_sequence(w: Writer, *operands: Any) -> list[Value]:
-    w.refuse("it takes a packed sequence: give it padded sequences, without packing them")
+    return rnn_tanh(w, *operands, activation=RELU)
 
 
 def _refuse_dropout(w: Writer, dropout: float, train: bool, num_layers: int) -> None:

@@ -160,8 +160,9 @@ def _rank(node: Node | None) -> int | None:
         return 2
     if isinstance(anchor, KERNELS):
         return 1
-    computed = node.output.type.dtype in NUMBERS
-    return 0 if isinstance(anchor, Elementwise | Cast) and computed else None
+    if not isinstance(anchor, Elementwise | Cast):
+        return None
+    return 0 if node.output.type.dtype in NUMBERS else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

@@ -25,7 +25,7 @@ from lucid.ir.ops import (
     Slice,
     Ternary,
 )
-from lucid.ir.passes.canonicalise import into_recipe
+from lucid.ir.passes.canonicalise import into_recipe, plain_permute
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.types import Dim, Shape
 
@@ -37,6 +37,7 @@ SPATIAL = (2, 3)
 APART = (Elementwise, Reshape, Permute, Slice, Concat, Linear, Conv2d)
 
 rewrite(simplify_shapes, Op)(into_recipe)  # what is the same for all images may be a parameter
+rewrite(simplify_shapes, Permute)(plain_permute)
 
 
 # -- pools of a given size ------------------------------------------------------------------------
@@ -208,7 +209,61 @@ def _value(source: Value, cut: Slice | None, node: Node, graph: Rewriter) -> Val
     return graph.insert_before(node, cut, [source], inherits=False)
 
 
+# -- axes that are taken apart --------------------------------------------------------------------
+
+
+@rewrite(simplify_shapes, Reshape)
+def axes_put_together(node: Node, graph: Rewriter) -> None:
+    """reshape(permute(reshape(x))) == permute(x), where each axis becomes whole again
+
+    Exporters write the two directions of a recurrent layer so, which lie side by side anyway.
+    """
+    turn = node.inputs[0].producer
+    if turn is None or not isinstance(turn.op, Permute):
+        return
+    split = turn.inputs[0].producer
+    if split is None or not isinstance(split.op, Reshape):
+        return
+    x, axes = split.inputs[0], turn.op.axes
+    before = _parts(x.type.shape, split.output.type.shape)
+    after = _parts(node.output.type.shape, turn.output.type.shape)
+    if before is None or after is None or len(before) != len(after):
+        return
+    order = [tuple(axes[part] for part in group) for group in after]
+    if sorted(order) == before:
+        graph.substitute(node, Permute(tuple(map(before.index, order))), [x])
+
+
+def _parts(shape: Shape, parts: Shape) -> list[tuple[int, ...]] | None:
+    """For each axis of a shape, which axes of `parts` it is made of; None where they do not say."""
+    found, at = [], 0
+    for d in shape:
+        first, size = at, 1
+        while at < len(parts) and (at == first or _smaller(size, d)):
+            part, at = parts[at], at + 1
+            size = part if isinstance(part, Dim) else -1 if isinstance(size, Dim) else size * part
+        if size != d:
+            return None
+        found.append(tuple(range(first, at)))
+    return found if at == len(parts) else None
+
+
+def _smaller(size: int | Dim, whole: int | Dim) -> bool:
+    return isinstance(size, int) and isinstance(whole, int) and 0 < size < whole
+
+
 # -- expansions -----------------------------------------------------------------------------------
+
+
+@rewrite(simplify_shapes, Reshape, Permute, Slice)
+def moved_number(node: Node, graph: Rewriter) -> None:
+    """op(expand(c)) == expand(c), for a number c
+
+    The states that a recurrent layer begins with are zeros that exporters cut and turn.
+    """
+    spread = node.inputs[0].producer
+    if spread is not None and isinstance(spread.op, Expand) and not spread.inputs[0].type.shape:
+        graph.substitute(node, Expand(node.output.type.shape), spread.inputs)
 
 
 @rewrite(simplify_shapes, Ternary)

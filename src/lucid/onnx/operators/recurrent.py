@@ -125,13 +125,13 @@ def _activation(name: str, alphas: Any, betas: Any) -> Op:
 
 def _read(call: Call, cell: Recurrent) -> list[Operand]:
     """All results, of any layout; `hidden_size` has to be what the weights say."""
-    batch_first = bool(call.integer("layout", 0))
+    batch_first, size = bool(call.integer("layout", 0)), call.integer("hidden_size", 0)
     x = _sequences_first(call, call.operand(0), batch_first)
     weight, recurrent = call.operand(1), call.operand(2)
     if x.type.rank != 3 or recurrent.type.rank != 3:
         raise ModelFileError(f"takes operands of three axes, got {x.type} and {recurrent.type}")
     directions, columns, hidden = call.integer_dims(*recurrent.type.shape)
-    if call.integer("hidden_size", hidden) != hidden:
+    if size not in (0, hidden):
         raise ModelFileError(f"has a hidden_size other than its weight {recurrent.type}")
     n, steps = x.type.shape[:2]
     zeros = known(0.0)

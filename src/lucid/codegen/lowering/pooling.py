@@ -65,9 +65,9 @@ def _average_pool(ctx: Lowering, node: Node) -> None:
     combination is one loader."""
     op, source = node.op, node.inputs[0]
     assert isinstance(op, AvgPool2d)
-    base = _combination(ctx, source)
+    base = _combination(ctx, source) if op.dilation == (1, 1) else None
     if base is None:
-        if not _read_by_a_product(ctx, node.output) or _overlaps(op):
+        if not _read_by_a_product(ctx, node.output) or _overlaps(op) or op.dilation != (1, 1):
             pool(ctx, node)
             return
         x = ctx.rows_view(source)
@@ -148,12 +148,12 @@ def _kernel(op: Op, x: View, y: View, body: Body) -> tuple[Pool, dict[str, Argum
         return Pool(kind, adaptive=True, body=body), {}
     assert isinstance(op, MaxPool2d | AvgPool2d)
     arguments = window(op.kernel, op.stride, op.padding)
+    arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
     if isinstance(op, AvgPool2d):
         kind = divisor_kind(op)
-        taps = (0, op.kernel[1]) if op.kernel[1] <= MOST_COLUMNS else (0, 0)
-        arguments |= {"dilation_h": 1, "dilation_w": 1, **_divisor(op, kind)}
-        return Pool(kind, taps, body=body), arguments
-    arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
+        side_by_side = op.dilation == (1, 1) and op.kernel[1] <= MOST_COLUMNS
+        taps = (0, op.kernel[1]) if side_by_side else (0, 0)
+        return Pool(kind, taps, body=body), arguments | _divisor(op, kind)
     small = op.kernel[0] * op.kernel[1] <= MOST_UNROLLED
     taps = op.kernel if small and _all_inside(op, x, y) else (0, 0)
     return Pool("max", taps, body=body), arguments

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lucid.frontend.torch.convolutions import as_image, image, image_border
+from lucid.frontend.torch.convolutions import per_axis
 from lucid.frontend.torch.elementwise import square
 from lucid.frontend.torch.writer import Writer, emits
-from lucid.ir import ops
+from lucid.ir import ops, volumes
 from lucid.ir.graph import Value
-from lucid.ir.ops import Op
 from lucid.ir.types import Shape
 
 UNIT_ROUNDOFF = 1.1920928955078125e-07
@@ -132,27 +131,27 @@ def _last(w: Writer, sizes: Sequence[int]) -> tuple[int, ...]:
 # -- pools --------------------------------------------------------------------------------------
 
 
-@emits("max_pool1d.default", "max_pool2d.default")
+@emits("max_pool1d.default", "max_pool2d.default", "max_pool3d.default")
 def max_pool(
     w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Value:
-    rows, columns = image_border(padding, w)
-    op = ops.MaxPool2d(
-        image(kernel, w),
-        image(stride or kernel, w),
-        (rows, columns, rows, columns),
-        image(dilation, w),
-        ceil_mode,
-    )
-    return _pooled(w, op, x)
+    windows = _windows(w, kernel, stride, padding, dilation)
+    return volumes.max_pool(w.emit, w.value(x), windows, ceil_mode)
 
 
-@emits("max_pool2d_with_indices.default", "max_pool1d_with_indices.default")
-def max_pool_with_indices(w: Writer, x: Any, *options: Any) -> tuple[Value, None]:
-    return max_pool(w, x, *options), None
+@emits("max_pool1d_with_indices.default", "max_pool2d_with_indices.default")
+@emits("max_pool3d_with_indices.default")
+def max_pool_with_indices(
+    w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Value, Value]:
+    """Where nobody reads the indices, they are dropped."""
+    y = max_pool(w, x, kernel, stride, padding, dilation, ceil_mode)
+    windows = _windows(w, kernel, stride, padding, dilation)
+    indices = ops.MaxPoolIndices(**vars(windows), ceil_mode=ceil_mode)
+    return y, w.emit(indices, x)
 
 
-@emits("avg_pool1d.default", "avg_pool2d.default")
+@emits("avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default")
 def avg_pool(
     w: Writer,
     x: Any,
@@ -163,105 +162,77 @@ def avg_pool(
     count_include_pad: bool,
     divisor: int | None = None,
 ) -> Value:
-    rows, columns = image_border(padding, w)
-    border = (rows, columns, rows, columns)
-    sizes = image(kernel, w), image(stride or kernel, w)
-    return _pooled(w, ops.AvgPool2d(*sizes, border, ceil_mode, count_include_pad, divisor), x)
+    windows = _windows(w, kernel, stride, padding, 1)
+    return volumes.avg_pool(w.emit, w.value(x), windows, ceil_mode, count_include_pad, divisor)
 
 
-@emits("avg_pool3d.default")
-def avg_pool3d(
-    w: Writer,
-    x: Any,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor: int | None,
-) -> Value:
-    """Over the depth alone, as torch's local response norm has it: pixels are one long axis."""
-    sizes = (kernel, stride or kernel, padding)
-    depth, *rest = zip(*(list(s) * (3 if len(s) == 1 else 1) for s in sizes), strict=True)
-    if any(axis != (1, 1, 0) for axis in rest):
-        w.refuse("it pools over three axes")
-    n, c, d, *image = w.shape_of(x)
-    flat = w.reshape(x, (n, c, d, w.size(image[0]) * w.size(image[1])))
-    op = ops.AvgPool2d(
-        (depth[0], 1), (depth[1], 1), (depth[2], 0) * 2, ceil_mode, count_include_pad, divisor
-    )
-    return w.reshape(w.emit(op, flat), w.shape)
+def _windows(w: Writer, kernel: Any, stride: Any, padding: Any, dilation: Any) -> volumes.Windows:
+    border = tuple(per_axis(padding, w.shape))
+    sizes = (tuple(per_axis(given, w.shape)) for given in (kernel, stride or kernel, dilation))
+    size, step, spread = sizes
+    return volumes.Windows(size, step, border * 2, spread)
 
 
-@emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default")
-@emits("_adaptive_avg_pool2d.default")
+@emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default")
+@emits("_adaptive_avg_pool2d.default", "_adaptive_avg_pool3d.default")
 def adaptive_avg_pool(w: Writer, x: Any, size: Any) -> Value:
-    if all(d == 1 for d in w.shape[2:]):
+    sizes = [w.size(d) for d in w.shape[2:]]
+    if all(d == 1 for d in sizes):
         return w.emit(ops.Mean(tuple(range(2, len(w.shape))), True), x)
-    return _pooled(w, ops.AdaptiveAvgPool2d(image(w.shape[2:], w)), x)
+    return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=False)
 
 
-@emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
+@emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default", "adaptive_max_pool3d.default")
 def adaptive_max_pool(w: Writer, x: Any, size: Any) -> tuple[Value, None]:
-    return _pooled(w, ops.AdaptiveMaxPool2d(image(w.shape[2:], w)), x), None
-
-
-def _pooled(w: Writer, op: Op, x: Any) -> Value:
-    if len(w.shape) not in (3, 4):
-        w.refuse(f"it pools a tensor of {len(w.shape)} axes")
-    return w.reshape(w.emit(op, as_image(w, x)), w.shape)
+    sizes = [w.size(d) for d in w.shape[2:]]
+    return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=True), None
 
 
 # -- resizing -----------------------------------------------------------------------------------
 
 
-@emits("upsample_nearest2d.vec")
+@emits("upsample_nearest1d.vec", "upsample_nearest2d.vec", "upsample_nearest3d.vec")
 def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
     return _resized(w, x, scales, "nearest")
 
 
-@emits("upsample_nearest2d.default")
+@emits("upsample_nearest1d.default", "upsample_nearest2d.default", "upsample_nearest3d.default")
 def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
     return _resized(w, x, scales, "nearest")
 
 
-@emits("_upsample_nearest_exact2d.vec")
+@emits("_upsample_nearest_exact1d.vec", "_upsample_nearest_exact2d.vec")
+@emits("_upsample_nearest_exact3d.vec")
 def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
     return _resized(w, x, scales, "nearest-exact")
 
 
-@emits("_upsample_nearest_exact2d.default")
+@emits("_upsample_nearest_exact1d.default", "_upsample_nearest_exact2d.default")
+@emits("_upsample_nearest_exact3d.default")
 def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
     return _resized(w, x, scales, "nearest-exact")
 
 
-@emits("upsample_bilinear2d.vec")
-def bilinear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, scales, "bilinear", corners)
-
-
-@emits("upsample_bilinear2d.default")
-def bilinear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
-    return _resized(w, x, scales, "bilinear", corners)
-
-
-@emits("upsample_linear1d.vec")
+@emits("upsample_linear1d.vec", "upsample_bilinear2d.vec", "upsample_trilinear3d.vec")
 def linear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
-    return _resized(w, x, (None, *scales) if scales else None, "bilinear", corners)
+    return _resized(w, x, scales, "bilinear", corners)
 
 
-@emits("upsample_linear1d.default")
-def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, scale: float | None) -> Value:
-    return _resized(w, x, (None, scale), "bilinear", corners)
+@emits("upsample_linear1d.default", "upsample_bilinear2d.default", "upsample_trilinear3d.default")
+def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
+    return _resized(w, x, scales, "bilinear", corners)
 
 
 def _resized(
     w: Writer, x: Any, scales: Sequence[float | None] | None, mode: str, corners: bool = False
 ) -> Value:
     """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
-    source = as_image(w, x)
-    height, width = (w.size(d) for d in source.type.shape[2:])
-    rows, columns = (1, *(w.size(d) for d in w.shape[2:]))[-2:]
+    before, after = ([w.size(d) for d in shape[2:]] for shape in (w.shape_of(x), w.shape))
     given = scales if scales and any(s is not None for s in scales) else None
-    op = ops.interpolation((height, width), (rows, columns), given, mode, corners)
-    return w.reshape(w.emit(op, source), w.shape)
+
+    def over(*axes: int) -> ops.Resize:
+        old, new = (volumes.picked(sizes, axes, 1) for sizes in (before, after))
+        own = None if given is None else volumes.picked(given, axes, None)
+        return ops.interpolation(old, new, own, mode, corners)
+
+    return volumes.axis_by_axis(w.emit, w.value(x), over)

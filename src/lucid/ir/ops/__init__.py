@@ -55,7 +55,13 @@ from lucid.ir.ops.elementwise import (
 from lucid.ir.ops.fusion import Fusion
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
-from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from lucid.ir.ops.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool2d,
+    MaxPoolIndices,
+)
 from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
 from lucid.ir.ops.resize import Resize, interpolation
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
@@ -106,6 +112,7 @@ __all__ = [
     "MatMul",
     "Max",
     "MaxPool2d",
+    "MaxPoolIndices",
     "Maximum",
     "Mean",
     "Min",

@@ -166,13 +166,20 @@ class Writer:
 
     def emit(self, operator: str, *operands: Edge | str, **attributes: Any) -> str:
         """Append one ONNX operator; the name of its result. An operand of "" is left out."""
+        (result,) = self.emit_all(1, operator, *operands, **attributes)
+        return result
+
+    def emit_all(
+        self, count: int, operator: str, *operands: Edge | str, **attributes: Any
+    ) -> list[str]:
+        """Append one ONNX operator; the names of its first `count` results."""
         from onnx import helper
 
         names = [edge.name if isinstance(edge, Edge) else edge for edge in operands]
-        result = self._fresh(f"{self._stem}.{operator}")
-        label = f"{self._origin}/{result}" if self._origin else result
-        self.nodes.append(helper.make_node(operator, names, [result], name=label, **attributes))
-        return result
+        results = [self._fresh(f"{self._stem}.{operator}") for _ in range(count)]
+        label = f"{self._origin}/{results[0]}" if self._origin else results[0]
+        self.nodes.append(helper.make_node(operator, names, results, name=label, **attributes))
+        return results
 
     def constant(self, value: Any, dtype: str = "f32") -> str:
         """The name of an initializer of this value; equal ones are shared."""

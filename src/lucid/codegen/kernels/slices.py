@@ -128,8 +128,6 @@ class _WinogradSlices(WinogradEmitter):
             def blank(out: Pointer = out) -> None:
                 with k.loop(0, self.points) as point:
                     at = out + point.index * self.v_point
-                    k.each_vector(
-                        f.slice_channels, lambda c, m: k.store(k.zero(), at + c, m)
-                    )
+                    k.each_vector(f.slice_channels, lambda c, m: k.store(k.zero(), at + c, m))
 
             k.either(k.both(depth >= 0, depth < f.volume), transform, blank)

@@ -143,9 +143,7 @@ class Lowering:
         self.program.buffers[name] = Buffer(name, "arena", prod(shape), dtype)
         return View(name, dtype, tuple(shape), tuple(strides))
 
-    def result(
-        self, value: Value, like: View | None = None, strides: tuple[int, ...] = ()
-    ) -> View:
+    def result(self, value: Value, like: View | None = None, strides: tuple[int, ...] = ()) -> View:
         """Where to write a value: the user's array if it is an output that can lie there as it is,
         else an arena buffer; channels last.
 

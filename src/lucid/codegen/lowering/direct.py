@@ -52,7 +52,13 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     assert isinstance(op, Conv2d)
     _, inner, *taps = ctx.shape(layer.weight)
     x, result = ctx.view(layer.x), ctx.result(layer.result)
-    planar = layer.slices is None and x.shape[1] > 1 and x.strides[3] == 1 and inner <= MOST_PLANES and op.groups == 1
+    planar = (
+        layer.slices is None
+        and x.shape[1] > 1
+        and x.strides[3] == 1
+        and inner <= MOST_PLANES
+        and op.groups == 1
+    )
     if not planar:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape

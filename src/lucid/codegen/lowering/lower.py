@@ -39,7 +39,9 @@ def _computes_weights(node: Node) -> bool:
     if isinstance(op, Fusion):
         own, op = op.anchor_operands(own), op.anchor
     weights = node.inputs[1:own]
-    return isinstance(op, Convolution | Linear) and not all(isinstance(v, Parameter) for v in weights)
+    return isinstance(op, Convolution | Linear) and not all(
+        isinstance(v, Parameter) for v in weights
+    )
 
 
 def lower(

@@ -9,7 +9,6 @@ import numpy as np
 
 from lucid.frontend.torch.shapes import gathered, pad
 from lucid.frontend.torch.writer import Writer, emits
-from lucid.ir import ops
 from lucid.ir.graph import Value
 from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import Shape

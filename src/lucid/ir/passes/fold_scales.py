@@ -48,7 +48,11 @@ def factor_into_weights(node: Node, graph: Rewriter) -> None:
     """
     for y, other in (node.inputs, node.inputs[::-1]):
         layer = y.producer
-        if layer is None or not isinstance(layer.op, Convolution | Linear) or y.type != node.output.type:
+        if (
+            layer is None
+            or not isinstance(layer.op, Convolution | Linear)
+            or y.type != node.output.type
+        ):
             continue
         factor = _factor(other, y, layer.op)
         if factor is None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
+from lucid.ir import volumes
 from lucid.ir.ops import Array, Gather, Resize
 from lucid.ir.ops.resize import COORDINATES, ROUNDING, nearest
-from lucid.ir.ops.windows import Pair
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import like_operand, two_dimensional
+from lucid.onnx.windows import spatial_axes
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -80,27 +80,39 @@ def _on_the_edge(op: Resize, axis: int, size: int) -> bool:
 @reads("Resize", "Upsample")
 def read_resize(call: Call) -> Operand:
     """The op; nearest samples that it does not take are gathered, axis by axis."""
-    x = two_dimensional(call, call.operand(0))
+    x, axes = call.value(call.operand(0)), range(spatial_axes(call))
     how, problem = _sampling(call)
-    size, scales, exact = _target(call, x)
+    size, scales, exact = _target(call)
     if how.coordinates != "tf_crop_and_resize" and all(scale == 1 for scale in scales):
         return call.operand(0)
     if problem:
         raise UnsupportedError(f"with {problem}")
-    scale = None if exact else (float(scales[0]), float(scales[1]))
+    scale = None if exact else [float(s) for s in scales]
     if scale is not None and how.coordinates in INEXACT[how.mode]:
         raise UnsupportedError(f"with {how.coordinates} and scales that give no whole size")
+
+    def resized(mode: str, rounding: str) -> volumes.Over:
+        return lambda *pair: Resize(
+            volumes.picked(size, pair, 1),
+            mode,
+            how.own_coordinates,
+            rounding,
+            None if scale is None else volumes.picked(scale, pair, 1.0),
+        )
+
     if how.mode == "linear":
-        y = call.apply(Resize(size, "bilinear", how.own_coordinates, scale=scale), x)
-        return like_operand(call, y)
+        return volumes.axis_by_axis(call.node, x, resized("bilinear", "floor"))
     before = call.integer_dims(*x.type.shape[2:])
     places = [how.places(*axis) for axis in zip(before, size, scales, strict=True)]
-    for op in how.nearest_ops(size, scale):
-        if all(np.array_equal(op.nearest_index(a, before[a]), places[a]) for a in (0, 1)):
-            return like_operand(call, call.apply(op, x))
-    for axis in (0, 1):
-        x = call.apply(Gather(2 + axis), x, known(places[axis]))
-    return like_operand(call, x)
+    for rounding in sorted(ROUNDING, key=lambda rounding: rounding != how.rounding):
+        over = resized("nearest", rounding)
+        ops = [over(axis, volumes.NONE) for axis in axes]
+        found = [op.nearest_index(0, n) for op, n in zip(ops, before, strict=True)]
+        if all(map(np.array_equal, found, places)):
+            return volumes.axis_by_axis(call.node, x, over)
+    for axis in axes:
+        x = call.value(call.apply(Gather(2 + axis), x, known(places[axis])))
+    return x
 
 
 @dataclass(frozen=True)
@@ -150,11 +162,6 @@ class Sampling:
         """Those of Lucid's that come nearest."""
         return self.coordinates if self.coordinates in COORDINATES else "half_pixel"
 
-    def nearest_ops(self, size: Pair, scale: tuple[float, float] | None) -> Iterator[Resize]:
-        """The ops that may take the same samples."""
-        for rounding in sorted(ROUNDING, key=lambda rounding: rounding != self.rounding):
-            yield Resize(size, "nearest", self.own_coordinates, rounding, scale)
-
 
 def _sampling(call: Call) -> tuple[Sampling, str]:
     """How images are sampled, and what of it Lucid has no op for; empty if nothing."""
@@ -174,11 +181,11 @@ def _sampling(call: Call) -> tuple[Sampling, str]:
     return Sampling(mode, coordinates, rounding), problem
 
 
-def _target(call: Call, x: Operand) -> tuple[Pair, tuple[np.float32, np.float32], bool]:
-    """The height and width of the result, the scales to it, and whether these are their ratios to
+def _target(call: Call) -> tuple[tuple[int, ...], list[np.float32], bool]:
+    """The spatial sizes of the result, the scales to them, and whether these are their ratios to
     x's. Scales are float32, and so is what they give: 10 by 0.7 is 7."""
     policy = call.text("keep_aspect_ratio_policy", "stretch")
-    before = call.integer_dims(*x.type.shape[2:])
+    before = call.integer_dims(*call.shape()[2:])
     lengths = np.array(before, np.float32)
     at = 1 if call.opset < 11 else 2
     if call.opset >= 11 and call.has(3) and call.elements(3).size:
@@ -187,23 +194,21 @@ def _target(call: Call, x: Operand) -> tuple[Pair, tuple[np.float32, np.float32]
         if policy != "stretch":
             raise UnsupportedError("with a keep_aspect_ratio_policy")
         sizes = _spatial(call, list(call.sizes(3)), list(call.shape()))
-        height, width = call.integer_dims(*sizes)
-        ratios = np.array((height, width), np.float32) / lengths
-        return (height, width), (ratios[0], ratios[1]), True
+        after = tuple(call.integer_dims(*sizes))
+        return after, list(np.array(after, np.float32) / lengths), True
     given = [float(s) for s in call.elements(at).reshape(-1)]
     scales = np.array(_spatial(call, given, [1.0] * call.rank()), np.float32)
     size = _scaled(before, scales)
-    return size, (scales[0], scales[1]), bool((lengths * scales == size).all())
+    return size, list(scales), bool((lengths * scales == size).all())
 
 
-def _scaled(before: Sequence[int], scales: Array) -> Pair:
-    """The height and width that scales give."""
-    height, width = np.floor(np.array(before, np.float32) * scales)
-    return int(height), int(width)
+def _scaled(before: Sequence[int], scales: Array) -> tuple[int, ...]:
+    """The sizes that scales give."""
+    return tuple(int(d) for d in np.floor(np.array(before, np.float32) * scales))
 
 
-def _spatial(call: Call, given: list[Any], kept: list[Any]) -> tuple[Any, Any]:
-    """What is said of height and width; of other axes, it must be that they are kept."""
+def _spatial(call: Call, given: list[Any], kept: list[Any]) -> list[Any]:
+    """What is said of spatial axes; of other ones, it must be that they are kept."""
     named = call.integer_list("axes") or range(call.rank())
     axes = [call.counted(axis, call.rank()) for axis in named]
     if len(given) != len(axes):
@@ -212,6 +217,5 @@ def _spatial(call: Call, given: list[Any], kept: list[Any]) -> tuple[Any, Any]:
     if call.image_by_image and wanted.get(0) == 1:
         del wanted[0]
     if any(wanted.get(axis, kept[axis]) != kept[axis] for axis in (0, 1)):
-        raise UnsupportedError("of other axes than the last one or two")
-    spatial = [wanted.get(axis, kept[axis]) for axis in range(2, call.rank())]
-    return (1, spatial[0]) if len(spatial) == 1 else (spatial[0], spatial[1])
+        raise UnsupportedError("of other axes than the spatial ones")
+    return [wanted.get(axis, kept[axis]) for axis in range(2, call.rank())]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.maps import BLOCK
+from lucid.codegen.kernels.pool_indices import PoolIndices, for_axes
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.lowering.arguments import geometry, only_declared, window
-from lucid.codegen.lowering.context import Deferred, Lowering, lowers
+from lucid.codegen.lowering.context import Deferred, Lowering, features_last, lowers
 from lucid.codegen.lowering.fusion import lowers_fused
 from lucid.codegen.lowering.maps import MapNode, pixels
 from lucid.codegen.lowering.placement import left_to_readers
+from lucid.codegen.lowering.strided import copy
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import (
@@ -20,6 +23,7 @@ from lucid.ir.ops import (
     AdaptiveMaxPool2d,
     AvgPool2d,
     MaxPool2d,
+    MaxPoolIndices,
     Op,
 )
 
@@ -136,6 +140,54 @@ def _divisor(op: AvgPool2d, kind: str) -> dict[str, ArgumentValue]:
     if kind == "fixed":
         return {"scale": 1.0 / (op.divisor or op.kernel[0] * op.kernel[1])}
     return {"pad_bottom": op.padding[2], "pad_right": op.padding[3]} if kind == "padded" else {}
+
+
+# -- where the maxima lie ------------------------------------------------------------------------
+
+
+@lowers(MaxPoolIndices)
+def _max_pool_indices(ctx: Lowering, node: Node) -> None:
+    """One `PoolIndices` call over three axes; those that are missing have one element."""
+    op, source = node.op, node.inputs[0]
+    assert isinstance(op, MaxPoolIndices)
+    x = ctx.view(source)
+    if x.shape[1] > 1 and x.strides[1] != 1:
+        rows = ctx.allocate(f"{source.name}.rows", x.dtype, x.shape, features_last(x.shape))
+        copy(ctx, x, rows, node.origin)
+        x = rows
+    y = ctx.result(node.output, strides=features_last(ctx.shape(node.output)))
+    n, channels, *sizes = x.shape
+    axes, size = len(sizes), prod(sizes)
+    missing = 3 - axes
+    inner = [prod(sizes[:i] if op.column_major else sizes[i + 1 :]) for i in range(axes)]
+    numbers = {
+        "size": (sizes, 1),
+        "out": (y.shape[2:], 1),
+        "kernel": (op.kernel, 1),
+        "stride": (op.stride, 1),
+        "pad": (op.padding[:axes], 0),
+        "dilation": (op.dilation, 1),
+        "count": (inner, 0),
+        "x": (x.strides[2:], 1),
+        "y": (y.strides[2:], 1),
+    }
+    arguments: dict[str, ArgumentValue] = {
+        "x": x,
+        "y": y,
+        "channels": channels,
+        "x_n": x.strides[0],
+        "y_n": y.strides[0],
+        "count_n": channels * size * op.whole,
+        "count_c": size * op.whole,
+    }
+    for name, (given, default) in numbers.items():
+        values = [default] * missing + list(given)
+        arguments |= dict(zip(for_axes(name), values, strict=True))
+    region, inputs = ctx.region(node.origin, [x])
+    region.set_outputs([region.append(op, inputs, origin=node.origin).output])
+    tasks = n * prod(y.shape[2:-1])
+    kernel = PoolIndices()
+    ctx.call(kernel, tasks, arguments, [x], [y], region, node.origin, algorithm="max_pool_indices")
 
 
 # -- the kernel -----------------------------------------------------------------------------------

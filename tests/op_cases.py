@@ -22,7 +22,9 @@ from lucid.ir.ops import (
     Clip,
     Concat,
     Constant,
+    Conv1d,
     Conv2d,
+    Conv3d,
     Cos,
     Div,
     Elu,
@@ -51,6 +53,7 @@ from lucid.ir.ops import (
     Max,
     Maximum,
     MaxPool2d,
+    MaxPoolIndices,
     Mean,
     Min,
     Minimum,
@@ -94,6 +97,7 @@ from lucid.ir.ops import (
 
 N = BATCH
 IMAGE = f32(N, 4, 5, 6)
+VOLUME = f32(N, 4, 3, 5, 6)
 I64 = TensorType("i64", (2, 3))
 
 
@@ -165,6 +169,27 @@ def conv(x, w, b):
             window = padded[:, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3]
             y[:, :, i, j] = np.einsum("ncuv,ocuv->no", window, w) + b
     return y
+
+
+def conv_of_lines(x, w, b):
+    """As `conv`, the line in the middle of an image of zeros."""
+    rows = np.pad(w[:, :, None], ((0, 0), (0, 0), (1, 1), (0, 0)))
+    return conv(x[:, :, None], rows, b)[:, :, 0]
+
+
+def conv_of_volumes(x, w, b):
+    """Two slices each, as `conv`."""
+    pairs = [
+        conv(x[:, :, d], w[:, :, 0], b) + conv(x[:, :, d + 1], w[:, :, 1], 0)
+        for d in range(x.shape[2] - 1)
+    ]
+    return np.stack(pairs, 2)
+
+
+def largest_places(x):
+    """Of pairs in a line, counted over the image."""
+    pairs = x[..., :6].reshape(*x.shape[:3], 3, 2).argmax(-1)
+    return pairs + 2 * np.arange(3) + x.shape[3] * np.arange(x.shape[2])[:, None]
 
 
 def standard(x, axes, eps=1e-5):
@@ -265,6 +290,8 @@ def layer_types(gates, directions, states):
 
 CASES = [
     (Conv2d((2, 2), (1, 1, 1, 1)), [IMAGE, f32(3, 4, 3, 3), f32(3)], conv),
+    (Conv1d((2,), (1, 1)), [f32(N, 4, 7), f32(3, 4, 3), f32(3)], conv_of_lines),
+    (Conv3d((1, 2, 2), (0, 1, 1, 0, 1, 1)), [VOLUME, f32(3, 4, 2, 3, 3), f32(3)], conv_of_volumes),
     (Linear(), [f32(N, 3), f32(2, 3), f32(2)], lambda x, w, b: np.einsum("ni,oi->no", x, w) + b),
     (Linear(), [f32(N, 5, 3), f32(2, 3)], lambda x, w: np.einsum("nti,oi->nto", x, w)),
     (MatMul(), [f32(N, 2, 3, 4), f32(4, 5)], lambda a, b: np.einsum("nbij,jk->nbik", a, b)),
@@ -281,6 +308,7 @@ CASES = [
         [f32(N, 3, 4, 7)],
         lambda x: x[:, :, :, :6].reshape(len(x), 3, 2, 2, 3, 2).max((3, 5)),
     ),
+    (MaxPoolIndices((1, 2), (1, 2), (0, 0, 0, 0), (1, 1)), [f32(N, 3, 4, 7)], largest_places),
     (
         AvgPool2d((2, 2), (2, 2)),
         [f32(N, 3, 5, 6)],

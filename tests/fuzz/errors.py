@@ -85,7 +85,7 @@ def analyse(
             lost = [Known(r, np.full(np.shape(r), np.inf)) for r in results]
             known.update(zip(node.outputs, lost, strict=True))
             return
-        m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Conv2d) else 0
+        m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Convolution) else 0
         with np.errstate(all="ignore"):
             if m:
                 _, error = _winograd(node.op, operands, m)
@@ -198,6 +198,12 @@ def _max_pool(op: ops.MaxPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
     return op.evaluate(x[0].value), np.maximum(op.evaluate(x[0].error), 0.0)
 
 
+@rule(ops.MaxPoolIndices)
+def _max_pool_indices(op: ops.MaxPoolIndices, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Where numbers are off, another one of a window may be the largest."""
+    return op.evaluate(x[0].value), np.where(x[0].error.any(), np.inf, 0.0)
+
+
 @rule(ops.ArgMax)
 def _arg_max(op: ops.ArgMax, x: Sequence[Known]) -> tuple[Array, Array]:
     value = op.evaluate(x[0].value)
@@ -272,11 +278,11 @@ def _products(apply: Callable[..., Array], x: Known, w: Known, bias: Known | Non
     return _sizes(value, sizes, passed + terms(n) * U * sizes + n * TINY)
 
 
-@rule(ops.Conv2d)
-def _conv(op: ops.Conv2d, x: Sequence[Known]) -> tuple[Array, Array]:
+@rule(ops.Convolution)
+def _conv(op: ops.Convolution, x: Sequence[Known]) -> tuple[Array, Array]:
     bias = None
     if len(x) == 3:
-        bias = Known.exactly(x[2].value[:, None, None])
+        bias = Known.exactly(x[2].value.reshape(-1, *(1,) * op.axes))
     found: tuple[Array, Array] = _products(op.evaluate, x[0], x[1], bias, x[1].value[0].size + 1)
     return found
 
@@ -288,17 +294,23 @@ the input tile that it is in."""
 
 def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     value, error = _conv(op, x)
-    reach, dilation = 2 * m + 3, op.dilation
+    reach, dilation = 2 * m + 3, op.dilation[-2:]
     beside = ((m + 1) * dilation[0], (m + 1) * dilation[1])
-    around = ops.MaxPool2d((reach, reach), (1, 1), beside * 2, dilation=dilation)
-    top, left, bottom, right = op.padding
-    border = ((0, 0), (0, 0), (top, bottom), (left, right))  # its taps round like all the others
-    inside = ops.Conv2d(op.stride, (0, 0, 0, 0), op.dilation, op.groups)
-    largest = around.evaluate(np.pad(_size(x[0].value), border))
+    pool = ops.MaxPool2d((reach, reach), (1, 1), beside * 2, dilation=dilation)
+
+    def around(image: Array) -> Array:
+        """Of each slice, where there are several."""
+        maps = image.reshape(len(image), -1, *image.shape[-2:])
+        return pool.evaluate(maps).reshape(image.shape)
+
+    sides = zip(op.padding[: op.axes], op.padding[op.axes :], strict=True)
+    border = ((0, 0), (0, 0), *sides)  # its taps round like all the others
+    inside = type(op)(op.stride, (0,) * len(op.padding), op.dilation, op.groups)
+    largest = around(np.pad(_size(x[0].value), border))
     sizes = inside.evaluate(largest, np.abs(x[1].value)) + _size(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
-    strange = around.evaluate(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
+    strange = around(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
     ones = np.ones_like(x[1].value)
     return value, np.where(inside.evaluate(strange, ones) > 0, np.inf, error)
 

@@ -415,15 +415,47 @@ def _local_response(make: Maker) -> Value:
 # -- windows --------------------------------------------------------------------------------------
 
 
+@makes("conv1d", "conv3d")
+def _over_axes(make: Maker) -> Value:
+    """Over lines and volumes: of any groups, with windows that are flat, deep, or of one pixel."""
+    draw, axes = make.draw, 1 if make.op == "conv1d" else 3
+    groups = draw.pick([1, 1, 1, 2, 3, 8])
+    inner = draw.pick([1, 1, 2, 3, 8, 16, 17] if groups > 1 else [1, 2, 3, 4, 8, 16, 17, 40])
+    own = draw.pick([1, 2, 8, 16, 19])
+    pool = [1, 2, 5, 16, 33, 150] if axes == 1 else [1, 2, 3, 4, 5, 7, 9]
+    x = make.array(groups * inner, *(draw.pick(pool) for _ in range(axes)))
+    kernels = draw.pick([[1, 3], [3], [1, 2, 3, 5], [1]])
+    window = _window(make, x, kernels, [1, 1, 1, 2])
+    taps = window.pop("kernel")
+    if kernels == [3] and draw.chance(0.7):  # what Winograd takes
+        window |= {"stride": (draw.pick([1, 2]), 1, 1)[-axes:], "dilation": (1,) * axes}
+    weight = make.weight(groups * own, inner, *taps)
+    bias = [make.weight(groups * own)] if draw.chance(0.5) else []
+    op = ops.op_class(make.op)(**window, groups=groups)
+    y = make.apply(op, x, weight, *bias)
+    assert y.producer is not None
+    legal = legal_kernels(ConvShape.of(y.producer, make.batch))
+    make.kernels[y.producer.origin] = draw.pick(legal)
+    return make.followed(y)
+
+
+@makes("max_pool_indices")
+def _max_pool_indices(make: Maker) -> Value:
+    draw = make.draw
+    axes = draw.integer(1, 3)
+    x = make.array(draw.pick([1, 3, 8, 17]), *(draw.pick([1, 2, 4, 7, 9]) for _ in range(axes)))
+    window = _window(make, x, [1, 2, 3, 3], [1, 1, 2])
+    return make.apply(drawn(draw, ops.MaxPoolIndices, **window), x)
+
+
 @makes("max_pool2d", "avg_pool2d")
 def _pool(make: Maker) -> Value:
     draw = make.draw
     x = make.image()
     largest = make.op == "max_pool2d"
-    window = _window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1])
+    window = _window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1, 1, 1, 2])
     if largest:  # as torch: no window lies in the padding alone
         return make.followed(make.apply(drawn(draw, ops.MaxPool2d, **window), x))
-    del window["dilation"]
     y = make.apply(drawn(draw, ops.AvgPool2d, **window), x)
     if draw.chance(0.4):  # its divisor may go into the weights
         y = make.build.conv(y, draw.channels(64), bias=draw.chance(0.5))
@@ -583,7 +615,12 @@ def _gather(make: Maker) -> Value:
 
 # -- any of them ----------------------------------------------------------------------------------
 
-HEAVY = ["conv2d"] * 12 + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
+HEAVY = (
+    ["conv2d"] * 12
+    + ["conv3d"] * 4
+    + ["conv1d"] * 2
+    + ["matmul", "max_pool2d", "avg_pool2d", "split_attention"] * 3
+)
 HEAVY += ["linear", "sum", "mean", "max", "resize", *["softmax", "group_norm"] * 4]
 HEAVY += ["layer_norm", "rms_norm"] * 2
 """Ops that take more cases than others: they have several kernels."""

@@ -290,6 +290,10 @@ class Call:
             self.reader.weights.update(results)
         return list(results)
 
+    def node(self, op: Op, *operands: Value) -> Value:
+        """The op's result as a value of the graph."""
+        return self.value(self.apply(op, *operands))
+
     def _table(self, operand: Operand) -> Operand:
         """A few weights that meet a known vector as known too: factors of sizes, most likely."""
         if isinstance(operand, Parameter) and prod(operand.type.concrete(1)) <= FEW:

@@ -186,9 +186,9 @@ class _PoolEmitter:
         if self.spec.kind == "inside":
             count = rows.count * columns.count
         else:
-            bottom = (rows.start + f.kernel_h).minimum(f.height + f.pad_bottom)
-            right = (columns.start + f.kernel_w).minimum(f.width + f.pad_right)
-            count = (bottom - rows.start) * (right - columns.start)
+            bottom = (f.height + f.pad_bottom - rows.start).ceil_div(f.dilation_h)
+            right = (f.width + f.pad_right - columns.start).ceil_div(f.dilation_w)
+            count = bottom.minimum(f.kernel_h) * right.minimum(f.kernel_w)
         bounded = count.maximum(1)  # a window wholly in the padding has the sum 0 and keeps it
         return k.splat_constant(1.0, 1) / k.as_float(bounded)
 

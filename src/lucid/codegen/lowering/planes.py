@@ -32,7 +32,8 @@ class VolumeLayer(Layer):
     def append(self, region: Graph, x: Value, tensors: Sequence[Value]) -> Value:
         """The convolution of volumes, between views of them as their slices."""
         whole, slices = self.whole, self.slices
-        assert whole is not None and slices is not None
+        assert whole is not None
+        assert slices is not None
         shape = x.type.concrete(1)
         volumes = Reshape((shape[0] // slices.volume, slices.volume, *shape[1:]))
         x = region.append(volumes, [x]).output

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.kernels.loaders import Combine
 from lucid.codegen.kernels.maps import BLOCK
+from lucid.codegen.kernels.pool_indices import PoolIndices, for_axes
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.lowering.arguments import geometry, only_declared, window
-from lucid.codegen.lowering.context import Deferred, Lowering, lowers
+from lucid.codegen.lowering.context import Deferred, Lowering, features_last, lowers
 from lucid.codegen.lowering.fusion import lowers_fused
 from lucid.codegen.lowering.maps import MapNode, pixels
 from lucid.codegen.lowering.placement import left_to_readers
+from lucid.codegen.lowering.strided import copy
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import (
@@ -20,6 +23,7 @@ from lucid.ir.ops import (
     AdaptiveMaxPool2d,
     AvgPool2d,
     MaxPool2d,
+    MaxPoolIndices,
     Op,
 )
 
@@ -65,9 +69,9 @@ def _average_pool(ctx: Lowering, node: Node) -> None:
     combination is one loader."""
     op, source = node.op, node.inputs[0]
     assert isinstance(op, AvgPool2d)
-    base = _combination(ctx, source)
+    base = _combination(ctx, source) if op.dilation == (1, 1) else None
     if base is None:
-        if not _read_by_a_product(ctx, node.output) or _overlaps(op):
+        if not _read_by_a_product(ctx, node.output) or _overlaps(op) or op.dilation != (1, 1):
             pool(ctx, node)
             return
         x = ctx.rows_view(source)
@@ -138,6 +142,54 @@ def _divisor(op: AvgPool2d, kind: str) -> dict[str, ArgumentValue]:
     return {"pad_bottom": op.padding[2], "pad_right": op.padding[3]} if kind == "padded" else {}
 
 
+# -- where the maxima lie ------------------------------------------------------------------------
+
+
+@lowers(MaxPoolIndices)
+def _max_pool_indices(ctx: Lowering, node: Node) -> None:
+    """One `PoolIndices` call over three axes; those that are missing have one element."""
+    op, source = node.op, node.inputs[0]
+    assert isinstance(op, MaxPoolIndices)
+    x = ctx.view(source)
+    if x.shape[1] > 1 and x.strides[1] != 1:
+        rows = ctx.allocate(f"{source.name}.rows", x.dtype, x.shape, features_last(x.shape))
+        copy(ctx, x, rows, node.origin)
+        x = rows
+    y = ctx.result(node.output, strides=features_last(ctx.shape(node.output)))
+    n, channels, *sizes = x.shape
+    axes, size = len(sizes), prod(sizes)
+    missing = 3 - axes
+    inner = [prod(sizes[:i] if op.column_major else sizes[i + 1 :]) for i in range(axes)]
+    numbers = {
+        "size": (sizes, 1),
+        "out": (y.shape[2:], 1),
+        "kernel": (op.kernel, 1),
+        "stride": (op.stride, 1),
+        "pad": (op.padding[:axes], 0),
+        "dilation": (op.dilation, 1),
+        "count": (inner, 0),
+        "x": (x.strides[2:], 1),
+        "y": (y.strides[2:], 1),
+    }
+    arguments: dict[str, ArgumentValue] = {
+        "x": x,
+        "y": y,
+        "channels": channels,
+        "x_n": x.strides[0],
+        "y_n": y.strides[0],
+        "count_n": channels * size * op.whole,
+        "count_c": size * op.whole,
+    }
+    for name, (given, default) in numbers.items():
+        values = [default] * missing + list(given)
+        arguments |= dict(zip(for_axes(name), values, strict=True))
+    region, inputs = ctx.region(node.origin, [x])
+    region.set_outputs([region.append(op, inputs, origin=node.origin).output])
+    tasks = n * prod(y.shape[2:-1])
+    kernel = PoolIndices()
+    ctx.call(kernel, tasks, arguments, [x], [y], region, node.origin, algorithm="max_pool_indices")
+
+
 # -- the kernel -----------------------------------------------------------------------------------
 
 
@@ -148,12 +200,12 @@ def _kernel(op: Op, x: View, y: View, body: Body) -> tuple[Pool, dict[str, Argum
         return Pool(kind, adaptive=True, body=body), {}
     assert isinstance(op, MaxPool2d | AvgPool2d)
     arguments = window(op.kernel, op.stride, op.padding)
+    arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
     if isinstance(op, AvgPool2d):
         kind = divisor_kind(op)
-        taps = (0, op.kernel[1]) if op.kernel[1] <= MOST_COLUMNS else (0, 0)
-        arguments |= {"dilation_h": 1, "dilation_w": 1, **_divisor(op, kind)}
-        return Pool(kind, taps, body=body), arguments
-    arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
+        side_by_side = op.dilation == (1, 1) and op.kernel[1] <= MOST_COLUMNS
+        taps = (0, op.kernel[1]) if side_by_side else (0, 0)
+        return Pool(kind, taps, body=body), arguments | _divisor(op, kind)
     small = op.kernel[0] * op.kernel[1] <= MOST_UNROLLED
     taps = op.kernel if small and _all_inside(op, x, y) else (0, 0)
     return Pool("max", taps, body=body), arguments

@@ -53,12 +53,11 @@ class Plane:
         assert isinstance(op, Conv3d)
         front, top, left, back, bottom, right = op.padding
         flat = Conv2d(op.stride[1:], (top, left, bottom, right), op.dilation[1:], op.groups)
-        if weight[3:] == (1, 1) and flat.stride == (1, 1) and not any(flat.padding):
-            if weight[2] > 1:
-                deep = Conv2d(
-                    (op.stride[0], 1), (front, 0, back, 0), (op.dilation[0], 1), op.groups
-                )
-                return Plane(deep, *((*s[:3], prod(s[3:])) for s in (x, weight, y)))
+        columns = weight[3:] == (1, 1) and flat.stride == (1, 1) and not any(flat.padding)
+        if columns and weight[2] > 1:
+            stride, dilation = (op.stride[0], 1), (op.dilation[0], 1)
+            deep = Conv2d(stride, (front, 0, back, 0), dilation, op.groups)
+            return Plane(deep, *((*s[:3], prod(s[3:])) for s in (x, weight, y)))
         images, out = ((s[0] * s[2], s[1], *s[3:]) for s in (x, y))
         if weight[2] == 1 and op.stride[0] == 1 and not front + back:
             return Plane(flat, images, (*weight[:2], *weight[3:]), out)

@@ -92,24 +92,6 @@ def per_axis(sizes: Any, shape: Shape) -> list[int]:
     return given * (len(shape) - 2) if len(given) == 1 else given
 
 
-def image(sizes: Any, w: Writer) -> tuple[int, int]:
-    """A size for each axis of an image: 1 for the axis that a row of pixels lacks."""
-    rows, columns = (1, *per_axis(sizes, w.shape))[-2:]
-    return rows, columns
-
-
-def image_border(padding: Any, w: Writer) -> tuple[int, int]:
-    """The padding of each axis of an image: none for the axis that a row of pixels lacks."""
-    rows, columns = (0, *per_axis(padding, w.shape))[-2:]
-    return rows, columns
-
-
-def as_image(w: Writer, x: Any) -> Value:
-    """(N, C, L) as (N, C, 1, L); what has four axes as it is."""
-    shape = w.shape_of(x)
-    return w.reshape(x, (*shape[:2], 1, *shape[2:])) if len(shape) == 3 else w.value(x)
-
-
 # -- transposed convolutions ----------------------------------------------------------------------
 
 

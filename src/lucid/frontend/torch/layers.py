@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lucid.frontend.torch.convolutions import as_image, image, image_border
+from lucid.frontend.torch.convolutions import per_axis
 from lucid.frontend.torch.elementwise import square
 from lucid.frontend.torch.writer import Writer, emits
-from lucid.ir import ops
+from lucid.ir import ops, volumes
 from lucid.ir.graph import Value
-from lucid.ir.ops import Op
 from lucid.ir.types import Shape
 
 UNIT_ROUNDOFF = 1.1920928955078125e-07
@@ -132,27 +131,27 @@ def _last(w: Writer, sizes: Sequence[int]) -> tuple[int, ...]:
 # -- pools --------------------------------------------------------------------------------------
 
 
-@emits("max_pool1d.default", "max_pool2d.default")
+@emits("max_pool1d.default", "max_pool2d.default", "max_pool3d.default")
 def max_pool(
     w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Value:
-    rows, columns = image_border(padding, w)
-    op = ops.MaxPool2d(
-        image(kernel, w),
-        image(stride or kernel, w),
-        (rows, columns, rows, columns),
-        image(dilation, w),
-        ceil_mode,
-    )
-    return _pooled(w, op, x)
+    windows = _windows(w, kernel, stride, padding, dilation)
+    return volumes.max_pool(w.emit, w.value(x), windows, ceil_mode)
 
 
-@emits("max_pool2d_with_indices.default", "max_pool1d_with_indices.default")
-def max_pool_with_indices(w: Writer, x: Any, *options: Any) -> tuple[Value, None]:
-    return max_pool(w, x, *options), None
+@emits("max_pool1d_with_indices.default", "max_pool2d_with_indices.default")
+@emits("max_pool3d_with_indices.default")
+def max_pool_with_indices(
+    w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Value, Value]:
+    """Where nobody reads the indices, they are dropped."""
+    y = max_pool(w, x, kernel, stride, padding, dilation, ceil_mode)
+    windows = _windows(w, kernel, stride, padding, dilation)
+    indices = ops.MaxPoolIndices(**vars(windows), ceil_mode=ceil_mode)
+    return y, w.emit(indices, x)
 
 
-@emits("avg_pool1d.default", "avg_pool2d.default")
+@emits("avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default")
 def avg_pool(
     w: Writer,
     x: Any,
@@ -163,50 +162,27 @@ def avg_pool(
     count_include_pad: bool,
     divisor: int | None = None,
 ) -> Value:
-    rows, columns = image_border(padding, w)
-    border = (rows, columns, rows, columns)
-    sizes = image(kernel, w), image(stride or kernel, w)
-    return _pooled(w, ops.AvgPool2d(*sizes, border, ceil_mode, count_include_pad, divisor), x)
+    windows = _windows(w, kernel, stride, padding, 1)
+    return volumes.avg_pool(w.emit, w.value(x), windows, ceil_mode, count_include_pad, divisor)
 
 
-@emits("avg_pool3d.default")
-def avg_pool3d(
-    w: Writer,
-    x: Any,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    ceil_mode: bool,
-    count_include_pad: bool,
-    divisor: int | None,
-) -> Value:
-    """Over the depth alone, as torch's local response norm has it: pixels are one long axis."""
-    sizes = (kernel, stride or kernel, padding)
-    depth, *rest = zip(*(list(s) * (3 if len(s) == 1 else 1) for s in sizes), strict=True)
-    if any(axis != (1, 1, 0) for axis in rest):
-        w.refuse("it pools over three axes")
-    n, c, d, *image = w.shape_of(x)
-    flat = w.reshape(x, (n, c, d, w.size(image[0]) * w.size(image[1])))
-    op = ops.AvgPool2d(
-        (depth[0], 1), (depth[1], 1), (depth[2], 0) * 2, ceil_mode, count_include_pad, divisor
-    )
-    return w.reshape(w.emit(op, flat), w.shape)
+def _windows(w: Writer, kernel: Any, stride: Any, padding: Any, dilation: Any) -> volumes.Windows:
+    border = tuple(per_axis(padding, w.shape))
+    sizes = (tuple(per_axis(given, w.shape)) for given in (kernel, stride or kernel, dilation))
+    size, step, spread = sizes
+    return volumes.Windows(size, step, border * 2, spread)
 
 
-@emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default")
-@emits("_adaptive_avg_pool2d.default")
+@emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default")
+@emits("_adaptive_avg_pool2d.default", "_adaptive_avg_pool3d.default")
 def adaptive_avg_pool(w: Writer, x: Any, size: Any) -> Value:
-    if all(d == 1 for d in w.shape[2:]):
+    sizes = [w.size(d) for d in w.shape[2:]]
+    if all(d == 1 for d in sizes):
         return w.emit(ops.Mean(tuple(range(2, len(w.shape))), True), x)
-    return _pooled(w, ops.AdaptiveAvgPool2d(image(w.shape[2:], w)), x)
+    return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=False)
 
 
-@emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default")
+@emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default", "adaptive_max_pool3d.default")
 def adaptive_max_pool(w: Writer, x: Any, size: Any) -> tuple[Value, None]:
-    return _pooled(w, ops.AdaptiveMaxPool2d(image(w.shape[2:], w)), x), None
-
-
-def _pooled(w: Writer, op: Op, x: Any) -> Value:
-    if len(w.shape) not in (3, 4):
-        w.refuse(f"it pools a tensor of {len(w.shape)} axes")
-    return w.reshape(w.emit(op, as_image(w, x)), w.shape)
+    sizes = [w.size(d) for d in w.shape[2:]]
+    return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=True), None

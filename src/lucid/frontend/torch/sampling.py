@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lucid.frontend.torch.convolutions import as_image
 from lucid.frontend.torch.writer import Writer, emits
-from lucid.ir import ops
+from lucid.ir import ops, volumes
 from lucid.ir.graph import Value
 
 # -- resizing -----------------------------------------------------------------------------------
 
 
-@emits("upsample_nearest2d.vec")
+@emits("upsample_nearest2d.vec", "upsample_nearest3d.vec")
 def nearest(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
     return _resized(w, x, scales, "nearest")
 
 
-@emits("upsample_nearest1d.default", "upsample_nearest2d.default")
+@emits("upsample_nearest1d.default", "upsample_nearest2d.default", "upsample_nearest3d.default")
 def nearest_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
     return _resized(w, x, scales, "nearest")
 
@@ -29,21 +28,23 @@ def nearest_line(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -
 
 
 @emits("_upsample_nearest_exact1d.vec", "_upsample_nearest_exact2d.vec")
+@emits("_upsample_nearest_exact3d.vec")
 def nearest_exact(w: Writer, x: Any, size: Any, scales: Sequence[float] | None) -> Value:
     return _resized(w, x, scales, "nearest-exact")
 
 
 @emits("_upsample_nearest_exact1d.default", "_upsample_nearest_exact2d.default")
+@emits("_upsample_nearest_exact3d.default")
 def nearest_exact_by_axis(w: Writer, x: Any, size: Any, *scales: float | None) -> Value:
     return _resized(w, x, scales, "nearest-exact")
 
 
-@emits("upsample_linear1d.vec", "upsample_bilinear2d.vec")
+@emits("upsample_linear1d.vec", "upsample_bilinear2d.vec", "upsample_trilinear3d.vec")
 def linear(w: Writer, x: Any, size: Any, corners: bool, scales: Sequence[float] | None) -> Value:
     return _resized(w, x, scales, "bilinear", corners)
 
 
-@emits("upsample_linear1d.default", "upsample_bilinear2d.default")
+@emits("upsample_linear1d.default", "upsample_bilinear2d.default", "upsample_trilinear3d.default")
 def linear_by_axis(w: Writer, x: Any, size: Any, corners: bool, *scales: float | None) -> Value:
     return _resized(w, x, scales, "bilinear", corners)
 
@@ -95,9 +96,12 @@ def _resized(
     antialias: bool = False,
 ) -> Value:
     """`scales` as the user gave them, by axis: they need not be the ratio of the sizes."""
-    source = as_image(w, x)
-    height, width = (w.size(d) for d in source.type.shape[2:])
-    rows, columns = (1, *(w.size(d) for d in w.shape[2:]))[-2:]
-    given = (None, *scales)[-2:] if scales and any(s is not None for s in scales) else None
-    op = ops.interpolation((height, width), (rows, columns), given, mode, corners, antialias)
-    return w.reshape(w.emit(op, source), w.shape)
+    before, after = ([w.size(d) for d in shape[2:]] for shape in (w.shape_of(x), w.shape))
+    given = scales if scales and any(s is not None for s in scales) else None
+
+    def over(*axes: int) -> ops.Resize:
+        old, new = (volumes.picked(sizes, axes, 1) for sizes in (before, after))
+        own = None if given is None else volumes.picked(given, axes, None)
+        return ops.interpolation(old, new, own, mode, corners, antialias)
+
+    return volumes.axis_by_axis(w.emit, w.value(x), over)

@@ -69,7 +69,13 @@ from lucid.ir.ops.indexing import GatherElements, GatherND, Scatter, ScatterElem
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
 from lucid.ir.ops.ordering import TopK
-from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from lucid.ir.ops.pooling import (
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool2d,
+    AvgPool2d,
+    MaxPool2d,
+    MaxPoolIndices,
+)
 from lucid.ir.ops.recurrent import Gru, Lstm, Recurrent, Rnn
 from lucid.ir.ops.reduction import (
     ArgMax,
@@ -154,6 +160,7 @@ __all__ = [
     "MatMul",
     "Max",
     "MaxPool2d",
+    "MaxPoolIndices",
     "Maximum",
     "Mean",
     "Min",

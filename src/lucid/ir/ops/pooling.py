@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.windows import (
     Padding,
     Pair,
+    Sizes,
     adaptive_bounds,
     extent,
     padded,
@@ -54,6 +56,61 @@ class MaxPool2d(Op):
         return y
 
 
+@op("max_pool_indices")
+class MaxPoolIndices(Op):
+    """y[n,c,i...] = where the largest element of x[n,c,window(i...)] lies, of equal ones the first.
+
+    x: (N, C, *sizes) of one to three axes -> i64 (N, C, *out), counted row by row over *sizes, or
+    with `column_major` from the first axis on; `whole`: over all of x, whose images and channels
+    lie behind each other. The last NaN of a window comes before all numbers, as in PyTorch. Windows
+    as in `MaxPool2d`: padding is all that lies before the axes, then all after them; of a window
+    without an element greater than -inf, its first one in x counts.
+    """
+
+    kernel: Sizes
+    stride: Sizes
+    padding: Sizes
+    dilation: Sizes
+    ceil_mode: bool = False
+    whole: bool = False
+    column_major: bool = False
+
+    def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
+        return not self.whole
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_float(x=x)
+        axes = len(self.kernel)
+        self.require(axes in (1, 2, 3), f"windows have one to three axes, got {self.kernel}")
+        size = spatial_result(
+            self, x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode, axes
+        )
+        return TensorType("i64", (*x.shape[:2], *size))
+
+    def evaluate(self, x: Array) -> Array:
+        out = self.infer(TensorType("f32", x.shape)).concrete(1)[2:]
+        sizes = x.shape[2:]
+        steps = np.cumprod((1, *(sizes if self.column_major else sizes[::-1])))[:-1]
+        steps = steps if self.column_major else steps[::-1]
+        best = np.full((*x.shape[:2], *out), -np.inf)
+        places = np.full(best.shape, -1, np.int64)
+        axes = list(zip(self.stride, self.padding, self.dilation, out, strict=False))
+        for tap in np.ndindex(*self.kernel):
+            at = [t * d - p + np.arange(n) * s for t, (s, p, d, n) in zip(tap, axes, strict=True)]
+            inside = [(a >= 0) & (a < size) for a, size in zip(at, sizes, strict=True)]
+            clipped = [np.clip(a, 0, size - 1) for a, size in zip(at, sizes, strict=True)]
+            values = x[(..., *_grid(clipped))]
+            exists = reduce(np.logical_and, _grid(inside))
+            better = exists & ((values > best) | np.isnan(values) | (places < 0))
+            numbers = reduce(np.add, _grid([c * s for c, s in zip(clipped, steps, strict=True)]))
+            best = np.where(better, values, best)
+            places = np.where(better, numbers, places)
+        if self.whole:
+            first = np.arange(len(x) * x.shape[1]) * int(np.prod(sizes))
+            places += first.reshape(*x.shape[:2], *(1,) * len(sizes))
+        return np.maximum(places, 0)
+
+
 @op("avg_pool2d")
 class AvgPool2d(Op):
     """y[n,c,i,j] = sum(x[n,c,window(i,j)]) / divisor, where x outside the input is zero.
@@ -71,20 +128,22 @@ class AvgPool2d(Op):
     ceil_mode: bool = False
     count_include_pad: bool = True
     divisor: int | None = None
+    dilation: Pair = (1, 1)
 
     def infer(self, x: TensorType) -> TensorType:
         self.require_float(x=x)
         self.require(self.divisor != 0, "the divisor must not be 0")
         size = spatial_result(
-            self, x, self.kernel, self.stride, self.padding, (1, 1), self.ceil_mode
+            self, x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
         )
         return x.with_shape((*x.shape[:2], *size))
 
     def evaluate(self, x: Array) -> Array:
         *_, rows, columns = self.infer(TensorType("f32", x.shape)).concrete(1)
-        border = _reach(self.padding, self.kernel, self.stride, (1, 1), (rows, columns), x)
+        border = _reach(self.padding, self.kernel, self.stride, self.dilation, (rows, columns), x)
         y = np.zeros((*x.shape[:2], rows, columns), dtype=x.dtype)
-        for view in taps(padded(x, border), self.kernel, self.stride, (1, 1), (rows, columns)):
+        views = taps(padded(x, border), self.kernel, self.stride, self.dilation, (rows, columns))
+        for view in views:
             y += view
         y /= self.divisors(x.shape[2], x.shape[3]).astype(x.dtype)
         return y
@@ -107,13 +166,11 @@ class AvgPool2d(Op):
 
     def _counts(self, size: int, axis: int, pads: Pair) -> Array:
         """How many of each window's pixels count, along one axis."""
-        kernel, stride = self.kernel[axis], self.stride[axis]
-        count = extent(size, kernel, stride, pads, ceil_mode=self.ceil_mode)
-        start = np.arange(count) * stride - pads[0]
-        end = np.minimum(start + kernel, size + pads[1])
-        if not self.count_include_pad:
-            start, end = np.maximum(start, 0), np.minimum(end, size)
-        return np.maximum(end - start, 0)
+        kernel, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        count = extent(size, kernel, stride, pads, dilation, self.ceil_mode)
+        places = np.arange(count)[:, None] * stride - pads[0] + np.arange(kernel) * dilation
+        first, last = (-pads[0], size + pads[1]) if self.count_include_pad else (0, size)
+        return ((places >= first) & (places < last)).sum(axis=1)
 
 
 class AdaptivePool2d(Op):
@@ -168,6 +225,11 @@ class AdaptiveMaxPool2d(AdaptivePool2d):
 
     def evaluate(self, x: Array) -> Array:
         return self._pooled(x, np.max)
+
+
+def _grid(numbers: Sequence[Array]) -> list[Array]:
+    """Numbers along each axis, such that they broadcast to all of them."""
+    return np.meshgrid(*numbers, indexing="ij", sparse=True)
 
 
 def _reach(

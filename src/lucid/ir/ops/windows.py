@@ -91,15 +91,8 @@ def taps(x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes, out: Sizes) ->
     reads."""
     for tap in np.ndindex(*kernel):
         starts = [t * d for t, d in zip(tap, dilation, strict=True)]
-        yield x[
-            (
-                ...,
-                *(
-                    slice(f, f + (n - 1) * s + 1, s)
-                    for f, n, s in zip(starts, out, stride, strict=True)
-                ),
-            )
-        ]
+        ends = [f + (n - 1) * s + 1 for f, n, s in zip(starts, out, stride, strict=True)]
+        yield x[(..., *map(slice, starts, ends, stride))]
 
 
 def adaptive_bounds(size: int, out: int) -> tuple[Array, Array]:

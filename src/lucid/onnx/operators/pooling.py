@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import UnsupportedError
+from lucid.ir import volumes
+from lucid.ir.graph import Value
 from lucid.ir.ops import (
+    Abs,
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
+    Array,
     AvgPool2d,
+    Cast,
     Concat,
     Max,
     MaxPool2d,
+    MaxPoolIndices,
     Mean,
+    Mul,
+    Pow,
     Slice,
+    Sqrt,
+    Sum,
 )
-from lucid.ir.ops.windows import Padding, adaptive_bounds
+from lucid.ir.ops.windows import Sizes, adaptive_bounds
 from lucid.ir.types import TensorType
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import like_operand, two_dimensional, windows
+from lucid.onnx.windows import windows
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -43,15 +54,51 @@ def write_max_pool(w: Writer, op: MaxPool2d, operands: Sequence[Edge], kind: Ten
     return w.emit("MaxPool", x, pads=pads, **shape)
 
 
+@writes(MaxPoolIndices)
+def write_max_pool_indices(
+    w: Writer, op: MaxPoolIndices, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    """ONNX counts over the whole tensor; what is counted over an image is the rest by its size."""
+    (x,) = operands
+    pads = _borders(op, op.dilation, x.type, kind)
+    if any(pads) and (set(op.dilation) != {1} or not _within(pads, op.kernel)):
+        raise UnsupportedError("max_pool_indices of windows that may lie in the padding alone")
+    _, places = w.emit_all(
+        "MaxPool",
+        2,
+        x,
+        kernel_shape=op.kernel,
+        strides=op.stride,
+        pads=pads,
+        dilations=op.dilation,
+        storage_order=int(op.column_major),
+    )
+    size = prod(op.integers(*x.type.shape[2:]))
+    return places if op.whole else w.emit("Mod", places, w.constant(size, "i64"))
+
+
 @reads("MaxPool")
-def read_max_pool(call: Call) -> Operand:
-    """Without the indices of the maxima, its second result."""
-    call.ignore("storage_order")  # of the indices
-    x = two_dimensional(call, call.operand(0))
-    w = windows(call, x, call.integer_list("kernel_shape") or ())
+def read_max_pool(call: Call) -> Sequence[Operand]:
+    """And where the maxima lie, counted over the whole tensor."""
+    x, back = _floating(call)
+    w = windows(call, call.integer_list("kernel_shape") or ())
     ceil_mode = bool(call.integer("ceil_mode", 0))
-    op = MaxPool2d(w.kernel, w.stride, w.padding, w.dilation, ceil_mode)
-    return like_operand(call, call.apply(op, x))
+    column_major = bool(call.integer("storage_order", 0))
+    y = back(volumes.max_pool(call.node, x, w, ceil_mode))
+    if call.results < 2:
+        return [y]
+    indices = MaxPoolIndices(**vars(w), ceil_mode=ceil_mode, whole=True, column_major=column_major)
+    return [y, call.apply(indices, x)]
+
+
+def _floating(call: Call) -> tuple[Value, Callable[[Value], Operand]]:
+    """The operand in f32, which holds the integers that pools take, and how to return to its
+    dtype."""
+    x = call.value(call.operand(0))
+    dtype = x.type.dtype
+    if dtype == "f32":
+        return x, lambda y: y
+    return call.node(Cast("f32"), x), lambda y: call.apply(Cast(dtype), y)
 
 
 @writes(AvgPool2d)
@@ -63,10 +110,12 @@ def write_avg_pool(w: Writer, op: AvgPool2d, operands: Sequence[Edge], kind: Ten
     """
     (x,) = operands
     height, width = op.integers(*x.type.shape[2:])
-    pads = _borders(op, (1, 1), x.type, kind)
+    pads = _borders(op, op.dilation, x.type, kind)
     divisors = op.divisors(height, width)
     area = op.kernel[0] * op.kernel[1]
     shape: dict[str, Any] = {"kernel_shape": op.kernel, "strides": op.stride}
+    if op.dilation != (1, 1):
+        return _dilated_sums(w, op, _padded(w, x, pads, 0.0), x.type, 1 / divisors)
     if not op.count_include_pad and op.divisor is None and _within(pads, op.kernel):
         return w.emit("AveragePool", x, pads=pads, **shape)
     if (divisors == area).all() and _within(pads, op.kernel):
@@ -78,16 +127,51 @@ def write_avg_pool(w: Writer, op: AvgPool2d, operands: Sequence[Edge], kind: Ten
     return w.emit("Mul", y, w.constant(factors))
 
 
+def _dilated_sums(w: Writer, op: AvgPool2d, x: str, kind: TensorType, factors: Array) -> str:
+    """The sums of dilated windows, which opset 18 has no pool for: a convolution by ones, channel
+    by channel."""
+    (channels,) = op.integers(kind.shape[1])
+    ones = w.constant(np.ones((channels, 1, *op.kernel)))
+    window = {"kernel_shape": op.kernel, "strides": op.stride, "dilations": op.dilation}
+    return w.emit("Mul", w.emit("Conv", x, ones, group=channels, **window), w.constant(factors))
+
+
 @reads("AveragePool")
 def read_avg_pool(call: Call) -> Operand:
-    x = two_dimensional(call, call.operand(0))
-    w = windows(call, x, call.integer_list("kernel_shape") or ())
-    if w.dilation != (1, 1):
-        raise UnsupportedError("with dilated windows")
+    w = windows(call, call.integer_list("kernel_shape") or ())
     ceil_mode = bool(call.integer("ceil_mode", 0))
     counts = bool(call.integer("count_include_pad", 0))
-    op = AvgPool2d(w.kernel, w.stride, w.padding, ceil_mode, counts)
-    return like_operand(call, call.apply(op, x))
+    return volumes.avg_pool(call.node, call.value(call.operand(0)), w, ceil_mode, counts)
+
+
+@reads("LpPool")
+def read_lp_pool(call: Call) -> Operand:
+    """The p-norm of each window: the root of a sum of powers, which a mean by 1 is."""
+    w = windows(call, call.integer_list("kernel_shape") or ())
+    p, ceil_mode = call.integer("p", 2), bool(call.integer("ceil_mode", 0))
+    powers = call.value(_power(call, p))
+    return _root(call, volumes.avg_pool(call.node, powers, w, ceil_mode, divisor=1), p)
+
+
+@reads("GlobalLpPool")
+def read_global_lp_pool(call: Call) -> Operand:
+    p, axes = call.integer("p", 2), tuple(range(2, call.rank()))
+    return _root(call, call.apply(Sum(axes, keepdims=True), _power(call, p)), p)
+
+
+def _power(call: Call, p: int) -> Operand:
+    """abs(x) to the power of p."""
+    x = call.operand(0)
+    if p == 2:
+        return call.apply(Mul(), x, x)
+    size = call.apply(Abs(), x)
+    return size if p == 1 else call.apply(Pow(), size, float(p))
+
+
+def _root(call: Call, y: Operand, p: int) -> Operand:
+    if p == 1:
+        return y
+    return call.apply(Sqrt(), y) if p == 2 else call.apply(Pow(), y, 1 / p)
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
@@ -98,26 +182,26 @@ def read_global_pool(call: Call) -> Operand:
 
 
 def _borders(
-    op: MaxPool2d | AvgPool2d, dilation: tuple[int, int], x: TensorType, y: TensorType
-) -> Padding:
+    op: MaxPool2d | MaxPoolIndices | AvgPool2d, dilation: Sizes, x: TensorType, y: TensorType
+) -> Sizes:
     """The padding with which as many windows fit without `ceil_mode`: more, or less, at the end."""
     if not op.ceil_mode:
         return op.padding
-    top, left = op.padding[:2]
+    axes = len(op.kernel)
     ends = []
-    for axis, before in enumerate((top, left)):
+    for axis, before in enumerate(op.padding[:axes]):
         size, count = op.integers(x.shape[2 + axis], y.shape[2 + axis])
         reach = (count - 1) * op.stride[axis] + dilation[axis] * (op.kernel[axis] - 1) + 1
         ends.append(max(0, reach - before - size))
-    return (top, left, ends[0], ends[1])
+    return (*op.padding[:axes], *ends)
 
 
-def _within(pads: Padding, kernel: tuple[int, int]) -> bool:
+def _within(pads: Sizes, kernel: Sizes) -> bool:
     """Whether every window touches the input (undilated), as runtimes demand."""
-    return max(pads[0], pads[2]) < kernel[0] and max(pads[1], pads[3]) < kernel[1]
+    return all(pad < kernel[i % len(kernel)] for i, pad in enumerate(pads))
 
 
-def _padded(w: Writer, x: Edge, pads: Padding, fill: float) -> str:
+def _padded(w: Writer, x: Edge, pads: Sizes, fill: float) -> str:
     if not any(pads):
         return x.name
     top, left, bottom, right = pads

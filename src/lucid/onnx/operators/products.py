@@ -6,20 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
-from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
-from lucid.ir.ops.windows import Pair
-from lucid.ir.transposed import transposed_convolution
+from lucid.ir.ops import Add, Conv1d, Conv2d, Conv3d, Convolution, Linear, MatMul, Mul, Permute
+from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import TensorType
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import (
-    auto_pad,
-    halves,
-    like_operand,
-    padding,
-    pair,
-    two_dimensional,
-    windows,
-)
+from lucid.onnx.windows import auto_pad, halves, padding, per_axis, spatial_axes, windows
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -27,8 +18,10 @@ if TYPE_CHECKING:
     from lucid.onnx.writer import Edge, Writer
 
 
-@writes(Conv2d)
-def write_convolution(w: Writer, op: Conv2d, operands: Sequence[Edge], kind: TensorType) -> str:
+@writes(Conv1d, Conv2d, Conv3d)
+def write_convolution(
+    w: Writer, op: Convolution, operands: Sequence[Edge], kind: TensorType
+) -> str:
     return w.emit(
         "Conv",
         *operands,
@@ -42,16 +35,16 @@ def write_convolution(w: Writer, op: Conv2d, operands: Sequence[Edge], kind: Ten
 
 @reads("Conv")
 def read_convolution(call: Call) -> Operand:
-    """Over one axis: over two, of which the first is 1."""
-    x, weight = two_dimensional(call, call.operand(0)), call.operand(1)
+    x, weight = call.operand(0), call.operand(1)
     if weight.type.rank != call.rank():
-        raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+        raise ModelFileError(f"has a weight {weight.type} for an operand {x.type}")
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
     _check_kernel(call, kernel)
-    w = windows(call, x, kernel)
+    w = windows(call, kernel)
     bias = [call.operand(2)] if call.has(2) else []
-    op = Conv2d(w.stride, w.padding, w.dilation, call.integer("group", 1))
-    return like_operand(call, call.apply(op, x, two_dimensional(call, weight), *bias))
+    convolution = CONVOLUTIONS[len(kernel)]
+    op = convolution(w.stride, w.padding, w.dilation, call.integer("group", 1))
+    return call.apply(op, x, weight, *bias)
 
 
 def _check_kernel(call: Call, kernel: tuple[int, ...]) -> None:
@@ -69,49 +62,39 @@ def read_transposed_convolution(call: Call) -> Operand:
 
     An `output_shape` beyond what there is to cut from adds zeros at the end, as ONNX Runtime does.
     """
-    x, weight = two_dimensional(call, call.operand(0)), two_dimensional(call, call.operand(1))
-    if weight.type.rank != 4 or call.rank(1) != call.rank():
-        raise ModelFileError(f"has a weight {weight.type} for an operand {call.operand(0).type}")
+    x, weight, axes = call.operand(0), call.operand(1), spatial_axes(call)
+    if call.rank(1) != call.rank():
+        raise ModelFileError(f"has a weight {weight.type} for an operand {x.type}")
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
-    _check_kernel(call, kernel[4 - call.rank() :])
-    stride, dilation = pair(call, "strides", 1), pair(call, "dilations", 1)
-    more, before, wanted = pair(call, "output_padding", 0), padding(call), _output_size(call)
+    _check_kernel(call, kernel)
+    stride, dilation = per_axis(call, "strides", 1), per_axis(call, "dilations", 1)
+    more, before, wanted = per_axis(call, "output_padding", 0), padding(call), _output_size(call)
     automatic = auto_pad(call)
     sides = []
     for axis, size in enumerate(call.integer_dims(*x.type.shape[2:])):
         full = stride[axis] * (size - 1) + dilation[axis] * (kernel[axis] - 1) + 1
-        start, end = before[axis], before[axis + 2] - more[axis]
+        start, end = before[axis], before[axis + axes] - more[axis]
         if wanted is not None or automatic.startswith("SAME"):
             length = wanted[axis] if wanted is not None else size * stride[axis]
             upper = "SAME_UPPER" if automatic == "SAME_UPPER" else "SAME_LOWER"
             start, end = halves(upper, full + more[axis] - length)
             end = full - length - start if wanted is not None else end - more[axis]
         sides.append((start, end))
-    (top, bottom), (left, right) = sides
-    cut = (top, left, bottom, right)
     bias = call.value(call.operand(2)) if call.has(2) else None
-    y = transposed_convolution(
-        lambda op, *operands: call.value(call.apply(op, *operands)),
-        call.value(x),
-        call.value(weight),
-        bias,
-        stride,
-        cut,
-        dilation,
-        call.integer("group", 1),
-    )
-    return like_operand(call, y)
+    groups = call.integer("group", 1)
+    operands = call.value(x), call.value(weight), bias
+    return transposed_convolution(call.node, *operands, stride, sides, dilation, groups)
 
 
-def _output_size(call: Call) -> Pair | None:
-    """The height and width that `output_shape` asks for; runtimes take batch and channels in front
-    of them, too, and do not look at these."""
-    given, spatial = call.integer_list("output_shape"), call.rank() - 2
+def _output_size(call: Call) -> tuple[int, ...] | None:
+    """The sizes that `output_shape` asks for; runtimes take batch and channels in front of them,
+    too, and do not look at these."""
+    given, axes = call.integer_list("output_shape"), spatial_axes(call)
     if given is None:
         return None
-    if len(given) not in (spatial, spatial + 2):
-        raise ModelFileError(f"has an output_shape {list(given)} for {spatial} axes")
-    return (given[-2] if spatial == 2 else 1), given[-1]
+    if len(given) not in (axes, axes + 2):
+        raise ModelFileError(f"has an output_shape {list(given)} for {axes} axes")
+    return given[-axes:]
 
 
 @writes(Linear)

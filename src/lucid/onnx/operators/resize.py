@@ -16,7 +16,6 @@ from lucid.ir.ops.windows import Pair
 from lucid.ir.types import Dim, TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import like_operand, two_dimensional
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -123,15 +122,17 @@ def read_resize(call: Call) -> Operand:
 
 def _image(call: Call, how: Sampling, targets: Sequence[Target]) -> Operand:
     """Height and width of an image; an image of lines has a height of 1."""
-    x = two_dimensional(call, call.operand(0))
+    images, channels, *size = call.shape()
     rows, columns = (Target.kept(1), *targets)[-2:]
+    x = call.reshape(call.operand(0), (images, channels, *(1, *size)[-2:]))
+    result = (images, channels, *(target.out for target in targets))
     for op in how.ops(rows, columns):
         taken = (how.takes(op, axis, t) for axis, t in enumerate((rows, columns)))
         if how.mode != "nearest" or all(taken):
-            return like_operand(call, call.apply(op, x))
+            return call.reshape(call.apply(op, x), result)
     for axis, target in enumerate((rows, columns)):
         x = call.apply(Gather(2 + axis), x, known(how.places(target)))
-    return like_operand(call, x)
+    return call.reshape(x, result)
 
 
 def _along(call: Call, how: Sampling, x: Operand, axis: int, target: Target) -> Operand:

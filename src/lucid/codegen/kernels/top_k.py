@@ -181,9 +181,7 @@ class _Emitter:
         whole = f.length // lanes * lanes
         with k.loop(0, whole, lanes) as loop:
             keys = self._keys(x + loop.index, lanes)
-            worst = b.trunc(
-                b.lshr(self._load(heap), ir.Constant(self.rank, INDEX_BITS)), self.key
-            )
+            worst = b.trunc(b.lshr(self._load(heap), ir.Constant(self.rank, INDEX_BITS)), self.key)
             better = b.icmp_unsigned("<", keys, self._splat(worst, lanes))
             some = b.icmp_unsigned("!=", b.bitcast(better, ir.IntType(lanes)), _none(lanes))
             with k.when(some), k.loop(0, lanes) as lane:

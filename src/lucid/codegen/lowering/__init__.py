@@ -3,6 +3,7 @@
 from lucid.codegen.lowering import (
     attention,
     convolution,
+    indexing,
     matmul,
     normalisation,
     ordering,
@@ -19,6 +20,7 @@ __all__ = [
     "Lowering",
     "attention",
     "convolution",
+    "indexing",
     "lower",
     "lowers",
     "matmul",

@@ -12,8 +12,8 @@ from lucid.ir import ops
 from lucid.ir.graph import Node
 
 FEW_OF = 8
-"""How many elements there are, at least, for each of the best ones that a heap is kept of: of fewer,
-all are sorted."""
+"""How many elements there are, at least, for each of the best ones that a heap is kept of; of
+fewer, all are sorted."""
 
 
 def along_rows(ctx: Lowering, view: View, axis: int, origin: str) -> View:

@@ -10,6 +10,7 @@ from lucid.codegen.lowering import (
     pooling,
     reduction,
     resample,
+    scan,
     shapes,
     strided,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "pooling",
     "reduction",
     "resample",
+    "scan",
     "shapes",
     "strided",
     "unsupported",

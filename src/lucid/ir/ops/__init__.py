@@ -25,6 +25,7 @@ from lucid.ir.ops.attention import (
     SplitAttentionParts,
 )
 from lucid.ir.ops.base import OPS, Array, Op, declared, nearest, op, op_class
+from lucid.ir.ops.boxes import NonMaxSuppression
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where
 from lucid.ir.ops.constant import Constant
@@ -117,6 +118,7 @@ __all__ = [
     "Mish",
     "Mul",
     "Neg",
+    "NonMaxSuppression",
     "Not",
     "Op",
     "Pad",

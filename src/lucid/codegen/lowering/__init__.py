@@ -2,6 +2,7 @@
 
 from lucid.codegen.lowering import (
     attention,
+    boxes,
     convolution,
     indexing,
     matmul,
@@ -20,6 +21,7 @@ from lucid.codegen.lowering.lower import lower, unsupported
 __all__ = [
     "Lowering",
     "attention",
+    "boxes",
     "convolution",
     "indexing",
     "lower",

@@ -10,7 +10,7 @@ import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.ordering import stable_order
-from lucid.ir.types import Dim, TensorType
+from lucid.ir.types import TensorType
 
 Sides = tuple[Array, Array, Array, Array]
 """Two lower sides of boxes and two upper ones, along the first coordinate and the second."""
@@ -24,16 +24,26 @@ def threshold(number: float) -> np.float32:
 
 @dataclass(frozen=True)
 class Form:
-    """How four numbers say a box (`sides`), and which overlap of two is none although it is above
-    the threshold (`strict`: that of boxes or of an intersection without area)."""
+    """How four numbers say a box. `strict`: boxes without an area, and those that share none,
+    never overlap, whatever the threshold."""
 
     sides: Callable[[Array], Sides]
     strict: bool
 
 
+def _low(a: Array, b: Array) -> Array:
+    """The lower one; a where either is NaN, as C++ has it."""
+    return np.where(b < a, b, a)
+
+
+def _high(a: Array, b: Array) -> Array:
+    """The higher one; a where either is NaN, as C++ has it."""
+    return np.where(a < b, b, a)
+
+
 def _corners(boxes: Array) -> Sides:
     a, b, c, d = np.moveaxis(boxes, -1, 0)
-    return np.minimum(a, c), np.minimum(b, d), np.maximum(a, c), np.maximum(b, d)
+    return _low(a, c), _low(b, d), _high(a, c), _high(b, d)
 
 
 def _centre(boxes: Array) -> Sides:
@@ -84,11 +94,8 @@ class NonMaxSuppression(Op):
         count, classes, size = self.integers(boxes.shape[1], *scores.shape[1:])
         self.require(count == size, f"{boxes} are {count} boxes, {scores} the scores of {size}")
         each = classes * min(self.max_boxes, count)
-        (first,) = images
-        most = (
-            Dim(first.coefficient * each, first.symbol) if isinstance(first, Dim) else first * each
-        )
-        return TensorType("i64", (most if each else 0, 3)), TensorType("i64", ())
+        most = images[0] * each if each else 0
+        return TensorType("i64", (most, 3)), TensorType("i64", ())
 
     def evaluate(self, boxes: Array, scores: Array) -> tuple[Array, Array]:
         found = self.selected(boxes, scores)
@@ -122,18 +129,15 @@ class NonMaxSuppression(Op):
             while left.size and len(found) < self.max_boxes:
                 first, left = left[0], left[1:]
                 found.append(order[first])
-                over = self._overlap(
-                    form, sides[:, first], areas[first], sides[:, left], areas[left]
-                )
-                left = left[~over]
+                one, others = (sides[:, first], areas[first]), (sides[:, left], areas[left])
+                left = left[~self._overlap(form, *one, *others)]
         return np.array(found, np.int64)
 
     def _overlap(self, form: Form, a: Array, own: Array, b: Array, areas: Array) -> Array:
         """Which of some boxes, by their sides and areas, overlap one by more than the threshold."""
-        low, high = np.maximum(a[:2, None], b[:2]), np.minimum(a[2:, None], b[2:])
-        size = high - low
+        size = _low(a[2:, None], b[2:]) - _high(a[:2, None], b[:2])
         if not form.strict:
-            size = np.maximum(size, np.float32(0))
+            size = _high(np.float32(0), size)
         shared = size[0] * size[1]
         union = own + areas - shared
         over: Array = shared / union > threshold(self.iou_threshold)

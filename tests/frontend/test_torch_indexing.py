@@ -101,7 +101,10 @@ def test_a_table_of_weights() -> None:
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: one(x).index_put((one(x) > 0,), one(x)[0]), "as many values as there are places"),
+        (
+            lambda x: one(x).index_put((one(x) > 0,), one(x)[0]),
+            "as many values as there are pl",
+        ),
         (lambda x: x.sort(0)[0], "takes the batch apart"),
     ],
 )

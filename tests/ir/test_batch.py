@@ -44,18 +44,21 @@ def rows(kind, array, part):
 @pytest.mark.parametrize(("op", "types", "formula"), CASES, ids=IDS)
 def test_a_batch_in_two_parts_gives_the_same(op, types, formula):
     graph = alone(op, types)
-    (output,) = graph.outputs
-    if mixing_node(graph) is not None or not any(isinstance(d, Dim) for d in output.type.shape[:1]):
+    first = [d for output in graph.outputs for d in output.type.shape[:1]]
+    if mixing_node(graph) is not None or not any(
+        isinstance(d, Dim) for d, *_ in filter(None, first)
+    ):
         return
     rng = np.random.default_rng(3)
     inputs = [rng.uniform(0.5, 2.5, t.concrete(3)) for t in types]
-    (whole,) = interpret(graph, inputs, dtype=np.float64)
+    whole = interpret(graph, inputs, dtype=np.float64)
     parts = [slice(0, 1), slice(1, 3)]
     given = [
-        interpret(graph, [rows(t, x, p) for t, x in zip(types, inputs, strict=True)], dtype="f8")[0]
+        interpret(graph, [rows(t, x, p) for t, x in zip(types, inputs, strict=True)], dtype="f8")
         for p in parts
     ]
-    np.testing.assert_allclose(np.concatenate(given), whole, rtol=1e-12)
+    for *pieces, result in zip(*given, whole, strict=True):
+        np.testing.assert_allclose(np.concatenate(pieces), result, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

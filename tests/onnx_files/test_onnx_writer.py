@@ -90,7 +90,7 @@ def test_every_op(onnx, ort, op, types, formula):
         pytest.skip("an ONNX model without inputs computes nothing")
     graph = Graph("one_op")
     values = [graph.add_input(kind, f"x{i}") for i, kind in enumerate(types)]
-    graph.set_outputs([graph.append(op, values).output])
+    graph.set_outputs(graph.append(op, values).outputs)
     batched = any(isinstance(d, Dim) for kind in types for d in kind.shape)
     assert_exported(onnx, ort, graph, 2 if batched else 1)
 

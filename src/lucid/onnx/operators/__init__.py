@@ -2,6 +2,7 @@
 
 from lucid.onnx.operators import (
     activations,
+    boxes,
     elementwise,
     fused,
     indexing,
@@ -18,6 +19,7 @@ from lucid.onnx.operators import (
 
 __all__ = [
     "activations",
+    "boxes",
     "elementwise",
     "fused",
     "indexing",

@@ -26,6 +26,8 @@ from lucid.ir.ops import (
     Conv2d,
     Conv3d,
     Cos,
+    CumProd,
+    CumSum,
     Div,
     Elu,
     Equal,
@@ -36,6 +38,8 @@ from lucid.ir.ops import (
     FloorDiv,
     Fusion,
     Gather,
+    GatherElements,
+    GatherND,
     Gelu,
     GroupNorm,
     Gru,
@@ -61,6 +65,7 @@ from lucid.ir.ops import (
     Mod,
     Mul,
     Neg,
+    NonMaxSuppression,
     Not,
     Pad,
     Permute,
@@ -76,6 +81,8 @@ from lucid.ir.ops import (
     Rnn,
     Round,
     Rsqrt,
+    ScatterElements,
+    ScatterND,
     ShiftLeft,
     ShiftRight,
     Sigmoid,
@@ -92,6 +99,7 @@ from lucid.ir.ops import (
     Sum,
     SumSquares,
     Tanh,
+    TopK,
     Where,
 )
 
@@ -288,7 +296,123 @@ def layer_types(gates, directions, states):
     return [f32(N, 3, 2), *(f32(*w) for w in weights), f32(directions, 8 * gates), *state]
 
 
+def top(x, axis, k, sign):
+    """The k first by size of each row: values, and places."""
+    rows = np.moveaxis(x, axis, -1)
+    places = np.zeros((*rows.shape[:-1], k), int)
+    for at in np.ndindex(rows.shape[:-1]):
+        order = sorted(range(rows.shape[-1]), key=lambda i, row=rows[at]: (-sign * row[i], i))
+        places[at] = order[:k]
+    return tuple(np.moveaxis(a, -1, axis) for a in (np.take_along_axis(rows, places, -1), places))
+
+
+def put(data, places, updates, combine):
+    """One number after the other to its place."""
+    y = data.copy()
+    for place, value in zip(places, np.reshape(updates, (len(places), -1)), strict=True):
+        y[place] = combine(y[place].reshape(-1), value).reshape(y[place].shape)
+    return y
+
+
+def along_first(indices):
+    """The places that indices along axis 1 of two stand for."""
+    return [(i, int(indices[i, j])) for i, j in np.ndindex(indices.shape)]
+
+
+def kept_boxes(boxes, scores, most, share, least):
+    """The definition, box by box."""
+    rows = []
+    for image, number in np.ndindex(scores.shape[:2]):
+        own, kept = scores[image, number], []
+        for i in sorted(range(len(own)), key=lambda i, own=own: (-own[i], i)):
+            over = (overlap(boxes[image, i], boxes[image, j]) > share for j in kept)
+            if own[i] > least and len(kept) < most and not any(over):
+                kept.append(i)
+        rows += [(image, number, i) for i in kept]
+    padding = [(-1, -1, -1)] * (scores[..., 0].size * min(most, scores.shape[2]) - len(rows))
+    return np.array(rows + padding), np.array(len(rows))
+
+
+def overlap(a, b):
+    """What two boxes have in common, as a share of what they cover."""
+    sides = [
+        (min(p[i], p[i + 2]), max(p[i], p[i + 2]))
+        for i in (0, 1)
+        for p in (np.float32(a), np.float32(b))
+    ]
+    first, second = sides[:2], sides[2:]
+    common = [min(p[1], q[1]) - max(p[0], q[0]) for p, q in (first, second)]
+    areas = [np.prod([p[i][1] - p[i][0] for p in (first, second)]) for i in (0, 1)]
+    shared = common[0] * common[1] if min(common) > 0 else 0
+    return shared / (sum(areas) - shared)
+
+
 CASES = [
+    (TopK(1, 2), [IMAGE], lambda x: top(x, 1, 2, 1)),
+    (TopK(3, 6, largest=False), [IMAGE], lambda x: top(x, 3, 6, -1)),
+    (TopK(0, 3), [TensorType("i64", (7,))], lambda x: top(x, 0, 3, 1)),
+    (
+        GatherElements(1),
+        [f32(7, 5), I64],
+        lambda x, i: np.stack([x[r, i[r]] for r in range(2)]),
+    ),
+    (GatherElements(0), [f32(6), TensorType("i64", (N,))], lambda x, i: x[i]),
+    (
+        GatherND(1),
+        [f32(N, 6, 5, 2), TensorType("i64", (N, 3, 2))],
+        lambda x, i: np.stack([x[n, i[n, :, 0], i[n, :, 1]] for n in range(len(x))]),
+    ),
+    (GatherND(), [f32(5, 6), TensorType("i64", (3, 1))], lambda x, i: x[i[:, 0]]),
+    (
+        ScatterElements(1),
+        [f32(2, 6), I64, f32(2, 3)],
+        lambda x, i, u: put(x, along_first(i), u, lambda a, b: b),
+    ),
+    *(
+        (
+            ScatterElements(1, reduction),
+            [f32(4, 6), I64, f32(2, 3)],
+            lambda x, i, u, f=f: put(x, along_first(i), u, f),
+        )
+        for reduction, f in (("add", np.add), ("mul", np.multiply), ("max", np.maximum))
+    ),
+    (
+        ScatterND(),
+        [f32(5, 4, 2), TensorType("i64", (3, 1)), f32(3, 4, 2)],
+        lambda x, i, u: put(x, [(int(r),) for r in i[:, 0]], u, lambda a, b: b),
+    ),
+    (
+        ScatterND("min"),
+        [f32(5, 6), TensorType("i64", (2, 2)), f32(2)],
+        lambda x, i, u: put(x, [tuple(r) for r in i], u, np.minimum),
+    ),
+    (CumSum(1), [IMAGE], lambda x: np.einsum("ij,njhw->nihw", np.tri(4), x)),
+    (
+        CumSum(3, exclusive=True, reverse=True),
+        [IMAGE],
+        lambda x: np.einsum("ij,nchj->nchi", np.tri(6, k=-1).T, x),
+    ),
+    (CumSum(1), [I64], lambda x: np.stack([x[:, 0], x[:, :2].sum(1), x.sum(1)], 1)),
+    (
+        CumProd(2),
+        [f32(N, 2, 3)],
+        lambda x: np.stack([x[..., : i + 1].prod(2) for i in range(3)], 2),
+    ),
+    (
+        CumProd(1, exclusive=True, reverse=True),
+        [f32(N, 3, 2)],
+        lambda x: np.stack([x[:, i + 1 :].prod(1) for i in range(3)], 1),
+    ),
+    (
+        NonMaxSuppression(3, 0.3),
+        [f32(2, 6, 4), f32(2, 3, 6)],
+        lambda b, s: kept_boxes(b, s, 3, np.float32(0.3), -np.inf),
+    ),
+    (
+        NonMaxSuppression(9, 0.1, 0.25),
+        [f32(1, 7, 4), f32(1, 2, 7)],
+        lambda b, s: kept_boxes(b, s, 9, np.float32(0.1), 0.25),
+    ),
     (Conv2d((2, 2), (1, 1, 1, 1)), [IMAGE, f32(3, 4, 3, 3), f32(3)], conv),
     (Conv1d((2,), (1, 1)), [f32(N, 4, 7), f32(3, 4, 3), f32(3)], conv_of_lines),
     (Conv3d((1, 2, 2), (0, 1, 1, 0, 1, 1)), [VOLUME, f32(3, 4, 2, 3, 3), f32(3)], conv_of_volumes),

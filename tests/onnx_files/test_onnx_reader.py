@@ -11,6 +11,7 @@ from lucid import models
 from lucid.frontend.onnx import import_onnx
 from lucid.frontend.trace import trace
 from lucid.ir import Graph, interpret, verify
+from lucid.ir.ops import NonMaxSuppression
 from lucid.ir.passes import run_passes
 from lucid.ir.types import DTYPES, Dim
 from lucid.onnx.writer import to_onnx
@@ -46,15 +47,17 @@ def test_every_op(op, types, formula):
     """Tables of 64-bit numbers are written as float32, hence the tolerance."""
     if not types:
         pytest.skip("an ONNX model without inputs computes nothing")
+    if isinstance(op, NonMaxSuppression):
+        pytest.skip("how many boxes are kept is known only when the model runs")
     graph = graph_of(op, types)
     again = round_trip(graph)
     batch = 2 if any(isinstance(d, Dim) for kind in types for d in kind.shape) else 1
     rng = np.random.default_rng(7)
     inputs = [positive(rng, kind.concrete(batch), DTYPES[kind.dtype]) for kind in types]
-    wanted = interpret(graph, inputs, dtype=np.float64)
-    for found, right in zip(interpret(again, inputs, dtype=np.float64), wanted, strict=True):
-        assert found.shape == right.shape
-        np.testing.assert_allclose(found, right, rtol=1e-6, atol=1e-6)
+    results = (interpret(g, inputs, dtype=np.float64) for g in (graph, again))
+    for wanted, found in zip(*results, strict=True):
+        assert found.shape == wanted.shape
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 @given(graph=graphs(), batch=st.integers(1, 3))

@@ -2,7 +2,9 @@
 
 from lucid.codegen.lowering import (
     attention,
+    boxes,
     convolution,
+    indexing,
     matmul,
     normalisation,
     ordering,
@@ -10,6 +12,7 @@ from lucid.codegen.lowering import (
     recurrent,
     reduction,
     resample,
+    scan,
     shapes,
     strided,
 )
@@ -23,7 +26,9 @@ __all__ = [
     "Lowering",
     "Region",
     "attention",
+    "boxes",
     "convolution",
+    "indexing",
     "lower",
     "lower_parts",
     "lowers",
@@ -35,6 +40,7 @@ __all__ = [
     "recurrent",
     "reduction",
     "resample",
+    "scan",
     "shapes",
     "strided",
     "unsupported",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from lucid.codegen.kernels import top_k
+from lucid.codegen.kernels.ranks import scratch_bytes
 from lucid.codegen.lowering.context import Lowering, lowers, row_major
 from lucid.codegen.lowering.strided import LEAST_WORK, Grid, copy
 from lucid.codegen.program.program import ArgumentValue, View
@@ -12,8 +13,8 @@ from lucid.ir import ops
 from lucid.ir.graph import Node
 
 FEW_OF = 8
-"""How many elements there are, at least, for each of the best ones that a heap is kept of: of fewer,
-all are sorted."""
+"""How many elements there are, at least, for each of the best ones that a heap is kept of; of
+fewer, all are sorted."""
 
 
 def along_rows(ctx: Lowering, view: View, axis: int, origin: str) -> View:
@@ -51,7 +52,7 @@ def _top_k(ctx: Lowering, node: Node) -> None:
     arguments |= {"values_axis": values.strides[axis], "places_axis": places.strides[axis]}
     region, inputs = ctx.region(node.origin, [x])
     region.set_outputs(region.append(op, inputs).outputs)
-    scratch = top_k.scratch_bytes(x.dtype, length if whole else op.k)
+    scratch = scratch_bytes(x.dtype, length if whole else op.k)
     ctx.call(
         kernel,
         parts,

@@ -33,6 +33,7 @@ from lucid.ir.ops.bitwise import (
     ShiftLeft,
     ShiftRight,
 )
+from lucid.ir.ops.boxes import NonMaxSuppression
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where
 from lucid.ir.ops.constant import Constant
@@ -169,6 +170,7 @@ __all__ = [
     "Mod",
     "Mul",
     "Neg",
+    "NonMaxSuppression",
     "Not",
     "Op",
     "Pad",

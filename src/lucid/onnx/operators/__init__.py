@@ -2,6 +2,7 @@
 
 from lucid.onnx.operators import (
     activations,
+    boxes,
     control,
     elementwise,
     fused,
@@ -20,6 +21,7 @@ from lucid.onnx.operators import (
 
 __all__ = [
     "activations",
+    "boxes",
     "control",
     "elementwise",
     "fused",

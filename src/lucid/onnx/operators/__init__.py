@@ -9,6 +9,7 @@ from lucid.onnx.operators import (
     products,
     reductions,
     resize,
+    sampling,
     shapes,
     sizes,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "products",
     "reductions",
     "resize",
+    "sampling",
     "shapes",
     "sizes",
 ]

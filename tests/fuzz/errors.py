@@ -447,17 +447,18 @@ def _deform_columns(op: ops.DeformColumns, x: Sequence[Known]) -> tuple[Array, A
     error = factors * (largest * (np.minimum(spread, 1.0) + 12 * U) + data.error.max(initial=0.0))
     if mask:
         error = error + largest * _by_channel(op, mask[0].error, channels)
-    strange = not np.isfinite(data.value).all() or (mask and not np.isfinite(mask[0].value).all())
+    strange = not all(np.isfinite(k.value).all() for k in (data, *mask))
     return _sizes(value, largest * factors, np.where(strange, np.inf, error + 4 * TINY))
 
 
 def _by_channel(op: ops.DeformColumns, taps: Array, channels: int) -> Array:
     """What stands for each tap of each part, (N, G K, OH, OW), for every column."""
     n, count, *out = taps.shape
-    parts = count // math.prod(op.kernel)
-    own = taps.reshape(n, parts, -1, *out).repeat(channels // parts, axis=1)
-    grouped = own.reshape(n, op.groups, channels // op.groups, -1, *out).swapaxes(2, 3)
-    return grouped.reshape(n, -1, *out)
+    each = math.prod(op.kernel)
+    parts = count // each
+    own = taps.reshape(n, parts, each, *out).repeat(channels // parts, axis=1)
+    grouped = own.reshape(n, op.groups, channels // op.groups, each, *out).swapaxes(2, 3)
+    return grouped.reshape(n, each * channels, *out)
 
 
 # -- attention ------------------------------------------------------------------------------------

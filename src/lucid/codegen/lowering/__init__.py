@@ -8,6 +8,7 @@ from lucid.codegen.lowering import (
     pooling,
     reduction,
     resample,
+    sampling,
     shapes,
     strided,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "pooling",
     "reduction",
     "resample",
+    "sampling",
     "shapes",
     "strided",
     "unsupported",

@@ -50,11 +50,15 @@ def sampled(x: Array, axes: Sequence[Sequence[Neighbours]]) -> Array:
     return np.moveaxis(y, -1, 1)
 
 
-def linear_neighbours(source: Array, size: int) -> list[Neighbours]:
-    """The two whole places beside each coordinate."""
+def linear_neighbours(source: Array, size: int, everywhere: bool = False) -> list[Neighbours]:
+    """The two whole places beside each coordinate. `everywhere`: it lies in the source, and what
+    has the weight 0 counts, too."""
     source = _within(source, -MARGIN, size - 1 + MARGIN)
     left = np.floor(source)
     share = source - left
+    if everywhere:
+        right = np.minimum(left + 1, size - 1)
+        return [_neighbour(left, 1 - share, size), _neighbour(right, share, size)]
     return [_neighbour(left, 1 - share, size), _neighbour(left + 1, share, size)]
 
 
@@ -118,7 +122,7 @@ class GridSample(Op):
             return self._cubic(source, size)
         source = self._moved_inside(source, size)
         if self.mode == "bilinear":
-            return linear_neighbours(source, size)
+            return linear_neighbours(source, size, self.padding != "zeros")
         place = np.rint(_within(source, -MARGIN, size - 1 + MARGIN))
         return [_neighbour(place, np.ones_like(source), size)]
 

@@ -28,6 +28,7 @@ from lucid.ir.ops import (
     Cos,
     CumProd,
     CumSum,
+    DeformColumns,
     Div,
     Elu,
     Equal,
@@ -41,6 +42,7 @@ from lucid.ir.ops import (
     GatherElements,
     GatherND,
     Gelu,
+    GridSample,
     GroupNorm,
     Gru,
     Hardsigmoid,
@@ -223,6 +225,47 @@ def quarter(x, side):
     """Three quarters of each pixel and one of its left (-1) or right neighbour, or of itself."""
     beside = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)), mode="edge")
     return 0.75 * x + 0.25 * (beside[..., :-2] if side < 0 else beside[..., 2:])
+
+
+def between(image, row, column):
+    """A pixel of (C, H, W) between others; 0 beyond the border."""
+    beyond = np.pad(image, ((0, 0), (1, 2), (1, 2)))
+    row, column = (
+        min(max(place + 1, 0), size - 2)
+        for place, size in zip((row, column), beyond.shape[1:], strict=True)
+    )
+    i, j = int(row), int(column)
+    square = beyond[:, i : i + 2, j : j + 2]
+    weights = np.outer([1 - row + i, row - i], [1 - column + j, column - j])
+    return (square * weights).sum((1, 2))
+
+
+def grid_sampled(x, grid):
+    """Bilinear, between the middles of the corner pixels."""
+    _, _, height, width = x.shape
+    y = np.zeros((*grid.shape[:-1], x.shape[1]))
+    for n, i, j in np.ndindex(*grid.shape[:-1]):
+        column, row = (grid[n, i, j] + 1) / 2 * (width - 1, height - 1)
+        y[n, i, j] = between(x[n], row, column)
+    return np.moveaxis(y, -1, 1)
+
+
+def nearest_around(x, grid):
+    """The nearest pixel, those at the border repeated for ever."""
+    rows = np.clip(np.rint(((grid[..., 1] + 1) * x.shape[2] - 1) / 2), 0, x.shape[2] - 1)
+    columns = np.clip(np.rint(((grid[..., 0] + 1) * x.shape[3] - 1) / 2), 0, x.shape[3] - 1)
+    images = [a[:, r.astype(int), c.astype(int)] for a, r, c in zip(x, rows, columns, strict=True)]
+    return np.stack(images) if images else np.zeros((0, x.shape[1], *grid.shape[1:-1]))
+
+
+def deformed(x, offset, mask):
+    """A column of two taps, two rows apart, over every row but the last."""
+    n, channels, height, width = x.shape
+    y = np.zeros((n, 2, channels, height - 1, width))
+    for m, tap, i, j in np.ndindex(n, 2, height - 1, width):
+        row, column = (offset[m, 2 * tap : 2 * tap + 2, i, j] + (i + 2 * tap - 1, j)).tolist()
+        y[m, tap, :, i, j] = between(x[m], row, column) * mask[m, tap, i, j]
+    return y.reshape(n, -1, height - 1, width)
 
 
 BESIDE_ROWS = ((0, 0), (0, 0), (1, 1), (0, 0))
@@ -684,6 +727,13 @@ CASES = [
         Resize((9, 6), "bilinear", "align_corners"),
         [IMAGE],
         lambda x: np.insert(x, range(1, 5), (x[:, :, 1:] + x[:, :, :-1]) / 2, axis=2),
+    ),
+    (GridSample(align_corners=True), [IMAGE, f32(N, 2, 3, 2)], grid_sampled),
+    (GridSample("nearest", "border"), [IMAGE, f32(N, 2, 3, 2)], nearest_around),
+    (
+        DeformColumns((2, 1), padding=(1, 0, 0, 0), dilation=(2, 1)),
+        [IMAGE, f32(N, 4, 4, 6), f32(N, 2, 4, 6)],
+        deformed,
     ),
     (
         Resize((9, 6), "bicubic", "align_corners", cubic=-0.5),

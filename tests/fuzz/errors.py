@@ -390,6 +390,92 @@ def _weighed(op: ops.Resize, x: Known, value: Array) -> tuple[Array, Array]:
     return _sizes(value, sizes, passed + terms(count + 2) * U * sizes + count * TINY)
 
 
+@rule(ops.GridSample)
+def _grid_sample(op: ops.GridSample, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Coordinates are rounded, a sample moves with them: by no more, per pixel, than its image has
+    between its least and its largest number, twice that for a cubic. The nearest pixel may be the
+    other one where both are about as near."""
+    data, grid = x
+    value = op.evaluate(data.value, grid.value)
+    off = _coordinates_off(grid, data.value.shape[2:])
+    passed = GRID_ERRORS[op.mode] * _largest(data.error, value)
+    if op.mode == "nearest":
+        return value, np.where(
+            _between_pixels(op, grid.value, off, data.value.shape[2:]), np.inf, passed
+        )
+    return _sampled(data, value, off.sum(-1)[:, None] * GRID_ERRORS[op.mode], passed, 16)
+
+
+GRID_ERRORS = {"nearest": 1.0, "bilinear": 1.0, "bicubic": 4.0}
+"""How much of the largest error of an image its samples may have, and how steep they are."""
+
+
+def _coordinates_off(grid: Known, size: Sequence[int]) -> Array:
+    """By how many pixels the coordinates of a grid may be off."""
+    sizes = np.array(size[::-1])
+    return (8 * U * (_size(grid.value) + 2) + grid.error) * sizes
+
+
+def _between_pixels(op: ops.GridSample, grid: Array, off: Array, size: Sequence[int]) -> Array:
+    """Which samples lie so near the middle between two pixels that either may be taken."""
+    doubtful = np.zeros(grid.shape[:-1], bool)
+    for axis, count in enumerate(size[::-1]):
+        place = op.source(grid[..., axis], count)
+        fraction = np.abs(place - np.floor(place) - 0.5)
+        doubtful |= ~(fraction > off[..., axis])
+    return doubtful[:, None]
+
+
+def _largest(x: Array, value: Array) -> Array:
+    """The largest number of each plane, for every number of a result."""
+    largest = np.max(x, tuple(range(2, x.ndim)), initial=0.0)
+    return largest.reshape(*largest.shape, *(1,) * (value.ndim - 2))
+
+
+def _sampled(
+    data: Known, value: Array, steep: Array, passed: Array, count: int
+) -> tuple[Array, Array]:
+    """A sample of so many neighbours whose place is off by `steep` pixels; anything where its plane
+    is not finite, since another neighbour may be read."""
+    strange = _largest((~np.isfinite(data.value)).astype(np.float64), value) > 0
+    sizes = 4 * _largest(_size(data.value), value)
+    error = passed + sizes * (np.minimum(steep, 1.0) + terms(count) * U) + count * TINY
+    return _sizes(value, sizes, np.where(strange, np.inf, error))
+
+
+@rule(ops.DeformColumns)
+def _deform_columns(op: ops.DeformColumns, x: Sequence[Known]) -> tuple[Array, Array]:
+    data, offset, *mask = x
+    value = op.evaluate(*(k.value for k in x))
+    channels = data.value.shape[1]
+    parts = offset.value.shape[1] // (2 * math.prod(op.kernel))
+    reach = sum(data.value.shape[2:]) + sum(op.padding)
+    off = 8 * U * (_size(offset.value) + reach) + offset.error
+    taps = math.prod(op.kernel)
+    own = off.reshape(len(off), parts, taps, 2, *off.shape[2:]).sum(3)
+    factor = np.abs(mask[0].value) if mask else np.ones((1, 1, 1, 1))
+    spread = _by_channel(op, own.reshape(len(off), parts * taps, *off.shape[2:]), channels)
+    factors = _by_channel(
+        op, np.broadcast_to(factor, (len(off), parts * taps, *off.shape[2:])), channels
+    )
+    largest = max(_size(data.value).max(initial=0.0), 0.0) * 4
+    error = factors * (largest * (np.minimum(spread, 1.0) + 12 * U) + data.error.max(initial=0.0))
+    if mask:
+        error = error + largest * _by_channel(op, mask[0].error, channels)
+    strange = not all(np.isfinite(k.value).all() for k in (data, *mask))
+    return _sizes(value, largest * factors, np.where(strange, np.inf, error + 4 * TINY))
+
+
+def _by_channel(op: ops.DeformColumns, taps: Array, channels: int) -> Array:
+    """What stands for each tap of each part, (N, G K, OH, OW), for every column."""
+    n, count, *out = taps.shape
+    each = math.prod(op.kernel)
+    parts = count // each
+    own = taps.reshape(n, parts, each, *out).repeat(channels // parts, axis=1)
+    grouped = own.reshape(n, op.groups, channels // op.groups, each, *out).swapaxes(2, 3)
+    return grouped.reshape(n, each * channels, *out)
+
+
 # -- attention ------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,7 @@ from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
 from lucid.errors import LucidError
 from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
 from lucid.ir.ops import OPS
+from lucid.ir.ops.windows import extent
 
 from .attributes import drawn
 from .draw import BATCHES, Draw
@@ -490,6 +491,42 @@ def _resize(make: Maker) -> Value:
     for name in ("antialias", "exclude_outside"):
         fields[name] = mode != "nearest" and draw.chance(0.5)
     return make.followed(make.apply(drawn(draw, ops.Resize, **fields), x))
+
+
+@makes("grid_sample")
+def _grid_sample(make: Maker) -> Value:
+    draw = make.draw
+    channels = draw.channels(100)
+    size = draw.image(channels, make.batch)
+    out = draw.pick([(2, 3), (1, 9), (7, 17), (5, 33)])
+    mode = draw.pick(["bilinear", "bilinear", "nearest", "bicubic"])
+    if mode != "bicubic" and draw.chance(0.2):
+        size, out = (draw.integer(1, 4), *(min(d, 9) for d in size)), (draw.integer(1, 3), *out)
+    x = make.array(channels, *size)
+    grid = make.array(*out, len(size), kind=draw.pick(["normal", "normal", "integers", "wide"]))
+    op = ops.GridSample(mode, draw.pick(["zeros", "border", "reflection"]), draw.chance(0.5))
+    return make.followed(make.apply(op, x, grid))
+
+
+@makes("deform_columns")
+def _deform_columns(make: Maker) -> Value:
+    draw = make.draw
+    groups, parts = draw.pick([(1, 1), (1, 1), (1, 2), (2, 1), (2, 4), (3, 2)])
+    channels = groups * parts * draw.pick([1, 2, 4, 9, 16])
+    x = make.image(channels)
+    window = _window(make, x, [1, 2, 3, 3], [1, 1, 2])
+    (rows,), (columns,) = (
+        [extent(d, window["kernel"][a], window["stride"][a], pads, window["dilation"][a])]
+        for a, d in enumerate(sizes(x)[2:])
+        for pads in [(window["padding"][a], window["padding"][2 + a])]
+    )
+    taps = prod(window["kernel"])
+    offset = make.array(2 * taps * parts, rows, columns, kind=draw.pick(["normal", "offset"]))
+    mask = [make.array(taps * parts, rows, columns, kind="normal")] if draw.chance(0.5) else []
+    y = make.apply(ops.DeformColumns(groups=groups, **window), x, offset, *mask)
+    if draw.chance(0.5):
+        y = make.build.conv(y, groups * draw.pick([1, 5, 16]), groups=groups)
+    return make.followed(y)
 
 
 # -- attention ------------------------------------------------------------------------------------

@@ -32,9 +32,8 @@ from lucid.codegen.lowering.strided import LEAST_WORK, Grid, broadcast, copy
 from lucid.codegen.lowering.weighted import weighted
 from lucid.codegen.program.program import ArgumentValue, View, WeightRef
 from lucid.errors import UnsupportedError
-from lucid.ir.graph import Graph, Node, Parameter, Value
+from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import Constant, Fusion, Gather, Pad, Resize
-from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Apply, Recipe
 
 # -- resizing -------------------------------------------------------------------------------------

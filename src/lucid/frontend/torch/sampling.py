@@ -1,4 +1,4 @@
-"""PyTorch's resizing, and what else samples images."""
+"""PyTorch's resizing, and what else samples images; torchvision's operators for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops, volumes
+from lucid.ir.affine_grid import affine_grid
 from lucid.ir.graph import Value
+from lucid.ir.ops.sampling import BORDERS, SAMPLING
 
 # -- resizing -----------------------------------------------------------------------------------
 
@@ -105,3 +107,56 @@ def _resized(
         return ops.interpolation(old, new, own, mode, corners, antialias)
 
     return volumes.axis_by_axis(w.emit, w.value(x), over)
+
+
+# -- grids --------------------------------------------------------------------------------------
+
+
+@emits("grid_sampler.default", "grid_sampler_2d.default", "grid_sampler_3d.default")
+def grid_sample(w: Writer, x: Any, grid: Any, mode: int, padding: int, corners: bool) -> Value:
+    return w.emit(ops.GridSample(SAMPLING[mode], BORDERS[padding], bool(corners)), x, grid)
+
+
+@emits("affine_grid_generator.default")
+def affine(w: Writer, theta: Any, size: Any, corners: bool) -> Value:
+    batch, *image, _ = w.shape
+    sizes = [w.size(d) for d in image]
+    return affine_grid(w.emit, w.constant, w.value(theta), batch, sizes, bool(corners))
+
+
+# -- torchvision's --------------------------------------------------------------------------------
+
+
+@emits("deform_conv2d.default", namespace="torchvision")
+def deform_conv(
+    w: Writer,
+    x: Any,
+    weight: Any,
+    offset: Any,
+    mask: Any,
+    bias: Any,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    groups: int,
+    offset_groups: int,
+    use_mask: bool,
+) -> Value:
+    """Columns, and a 1x1 convolution of them."""
+    outer, inner, *kernel = (w.size(d) for d in w.shape_of(weight))
+    op = ops.DeformColumns(
+        (kernel[0], kernel[1]),
+        (stride_h, stride_w),
+        (pad_h, pad_w, pad_h, pad_w),
+        (dilation_h, dilation_w),
+        groups,
+    )
+    taps = kernel[0] * kernel[1]
+    if w.shape_of(offset)[1] != 2 * taps * offset_groups:
+        w.refuse("its offsets are for another kernel")
+    columns = w.emit(op, x, offset, *([mask] if use_mask else []))
+    flat = w.reshape(w.permute(weight, (0, 2, 3, 1)), (outer, taps * inner, 1, 1))
+    return w.emit(ops.Conv2d(groups=groups), columns, flat, w.value(bias))

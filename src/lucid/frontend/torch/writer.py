@@ -35,13 +35,14 @@ LARGEST_CONSTANT = 4096
 """Elements of a floating table that is written into the graph; larger ones join the payload."""
 
 
-def emits(*names: str) -> Callable[[F], F]:
-    """Register a function as what writes the ATen overloads of these names."""
+def emits(*names: str, namespace: str = "aten") -> Callable[[F], F]:
+    """Register a function as what writes the overloads of these names, ATen's or another
+    library's. That library need not be there."""
 
     def register(function: F) -> F:
         for name in names:
-            assert f"aten.{name}" not in EMITTERS, f"two functions emit {name}"
-            EMITTERS[f"aten.{name}"] = function
+            assert f"{namespace}.{name}" not in EMITTERS, f"two functions emit {name}"
+            EMITTERS[f"{namespace}.{name}"] = function
         return function
 
     return register

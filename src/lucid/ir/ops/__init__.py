@@ -91,6 +91,7 @@ from lucid.ir.ops.reduction import (
     SumSquares,
 )
 from lucid.ir.ops.resize import Resize, interpolation
+from lucid.ir.ops.sampling import DeformColumns, GridSample
 from lucid.ir.ops.scans import CumProd, CumSum, Scan
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
@@ -132,6 +133,7 @@ __all__ = [
     "Cosh",
     "CumProd",
     "CumSum",
+    "DeformColumns",
     "Div",
     "Elementwise",
     "Elu",
@@ -146,6 +148,7 @@ __all__ = [
     "GatherElements",
     "GatherND",
     "Gelu",
+    "GridSample",
     "GroupNorm",
     "Gru",
     "Hardsigmoid",

@@ -52,7 +52,7 @@ class Resize(Op):
 
         half_pixel            (i + 0.5) / s - 0.5
         pytorch_half_pixel    the same; 0 where the result has one place only
-        half_pixel_symmetric  the same, moved so that the middles meet where s * H is no whole number
+        half_pixel_symmetric  the same, moved so that the middles meet
         tf_half_pixel_for_nn  (i + 0.5) / s
         asymmetric            i / s
         align_corners         i * (H - 1) / (OH - 1); 0 where the result has one place only

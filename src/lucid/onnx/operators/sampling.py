@@ -1,0 +1,135 @@
+"""Sampling at computed places: grids, deformed windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lucid.errors import ModelFileError, UnsupportedError
+from lucid.ir.affine_grid import affine_grid
+from lucid.ir.ops import Add, Conv2d, DeformColumns, GridSample, Permute, Reshape
+from lucid.ir.ops.sampling import BORDERS
+from lucid.ir.types import TensorType
+from lucid.onnx.known import known
+from lucid.onnx.table import reads, writes
+from lucid.onnx.windows import auto_pad, padding, pair
+
+if TYPE_CHECKING:
+    from lucid.onnx.call import Call
+    from lucid.onnx.known import Operand
+    from lucid.onnx.writer import Edge, Writer
+
+# -- grids --------------------------------------------------------------------------------------
+
+NEWER = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
+"""What modes are called since version 20, and what they were called before."""
+
+
+@writes(GridSample)
+def write_grid_sample(w: Writer, op: GridSample, operands: Sequence[Edge], kind: TensorType) -> str:
+    if kind.rank != 4:
+        raise UnsupportedError("grid_sample of three axes is of a later version than Lucid writes")
+    return w.emit(
+        "GridSample",
+        *operands,
+        mode=op.mode,
+        padding_mode=op.padding,
+        align_corners=int(op.align_corners),
+    )
+
+
+@reads("GridSample")
+def read_grid_sample(call: Call) -> Operand:
+    mode = call.text("mode", "linear" if call.opset >= 20 else "bilinear")
+    mode = NEWER.get(mode, mode)
+    if mode not in NEWER.values():
+        raise ModelFileError(f"has the mode {mode!r}: ONNX has {', '.join(NEWER)}")
+    op = GridSample(
+        mode,
+        call.choice("padding_mode", BORDERS),
+        bool(call.integer("align_corners", 0)),
+    )
+    return call.apply(op, call.operand(0), call.operand(1))
+
+
+@reads("AffineGrid")
+def read_affine_grid(call: Call) -> Operand:
+    """In other ops; the batch is that of theta."""
+    theta, (_, _, *size) = call.operand(0), call.sizes(1)
+    aligned = bool(call.integer("align_corners", 0))
+    batch, *_ = theta.type.shape
+    if theta.type.shape[1:] != (len(size), len(size) + 1):
+        raise ModelFileError(f"takes {theta.type} for {len(size)} axes")
+    image = call.integer_dims(*size)
+
+    def constant(array: np.ndarray) -> Operand:
+        return known(np.asarray(array, np.float32))
+
+    return affine_grid(call.apply, constant, theta, batch, image, aligned)
+
+
+# -- deformed windows ---------------------------------------------------------------------------
+
+
+@writes(DeformColumns)
+def write_deform_columns(
+    w: Writer, op: DeformColumns, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    """As a deformable convolution of each channel by itself, one filter for each tap."""
+    x, offset, *mask = operands
+    channels = op.integers(x.type.shape[1])[0]
+    taps = prod(op.kernel)
+    one_tap = np.eye(taps, dtype=np.float32).reshape(taps, 1, *op.kernel)
+    y = w.emit(
+        "DeformConv",
+        x,
+        w.constant(np.tile(one_tap, (channels, 1, 1, 1))),
+        offset,
+        *(["", *mask] if mask else []),
+        kernel_shape=op.kernel,
+        strides=op.stride,
+        pads=op.padding,
+        dilations=op.dilation,
+        group=channels,
+        offset_group=op.integers(offset.type.shape[1])[0] // (2 * taps),
+    )
+    order = np.arange(channels * taps).reshape(op.groups, channels // op.groups, taps)
+    return w.emit("Gather", y, w.constant(order.swapaxes(1, 2).reshape(-1), "i64"), axis=1)
+
+
+@reads("DeformConv")
+def read_deform_conv(call: Call) -> Operand:
+    """Columns, and a 1x1 convolution of them."""
+    x, weight, offset = (call.operand(i) for i in range(3))
+    if x.type.rank != 4:
+        raise UnsupportedError(f"over {x.type.rank - 2} axes: Lucid has it over two")
+    if auto_pad(call) != "NOTSET":
+        raise UnsupportedError("with auto_pad")
+    outer, inner, *kernel = call.integer_dims(*weight.type.shape)
+    given = call.integer_list("kernel_shape")
+    if given is not None and given != tuple(kernel):
+        raise ModelFileError(f"has the kernel_shape {given} and the weight {weight.type}")
+    groups, taps = call.integer("group", 1), prod(kernel)
+    op = DeformColumns(
+        (kernel[0], kernel[1]),
+        pair(call, "strides", 1),
+        padding(call),
+        pair(call, "dilations", 1),
+        groups,
+    )
+    if offset.type.shape[1] != 2 * taps * call.integer("offset_group", 1):
+        raise ModelFileError(f"has the offset {offset.type} for {taps} taps")
+    mask = [call.operand(4)] if call.has(4) else []
+    columns = call.apply(op, x, offset, *mask)
+    weight = call.apply(Permute((0, 2, 3, 1)), weight)
+    weight = call.apply(Reshape((outer, taps * inner, 1, 1)), weight)
+    if call.is_weight(weight):
+        bias = [call.operand(3)] if call.has(3) else []
+        return call.apply(Conv2d(groups=groups), columns, weight, *bias)
+    y = call.apply(Conv2d(groups=groups), columns, weight)
+    if not call.has(3):
+        return y
+    return call.apply(Add(), y, call.reshape(call.operand(3), (outer, 1, 1)))

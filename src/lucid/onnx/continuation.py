@@ -23,7 +23,7 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
 from lucid.ir.types import TensorType
 from lucid.onnx.host import control, reference
-from lucid.onnx.known import NAMES, Known, Nothing, Opaque
+from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
 from lucid.onnx.stages import Given, Live, Output, Program, Stage, listed
@@ -31,8 +31,10 @@ from lucid.onnx.tensors import (
     External,
     as_computed,
     as_elements,
+    as_stored,
     element_of,
     is_numeric,
+    outer_dtype,
 )
 
 STAGES_KEPT = 24
@@ -153,7 +155,7 @@ class Runner:
         with self._lock:
             if entry.run is None:
                 entry.run = self.compile_graph(graph)
-        return entry.run([np.ascontiguousarray(a).reshape(a.shape) for a in arrays])
+        return entry.run([np.asarray(as_stored(a), order="C") for a in arrays])
 
     # -- the host ---------------------------------------------------------------------------
 
@@ -189,9 +191,12 @@ def _described(name: str, value: Live, wanted: bool) -> Any:
         items = [_described(name, item, wanted) for item in value]
         return Opaque(name) if any(isinstance(i, Opaque) for i in items) else tuple(items)
     array = np.asarray(value)
-    if array.dtype not in NAMES:
+    element = element_of(array.dtype)
+    if not is_numeric(element):
         return Opaque(name)
-    return Known(array) if wanted else TensorType(NAMES[array.dtype], array.shape)
+    if wanted:
+        return Known(as_computed(array, element))
+    return TensorType(outer_dtype(element), array.shape)
 
 
 def _key(given: Any) -> Any:
@@ -230,10 +235,7 @@ def _as_live(value: Any) -> Live:
     if value is None:
         return None
     array = np.asarray(value)
-    if array.dtype.kind in "SU":
-        return array.astype(object)
-    element = element_of(array.dtype)
-    return as_computed(array, element) if is_numeric(element) else array
+    return array.astype(object) if array.dtype.kind in "SU" else array
 
 
 def _element_type(value: Any) -> int:

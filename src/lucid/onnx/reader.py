@@ -92,7 +92,8 @@ class Reader:
         self.weights: set[Value] = set()
         self.types = dict(program.types)
         self.deferred: list[Deferred] = []
-        self._names: dict[Value, str] = {}
+        self._names: dict[Value, str] = {}  # of inputs
+        self._given: dict[Value, Value] = {}  # inputs of other floats or of truth, by their casts
         self._held: dict[str, Held] = dict(program.constants)
         self._tensors = dict(program.tensors)
         self._wanted = program.wanted()
@@ -113,7 +114,11 @@ class Reader:
         x = self.graph.add_input(value, name)
         self._names[x] = name
         dtype = "f32" if value.dtype in ("f16", "bf16", "f64", "bool") else value.dtype
-        return x if dtype == value.dtype else self.graph.append(Cast(dtype), [x]).output
+        if dtype == value.dtype:
+            return x
+        computed = self.graph.append(Cast(dtype), [x]).output
+        self._given[computed] = x
+        return computed
 
     def define(self, name: str, held: Held) -> None:
         """Let a name of the file stand for an operand. Raises ModelFileError where it is taken."""
@@ -241,6 +246,7 @@ class Reader:
             if not isinstance(value, Value) or isinstance(value, Parameter) or value in seen:
                 continue
             seen.add(value)
+            value = self._given.get(value, value)
             if value in self._names:
                 leaves[self._names[value]] = None
             elif value.producer is None or not _few_integers(value):
@@ -291,7 +297,8 @@ class Reader:
         for deferred in self.deferred:
             for name in deferred.operator.reads:
                 if name not in waiting and name not in self._tensors:
-                    kept[name] = self._find(name, deferred.operator.kind)
+                    held = self._find(name, deferred.operator.kind)
+                    kept[name] = self._given.get(held, held) if isinstance(held, Value) else held
         finished: dict[int, Held] = {}
         left: list[tuple[int, Output]] = []
         for index, output in enumerate(self.program.outputs):

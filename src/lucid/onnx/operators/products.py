@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
-from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Permute
+from lucid.ir.graph import Value
+from lucid.ir.ops import Add, Conv2d, Linear, MatMul, Mul, Op, Permute
 from lucid.ir.ops.windows import Pair
 from lucid.ir.transposed import transposed_convolution
 from lucid.ir.types import TensorType
+from lucid.onnx import computed_weights
+from lucid.onnx.call import Call
 from lucid.onnx.table import reads, writes
 from lucid.onnx.windows import (
     auto_pad,
@@ -22,7 +25,6 @@ from lucid.onnx.windows import (
 )
 
 if TYPE_CHECKING:
-    from lucid.onnx.call import Call
     from lucid.onnx.known import Operand
     from lucid.onnx.writer import Edge, Writer
 
@@ -51,7 +53,16 @@ def read_convolution(call: Call) -> Operand:
     w = windows(call, x, kernel)
     bias = [call.operand(2)] if call.has(2) else []
     op = Conv2d(w.stride, w.padding, w.dilation, call.integer("group", 1))
-    return like_operand(call, call.apply(op, x, two_dimensional(call, weight), *bias))
+    return like_operand(call, _convolved(call, op, x, two_dimensional(call, weight), *bias))
+
+
+def _convolved(
+    call: Call, op: Op, x: Operand, weight: Operand, bias: Operand | None = None
+) -> Operand:
+    """The convolution, by other ops where its weights are computed when the model runs."""
+    if isinstance(op, Conv2d) and not call.is_weight(weight):
+        return computed_weights.convolution(call, op, x, weight, bias)
+    return call.apply(op, x, weight, *([] if bias is None else [bias]))
 
 
 def _check_kernel(call: Call, kernel: tuple[int, ...]) -> None:
@@ -90,8 +101,13 @@ def read_transposed_convolution(call: Call) -> Operand:
     (top, bottom), (left, right) = sides
     cut = (top, left, bottom, right)
     bias = call.value(call.operand(2)) if call.has(2) else None
+
+    def apply(op: Op, *operands: Operand) -> Value:
+        apart = _convolved if isinstance(op, Conv2d) else Call.apply
+        return call.value(apart(call, op, *operands))
+
     y = transposed_convolution(
-        lambda op, *operands: call.value(call.apply(op, *operands)),
+        apply,
         call.value(x),
         call.value(weight),
         bias,
@@ -132,14 +148,20 @@ def read_gemm(call: Call) -> Operand:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if call.integer("transA", 0):
         a = call.apply(Permute((1, 0)), a)
-    if not call.integer("transB", 0):
-        b = call.apply(Permute((1, 0)), b)
     bias = call.operand(2) if call.has(2) else None
     if bias is not None and beta != 1:
         bias = call.apply(Mul(), bias, beta)
+    transposed = bool(call.integer("transB", 0))
+    if not call.is_weight(b):
+        y = call.apply(MatMul(), a, call.apply(Permute((1, 0)), b) if transposed else b)
+        return _plus(call, y, alpha, bias)
+    b = b if transposed else call.apply(Permute((1, 0)), b)
     if bias is not None and alpha == 1 and bias.type.shape == b.type.shape[:1]:
         return call.apply(Linear(), a, b, bias)
-    y = call.apply(Linear(), a, b)
+    return _plus(call, call.apply(Linear(), a, b), alpha, bias)
+
+
+def _plus(call: Call, y: Operand, alpha: float, bias: Operand | None) -> Operand:
     if alpha != 1:
         y = call.apply(Mul(), y, alpha)
     return y if bias is None else call.apply(Add(), y, bias)

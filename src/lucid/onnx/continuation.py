@@ -26,7 +26,7 @@ from lucid.onnx.host import control, reference
 from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
-from lucid.onnx.stages import Given, Live, Output, Program, Stage, listed
+from lucid.onnx.stages import Deferred, Given, Live, Output, Program, Stage, listed
 from lucid.onnx.tensors import (
     External,
     as_computed,
@@ -57,7 +57,7 @@ class Runner:
 
     `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on the
     host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that have
-    run on the host so far, by name.
+    run on the host so far, by name, with the reason.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Runner:
         self.external = external
         self.refuse = refuse
         self.loop_limit = loop_limit
-        self.hosted: dict[str, int] = {}
+        self.hosted: dict[str, str] = {}
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
@@ -105,7 +105,7 @@ class Runner:
             wanted = {name for deferred in stage.deferred for name in deferred.demands}
             for deferred in stage.deferred:
                 if deferred.on_host:
-                    self._host(deferred.operator, kept, types, stage)
+                    self._host(deferred, kept, types, stage)
             places = [places[index] for index in stage.left]
             passing = passing or any(deferred.on_host for deferred in stage.deferred)
             program, live = stage.rest, kept
@@ -160,12 +160,13 @@ class Runner:
     # -- the host ---------------------------------------------------------------------------
 
     def _host(
-        self, operator: Operator, live: dict[str, Live], types: dict[str, int], stage: Stage
+        self, deferred: Deferred, live: dict[str, Live], types: dict[str, int], stage: Stage
     ) -> None:
         """Run an operator by NumPy; its results join `live`, their types `types`."""
+        operator = deferred.operator
         if self.refuse:
             raise UnsupportedError(listed(stage.rest.name, stage.deferred))
-        self.hosted[operator.kind] = self.hosted.get(operator.kind, 0) + 1
+        self.hosted.setdefault(operator.kind, deferred.reason)
         values = {name: _as_file(live[name], types.get(name, 0)) for name in operator.reads}
         if operator.proto.op_type in control.RUNS and not operator.domain:
             results = control.RUNS[operator.proto.op_type](operator, values, self)

@@ -164,7 +164,7 @@ class Runner:
     ) -> None:
         """Run an operator by NumPy; its results join `live`, their types `types`."""
         operator = deferred.operator
-        if self.refuse:
+        if self.refuse or deferred.impossible:
             raise UnsupportedError(listed(stage.rest.name, stage.deferred))
         self.hosted.setdefault(operator.kind, deferred.reason)
         values = {name: _as_file(live[name], types.get(name, 0)) for name in operator.reads}

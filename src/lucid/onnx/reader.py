@@ -24,7 +24,8 @@ from lucid.ir.ops.constant import nested
 from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.call import Call, Demand
 from lucid.onnx.elements import result_types
-from lucid.onnx.expand import written_out
+from lucid.onnx.expand import strangers, written_out
+from lucid.onnx.host import reference as host
 from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Operand, known
 from lucid.onnx.operator import Expansion, Operator
 from lucid.onnx.stages import Deferred, Given, Output, Program, Stage
@@ -191,7 +192,7 @@ class Reader:
         """What an operator gives. Raises UnsupportedError where it cannot be read."""
         read = None if operator.domain else reader_of(operator.kind)
         call = Call(operator, self, operands)
-        problem = "Lucid has no such op"
+        problem = ""
         if read is not None:
             try:
                 with np.errstate(all="ignore"):
@@ -211,7 +212,7 @@ class Reader:
             except UnsupportedError as error:
                 problem = str(error)
         body = written_out(operator, self.types, self.fresh_prefix(operator))
-        if body is None:
+        if body is None or strangers(operator):
             raise UnsupportedError(problem)
         return body
 
@@ -224,7 +225,13 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
-        self.deferred.append(Deferred(operator, reason, tuple(demands), waits))
+        obstacle = ""
+        if not waits and not demands:
+            obstacle = strangers(operator) or host.obstacle(operator)
+        elif waits and (operator.domain or reader_of(operator.kind) is None):
+            obstacle = host.obstacle(operator)
+        reason = reason or obstacle
+        self.deferred.append(Deferred(operator, reason, tuple(demands), waits, bool(obstacle)))
         for name in operator.proto.output:
             if name:
                 self.define(name, Later())
@@ -307,8 +314,9 @@ class Reader:
                 left.append((index, output))
             else:
                 finished[index] = self._returned(held, output)
-        values = list(dict.fromkeys(v for h in (*kept.values(), *finished.values()) for v in _values(h)))
-        self.graph.set_outputs(values)
+        whole = not self.deferred and all(isinstance(h, Value) for h in finished.values())
+        values = [v for h in (*kept.values(), *finished.values()) for v in _values(h)]
+        self.graph.set_outputs(values if whole else dict.fromkeys(values))
         self._clean(finished)
         tensors = {n: t for n, t in self._tensors.items() if self.deferred}
         rest = Program(

@@ -190,7 +190,8 @@ def _target(call: Call, x: Operand) -> tuple[Pair, tuple[np.float32, np.float32]
         height, width = call.integer_dims(*sizes)
         ratios = np.array((height, width), np.float32) / lengths
         return (height, width), (ratios[0], ratios[1]), True
-    given = [float(s) for s in call.elements(at).reshape(-1)]
+    given = list(call.floats("scales") or ()) if call.opset < 9 else call.elements(at).reshape(-1)
+    given = [float(s) for s in given]
     scales = np.array(_spatial(call, given, [1.0] * call.rank()), np.float32)
     size = _scaled(before, scales)
     return size, (scales[0], scales[1]), bool((lengths * scales == size).all())

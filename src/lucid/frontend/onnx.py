@@ -150,9 +150,12 @@ class OnnxFile:
 
     def stage(self, shapes: Shapes | None = None) -> Stage:
         """What the graph of the file can hold for inputs of these sizes. Raises as `import_onnx`
-        does, but for operators that are deferred."""
+        does, but for operators that are deferred and that the host can run."""
         with self._rules():
-            return self._stage(self._sizes(shapes))
+            stage = self._stage(self._sizes(shapes))
+        if any(deferred.impossible for deferred in stage.deferred):
+            raise UnsupportedError(listed(self.name, stage.deferred))
+        return stage
 
     @contextmanager
     def _rules(self) -> Iterator[None]:
@@ -170,16 +173,20 @@ class OnnxFile:
         """With a batch N where it can be, else with sizes alone."""
         types = settled(self.name, self.inputs, sizes)
         batched, single = _batched(self.inputs, types)
+        failure: LucidError | None = None
         if batched:
             try:
                 stage = self._read({**types, **batched}, image_by_image=single)
                 problem = _batch_problem(stage, single)
             except (UnsupportedError, ShapeError, ModelFileError) as error:
-                problem = str(error)
+                failure, problem = error, str(error)
             if not problem:
                 return stage
             logger.info("%s has no batch of any size: %s", self.name, problem)
-        return self._read(types)
+        try:
+            return self._read(types)
+        except (UnsupportedError, ShapeError, ModelFileError) as error:
+            raise (failure if failure is not None and not single else error) from None
 
     def _read(self, types: Mapping[str, TensorType], image_by_image: bool = False) -> Stage:
         given = {
@@ -213,7 +220,9 @@ def _batch_problem(stage: Stage, single: bool) -> str:
     """Why results for a batch may not be those of its images one by one; empty if they are."""
     if not stage.is_whole:
         return listed(stage.graph.name, stage.deferred)
-    mixing = mixing_node(stage.graph) if single else None
+    if not single:  # the file itself says that it has a batch
+        return ""
+    mixing = mixing_node(stage.graph)
     if mixing is not None:
         return f"{mixing} mixes the images of a batch"
     strangers = [v for v in stage.graph.outputs if not isinstance(next(iter(v.type.shape), 0), Dim)]

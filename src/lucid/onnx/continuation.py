@@ -23,16 +23,17 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
 from lucid.ir.types import TensorType
 from lucid.onnx.host import control, reference
-from lucid.onnx.known import NAMES, Known, Nothing, Opaque
-from lucid.onnx.operator import Operator
+from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.reader import read_stage
-from lucid.onnx.stages import Given, Live, Output, Program, Stage, listed
+from lucid.onnx.stages import Deferred, Given, Live, Output, Program, Stage, listed
 from lucid.onnx.tensors import (
     External,
     as_computed,
     as_elements,
+    as_stored,
     element_of,
     is_numeric,
+    outer_dtype,
 )
 
 STAGES_KEPT = 24
@@ -55,7 +56,7 @@ class Runner:
 
     `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on the
     host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that have
-    run on the host so far, by name.
+    run on the host so far, by name, with the reason.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Runner:
         self.external = external
         self.refuse = refuse
         self.loop_limit = loop_limit
-        self.hosted: dict[str, int] = {}
+        self.hosted: dict[str, str] = {}
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
@@ -103,7 +104,7 @@ class Runner:
             wanted = {name for deferred in stage.deferred for name in deferred.demands}
             for deferred in stage.deferred:
                 if deferred.on_host:
-                    self._host(deferred.operator, kept, types, stage)
+                    self._host(deferred, kept, types, stage)
             places = [places[index] for index in stage.left]
             passing = passing or any(deferred.on_host for deferred in stage.deferred)
             program, live = stage.rest, kept
@@ -153,17 +154,18 @@ class Runner:
         with self._lock:
             if entry.run is None:
                 entry.run = self.compile_graph(graph)
-        return entry.run([np.ascontiguousarray(a).reshape(a.shape) for a in arrays])
+        return entry.run([np.asarray(as_stored(a), order="C") for a in arrays])
 
     # -- the host ---------------------------------------------------------------------------
 
     def _host(
-        self, operator: Operator, live: dict[str, Live], types: dict[str, int], stage: Stage
+        self, deferred: Deferred, live: dict[str, Live], types: dict[str, int], stage: Stage
     ) -> None:
         """Run an operator by NumPy; its results join `live`, their types `types`."""
-        if self.refuse:
+        operator = deferred.operator
+        if self.refuse or deferred.impossible:
             raise UnsupportedError(listed(stage.rest.name, stage.deferred))
-        self.hosted[operator.kind] = self.hosted.get(operator.kind, 0) + 1
+        self.hosted.setdefault(operator.kind, deferred.reason)
         values = {name: _as_file(live[name], types.get(name, 0)) for name in operator.reads}
         if operator.proto.op_type in control.RUNS and not operator.domain:
             results = control.RUNS[operator.proto.op_type](operator, values, self)
@@ -189,9 +191,12 @@ def _described(name: str, value: Live, wanted: bool) -> Any:
         items = [_described(name, item, wanted) for item in value]
         return Opaque(name) if any(isinstance(i, Opaque) for i in items) else tuple(items)
     array = np.asarray(value)
-    if array.dtype not in NAMES:
+    element = element_of(array.dtype)
+    if not is_numeric(element):
         return Opaque(name)
-    return Known(array) if wanted else TensorType(NAMES[array.dtype], array.shape)
+    if wanted:
+        return Known(as_computed(array, element))
+    return TensorType(outer_dtype(element), array.shape)
 
 
 def _key(given: Any) -> Any:
@@ -230,10 +235,7 @@ def _as_live(value: Any) -> Live:
     if value is None:
         return None
     array = np.asarray(value)
-    if array.dtype.kind in "SU":
-        return array.astype(object)
-    element = element_of(array.dtype)
-    return as_computed(array, element) if is_numeric(element) else array
+    return array.astype(object) if array.dtype.kind in "SU" else array
 
 
 def _element_type(value: Any) -> int:

@@ -27,6 +27,18 @@ def written_out(operator: Operator, types: Mapping[str, int], prefix: str) -> Ex
     return expansion
 
 
+def strangers(operator: Operator) -> str:
+    """The attributes and operands that a node has and its operator has not, in words; none may be
+    passed over."""
+    schema = operator.schema
+    if schema is None:
+        return ""
+    named = [a.name for a in operator.proto.attribute if a.name not in schema.attributes]
+    more = range(schema.max_input, len(operator.proto.input))
+    told = [*named, *(f"operand {i}" for i in more if operator.proto.input[i])]
+    return f"with {', '.join(told)}" if told else ""
+
+
 def with_defaults(proto: onnx.NodeProto, schema: onnx.defs.OpSchema) -> onnx.NodeProto:
     """The node with the attributes that it leaves at their defaults, which a body may refer to."""
     copy = type(proto)()

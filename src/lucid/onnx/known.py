@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import floor, prod
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from lucid.ir.ops import (
     Add,
     Array,
     Cast,
+    Ceil,
     Concat,
     Div,
     Equal,
@@ -31,6 +32,7 @@ from lucid.ir.ops import (
     Maximum,
     Minimum,
     Mul,
+    Neg,
     Op,
     Permute,
     Reshape,
@@ -285,5 +287,7 @@ EXACT: dict[type[Op], Callable[..., Any]] = {
     Maximum: _maximum,
     Minimum: _minimum,
     Floor: lambda a: a if isinstance(a, Dim) else floor(a),
+    Ceil: lambda a: a if isinstance(a, Dim) else ceil(a),
+    Neg: lambda a: _subtract(0, a),
     Where: lambda condition, a, b: a if condition else b,
 }

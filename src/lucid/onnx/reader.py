@@ -24,7 +24,8 @@ from lucid.ir.ops.constant import nested
 from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.call import Call, Demand
 from lucid.onnx.elements import result_types
-from lucid.onnx.expand import written_out
+from lucid.onnx.expand import strangers, written_out
+from lucid.onnx.host import reference as host
 from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Operand, known
 from lucid.onnx.operator import Expansion, Operator
 from lucid.onnx.stages import Deferred, Given, Output, Program, Stage
@@ -92,7 +93,8 @@ class Reader:
         self.weights: set[Value] = set()
         self.types = dict(program.types)
         self.deferred: list[Deferred] = []
-        self._names: dict[Value, str] = {}
+        self._names: dict[Value, str] = {}  # of inputs
+        self._given: dict[Value, Value] = {}  # inputs of other floats or of truth, by their casts
         self._held: dict[str, Held] = dict(program.constants)
         self._tensors = dict(program.tensors)
         self._wanted = program.wanted()
@@ -113,7 +115,11 @@ class Reader:
         x = self.graph.add_input(value, name)
         self._names[x] = name
         dtype = "f32" if value.dtype in ("f16", "bf16", "f64", "bool") else value.dtype
-        return x if dtype == value.dtype else self.graph.append(Cast(dtype), [x]).output
+        if dtype == value.dtype:
+            return x
+        computed = self.graph.append(Cast(dtype), [x]).output
+        self._given[computed] = x
+        return computed
 
     def define(self, name: str, held: Held) -> None:
         """Let a name of the file stand for an operand. Raises ModelFileError where it is taken."""
@@ -186,7 +192,7 @@ class Reader:
         """What an operator gives. Raises UnsupportedError where it cannot be read."""
         read = None if operator.domain else reader_of(operator.kind)
         call = Call(operator, self, operands)
-        problem = "Lucid has no such op"
+        problem = ""
         if read is not None:
             try:
                 with np.errstate(all="ignore"):
@@ -206,7 +212,7 @@ class Reader:
             except UnsupportedError as error:
                 problem = str(error)
         body = written_out(operator, self.types, self.fresh_prefix(operator))
-        if body is None:
+        if body is None or strangers(operator):
             raise UnsupportedError(problem)
         return body
 
@@ -219,7 +225,13 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
-        self.deferred.append(Deferred(operator, reason, tuple(demands), waits))
+        obstacle = ""
+        if not waits and not demands:
+            obstacle = strangers(operator) or host.obstacle(operator)
+        elif waits and (operator.domain or reader_of(operator.kind) is None):
+            obstacle = host.obstacle(operator)
+        reason = reason or obstacle
+        self.deferred.append(Deferred(operator, reason, tuple(demands), waits, bool(obstacle)))
         for name in operator.proto.output:
             if name:
                 self.define(name, Later())
@@ -241,6 +253,7 @@ class Reader:
             if not isinstance(value, Value) or isinstance(value, Parameter) or value in seen:
                 continue
             seen.add(value)
+            value = self._given.get(value, value)
             if value in self._names:
                 leaves[self._names[value]] = None
             elif value.producer is None or not _few_integers(value):
@@ -291,7 +304,8 @@ class Reader:
         for deferred in self.deferred:
             for name in deferred.operator.reads:
                 if name not in waiting and name not in self._tensors:
-                    kept[name] = self._find(name, deferred.operator.kind)
+                    held = self._find(name, deferred.operator.kind)
+                    kept[name] = self._given.get(held, held) if isinstance(held, Value) else held
         finished: dict[int, Held] = {}
         left: list[tuple[int, Output]] = []
         for index, output in enumerate(self.program.outputs):
@@ -300,8 +314,9 @@ class Reader:
                 left.append((index, output))
             else:
                 finished[index] = self._returned(held, output)
-        values = list(dict.fromkeys(v for h in (*kept.values(), *finished.values()) for v in _values(h)))
-        self.graph.set_outputs(values)
+        whole = not self.deferred and all(isinstance(h, Value) for h in finished.values())
+        values = [v for h in (*kept.values(), *finished.values()) for v in _values(h)]
+        self.graph.set_outputs(values if whole else dict.fromkeys(values))
         self._clean(finished)
         tensors = {n: t for n, t in self._tensors.items() if self.deferred}
         rest = Program(

@@ -76,12 +76,14 @@ class Program:
 @dataclass(frozen=True, eq=False)
 class Deferred:
     """An operator that is not read in a stage, and why. `demands`: the names whose elements it
-    wants to know, none where it is to run on the host. `waits`: an operand is deferred itself."""
+    wants to know, none where it is to run on the host. `waits`: an operand is deferred itself.
+    `impossible`: nothing can run it, whatever its operands are."""
 
     operator: Operator
     reason: str
     demands: tuple[str, ...]
     waits: bool
+    impossible: bool = False
 
     @property
     def on_host(self) -> bool:
@@ -131,7 +133,11 @@ class Stage:
 
 def refused(deferred: Iterable[Deferred]) -> list[tuple[str, str, str]]:
     """The operators that a graph alone cannot express: their kinds, places and reasons."""
-    return [(d.operator.kind, d.operator.where, d.reason) for d in deferred if not d.waits]
+    return [
+        (d.operator.kind, d.operator.where, d.reason)
+        for d in deferred
+        if d.impossible or not d.waits
+    ]
 
 
 def listed(name: str, deferred: Iterable[Deferred]) -> str:

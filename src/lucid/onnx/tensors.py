@@ -97,6 +97,11 @@ def element_of(dtype: np.dtype[Any]) -> int:
     return int(np_dtype_to_tensor_dtype(dtype))
 
 
+def as_stored(array: Array) -> Array:
+    """An array as compiled graphs take it: bfloat16, which NumPy lacks, in its bits."""
+    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+
+
 def as_elements(array: Array, number: int) -> Array:
     """An array that a graph has computed as one of an element type of the file."""
     from onnx.helper import tensor_dtype_to_np_dtype

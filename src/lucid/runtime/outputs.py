@@ -44,7 +44,7 @@ class Outputs:
         if self._known:
             pairs = zip(results, self._kinds, strict=True)
             return self.together([like(example, r, kind) for r, kind in pairs])
-        return self.together([like(example, *_as_stored(r)) for r in results])
+        return self.together([_returned(example, result) for result in results])
 
     def given(self, out: Any, results: Sequence[Array]) -> list[Array]:
         """The arrays in `out`, one for each output: an array where there is one, else a sequence of
@@ -72,6 +72,14 @@ class Outputs:
             if np.may_share_memory(a, b):
                 raise InputError(f"{names[i]} and {names[j]} share memory: give two arrays")
         return arrays
+
+
+def _returned(example: Any, result: Any) -> Any:
+    """A result of a model that goes on behind its graph: sequences are lists, and an optional
+    without a value is None."""
+    if isinstance(result, list):
+        return [_returned(example, item) for item in result]
+    return None if result is None else like(example, *_as_stored(result))
 
 
 def _as_stored(result: Array) -> tuple[Array, DType]:

@@ -10,11 +10,29 @@ from typing import Any
 import numpy as np
 
 from lucid.errors import UnsupportedError
+from lucid.onnx.host.control import RUNS
 from lucid.onnx.operator import Operator
-
 
 RENAMED = {"Scatter": ("ScatterElements", 11)}
 """Operators that newer versions call something else: the name, and the version that has it."""
+
+
+def obstacle(operator: Operator) -> str:
+    """Why an operator cannot be run on the host, whatever its operands are; empty where it can."""
+    if operator.schema is None:
+        return "no version of ONNX has such an operator"
+    if operator.proto.op_type in RUNS and not operator.domain:
+        return ""
+    if _is_random(operator.schema):
+        return (
+            "it draws random numbers, which no two implementations share: give them to the model as"
+            " an input"
+        )
+    try:
+        _evaluator(operator)
+    except Exception as problem:  # whatever the package raises
+        return f"the reference of the package onnx has none: {type(problem).__name__}"
+    return ""
 
 
 def evaluate(operator: Operator, values: Mapping[str, Any]) -> list[Any]:
@@ -22,11 +40,6 @@ def evaluate(operator: Operator, values: Mapping[str, Any]) -> list[Any]:
 
     Raises UnsupportedError where onnx has no implementation, or that refuses its operands.
     """
-    if operator.schema is not None and _is_random(operator.schema):
-        raise UnsupportedError(
-            f"{operator.kind} {operator.where} draws random numbers, which no two implementations"
-            " share: give them to the model as an input"
-        )
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")

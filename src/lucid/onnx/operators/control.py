@@ -76,6 +76,7 @@ def read_loop(call: Call) -> Expansion:
 def read_scan(call: Call) -> Expansion:
     """One round for each slice of its operands."""
     if call.opset < 9:
+        call.ignore("body", "directions", "num_scan_inputs")
         raise UnsupportedError("with a batch of sequences (opset 8)")
     body, proto = call.subgraph("body"), call.operator.proto
     count = call.integer("num_scan_inputs", 0)
@@ -234,11 +235,11 @@ def read_sequence_erase(call: Call) -> Held:
 
 @reads("ConcatFromSequence")
 def read_concat_from_sequence(call: Call) -> Operand:
-    items = [item for item in _items(call) if not isinstance(item, Items)]
-    operands = [call.as_operand(item) for item in items]
+    new = call.integer("new_axis", 0)
+    call.ignore("axis")
+    operands = [call.as_operand(item) for item in _items(call)]
     if not operands:
         raise UnsupportedError("of no elements")
-    new = call.integer("new_axis", 0)
     rank = operands[0].type.rank + new
     axis = call.axis(rank=rank)
     if new:

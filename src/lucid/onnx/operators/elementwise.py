@@ -9,25 +9,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.errors import ModelFileError, UnsupportedError
+from lucid.errors import ModelFileError
 from lucid.ir.ops import (
     Abs,
     Add,
     Cast,
     Constant,
+    Cos,
     Div,
     Equal,
-    Floor,
+    Exp,
     Less,
     LessEqual,
+    Log,
     Maximum,
     Minimum,
+    Mod,
     Mul,
     Neg,
     Not,
     Op,
     Pow,
     Rsqrt,
+    ShiftLeft,
+    ShiftRight,
+    Sign,
+    Sin,
+    Sqrt,
     Sub,
     Where,
 )
@@ -56,8 +64,7 @@ def write_neg(w: Writer, op: Neg, operands: Sequence[Edge], kind: TensorType) ->
 
 @reads("Neg")
 def read_neg(call: Call) -> Operand:
-    x = call.operand(0)
-    return call.apply(Neg(), x) if x.type.dtype == "f32" else call.apply(Sub(), 0, x)
+    return call.apply(Neg(), call.operand(0))
 
 
 @writes(Div)
@@ -67,17 +74,8 @@ def write_div(w: Writer, op: Div, operands: Sequence[Edge], kind: TensorType) ->
 
 @reads("Div")
 def read_div(call: Call) -> Operand:
-    """Of whole numbers, sizes only: what is behind the point is dropped."""
-    a, b = call.operand(0), call.operand(1)
-    _refuse_integers(a, b)
-    return call.apply(Div(), a, b)
-
-
-def _refuse_integers(*operands: Operand) -> None:
-    """Raises UnsupportedError for arithmetic of integers that is done when the model runs."""
-    computed = not all(isinstance(operand, Known) for operand in operands)
-    if computed and any(operand.type.dtype != "f32" for operand in operands):
-        raise UnsupportedError("of integers that are computed when the model runs")
+    """Of whole numbers, what is behind the point is dropped."""
+    return call.apply(Div(), call.operand(0), call.operand(1))
 
 
 @writes(Maximum, Minimum)
@@ -121,26 +119,64 @@ def read_pow(call: Call) -> Operand:
     if single and call.scalar(1) == 2 and exponent.type.rank <= base.type.rank:
         return call.apply(Mul(), base, base)
     if isinstance(base, Known) and base.type.dtype != "f32":
-        return known(np.power(base.array, call.elements(1)))
-    return call.apply(Pow(), base, call.apply(Cast("f32"), exponent))
+        return known(np.power(base.array, call.elements(1)).astype(base.array.dtype))
+    if base.type.dtype == exponent.type.dtype:
+        return call.apply(Pow(), base, exponent)
+    floats = (_as_dtype(call, x, "f32") for x in (base, exponent))
+    return _as_dtype(call, call.apply(Pow(), *floats), base.type.dtype)
 
 
 @reads("Mod")
 def read_mod(call: Call) -> Operand:
-    """Of sizes only. As in C with `fmod`, else with the sign of the divisor."""
-    function = np.fmod if call.integer("fmod", 0) else np.mod
-    return known(function(call.elements(0), call.elements(1)))
+    """As in C with `fmod`, else with the sign of the divisor."""
+    a, b = call.operand(0), call.operand(1)
+    truncated = bool(call.integer("fmod", 0))
+    if isinstance(a, Known) and isinstance(b, Known):
+        return known((np.fmod if truncated else np.mod)(call.elements(0), call.elements(1)))
+    return call.apply(Mod(truncated), a, b)
 
 
-@reads("Ceil")
-def read_ceil(call: Call) -> Operand:
-    return call.apply(Neg(), call.apply(Floor(), call.apply(Neg(), call.operand(0))))
+@reads("BitShift")
+def read_bit_shift(call: Call) -> Operand:
+    left = call.choice("direction", ("", "LEFT", "RIGHT")) == "LEFT"
+    op = ShiftLeft() if left else ShiftRight()
+    return call.apply(op, call.operand(0), call.operand(1))
 
 
-@reads("Sign")
-def read_sign(call: Call) -> Operand:
+# -- functions ----------------------------------------------------------------------------------
+
+
+@reads("Sinh", "Cosh")
+def read_hyperbolic(call: Call) -> Operand:
+    """(exp x -+ exp -x) / 2."""
     x = call.operand(0)
-    return call.apply(Sub(), call.apply(Less(), 0.0, x), call.apply(Less(), x, 0.0))
+    grows, falls = call.apply(Exp(), x), call.apply(Exp(), call.apply(Neg(), x))
+    total = call.apply(Add() if call.kind == "Cosh" else Sub(), grows, falls)
+    return call.apply(Mul(), total, 0.5)
+
+
+@reads("Tan")
+def read_tangent(call: Call) -> Operand:
+    x = call.operand(0)
+    return call.apply(Div(), call.apply(Sin(), x), call.apply(Cos(), x))
+
+
+@reads("Asinh", "Acosh")
+def read_inverse_hyperbolic(call: Call) -> Operand:
+    """ln(x + sqrt(x^2 +- 1)); the first is odd, and is taken of |x|, where nothing cancels."""
+    x = call.operand(0)
+    size = call.apply(Abs(), x) if call.kind == "Asinh" else x
+    square = call.apply(Add(), call.apply(Mul(), x, x), 1.0 if call.kind == "Asinh" else -1.0)
+    y = call.apply(Log(), call.apply(Add(), size, call.apply(Sqrt(), square)))
+    return call.apply(Mul(), call.apply(Sign(), x), y) if call.kind == "Asinh" else y
+
+
+@reads("Atanh")
+def read_inverse_hyperbolic_tangent(call: Call) -> Operand:
+    """ln((1 + x) / (1 - x)) / 2."""
+    x = call.operand(0)
+    ratio = call.apply(Div(), call.apply(Add(), 1.0, x), call.apply(Sub(), 1.0, x))
+    return call.apply(Mul(), call.apply(Log(), ratio), 0.5)
 
 
 @writes(Constant)
@@ -167,13 +203,19 @@ def read_cast(call: Call) -> Operand:
     that are ignored are about, are not read."""
     x = call.operand(0)
     call.ignore("saturate", "round_mode")
-    if call.kind == "CastLike":
-        return _as_dtype(call, x, call.operand(1).type.dtype)
     to = call.integer("to", 0)
+    if call.kind == "CastLike":
+        call.ignore(1)
+        to = call.element(1)
     if to != BOOL:
         return _as_dtype(call, x, graph_dtype(to))
     if isinstance(x, Known):
         return known(np.asarray(x.array != 0, np.float32))
+    return as_truth(call, x)
+
+
+def as_truth(call: Call, x: Operand) -> Operand:
+    """1 where x is not 0, else 0."""
     return call.apply(Not(), call.apply(Not(), _as_dtype(call, x, "f32")))
 
 
@@ -198,7 +240,6 @@ def write_comparison(
 def read_comparison(call: Call) -> Operand:
     """Greater is less with the operands swapped."""
     a, b = call.operand(0), call.operand(1)
-    _refuse_integers(a, b)
     op = Equal() if call.kind == "Equal" else LessEqual() if "Or" in call.kind else Less()
     return call.apply(op, *((b, a) if "Greater" in call.kind else (a, b)))
 
@@ -227,9 +268,12 @@ def read_is_special(call: Call) -> Operand:
     x = call.operand(0)
     if call.kind == "IsNaN":
         return call.apply(Not(), call.apply(Equal(), x, x))
-    if not (call.integer("detect_negative", 1) and call.integer("detect_positive", 1)):
-        raise UnsupportedError("tells infinities of one sign only")
-    return call.apply(Equal(), call.apply(Abs(), x), math.inf)
+    below, above = call.integer("detect_negative", 1), call.integer("detect_positive", 1)
+    if below and above:
+        return call.apply(Equal(), call.apply(Abs(), x), math.inf)
+    if not below and not above:
+        return call.expand(known(np.zeros((), np.float32)), x.type.shape)
+    return call.apply(Equal(), x, math.inf if above else -math.inf)
 
 
 @writes(Where)

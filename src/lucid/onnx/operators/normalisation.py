@@ -25,6 +25,7 @@ from lucid.ir.ops import (
     Sum,
 )
 from lucid.ir.types import Shape, TensorType
+from lucid.onnx import computed_weights
 from lucid.onnx.table import reads, writes
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def read_batch_norm(call: Call) -> Operand:
     if not call.integer("spatial", 1):
         raise UnsupportedError("with statistics for each pixel")
     if not call.integer("training_mode", 0):
-        return call.apply(BatchNorm(eps), *call.operands())
+        x, *statistics = call.operands()
+        if all(map(call.is_weight, statistics)):
+            return call.apply(BatchNorm(eps), x, *statistics)
+        return computed_weights.batch_norm(call, eps, x, *statistics)
     x = call.operand(0)
     if not call.is_weight(x):
         raise UnsupportedError("in training mode: export the model after `model.eval()`")

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
-from lucid.ir.ops import Add, Conv1d, Conv2d, Conv3d, Convolution, Linear, MatMul, Mul, Permute
+from lucid.ir.graph import Value
+from lucid.ir.ops import Add, Conv1d, Conv2d, Conv3d, Convolution, Linear, MatMul, Mul, Op, Permute
 from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import TensorType
+from lucid.onnx import computed_weights
+from lucid.onnx.call import Call
 from lucid.onnx.table import reads, writes
 from lucid.onnx.windows import auto_pad, halves, padding, per_axis, spatial_axes, windows
 
 if TYPE_CHECKING:
-    from lucid.onnx.call import Call
     from lucid.onnx.known import Operand
     from lucid.onnx.writer import Edge, Writer
 
@@ -44,7 +46,16 @@ def read_convolution(call: Call) -> Operand:
     bias = [call.operand(2)] if call.has(2) else []
     convolution = CONVOLUTIONS[len(kernel)]
     op = convolution(w.stride, w.padding, w.dilation, call.integer("group", 1))
-    return call.apply(op, x, weight, *bias)
+    return _convolved(call, op, x, weight, *bias)
+
+
+def _convolved(
+    call: Call, op: Op, x: Operand, weight: Operand, bias: Operand | None = None
+) -> Operand:
+    """The convolution, by other ops where its weights are computed when the model runs."""
+    if isinstance(op, Conv2d) and not call.is_weight(weight):
+        return computed_weights.convolution(call, op, x, weight, bias)
+    return call.apply(op, x, weight, *([] if bias is None else [bias]))
 
 
 def _check_kernel(call: Call, kernel: tuple[int, ...]) -> None:
@@ -82,8 +93,13 @@ def read_transposed_convolution(call: Call) -> Operand:
         sides.append((start, end))
     bias = call.value(call.operand(2)) if call.has(2) else None
     groups = call.integer("group", 1)
+
+    def apply(op: Op, *operands: Operand) -> Value:
+        apart = _convolved if isinstance(op, Conv2d) else Call.apply
+        return call.value(apart(call, op, *operands))
+
     operands = call.value(x), call.value(weight), bias
-    return transposed_convolution(call.node, *operands, stride, sides, dilation, groups)
+    return transposed_convolution(apply, *operands, stride, sides, dilation, groups)
 
 
 def _output_size(call: Call) -> tuple[int, ...] | None:
@@ -115,14 +131,20 @@ def read_gemm(call: Call) -> Operand:
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     if call.integer("transA", 0):
         a = call.apply(Permute((1, 0)), a)
-    if not call.integer("transB", 0):
-        b = call.apply(Permute((1, 0)), b)
     bias = call.operand(2) if call.has(2) else None
     if bias is not None and beta != 1:
         bias = call.apply(Mul(), bias, beta)
+    transposed = bool(call.integer("transB", 0))
+    if not call.is_weight(b):
+        y = call.apply(MatMul(), a, call.apply(Permute((1, 0)), b) if transposed else b)
+        return _plus(call, y, alpha, bias)
+    b = b if transposed else call.apply(Permute((1, 0)), b)
     if bias is not None and alpha == 1 and bias.type.shape == b.type.shape[:1]:
         return call.apply(Linear(), a, b, bias)
-    y = call.apply(Linear(), a, b)
+    return _plus(call, call.apply(Linear(), a, b), alpha, bias)
+
+
+def _plus(call: Call, y: Operand, alpha: float, bias: Operand | None) -> Operand:
     if alpha != 1:
         y = call.apply(Mul(), y, alpha)
     return y if bias is None else call.apply(Add(), y, bias)

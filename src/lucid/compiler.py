@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lucid import loading as _loading  # noqa: F401  # registers how compiled models are pickled
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, kind_of
+from lucid.frontend.sources import Model
 from lucid.frontend.tensor import Tensor
 from lucid.ir.graph import Graph
 from lucid.ir.types import ShapeArgument
@@ -58,6 +60,9 @@ def compile(
     model: Any,
     input_shape: ShapeArgument | None = None,
     *,
+    example_inputs: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
     input: str = "float32_nchw",
     preprocess: Any = None,
     threads: int | None = None,
@@ -71,10 +76,15 @@ def compile(
     file (or the result of `onnx.load`), or a graph. (The path of a .lucid file is compiled again;
     `lucid.load` opens it as it was compiled.)
 
-    `input_shape`: (batch, channels, height, width); of a model with several inputs a sequence of
-    shapes, one for each. The schedule is chosen for this shape, but
-    every batch and image size runs. Without it, a module is compiled at its first call, and a graph
-    or a file for the size that it states. `input`: with "uint8_nhwc" the compiled model takes
+    What it is compiled for is said in one of four ways. `input_shape`: (batch, channels, height,
+    width), or whatever shape the one input has; of a model with several inputs a sequence of
+    shapes, one for each. `shapes`: shapes by the names of inputs; those that the model has only one
+    size of may be left out. `example_inputs`, `kwargs`: arrays or tensors by position and by name,
+    as the model is called with; their shapes and dtypes are taken, not their elements. Nothing: a
+    module is compiled at its first call, and a graph or a file for the sizes that it states. The
+    schedule is chosen for these sizes, but every batch and image size runs.
+
+    `input`: with "uint8_nhwc" the compiled model takes
     decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
     `preprocess`: a `lucid.vision.Preprocess`, or anything that `Preprocess.of` accepts; by default
     the model's own preprocessing, else ImageNet's. `threads`: by default as many as the process may
@@ -92,38 +102,122 @@ def compile(
             "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
             f"not {kind_of(chosen)}"
         )
+    _check_sizes(input_shape, example_inputs, kwargs, shapes)
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
-    count = check_threads(threads)
-    kept = ObjectCache() if cache else None
-    report = callers(progress)
-
-    def schedule_for(graph: Graph, batch: int) -> Schedule:
-        forced = chosen.kernels
-        if chosen.schedule is not None:
-            return chosen.schedule
-        if not tune:
-            return schedule(graph, target, batch, precision, forced)
-        results = TuningLog() if cache else None
-        tuner = Tuner(target, batch, count, precision, cache=kept, progress=report)
-        return tuner.tune(graph, forced=forced, log=results).schedule
-
-    source = ModelSource(model, chosen.disabled(), images_of(model, input, preprocess))
-    reporter = CrashReporter(
-        source.captured, target.name, precision, count, source.disable, chosen.kernels
+    how = Compilation(
+        target, check_threads(threads), threads, precision, tune, cache, chosen, callers(progress)
     )
-    chosen_by = "given" if chosen.schedule is not None else "tuned" if tune else "model"
-    basis = Basis(precision, chosen.kernels, chosen_by)
-    compiled = CompiledModel(source, schedule_for, target, count, kept, report, reporter, basis)
-    compiled.threads_asked = threads
+    source = ModelSource(model, chosen.disabled(), images_of(model, input, preprocess))
+    compiled = how.compiled(source)
     said = source.images or _said_of_images(model)
     if said is not None:  # for `Preprocess.of`, and kept by `save`
         compiled.metadata["preprocess"] = asdict(said)
-    if input_shape is None:
+    if example_inputs is not None or kwargs is not None:
+        compiled.prepare_examples(tuple(example_inputs or ()), kwargs or {})
+        return compiled
+    if shapes is not None:
+        input_shape = source.shapes_by_name(shapes)
+    elif input_shape is None:
         input_shape = source.own_shapes()
     if input_shape is not None:
         compiled.prepare(source.input_shape(input_shape))
     return compiled
+
+
+def _check_sizes(input_shape: Any, example_inputs: Any, kwargs: Any, shapes: Any) -> None:
+    """Raises InputError unless inputs are described in one way, by what can describe them."""
+    examples = "example_inputs" if example_inputs is not None else "kwargs"
+    ways = {
+        "input_shape": input_shape is not None,
+        "shapes": shapes is not None,
+        examples: example_inputs is not None or kwargs is not None,
+    }
+    given = [name for name, is_given in ways.items() if is_given]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} both say what the inputs are: give one of them")
+    if example_inputs is not None and not isinstance(example_inputs, tuple | list):
+        raise InputError(
+            "example_inputs is a tuple of arrays or tensors, such as (x,), not "
+            f"{kind_of(example_inputs)}"
+        )
+    for name, mapping in (("kwargs", kwargs), ("shapes", shapes)):
+        if mapping is not None and not isinstance(mapping, Mapping):
+            raise InputError(f"{name} is a mapping by the names of inputs, not {kind_of(mapping)}")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """How models are compiled: all that `compile` is told of it, for a model and its stages."""
+
+    target: Target
+    threads: int
+    threads_asked: int | None
+    precision: str
+    tune: bool
+    cache: bool
+    options: CompileOptions
+    progress: Progress | None
+
+    def compiled(self, source: ModelSource) -> CompiledModel:
+        """A compiled model without any plan."""
+        options, stages = self.options, list[CompiledModel]()
+        chosen_by = "given" if options.schedule is not None else "tuned" if self.tune else "model"
+        compiled = CompiledModel(
+            source,
+            self._schedule,
+            self.target,
+            self.threads,
+            self._objects(),
+            self.progress,
+            CrashReporter(
+                source.captured,
+                self.target.name,
+                self.precision,
+                self.threads,
+                source.disable,
+                options.kernels,
+            ),
+            Basis(self.precision, options.kernels, chosen_by),
+        )
+        compiled.threads_asked = self.threads_asked
+
+        def compile_stage(model: Model) -> CompiledModel:
+            stages.append(self._stage(model))
+            return stages[-1]
+
+        source.compile_stage, compiled.further_stages = compile_stage, stages
+        return compiled
+
+    def _stage(self, model: Model) -> CompiledModel:
+        """A further stage of a model, compiled for the sizes that it states, if it does. A schedule
+        that was given is the first stage's."""
+        how = replace(self, options=replace(self.options, schedule=None))
+        source = ModelSource(model, self.options.disabled())
+        compiled, shapes = how.compiled(source), source.own_shapes()
+        if shapes is not None:
+            compiled.prepare(shapes)
+        return compiled
+
+    def _objects(self) -> ObjectCache | None:
+        return ObjectCache() if self.cache else None
+
+    def _schedule(self, graph: Graph, batch: int) -> Schedule:
+        forced = self.options.kernels
+        if self.options.schedule is not None:
+            return self.options.schedule
+        if not self.tune:
+            return schedule(graph, self.target, batch, self.precision, forced)
+        results = TuningLog() if self.cache else None
+        tuner = Tuner(
+            self.target,
+            batch,
+            self.threads,
+            self.precision,
+            cache=self._objects(),
+            progress=self.progress,
+        )
+        return tuner.tune(graph, forced=forced, log=results).schedule
 
 
 def images_of(model: Any, input: str, preprocess: Any) -> Preprocess | None:

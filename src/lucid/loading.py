@@ -17,8 +17,8 @@ from lucid.codegen.target import Target
 from lucid.errors import InputError, ModelFileError, ParseError, kind_of
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.graph import Graph
-from lucid.ir.types import Shapes, with_batch
-from lucid.model_source import ModelSource, check_batches
+from lucid.ir.types import Shapes
+from lucid.model_source import ModelSource
 from lucid.runtime import log
 from lucid.runtime.cache import ObjectCache, generator_hash
 from lucid.runtime.crash import CrashReporter, callers
@@ -83,11 +83,7 @@ class SavedSource(ModelSource):
         self.artifact = artifact
 
     def graph(self, shapes: Shapes) -> Graph:
-        graph = self.artifact.fused(with_batch(shapes, 1))
-        if graph is None:
-            return super().graph(shapes)
-        check_batches(graph)
-        return graph
+        return self.artifact.fused(shapes) or super().graph(shapes)
 
 
 def _loaded(

@@ -10,12 +10,16 @@ from typing import Any
 from lucid.errors import InputError, UnsupportedError
 from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
 from lucid.frontend.images import takes_images
-from lucid.frontend.sources import Model, as_model, only
+from lucid.frontend.sources import Model, Plain, as_model, example_shape, only
 from lucid.frontend.swapping import matched
 from lucid.frontend.weights import SUFFIXES
-from lucid.ir.graph import Graph, State, Value
+from lucid.ir.arguments import takes
+from lucid.ir.batch import batch_of, misfit
+from lucid.ir.graph import Graph, State
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
-from lucid.ir.types import BATCH, Dim, Shapes
+from lucid.ir.stage import CompileStage, Rest, Stage
+from lucid.ir.structure import Structure
+from lucid.ir.types import Shapes
 from lucid.vision import Preprocess
 
 pass_log = logging.getLogger("lucid.passes")
@@ -25,8 +29,9 @@ class ModelSource:
     """The graphs of a model of any kind (see `lucid.frontend.sources`), for each image size and at
     each stage.
 
-    `images`: how uint8 images are normalised, where the graphs are to take those. `weights`: what
-    the graphs hold in place of the model's own, as `match` takes it.
+    `model`: what a user has, or a `Model` as it is. `images`: how uint8 images are normalised,
+    where the graphs are to take those. `weights`: what the graphs hold in place of the model's own,
+    as `match` takes it. `compile_stage`: set by who compiles the model, for its further stages.
     """
 
     def __init__(
@@ -36,10 +41,11 @@ class ModelSource:
         images: Preprocess | None = None,
         weights: Any = None,
     ) -> None:
-        self.model = self._of(model)
+        self.model: Model = model if isinstance(model, Plain) else self._of(model)
         self.disable = disable
         self.images = images
         self.weights = weights
+        self.compile_stage: CompileStage = _no_stages
 
     @staticmethod
     def _of(model: Any) -> Model:
@@ -53,16 +59,56 @@ class ModelSource:
         return self.model.name
 
     @property
-    def dtypes(self) -> Sequence[str]:
-        """Of the inputs, in order: `f32`, or `u8` for images."""
+    def dtypes(self) -> Sequence[str] | None:
+        """Of the inputs, in order; `u8` for images. None where nothing is known of them yet."""
         return self.model.dtypes if self.images is None else ("u8",)
+
+    @property
+    def input_names(self) -> Sequence[str] | None:
+        """Of the inputs, in order, where they are known."""
+        return self.model.input_names if self.images is None else ("images",)
+
+    @property
+    def structure(self) -> Structure | None:
+        """How the outputs are put together."""
+        return self.model.structure
 
     def own_shapes(self) -> Shapes | None:
         """The shapes that the model takes where it takes just one size, with a batch of 1."""
-        shapes = self.model.input_shapes()
-        if shapes is not None:
-            check_batches(self.model.captured(shapes))
-        return shapes
+        return self.model.input_shapes()
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        """The shapes of all inputs, in order, from examples of them. Raises InputError."""
+        if self.images is None:
+            return self.model.examples(inputs, named)
+        given = [*inputs, *named.values()]
+        if len(given) != 1 or set(named) - {"images"}:
+            raise InputError(f"{self.name} takes one input (images), got {len(given)} examples")
+        return (example_shape(given[0]),)
+
+    def shapes_by_name(self, shapes: Mapping[str, Any]) -> Shapes:
+        """The shapes of all inputs, in order, from those of some by their names; the others are
+        those of a model that has just one size, for the batch of those given. Raises InputError."""
+        names, own = self.input_names, self.own_shapes()
+        if names is None:
+            raise InputError(
+                f"{self.name} has inputs without names: give input_shape or example_inputs"
+            )
+        strangers = [name for name in shapes if name not in names]
+        missing = [name for name in names if name not in shapes]
+        if strangers or (missing and own is None):
+            told = ", ".join(map(str, shapes))
+            raise InputError(f"{takes(self.name, len(names), names)}, got shapes of {told}")
+        if not missing or own is None:
+            return tuple(shapes[name] for name in names)
+        types = dict(zip(names, self.captured(own).input_types(), strict=True))
+        told = [name for name in names if name in shapes]
+        batch = batch_of([types[n] for n in told], tuple(tuple(shapes[n]) for n in told)) or 1
+        return tuple(shapes.get(name, types[name].concrete(batch)) for name in names)
+
+    def rest(self, shapes: Shapes) -> Rest | None:
+        """What is to be done with the results of the graph for inputs of these shapes."""
+        return self.model.rest(self._network_shapes(shapes), self.compile_stage)
 
     def input_shape(self, shape: Any) -> Any:
         """The shape of the input, or the one shape in a sequence, as the graphs have it. For uint8
@@ -106,10 +152,10 @@ class ModelSource:
 
     def graph(self, shapes: Shapes) -> Graph:
         """The optimised graph for inputs of these shapes. Raises InputError where they do not fit,
-        UnsupportedError where the batch is not in front, WeightsError where it has no values for
-        its parameters."""
+        WeightsError where it has no values for its parameters."""
         captured = self.captured(shapes)
-        check_batches(captured)
+        if batch_of(captured.input_types(), shapes) is None:
+            raise InputError(misfit(captured, shapes))
         self.model.require_weights()
         if not pass_log.isEnabledFor(logging.DEBUG):
             return run_passes(captured, disable=self.disable)
@@ -156,6 +202,12 @@ class ModelSource:
         return matched(self.model, weights, [self._network_shapes(shapes) for shapes in sizes])
 
 
+def _no_stages(model: Any) -> Stage:
+    raise UnsupportedError(
+        f"{model.name} is a further stage of a model, which is not compiled here"
+    )
+
+
 def _way_to(model: Any) -> str:
     """What to do with something that is no model and leads to one; empty where nobody knows."""
     from lucid.models.registry import list_models, model_info, suggestion
@@ -175,30 +227,3 @@ def _way_to(model: Any) -> str:
     if name.lower().endswith(SUFFIXES):
         return ", which holds weights alone: compile their network, then `load_weights` them"
     return suggestion(name, list_models())
-
-
-def check_batches(graph: Graph) -> None:
-    """Raises UnsupportedError unless the graph has inputs, all of them float32 or uint8 with the
-    batch in front, and the batch in front of all its outputs, so that a batch can be run in slices.
-    """
-
-    def batched(value: Value) -> bool:
-        return value.type.rank > 0 and isinstance(value.type.shape[0], Dim)
-
-    def taken(value: Value) -> bool:
-        return value.type.dtype in ("f32", "u8") and value.type.shape[:1] == (BATCH,)
-
-    if not graph.inputs or not all(map(taken, graph.inputs)):
-        types = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
-        others = ", ".join(v.name for v in graph.inputs if not taken(v))
-        raise UnsupportedError(
-            f"{graph.name} has the inputs ({types}); those of a compiled model are float32 or "
-            "uint8, with the batch N as the first dimension"
-            + (f", which {others} is not" if others else ", and there is one at least")
-        )
-    strangers = [f"%{v.name}: {v.type}" for v in graph.outputs if not batched(v)]
-    if strangers:
-        raise UnsupportedError(
-            f"{graph.name} returns {', '.join(strangers)}; the first dimension of what a compiled "
-            "model returns must be the batch"
-        )

@@ -238,8 +238,8 @@ def test_what_a_dropped_model_held_goes_at_once(threads: int) -> None:
     try:
         fast = lucid.compile(NET, IMAGE.shape, threads=threads)
         fast(IMAGE)
-        plan = fast._plan(((5, 3, 12, 12),))
-        held = [fast, plan.bound, *fast._free, *plan.weights._segments]
+        plan = fast._planner.plan(((5, 3, 12, 12),))
+        held = [fast, plan.bound, *fast._runner.free, *plan.weights._segments]
         gone = [weakref.ref(thing) for thing in held]
         del fast, plan, held
         assert [ref() for ref in gone] == [None] * len(gone)
@@ -267,13 +267,13 @@ def test_code_that_nobody_holds_makes_room(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_memory_of_large_images_goes_with_their_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lucid.runtime.executable.PLANS_KEPT", 2)
+    monkeypatch.setattr("lucid.runtime.planner.PLANS_KEPT", 2)
     fast = lucid.compile(NET, (1, 3, 12, 12), threads=1)
     fast(np.zeros((1, 3, 200, 200), np.float32))
-    (large,) = fast._free
+    (large,) = fast._runner.free
     for side in (12, 13, 14):
         fast(np.zeros((1, 3, side, side), np.float32))
-    (small,) = fast._free
+    (small,) = fast._runner.free
     assert small.capacity[0] < large.capacity[0] / 50
 
 

@@ -93,7 +93,7 @@ def test_a_kernel_that_fails(crashes: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_native_code_that_refuses(crashes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = compiled()
-    monkeypatch.setattr(fast, "_enter", lambda call: 7)
+    monkeypatch.setattr(fast._runner, "enter", lambda call: 7)
     with pytest.raises(CompileError, match="status 7") as caught:
         fast(np.zeros(SHAPE, np.float32))
     assert caught.value.bundle is not None

@@ -12,8 +12,8 @@ from lucid import nn
 from lucid.codegen.target import LEVELS
 from lucid.errors import WeightsError
 from lucid.runtime import executable, library
-from lucid.runtime.executable import MAX_BATCH, PLANS_KEPT
 from lucid.runtime.library import Code, KernelLibrary
+from lucid.runtime.planner import MAX_BATCH, PLANS_KEPT
 
 SHAPE = (1, 3, 64, 64)
 
@@ -119,7 +119,7 @@ def test_a_call_changes_nothing_that_who_swaps_weights_goes_through() -> None:
     images = [np.zeros((batch, 1, 32, 32), np.float32) for batch in (1, 2, 3)]
     for image in images:
         fast(image)
-    plans = iter(fast._plans.values())
+    plans = iter(fast._planner.plans.values())
     next(plans)
     fast(images[0])
     assert len(list(plans)) == 2
@@ -129,32 +129,32 @@ def test_few_plans_are_kept_and_the_used_ones_stay() -> None:
     fast = lucid.compile(Line(), (1, 3, 8, 8), threads=1)
     x = golden.image(1, 8, 8)
     expected = fast(x)
-    plan = fast._plan((x.shape,))
+    plan = fast._planner.plan((x.shape,))
     for width in range(9, 9 + 2 * PLANS_KEPT):
         assert fast(golden.image(1, 8, width)).shape == (1, 8)
         np.testing.assert_array_equal(fast(x), expected)
 
-    assert len(fast._plans) <= PLANS_KEPT
-    assert len(fast._graphs) <= PLANS_KEPT
-    assert fast._plan((x.shape,)) is plan
+    assert len(fast._planner.plans) <= PLANS_KEPT
+    assert len(fast._planner._graphs) <= PLANS_KEPT
+    assert fast._planner.plan((x.shape,)) is plan
 
 
 def test_a_plan_dropped_while_in_use_runs_on() -> None:
     fast = lucid.compile(Line(), (1, 3, 8, 8), threads=1)
     x = golden.image(1, 8, 8)
-    expected, enter = fast(x), fast._enter
+    expected, enter = fast(x), fast._runner.enter
 
     def drop_then_enter(call: int) -> int:
-        fast._plans.clear()
+        fast._planner.plans.clear()
         return enter(call)
 
-    fast._enter = drop_then_enter
+    fast._runner.enter = drop_then_enter
     np.testing.assert_array_equal(fast(x), expected)
 
 
 def test_a_large_compiled_batch_is_planned_in_slices() -> None:
     fast = lucid.compile(Line(), (40, 3, 8, 8), threads=1)
-    assert {x[0] for (x,) in fast._plans} == {MAX_BATCH, 40 % MAX_BATCH}
+    assert {x[0] for (x,) in fast._planner.plans} == {MAX_BATCH, 40 % MAX_BATCH}
     x = golden.image(40, 8, 8)
     np.testing.assert_array_equal(fast(x)[-1:], fast(x[-1:]))
 
@@ -163,7 +163,7 @@ def test_workspaces_grow_to_what_is_needed() -> None:
     fast = lucid.compile(Line(), (1, 3, 8, 8), threads=1)
     for size in (8, 30, 8, 50, 8):
         fast(golden.image(1, size, size))
-    assert len(fast._free) == 1
+    assert len(fast._runner.free) == 1
 
 
 # -- threads ------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_callers_of_a_single_threaded_model_are_in_native_code_together(
     expected = [fast(image) for image in images]
     fast = lucid.compile(model, SHAPE, threads=1)
     fast(images[0])
-    enter, meeting = fast._enter, threading.Barrier(callers, timeout=30)
+    enter, meeting = fast._runner.enter, threading.Barrier(callers, timeout=30)
 
     def meet_and_enter(call: int) -> int:
         meeting.wait()  # broken, and an error, unless all of them are here at once
@@ -185,7 +185,7 @@ def test_callers_of_a_single_threaded_model_are_in_native_code_together(
         meeting.wait()
         return status
 
-    fast._enter = meet_and_enter
+    fast._runner.enter = meet_and_enter
     results: dict[int, np.ndarray] = {}
 
     def calling(number: int) -> None:
@@ -286,7 +286,7 @@ def test_calls_in_flight_keep_the_old_weights() -> None:
     model, x = Line(), golden.image(2 * MAX_BATCH + 3, 8, 8)
     fast = lucid.compile(model, x.shape, threads=1)
     zero = {name: np.zeros(t.shape, np.float32) for name, t in model.state_dict().items()}
-    old, enter, entries = fast(x), fast._enter, []
+    old, enter, entries = fast(x), fast._runner.enter, []
 
     def swap_then_enter(call: int) -> int:
         entries.append(call)
@@ -296,7 +296,7 @@ def test_calls_in_flight_keep_the_old_weights() -> None:
             swapper.join()
         return enter(call)
 
-    fast._enter = swap_then_enter
+    fast._runner.enter = swap_then_enter
     np.testing.assert_array_equal(fast(x), old)
     assert len(entries) == 3
     assert not fast(x).any()

@@ -9,7 +9,7 @@ import lucid
 from lucid.errors import InputError, UnsupportedError
 from lucid.ir.interpret import interpret
 from lucid.ir.text import parse_graph
-from lucid.runtime.executable import MAX_BATCH
+from lucid.runtime.planner import MAX_BATCH
 
 TEXT = """graph scaled(%image: f32[N,3,8,8], %scale: u8[N,3]) -> f32[N,5,8,8], f32[N,3,8,8] {
   param @w: f32[5,3,3,3]

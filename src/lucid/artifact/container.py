@@ -29,8 +29,8 @@ from lucid.errors import ModelFileError
 from lucid.os_threads import mapped
 
 MAGIC = b"\x93LUCID\r\n"
-VERSION = 3
-READABLE = (1, 2, VERSION)
+VERSION = 4
+READABLE = (1, 2, 3, VERSION)
 """Versions that are read: the first had the weights as the model has them in every file."""
 HEADER = struct.Struct("<8sIIQQQ32s")
 """Magic, version, bytes of the header, bytes of the file, offset and bytes of the table, and its

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,10 +20,12 @@ import lucid.ir
 from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
+from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
+from lucid.ir.structure import Structure
 from lucid.ir.text import parse_graph
-from lucid.ir.types import DTYPES, Shapes
+from lucid.ir.types import BATCH, DTYPES, Shapes, TensorType
 from lucid.ir.verify import verify
 
 MANIFEST, TENSORS = "manifest", "tensors"
@@ -32,7 +35,7 @@ WEIGHTS = ("packed", "plain", "both")
 """How weights are held: as the kernels of a target read them, as the model has them, or both."""
 
 KINDS = {
-    **dict.fromkeys(("made_by", "kernels", "state", "metadata"), dict),
+    **dict.fromkeys(("made_by", "kernels", "state", "metadata", "structure"), dict),
     **dict.fromkeys(("dtypes", "disable", "input_shapes", "tables", "constants"), list),
     **dict.fromkeys(("sizes", "targets"), list),
     "any_size": bool,
@@ -74,12 +77,18 @@ class ForTarget:
 
 @dataclass(frozen=True)
 class Size:
-    """The shapes of the inputs for one image, and the sections with the graph for them before the
-    passes and after them."""
+    """The inputs of a graph: their shapes for one image, and their `types`, which say for what
+    other shapes it serves; and the sections with the graph before the passes and after them."""
 
     shapes: Shapes
+    types: tuple[str, ...]
     captured: str
     fused: str
+
+    @cached_property
+    def input_types(self) -> list[TensorType]:
+        """Raises ParseError."""
+        return list(map(TensorType.parse, self.types))
 
 
 @dataclass(frozen=True)
@@ -90,8 +99,9 @@ class Manifest:
     `input_shapes` those of the first plan. `state`: shapes of
     the tensors that `load_weights` takes, by name; `tables` those of integers, which may not
     change, and `constants` what else the graphs read. `any_size`: whether the graph of one image
-    size tells that of all others. `weights`: which of them the file holds, one of WEIGHTS.
-    `metadata`: the user's.
+    size tells that of all others. `structure`: how outputs are put together, as JSON of a
+    `Structure`; empty for one as it is and several as a tuple. `weights`: which of them the file
+    holds, one of WEIGHTS. `metadata`: the user's.
     """
 
     made_by: dict[str, str]
@@ -110,6 +120,7 @@ class Manifest:
     targets: list[ForTarget]
     metadata: dict[str, Any] = field(default_factory=dict)
     weights: str = "both"
+    structure: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -129,13 +140,20 @@ class Manifest:
             raise ValueError("there are not as many shapes of inputs as dtypes")
         if plain["weights"] not in WEIGHTS:
             raise ValueError(f"weights is one of {', '.join(WEIGHTS)}, not {plain['weights']!r}")
+        if plain["structure"]:
+            Structure.from_json(plain["structure"])
         return Manifest(
             **plain
             | {
                 "input_shapes": _shapes(row["input_shapes"]),
                 "state": {n: _shape(s) for n, s in row["state"].items()},
                 "sizes": [
-                    Size(_shapes(s["shapes"]), str(s["captured"]), str(s["fused"]))
+                    Size(
+                        _shapes(s["shapes"]),
+                        tuple(str(TensorType.parse(t)) for t in s["types"]),
+                        str(s["captured"]),
+                        str(s["fused"]),
+                    )
                     for s in row["sizes"]
                 ],
                 "targets": [_for_target(t) for t in row["targets"]],
@@ -144,20 +162,28 @@ class Manifest:
 
 
 def _upgraded(row: dict[str, Any]) -> dict[str, Any]:
-    """The fields as they are now: the first version had no choice of weights, and the first two had
-    one input."""
-    row = {"weights": "both"} | row
-    if "input_shape" not in row:
-        return row
+    """The fields as they are now: the first version had no choice of weights, the first two had one
+    input, and the first three had the batch in front of all inputs."""
+    row = {"weights": "both", "structure": {}} | row
+    if "input_shape" in row:
+        row |= {
+            "dtypes": [row["dtype"]],
+            "input_shapes": [row["input_shape"]],
+            "sizes": [size | {"shapes": [[1, *size["image"]]]} for size in row["sizes"]],
+            "targets": [
+                target | {"schedules": [([shape], chosen) for shape, chosen in target["schedules"]]}
+                for target in row["targets"]
+            ],
+        }
     return row | {
-        "dtypes": [row["dtype"]],
-        "input_shapes": [row["input_shape"]],
-        "sizes": [size | {"shapes": [[1, *size["image"]]]} for size in row["sizes"]],
-        "targets": [
-            target | {"schedules": [([shape], chosen) for shape, chosen in target["schedules"]]}
-            for target in row["targets"]
-        ],
+        "sizes": [{"types": _batched(row["dtypes"], s["shapes"])} | s for s in row["sizes"]]
     }
+
+
+def _batched(dtypes: list[str], shapes: list[list[int]]) -> list[str]:
+    """The types of inputs with the batch in front."""
+    pairs = zip(dtypes, shapes, strict=True)
+    return [str(TensorType(kind, (BATCH, *shape[1:]))) for kind, shape in pairs]
 
 
 def _shapes(rows: Any) -> Shapes:
@@ -232,8 +258,9 @@ class Artifact:
             self.container.fail(f"its {section} is nested too deeply")
 
     def size(self, shapes: Shapes) -> Size | None:
-        """The entry for inputs of these shapes, whose batch is 1, where the file has one."""
-        return next((s for s in self.manifest.sizes if s.shapes == shapes), None)
+        """The entry whose graph serves inputs of these shapes, where the file has one."""
+        sizes = self.manifest.sizes
+        return next((s for s in sizes if batch_of(s.input_types, shapes) is not None), None)
 
     def captured(self, shapes: Shapes) -> Graph:
         """The graph before any pass, of a size that the file has."""

@@ -81,7 +81,7 @@ def tune(
 def _tuner(target: str, batch: int, threads: int | None, precision: str, bar: Report) -> Tuner:
     """The tuner, its settings checked as `compile` checks them."""
     from lucid.runtime.cache import ObjectCache
-    from lucid.runtime.executable import MAX_BATCH
+    from lucid.runtime.planner import MAX_BATCH
     from lucid.runtime.processors import default_threads
     from lucid.runtime.tune import Tuner
     from lucid.settings import check_precision, runnable_target

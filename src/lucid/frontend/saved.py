@@ -9,15 +9,16 @@ import numpy as np
 
 from lucid.artifact.contents import SUFFIX, Artifact
 from lucid.errors import InputError, ShapeError, WeightsError
-from lucid.frontend.sources import Weights, kind
+from lucid.frontend.sources import Plain, Weights, kind
 from lucid.frontend.weights import match_weights, normalise_keys
 from lucid.ir.graph import Graph, State
 from lucid.ir.resize import resized
-from lucid.ir.types import BATCH, Shapes, TensorType, sizes_text, with_batch
+from lucid.ir.structure import Structure
+from lucid.ir.types import Shapes, TensorType, sizes_text
 
 
 @kind("the path of a .lucid file (which lucid.load opens as it was compiled)")
-class SavedModel:
+class SavedModel(Plain):
     """The graphs and tensors of an artifact, or of the file at a path."""
 
     by_name = False
@@ -33,31 +34,42 @@ class SavedModel:
             return str(model).endswith(SUFFIX)
         return isinstance(model, Artifact)
 
+    @property
+    def structure(self) -> Structure | None:  # type: ignore[override]  # read-only here
+        row = self.artifact.manifest.structure
+        return Structure.from_json(row) if row else None
+
     def input_shapes(self) -> Shapes:
         """The shapes that the model was compiled for, with a batch of one."""
-        return with_batch(self.artifact.manifest.input_shapes, 1)
+        size = self.artifact.size(self.artifact.manifest.input_shapes)
+        return (size or self.artifact.manifest.sizes[0]).shapes
 
     def captured(self, shapes: Shapes) -> Graph:
-        size = with_batch(shapes, 1)
-        if self.artifact.size(size) is not None:
-            return self.artifact.captured(size)
-        first, *others = (s.shapes for s in self.artifact.manifest.sizes)
+        if self.artifact.size(shapes) is not None:
+            return self.artifact.captured(shapes)
+        first, *others = self.artifact.manifest.sizes
+        if list(map(len, shapes)) == list(map(len, first.shapes)):
+            told = sizes_text(map(_image, first.input_types, shapes))
+        else:
+            told = sizes_text(shapes)
         if not self.artifact.manifest.any_size:
-            held = ", ".join(map(_images, (first, *others)))
+            held = ", ".join(
+                sizes_text(map(_image, size.input_types, size.shapes)) for size in (first, *others)
+            )
             raise InputError(
                 f"{self.artifact.container.origin} has {self.name} for inputs of {held}, not for "
-                f"{_images(size)}: the graph depends on the size; `prepare` the model for this "
+                f"{told}: the graph depends on the size; `prepare` the model for this "
                 "size before it is saved"
             )
-        known = self.artifact.captured(first)
         try:
-            if list(map(len, size)) != list(map(len, first)):
-                raise ShapeError(f"it takes {', '.join(str(len(s)) for s in first)} dimensions")
-            return resized(known, size)
+            if list(map(len, shapes)) != list(map(len, first.shapes)):
+                ranks = ", ".join(str(len(s)) for s in first.shapes)
+                raise ShapeError(f"it takes {ranks} dimensions")
+            return resized(self.artifact.captured(first.shapes), shapes)
         except ShapeError as problem:
             wanted = ", ".join(
-                str(TensorType(dtype, (BATCH, *shape[1:])))
-                for dtype, shape in zip(self.dtypes, size, strict=False)
+                str(kind.with_shape((*kind.shape[:1], *shape[1:])))
+                for kind, shape in zip(first.input_types, shapes, strict=False)
             )
             raise InputError(f"{self.name} takes no {wanted}: {problem}") from problem
 
@@ -88,6 +100,6 @@ class SavedModel:
         return {**self.constants, **matched}
 
 
-def _images(shapes: Shapes) -> str:
-    """Sizes without the batch: `3x224x224`"""
-    return sizes_text(shape[1:] for shape in shapes)
+def _image(kind: TensorType, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A size without the batch."""
+    return tuple(d for axis, d in enumerate(shape) if axis not in kind.batch_axes())

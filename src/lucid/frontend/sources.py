@@ -17,7 +17,11 @@ from typing import Any, ClassVar, Protocol, TypeVar
 from lucid.errors import InputError, ShapeError, kind_of
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import match_weights
+from lucid.ir.arguments import in_order, takes
+from lucid.ir.batch import batch_of, misfit
 from lucid.ir.graph import Graph, State
+from lucid.ir.stage import CompileStage, Rest
+from lucid.ir.structure import Structure
 from lucid.ir.types import BATCH, Shapes, f32, with_batch
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
@@ -33,15 +37,41 @@ class Model(Protocol):
         """What it is called."""
 
     @property
-    def dtypes(self) -> Sequence[str]:
-        """Of its inputs, in order, in the graph's terms."""
+    def dtypes(self) -> Sequence[str] | None:
+        """Of its inputs, in order, in the graph's terms; None where nothing is known of its inputs
+        before `examples` has seen some. What is told once stays."""
+
+    @property
+    def input_names(self) -> Sequence[str] | None:
+        """Of its inputs, in order, by which calls and `shapes` give them: those of its graphs. None
+        where they are known only once there is a graph."""
 
     def input_shapes(self) -> Shapes | None:
-        """The shapes of its inputs for one image, where it takes just one size."""
+        """The shapes of its inputs for a batch of 1, where it takes just one size."""
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        """The shapes of the inputs that these arrays or tensors are, by position and by name, as
+        in a call of the model: all of its inputs, in order. A model that has any signature takes
+        shapes and dtypes for its own; `dtypes` and `input_names` are known from then on. Raises
+        InputError where the model takes no such inputs."""
 
     def captured(self, shapes: Shapes) -> Graph:
-        """Its graph for inputs of these shapes, the batch symbolic. Raises InputError where they do
-        not fit, TraceError and UnsupportedError where there is no such graph."""
+        """Its graph for inputs of exactly these shapes (the batch, where there is one, may be 0).
+
+        A dimension of an input is an int, or a multiple of the batch N. A graph serves all shapes
+        that the types of its inputs allow (`lucid.ir.batch.batch_of`), and is asked for once for
+        all of them. Raises InputError where they do not fit, TraceError and UnsupportedError where
+        there is no such graph."""
+
+    @property
+    def structure(self) -> Structure | None:
+        """How the flat outputs of its graphs (of `Rest.finish`, where there is one) are put
+        together for the caller; None: one as it is, several as a tuple. Asked for after
+        `captured`."""
+
+    def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
+        """What is to be done with the results of the graph for inputs of exactly these shapes; None
+        where they are the outputs. Asked for after `captured`; a plan keeps its own."""
 
     def require_weights(self) -> None:
         """Raises WeightsError where it has no values for its tensors."""
@@ -101,6 +131,38 @@ def as_model(model: Any) -> Model:
     raise InputError(f"a model is {', '.join(others)}, or {last}; got {got}")
 
 
+class Plain:
+    """Base of models of a signature that needs no examples, whose graphs compute all of their
+    outputs. `ModelSource` takes those as they are."""
+
+    name: str
+    dtypes: Sequence[str] | None
+    input_names: Sequence[str] | None = None
+    structure: Structure | None = None
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        count, names = len(self.dtypes or ()), self.input_names
+        who = takes(self.name, count, names)
+        if names is None and named:
+            raise InputError(f"{who}, whose names are not known yet: give examples by position")
+        positions = names or [str(i) for i in range(count)]
+        return tuple(map(example_shape, in_order(who, positions, inputs, named)))
+
+    def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
+        return None
+
+
+def example_shape(example: Any) -> tuple[int, ...]:
+    """The shape of an array or tensor. Raises InputError for what has none."""
+    shape = getattr(example, "shape", () if isinstance(example, int | float) else None)
+    try:
+        return tuple(int(d) for d in shape)
+    except TypeError:
+        raise InputError(
+            f"an example of an input is an array or tensor, not {kind_of(example)}"
+        ) from None
+
+
 def only(shapes: Shapes, model: str) -> tuple[int, ...]:
     """The shape of a model's one input. Raises InputError where there are several."""
     if len(shapes) != 1:
@@ -109,7 +171,7 @@ def only(shapes: Shapes, model: str) -> tuple[int, ...]:
 
 
 @kind("a lucid.nn.Module")
-class TracedModule:
+class TracedModule(Plain):
     """A module of Lucid's own, traced for each image size."""
 
     dtypes = ("f32",)
@@ -149,8 +211,8 @@ class TracedModule:
 
 
 @kind("a lucid.ir.Graph")
-class GivenGraph:
-    """A graph, which has just one image size."""
+class GivenGraph(Plain):
+    """A graph, which has just one size but for its batch."""
 
     by_name = False
     constants: ClassVar[Weights] = {}
@@ -158,14 +220,12 @@ class GivenGraph:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.name = graph.name
+        self.dtypes = graph.input_dtypes()
+        self.input_names = [value.name for value in graph.inputs]
 
     @staticmethod
     def accepts(model: Any) -> bool:
         return isinstance(model, Graph)
-
-    @property
-    def dtypes(self) -> Sequence[str]:
-        return self.graph.input_dtypes()
 
     def input_shapes(self) -> Shapes:
         return self.graph.input_shapes(1)
@@ -176,10 +236,12 @@ class GivenGraph:
             names = ", ".join(v.name for v in inputs)
             raise InputError(f"{self.name} has {len(inputs)} inputs ({names}), not {len(shapes)}")
         for value, shape in zip(inputs, shapes, strict=True):
-            if value.type.shape[1:] != shape[1:]:
+            if batch_of([value.type], (shape,)) is None:
                 raise InputError(
                     f"{self.name} is a graph, whose input {value.name} has one size: {value.type}"
                 )
+        if batch_of(self.graph.input_types(), shapes) is None:
+            raise InputError(misfit(self.graph, shapes))
         return self.graph
 
     def tensors(self) -> Weights:
@@ -197,35 +259,34 @@ class GivenGraph:
         return match_weights(self.state().shapes, weights, origin, self.name)[0]
 
 
-class Imported:
-    """Base of models of other frameworks: imported once for each image size, with one payload for
-    all of them, since packed weights of one size serve the others."""
+class Imported(Plain):
+    """Base of models of other frameworks: imported once for all the shapes that one graph serves,
+    with one payload for all graphs, since packed weights of one size serve the others."""
 
-    name: str
-    dtypes: Sequence[str] = ("f32",)
+    dtypes: Sequence[str] | None = ("f32",)
 
     def __init__(self) -> None:
         self.payload: dict[str, Any] = {}
-        self._graphs: dict[Shapes, Graph] = {}
+        self._graphs: list[Graph] = []
 
     def input_shapes(self) -> Shapes | None:
         return None
 
     def captured(self, shapes: Shapes) -> Graph:
-        size = with_batch(shapes, 1)
-        if size not in self._graphs:
-            self._keep(size, self._import(size))
-            if len(self._graphs) > SIZES_KEPT:
-                del self._graphs[next(iter(self._graphs))]
-        return self._graphs[size]
+        for graph in self._graphs:
+            if batch_of(graph.input_types(), shapes) is not None:
+                return graph
+        graph = self._import(shapes)
+        self._keep(graph)
+        return graph
 
-    def _keep(self, size: Shapes, graph: Graph) -> None:
-        """`size`: of the inputs for one image."""
+    def _keep(self, graph: Graph) -> None:
         self.payload.update(graph.payload)
         graph.payload = self.payload
-        self._graphs[size] = graph
+        self._graphs = [*self._graphs, graph][-SIZES_KEPT:]
 
     def _import(self, shapes: Shapes) -> Graph:
+        """The graph for inputs of these shapes, as `Model.captured` has it."""
         raise NotImplementedError
 
     def require_weights(self) -> None:
@@ -259,7 +320,7 @@ class TorchModule(Imported):
     def _import(self, shapes: Shapes) -> Graph:
         from lucid.frontend.torch import import_torch
 
-        return import_torch(self.module, only(shapes, self.name))
+        return import_torch(self.module, only(with_batch(shapes, 1), self.name))
 
     @property
     def constants(self) -> Weights:
@@ -315,27 +376,26 @@ class OnnxModel(Imported):
             graph = import_onnx(self.model)
         except InputError:
             return None
-        self._keep(with_batch(graph.input_shapes(1), 1), graph)
+        self._keep(graph)
         return graph
 
     def _import(self, shapes: Shapes) -> Graph:
         """The sizes of inputs after the first are those that the file states."""
         from lucid.frontend.onnx import import_onnx
 
-        graph = import_onnx(self.model, shapes[0])
-        for value, shape in zip(graph.inputs, shapes, strict=False):
-            if value.type.concrete(1)[1:] != shape[1:]:
-                raise InputError(f"input {value.name} of {self.name} is {value.type}, not {shape}")
+        graph = import_onnx(self.model, with_batch(shapes, 1)[0])
+        if batch_of(graph.input_types(), shapes) is None:
+            raise InputError(misfit(graph, shapes))
         return graph
 
     def tensors(self) -> Weights:
         return {name: self.payload[name] for name in self.state().shapes}
 
-    def _keep(self, size: Shapes, graph: Graph) -> None:
+    def _keep(self, graph: Graph) -> None:
         """Tables that were computed while the file was read are none of its weights."""
         tables = {n: t for n, t in graph.payload.items() if not isinstance(t, StoredTensor)}
         self.constants.update(tables)
-        super()._keep(size, graph)
+        super()._keep(graph)
 
     def state(self) -> State:
         return State({n: t.shape for n, t in self.payload.items() if n not in self.constants})

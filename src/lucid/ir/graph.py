@@ -242,6 +242,10 @@ class Graph:
         """Of the inputs, in order."""
         return [value.type.dtype for value in self.inputs]
 
+    def input_types(self) -> list[TensorType]:
+        """Of the inputs, in order."""
+        return [value.type for value in self.inputs]
+
     def input_shapes(self, batch: int) -> Shapes:
         """Of the inputs, in order, for one size of the batch."""
         return tuple(value.type.concrete(batch) for value in self.inputs)

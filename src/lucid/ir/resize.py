@@ -14,7 +14,7 @@ from lucid.ir.types import Dim, Shape, Shapes, TensorType, volume
 
 
 def resized(graph: Graph, shapes: Shapes) -> Graph:
-    """The same ops over inputs of these shapes, whose batch stays symbolic.
+    """The same ops over inputs of these shapes; the batch of those that have one stays symbolic.
 
     Attributes that name a size follow it as models mostly mean them: a reshape leaves the axes
     before and behind those it joins or splits, a slice to the end ends there, a resize goes to the
@@ -24,7 +24,8 @@ def resized(graph: Graph, shapes: Shapes) -> Graph:
     other = Graph(graph.name, graph.payload)
     mapped: dict[Value, Value] = {}
     for value, shape in zip(graph.inputs, shapes, strict=True):
-        type = value.type.with_shape((value.type.shape[0], *shape[1:]))
+        dims = zip(value.type.shape, shape, strict=True)
+        type = value.type.with_shape(tuple(d if isinstance(d, Dim) else s for d, s in dims))
         mapped[value] = other.add_input(type, value.name)
     images = [(v.type.shape, mapped[v].type.shape) for v in graph.inputs]
     for name, parameter in graph.parameters.items():

@@ -1,4 +1,9 @@
-"""Arrays in and out: anything with `__array__` or DLPack is accepted, and its kind is returned."""
+"""Arrays in and out: anything with `__array__` or DLPack is accepted, and its kind is returned.
+
+Numbers that NumPy lacks (bfloat16) are taken as arrays of `ml_dtypes.bfloat16`, as torch's tensors,
+or as their bits in a uint16 array. They are returned as torch's tensors to who gave such, else as
+arrays of `ml_dtypes.bfloat16`, or of float32 where that package is not installed.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid.codegen.language.dtypes import COMPUTED, DType, dtype
 from lucid.errors import InputError, kind_of
 from lucid.ir.ops.base import Array
 
@@ -14,7 +20,7 @@ CONVERTERS: dict[type, Callable[[Array], Any]] = {}
 """How to wrap a result for callers who gave an object of this type; the front registers its own."""
 
 
-FLOAT = np.dtype(np.float32)
+FLOAT = dtype(COMPUTED)
 
 
 def register_converter(kind: type, convert: Callable[[Array], Any]) -> None:
@@ -27,29 +33,48 @@ def describe(array: Array) -> str:
     return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
-def as_array(x: Any, dtype: np.dtype[Any] = FLOAT) -> Array:
-    """`x` as an aligned, C-contiguous array of `dtype`, without a copy where it is one.
+def as_array(x: Any, kind: DType = FLOAT) -> Array:
+    """`x` as an aligned, C-contiguous array of a dtype as it is stored, without a copy where it is
+    one.
 
     Raises InputError, which says what `x` is: `got float64[1,3,224,224]; ...`.
     """
-    array = x if isinstance(x, np.ndarray) else _foreign(x)
-    if array.dtype != dtype:
-        raise InputError(f"got {describe(array)}; {_conversion(x, array.dtype, dtype)}")
+    array = x if isinstance(x, np.ndarray) else _foreign(x, kind)
+    if array.dtype != kind.storage:
+        if not kind.is_bits or array.dtype.name != kind.numbers:
+            raise InputError(f"got {describe(array)}; {_conversion(x, array.dtype, kind)}")
+        array = array.view(kind.storage)
     if array.flags.c_contiguous and array.flags.aligned:
         return array
     return np.array(array, order="C")
 
 
-def _conversion(x: Any, given: np.dtype[Any], wanted: np.dtype[Any]) -> str:
+def as_scalar(x: float, kind: DType) -> Array:
+    """A number of Python's as an array of rank 0. Raises InputError where the dtype has no such
+    number: a fraction as an integer, or one out of range."""
+    try:
+        array = np.asarray(x, np.float32) if kind.is_bits else np.asarray(x, kind.storage)
+    except (OverflowError, ValueError):
+        array = np.zeros((), kind.storage)
+    if kind.kind != "float" and array != x:
+        raise InputError(f"got {x!r}, which is no {kind.numbers}")
+    return kind.encode(array)
+
+
+def _conversion(x: Any, given: np.dtype[Any], wanted: DType) -> str:
     """What to do about an array of another dtype."""
-    if wanted == np.uint8:
+    if wanted.name == "u8":
         return (
             "give images as levels 0..255 (lucid.vision's Preprocess.to_uint8_nhwc makes them), or "
             "compile without input='uint8_nhwc'"
         )
-    call = "x.float()" if is_torch(x) and wanted == FLOAT else f"x.astype(np.{wanted})"
+    module = "ml_dtypes" if wanted.is_bits else "np"
+    call = f"x.astype({module}.{wanted.numbers})"
+    if is_torch(x):
+        call = "x.float()" if wanted is FLOAT else f"x.to(torch.{wanted.numbers})"
     advice = f"convert it with {call}"
-    return f"{advice}, or compile with input='uint8_nhwc'" if given == np.uint8 else advice
+    images = given == np.uint8 and wanted is FLOAT
+    return f"{advice}, or compile with input='uint8_nhwc'" if images else advice
 
 
 CHANNELS = (1, 3, 4)
@@ -113,9 +138,11 @@ def likely_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...] |
     return None if likely == tuple(shape) else likely
 
 
-def _foreign(x: Any) -> Array:
+def _foreign(x: Any, kind: DType) -> Array:
     """An array of another library, or what becomes one, as NumPy's."""
     try:
+        if kind.is_bits and is_torch(x) and str(x.dtype) == f"torch.{kind.numbers}":
+            return np.from_dlpack(x.view(_torch_bits()))
         if hasattr(x, "__dlpack__"):
             return np.from_dlpack(x)
         if hasattr(x, "__array__"):
@@ -127,22 +154,43 @@ def _foreign(x: Any) -> Array:
     )
 
 
+def _torch_bits() -> Any:
+    """Torch's dtype for the bits of a bfloat16."""
+    import torch
+
+    return torch.uint16
+
+
 def is_torch(x: Any) -> bool:
     """Whether this is a tensor of torch's; torch is not imported to find out."""
     return type(x).__module__.partition(".")[0] == "torch"
 
 
-def like(x: Any, result: Array) -> Any:
-    """The result as the kind of array that `x` is."""
+def like(x: Any, result: Array, kind: DType = FLOAT) -> Any:
+    """The result, which is stored as `kind`, as the kind of array that `x` is."""
     if isinstance(x, np.ndarray):
-        return result
-    for kind, convert in CONVERTERS.items():
-        if isinstance(x, kind):
-            return convert(result)
+        return as_numbers(result, kind) if kind.is_bits else result
+    for known, convert in CONVERTERS.items():
+        if isinstance(x, known):
+            return convert(as_numbers(result, kind))
     if is_torch(x):
         import torch
 
-        return torch.from_numpy(result)
+        tensor = torch.from_numpy(result)
+        return tensor.view(torch.bfloat16) if kind.is_bits else tensor
+    result = as_numbers(result, kind)
     if hasattr(x, "__array_namespace__"):
         return x.__array_namespace__().from_dlpack(result)
     return result
+
+
+def as_numbers(array: Array, kind: DType) -> Array:
+    """What is stored, as the user's array of numbers; ml_dtypes' for those that NumPy lacks, and
+    float32 without that package."""
+    if not kind.is_bits:
+        return array
+    try:
+        import ml_dtypes
+    except ImportError:
+        return kind.decode(array)
+    return array.view(ml_dtypes.bfloat16)

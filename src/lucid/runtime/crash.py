@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lucid.errors import CompileError, LucidError, VerifyError
+from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph
 from lucid.ir.passes import PIPELINE, run_passes
 from lucid.ir.text import print_graph
@@ -133,7 +134,7 @@ class CrashReporter:
         settings = Settings(
             self.target, self.precision, self.threads, tuple(self.disable), dict(self.kernels)
         )
-        batch = next((shape[0] for shape in shapes if shape), 1)
+        batch = batch_of(graph.input_types(), shapes) or 1
         files = files_of(Case(graph, (), batch, settings), arrays=False)
         stage, before = before_failure(graph, self.disable)
         files[FAILING] = f"# before {stage}\n{print_graph(before)}".encode()

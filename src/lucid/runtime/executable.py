@@ -1,69 +1,57 @@
-"""`CompiledModel`, the result of `lucid.compile`: plans by size, weights by checkpoint, calls.
+"""`CompiledModel`, the result of `lucid.compile`: calls, weights, and looking inside.
 
-A call of a known size takes no lock: it looks up its plan, checks out a workspace, and enters
-native code, which releases the GIL. Plans are made under PLANNING and stay as they are once made.
+A call of a known size takes no lock: it looks up its plan (`planner`), checks out a workspace, and
+enters native code, which releases the GIL (`running`).
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import itertools
 import json
-import logging
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.llvm import assembly, ir_text
-from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
-from lucid.codegen.scheduling.schedule import Schedule, without_choice
+from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
-from lucid.ir.batch import mixing_node
-from lucid.ir.graph import Graph
+from lucid.ir.batch import described
+from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim, ShapeArgument, Shapes, with_batch
+from lucid.ir.types import Dim, ShapeArgument, Shapes
 from lucid.runtime import log
-from lucid.runtime.arrays import describe, like
-from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.inputs import Inputs
-from lucid.runtime.library import Code, Objects, Progress, library
+from lucid.runtime.library import Objects, Progress
+from lucid.runtime.outputs import Outputs
+from lucid.runtime.planner import MAX_BATCH, Planner
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Saved, Snapshot, Source, continued
+from lucid.runtime.plans import Plan, Saved, Snapshot, Source
+from lucid.runtime.running import Runner
 from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
-from lucid.runtime.team import RUN_TYPE, team
 from lucid.runtime.weights import WeightStore
 
 if TYPE_CHECKING:
     from lucid.runtime.profile_report import Profile
 
-MAX_BATCH = 16
-"""The largest batch of one plan; the arena is linear in it, so larger batches run in slices."""
-PLANS_KEPT = 24
-"""Plans of other sizes that are kept: a server's few image sizes by batches 1 to 16."""
-
-schedule_log = logging.getLogger("lucid.schedule")
-
 
 class CompiledModel:
-    """A model compiled to native code. It takes and returns NumPy arrays (or the like) of any
-    batch, and can be called from any thread.
+    """A model compiled to native code. It takes and returns NumPy arrays (or the like), of any
+    batch where it has one, and can be called from any thread.
 
     `threads`: the size of the team that runs a call; with 1, a call runs on its caller's thread,
     and calls run concurrently. `threads_asked`: the number that was asked for, None where it is the
     process's default; a pickle carries it. Results are bitwise identical for any number of threads,
-    and for a batch run whole or in parts. `input_shapes`: of the inputs, in order, as compiled for;
-    None before. A `shape` given to a method is that of the one input, or a sequence of shapes, one
-    for each. `metadata`: JSON data that `save` stores with the model.
+    and where rows are independent (`explain` says so) for a batch run whole or in parts.
+    `input_shapes`: of the inputs, in order, as compiled for; None before. A `shape` given to a
+    method is that of the one input, or a sequence of shapes, one for each. `metadata`: JSON data
+    that `save` stores with the model. `further_stages`: what has been compiled so far of a model
+    that goes on by the sizes or elements of what it has computed.
     """
 
     def __init__(
@@ -83,23 +71,27 @@ class CompiledModel:
         self.threads_asked: int | None = None
         self.input_shapes: Shapes | None = None
         self.metadata: dict[str, Any] = {}
+        self.further_stages: list[CompiledModel] = []
         self._source = source
-        self._inputs = Inputs(source.name, source.dtypes)
-        self._schedule_for = schedule_for
+        self._inputs = Inputs(source.name, source.dtypes, source.input_names)
         self._cache = cache
         self._progress = progress
         self._crashes = crashes or CrashReporter(lambda shapes: source.stage(shapes, "captured"))
         self._basis = basis or Basis()
-        self._saved = saved or Saved()
-        self._schedule: Schedule | None = None
+        self._runner = Runner(target, threads)
+        self._planner = Planner(
+            source,
+            schedule_for,
+            target,
+            threads,
+            cache,
+            progress,
+            self._crashes,
+            saved or Saved(),
+            self._runner,
+        )
         self._signature: Signature | None = None
-        self._weights: WeightStore | None = None
-        self._graphs: OrderedDict[Shapes, Graph] = OrderedDict()  # by shapes of batch 1
-        self._plans: dict[Shapes, Plan] = {}  # changed by who plans alone
-        self._clock = itertools.count()
-        self._free: list[Workspace] = []
-        self._native = library(target)
-        self._enter: Callable[[int], int] | None = None
+        self._outputs: Outputs
 
     def __repr__(self) -> str:
         told = self._signature or "not compiled yet"
@@ -120,15 +112,17 @@ class CompiledModel:
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """Name, dtype and shape of each output."""
+        """Name, dtype and shape of each output, in flat order; sizes that are known only once the
+        model has run are `"?"`."""
         return self._known_signature().outputs
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """`input_shapes` of a model with one input. Raises InputError where it has several."""
+        """`input_shapes` of a model with one input. Raises InputError where it has another
+        number."""
         if self.input_shapes is None:
             return None
-        if len(self.input_shapes) > 1:
+        if len(self.input_shapes) != 1:
             raise InputError(f"{self._inputs}: their shapes are `input_shapes`")
         return self.input_shapes[0]
 
@@ -146,7 +140,7 @@ class CompiledModel:
         """
         shapes = self._shapes_or_first(shape)
         try:
-            whole, _ = self._plans_for(shapes)
+            whole, _, _ = self._plans_for(shapes)
         except (InputError, TraceError) as problem:
             likely = self._inputs.likely(shapes)
             if not likely:
@@ -154,79 +148,39 @@ class CompiledModel:
             raise InputError(f"{problem}; {likely}") from problem
         return whole.bound.program
 
-    def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan]:
-        """The plan of a batch's slices and the plan of its last slice, over the same weights.
+    def prepare_examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Program:
+        """`prepare` for inputs like these arrays or tensors."""
+        shapes = self._source.examples(inputs, named)
+        self._inputs.know(self._source.dtypes, self._source.input_names)
+        return self.prepare(shapes)
 
-        A batch whose images depend on each other has one plan, of its own size.
-        """
-        batch = shapes[0][0]
-        large = batch > MAX_BATCH
-        if (large and mixing_node(self._graph(shapes)) is not None) or 1 <= batch <= MAX_BATCH:
-            whole = self._plan(shapes)
-            return whole, whole
-        whole = self._plan(with_batch(shapes, MAX_BATCH if large else 1))
-        rest = batch % MAX_BATCH
-        if not rest:
-            return whole, whole
-        last = self._plan(with_batch(shapes, rest))
-        if last.weights is not whole.weights:  # another thread swapped them in between
-            return self._plans_for(shapes)
-        return whole, last
+    def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan, int]:
+        plans = self._planner.plans_for(shapes)
+        if self._signature is None:
+            self._learn_signature()
+        return plans
 
-    def _plan(self, shapes: Shapes) -> Plan:
-        plan = self._plans.get(shapes)
-        if plan is None:
-            with PLANNING, self._crashes.watching(shapes):
-                plan = self._plans.get(shapes) or self._make_plan(shapes)
-        plan.used = next(self._clock)
-        return plan
-
-    def _make_plan(self, shapes: Shapes) -> Plan:
-        graph = self._graph(shapes)
-        schedule = self._schedule_of(graph, shapes)
-        assert graph.input_dtypes() == list(self._source.dtypes), graph.name
-        program = lower(graph, schedule, self.target, shapes[0][0], self.threads)
-        kernels = [*program.kernels(), *program.may_need, Driver()]
-        code = self._native.load(kernels, self._cache, self._progress)
-        store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
-        store.ensure(program.weights.values(), self._progress)
-        bound = BoundProgram(program, code, store)
-        plan = self._plans[shapes] = Plan(graph, schedule, bound, next(self._clock))
-        if self._schedule is None:  # the first size settles algorithms for all
-            self._schedule, self.input_shapes = schedule, shapes
-            self._signature = Signature(specs(graph.inputs), specs(graph.outputs))
-            self._inputs.values = graph.inputs
-            log.dump(self, self._source.name, shapes)
-        if len(self._plans) > PLANS_KEPT:
-            del self._plans[min(self._plans, key=lambda known: self._plans[known].used)]
-            self._drop_workspaces()
-        return plan
-
-    def _schedule_of(self, graph: Graph, shapes: Shapes) -> Schedule:
-        saved, batch = self._saved.schedules.get(shapes), shapes[0][0]
-        if saved is not None and not without_choice(saved, graph, batch):
-            return saved
-        return continued(self._schedule, graph, batch, self._choose)
-
-    def _choose(self, graph: Graph, batch: int) -> Schedule:
-        schedule = self._schedule_for(graph, batch)
-        for name, choice in schedule.choices.items():
-            schedule_log.debug("%s: %s", name, choice)
-        return schedule
+    def _learn_signature(self) -> None:
+        """Take inputs and outputs from the first plan."""
+        with PLANNING:
+            if self._signature is not None:
+                return
+            first = self._planner.first
+            assert first is not None
+            plan, name = self._planner.plan(first), self._source.name
+            graph, rest = plan.graph, plan.rest
+            self._inputs.compiled(graph.inputs)
+            self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None)
+            self.input_shapes = first
+            outputs = specs(graph.outputs)
+            if rest is not None:
+                outputs = tuple(TensorSpec(n, dtype(d).numbers, s) for n, d, s in rest.outputs)
+            self._signature = Signature(specs(graph.inputs), outputs)
+            log.dump(self, name, first)
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
-        return self._graph(self._shapes_or_first(shape))
-
-    def _graph(self, shapes: Shapes) -> Graph:
-        key = with_batch(shapes, 1)
-        with PLANNING:
-            if key not in self._graphs:
-                with self._crashes.watching(shapes):
-                    self._graphs[key] = self._source.graph(key)
-                if len(self._graphs) > PLANS_KEPT:
-                    self._graphs.popitem(last=False)
-            return self._graphs[key]
+        return self._planner.sized(self._shapes_or_first(shape)).graph
 
     def _shapes_or_first(self, shape: ShapeArgument | None) -> Shapes:
         """The shapes of the inputs, from what a user gives: one shape, or one for each."""
@@ -240,45 +194,55 @@ class CompiledModel:
 
     # -- running ----------------------------------------------------------------------------
 
-    def __call__(self, *inputs: Any, out: Array | None = None, **named: Any) -> Any:
-        """The model's outputs for a batch of inputs, (N, C, H, W) float32 or as compiled for
-        (N, H, W, C) uint8, in the kind of array that the first input is.
+    def __call__(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
+        """The model's outputs, put together as the model's forward does, in the kind of array that
+        the first input is.
 
-        `inputs`: in the order of `self.inputs`, or by their names. `out`: an array to write to (one
-        output only), which is then the result. Raises InputError."""
+        `inputs`: arrays, in the order of `self.inputs`, or by their names, or one mapping from
+        names; each of the dtype that `self.inputs` says. `out`: an array to write to, or for
+        several outputs a sequence of arrays or a mapping by the names in `self.outputs`; they are
+        then the result. Raises InputError."""
         given = inputs
-        if named or len(inputs) != len(self._inputs):
-            given = self._inputs.in_order(inputs, named)
+        if (
+            named
+            or len(inputs) != self._inputs.count
+            or (inputs and isinstance(inputs[0], Mapping))
+        ):
+            given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
-        batch = len(arrays[0])
-        whole, last = self._planned(given, arrays)
+        whole, last, batch = self._planned(given, arrays)
         results = whole.outputs(batch)
         if out is not None:
-            results = [_checked_out(out, results)]
-            arrays = [a.copy() if np.may_share_memory(a, out) else a for a in arrays]
-        arrays += results
-        if batch <= max(1, whole.bound.program.batch):
-            if batch:
-                self._run(whole, arrays)
-        else:
-            for start in range(0, batch, MAX_BATCH):
-                rows = slice(start, min(start + MAX_BATCH, batch))
-                plan = whole if rows.stop - start == MAX_BATCH else last
-                values = (*plan.graph.inputs, *plan.graph.outputs)
-                parts = zip(values, arrays, strict=True)
-                self._run(plan, [a[_rows_of(v.type.shape[0], rows)] for v, a in parts])
-        if out is not None:
-            return out
-        wrapped = [like(given[0], r) for r in results]
-        return wrapped[0] if len(wrapped) == 1 else tuple(wrapped)
+            outs = self._outputs.given(out, results)
+            results = self._outputs.stored(outs, results)
+            arrays = [_apart(a, results) for a in arrays]
+            self._compute(whole, last, batch, arrays, results)
+            return self._outputs.together(outs)
+        self._compute(whole, last, batch, arrays, results)
+        if whole.rest is not None:
+            results = whole.rest.finish(results)
+        return self._outputs.wrapped(given[0] if given else None, results)
 
-    def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan]:
+    def results(self, arrays: Sequence[Array]) -> list[Array]:
+        """The flat outputs for inputs that are all arrays as they are stored (`ir.stage.Stage`)."""
+        whole, last, batch = self._plans_for(tuple([array.shape for array in arrays]))
+        results = whole.outputs(batch)
+        self._compute(whole, last, batch, arrays, results)
+        return results if whole.rest is None else whole.rest.finish(results)
+
+    def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Inputs by position and by name, in the model's order; where nothing is known of those
+        yet, they are the first examples. Raises InputError."""
+        if self._inputs.count is None:
+            mapping = len(inputs) == 1 and not named and isinstance(inputs[0], Mapping)
+            self._source.examples(() if mapping else inputs, inputs[0] if mapping else named)
+            self._inputs.know(self._source.dtypes, self._source.input_names)
+        return self._inputs.in_order(inputs, named)
+
+    def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan, int]:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
-            shapes = tuple([array.shape for array in arrays])
-            if len(shapes) > 1:
-                self._inputs.require_one_batch(shapes)
-            return self._plans_for(shapes)
+            return self._plans_for(tuple([array.shape for array in arrays]))
         except (InputError, TraceError) as problem:
             advice = self._inputs.advice(given, arrays)
             if not advice and isinstance(problem, TraceError):
@@ -286,44 +250,49 @@ class CompiledModel:
             told = advice or f"{self._inputs.compared(arrays)}: {problem}"
             raise InputError(told) from problem
 
-    def _run(self, plan: Plan, arrays: Sequence[Array]) -> None:
-        """One call of a plan on the arrays of its program's inputs and outputs, in order."""
-        enter = self._enter or self._entry(plan.bound.code)
-        with self._workspace(plan.bound) as workspace:
-            status = enter(workspace.prepare(plan.bound, [a.ctypes.data for a in arrays]))
+    def _compute(
+        self,
+        whole: Plan,
+        last: Plan,
+        batch: int,
+        arrays: Sequence[Array],
+        results: Sequence[Array],
+    ) -> None:
+        """Write the results of a batch: at once, where it has a plan of its own, or in slices."""
+        if whole.batch == batch:
+            self._run(whole, arrays, results)
+            return
+        if not batch:
+            self._compute_empty(whole, arrays, results)
+        for start in range(0, batch, MAX_BATCH):
+            rows = slice(start, min(start + MAX_BATCH, batch))
+            plan = whole if rows.stop - start == MAX_BATCH else last
+            graph = plan.graph
+            self._run(plan, _rows(graph.inputs, arrays, rows), _rows(graph.outputs, results, rows))
+
+    def _compute_empty(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+        """Write those results that have no rows, which no row of an input has a part in."""
+        graph = plan.graph
+        if all(result.size == 0 for result in results):
+            return
+
+        def one(value: Value, array: Array) -> Array:
+            """One row where there is none."""
+            batched = value.type.batch_axes()
+            return np.zeros(value.type.concrete(1), array.dtype) if batched else array
+
+        inputs, outputs = (
+            [one(*pair) for pair in zip(values, given, strict=True)]
+            for values, given in ((graph.inputs, arrays), (graph.outputs, results))
+        )
+        self._run(plan, inputs, outputs)
+
+    def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+        """One call of a plan."""
+        status = self._runner.run(plan.bound, [a.ctypes.data for a in (*arrays, *results)])
         if status:
-            with self._crashes.watching(tuple(a.shape for a in arrays[: len(self._inputs)])):
+            with self._crashes.watching(tuple(a.shape for a in arrays)):
                 raise CompileError(f"the native runtime refused the program (status {status})")
-
-    def _entry(self, code: Code) -> Callable[[int], int]:
-        """The way into native code. It does not hold the model, so that a model's memory goes with
-        its last user, not when Python next looks for cycles."""
-        target, threads = self.target, self.threads
-        if threads == 1:
-            run = RUN_TYPE(code.address(Driver(), "lucid_run"))
-            self._enter = functools.partial(_run_alone, run, code)
-        else:  # looked up each time: a fork makes another team
-            self._enter = lambda call: team(target, threads).run(call)
-        return self._enter
-
-    @contextmanager
-    def _workspace(self, bound: BoundProgram) -> Iterator[Workspace]:
-        """Memory for one call; calls at the same time have one each, and leave it to later ones."""
-        try:  # pop and append are atomic
-            workspace = self._free.pop()
-        except IndexError:
-            workspace = Workspace(self.threads, bound.needs)
-        if not workspace.fits(bound):
-            workspace = workspace.larger(bound)
-        try:
-            yield workspace
-        finally:
-            self._free.append(workspace)
-
-    def _drop_workspaces(self) -> None:
-        """Let go of those that are larger than any plan needs, now that one was dropped."""
-        largest = max(plan.bound.arena_bytes for plan in self._plans.values())
-        self._free[:] = [w for w in self._free if w.capacity[0] <= largest]
 
     # -- weights ----------------------------------------------------------------------------
 
@@ -337,15 +306,8 @@ class CompiledModel:
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
-        store = WeightStore(self._source.match(weights, list(self._plans)))
-        with PLANNING:
-            programs = [plan.bound.program for plan in self._plans.values()]
-            store.ensure([w for p in programs for w in p.weights.values()], self._progress)
-            plans: dict[Shapes, Plan] = {}
-            for shapes, plan in self._plans.items():
-                bound = BoundProgram(plan.bound.program, plan.bound.code, store)
-                plans[shapes] = dataclasses.replace(plan, bound=bound)
-            self._weights, self._plans = store, plans
+        store = WeightStore(self._source.match(weights, list(self._planner.plans)))
+        self._planner.swap(store)
         return self
 
     # -- keeping ----------------------------------------------------------------------------
@@ -381,8 +343,8 @@ class CompiledModel:
         except (TypeError, ValueError) as problem:
             raise InputError(f"metadata must be what JSON can say: {problem}") from problem
         with PLANNING:
-            first_plan = self._plan(first)  # which may have been dropped
-            plans = {first: first_plan, **self._plans}
+            first_plan = self._planner.plan(first)  # which may have been dropped
+            plans = {first: first_plan, **self._planner.plans}
         return Snapshot(
             self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
         )
@@ -406,13 +368,12 @@ class CompiledModel:
             raise InputError(f"a profile takes one run at least, not {runs}")
         named = x if isinstance(x, Mapping) else {}
         inputs = x if isinstance(x, tuple | list) else () if named else (x,)
-        given = self._inputs.in_order(inputs, named)
+        given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
-        plan, _ = self._planned(given, arrays)
-        batch = min(len(arrays[0]), MAX_BATCH)
+        plan, _, batch = self._planned(given, arrays)
         if not batch:
             raise InputError("an empty batch has no profile")
-        arrays = [np.ascontiguousarray(array[:batch]) for array in arrays] + plan.outputs(batch)
+        arrays = _rows(plan.graph.inputs, arrays, slice(0, plan.batch)) + plan.outputs(plan.batch)
         addresses = [array.ctypes.data for array in arrays]
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profiler.profile(plan.bound, self._source.name, addresses, runs)
@@ -421,10 +382,11 @@ class CompiledModel:
         """For each node of the optimised graph what was fused into it, what was not and why, which
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
         shapes = self._shapes_or_first(shape)
-        program, graph = self.program(shapes), self._graph(shapes)
-        misses = self._source.rewrites(with_batch(shapes, 1)).misses
+        program, sized = self.program(shapes), self._planner.sized(shapes)
+        misses = self._source.rewrites(shapes).misses
+        batch = described(sized.obstacle, MAX_BATCH)
         made = (self.schedule, program, self.target, self.threads, self._basis)
-        return explain(graph, misses, *made)
+        return explain(sized.graph, misses, *made, batch)
 
     def explain(self, shape: ShapeArgument | None = None) -> str:
         """The same as text."""
@@ -433,10 +395,10 @@ class CompiledModel:
     @property
     def schedule(self) -> Schedule:
         """The choices made for the first shape."""
-        if self._schedule is None:
+        if self._planner.schedule is None:
             self._shapes_or_first(None)  # raises
-        assert self._schedule is not None
-        return self._schedule
+        assert self._planner.schedule is not None
+        return self._planner.schedule
 
     def stages(self) -> list[str]:
         """The names that `ir` takes, in the order in which a model goes through them."""
@@ -455,7 +417,7 @@ class CompiledModel:
         if stage == "scheduled":
             return str(self.program(shapes))
         if stage not in ("llvm", "asm"):
-            return str(self._source.stage(with_batch(shapes, 1), stage))
+            return str(self._source.stage(shapes, stage))
         text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
         with PLANNING:  # which keeps LLVM's own lock out of forks
             return "\n".join(
@@ -464,27 +426,17 @@ class CompiledModel:
             )
 
 
-def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
-    """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
-    return int(run(call, 0, 1))
+def _rows(values: Sequence[Value], arrays: Sequence[Array], rows: slice) -> list[Array]:
+    """The part of arrays that a slice of the batch has; the first dimension may be 2N."""
+    parts = []
+    for value, array in zip(values, arrays, strict=True):
+        first = value.type.shape[0] if value.type.rank else 1
+        if isinstance(first, Dim):
+            array = array[rows.start * first.coefficient : rows.stop * first.coefficient]
+        parts.append(array)
+    return parts
 
 
-def _rows_of(dimension: int | Dim, rows: slice) -> slice:
-    """The part of an array that a slice of the batch has; its first dimension may be 2N."""
-    assert isinstance(dimension, Dim)
-    return slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)
-
-
-def _checked_out(out: Any, results: Sequence[Array]) -> Array:
-    """`out` for the model's one result. Raises InputError where it does not suit."""
-    if len(results) != 1:
-        raise InputError(f"out= takes one array, the model has {len(results)} outputs")
-    (result,) = results
-    wanted = f"out wants a {result.dtype} array {list(result.shape)}, contiguous and writeable"
-    if not isinstance(out, np.ndarray):
-        raise InputError(f"{wanted}, got {type(out).__name__}")
-    if out.dtype != result.dtype or out.shape != result.shape:
-        raise InputError(f"{wanted}, got {describe(out)}")
-    if not out.flags.carray:  # contiguous, aligned, writeable
-        raise InputError(f"{wanted}; this one is not")
-    return out
+def _apart(array: Array, results: Sequence[Array]) -> Array:
+    """An input, copied where a result is to be written over it."""
+    return array.copy() if any(np.may_share_memory(array, r) for r in results) else array

@@ -11,83 +11,95 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
-
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.program.plan import require_addressable
 from lucid.errors import InputError, kind_of
+from lucid.ir.arguments import in_order, takes
 from lucid.ir.graph import Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import ShapeArgument, Shapes
-from lucid.runtime.arrays import as_array, axes_advice, describe, likely_shape
+from lucid.runtime.arrays import as_array, as_scalar, axes_advice, describe, likely_shape
 from lucid.runtime.signature import specs
 
 
 class Inputs:
     """What a model of this name takes, in order.
 
-    `values`: those of its graph, which name the inputs; empty until it is compiled.
+    `dtypes`, `names`: None where they are not known before it is compiled. `values`: those of its
+    graph; empty until it is compiled.
     """
 
-    def __init__(self, model: str, dtypes: Sequence[str]) -> None:
-        self.dtypes = [dtype(name).storage for name in dtypes]
+    def __init__(
+        self, model: str, dtypes: Sequence[str] | None, names: Sequence[str] | None
+    ) -> None:
+        self.count: int | None = None
         self.values: Sequence[Value] = ()
         self._model = model
+        self._names = names
+        self.know(dtypes, names)
 
-    def __len__(self) -> int:
-        return len(self.dtypes)
+    def know(self, dtypes: Sequence[str] | None, names: Sequence[str] | None) -> None:
+        """Learn what is known of the inputs before there is a graph."""
+        self._names = names
+        if dtypes is not None:
+            self.count = len(dtypes)
+            self.dtypes = [dtype(name) for name in dtypes]
+
+    def compiled(self, values: Sequence[Value]) -> None:
+        """Learn the inputs of the first graph."""
+        self.values = values
+        self.know([value.type.dtype for value in values], [value.name for value in values])
 
     def __str__(self) -> str:
         """`net takes 2 inputs (image, scale)`"""
-        names = f" ({', '.join(self._names())})" if self.values else ""
-        return f"{self._model} takes {_count(len(self), 'input')}{names}"
+        return takes(self._model, self.count or 0, self._names)
 
-    def _names(self) -> list[str]:
-        """Numbers, until names are known; of one input x."""
-        if self.values:
-            return [value.name for value in self.values]
-        return ["x"] if len(self) == 1 else [f"input {i}" for i in range(len(self))]
+    @property
+    def names(self) -> Sequence[str]:
+        """Numbers, where names are not known; of one input x."""
+        if self._names is not None:
+            return self._names
+        return ["x"] if self.count == 1 else [f"input {i}" for i in range(self.count or 0)]
 
     # -- arrays -----------------------------------------------------------------------------
 
     def in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Inputs by position and by name, in the model's order. Raises InputError."""
-        if named and not self.values:
+        mapping = len(inputs) == 1 and isinstance(inputs[0], Mapping)
+        if self._names is None and (named or mapping):
             raise InputError(
                 "the model is compiled at its first call, before which inputs have no names: give "
                 "them by position"
             )
-        names = self._names()
-        given = {**dict(zip(names, inputs, strict=False)), **named}
-        if len(inputs) + len(named) != len(names) or set(given) != set(names):
-            told = [f"{len(inputs)} by position"] if inputs or not named else []
-            told += [f"{', '.join(named)} by name"] if named else []
-            raise InputError(
-                f"{self}, got {' and '.join(told)}"
-                + ("; an array for the result is out=" if len(inputs) > len(names) else "")
-            )
-        return tuple(given[name] for name in names)
+        return in_order(str(self), self.names, inputs, named)
 
     def read(self, given: Sequence[Any]) -> list[Array]:
-        """The inputs of a call as arrays of their dtypes. Raises InputError."""
+        """The inputs of a call as arrays of their dtypes, as they are stored. Raises InputError."""
         arrays = []
         for position, x in enumerate(given):
             try:
+                if isinstance(x, int | float) and self._is_scalar(position):
+                    x = as_scalar(x, self.dtypes[position])
                 array = as_array(x, self.dtypes[position])
             except InputError as problem:
                 raise InputError(f"{self._wanted(position)}, {problem}") from problem
-            if array.ndim == 0:
+            if array.ndim == 0 and self.values and not self._is_scalar(position):
                 raise InputError(f"{self._wanted(position)}, got a single number")
             arrays.append(array)
         return arrays
 
+    def _is_scalar(self, position: int) -> bool:
+        """Whether an input is known to have no axes."""
+        return bool(self.values) and self.values[position].type.rank == 0
+
     def _wanted(self, position: int) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
-        name, kind = self._names()[position], self.dtypes[position]
+        name, kind = self.names[position], self.dtypes[position]
         if not self.values:
-            return f"{name} wants a {kind} array, the batch first"
+            return f"{name} wants a {kind.numbers} array"
         type = self.values[position].type
-        return f"{name} wants {type} ({kind}, {type.rank} dimensions)"
+        rank = f"{type.rank} dimension{'' if type.rank == 1 else 's'}" if type.rank else "a scalar"
+        return f"{name} wants {type} ({kind.numbers}, {rank})"
 
     def advice(self, given: Sequence[Any], arrays: Sequence[Array]) -> str:
         """What to do about inputs that the model does not take, `arrays` once they are read: of the
@@ -107,27 +119,22 @@ class Inputs:
     # -- shapes -----------------------------------------------------------------------------
 
     def shapes(self, given: ShapeArgument) -> Shapes:
-        """One shape, or one for each input. Raises InputError for what are no shapes of a batch."""
+        """One shape, or one for each input. Raises InputError for what are no shapes."""
         several = isinstance(given, tuple | list) and all(
             isinstance(shape, tuple | list) for shape in given
         )
-        shapes = tuple(map(_checked_shape, given if several and given else [given]))
-        if len(shapes) != len(self):
-            raise InputError(f"{self}, got {_count(len(shapes), 'shape')}")
-        self.require_one_batch(shapes)
+        alone = not several or (not given and self.count == 1)
+        shapes = tuple(map(_checked_shape, [given] if alone else given))
+        if self.count is not None and len(shapes) != self.count:
+            raise InputError(f"{self}, got {len(shapes)} shape{'' if len(shapes) == 1 else 's'}")
         return shapes
-
-    def require_one_batch(self, shapes: Shapes) -> None:
-        """Raises InputError where the batches differ."""
-        batches = [shape[0] for shape in shapes]
-        if len(set(batches)) > 1:
-            told = ", ".join(f"{b} of {n}" for n, b in zip(self._names(), batches, strict=True))
-            raise InputError(f"the inputs of a call have one batch, got {told}")
 
     def likely(self, shapes: Shapes) -> str:
         """What may be meant by shapes that the model cannot be compiled for; empty where nothing
         else seems to be meant."""
-        kinds = [kind == np.uint8 for kind in self.dtypes]
+        if self.count is None:
+            return ""
+        kinds = [kind.name == "u8" for kind in self.dtypes]
         likely = list(map(likely_shape, shapes, kinds))
         if not any(likely):
             return ""
@@ -135,17 +142,13 @@ class Inputs:
         return f"did you mean the shape{f's {meant}' if len(meant) > 1 else f' {meant[0]}'}?"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def _checked_shape(shape: Any) -> tuple[int, ...]:
-    """Raises InputError for what is no shape of a batch."""
+    """Raises InputError for what is no shape."""
     try:
         sizes = tuple(operator.index(d) for d in shape)
     except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 0:
+        sizes = (-1,)
+    if min(sizes, default=0) < 0:
         raise InputError(
             "a shape must be integers, batch first, such as (1, 3, 224, 224); got "
             + _instead_of_a_shape(shape)

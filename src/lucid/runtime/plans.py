@@ -12,9 +12,12 @@ from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
+from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph, State
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import RewriteLog
+from lucid.ir.stage import Rest
+from lucid.ir.structure import Structure
 from lucid.ir.types import Shapes
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects
@@ -30,13 +33,28 @@ class Source(Protocol):
         """What the model is called."""
 
     @property
-    def dtypes(self) -> Sequence[str]:
-        """Of the model's inputs, in order: `f32`, or `u8` for images."""
+    def dtypes(self) -> Sequence[str] | None:
+        """Of the model's inputs, in order; None where nothing is known of them yet."""
+
+    @property
+    def input_names(self) -> Sequence[str] | None:
+        """Of the model's inputs, in order, where they are known before there is a graph."""
+
+    @property
+    def structure(self) -> Structure | None:
+        """How the model's outputs are put together; None: one as it is, several as a tuple."""
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        """The shapes of the inputs that these are; from then on `dtypes` and `input_names` are
+        known. Raises InputError."""
 
     def graph(self, shapes: Shapes) -> Graph:
-        """The optimised graph for inputs of these shapes and those dtypes, the batch first in every
-        input and output (`model_source.check_batches` sees to it). Raises InputError where the
-        shapes fit none."""
+        """The optimised graph for inputs of these shapes and those dtypes: they are what the types
+        of its inputs say for one size of the batch. Raises InputError where the shapes fit none."""
+
+    def rest(self, shapes: Shapes) -> Rest | None:
+        """What is to be done with the results of the graph for inputs of exactly these shapes,
+        before they are the model's outputs."""
 
     def stages(self) -> list[str]:
         """The names that `stage` takes, in order."""
@@ -59,19 +77,38 @@ class Source(Protocol):
         sizes) as tensors by name, every tensor of the model among them. Raises WeightsError."""
 
 
+@dataclass(frozen=True, eq=False)
+class Sized:
+    """A graph, which serves all shapes that the types of its inputs allow. `obstacle`: why a batch
+    cannot be run in slices, None where it can be (`lucid.ir.batch`)."""
+
+    graph: Graph
+    obstacle: str | None
+
+    def batch(self, shapes: Shapes) -> int | None:
+        """The batch in inputs of these shapes; None where the graph does not serve them."""
+        return batch_of(self.graph.input_types(), shapes)
+
+
 @dataclass(eq=False)
 class Plan:
     """What calls with inputs of some shapes need: the graph, and its program bound to addresses.
-    `used` says when it was called last, in calls of its model; all else never changes."""
+    `rest`: what is done with its results. `used` says when it was called last, in calls of its
+    model; all else never changes."""
 
     graph: Graph
     schedule: Schedule
     bound: BoundProgram
+    rest: Rest | None
     used: int
 
     @property
     def weights(self) -> WeightStore:
         return self.bound.weights
+
+    @property
+    def batch(self) -> int:
+        return self.bound.program.batch
 
     def outputs(self, batch: int) -> list[Array]:
         """Empty arrays for the outputs for a batch of any size."""

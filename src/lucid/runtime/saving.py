@@ -33,7 +33,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
-from lucid.ir.types import Shapes, with_batch
+from lucid.ir.types import Shapes
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Snapshot, continued
@@ -91,9 +91,9 @@ def write(
     if weights != "packed" or any(target != snapshot.target for target in targets):
         require_plain(snapshot)
     sizes = []
-    for number, (shapes, graph) in enumerate(captured.items()):
-        fused = next(p.graph for of, p in snapshot.plans.items() if with_batch(of, 1) == shapes)
-        size = Size(shapes, f"captured.{number}", f"fused.{number}")
+    for number, (graph, fused) in enumerate(captured):
+        types = tuple(map(str, graph.input_types()))
+        size = Size(graph.input_shapes(1), types, f"captured.{number}", f"fused.{number}")
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
@@ -108,11 +108,11 @@ def write(
 # -- graphs -----------------------------------------------------------------------------------
 
 
-def _captured(snapshot: Snapshot) -> dict[Shapes, Graph]:
-    """The graphs before the passes by the shapes of their inputs for one image, that of the first
-    plan first."""
-    sizes = dict.fromkeys(with_batch(shapes, 1) for shapes in snapshot.plans)
-    return {shapes: snapshot.source.stage(shapes, "captured") for shapes in sizes}
+def _captured(snapshot: Snapshot) -> list[tuple[Graph, Graph]]:
+    """The graphs before the passes and after them, that of the first plan first; one for all the
+    shapes that it serves."""
+    fused = {tuple(p.graph.input_types()): (s, p.graph) for s, p in snapshot.plans.items()}
+    return [(snapshot.source.stage(shapes, "captured"), graph) for shapes, graph in fused.values()]
 
 
 def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
@@ -125,12 +125,17 @@ def is_any_size(snapshot: Snapshot, graph: Graph) -> bool:
     shows in the text of the graph. A size that neither takes, an odd one, tells nothing against it.
     """
     own = graph.input_shapes(1)
-    axes = [(i, axis) for i, shape in enumerate(own) for axis in range(1, len(shape))]
+    axes = [
+        (i, axis)
+        for i, kind in enumerate(graph.input_types())
+        for axis in range(kind.rank)
+        if axis not in kind.batch_axes()
+    ]
     free = [place for place in axes if _resized(graph, _with(own, {place: 32}))]
     larger = {place: 32 * (1 + n) for n, place in enumerate(free)}
     smaller = {(i, axis): -(own[i][axis] // 4 + 2 * n | 1) for n, (i, axis) in enumerate(free)}
     sizes = [_with(own, change) for change in (larger, smaller)]
-    if not free or min(map(min, sizes[1])) < 1:
+    if not free or any(size < 1 for shape in sizes[1] for size in shape):
         return False
     traced = [_traced(snapshot, shapes) for shapes in sizes]
     return any(traced) and traced == [_resized(graph, shapes) for shapes in sizes]
@@ -174,13 +179,13 @@ def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
 def _write_sources(
     writer: Writer,
     snapshot: Snapshot,
-    captured: Mapping[Shapes, Graph],
+    captured: Sequence[tuple[Graph, Graph]],
     manifest: Manifest,
 ) -> None:
     """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
     weights alone, those of them that no checkpoint brings."""
     payload = _payload(snapshot)
-    names = dict.fromkeys(name for g in captured.values() for name in g.sources())
+    names = dict.fromkeys(name for g, _ in captured for name in g.sources())
     read = manifest.constants if manifest.weights == "packed" else names
     values = {name: payload[name] for name in read}
     values |= snapshot.source.state().tables
@@ -217,13 +222,13 @@ def _version() -> str:
 
 def _manifest(
     snapshot: Snapshot,
-    captured: Mapping[Shapes, Graph],
+    captured: Sequence[tuple[Graph, Graph]],
     sizes: list[Size],
     made: list[ForTarget],
     weights: str,
 ) -> Manifest:
     state = snapshot.source.state()
-    read = dict.fromkeys(name for g in captured.values() for name in g.sources())
+    read = dict.fromkeys(name for g, _ in captured for name in g.sources())
     first = next(iter(snapshot.plans))
     return Manifest(
         made_by={
@@ -233,13 +238,13 @@ def _manifest(
             "llvm": versions(),
         },
         name=snapshot.source.name,
-        dtypes=list(snapshot.source.dtypes),
+        dtypes=captured[0][0].input_dtypes(),
         precision=snapshot.basis.precision,
         kernels=dict(snapshot.basis.forced),
         chosen_by=snapshot.basis.source,
         disable=list(snapshot.source.disable),
         input_shapes=first,
-        any_size=is_any_size(snapshot, captured[with_batch(first, 1)]),
+        any_size=is_any_size(snapshot, captured[0][0]),
         state=dict(state.shapes),
         tables=list(state.tables),
         constants=[name for name in read if name not in state.shapes],
@@ -247,6 +252,7 @@ def _manifest(
         targets=made,
         metadata=dict(snapshot.metadata),
         weights=weights,
+        structure=snapshot.source.structure.to_json() if snapshot.source.structure else {},
     )
 
 
@@ -265,7 +271,7 @@ def _write_target(
     programs = [
         plan.bound.program
         if target == snapshot.target
-        else lower(plan.graph, schedules[shapes], target, shapes[0][0], snapshot.threads)
+        else lower(plan.graph, schedules[shapes], target, plan.batch, snapshot.threads)
         for shapes, plan in snapshot.plans.items()
     ]
     made = ForTarget(
@@ -295,7 +301,7 @@ def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
     chosen: dict[Shapes, Schedule] = {}
     for shapes, plan in snapshot.plans.items():
         first = next(iter(chosen.values()), None)
-        chosen[shapes] = continued(first, plan.graph, shapes[0][0], choose)
+        chosen[shapes] = continued(first, plan.graph, plan.batch, choose)
     return chosen
 
 

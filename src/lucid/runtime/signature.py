@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from lucid.codegen.language.dtypes import dtype
 from lucid.ir.graph import Value
-from lucid.ir.types import DTYPES, Dim
+from lucid.ir.types import Dim
 
 
 class TensorSpec(NamedTuple):
@@ -27,7 +28,7 @@ def specs(values: Sequence[Value]) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(
             value.name,
-            str(DTYPES[value.type.dtype]),
+            dtype(value.type.dtype).numbers,
             tuple(str(d) if isinstance(d, Dim) else d for d in value.type.shape),
         )
         for value in values

@@ -36,6 +36,11 @@ class DType:
         """Whether NumPy has no such numbers, and arrays hold their bits."""
         return self.kind == "float" and self.storage.kind != "f"
 
+    @property
+    def numbers(self) -> str:
+        """What NumPy, or the package ml_dtypes, calls such numbers: `float32`, `bfloat16`."""
+        return "bfloat16" if self.is_bits else str(self.storage)
+
     def encode(self, array: Array) -> Array:
         """Numbers as they are stored: rounded to the nearest float, ties to even; those that NumPy
         lacks by way of float32."""

@@ -133,8 +133,8 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All nodes of a fused graph, in order. `inputs`: their shapes, by name. `str` of it is for
-    people."""
+    """All nodes of a fused graph, in order. `inputs`: their shapes, by name. `batch`: how a batch
+    is run, as a line. `str` of it is for people."""
 
     model: str
     target: str
@@ -143,6 +143,7 @@ class Explanation:
     precision: str
     phases: int
     nodes: tuple[Explained, ...]
+    batch: str = ""
 
     def about(self, pattern: str) -> Explanation:
         """Only the modules that match, such as `layer1.0`, or results, such as `%relu_3`."""
@@ -155,6 +156,8 @@ class Explanation:
             f"{self.model} for {sizes}, {self.target}, {_count(self.threads, 'thread')}, precision"
             f" {self.precision}: {_count(len(self.nodes), 'node')}, {_count(calls, 'kernel call')}",
         )
+        if self.batch:
+            yield Line(PLAIN, self.batch)
         for node in self.nodes:
             yield Line(PLAIN, "")
             yield from node.lines()
@@ -171,6 +174,7 @@ class Explanation:
             "threads": self.threads,
             "precision": self.precision,
             "phases": self.phases,
+            "batch": self.batch,
             "nodes": [n.to_json() for n in self.nodes],
         }
 
@@ -183,10 +187,11 @@ def explain(
     target: Target,
     threads: int,
     basis: Basis,
+    batch: str = "",
 ) -> Explanation:
     """The explanation of a program: of `graph`, by `schedule`, chosen on this basis.
 
-    `misses`: the near misses of the passes that made the graph.
+    `misses`: the near misses of the passes that made the graph. `batch`: how a batch is run.
     """
     calls = calls_by_node(program, graph)
     layers = set(convolutions(graph))
@@ -217,6 +222,7 @@ def explain(
         basis.precision,
         len(program.phases),
         tuple(nodes),
+        batch,
     )
 
 

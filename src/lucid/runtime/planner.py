@@ -1,0 +1,167 @@
+"""The plans of a compiled model: graphs, schedules, programs and weights for the shapes of calls.
+
+Plans are made under PLANNING and stay as they are once made; a call of known shapes takes no lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.lowering import lower
+from lucid.codegen.scheduling.schedule import Schedule, without_choice
+from lucid.codegen.target import Target
+from lucid.ir.batch import obstacle
+from lucid.ir.graph import Graph
+from lucid.ir.types import Shapes
+from lucid.runtime.binding import BoundProgram
+from lucid.runtime.crash import CrashReporter
+from lucid.runtime.library import Objects, Progress, library
+from lucid.runtime.planning import PLANNING
+from lucid.runtime.plans import Plan, Saved, Sized, Source, continued
+from lucid.runtime.running import Runner
+from lucid.runtime.weights import WeightStore
+
+MAX_BATCH = 16
+"""The largest batch of one plan whose rows are independent; the arena is linear in it, so larger
+batches run in slices."""
+PLANS_KEPT = 24
+"""Plans of other sizes that are kept: a server's few image sizes by batches 1 to 16."""
+
+schedule_log = logging.getLogger("lucid.schedule")
+
+
+class Planner:
+    """Makes and keeps the plans of one model.
+
+    `plans`: by the shapes of the inputs; changed by who plans alone. `first`, `schedule`: shapes
+    and choices of the first plan, which settles algorithms for all; None before.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        schedule_for: Callable[[Graph, int], Schedule],
+        target: Target,
+        threads: int,
+        cache: Objects | None,
+        progress: Progress | None,
+        crashes: CrashReporter,
+        saved: Saved,
+        runner: Runner,
+    ) -> None:
+        self.plans: dict[Shapes, Plan] = {}
+        self.first: Shapes | None = None
+        self.schedule: Schedule | None = None
+        self._source = source
+        self._schedule_for = schedule_for
+        self._target, self._threads = target, threads
+        self._cache, self._progress = cache, progress
+        self._crashes = crashes
+        self._saved = saved
+        self._runner = runner
+        self._weights: WeightStore | None = None
+        self._graphs: Sequence[Sized] = ()  # replaced, never changed
+        self._clock = itertools.count()
+        self._native = library(target)
+
+    # -- plans ------------------------------------------------------------------------------
+
+    def plans_for(self, shapes: Shapes) -> tuple[Plan, Plan, int]:
+        """The plan of a batch's slices, that of its last slice, over the same weights, and the
+        batch. Both are one where the batch is run whole."""
+        known = self.plans.get(shapes)
+        if known is not None:
+            known.used = next(self._clock)
+            return known, known, known.batch
+        sized = self.sized(shapes)
+        batch = sized.batch(shapes)
+        assert batch is not None, sized.graph
+        if sized.obstacle or 1 <= batch <= MAX_BATCH or self._source.rest(shapes):
+            whole = self.plan(shapes)
+            return whole, whole, batch
+        part = sized.graph.input_shapes
+        whole = self.plan(part(MAX_BATCH if batch else 1))
+        rest = batch % MAX_BATCH
+        if not rest:
+            return whole, whole, batch
+        last = self.plan(part(rest))
+        if last.weights is not whole.weights:  # another thread swapped them in between
+            return self.plans_for(shapes)
+        return whole, last, batch
+
+    def plan(self, shapes: Shapes) -> Plan:
+        """The plan for inputs of exactly these shapes."""
+        plan = self.plans.get(shapes)
+        if plan is None:
+            with PLANNING, self._crashes.watching(shapes):
+                plan = self.plans.get(shapes) or self._make(shapes)
+        plan.used = next(self._clock)
+        return plan
+
+    def _make(self, shapes: Shapes) -> Plan:
+        sized = self.sized(shapes)
+        graph, batch = sized.graph, sized.batch(shapes)
+        assert batch is not None, graph
+        schedule = self._schedule_of(graph, shapes, batch)
+        program = lower(graph, schedule, self._target, batch, self._threads)
+        kernels = [*program.kernels(), *program.may_need, Driver()]
+        code = self._native.load(kernels, self._cache, self._progress)
+        store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
+        store.ensure(program.weights.values(), self._progress)
+        bound = BoundProgram(program, code, store)
+        rest = self._source.rest(shapes)
+        plan = self.plans[shapes] = Plan(graph, schedule, bound, rest, next(self._clock))
+        if self.schedule is None:
+            self.schedule, self.first = schedule, shapes
+        if len(self.plans) > PLANS_KEPT:
+            del self.plans[min(self.plans, key=lambda known: self.plans[known].used)]
+            self._runner.trim(max(plan.bound.arena_bytes for plan in self.plans.values()))
+        return plan
+
+    def swap(self, store: WeightStore) -> None:
+        """Let all plans read these weights, which are packed for them first."""
+        with PLANNING:
+            programs = [plan.bound.program for plan in self.plans.values()]
+            store.ensure([w for p in programs for w in p.weights.values()], self._progress)
+            plans: dict[Shapes, Plan] = {}
+            for shapes, plan in self.plans.items():
+                bound = BoundProgram(plan.bound.program, plan.bound.code, store)
+                plans[shapes] = dataclasses.replace(plan, bound=bound)
+            self._weights, self.plans = store, plans
+
+    # -- schedules --------------------------------------------------------------------------
+
+    def _schedule_of(self, graph: Graph, shapes: Shapes, batch: int) -> Schedule:
+        saved = self._saved.schedules.get(shapes)
+        if saved is not None and not without_choice(saved, graph, batch):
+            return saved
+        return continued(self.schedule, graph, batch, self._choose)
+
+    def _choose(self, graph: Graph, batch: int) -> Schedule:
+        schedule = self._schedule_for(graph, batch)
+        for name, choice in schedule.choices.items():
+            schedule_log.debug("%s: %s", name, choice)
+        return schedule
+
+    # -- graphs -----------------------------------------------------------------------------
+
+    def sized(self, shapes: Shapes) -> Sized:
+        """The optimised graph that serves inputs of these shapes."""
+        return self._known(shapes) or self._capture(shapes)
+
+    def _known(self, shapes: Shapes) -> Sized | None:
+        return next((g for g in reversed(self._graphs) if g.batch(shapes) is not None), None)
+
+    def _capture(self, shapes: Shapes) -> Sized:
+        with PLANNING, self._crashes.watching(shapes):
+            known = self._known(shapes)
+            if known is not None:
+                return known
+            graph = self._source.graph(shapes)
+            sized = Sized(graph, obstacle(graph))
+            self._graphs = [*self._graphs, sized][-PLANS_KEPT:]
+            return sized

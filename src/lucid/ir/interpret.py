@@ -14,7 +14,7 @@ from lucid.errors import InputError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Array, Cast, Constant, Expand, Fusion, Op, Reshape
-from lucid.ir.types import Dim, held, is_float
+from lucid.ir.types import Dim, TensorType, held, is_float
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
 
@@ -66,14 +66,31 @@ def _run(
 ) -> tuple[Array, ...]:
     if isinstance(node.op, Constant):
         return (node.op.array(floating),)
-    anchor = node.op.anchor if isinstance(node.op, Fusion) else node.op
-    if isinstance(anchor, Cast) and is_float(anchor.dtype):  # integers are exact in float64 only
-        operands = [operands[0].astype(floating), *operands[1:]]
-    results = _at_batch(node, batch).results(*operands)
+    op = _at_batch(node, batch)
+    if isinstance(op, Fusion):
+        own = op.anchor_operands(len(operands))
+        (y,) = _computed(op.anchor, operands[:own], [node.output.type], floating)
+        results: tuple[Array, ...] = (np.asarray(op.applied(y, operands[own:])),)
+    else:
+        results = _computed(op, operands, [v.type for v in node.outputs], floating)
     for value, array in zip(node.outputs, results, strict=True):
         wanted = value.type.concrete(batch)
         assert array.shape == wanted, f"{node} gave {array.shape}, its type says {wanted}"
     return results
+
+
+def _computed(
+    op: Op, operands: list[Array], types: list[TensorType], floating: np.dtype[Any]
+) -> tuple[Array, ...]:
+    """An op's results, floats in `floating`, which not all operands have: integers are exact in
+    float64 only."""
+    if isinstance(op, Cast) and is_float(op.dtype):
+        operands = [operands[0].astype(floating)]
+    results = op.results(*operands)
+    return tuple(
+        array.astype(held(kind.dtype, floating), copy=False)
+        for kind, array in zip(types, results, strict=True)
+    )
 
 
 def _at_batch(node: Node, batch: int) -> Op:

@@ -30,6 +30,9 @@ DTYPES: dict[str, np.dtype] = {
 """What NumPy computes the values of each dtype in. How they lie in memory is the business of code
 generation (`codegen/language/dtypes.py`)."""
 
+INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
+"""The dtypes of integers, of which truth values are none."""
+
 
 def is_float(dtype: str) -> bool:
     """Whether a dtype is one of floats, which references compute in float32 or float64."""

@@ -10,11 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from lucid.codegen.language import integer_math
 from lucid.codegen.language import transcendentals as t
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import cast
 from lucid.codegen.language.transcendentals import at_least, at_most
-from lucid.codegen.language.values import Vector
+from lucid.codegen.language.values import Integers, Vector
 from lucid.ir import ops
 from lucid.ir.ops.base import Op
 
@@ -33,8 +34,11 @@ def lowers(op_class: type[Op]) -> Callable[[Lowering], Lowering]:
 
 
 def lower(k: Kernel, op: Op, operands: Sequence[Vector]) -> Vector:
-    """The op applied to vectors of equal lanes."""
-    return LOWERINGS[type(op)](k, op, operands)
+    """The op applied to vectors of equal lanes, of floats or of integers."""
+    table = LOWERINGS
+    if type(op) in integer_math.LOWERINGS and all(isinstance(x, Integers) for x in operands):
+        table = integer_math.LOWERINGS
+    return table[type(op)](k, op, operands)
 
 
 # -- arithmetic -----------------------------------------------------------------------------------
@@ -92,6 +96,18 @@ def _abs(k: Kernel, op: ops.Abs, x: Sequence[Vector]) -> Vector:
     return k.math("fabs", x[0])
 
 
+@lowers(ops.Sign)
+def _sign(k: Kernel, op: ops.Sign, x: Sequence[Vector]) -> Vector:
+    apart = x[0].compare("!=", 0.0)  # neither 0 nor NaN
+    return k.pick(apart, k.math("copysign", x[0].like(1.0), x[0]), x[0])
+
+
+@lowers(ops.Mod)
+def _mod(k: Kernel, op: ops.Mod, x: Sequence[Vector]) -> Vector:
+    rest = t.remainder(k, x[0], x[1])
+    return rest if op.truncated else t.with_sign_of(k, rest, x[1])
+
+
 @lowers(ops.Sqrt)
 def _sqrt(k: Kernel, op: ops.Sqrt, x: Sequence[Vector]) -> Vector:
     return k.math("sqrt", x[0])
@@ -107,7 +123,7 @@ def _rsqrt(k: Kernel, op: ops.Rsqrt, x: Sequence[Vector]) -> Vector:
 
 def truth(k: Kernel, x: Vector, condition: Any) -> Vector:
     """1 where the condition holds, else 0; with as many lanes as `x`."""
-    return k.pick(condition, x.like(1.0), x.like(0.0))
+    return k.pick(condition, k.splat_constant(1.0, x.lanes), k.splat_constant(0.0, x.lanes))
 
 
 @lowers(ops.Equal)
@@ -177,6 +193,11 @@ def _prelu(k: Kernel, op: ops.Prelu, x: Sequence[Vector]) -> Vector:
 @lowers(ops.Floor)
 def _floor(k: Kernel, op: ops.Floor, x: Sequence[Vector]) -> Vector:
     return t.floor(k, x[0])
+
+
+@lowers(ops.Ceil)
+def _ceil(k: Kernel, op: ops.Ceil, x: Sequence[Vector]) -> Vector:
+    return -t.floor(k, -x[0])
 
 
 @lowers(ops.Round)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from lucid.codegen.language import vector_math
+from lucid.codegen.language import integer_math, vector_math
 from lucid.codegen.lowering.context import LOWERINGS, Lower, Lowering, lower_node, lowers
 from lucid.codegen.lowering.strided import apply_body
 from lucid.ir.graph import Node, Value
@@ -48,7 +48,7 @@ def has_kernel(cls: type[Op]) -> bool:
     """Whether there is code for an op: elementwise ops share a lowering, and need their arithmetic
     on vectors besides."""
     if issubclass(cls, Elementwise):
-        return cls in vector_math.LOWERINGS
+        return cls in vector_math.LOWERINGS or cls in integer_math.LOWERINGS
     return nearest(LOWERINGS, cls) is not None
 
 

@@ -21,6 +21,7 @@ from lucid.errors import UnsupportedError
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.recipe import Apply
+from lucid.ir.types import is_float
 
 LEAST_WORK = 1024
 """Numbers a task should at least touch: below, claiming it costs more than doing it."""
@@ -288,8 +289,8 @@ def _run(
     """A graph of elementwise ops over different values, as one kernel."""
     for node in chain.nodes:
         kinds = [v.type for v in (*node.inputs, node.output)]
-        strange = [kind for kind in kinds if kind.dtype != COMPUTED]
         # What a cast reads and writes is converted as it is loaded and stored.
+        strange = [k for k in kinds if is_float(k.dtype) and k.dtype != COMPUTED]
         if strange and not isinstance(node.op, ops.Cast):
             raise UnsupportedError(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"

@@ -11,18 +11,24 @@ import numpy as np
 
 from lucid.errors import ShapeError
 from lucid.ir.ops.base import Array, op
-from lucid.ir.ops.elementwise import Binary, Elementwise, Unary
+from lucid.ir.ops.elementwise import NUMBERS, Binary, Elementwise, Unary
 from lucid.ir.types import TensorType, broadcast
 
 
 class Comparison(Binary):
-    """y = 1 where the relation holds, else 0; false where either is NaN. f32 only."""
+    """y = 1 where the relation holds, else 0; false where either is NaN. Operands: f32 or integers
+    of one dtype -> f32."""
 
     never_negative = True
+    takes = NUMBERS
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
-        self.require_float(a=a, b=b)
-        return super().infer(a, b)
+        return TensorType("f32", super().infer(a, b).shape)
+
+
+def truth(holds: Array, like: Array) -> Array:
+    """Truth values: of the dtype of operands that are floats, else float32."""
+    return holds.astype(like.dtype if like.dtype.kind == "f" else np.float32)
 
 
 @op("equal")
@@ -32,7 +38,7 @@ class Equal(Comparison):
     torch = "eq"
 
     def evaluate(self, a: Array, b: Array) -> Array:
-        return np.equal(a, b).astype(a.dtype)
+        return truth(np.equal(a, b), a)
 
 
 @op("less")
@@ -42,7 +48,7 @@ class Less(Comparison):
     torch = "lt"
 
     def evaluate(self, a: Array, b: Array) -> Array:
-        return np.less(a, b).astype(a.dtype)
+        return truth(np.less(a, b), a)
 
 
 @op("less_equal")
@@ -52,7 +58,7 @@ class LessEqual(Comparison):
     torch = "le"
 
     def evaluate(self, a: Array, b: Array) -> Array:
-        return np.less_equal(a, b).astype(a.dtype)
+        return truth(np.less_equal(a, b), a)
 
 
 @op("not")

@@ -1,7 +1,8 @@
 """Ops that act on each element: what a kernel can inline into its epilogue.
 
 Binary ops broadcast as NumPy does, rank-0 types (scalars) included. NaN passes through all
-arithmetic and all activations, min and max included.
+arithmetic and all activations, min and max included. Arithmetic of integers is exact and wraps
+around; what is divided by 0 gives 0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import numpy as np
 
 from lucid.errors import ShapeError
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.types import TensorType, broadcast
+from lucid.ir.types import INTEGERS, TensorType, broadcast
+
+FLOATS = ("f32",)
+NUMBERS = (*FLOATS, *INTEGERS)
 
 
 class Elementwise(Op):
@@ -27,6 +31,15 @@ class Elementwise(Op):
     within `domain`. 0: what is right is exact."""
     domain: ClassVar[tuple[float, float]] = (-1e20, 1e20)
     """Operands at which `ulps` holds, from and to."""
+    takes: ClassVar[tuple[str, ...]] = FLOATS
+    """The dtypes of operands."""
+
+    def require_taken(self, **operands: TensorType) -> None:
+        """Raise ShapeError unless every operand is of a dtype that the op takes."""
+        for name, kind in operands.items():
+            self.require(
+                kind.dtype in self.takes, f"{name} must be {' or '.join(self.takes)}, got {kind}"
+            )
 
     @classmethod
     def examples(cls) -> Sequence[Elementwise]:
@@ -38,7 +51,7 @@ class Unary(Elementwise):
     """y = f(x) for each element; the type stays."""
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         return x
 
 
@@ -46,6 +59,7 @@ class Binary(Elementwise):
     """y = f(a, b) for each element, with NumPy broadcasting; both of one dtype."""
 
     def infer(self, a: TensorType, b: TensorType) -> TensorType:
+        self.require_taken(a=a, b=b)
         self.require(a.dtype == b.dtype, f"operands must have one dtype, got {a} and {b}")
         try:
             return a.with_shape(broadcast(a.shape, b.shape))
@@ -58,6 +72,7 @@ class Add(Binary):
     """y = a + b."""
 
     onnx = "Add"
+    takes = NUMBERS
     ulps = 1
 
     def evaluate(self, a: Array, b: Array) -> Array:
@@ -70,6 +85,7 @@ class Sub(Binary):
     """y = a - b."""
 
     onnx = "Sub"
+    takes = NUMBERS
     ulps = 1
 
     def evaluate(self, a: Array, b: Array) -> Array:
@@ -82,6 +98,7 @@ class Mul(Binary):
     """y = a * b."""
 
     onnx, torch = "Mul", "mul"
+    takes = NUMBERS
     ulps = 1
 
     def evaluate(self, a: Array, b: Array) -> Array:
@@ -91,18 +108,50 @@ class Mul(Binary):
 
 @op("div")
 class Div(Binary):
-    """y = a / b; f32 only."""
+    """y = a / b; of integers, rounded towards zero, and 0 where b is 0."""
 
     torch = "div"
+    takes = NUMBERS
     ulps = 1
 
-    def infer(self, a: TensorType, b: TensorType) -> TensorType:
-        self.require_float(a=a, b=b)
-        return super().infer(a, b)
-
     def evaluate(self, a: Array, b: Array) -> Array:
+        if a.dtype.kind in "iu":
+            return quotient(a, b)
         with np.errstate(divide="ignore", invalid="ignore"):
             y: Array = a / b
+        return y
+
+
+@op("floor_div")
+class FloorDiv(Binary):
+    """y = the largest whole number not above a / b, and 0 where b is 0. Integers only."""
+
+    takes = INTEGERS
+    domain = (-100, 100)
+
+    def evaluate(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            y: Array = np.floor_divide(a, b)
+        return y
+
+
+@op("mod")
+class Mod(Binary):
+    """y = a - b * floor(a / b), which has b's sign; `truncated`, as in C, a - b * trunc(a / b),
+    which has a's. Of integers 0 where b is 0, of floats NaN."""
+
+    takes = NUMBERS
+    ulps = 1
+
+    truncated: bool = False
+
+    @classmethod
+    def examples(cls) -> Sequence[Elementwise]:
+        return cls(), cls(True)
+
+    def evaluate(self, a: Array, b: Array) -> Array:
+        with np.errstate(all="ignore"):
+            y: Array = np.fmod(a, b) if self.truncated else np.mod(a, b)
         return y
 
 
@@ -111,6 +160,7 @@ class Maximum(Binary):
     """y = max(a, b); NaN where either is NaN."""
 
     torch = "maximum"
+    takes = NUMBERS
 
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = np.maximum(a, b)
@@ -122,6 +172,7 @@ class Minimum(Binary):
     """y = min(a, b); NaN where either is NaN."""
 
     torch = "minimum"
+    takes = NUMBERS
 
     def evaluate(self, a: Array, b: Array) -> Array:
         y: Array = np.minimum(a, b)
@@ -133,9 +184,23 @@ class Neg(Unary):
     """y = -x."""
 
     torch = "neg"
+    takes = NUMBERS
 
     def evaluate(self, x: Array) -> Array:
-        return -x
+        y: Array = np.negative(x)
+        return y
+
+
+@op("sign")
+class Sign(Unary):
+    """y = 1 where x > 0, -1 where x < 0, else x: zeros and NaN stay."""
+
+    onnx, torch = "Sign", "sign"
+    takes = NUMBERS
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.sign(x)
+        return np.where(x == 0, x, y)
 
 
 @op("abs")
@@ -143,10 +208,12 @@ class Abs(Unary):
     """y = |x|."""
 
     onnx, torch = "Abs", "abs"
+    takes = NUMBERS
     never_negative = True
 
     def evaluate(self, x: Array) -> Array:
-        y: Array = np.abs(x)
+        with np.errstate(over="ignore"):  # the least integer has no absolute value
+            y: Array = np.abs(x)
         return y
 
 
@@ -252,6 +319,17 @@ class Floor(Unary):
         return y
 
 
+@op("ceil")
+class Ceil(Unary):
+    """y = the smallest whole number not below x; NaN and infinities stay, -0.5 gives -0.0."""
+
+    onnx, torch = "Ceil", "ceil"
+
+    def evaluate(self, x: Array) -> Array:
+        y: Array = np.ceil(x)
+        return y
+
+
 @op("round")
 class Round(Unary):
     """y = the nearest whole number, of two the even one, as PyTorch and ONNX round.
@@ -269,18 +347,36 @@ class Round(Unary):
 @op("pow")
 class Pow(Binary):
     """y = a ** b as C's pow: NaN for a negative base and a broken exponent, x ** 0 = 1 for all x,
-    NaN too; f32 only."""
+    NaN too. Of integers the power wraps around; one with a negative exponent is rounded towards
+    zero, and 0 where a is 0."""
 
+    takes = NUMBERS
     ulps, domain = 1, (0, 1e4)
 
-    def infer(self, a: TensorType, b: TensorType) -> TensorType:
-        self.require_float(a=a, b=b)
-        return super().infer(a, b)
-
     def evaluate(self, a: Array, b: Array) -> Array:
+        if a.dtype.kind in "iu":
+            return integer_power(a, b)
         with np.errstate(all="ignore"):
             y: Array = np.power(a, b)
         return y
+
+
+def quotient(a: Array, b: Array) -> Array:
+    """The quotient of integers, rounded towards zero; 0 where b is 0."""
+    with np.errstate(all="ignore"):
+        floor = np.floor_divide(a, b)
+        broken = (np.remainder(a, b) != 0) & ((a < 0) != (b < 0))
+    return np.where(broken, floor + np.ones((), a.dtype), floor)
+
+
+def integer_power(a: Array, b: Array) -> Array:
+    """The power of integers, which wraps around; 1 / a, rounded towards zero, for what has a
+    negative exponent."""
+    with np.errstate(all="ignore"):
+        y: Array = np.power(a, np.maximum(b, 0))
+    odd = np.bitwise_and(b, 1) != 0
+    units = np.where(a == 1, 1, np.where(a + 1 == 0, np.where(odd, -1, 1), 0)).astype(a.dtype)
+    return np.where(b < 0, units, y)
 
 
 _erf_of_objects = np.frompyfunc(math.erf, 1, 1)

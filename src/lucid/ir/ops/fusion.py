@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.elementwise import Elementwise
-from lucid.ir.types import TensorType
+from lucid.ir.types import TensorType, held
 
 
 @op("fusion")
@@ -51,12 +53,19 @@ class Fusion(Op):
     def evaluate(self, *operands: Array) -> Array:
         own = self.anchor_operands(len(operands))
         (y,) = self.anchor.results(*operands[:own])
-        values: dict[Value, Array] = dict(zip(self.body.inputs, (y, *operands[own:]), strict=True))
+        return self.applied(y, operands[own:])
+
+    def applied(self, y: Array, extras: Sequence[Array]) -> Array:
+        """The body, of the anchor's result and its extra operands."""
+        values: dict[Value, Array] = dict(zip(self.body.inputs, (y, *extras), strict=True))
+        floating = next((a.dtype for a in (y, *extras) if a.dtype.kind == "f"), np.dtype("f4"))
         for node in self.body.nodes:
             if isinstance(node.op, Constant):
-                values[node.output] = node.op.array(y.dtype)
+                values[node.output] = node.op.array(floating)
             else:
-                (values[node.output],) = node.op.results(*(values[v] for v in node.inputs))
+                (result,) = node.op.results(*(values[v] for v in node.inputs))
+                kind = held(node.output.type.dtype, floating)
+                values[node.output] = result.astype(kind, copy=False)
         return values[self.body.outputs[0]]
 
 

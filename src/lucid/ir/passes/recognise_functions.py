@@ -61,6 +61,8 @@ def function_of_one_value(node: Node, graph: Rewriter) -> None:
 
     Fires where nothing in between is read elsewhere or returned: it would be computed all the same.
     """
+    if node.output.type.dtype != "f32":
+        return
     for x, members in _cones(node, graph):
         if len(members) > 1 and (op := _function(node.output, x, members)) is not None:
             graph.substitute(node, op, [x], fuses=members)

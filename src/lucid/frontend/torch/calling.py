@@ -137,7 +137,7 @@ def _calling(
     it is not the same."""
     leaves, spec = _pytree.tree_flatten((tuple(args), dict(kwargs)))
     named, _ = _pytree.tree_flatten_with_path(_bound(module, args, kwargs))
-    names = iter(_unique([_name(path) for path, _ in _alone(module, named)]))
+    names = iter(_unique([place_name(path, "x") for path, _ in _alone(module, named)]))
     made = []
     for leaf in leaves:
         name = next(names)
@@ -207,11 +207,11 @@ def _alone(module: torch.nn.Module, named: Sequence[tuple[Any, Any]]) -> list[tu
     return made
 
 
-def _name(path: Sequence[Any]) -> str:
-    """A name for what lies at a place in the arguments: `boxes_0`."""
+def place_name(path: Sequence[Any], otherwise: str) -> str:
+    """A name for what lies at a place in nested tensors: `boxes_0`."""
     parts = [str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path]
-    name = re.sub(r"\W", "_", "_".join(parts), flags=re.ASCII)
-    return name if re.match(r"[A-Za-z_]", name) and parts[0].isascii() else "x"
+    name = re.sub(r"\W", "_", "_".join(filter(None, parts)), flags=re.ASCII)
+    return name if re.match(r"[A-Za-z_]", name) else otherwise
 
 
 def _unique(names: Sequence[str]) -> list[str]:

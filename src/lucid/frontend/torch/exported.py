@@ -4,8 +4,8 @@ batch, other sizes of images as far as torch can tell, and further compilations 
 
 from __future__ import annotations
 
-import inspect
 import itertools
+import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from lucid.errors import TraceError
 from lucid.frontend.torch.calling import Calling
-from lucid.frontend.torch.program import exported_program
+from lucid.frontend.torch.program import CannotExport, exported_program
 from lucid.frontend.torch.sizes import Sizes, bound, hold, serves_any_batch
 from lucid.ir.types import Shapes
 
@@ -47,12 +46,16 @@ class Exported:
     def any_batch(self, shapes: Shapes) -> Sizes | None:
         """The sizes for inputs of these shapes, the batch N; None where the program does not serve
         every batch, or not these shapes."""
+        if list(map(len, shapes)) != list(map(len, self.patterns)):
+            return None
         batch = _batch(shapes)
         axes = [s[0] for s, shape in zip(self.patterns, shapes, strict=True) if shape[:1] == (batch,)]
         symbols = [d.node.expr for d in axes if isinstance(d, torch.SymInt)]
         symbols = [s for s in symbols if s.is_Symbol]
         values = bound(self.patterns, shapes)
-        if values is None or not symbols:
+        others = [d for pattern in self.patterns for d in pattern[1:]]
+        inner = {x for d in others if isinstance(d, torch.SymInt) for x in d.node.expr.free_symbols}
+        if values is None or not symbols or inner & set(symbols):
             return None
         rest = {s: v for s, v in values.items() if s not in symbols}
         sizes = Sizes(rest, symbols)
@@ -128,7 +131,7 @@ class Programs:
             try:
                 with _within(limit):
                     made = _export(module, calling, given, axes)
-            except (TraceError, _TooLong):
+            except (CannotExport, _TooLong):
                 continue
             if self._serves(made, shapes):
                 return made
@@ -181,8 +184,6 @@ class _within:  # noqa: N801  # a context manager
         self.seconds = seconds
 
     def __enter__(self) -> None:
-        import threading
-
         if self.seconds is None:
             self._hook = None
             return

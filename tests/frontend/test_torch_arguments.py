@@ -42,6 +42,10 @@ NO_MATTER = {
     "padding_idx": "whose gradient training leaves out",
     "scale_grad_by_freq": "of gradients",
     "sparse": "of gradients",
+    "sparse_grad": "of gradients",
+    "sorted": "whether torch may give them in another order than the sorted one",
+    "stable": "whether torch may give equal elements in another order than their own",
+    "unsafe": "what torch checks beforehand",
     "implicit": "torch's own mark of who asked for the operator",
 }
 """Arguments of any operator that change no element of its result."""
@@ -51,7 +55,7 @@ NO_MATTER_TO = {
     OF_SHAPE: """
         view.size _unsafe_view.size view_copy.size _reshape_copy.size reshape.shape view_as.other
         reshape_as.other flatten.start_dim flatten.end_dim unflatten.dim unflatten.sizes
-        unsqueeze.dim squeeze.dim logsumexp.keepdim
+        unsqueeze.dim squeeze.dim logsumexp.keepdim kthvalue.keepdim
         expand.size broadcast_to.size expand_as.other as_strided.size as_strided_copy.size
         repeat_interleave.output_size adaptive_avg_pool1d.output_size
         adaptive_avg_pool2d.output_size _adaptive_avg_pool2d.output_size

@@ -229,7 +229,12 @@ class Call:
     # -- the graph --------------------------------------------------------------------------
 
     def apply(self, op: Op, *operands: Operand | float) -> Operand:
-        """The op's result: a new node of the graph, or elements where all operands are known.
+        """The one result of an op; see `apply_all`."""
+        (result,) = self.apply_all(op, *operands)
+        return result
+
+    def apply_all(self, op: Op, *operands: Operand | float) -> list[Operand]:
+        """The op's results: of a new node of the graph, or elements where all operands are known.
 
         Raises ShapeError where the op does not accept the operands.
         """
@@ -239,15 +244,15 @@ class Call:
         constants = [o for o in given if isinstance(o, Known)]
         counting = any(constant.step for constant in constants)
         if len(constants) == len(given) and (counting or not _names_batch(op)):
-            return fold(op, constants)
+            return list(fold(op, constants))
         if isinstance(op, Elementwise):
             rank = max(o.type.rank for o in given if isinstance(o, Value))
             given = [_scalar(o, rank) for o in given]
         values = [self.value(operand) for operand in given]
-        result = self.reader.graph.append(op, values, origin=self.origin).output
+        results = self.reader.graph.append(op, values, origin=self.origin).outputs
         if all(map(self.is_weight, values)):
-            self.reader.weights.add(result)
-        return result
+            self.reader.weights.update(results)
+        return list(results)
 
     def _table(self, operand: Operand) -> Operand:
         """A few weights that meet a known vector as known too: factors of sizes, most likely."""

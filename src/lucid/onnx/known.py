@@ -97,11 +97,11 @@ def known_shape(shape: Shape) -> Known:
     return known(array)
 
 
-def fold(op: Op, operands: Sequence[Known]) -> Known:
-    """What the op gives for these elements. Raises ShapeError where they do not fit, and
+def fold(op: Op, operands: Sequence[Known]) -> list[Known]:
+    """The results of the op for these elements. Raises ShapeError where they do not fit, and
     UnsupportedError where the batch would have to be a number."""
     if any(operand.step for operand in operands):
-        return _fold_steps(op, operands)
+        return [_fold_steps(op, operands)]
     arrays = [operand.array for operand in operands]
     symbolic = any(operand.has_batch for operand in operands)
     exact = EXACT.get(type(op))
@@ -109,14 +109,16 @@ def fold(op: Op, operands: Sequence[Known]) -> Known:
     if symbolic or (whole and isinstance(op, Div | Equal | Less | LessEqual)):
         if exact is not None:
             function = np.frompyfunc(exact, len(arrays), 1)
-            return _as_result(op, np.asarray(function(*arrays), object))
+            return [_as_result(op, np.asarray(function(*arrays), object))]
         if not isinstance(op, MOVES):
             raise UnsupportedError(f"computes {op.name} of the batch size")
-        return known(op.results(*arrays)[0])
-    (kind,) = op.result_types(*(operand.type for operand in operands))
-    if prod(kind.concrete(1)) > MOST_ELEMENTS:
-        raise UnsupportedError(f"computes a constant of {prod(kind.concrete(1))} elements")
-    return Known(np.asarray(op.results(*arrays)[0], DTYPES[kind.dtype]))
+        return [known(result) for result in op.results(*arrays)]
+    kinds = op.result_types(*(operand.type for operand in operands))
+    largest = max(prod(kind.concrete(1)) for kind in kinds)
+    if largest > MOST_ELEMENTS:
+        raise UnsupportedError(f"computes a constant of {largest} elements")
+    results = zip(op.results(*arrays), kinds, strict=True)
+    return [Known(np.asarray(array, DTYPES[kind.dtype])) for array, kind in results]
 
 
 MOVES = (Reshape, Permute, Concat, Slice, Expand, Gather, Cast, Where)

@@ -24,8 +24,9 @@ from typing import Any
 from lucid.ir.ops import OPS, Op
 from lucid.ir.types import TensorType
 
-Write = Callable[[Any, Any, Sequence[Any], TensorType], str]
-"""From a `Writer`, an op, an `Edge` for each operand and the type of the result to its name."""
+Write = Callable[[Any, Any, Sequence[Any], TensorType], str | Sequence[str]]
+"""From a `Writer`, an op, an `Edge` for each operand and the type of the (first) result to its
+name; where an op has several results, to the names of all."""
 Read = Callable[[Any], Any]
 """From a `Call` to its results: one operand, or a sequence of them."""
 

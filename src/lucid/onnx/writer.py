@@ -75,8 +75,11 @@ def writer_of(op_class: type[Op]) -> Write | None:
     return WRITERS.get(op_class) or (_write_namesake if op_class.onnx else None)
 
 
-def _write_namesake(w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit(op.onnx, *operands)
+def _write_namesake(
+    w: Writer, op: Op, operands: Sequence[Edge], kind: TensorType
+) -> str | Sequence[str]:
+    count = len(op.result_types(*(edge.type for edge in operands)))
+    return w.emit_all(op.onnx, count, *operands)
 
 
 @dataclass(frozen=True)
@@ -107,14 +110,15 @@ class Writer:
     # -- for `to_onnx` ----------------------------------------------------------------------
 
     def write(self, node: Node) -> None:
-        """The operators of one node; its result is called as in the graph."""
-        value, start = node.output, len(self.nodes)
-        self._stem, self._origin = value.name, node.origin
-        edge = self.apply(node.op, *(self._edge(v) for v in node.inputs))
-        if self._rename(self.nodes[start:], edge.name, value.name):
-            edge = Edge(value.name, edge.type)
-            self._unreturned.add(edge.name)
-        self._edges[value] = edge
+        """The operators of one node; its results are called as in the graph."""
+        start = len(self.nodes)
+        self._stem, self._origin = node.outputs[0].name, node.origin
+        edges = self.apply_all(node.op, *(self._edge(v) for v in node.inputs))
+        for value, edge in zip(node.outputs, edges, strict=True):
+            self._edges[value] = edge
+            if self._rename(self.nodes[start:], edge.name, value.name):
+                self._edges[value] = Edge(value.name, edge.type)
+                self._unreturned.add(value.name)
 
     def output(self, value: Value) -> Edge:
         """The edge of an output. ONNX wants one operator's own, each returned once."""
@@ -150,29 +154,44 @@ class Writer:
         return Edge(name, kind)
 
     def apply(self, op: Op, *operands: Edge) -> Edge:
-        """The result of an op of Lucid's, written as one or more operators."""
-        (kind,) = op.result_types(*(edge.type for edge in operands))
+        """The one result of an op of Lucid's, written as one or more operators."""
+        (result,) = self.apply_all(op, *operands)
+        return result
+
+    def apply_all(self, op: Op, *operands: Edge) -> list[Edge]:
+        """All results of an op of Lucid's."""
+        kinds = op.result_types(*(edge.type for edge in operands))
         write = writer_of(type(op))
         assert write is not None, f"{op.name} has no counterpart"
-        return Edge(write(self, op, operands, kind), kind)
+        names = write(self, op, operands, kinds[0])
+        names = [names] if isinstance(names, str) else names
+        return [Edge(name, kind) for name, kind in zip(names, kinds, strict=True)]
 
     def inline(self, graph: Graph, *operands: Edge) -> Edge:
         """The one output of a graph without parameters, node by node."""
         edges = dict(zip(graph.inputs, operands, strict=True))
         for node in graph.nodes:
-            edges[node.output] = self.apply(node.op, *(edges[v] for v in node.inputs))
+            results = self.apply_all(node.op, *(edges[v] for v in node.inputs))
+            edges.update(zip(node.outputs, results, strict=True))
         (result,) = graph.outputs
         return edges[result]
 
     def emit(self, operator: str, *operands: Edge | str, **attributes: Any) -> str:
         """Append one ONNX operator; the name of its result. An operand of "" is left out."""
+        (result,) = self.emit_all(operator, 1, *operands, **attributes)
+        return result
+
+    def emit_all(
+        self, operator: str, count: int, *operands: Edge | str, **attributes: Any
+    ) -> list[str]:
+        """Append one ONNX operator; the names of its first `count` results."""
         from onnx import helper
 
         names = [edge.name if isinstance(edge, Edge) else edge for edge in operands]
-        result = self._fresh(f"{self._stem}.{operator}")
-        label = f"{self._origin}/{result}" if self._origin else result
-        self.nodes.append(helper.make_node(operator, names, [result], name=label, **attributes))
-        return result
+        results = [self._fresh(f"{self._stem}.{operator}") for _ in range(count)]
+        label = f"{self._origin}/{results[0]}" if self._origin else results[0]
+        self.nodes.append(helper.make_node(operator, names, results, name=label, **attributes))
+        return results
 
     def constant(self, value: Any, dtype: str = "f32") -> str:
         """The name of an initializer of this value; equal ones are shared."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lucid.frontend.torch.shapes import gathered, pad
+from lucid.frontend.torch.indexing import gathered
+from lucid.frontend.torch.shapes import pad
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from lucid.frontend.torch.calling import Calling
-from lucid.frontend.torch.program import CannotExport, exported_program
+from lucid.frontend.torch.program import CannotExport, TooLong, exported_program
 from lucid.frontend.torch.sizes import Sizes, bound, hold, serves_any_batch
 from lucid.ir.types import Shapes
 
@@ -103,7 +103,7 @@ class Programs:
         for known in self.made:
             if known.patterns and known.at(shapes) is not None:
                 return known
-        made = _export(module, calling, shapes, [()] * len(shapes))
+        made = _fixed(module, calling, shapes)
         self.made = [*self.made, made][-PROGRAMS_KEPT:]
         return made
 
@@ -131,11 +131,11 @@ class Programs:
             try:
                 with _within(limit):
                     made = _export(module, calling, given, axes)
-            except (CannotExport, _TooLong):
+            except (CannotExport, TooLong):
                 continue
             if self._serves(made, shapes):
                 return made
-        return _export(module, calling, shapes, [()] * len(shapes))
+        return _fixed(module, calling, shapes)
 
     def _free_axes(self, shapes: Shapes) -> list[tuple[int, ...]]:
         """The axes behind the first whose sizes have differed, or are those of images that have;
@@ -147,6 +147,14 @@ class Programs:
             unlike = {a for o in others for a in range(1, len(shape)) if o[i][a] != shape[a]}
             free.append(tuple(unlike | set(range(2, len(shape))) if unlike else ()))
         return free
+
+
+def _fixed(module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Exported:
+    """For exactly these shapes. Raises TraceError."""
+    try:
+        return _export(module, calling, shapes, [()] * len(shapes))
+    except CannotExport as problem:
+        raise problem.told() from None
 
 
 def _export(
@@ -173,10 +181,6 @@ def _user_inputs(program: ExportedProgram) -> Iterator[str]:
             yield spec.arg.name
 
 
-class _TooLong(Exception):  # noqa: N818  # what happened, and is dealt with here
-    """An export that takes too long."""
-
-
 class _within:  # noqa: N801  # a context manager
     """Ends an export of this thread, at the next module that is called, after so many seconds."""
 
@@ -191,7 +195,7 @@ class _within:  # noqa: N801  # a context manager
 
         def check(*_: Any) -> None:
             if time.perf_counter() > end and threading.get_ident() == thread:
-                raise _TooLong
+                raise TooLong
 
         self._hook = torch.nn.modules.module.register_module_forward_pre_hook(check)
 

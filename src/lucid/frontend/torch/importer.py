@@ -23,7 +23,16 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree
 
 from lucid.errors import ShapeError, TraceError, UnsupportedError
-from lucid.frontend.torch import convolutions, elementwise, layers, products, reductions, shapes
+from lucid.frontend.torch import (
+    convolutions,
+    elementwise,
+    indexing,
+    layers,
+    ordering,
+    products,
+    reductions,
+    shapes,
+)
 from lucid.frontend.torch.aliasing import is_mutation, mutated
 from lucid.frontend.torch.calling import DTYPES, Calling, Input, place_name
 from lucid.frontend.torch.exported import Exported, programs_of
@@ -41,7 +50,7 @@ from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.structure import Structure
 from lucid.ir.types import INTEGERS, Shapes, TensorType, f32
 
-FAMILIES = (convolutions, elementwise, layers, products, reductions, shapes)
+FAMILIES = (convolutions, elementwise, indexing, layers, ordering, products, reductions, shapes)
 """The modules whose functions are registered as emitters."""
 NUMBERS = int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool
 """What torch says of a node whose result is a number."""

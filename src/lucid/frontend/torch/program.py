@@ -30,7 +30,21 @@ from lucid.frontend.torch.writer import emitter_name, has_emitter
 from lucid.ir.types import Shapes
 
 class CannotExport(TraceError):
-    """Torch cannot export a forward for some sizes, some of them symbols perhaps."""
+    """Torch cannot export a forward for some sizes, some of them symbols perhaps. `details`: all
+    that it says of it."""
+
+    def __init__(self, module: str, message: str, details: str) -> None:
+        super().__init__(message)
+        self.module = module
+        self.details = details
+
+    def told(self) -> TraceError:
+        """The error for who cannot go another way."""
+        return TraceError(f"{self}{_report(self.module, self.details)}")
+
+
+class TooLong(BaseException):
+    """An export that takes too long; torch lets only what is no Exception pass."""
 
 
 def module_of(model: Any) -> torch.nn.Module:
@@ -73,7 +87,8 @@ def exported_program(
         except TraceError:
             raise
         except Exception as error:  # torch raises many kinds, most of them its own
-            raise CannotExport(_explain(name, shapes, error, heard.text.getvalue())) from None
+            details = "".join(traceback.format_exception(error)) + heard.text.getvalue()
+            raise CannotExport(name, _explain(name, shapes, error), details) from None
     return program, heard.assigned(), original
 
 
@@ -165,8 +180,8 @@ def _listening() -> Iterator[_Heard]:
     sys.stderr.write(heard.getvalue())
 
 
-def _explain(name: str, shapes: Shapes, error: Exception, printed: str) -> str:
-    """The first thing that torch says, its place, and where the rest of it has been written."""
+def _explain(name: str, shapes: Shapes, error: Exception) -> str:
+    """The first thing that torch says, and its place."""
     text = re.split(r"\n\s*\n|\n\s*The error above occurred", str(error).strip())[0]
     text = re.sub(r"\s*For more information[^\n]*", "", text)
     kind = type(error).__name__
@@ -175,10 +190,7 @@ def _explain(name: str, shapes: Shapes, error: Exception, printed: str) -> str:
     sizes = " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
     inputs, line = "an input" if len(shapes) == 1 else "inputs", line_of(error)
     place = f" at {line}" if line else ""
-    return (
-        f"torch.export cannot export {name} for {inputs} of {sizes}{place}: {kind}: {text}"
-        + _report(name, "".join(traceback.format_exception(error)) + printed)
-    )
+    return f"torch.export cannot export {name} for {inputs} of {sizes}{place}: {kind}: {text}"
 
 
 def _report(name: str, text: str) -> str:

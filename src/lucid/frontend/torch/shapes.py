@@ -11,8 +11,7 @@ import numpy as np
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
-from lucid.ir.ops import Array
-from lucid.ir.types import Shape, concrete, volume
+from lucid.ir.types import concrete, volume
 
 
 @emits("view.default", "_unsafe_view.default", "reshape.default", "flatten.using_ints")
@@ -190,15 +189,18 @@ def chunk(w: Writer, x: Any, chunks: int, dim: int) -> list[Value]:
 def slice_scatter(
     w: Writer, x: Any, source: Any, dim: int, start: Any, stop: Any, step: int
 ) -> Value:
-    """x with a range along an axis replaced."""
+    """x with a range along an axis replaced; with gaps, gathered from both side by side."""
     axis = w.axis(dim)
-    if step != 1:
-        w.refuse(f"it writes with a step of {step}")
     if w.shape_of(source) == w.shape:
         return w.value(source)
     size = w.size(w.shape[axis])
     first, last = _range(size, start, stop)
-    return _replaced(w, x, w.value(source), axis, first, last)
+    if step == 1:
+        return _replaced(w, x, w.value(source), axis, first, last)
+    table = np.arange(size)
+    table[first:last:step] = size + np.arange(len(range(first, last, step)))
+    both = w.emit(ops.Concat(axis), x, source)
+    return w.emit(ops.Gather(axis), both, w.constant(table, "i64"))
 
 
 @emits("select_scatter.default")
@@ -274,70 +276,3 @@ def reflection_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
 @emits("replication_pad1d.default", "replication_pad2d.default")
 def replication_pad(w: Writer, x: Any, sizes: Sequence[int]) -> Value:
     return pad(w, x, sizes, "replicate", None)
-
-
-# -- by index -----------------------------------------------------------------------------------
-
-
-@emits("index_select.default")
-def index_select(w: Writer, x: Any, dim: int, index: Any) -> Value:
-    return gathered(w, x, w.axis(dim), w.known(index)[0])
-
-
-@emits("embedding.default")
-def embedding(w: Writer, weight: Any, index: Any, *options: Any) -> Value:
-    array, shape = w.known(index)
-    return w.expand(gathered(w, weight, 0, array), (*shape, *w.shape[len(shape) :]))
-
-
-@emits("index.Tensor", "_unsafe_index.Tensor")
-def index(w: Writer, x: Any, indices: Sequence[Any]) -> Value:
-    """By tables for axes that stand together, which become one axis."""
-    own = w.shape_of(x)
-    axes = [i for i, table in enumerate(indices) if table is not None]
-    first, last = axes[0], axes[-1] + 1
-    if axes != list(range(first, last)):
-        w.refuse("it indexes axes that do not stand together")
-    sizes = [w.size(own[a]) for a in axes]
-    tables = np.broadcast_arrays(*(w.known(indices[a])[0] for a in axes))
-    if any(t.dtype == bool for t in tables):
-        w.refuse("it selects by truth values")
-    flat = np.zeros(tables[0].shape, np.int64)
-    for table, size in zip(tables, sizes, strict=True):
-        flat = flat * size + table % size
-    joined: Shape = (*own[:first], prod(sizes), *own[last:])
-    return gathered(w, w.reshape(x, joined), first, flat)
-
-
-@emits("flip.default")
-def flip(w: Writer, x: Any, dims: Sequence[int]) -> Value:
-    value = w.value(x)
-    for axis in map(w.axis, dims):
-        value = gathered(w, value, axis, np.arange(w.size(w.shape[axis]))[::-1])
-    return value
-
-
-@emits("roll.default")
-def roll(w: Writer, x: Any, shifts: Sequence[int], dims: Sequence[int]) -> Value:
-    if not dims:
-        w.refuse("it rolls over all axes as one")
-    value = w.value(x)
-    for shift, axis in zip(shifts, map(w.axis, dims), strict=True):
-        size = w.size(w.shape[axis])
-        at = -shift % size
-        if at:
-            parts = [w.slice(value, axis, at, size), w.slice(value, axis, 0, at)]
-            value = w.emit(ops.Concat(axis), *parts)
-    return value
-
-
-def gathered(w: Writer, x: Any, axis: int, table: Array) -> Value:
-    """x[..., table, ...]; a slice where the table is an ascending range."""
-    size = w.size(w.shape_of(x)[axis])
-    table = table % size
-    if table.ndim == 1 and table.size:
-        steps = np.diff(table)
-        step = int(steps[0]) if steps.size else 1
-        if step > 0 and (steps == step).all():
-            return w.slice(x, axis, int(table[0]), int(table[-1]) + 1, step)
-    return w.emit(ops.Gather(axis), x, w.constant(table, "i64"))

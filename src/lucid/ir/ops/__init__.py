@@ -65,11 +65,14 @@ from lucid.ir.ops.elementwise import (
     Unary,
 )
 from lucid.ir.ops.fusion import Fusion
+from lucid.ir.ops.indexing import GatherElements, GatherND, Scatter, ScatterElements, ScatterND
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
+from lucid.ir.ops.ordering import TopK
 from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
 from lucid.ir.ops.resize import Resize, interpolation
+from lucid.ir.ops.scans import CumProd, CumSum, Scan
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 
 __all__ = [
@@ -96,6 +99,8 @@ __all__ = [
     "Constant",
     "Conv2d",
     "Cos",
+    "CumProd",
+    "CumSum",
     "Div",
     "Elementwise",
     "Elu",
@@ -107,6 +112,8 @@ __all__ = [
     "FloorDiv",
     "Fusion",
     "Gather",
+    "GatherElements",
+    "GatherND",
     "Gelu",
     "GroupNorm",
     "Hardsigmoid",
@@ -145,6 +152,10 @@ __all__ = [
     "RmsNorm",
     "Round",
     "Rsqrt",
+    "Scan",
+    "Scatter",
+    "ScatterElements",
+    "ScatterND",
     "ShiftLeft",
     "ShiftRight",
     "Sigmoid",
@@ -163,6 +174,7 @@ __all__ = [
     "SumSquares",
     "Tanh",
     "Ternary",
+    "TopK",
     "Unary",
     "Where",
     "declared",

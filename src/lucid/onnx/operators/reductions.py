@@ -13,8 +13,10 @@ from lucid.ir.ops import (
     Abs,
     ArgMax,
     Array,
+    Cast,
+    Equal,
     Exp,
-    Linear,
+    Gather,
     Log,
     Max,
     Mean,
@@ -22,7 +24,6 @@ from lucid.ir.ops import (
     Mul,
     Neg,
     Op,
-    Permute,
     Softmax,
     Sqrt,
     Sub,
@@ -160,24 +161,6 @@ def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Op
     return known(array)
 
 
-@reads("CumSum")
-def read_cumulative_sum(call: Call) -> Operand:
-    """Along an axis of known size: a product with the matrix that says what is added up."""
-    x = call.operand(0)
-    axis = call.counted(call.integers(1)[0], x.type.rank)
-    (size,) = call.integer_dims(x.type.shape[axis])
-    matrix = np.tri(size, k=-call.integer("exclusive", 0), dtype=np.float32)
-    if call.integer("reverse", 0):
-        matrix = matrix.T
-    if isinstance(x, Known):
-        totals = np.moveaxis(np.moveaxis(x.array, axis, -1) @ matrix.T, -1, axis)
-        return known(totals.astype(x.array.dtype))
-    axes = [*(a for a in range(x.type.rank) if a != axis), axis]
-    back = tuple(axes.index(a) for a in range(x.type.rank))
-    turned = call.apply(Permute(tuple(axes)), x)
-    return call.apply(Permute(back), call.apply(Linear(), turned, known(matrix)))
-
-
 @writes(ArgMax)
 def write_arg_max(w: Writer, op: ArgMax, operands: Sequence[Edge], kind: TensorType) -> str:
     return w.emit("ArgMax", operands[0], axis=op.axis, keepdims=int(op.keepdims))
@@ -185,12 +168,29 @@ def write_arg_max(w: Writer, op: ArgMax, operands: Sequence[Edge], kind: TensorT
 
 @reads("ArgMax", "ArgMin")
 def read_arg_max(call: Call) -> Operand:
-    if call.integer("select_last_index", 0):
-        raise UnsupportedError("with select_last_index")
-    x = call.operand(0)
+    """The last of equal ones is the first from the other end."""
+    x, axis, keepdims = call.operand(0), call.axis(0), bool(call.integer("keepdims", 1))
     if call.kind == "ArgMin":
         x = call.apply(Neg(), x)
-    return call.apply(ArgMax(call.axis(0), bool(call.integer("keepdims", 1))), x)
+    if not call.integer("select_last_index", 0):
+        return call.apply(ArgMax(axis, keepdims), x)
+    (size,) = call.integer_dims(x.type.shape[axis])
+    turned = call.apply(Gather(axis), x, known(np.arange(size)[::-1]))
+    place = call.apply(Cast("f32"), call.apply(ArgMax(axis, keepdims), turned))
+    return call.apply(Cast("i64"), call.apply(Sub(), float(size - 1), place))
+
+
+@reads("Hardmax")
+def read_hardmax(call: Call) -> Operand:
+    """1 where the first maximum lies, 0 elsewhere; axes as for Softmax."""
+    x = call.operand(0)
+    shape, axis = x.type.shape, call.axis(1 if call.opset < 13 else -1)
+    x = _joined(call, x, axis)
+    place = call.apply(Cast("f32"), call.apply(ArgMax(axis, True), x))
+    (size,) = call.integer_dims(x.type.shape[axis])
+    places = np.arange(size, dtype=np.float32)
+    places = places.reshape([-1 if i == axis else 1 for i in range(x.type.rank)])
+    return call.reshape(call.apply(Equal(), known(places), place), shape)
 
 
 @writes(Softmax)
@@ -204,11 +204,17 @@ def read_softmax(call: Call) -> Operand:
     x = call.operand(0)
     axis = call.axis(1 if call.opset < 13 else -1)
     shape = x.type.shape
-    if call.opset < 13 and any(d != 1 for d in shape[axis + 1 :]):
-        rest = call.integer_dims(*shape[axis:])
-        x = call.reshape(x, (*shape[:axis], prod(rest)))
+    x = _joined(call, x, axis)
     if call.kind == "Softmax":
         return call.reshape(call.apply(Softmax(axis), x), shape)
     shifted = call.apply(Sub(), x, call.apply(Max((axis,), keepdims=True), x))
     total = call.apply(Sum((axis,), keepdims=True), call.apply(Exp(), shifted))
     return call.reshape(call.apply(Sub(), shifted, call.apply(Log(), total)), shape)
+
+
+def _joined(call: Call, x: Operand, axis: int) -> Operand:
+    """Before opset 13, all axes from that one on as one."""
+    shape = x.type.shape
+    if call.opset < 13 and any(d != 1 for d in shape[axis + 1 :]):
+        return call.reshape(x, (*shape[:axis], prod(call.integer_dims(*shape[axis:]))))
+    return x

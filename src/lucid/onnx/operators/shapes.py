@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lucid.errors import ModelFileError, ShapeError, UnsupportedError
-from lucid.ir.ops import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
+from lucid.ir.ops import Cast, Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.types import BATCH, Dim, Shape, TensorType, broadcast, volume
 from lucid.onnx.known import Known, known
 from lucid.onnx.table import reads, writes
@@ -276,6 +275,7 @@ def read_gather(call: Call) -> Operand:
     if isinstance(size, Dim) and isinstance(where, Known):
         return _image_by_image(call, x, axis, where)
     if not isinstance(where, Known) or isinstance(x, Known) or not isinstance(size, int):
+        where = where if where.type.dtype == "i64" else call.apply(Cast("i64"), where)
         return call.apply(Gather(axis), x, where)
     indices = where.array.reshape(-1)
     if ((indices < -size) | (indices >= size)).any():
@@ -303,22 +303,6 @@ def _image_by_image(call: Call, x: Operand, axis: int, where: Known) -> Operand:
     if not np.array_equal(places, np.arange(each)):
         rows = call.apply(Gather(1), rows, known(places))
     return call.reshape(rows, (BATCH * len(offsets), *offsets.shape[1:], *x.type.shape[1:]))
-
-
-@reads("GatherND")
-def read_gather_nd(call: Call) -> Operand:
-    """Along the first axes, which become one: a number for each place, computed here."""
-    x, where = call.operand(0), call.elements(1)
-    if call.integer("batch_dims", 0) or where.ndim == 0 or where.dtype == object:
-        raise UnsupportedError("with batch_dims, or of images of a batch")
-    depth = where.shape[-1]
-    if not 0 < depth <= x.type.rank:
-        raise ModelFileError(f"takes {depth} indices for each place of {x.type}")
-    sizes, rest = call.integer_dims(*x.type.shape[:depth]), x.type.shape[depth:]
-    if ((where < -np.array(sizes)) | (where >= sizes)).any():
-        raise ShapeError(f"takes places outside {x.type}")
-    places = np.ravel_multi_index(tuple(np.moveaxis(where % sizes, -1, 0)), tuple(sizes))
-    return call.apply(Gather(0), call.reshape(x, (prod(sizes), *rest)), known(places))
 
 
 # -- borders ------------------------------------------------------------------------------------

@@ -112,12 +112,12 @@ class Calling:
         """What torch.export is to know of the arguments: the axes of each input whose sizes may
         differ from call to call."""
         own = iter(axes)
-        dims = [
-            _Axes(next(own)) if isinstance(leaf, Input) else None for leaf in self.leaves
-        ]
+        dims = [_Axes(next(own)) if isinstance(leaf, Input) else None for leaf in self.leaves]
         args, kwargs = _pytree.tree_unflatten(dims, self.spec)
         named = _bound(module, args, kwargs)
-        return _pytree.tree_map(lambda leaf: leaf.dims() if isinstance(leaf, _Axes) else None, named)
+        return _pytree.tree_map(
+            lambda leaf: leaf.dims() if isinstance(leaf, _Axes) else None, named
+        )
 
 
 @dataclass(frozen=True)

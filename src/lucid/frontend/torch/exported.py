@@ -49,7 +49,9 @@ class Exported:
         if list(map(len, shapes)) != list(map(len, self.patterns)):
             return None
         batch = _batch(shapes)
-        axes = [s[0] for s, shape in zip(self.patterns, shapes, strict=True) if shape[:1] == (batch,)]
+        axes = [
+            s[0] for s, shape in zip(self.patterns, shapes, strict=True) if shape[:1] == (batch,)
+        ]
         symbols = [d.node.expr for d in axes if isinstance(d, torch.SymInt)]
         symbols = [s for s in symbols if s.is_Symbol]
         values = bound(self.patterns, shapes)

@@ -82,16 +82,19 @@ def imported(module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Impor
     exported = programs.found(module, calling, shapes)
     refuse_kept_state(type(module).__name__, exported.program, exported.assigned)
     sizes = exported.any_batch(shapes)
-    if sizes is not None:
-        try:
-            return Importer(module, calling, exported, sizes)
-        except NoSuchGraph as problem:
-            if problem.hopeless:
-                raise
-    exact = programs.exactly(module, calling, shapes)
-    fixed = exact.at(shapes)
-    assert fixed is not None, f"{type(module).__name__} was exported for {shapes}"
-    return Importer(module, calling, exact, fixed)
+    try:
+        if sizes is not None:
+            try:
+                return Importer(module, calling, exported, sizes)
+            except NoSuchGraph as problem:
+                if problem.hopeless:
+                    raise
+        exact = programs.exactly(module, calling, shapes)
+        fixed = exact.at(shapes)
+        assert fixed is not None, f"{type(module).__name__} was exported for {shapes}"
+        return Importer(module, calling, exact, fixed)
+    except NoSuchGraph as problem:
+        raise UnsupportedError(str(problem)) from None
 
 
 class NoSuchGraph(UnsupportedError):
@@ -112,13 +115,17 @@ class Later:
     """What stands for a result that depends on a size which only elements tell."""
 
 
+class Given:
+    """What stands for a tensor of an earlier stage, until something reads it."""
+
+
 class Importer:
     """Walks an exported program and writes `graph`.
 
     `structure`: how its outputs nest. `later`: the nodes that its results are needed for, in order;
-    then the graph's outputs are the results of the nodes `fetched`, and not what the forward
-    returns, which are those of `returned`. `sizes`, `results` and `fetched` are what such a rest is
-    read on with: `before` is the import that it continues, `known` the tensors by then.
+    `ends` the nodes whose results are the graph's outputs: all that the forward returns, which are
+    `returned`, unless there are later nodes. `before`: the import that this one continues, `have`:
+    the results that are there by now, of which those of the nodes `taken` are the graph's inputs.
     """
 
     def __init__(
@@ -128,7 +135,7 @@ class Importer:
         exported: Exported,
         sizes: Sizes,
         before: Importer | None = None,
-        known: Mapping[Node, torch.Tensor] | None = None,
+        have: Mapping[Node, Any] | None = None,
     ) -> None:
         self.module, self.calling, self.exported, self.sizes = module, calling, exported, sizes
         self.program = exported.program
@@ -140,14 +147,15 @@ class Importer:
         self.problems: dict[tuple[str, str], list[str]] = {}
         given: dict[Node, torch.Tensor] = {}
         self.notes = Notes(self.graph, Tables(given, sizes), self.payload)
-        self._known_tensors = known or {}
-        self._continues = before is not None
+        self._have = dict(have or {})
+        self._before = before
+        self.taken: list[Node] = []
         self._bind_inputs(given)
         for node in self.program.graph.nodes:
             if node.op == "get_attr":
                 self._bind_attribute(node, given)
             elif node.op == "call_function":
-                self.results[node] = result = self._call(node, before)
+                self.results[node] = result = self._call(node)
                 if is_mutation(node):
                     self.results[mutated(node)] = result
         self._report()
@@ -183,14 +191,15 @@ class Importer:
         """The graph's input for one of the forward's, or the constant that it is."""
         if not isinstance(leaf, Input):
             return leaf
-        if self._continues:
-            known = self._known_tensors.get(node)
-            return Later() if known is None else self._taken(node, known)
+        if self._before is not None:
+            return Given() if node in self._have else Later()
         shape = self.sizes.shape_of(node.meta["val"])
         return self._computed_in(self.graph.add_input(TensorType(leaf.dtype, shape), leaf.name))
 
-    def _taken(self, node: Node, tensor: torch.Tensor) -> Value:
+    def _taken(self, node: Node) -> Value:
         """An input of the graph for a tensor that an earlier stage computed."""
+        tensor = self._have[node]
+        self.taken.append(node)
         kind = TensorType(self.declared(tensor.dtype), tuple(tensor.shape))
         return self._computed_in(self.graph.add_input(kind, node.name))
 
@@ -264,15 +273,15 @@ class Importer:
     def _set_outputs(self) -> None:
         """What the forward returns, in order, under the names that it gives them; before later
         nodes, what they read."""
-        if self.later:
-            self.fetched = self._fetched()
-            self.graph.set_outputs([self._output(node) for node in self.fetched])
-            return
-        self.fetched = []
         names = _output_names(self.program)
+        if self.later:
+            self.ends = self._fetched()
+        else:
+            self.ends = [n for n in self.returned if n not in self._have]
         outputs: list[Value] = []
-        for node, name in zip(self.returned, names, strict=True):
+        for node in self.ends:
             value = self._output(node)
+            name = "" if self.later else names[self.returned.index(node)]
             if name and value.producer is not None and value not in outputs:
                 self.graph.rename(value, name)
             outputs.append(value)
@@ -306,16 +315,16 @@ class Importer:
         """The nodes whose results later ones read, or are returned."""
         read = dict.fromkeys(n for node in self.later for n in node.all_input_nodes)
         read |= dict.fromkeys(self.returned)
-        results = {n: self.results[n] for n in read}
+        results = {n: self.results[n] for n in read if n not in self._have}
         return [n for n, r in results.items() if isinstance(r, Value) and not _is_weight(r)]
 
     # -- nodes ------------------------------------------------------------------------------
 
-    def _call(self, node: Node, before: Importer | None) -> Any:
+    def _call(self, node: Node) -> Any:
         """The result of one node; where it cannot be had, one that takes its place."""
-        if node in self._known_tensors:
-            return self._taken(node, self._known_tensors[node])
-        if before is not None and isinstance(before.results[node], Value):
+        if node in self._have:
+            return Given()
+        if self._before is not None and isinstance(self._before.results[node], Value):
             return Later()  # that nobody reads any more
         try:
             return self._result(node)
@@ -340,9 +349,10 @@ class Importer:
             return None
         if isinstance(value, NUMBERS):
             return self._number(value)
-        operands = [self._now(n) for n in node.all_input_nodes]
-        if any(isinstance(o, Later) for o in operands):
+        read = [self.results[mutated(n)] for n in node.all_input_nodes]
+        if self.sizes.unknown(value) or any(isinstance(r, Later) for r in read):
             return Later()
+        operands = [self._now(n) for n in node.all_input_nodes]
         emitter = emitter_of(_target_name(node))
         if any(isinstance(o, Broken) for o in operands):
             if emitter is None and not isinstance(target, BuiltinFunctionType):
@@ -373,7 +383,10 @@ class Importer:
 
     def _now(self, node: Node) -> Any:
         """The result of a node as it is by now, after changes in place."""
-        return self.results[mutated(node)]
+        origin = mutated(node)
+        if isinstance(self.results[origin], Given):
+            self.results[origin] = self._taken(origin)
+        return self.results[origin]
 
     def _known(self, node: Node) -> Known:
         tags = getattr(node.target, "tags", ())

@@ -29,6 +29,7 @@ from lucid.frontend.torch.state import refuse_changed_constants
 from lucid.frontend.torch.writer import emitter_name, has_emitter
 from lucid.ir.types import Shapes
 
+
 class CannotExport(TraceError):
     """Torch cannot export a forward for some sizes, some of them symbols perhaps. `details`: all
     that it says of it."""

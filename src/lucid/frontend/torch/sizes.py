@@ -60,6 +60,27 @@ class Sizes:
             self._known[key] = numbers[expression] if is_symbol else expression.subs(numbers)
         return self._known[key]
 
+    def unknown(self, value: Any) -> set[Any]:
+        """The symbols in what torch says of a result that have no number yet."""
+        if isinstance(value, tuple | list):
+            return {symbol for part in value for symbol in self.unknown(part)}
+        if isinstance(value, torch.Tensor):
+            return self.unknown(tuple(value.shape))
+        if not isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return set()
+        known = self.batch | self.values.keys()
+        return set(value.node.expr.free_symbols) - known
+
+    def learn(self, value: Any, result: Any) -> None:
+        """Bind the symbols in what torch says of a result to what they are in the result itself."""
+        if isinstance(value, tuple | list):
+            for part, of in zip(value, result, strict=True):
+                self.learn(part, of)
+        elif isinstance(value, torch.Tensor):
+            self.learn(tuple(value.shape), tuple(result.shape))
+        elif self.unknown(value) and value.node.expr.is_Symbol:
+            self.bind(value.node.expr, result)
+
     def dimension(self, size: Any) -> int | Dim:
         """A size of torch's as a dimension. Raises Refused unless it is a multiple of the batch."""
         if isinstance(size, int):

@@ -55,6 +55,10 @@ class Tables:
             raise Refused("a table's elements depend on the size of the batch")
         return first, shape
 
+    def tensor(self, known: Known) -> Any:
+        """What torch computes, for the first of BATCHES where the batch is symbolic."""
+        return self._at(known.node, BATCHES[0])
+
     def shape(self, known: Known) -> Shape:
         """The shape of a known tensor."""
         return self.sizes.shape_of(known.node.meta["val"])
@@ -100,7 +104,8 @@ class Tables:
     def _depends_on_batch(self, node: Node) -> bool:
         if node not in self._batched:
             value = node.meta.get("val")
-            symbolic = isinstance(value, torch.SymInt) and isinstance(self.sizes.dimension(value), Dim)
+            is_size = isinstance(value, torch.SymInt)
+            symbolic = is_size and isinstance(self.sizes.dimension(value), Dim)
             sizes = value.shape if isinstance(value, torch.Tensor) else ()
             self._batched[node] = (
                 symbolic

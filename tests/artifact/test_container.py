@@ -216,7 +216,7 @@ def test_another_version_of_the_format(saved):
     struct.pack_into("<I", data, 8, 7)
     data[HEADER.size : HEADER.size + 32] = hashlib.sha256(data[: HEADER.size]).digest()
     with pytest.raises(
-        ModelFileError, match="has version 7 of the format, this Lucid reads up to 3"
+        ModelFileError, match="has version 7 of the format, this Lucid reads up to 4"
     ):
         Container(bytes(data), "it")
 

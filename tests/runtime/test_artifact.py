@@ -254,7 +254,7 @@ def test_each_way_to_hold_weights(tmp_path, no_compiler):
         assert tensors == (names if weights in ("plain", "both") else set())
         assert ("packed" in sections) == (weights != "plain")
         loaded = lucid.load(path, 1, cache=False)
-        assert (loaded._weights.bytes > 0) == (weights == "plain")
+        assert (loaded._planner.weights.bytes > 0) == (weights == "plain")
         for shape in [(1, 3, 16, 16), (37, 3, 16, 16), (2, 3, 21, 9)]:
             assert_same(compiled, loaded, images(*shape))
     sizes = {w: (tmp_path / f"{w}.lucid").stat().st_size for w in WEIGHTS}
@@ -379,7 +379,7 @@ def test_packed_weights_are_mapped_and_go_with_the_model(tmp_path):
     descriptors = len(os.listdir("/proc/self/fd"))
     loaded = lucid.load(tmp_path / "m.lucid", threads=1)
     loaded(images(1, 3, 16, 16))
-    assert loaded._weights.bytes == 0  # nothing was packed
+    assert loaded._planner.weights.bytes == 0  # nothing was packed
     (first, *facts) = next(mappings(tmp_path / "m.lucid"))
     assert first.split()[1] == "r--s"
     assert "Private_Dirty:         0 kB" in facts
@@ -487,7 +487,7 @@ def test_another_version(tmp_path, monkeypatch, others):
                 monkeypatch.setattr(f"lucid.{module}.{name}", lambda: "another")
     loaded = lucid.load(tmp_path / "m.lucid", 1, cache=False)
     assert_same(compiled, loaded, images(2, 3, 16, 16))
-    assert loaded._weights.bytes > 0
+    assert loaded._planner.weights.bytes > 0
     with pytest.raises(ModelFileError, match=r"another version of Lucid: .*weights='both'"):
         lucid.load(tmp_path / "packed.lucid", 1, cache=False)
 

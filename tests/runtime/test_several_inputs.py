@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lucid
-from lucid.errors import InputError, UnsupportedError
+from lucid.errors import InputError
 from lucid.ir.interpret import interpret
 from lucid.ir.text import parse_graph
 from lucid.runtime.planner import MAX_BATCH
@@ -145,11 +145,3 @@ def test_a_profile_takes_all_inputs(fast, arrays):
         assert profile.inputs == {"image": (MAX_BATCH, 3, 8, 8), "scale": (MAX_BATCH, 3)}
     with pytest.raises(InputError, match="takes 2 inputs"):
         fast.profile(image)
-
-
-def test_a_graph_without_inputs():
-    text = (
-        "graph none() -> f32[4] {\n  param @w: f32[4]\n  %y = relu(@w) : f32[4]\n  return %y\n}\n"
-    )
-    with pytest.raises(UnsupportedError, match=r"has the inputs \(\); .* there is one at least$"):
-        lucid.compile(parse_graph(text))

@@ -37,8 +37,9 @@ schedule_log = logging.getLogger("lucid.schedule")
 class Planner:
     """Makes and keeps the plans of one model.
 
-    `plans`: by the shapes of the inputs; changed by who plans alone. `first`, `schedule`: shapes
-    and choices of the first plan, which settles algorithms for all; None before.
+    `plans`: by the shapes of the inputs; changed by who plans alone. `weights`: packed so far.
+    `first`, `schedule`: shapes and choices of the first plan, which settles algorithms for all;
+    None before.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Planner:
         self._crashes = crashes
         self._saved = saved
         self._runner = runner
-        self._weights: WeightStore | None = None
+        self.weights: WeightStore | None = None
         self._graphs: Sequence[Sized] = ()  # replaced, never changed
         self._clock = itertools.count()
         self._native = library(target)
@@ -110,7 +111,7 @@ class Planner:
         program = lower(graph, schedule, self._target, batch, self._threads)
         kernels = [*program.kernels(), *program.may_need, Driver()]
         code = self._native.load(kernels, self._cache, self._progress)
-        store = self._weights = self._weights or WeightStore(graph.payload, self._saved.weights)
+        store = self.weights = self.weights or WeightStore(graph.payload, self._saved.weights)
         store.ensure(program.weights.values(), self._progress)
         bound = BoundProgram(program, code, store)
         rest = self._source.rest(shapes)
@@ -131,7 +132,7 @@ class Planner:
             for shapes, plan in self.plans.items():
                 bound = BoundProgram(plan.bound.program, plan.bound.code, store)
                 plans[shapes] = dataclasses.replace(plan, bound=bound)
-            self._weights, self.plans = store, plans
+            self.weights, self.plans = store, plans
 
     # -- schedules --------------------------------------------------------------------------
 

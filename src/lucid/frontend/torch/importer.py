@@ -161,6 +161,7 @@ class Importer:
         self._report()
         self.returned, tree = self._returned()
         self.structure = Structure.of(tree, lambda leaf: isinstance(leaf, Returned))
+        self.names = _output_names(self.program)
         self.later = self._later()
         self._set_outputs()
         _drop_unread(self.graph)
@@ -273,7 +274,6 @@ class Importer:
     def _set_outputs(self) -> None:
         """What the forward returns, in order, under the names that it gives them; before later
         nodes, what they read."""
-        names = _output_names(self.program)
         if self.later:
             self.ends = self._fetched()
         else:
@@ -281,7 +281,7 @@ class Importer:
         outputs: list[Value] = []
         for node in self.ends:
             value = self._output(node)
-            name = "" if self.later else names[self.returned.index(node)]
+            name = "" if self.later else self.names[self.returned.index(node)]
             if name and value.producer is not None and value not in outputs:
                 self.graph.rename(value, name)
             outputs.append(value)

@@ -45,6 +45,16 @@ class Following:
         self._stages: OrderedDict[Any, tuple[Importer, Stage | None]] = OrderedDict()
         self._lock = threading.RLock()
 
+    @property
+    def outputs(self) -> list[tuple[str, str, tuple[int | str, ...]]]:
+        """Name, dtype and shape of each output; "?" for a size that is not known yet."""
+        told = []
+        for node, name in zip(self._first.returned, self._first.names, strict=True):
+            value = node.meta["val"]
+            shape = tuple("?" if self._first.sizes.unknown(d) else self._first.sizes.at(d, 0) for d in value.shape)
+            told.append((name or node.name, self._first.declared(value.dtype), shape))
+        return told
+
     def finish(self, results: list[Array]) -> list[Array]:
         """The outputs of the forward. Raises InputError where an operator refuses its operands,
         UnsupportedError for what has no counterpart in Lucid."""
@@ -115,8 +125,9 @@ class _Call:
         return isinstance(reading.results[node], Known | Parameter)
 
     def result(self, reading: Importer, node: Node) -> Array:
-        """What the forward returns, as it is stored."""
-        return _array(reading, self._operand(reading, node))
+        """What the forward returns, as users get it: bfloat16 as float32."""
+        tensor = self._operand(reading, node)
+        return _array(reading, tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
 
     def run_ready(self, reading: Importer) -> None:
         """Run the operators whose results have unknown sizes and whose operands are there."""

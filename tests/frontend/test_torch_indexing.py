@@ -102,7 +102,6 @@ def test_a_table_of_weights() -> None:
     ("function", "reason"),
     [
         (lambda x: one(x).index_put((one(x) > 0,), one(x)[0]), "as many values as there are places"),
-        (lambda x: x.sort(0)[0], "takes the batch apart"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(function: Any, reason: str) -> None:

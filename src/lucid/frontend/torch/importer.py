@@ -72,7 +72,13 @@ def import_torch(module: torch.nn.Module | ExportedProgram, input_shape: Sequenc
     )
     sizes = tuple(map(checked_shape, input_shape if several else [input_shape]))
     calling = Calling.of_shapes(module, len(sizes))
-    return imported(module, calling, sizes).graph
+    made = imported(module, calling, sizes)
+    if made.later:
+        raise UnsupportedError(
+            f"{made.graph.name} has a size that depends on the elements of a tensor, by "
+            f"{made.later[0].target}: no one graph computes it (lucid.compile makes several)"
+        )
+    return made.graph
 
 
 def imported(module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Importer:

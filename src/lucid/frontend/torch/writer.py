@@ -131,12 +131,14 @@ class Writer:
         return values + [self.converted(x, dtype) for x in operands[apart:]]
 
     def _common(self, op: Op, operands: Sequence[Any]) -> str:
-        """What an elementwise op computes in: the dtype of the node's integers, of which it makes
-        such; what it compares, in the dtype of integers that holds all of them; else f32."""
+        """What an elementwise op computes in: the dtype of the node's integers, where it makes such
+        of integers; what it compares, in the dtype of integers that holds all of them; else f32."""
         if isinstance(op, ops.Comparison):
             return self._holding(operands)
         takes = INTEGERS if isinstance(op, ops.Where) else getattr(op, "takes", ())
-        return self.integer if self.integer in takes else "f32"
+        if self.integer is None or self.integer not in takes:
+            return "f32"
+        return "f32" if "f32" in map(self._kind, operands) else self.integer
 
     def _holding(self, operands: Sequence[Any]) -> str:
         """The dtype of integers that holds all operands, where none of them is a float; else f32.

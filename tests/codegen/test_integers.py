@@ -98,3 +98,65 @@ def test_references_are_those_of_whole_numbers(name: str) -> None:
         (found,) = op.results(a, b)
         wanted = [wrapped(function(int(x), int(y))) for x, y in zip(a[0], b[0], strict=True)]
         np.testing.assert_array_equal(found[0], np.array(wanted, DTYPES[name]), err_msg=str(op))
+
+
+REDUCTIONS = [
+    *(ops.Sum((1,)), ops.Prod((1,)), ops.Max((1,)), ops.Min((1,))),
+    *(ops.Sum((2,)), ops.Prod((2,)), ops.Max((2,)), ops.Min((2,))),
+    *(ops.ArgMax(1), ops.ArgMin(1), ops.ArgMax(1, last=True), ops.ArgMin(1, last=True)),
+    *(ops.ArgMax(2), ops.ArgMin(2), ops.ArgMax(2, last=True), ops.ArgMin(2, last=True)),
+]
+
+
+def rows(name: str) -> np.ndarray:
+    """Arrays of few different numbers, so that extremes are there several times; some of the bounds
+    of the dtype alone."""
+    kind, random = DTYPES[name], np.random.default_rng(3)
+    x = random.choice(numbers(name), (4, 19, 37))
+    bounds = np.array([np.iinfo(kind).min, np.iinfo(kind).max], kind)
+    x[1] = random.choice(bounds, x[1].shape)
+    x[2] = np.iinfo(kind).min
+    x[3] = np.iinfo(kind).max
+    return x
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", INTEGERS)
+def test_reductions_are_exact(name: str, target: Target) -> None:
+    x = rows(name)
+    graph = Graph("reductions", {})
+    given = graph.add_input(TensorType(name, (BATCH, *x.shape[1:])))
+    graph.set_outputs([graph.append(op, [given]).output for op in REDUCTIONS])
+    found = computed(graph, [x], target)
+    for op, value, exact in zip(REDUCTIONS, found, interpret(graph, [x]), strict=True):
+        assert value.dtype == exact.dtype, op
+        np.testing.assert_array_equal(value, exact, err_msg=str(op))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+def test_places_of_floats(target: Target) -> None:
+    """Of equal numbers the first or the last; NaN and the infinities among them."""
+    x = np.random.default_rng(0).choice(np.float32([1, 2, -np.inf, np.inf]), (5, 19, 37))
+    x[0, 3:6, 5:9] = np.nan
+    x[1] = -np.inf
+    x[2] = np.inf
+    applied = [op for op in REDUCTIONS if isinstance(op, ops.ArgMax | ops.ArgMin)]
+    graph = Graph("places", {})
+    given = graph.add_input(f32(BATCH, *x.shape[1:]))
+    graph.set_outputs([graph.append(op, [given]).output for op in applied])
+    found = computed(graph, [x], target)
+    for op, value, exact in zip(applied, found, interpret(graph, [x]), strict=True):
+        np.testing.assert_array_equal(value, exact, err_msg=str(op))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", ["i8", "i64", "u32"])
+def test_parts_of_a_sum_of_integers(name: str, target: Target) -> None:
+    """So long that it is cut into parts, which are put together."""
+    x = np.random.default_rng(1).integers(0, 256, (2, 96, 90, 60)).astype(DTYPES[name])
+    graph = Graph("parts", {})
+    given = graph.add_input(TensorType(name, (BATCH, *x.shape[1:])))
+    sums = [ops.Sum((1, 2, 3)), ops.Max((1, 2, 3), True), ops.Prod((1, 2))]
+    graph.set_outputs([graph.append(op, [given]).output for op in sums])
+    for value, exact in zip(computed(graph, [x], target), interpret(graph, [x]), strict=True):
+        np.testing.assert_array_equal(value, exact)

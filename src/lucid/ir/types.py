@@ -32,6 +32,9 @@ generation (`codegen/language/dtypes.py`)."""
 
 INTEGERS = ("i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64")
 """The dtypes of integers, of which truth values are none."""
+FLOATS = ("f32",)
+"""What floats are computed in, whatever a model's inputs and outputs are."""
+NUMBERS = (*FLOATS, *INTEGERS)
 
 
 def is_float(dtype: str) -> bool:

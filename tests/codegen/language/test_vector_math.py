@@ -61,7 +61,12 @@ def ulps(value: np.ndarray, wanted: np.ndarray) -> float:
     return float((np.abs(value[normal] - wanted[normal]) / unit).max(initial=0.0))
 
 
-UNARY: list[ops.Elementwise] = [op for cls in ops.declared(ops.Unary) for op in cls.examples()]
+def floating(base: type[ops.Elementwise]) -> list[ops.Elementwise]:
+    """Examples of the ops of a class that take floats; for integers, `tests/codegen`."""
+    return [op for cls in ops.declared(base) if "f32" in cls.takes for op in cls.examples()]
+
+
+UNARY = floating(ops.Unary)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -83,6 +88,18 @@ def test_powers(target: Target) -> None:
     near = np.random.default_rng(2).uniform(0.99, 1.01, COUNT).astype(np.float32)
     large = b * 200
     assert ulps(run(ops.Pow(), [near, large], target), exact(ops.Pow(), [near, large])) <= 1
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("size", [1e2, 1e9, 1e30])
+def test_remainders_are_exact(size: float, target: Target) -> None:
+    """Whatever the quotient, of which only the remainder of its last digits counts."""
+    a, b = spread(-size, size), spread(-10, 10, seed=1)
+    b[::7] *= 1e20
+    b = np.where(np.abs(b) < TINY, np.float32(1), b)
+    value = run(ops.Mod(True), [a, b], target)
+    np.testing.assert_array_equal(value, np.fmod(a, b))
+    assert ulps(run(ops.Mod(), [a, b], target), exact(ops.Mod(), [a, b])) <= 0.5
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -110,7 +127,7 @@ def test_special_values(op: Op, target: Target) -> None:
     value = run(op, [x], target)
     cancelling = 2e-7 if isinstance(op, ops.Gelu) else 1e-30  # 1 + erf(x) where that is nearly 0
     np.testing.assert_allclose(value, wanted, rtol=3e-6, atol=cancelling)
-    if isinstance(op, ops.Floor | ops.Round | ops.LeakyRelu):
+    if isinstance(op, ops.Floor | ops.Ceil | ops.Round | ops.Sign | ops.LeakyRelu):
         np.testing.assert_array_equal(np.signbit(value), np.signbit(wanted))
 
 
@@ -124,7 +141,7 @@ def test_sine_of_special_values(target: Target) -> None:
         assert value[3] == (1.0 if op == ops.Cos() else 0.0)
 
 
-BINARY = [op for cls in ops.declared(ops.Binary) for op in cls.examples()]
+BINARY = floating(ops.Binary)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
@@ -151,4 +168,4 @@ def test_where(target: Target) -> None:
 
 def test_every_elementwise_op_is_here() -> None:
     others = set(ops.declared(ops.Elementwise)) - {type(op) for op in (*UNARY, *BINARY)}
-    assert others == {ops.Where}
+    assert {cls for cls in others if "f32" in cls.takes} == {ops.Where}

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.language.values import Integers, Vector, constant
+from lucid.codegen.language.elements import splat_number
+from lucid.codegen.language.values import Vector
 from lucid.codegen.language.vector_math import lower
 from lucid.ir.ops import Mul
 from lucid.ir.ops.base import Op
@@ -97,9 +97,7 @@ def _read(k: Kernel, operand: Operand, values: Sequence[Vector]) -> Vector:
     lanes = values[0].lanes
     if isinstance(operand, float):
         return k.splat_constant(operand, lanes)
-    row = dtype(operand.dtype)
-    raw = constant(k.vector_type(lanes, row.element), operand.value)
-    return Integers(k.builder, raw, row.kind == "signed")
+    return splat_number(k, operand.value, operand.dtype, lanes)
 
 
 PLAIN = Body()

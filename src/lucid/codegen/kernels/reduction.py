@@ -1,4 +1,4 @@
-"""Reductions over any strided arrays: sums, extremes, where the maximum lies, and softmax.
+"""Reductions over any strided arrays: sums, extremes, where extremes lie, and softmax.
 
 Each kernel comes in two forms. Where the numbers that are reduced lie apart, vectors lie along the
 inner dimension of those that are kept, several at once, each lane with a total of its own. Where
@@ -12,14 +12,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from llvmlite import ir
 
 from lucid.codegen.kernels.strided import Walk, grid, grid_extents, named, numbered, operands
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.elements import STRIDED, VECTOR, Access, load, store
-from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, floats, ints
+from lucid.codegen.language.dtypes import dtype, is_integer
+from lucid.codegen.language.elements import (
+    STRIDED,
+    VECTOR,
+    Access,
+    cast,
+    load,
+    splat_number,
+    store,
+)
+from lucid.codegen.language.kernel import Arg, Extent, Given, KernelSpec, floats, ints
 from lucid.codegen.language.transcendentals import exp_below
-from lucid.codegen.language.values import F32, I32, Int, Loop, Pointer, Vector
+from lucid.codegen.language.values import I32, Int, Integers, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum, minimum
 from lucid.codegen.target import Target
 
@@ -35,13 +45,34 @@ def add(k: Kernel, a: Vector, b: Vector) -> Vector:
     return a + b
 
 
-COMBINE: dict[str, tuple[Combine, float]] = {
-    "sum": (add, 0.0),
-    "squares": (add, 0.0),
-    "max": (maximum, float("-inf")),
-    "min": (minimum, float("inf")),
+def multiply(k: Kernel, a: Vector, b: Vector) -> Vector:
+    return a * b
+
+
+COMBINE: dict[str, Combine] = {
+    "sum": add,
+    "squares": add,
+    "product": multiply,
+    "max": maximum,
+    "min": minimum,
 }
-"""How two totals become one, and what stands for none."""
+"""How two totals become one."""
+
+
+def total_of_none(kind: str, name: str) -> float:
+    """What stands for a total of no numbers of a dtype."""
+    match kind:
+        case "max":
+            return least(name)
+        case "min":
+            whole = is_integer(name)
+            return int(np.iinfo(dtype(name).storage).max) if whole else float("inf")
+    return 1.0 if kind == "product" else 0.0
+
+
+def least(name: str) -> float:
+    """The number of a dtype that is smaller than all others."""
+    return int(np.iinfo(dtype(name).storage).min) if is_integer(name) else float("-inf")
 
 
 def across(k: Kernel, value: Vector, combine: Combine) -> Vector:
@@ -101,7 +132,8 @@ def fold(
 
 @dataclass(frozen=True)
 class Reduce(KernelSpec):
-    """y[kept] = scale * (sum, sum of squares, max or min over the reduced dimensions of x).
+    """y[kept] = scale * (sum, sum of squares, product, max or min over the reduced dimensions of
+    x). Integers have no scale.
 
     `centred`: of x - centre[kept] instead. `accesses`: those of x, of the centre where there is
     one, and of y, along the inner kept dimension. Each line of the innermost reduced dimension is
@@ -142,7 +174,9 @@ class _Reducer:
         self.spec = spec
         self.accesses = dict(zip(spec.names, spec.accesses, strict=True))
         self.walk = Walk(spec, target, self.accesses)
-        self.combine, self.none = COMBINE[spec.kind]
+        self.dtype = self.accesses["x"].dtype
+        self.combine = COMBINE[spec.kind]
+        self.none = splat_number(self.walk.kernel, total_of_none(spec.kind, self.dtype), self.dtype)
         self.summed = self.combine is add
 
     def emit(self) -> ir.Module:
@@ -160,7 +194,14 @@ class _Reducer:
             value = value * value
         if mask is None or (centre is None and self.summed):
             return value  # what was not read is zero
-        return k.pick(mask, value, value.like(self.none))
+        return k.pick(mask, value, self.none)
+
+    def scaling(self, lanes: int | None = None) -> Callable[[Vector], Vector]:
+        """What a total becomes: that times the factor, which integers have none of."""
+        if isinstance(self.none, Integers):
+            return lambda total: total
+        scale = self.walk.kernel.splat(self.walk.frame.scale, lanes)
+        return lambda total: total * scale
 
     def nest(
         self,
@@ -174,7 +215,7 @@ class _Reducer:
         f, k = self.walk.frame, self.walk.kernel
         if depth == (REDUCED - 1 if self.spec.along else REDUCED):
             return innermost(x, totals)
-        initial = [k.zero(t.lanes) for t in totals] if self.summed else totals
+        initial = [t.like(0.0) for t in totals] if self.summed else totals
         with k.loop(0, getattr(f, f"reduced{depth}"), carry=initial) as loop:
             at = x + loop.index * getattr(f, f"x_reduced{depth}")
             loop.carry(self.nest(at, loop.carried, depth + 1, innermost))
@@ -198,7 +239,7 @@ class _Apart(_Reducer):
 
     def _vectors(self, at: dict[str, Pointer], index: Int, mask: Any, count: int) -> None:
         """`count` vectors of results from `index` on."""
-        f, k, walk = self.walk.frame, self.walk.kernel, self.walk
+        k, walk = self.walk.kernel, self.walk
         places = [index + i * k.vector for i in range(count)]
         centres: list[Vector | None] = [None] * count
         if self.spec.centred:
@@ -212,10 +253,10 @@ class _Apart(_Reducer):
             terms = [self.term(v, c, mask) for v, c in zip(values, centres, strict=True)]
             return [self.combine(k, t, v) for t, v in zip(totals, terms, strict=True)]
 
-        totals = self.nest(at["x"], [k.splat_constant(self.none)] * count, 0, innermost)
-        scale = k.splat(f.scale)
+        totals = self.nest(at["x"], [self.none] * count, 0, innermost)
+        scaled = self.scaling()
         for place, total in zip(places, totals, strict=True):
-            store(k, total * scale, self.accesses["y"], at["y"], place, walk.stride("y"), mask)
+            store(k, scaled(total), self.accesses["y"], at["y"], place, walk.stride("y"), mask)
 
 
 class _Along(_Reducer):
@@ -224,14 +265,15 @@ class _Along(_Reducer):
     def row(self, at: dict[str, Pointer], start: Int, stop: Int) -> None:
         f, k, walk = self.walk.frame, self.walk.kernel, self.walk
         length = getattr(f, f"reduced{REDUCED - 1}")
-        none = [k.splat_constant(self.none)]
+        none, access = [self.none], Access(VECTOR, self.dtype)
         with k.loop(start, stop) as loop:
             centre = None
             if self.spec.centred:
                 centre = k.splat(k.load(at["centre"] + loop.index * walk.stride("centre"), 1))
 
             def step(totals: list[Vector], x: Pointer, index: Int, mask: Any) -> list[Vector]:
-                term = self.term(k.load(x + index, mask=mask), centre, mask)
+                value = load(k, access, x, index, k.int(1), k.vector, mask)
+                term = self.term(value, centre, mask)
                 return [self.combine(k, totals[0], term)]
 
             def innermost(x: Pointer, totals: list[Vector]) -> list[Vector]:
@@ -240,19 +282,21 @@ class _Along(_Reducer):
 
             x = at["x"] + loop.index * walk.stride("x")
             (total,) = self.nest(x, none, 0, innermost)
-            result = across(k, total, self.combine) * f.scale
+            result = self.scaling(1)(across(k, total, self.combine))
             k.store(result, at["y"] + loop.index * walk.stride("y"))
 
 
 @dataclass(frozen=True)
 class ArgMax(KernelSpec):
-    """y[kept] = where along an axis of `length`, `x_axis` floats apart, the maximum lies: of equal
-    ones the first, and the first NaN before all numbers. Places are counted in floats, which are
-    exact up to 2^24."""
+    """y[kept] = where along an axis of `length`, `x_axis` numbers apart, the maximum lies, or the
+    minimum (`least`): of equal ones the first, or the `last`, and NaN before all numbers. Places
+    are counted in 32 bits."""
 
     family: ClassVar[str] = "arg_max"
     accesses: tuple[Access, ...]
     along: bool = False
+    least: bool = False
+    last: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
         return operands(("x", "y"), self.accesses) + grid(("x", "y")) + ints("length", "x_axis")
@@ -264,76 +308,104 @@ class ArgMax(KernelSpec):
         return found
 
     def emit(self, target: Target) -> ir.Module:
-        accesses = named(self.accesses)
-        walk = Walk(self, target, accesses)
-        f, k = walk.frame, walk.kernel
+        walk = Walk(self, target, named(self.accesses))
+        return walk.rows(_Places(self, walk).along if self.along else _Places(self, walk).apart)
 
-        def apart(at: dict[str, Pointer], start: Int, stop: Int) -> None:
-            def step(index: Int, mask: Any) -> None:
-                def read(place: Int) -> Vector:
-                    x = at["x"] + place * f.x_axis
-                    return load(k, accesses["x"], x, index, walk.stride("x"), k.vector, mask)
 
-                initial = [read(k.int(0)), k.zero(), k.splat_constant(1.0)]
-                with k.loop(1, f.length, carry=initial) as loop:
-                    loop.carry(_later(k, loop, read(loop.index)))
-                place = loop.results[1]
-                store(k, place, accesses["y"], at["y"], index, walk.stride("y"), mask)
+class _Places:
+    """Both forms of `ArgMax`, whose minimum is the maximum of numbers in the opposite order."""
 
-            walk.each_vector(start, stop, step)
+    def __init__(self, spec: ArgMax, walk: Walk) -> None:
+        self.spec, self.walk = spec, walk
+        self.accesses = walk.accesses
+        self.dtype = self.accesses["x"].dtype
 
-        def along(at: dict[str, Pointer], start: Int, stop: Int) -> None:
-            with k.loop(start, stop) as loop:
-                place = self._along(f, at["x"] + loop.index * walk.stride("x"))
-                one = k.builder.insert_element(_undefined(1), place.raw, _lane(0))
-                y = at["y"] + loop.index * walk.stride("y")
-                access = Access(VECTOR, accesses["y"].dtype)
-                store(k, Vector(k.builder, one), access, y, k.int(0), k.int(0), None)
+    def apart(self, at: dict[str, Pointer], start: Int, stop: Int) -> None:
+        """Vectors along what is kept."""
+        f, k, walk = self.walk.frame, self.walk.kernel, self.walk
 
-        return walk.rows(along if self.along else apart)
+        def step(index: Int, mask: Any) -> None:
+            def read(place: Int) -> Vector:
+                base, stride = at["x"] + place * f.x_axis, walk.stride("x")
+                return self._read(self.accesses["x"], base, index, stride, mask)
 
-    @staticmethod
-    def _along(f: Frame, x: Pointer) -> Vector:
+            initial = [read(k.int(0)), self._place(0), self._place(1)]
+            with k.loop(1, f.length, carry=initial) as loop:
+                best, place, number = loop.carried
+                value = read(loop.index)
+                better = self._better(value, best)
+                moved = [k.pick(better, value, best), k.pick(better, number, place)]
+                loop.carry([*moved, number + 1])
+            place = cast(k, loop.results[1], self.accesses["y"].dtype)
+            store(k, place, self.accesses["y"], at["y"], index, walk.stride("y"), mask)
+
+        walk.each_vector(start, stop, step)
+
+    def along(self, at: dict[str, Pointer], start: Int, stop: Int) -> None:
+        """Vectors along what is reduced, one result after the other."""
+        k, walk = self.walk.kernel, self.walk
+        name = self.accesses["y"].dtype
+        with k.loop(start, stop) as loop:
+            place = self._along(at["x"] + loop.index * walk.stride("x"))
+            kind = ir.VectorType(I32, 1)
+            first = ir.Constant(I32, 0)
+            one = place.of(
+                k.builder.insert_element(ir.Constant(kind, ir.Undefined), place.raw, first)
+            )
+            y = at["y"] + loop.index * walk.stride("y")
+            store(k, cast(k, one, name), Access(VECTOR, name), y, k.int(0), k.int(0), None)
+
+    def _along(self, x: Pointer) -> Vector:
         """The place of the maximum among contiguous numbers: first lane by lane, then of lanes."""
-        k = f.kernel
-        lanes = k.vector
+        f, k = self.walk.frame, self.walk.kernel
+        lanes, access = k.vector, Access(VECTOR, self.dtype)
+        none, nowhere = splat_number(k, least(self.dtype), self.dtype), self._place(-1)
+
+        def read(index: Int, mask: Any) -> Vector:
+            return k.pick(mask, self._read(access, x, index, k.int(1), mask), none)
+
         first = k.first_lanes(f.length)
-        lowest = k.splat_constant(float("-inf"))
-        values = k.pick(first, k.load(x, mask=first), lowest)
-        places = Vector(k.builder, ir.Constant(values.raw.type, [float(i) for i in range(lanes)]))
-        with k.loop(lanes, f.length, lanes, carry=[values, places, places + float(lanes)]) as loop:
+        counted = ir.Constant(ir.VectorType(I32, lanes), list(range(lanes)))
+        places = nowhere.of(counted)
+        initial = [read(k.int(0), first), k.pick(first, places, nowhere), places + lanes]
+        with k.loop(lanes, f.length, lanes, carry=initial) as loop:
             mask = k.first_lanes(f.length - loop.index)
-            value = k.pick(mask, k.load(x + loop.index, mask=mask), lowest)
+            value = read(loop.index, mask)
             best, place, number = loop.carried
-            better = _better(k, value, best)
+            better = k.both(mask, self._better(value, best))
             moved = [k.pick(better, value, best), k.pick(better, number, place)]
-            loop.carry([*moved, number + float(lanes)])
+            loop.carry([*moved, number + lanes])
         best, place = loop.results[:2]
         largest = k.splat(across(k, best, maximum))
-        nan = k.builder.not_(best.compare("ord", best))
-        is_largest = k.builder.or_(nan, best.compare("==", largest))
-        return across(k, k.pick(is_largest, place, place.like(float("inf"))), minimum)
+        is_largest = best.compare("==", largest)
+        if not isinstance(best, Integers):
+            is_largest = k.either_of(k.builder.not_(best.compare("ord", best)), is_largest)
+        if self.spec.last:
+            return across(k, k.pick(is_largest, place, nowhere), maximum)
+        real = k.both(is_largest, place.compare(">=", 0))
+        return across(k, k.pick(real, place, self._place((1 << 31) - 1)), minimum)
 
+    def _read(self, access: Access, base: Pointer, index: Int, stride: Int, mask: Any) -> Vector:
+        """Numbers whose maximum is looked for."""
+        k = self.walk.kernel
+        value = load(k, access, base, index, stride, k.vector, mask)
+        if not self.spec.least:
+            return value
+        return -value - 1 if isinstance(value, Integers) else -value  # all bits: the order turns
 
-def _better(k: Kernel, value: Vector, best: Vector) -> Any:
-    """Where a later value takes the place of the best: it is larger, or the first NaN."""
-    number = best.compare("ord", best)
-    return k.both(number, k.builder.not_(value.compare("<=", best)))
+    def _better(self, value: Vector, best: Vector) -> Any:
+        """Where a later value takes the place of the best: it is larger (of the `last` ones, as
+        large), or NaN, which no number replaces."""
+        k, sign = self.walk.kernel, "<" if self.spec.last else "<="
+        if isinstance(value, Integers):
+            return value.compare(">=" if self.spec.last else ">", best)
+        better = k.both(best.compare("ord", best), k.builder.not_(value.compare(sign, best)))
+        if not self.spec.last:
+            return better
+        return k.either_of(better, k.builder.not_(value.compare("ord", value)))
 
-
-def _later(k: Kernel, loop: Loop, value: Vector) -> list[Vector]:
-    """Best value, its place and the next place's number, after one more value."""
-    best, place, number = loop.carried
-    better = _better(k, value, best)
-    return [k.pick(better, value, best), k.pick(better, number, place), number + 1.0]
-
-
-def _undefined(lanes: int) -> ir.Constant:
-    return ir.Constant(ir.VectorType(F32, lanes), ir.Undefined)
-
-
-def _lane(index: int) -> ir.Constant:
-    return ir.Constant(I32, index)
+    def _place(self, place: int) -> Vector:
+        return splat_number(self.walk.kernel, place, "i32")
 
 
 @dataclass(frozen=True)

@@ -92,3 +92,8 @@ def dtype(name: str) -> DType:
     if name not in DTYPES:
         raise UnknownNameError(f"no dtype is named {name!r}; there are {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def is_integer(name: str) -> bool:
+    """Whether a dtype's numbers are integers; truth values are none."""
+    return dtype(name).kind in ("signed", "unsigned")

@@ -141,6 +141,15 @@ def numbers(k: Kernel, value: Any, name: str) -> Vector:
     return Integers(k.builder, value, row.kind == "signed")
 
 
+def splat_number(k: Kernel, value: float, name: str, lanes: int | None = None) -> Vector:
+    """A number of a dtype in every lane."""
+    row = dtype(name)
+    if row.kind == "float":
+        return k.splat_constant(value, lanes)
+    raw = constant(k.vector_type(lanes, row.element), value)
+    return Integers(k.builder, raw, row.kind == "signed")
+
+
 def elements(k: Kernel, value: Vector, name: str) -> Any:
     """The inverse of `numbers`: what is stored, of numbers that were cast to the dtype, or of
     floats, which are."""

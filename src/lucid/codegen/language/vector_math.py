@@ -66,6 +66,8 @@ def _div(k: Kernel, op: ops.Div, x: Sequence[Vector]) -> Vector:
 
 def maximum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The larger one; NaN where either is NaN, as NumPy has it."""
+    if isinstance(a, Integers):
+        return integer_math.maximum(k, a, b)
     larger = k.pick(a.compare(">", b), a, b)
     return k.pick(a.compare("ord", a), larger, a)
 
@@ -77,6 +79,8 @@ def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Vector]) -> Vector:
 
 def minimum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The smaller one; NaN where either is NaN, as NumPy has it."""
+    if isinstance(a, Integers):
+        return integer_math.minimum(k, a, b)
     smaller = k.pick(a.compare("<", b), a, b)
     return k.pick(a.compare("ord", a), smaller, a)
 

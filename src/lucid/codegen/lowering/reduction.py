@@ -61,8 +61,8 @@ def reduce(
     meaning: Semantics,
     centre: View | None = None,
 ) -> None:
-    """out = scale * (sum, sum of squares, max or min of x, or of x - centre, over `axes`), which
-    `out` and `centre` keep as size 1 or drop."""
+    """out = scale * (sum, sum of squares, product, max or min of x, or of x - centre, over `axes`),
+    which `out` and `centre` keep as size 1 or drop."""
     along = is_along(x, axes)
     kept = [i for i in range(len(x.shape)) if i not in axes]
     operands = [x, *([centre] if centre is not None else []), out]
@@ -71,7 +71,7 @@ def reduce(
         walked = best_inner(walked, ctx.target.vector)
     reduced, r_steps = _reduced(x, axes, along, meaning.origin)
     dtypes = [v.dtype for v in operands]
-    accesses = (Access(STRIDED),) * len(operands) if along else spaced(walked, dtypes)
+    accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else spaced(walked, dtypes)
     kernel = Reduce(kind, accesses, along, centre is not None)
     arguments, _ = walked.bind(ctx, kernel.names, meaning.origin)
     cuts, tasks = _cuts(ctx, walked, along, prod(reduced))
@@ -147,10 +147,11 @@ def _cuts(
 
 # -- sums and extremes ----------------------------------------------------------------------------
 
-Reduced = ops.Sum | ops.SumSquares | ops.Mean | ops.Max | ops.Min
+Reduced = ops.Sum | ops.SumSquares | ops.Prod | ops.Mean | ops.Max | ops.Min
 KINDS: dict[type[ops.Op], str] = {
     ops.Sum: "sum",
     ops.SumSquares: "squares",
+    ops.Prod: "product",
     ops.Mean: "sum",
     ops.Max: "max",
     ops.Min: "min",
@@ -178,7 +179,7 @@ def _reduction(ctx: Lowering, node: Node) -> None:
     inner = tuple(a + 1 if a >= first else a for a in op.axes)
     shape = tuple(1 if a in inner else d for a, d in enumerate(split.shape))
     like = View("", split.dtype, shape, split.strides)
-    partial = ctx.allocate(f"{node.output.name}.parts", COMPUTED, shape, dense_like(like))
+    partial = ctx.allocate(f"{node.output.name}.parts", x.dtype, shape, dense_like(like))
     over_parts = tuple(sorted({first, *inner}))
     region, inputs = ctx.region(node.origin, [x])
     whole = region.append(ops.Reshape(split.shape), inputs).output
@@ -237,10 +238,10 @@ def cut(x: View, axes: Sequence[int], first: int, batch: set[int]) -> int:
 # -- along one axis -------------------------------------------------------------------------------
 
 
-@lowers(ops.ArgMax)
+@lowers(ops.ArgMax, ops.ArgMin)
 def _arg_max(ctx: Lowering, node: Node) -> None:
     op = node.op
-    assert isinstance(op, ops.ArgMax)
+    assert isinstance(op, ops.ArgMax | ops.ArgMin)
     x, out = ctx.view(node.inputs[0]), ctx.result(node.output)
     along = is_along(x, (op.axis,))
     kept = [i for i in range(len(x.shape)) if i != op.axis]
@@ -248,9 +249,9 @@ def _arg_max(ctx: Lowering, node: Node) -> None:
     walked = Grid.over([x.shape[i] for i in kept], strides, 0)
     if not along:
         walked = best_inner(walked, ctx.target.vector)
-    dtypes = [COMPUTED, out.dtype]
+    dtypes = [x.dtype, out.dtype]
     accesses = tuple(Access(STRIDED, d) for d in dtypes) if along else spaced(walked, dtypes)
-    kernel = ArgMax(accesses, along)
+    kernel = ArgMax(accesses, along, isinstance(op, ops.ArgMin), op.last)
     arguments, tasks = walked.bind(ctx, ("x", "y"), node.origin)
     arguments |= {"x": x, "y": out, "length": x.shape[op.axis], "x_axis": x.strides[op.axis]}
     meaning = Semantics.of(ctx, op, x, out, node.origin)

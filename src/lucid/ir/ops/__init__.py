@@ -70,7 +70,18 @@ from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
 from lucid.ir.ops.ordering import TopK
 from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
-from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
+from lucid.ir.ops.reduction import (
+    ArgMax,
+    ArgMin,
+    Max,
+    Mean,
+    Min,
+    Prod,
+    Reduction,
+    Softmax,
+    Sum,
+    SumSquares,
+)
 from lucid.ir.ops.resize import Resize, interpolation
 from lucid.ir.ops.scans import CumProd, CumSum, Scan
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
@@ -83,6 +94,7 @@ __all__ = [
     "AdaptiveMaxPool2d",
     "Add",
     "ArgMax",
+    "ArgMin",
     "Array",
     "AvgPool2d",
     "BatchNorm",
@@ -142,6 +154,7 @@ __all__ = [
     "Permute",
     "Pow",
     "Prelu",
+    "Prod",
     "RadixCombine",
     "RadixMean",
     "RadixSoftmax",

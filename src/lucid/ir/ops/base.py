@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 import numpy as np
 
 from lucid.errors import ShapeError, UnknownNameError
-from lucid.ir.types import Dim, TensorType
+from lucid.ir.types import FLOATS, Dim, TensorType
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,7 +46,9 @@ class Op:
     """Whether images of a batch stay apart wherever the batch lies, since the shape rule refuses it
     on the axes that are mixed. Where it depends on the axes: `keeps_images_apart`."""
     never_negative: ClassVar[bool] = False
-    """Whether no element of a result is below 0 (-0.0 is not)."""
+    """Whether no element of a result of floats is below 0 (-0.0 is not)."""
+    takes: ClassVar[tuple[str, ...]] = FLOATS
+    """The dtypes of operands, for shape rules that ask `require_taken`."""
 
     # Subclasses spell out their operands. `Any` for all arguments is what lets a type checker
     # accept any such signature.
@@ -101,6 +103,12 @@ class Op:
         for name, kind in operands.items():
             wrong = kind is not None and kind.dtype != "f32"
             self.require(not wrong, f"{name} must be f32, got {kind}")
+
+    def require_taken(self, **operands: TensorType) -> None:
+        """Raise ShapeError unless every operand is of a dtype that the op takes."""
+        for name, kind in operands.items():
+            taken = kind.dtype in self.takes
+            self.require(taken, f"{name} must be {' or '.join(self.takes)}, got {kind}")
 
 
 OPS: dict[str, type[Op]] = {}

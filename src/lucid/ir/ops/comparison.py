@@ -11,8 +11,8 @@ import numpy as np
 
 from lucid.errors import ShapeError
 from lucid.ir.ops.base import Array, op
-from lucid.ir.ops.elementwise import NUMBERS, Binary, Elementwise, Unary
-from lucid.ir.types import TensorType, broadcast
+from lucid.ir.ops.elementwise import Binary, Elementwise, Unary
+from lucid.ir.types import NUMBERS, TensorType, broadcast
 
 
 class Comparison(Binary):

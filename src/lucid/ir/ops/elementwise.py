@@ -15,10 +15,7 @@ import numpy as np
 
 from lucid.errors import ShapeError
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.types import INTEGERS, TensorType, broadcast
-
-FLOATS = ("f32",)
-NUMBERS = (*FLOATS, *INTEGERS)
+from lucid.ir.types import INTEGERS, NUMBERS, TensorType, broadcast
 
 
 class Elementwise(Op):
@@ -31,15 +28,6 @@ class Elementwise(Op):
     within `domain`. 0: what is right is exact."""
     domain: ClassVar[tuple[float, float]] = (-1e20, 1e20)
     """Operands at which `ulps` holds, from and to."""
-    takes: ClassVar[tuple[str, ...]] = FLOATS
-    """The dtypes of operands."""
-
-    def require_taken(self, **operands: TensorType) -> None:
-        """Raise ShapeError unless every operand is of a dtype that the op takes."""
-        for name, kind in operands.items():
-            self.require(
-                kind.dtype in self.takes, f"{name} must be {' or '.join(self.takes)}, got {kind}"
-            )
 
     @classmethod
     def examples(cls) -> Sequence[Elementwise]:

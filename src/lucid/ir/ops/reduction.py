@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
-from lucid.ir.types import TensorType
+from lucid.ir.types import NUMBERS, TensorType
 
 
 class Reduction(Op):
@@ -17,7 +17,7 @@ class Reduction(Op):
     keepdims: bool
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         legal = len(set(self.axes)) == len(self.axes) and all(0 <= a < x.rank for a in self.axes)
         self.require(legal, f"axes must be distinct and within 0..{x.rank - 1}, got {self.axes}")
         if self.keepdims:
@@ -30,13 +30,32 @@ class Reduction(Op):
 
 @op("sum")
 class Sum(Reduction):
-    """y = the sum over `axes`. x: any shape -> without these axes (or 1 with `keepdims`)."""
+    """y = the sum over `axes`, of integers wrapping around. x: any shape -> without these axes (or
+    1 with `keepdims`)."""
+
+    takes = NUMBERS
 
     axes: tuple[int, ...]
     keepdims: bool = False
 
     def evaluate(self, x: Array) -> Array:
-        y: Array = np.sum(x, axis=self.axes, keepdims=self.keepdims)
+        y: Array = np.sum(x, axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)
+        return y
+
+
+@op("prod")
+class Prod(Reduction):
+    """y = the product over `axes`, of integers wrapping around. x: any shape -> without these axes
+    (or 1 with `keepdims`)."""
+
+    takes = NUMBERS
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            y: Array = np.prod(x, axis=self.axes, keepdims=self.keepdims, dtype=x.dtype)
         return y
 
 
@@ -70,6 +89,8 @@ class Mean(Reduction):
 class Extreme(Reduction):
     """Base of maximum and minimum: of no elements there is none."""
 
+    takes = NUMBERS
+
     def infer(self, x: TensorType) -> TensorType:
         result = super().infer(x)
         empty = [a for a in self.axes if x.shape[a] == 0]
@@ -101,30 +122,64 @@ class Min(Extreme):
         return y
 
 
-@op("arg_max")
-class ArgMax(Op):
-    """y = where along `axis` the maximum lies: of equal ones the first; the first NaN wins.
+class ArgExtreme(Op):
+    """Base of where the maximum and the minimum lie."""
 
-    x: any shape, f32 -> i64 without the axis (or 1 with `keepdims`).
-    """
+    takes = NUMBERS
 
     axis: int
-    keepdims: bool = False
+    keepdims: bool
+    last: bool
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         within = 0 <= self.axis < x.rank
         self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
-        self.require(x.shape[self.axis] != 0, f"there is no maximum along axis {self.axis} of {x}")
+        self.require(x.shape[self.axis] != 0, f"there is none along axis {self.axis} of {x}")
         kept = (1,) * self.keepdims
         return TensorType("i64", (*x.shape[: self.axis], *kept, *x.shape[self.axis + 1 :]))
 
     def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
         return self.axis not in operands[0].batch_axes()
 
+    def place(self, function: Callable[..., Array], x: Array) -> Array:
+        """Where what `function` looks for lies, from the end on for the last one."""
+        if self.last:
+            place = function(np.flip(x, self.axis), axis=self.axis, keepdims=self.keepdims)
+            return np.asarray(x.shape[self.axis] - 1 - place, np.int64)
+        return np.asarray(function(x, axis=self.axis, keepdims=self.keepdims), np.int64)
+
+
+@op("arg_max")
+class ArgMax(ArgExtreme):
+    """y = where along `axis` the maximum lies: of equal ones the first, or the `last`; NaN is
+    larger than all numbers.
+
+    x: any shape -> i64 without the axis (or 1 with `keepdims`).
+    """
+
+    axis: int
+    keepdims: bool = False
+    last: bool = False
+
     def evaluate(self, x: Array) -> Array:
-        y: Array = np.argmax(x, axis=self.axis, keepdims=self.keepdims)
-        return np.asarray(y, np.int64)
+        return self.place(np.argmax, x)
+
+
+@op("arg_min")
+class ArgMin(ArgExtreme):
+    """y = where along `axis` the minimum lies: of equal ones the first, or the `last`; NaN is
+    smaller than all numbers.
+
+    x: any shape -> i64 without the axis (or 1 with `keepdims`).
+    """
+
+    axis: int
+    keepdims: bool = False
+    last: bool = False
+
+    def evaluate(self, x: Array) -> Array:
+        return self.place(np.argmin, x)
 
 
 @op("softmax")

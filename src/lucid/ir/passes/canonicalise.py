@@ -29,6 +29,7 @@ from lucid.ir.ops import (
     Mul,
     Op,
     Permute,
+    Prod,
     Reshape,
     RmsNorm,
     Sigmoid,
@@ -214,7 +215,7 @@ def neutral_constant(node: Node, graph: Rewriter) -> None:
                 return
 
 
-@rewrite(canonicalise, Sum, Mean, Max, Min)
+@rewrite(canonicalise, Sum, Prod, Mean, Max, Min)
 def over_ones(node: Node, graph: Rewriter) -> None:
     """sum(x) == mean(x) == max(x) == min(x) == reshape(x), over axes of size 1
 
@@ -224,7 +225,7 @@ def over_ones(node: Node, graph: Rewriter) -> None:
     graph, and with it the same packed weights, at every image size.
     """
     op, kind = node.op, node.inputs[0].type
-    assert isinstance(op, (Sum, Mean, Max, Min))
+    assert isinstance(op, (Sum, Prod, Mean, Max, Min))
     if isinstance(op, Mean) and op.axes == SPATIAL and kind.rank == 4:
         return
     if all(kind.shape[a] == 1 for a in op.axes):
@@ -263,14 +264,14 @@ def plain_permute(node: Node, graph: Rewriter) -> None:
         graph.substitute(node, Permute(axes), x.producer.inputs)
 
 
-@rewrite(canonicalise, Sum, SumSquares, Mean, Max, Min)
+@rewrite(canonicalise, Sum, SumSquares, Prod, Mean, Max, Min)
 def plain_axes(node: Node, graph: Rewriter) -> None:
     """sum{axes=(3,2)}(x) == sum{axes=(2,3)}(x), and so of all reductions
 
     A mean over height and width keeps them, as 1, and then reshapes.
     """
     op, x = node.op, node.inputs[0]
-    assert isinstance(op, (Sum, SumSquares, Mean, Max, Min))
+    assert isinstance(op, (Sum, SumSquares, Prod, Mean, Max, Min))
     axes = tuple(sorted(op.axes))
     if isinstance(op, Mean) and axes == SPATIAL and x.type.rank == 4 and not op.keepdims:
         mean = graph.insert_before(node, Mean(SPATIAL, keepdims=True), [x])

@@ -26,6 +26,7 @@ from lucid.ir.passes.recipes import add, are_parameters, ints, recipe_of, reshap
 from lucid.ir.passes.regions import Region, anchor_of, by_channel, is_elementwise, scalar_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Recipe
+from lucid.ir.types import FLOATS, NUMBERS
 
 fuse_epilogue = Pass(
     "fuse-epilogue", "Fuse elementwise ops with each other and into the layer before them"
@@ -86,7 +87,7 @@ def into_body(node: Node, graph: Rewriter) -> None:
 
     Of a fusion, the op joins the body.
 
-    The other op is a conv2d, a linear, a pool, a norm, a resize, a product, a cast to float, an
+    The other op is a conv2d, a linear, a pool, a norm, a resize, a product, a cast to a number, an
     elementwise op, or a fusion of one. Fires where the result keeps the type, and every other
     operand is one that the body can read as it goes. After a conv2d or a linear that is a tensor of
     the same type (a residual), a parameter by channel, a tensor (N, C, 1, 1) after a convolution,
@@ -158,8 +159,8 @@ def _rank(node: Node | None) -> int | None:
         return 2
     if isinstance(anchor, KERNELS):
         return 1
-    is_float = node.output.type.dtype == "f32"
-    return 0 if isinstance(anchor, Elementwise | Cast) and is_float else None
+    computed = node.output.type.dtype in NUMBERS
+    return 0 if isinstance(anchor, Elementwise | Cast) and computed else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:
@@ -180,7 +181,8 @@ def _reads(value: Value, node: Node) -> bool:
     if scalar_of(value) is not None or value.type == kind:
         return True
     if not isinstance(anchor, PRODUCTS):
-        return value.type.dtype == "f32" and broadcast_to(value.type.shape, kind.shape)
+        takes = NUMBERS if isinstance(anchor, Elementwise | Cast) else FLOATS
+        return value.type.dtype in takes and broadcast_to(value.type.shape, kind.shape)
     by_image = (
         isinstance(anchor, Conv2d)
         and not isinstance(value, Parameter)

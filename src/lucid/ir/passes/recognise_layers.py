@@ -52,8 +52,8 @@ def into_sum_of_squares(node: Node, graph: Rewriter) -> None:
     assert isinstance(op, Sum)
     if squares is None or squares.op != Mul() or squares.inputs[0] is not squares.inputs[1]:
         return
-    if graph.only_user(squares.output) is node:
-        x = squares.inputs[0]
+    x = squares.inputs[0]
+    if graph.only_user(squares.output) is node and x.type.dtype in SumSquares.takes:
         graph.substitute(node, SumSquares(op.axes, op.keepdims), [x], fuses=[squares, node])
 
 

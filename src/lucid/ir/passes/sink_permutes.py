@@ -21,6 +21,7 @@ from lucid.ir.ops import (
     Op,
     Pad,
     Permute,
+    Prod,
     Reshape,
     RmsNorm,
     Slice,
@@ -113,14 +114,14 @@ def past_elementwise(node: Node, graph: Rewriter) -> None:
     _below(node, node.op, [_channels_first(v, node, graph) for v in node.inputs], graph)
 
 
-@rewrite(sink_permutes, Sum, SumSquares, Mean, Max, Min)
+@rewrite(sink_permutes, Sum, SumSquares, Prod, Mean, Max, Min)
 def past_reduction(node: Node, graph: Rewriter) -> None:
     """sum{axes}(permute{p}(x)) == permute(sum{p[axes]}(x)), and so of all reductions
 
     A sum, mean or maximum over axes of a channels-last image: over those of the image.
     """
     op, x = node.op, _before(node.inputs[0])
-    assert isinstance(op, Sum | SumSquares | Mean | Max | Min)
+    assert isinstance(op, Sum | SumSquares | Prod | Mean | Max | Min)
     if x is None:
         return
     axes = tuple(sorted(LAST[a] for a in op.axes))

@@ -196,6 +196,31 @@ class Kernel:
             merged.add_incoming(final.raw, inside)
             loop.results.append(value.of(merged))
 
+    def repeat(
+        self,
+        initial: Sequence[Any],
+        condition: Callable[[list[Any]], Any],
+        step: Callable[[list[Any]], Sequence[Any]],
+    ) -> list[Any]:
+        """`while condition(values): values = step(values)`, from `initial` on, over LLVM's own
+        values; those that hold in the end."""
+        b = self.builder
+        before = b.block
+        head, body, end = (b.append_basic_block(n) for n in ("head", "body", "after"))
+        b.branch(head)
+        b.position_at_end(head)
+        phis = [b.phi(value.type) for value in initial]
+        for phi, value in zip(phis, initial, strict=True):
+            phi.add_incoming(value, before)
+        b.cbranch(condition(phis), body, end)
+        b.position_at_end(body)
+        following = step(phis)
+        for phi, value in zip(phis, following, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(head)
+        b.position_at_end(end)
+        return phis
+
     @contextlib.contextmanager
     def when(self, condition: Any) -> Iterator[None]:
         with self.builder.if_then(condition):

@@ -16,6 +16,7 @@ from lucid.codegen.lowering.arguments import only_declared
 from lucid.codegen.lowering.context import Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.direct import MOST_PLANES
 from lucid.codegen.lowering.fusion import lowers_fused
+from lucid.codegen.lowering.indexing import gather_along
 from lucid.codegen.lowering.maps import MapNode, map_strides, pixels
 from lucid.codegen.lowering.reduction import Semantics
 from lucid.codegen.lowering.shapes import reshaped
@@ -216,11 +217,15 @@ def _region(ctx: Lowering, op: Op, x: View, origin: str) -> Graph:
 
 @lowers(Gather)
 def _take(ctx: Lowering, node: Node) -> None:
-    """By known indices: evenly spaced ones are another view of x, others one `Gather` call."""
+    """By known indices: evenly spaced ones are another view of x, others one `Gather` call; by
+    computed ones, or of integers, one `Take` call."""
     op, (source, indices) = node.op, node.inputs
     assert isinstance(op, Gather)
+    recipe = _recipe(indices)
+    if recipe is None or source.type.dtype != COMPUTED:
+        gather_along(ctx, node)
+        return
     x, shape, axis = ctx.view(source), ctx.shape(node.output), op.axis
-    recipe = _recipe(node, indices)
     places = ctx.shape(indices)
     even = _even(recipe, x.shape[axis]) if isinstance(recipe, Apply) else None
     if even is not None and len(places) <= 1:
@@ -248,16 +253,13 @@ def _take(ctx: Lowering, node: Node) -> None:
     _gather(ctx, x, flat, axis, packed, Semantics(region, (x,), (y,), node.origin))
 
 
-def _recipe(node: Node, indices: Value) -> Recipe:
-    """What makes the indices. Raises UnsupportedError where the model computes them."""
+def _recipe(indices: Value) -> Recipe | None:
+    """What makes the indices; None where the model computes them."""
     if isinstance(indices, Parameter):
         return indices.recipe
     if indices.producer is not None and isinstance(indices.producer.op, Constant):
         return Apply(indices.producer.op)
-    raise UnsupportedError(
-        f"{node.origin or 'the model'}: gather by indices that the model computes has no kernel;"
-        " those of a constant or a parameter have one"
-    )
+    return None
 
 
 def _even(recipe: Apply, size: int) -> tuple[int, int] | None:

@@ -6,10 +6,12 @@ They are not registered: no graph of a user's has them, and IR text does not kno
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import numpy as np
 
+from lucid.ir.ops import NonMaxSuppression
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.types import TensorType
 
@@ -116,3 +118,50 @@ class Standardise(Op):
             shape = (n, groups, 1, 1, 1)
             y: Array = (grouped - mean.reshape(shape)) * factor.reshape(shape)
         return y.reshape(x.shape)
+
+
+@dataclass(frozen=True)
+class SuppressClasses(Op):
+    """What a `NonMaxSuppression` keeps of each class of each image: boxes (B, S, 4), scores
+    (B, C, S) -> i64 (B, C, most), the indices of boxes and then -1, and i64 (B, C), how many."""
+
+    name: ClassVar[str] = "suppress_classes"
+    suppression: NonMaxSuppression
+
+    def infer(self, boxes: TensorType, scores: TensorType) -> tuple[TensorType, TensorType]:
+        self.suppression.result_types(boxes, scores)
+        images, classes, count = scores.shape
+        (most,) = self.integers(count)
+        kept = TensorType("i64", (images, classes, min(most, self.suppression.max_boxes)))
+        return kept, TensorType("i64", (images, classes))
+
+    def evaluate(self, boxes: Array, scores: Array) -> tuple[Array, Array]:
+        images, classes, count = scores.shape
+        kept = np.full((images, classes, min(count, self.suppression.max_boxes)), -1, np.int64)
+        counts = np.zeros((images, classes), np.int64)
+        for image, number in np.ndindex(images, classes):
+            found = self.suppression.kept(boxes[image], scores[image, number])
+            kept[image, number, : len(found)] = found
+            counts[image, number] = len(found)
+        return kept, counts
+
+
+@dataclass(frozen=True)
+class ListKept(Op):
+    """What `SuppressClasses` keeps as rows (image, class, box), the rest -1, and how many there
+    are: i64 (B, C, most), (B, C) -> i64 (B * C * most, 3), ()."""
+
+    name: ClassVar[str] = "list_kept"
+
+    def infer(self, kept: TensorType, counts: TensorType) -> tuple[TensorType, TensorType]:
+        self.require(kept.rank == 3 and counts.rank == 2, f"got {kept} and {counts}")
+        rows = TensorType("i64", (prod(self.integers(*kept.shape)), 3))
+        return rows, TensorType("i64", ())
+
+    def evaluate(self, kept: Array, counts: Array) -> tuple[Array, Array]:
+        there = np.arange(kept.shape[2]) < counts[..., None]
+        rows = np.full((kept.size, 3), -1, np.int64)
+        found = np.argwhere(there)
+        found[:, 2] = kept[there]
+        rows[: len(found)] = found
+        return rows, np.asarray(len(found), np.int64)

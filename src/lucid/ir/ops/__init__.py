@@ -25,7 +25,6 @@ from lucid.ir.ops.attention import (
     SplitAttentionParts,
 )
 from lucid.ir.ops.base import OPS, Array, Op, declared, nearest, op, op_class
-from lucid.ir.ops.bitwise import (
     BitwiseAnd,
     BitwiseNot,
     BitwiseOr,
@@ -33,6 +32,8 @@ from lucid.ir.ops.bitwise import (
     ShiftLeft,
     ShiftRight,
 )
+from lucid.ir.ops.bitwise import (
+from lucid.ir.ops.boxes import NonMaxSuppression
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where
 from lucid.ir.ops.constant import Constant
@@ -148,6 +149,7 @@ __all__ = [
     "Mod",
     "Mul",
     "Neg",
+    "NonMaxSuppression",
     "Not",
     "Op",
     "Pad",

@@ -17,18 +17,24 @@ from lucid.codegen.lowering import (
 )
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.lower import lower, unsupported
+from lucid.codegen.lowering.partition import HostNode, Lowered, Region, lower_parts, partition
 
 __all__ = [
+    "HostNode",
+    "Lowered",
     "Lowering",
+    "Region",
     "attention",
     "boxes",
     "convolution",
     "indexing",
     "lower",
+    "lower_parts",
     "lowers",
     "matmul",
     "normalisation",
     "ordering",
+    "partition",
     "pooling",
     "reduction",
     "resample",

@@ -25,6 +25,7 @@ from lucid.ir.ops.attention import (
     SplitAttentionParts,
 )
 from lucid.ir.ops.base import OPS, Array, Op, declared, nearest, op, op_class
+from lucid.ir.ops.bitwise import (
     BitwiseAnd,
     BitwiseNot,
     BitwiseOr,
@@ -32,7 +33,6 @@ from lucid.ir.ops.base import OPS, Array, Op, declared, nearest, op, op_class
     ShiftLeft,
     ShiftRight,
 )
-from lucid.ir.ops.bitwise import (
 from lucid.ir.ops.boxes import NonMaxSuppression
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.comparison import Comparison, Equal, Less, LessEqual, Not, Ternary, Where

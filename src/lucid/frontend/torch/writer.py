@@ -216,8 +216,12 @@ class Writer:
         return value if value.type.shape == shape else self.emit(ops.Expand(shape), value)
 
     def slice(self, x: Any, axis: int, start: int, stop: int, step: int = 1) -> Value:
-        """A range along one axis; x itself where it is all of it."""
+        """A range along one axis; x itself where it is all of it, perhaps nothing of it."""
         value = self.value(x)
+        if stop <= start:
+            shape, dtype = value.type.shape, value.type.dtype
+            empty = (*shape[:axis], 0, *shape[axis + 1 :])
+            return self.expand(self.constant(0, dtype), empty)
         if (start, stop, step) == (0, value.type.shape[axis], 1):
             return value
         return self.emit(ops.Slice(axis, start, stop, step), value)

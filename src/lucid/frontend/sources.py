@@ -313,6 +313,8 @@ class TorchModule(Imported):
         super().__init__()
         self.module = module_of(model)
         self.name = type(self.module).__name__
+        self._calling: Any = None
+        self._later: dict[Shapes, Any] = {}
 
     @staticmethod
     def accepts(model: Any) -> bool:
@@ -321,10 +323,44 @@ class TorchModule(Imported):
             model, torch.nn.Module | torch.export.ExportedProgram
         )
 
-    def _import(self, shapes: Shapes) -> Graph:
-        from lucid.frontend.torch import import_torch
+    @property
+    def dtypes(self) -> Sequence[str] | None:  # type: ignore[override]
+        """Those of the examples, or f32 for all."""
+        return None if self._calling is None else [i.dtype for i in self._calling.inputs]
 
-        return import_torch(self.module, only(with_batch(shapes, 1), self.name))
+    @property
+    def input_names(self) -> Sequence[str] | None:  # type: ignore[override]
+        """Those of the forward's parameters; of what these hold, with its place in them."""
+        return None if self._calling is None else [i.name for i in self._calling.inputs]
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        """Arguments of the forward, with tensors or arrays in lists, tuples and dicts; numbers and
+        strings among them are constants of the graph."""
+        from lucid.frontend.torch.calling import Calling
+
+        self._calling, shapes = Calling.of_examples(self.module, inputs, named)
+        return shapes
+
+    def _import(self, shapes: Shapes) -> Graph:
+        from lucid.frontend.torch.calling import Calling
+        from lucid.frontend.torch.importer import imported
+
+        if self._calling is None:
+            self._calling = Calling.of_shapes(self.module, len(shapes))
+        if len(self._calling.inputs) != len(shapes):
+            who = takes(self.name, len(self._calling.inputs), self.input_names)
+            raise InputError(f"{who}, not {len(shapes)}")
+        made = imported(self.module, self._calling, shapes)
+        self.structure = made.structure
+        if made.later:
+            self._later = {**self._later, shapes: made}
+        return made.graph
+
+    def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
+        from lucid.frontend.torch.later import Following
+
+        made = self._later.get(shapes)
+        return None if made is None else Following(made, compile_stage)
 
     @property
     def constants(self) -> Weights:

@@ -46,6 +46,8 @@ def rsub(w: Writer, a: Any, b: Any, alpha: float) -> Value:
 
 @emits("div.Tensor_mode", "div.Scalar_mode")
 def div_mode(w: Writer, a: Any, b: Any, mode: str | None) -> Value:
+    if w.integer is not None and mode is not None:
+        return w.emit(ops.FloorDiv() if mode == "floor" else ops.Div(), a, b)
     quotient = w.emit(ops.Div(), a, b)
     if mode is None:
         return quotient
@@ -55,6 +57,16 @@ def div_mode(w: Writer, a: Any, b: Any, mode: str | None) -> Value:
 @emits("floor_divide.default")
 def floor_divide(w: Writer, a: Any, b: Any) -> Value:
     return div_mode(w, a, b, "floor")
+
+
+@emits("remainder.Tensor", "remainder.Scalar", "remainder.Scalar_Tensor")
+def remainder(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Mod(), a, b)
+
+
+@emits("fmod.Tensor", "fmod.Scalar")
+def fmod(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.Mod(truncated=True), a, b)
 
 
 @emits("addcmul.default")
@@ -105,17 +117,34 @@ def power_of(w: Writer, base: Any, x: Any) -> Value:
 
 @emits("ceil.default")
 def ceil(w: Writer, x: Any) -> Value:
-    return w.chain(x, ops.Neg(), ops.Floor(), ops.Neg())
+    return whole(w, x) or w.chain(x, ops.Neg(), ops.Floor(), ops.Neg())
+
+
+@emits("floor.default")
+def floor(w: Writer, x: Any) -> Value:
+    return whole(w, x) or w.emit(ops.Floor(), x)
+
+
+@emits("round.default")
+def round_(w: Writer, x: Any) -> Value:
+    return whole(w, x) or w.emit(ops.Round(), x)
 
 
 @emits("trunc.default", "fix.default")
 def trunc(w: Writer, x: Any) -> Value:
+    if w.integer is not None:
+        return w.value(x)
     return w.emit(ops.Where(), w.emit(ops.Less(), x, 0.0), ceil(w, x), w.emit(ops.Floor(), x))
 
 
-@emits("sign.default")
+def whole(w: Writer, x: Any) -> Value | None:
+    """x where it is an integer, which no rounding changes."""
+    return None if w.integer is None else w.value(x)
+
+
+@emits("sign.default", "sgn.default")
 def sign(w: Writer, x: Any) -> Value:
-    return w.emit(ops.Sub(), w.emit(ops.Less(), 0.0, x), w.emit(ops.Less(), x, 0.0))
+    return w.emit(ops.Sub(), w.emit(ops.Less(), 0, x), w.emit(ops.Less(), x, 0))
 
 
 @emits("exp2.default")
@@ -168,24 +197,19 @@ def not_equal(w: Writer, a: Any, b: Any) -> Value:
     return w.emit(ops.Not(), w.emit(ops.Equal(), a, b))
 
 
-def truth(w: Writer, x: Any) -> Any:
-    """x as truth values: numbers are true unless they are 0."""
-    return x if w.is_truth(x) else w.chain(x, ops.Not(), ops.Not())
-
-
 @emits("logical_and.default")
 def logical_and(w: Writer, a: Any, b: Any) -> Value:
-    return w.emit(ops.Mul(), truth(w, a), truth(w, b))
+    return w.emit(ops.Mul(), w.truth(a), w.truth(b))
 
 
 @emits("logical_or.default")
 def logical_or(w: Writer, a: Any, b: Any) -> Value:
-    return w.emit(ops.Maximum(), truth(w, a), truth(w, b))
+    return w.emit(ops.Maximum(), w.truth(a), w.truth(b))
 
 
 @emits("logical_xor.default")
 def logical_xor(w: Writer, a: Any, b: Any) -> Value:
-    return not_equal(w, truth(w, a), truth(w, b))
+    return not_equal(w, w.truth(a), w.truth(b))
 
 
 @emits("isnan.default")
@@ -200,25 +224,37 @@ def is_infinite(w: Writer, x: Any) -> Value:
 
 @emits("bitwise_not.default")
 def bitwise_not(w: Writer, x: Any) -> Value:
-    _truth(w)
-    return w.emit(ops.Not(), x)
+    return w.emit(ops.Not() if w.integer is None else ops.BitwiseNot(), x)
 
 
-@emits("bitwise_and.Tensor", "__and__.Tensor")
+@emits("bitwise_and.Tensor", "bitwise_and.Scalar", "bitwise_and.Scalar_Tensor")
+@emits("__and__.Tensor", "__and__.Scalar")
 def bitwise_and(w: Writer, a: Any, b: Any) -> Value:
-    _truth(w)
-    return w.emit(ops.Mul(), a, b)
+    return w.emit(ops.Mul() if w.integer is None else ops.BitwiseAnd(), a, b)
 
 
-@emits("bitwise_or.Tensor", "__or__.Tensor")
+@emits("bitwise_or.Tensor", "bitwise_or.Scalar", "bitwise_or.Scalar_Tensor")
+@emits("__or__.Tensor", "__or__.Scalar")
 def bitwise_or(w: Writer, a: Any, b: Any) -> Value:
-    _truth(w)
-    return w.emit(ops.Maximum(), a, b)
+    return w.emit(ops.Maximum() if w.integer is None else ops.BitwiseOr(), a, b)
 
 
-def _truth(w: Writer) -> None:
-    if w.kind != "bool":
-        w.refuse("it works on the bits of integers")
+@emits("bitwise_xor.Tensor", "bitwise_xor.Scalar", "bitwise_xor.Scalar_Tensor")
+@emits("__xor__.Tensor", "__xor__.Scalar")
+def bitwise_xor(w: Writer, a: Any, b: Any) -> Value:
+    return not_equal(w, a, b) if w.integer is None else w.emit(ops.BitwiseXor(), a, b)
+
+
+@emits("bitwise_left_shift.Tensor", "bitwise_left_shift.Tensor_Scalar")
+@emits("__lshift__.Tensor", "__lshift__.Scalar")
+def left_shift(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.ShiftLeft(), a, b)
+
+
+@emits("bitwise_right_shift.Tensor", "bitwise_right_shift.Tensor_Scalar")
+@emits("__rshift__.Tensor", "__rshift__.Scalar")
+def right_shift(w: Writer, a: Any, b: Any) -> Value:
+    return w.emit(ops.ShiftRight(), a, b)
 
 
 @emits("where.self", "where.ScalarSelf", "where.ScalarOther", "where.Scalar")
@@ -243,6 +279,8 @@ def threshold(w: Writer, x: Any, bound: float, value: float) -> Value:
 def clamp(w: Writer, x: Any, low: float | None, high: float | None) -> Value:
     if low is not None and high is not None and low > high:
         low = high  # torch's rule
+    if w.integer is not None:
+        return clamp_by(w, x, low, high)
     return w.emit(ops.Clip(low, high), x)
 
 
@@ -260,6 +298,11 @@ def clamp_min(w: Writer, x: Any, low: Any) -> Value:
 @emits("clamp_max.default", "clamp_max.Tensor")
 def clamp_max(w: Writer, x: Any, high: Any) -> Value:
     return w.emit(ops.Minimum(), x, high)
+
+
+@emits("relu.default")
+def relu(w: Writer, x: Any) -> Value:
+    return w.emit(ops.Relu(), x) if w.integer is None else w.emit(ops.Maximum(), x, 0)
 
 
 @emits("gelu.default")
@@ -348,10 +391,4 @@ def native_dropout(w: Writer, x: Any, probability: float, train: bool | None) ->
 )
 def cast(w: Writer, x: Any, *options: Any) -> Value:
     """Truth values and all floating dtypes are f32; what becomes an integer loses its fraction."""
-    value = w.value(x)
-    floating = w.kind.startswith(("float", "bfloat"))
-    if value.type.dtype != "f32":
-        return value if not floating else w.emit(ops.Cast("f32"), value)
-    if w.kind == "bool":
-        return w.chain(value, ops.Not(), ops.Not())
-    return value if floating else w.emit(ops.Cast("i64"), value)
+    return w.truth(x) if w.kind == "bool" else w.alike(x)

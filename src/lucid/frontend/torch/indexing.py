@@ -34,14 +34,7 @@ def places(w: Writer, index: Any) -> Value:
     if not isinstance(index, Value):
         array, shape = w.known(index)
         return w.expand(w.constant(array, "i64"), shape)
-    return index if index.type.dtype == "i64" else w.emit(ops.Cast("i64"), index)
-
-
-def alike(w: Writer, x: Any) -> Value:
-    """An operand in the dtype of the node's result."""
-    value = w.value(x, scalar=True)
-    wanted = "i64" if w.kind.startswith(("int", "uint")) else "f32"
-    return value if value.type.dtype == wanted else w.emit(ops.Cast(wanted), value)
+    return w.converted(index, "i64")
 
 
 # -- taking -------------------------------------------------------------------------------------
@@ -229,15 +222,15 @@ def scattered(
 ) -> Value:
     """The result of `scatter`; the source may have more elements than there are indices."""
     axis, where = w.axis(dim), places(w, index)
-    updates, shape = alike(w, source), where.type.shape
+    updates, shape = w.alike(source), where.type.shape
     if not w.shape:  # one element, of which an axis is made
         where, updates = (w.reshape(v, (1,)) for v in (where, updates))
-        y = w.emit(ops.ScatterElements(0, reduction), w.reshape(alike(w, x), (1,)), where, updates)
+        y = w.emit(ops.ScatterElements(0, reduction), w.reshape(w.alike(x), (1,)), where, updates)
         return w.reshape(y, ())
     for i, size in enumerate(shape):
         if updates.type.rank and updates.type.shape[i] != size:
             updates = w.slice(updates, i, 0, w.size(size))
-    data = w.expand(alike(w, x), w.shape)
+    data = w.expand(w.alike(x), w.shape)
     return w.emit(ops.ScatterElements(axis, reduction), data, where, w.expand(updates, shape))
 
 
@@ -290,8 +283,8 @@ def index_put(
     rest = tuple(w.shape[i] for i in order[len(found.axes) :])
     first = found.first
     shape = (*rest[:first], *found.shape, *rest[first:])
-    updates = turned(w, w.expand(alike(w, values), shape), target)
-    data = turned(w, w.expand(alike(w, x), w.shape), order)
+    updates = turned(w, w.expand(w.alike(values), shape), target)
+    data = turned(w, w.expand(w.alike(x), w.shape), order)
     op = ops.ScatterND("add" if accumulate else "none")
     return turned(w, w.emit(op, data, found.stacked(w), updates), inverse(order))
 
@@ -301,11 +294,11 @@ def _where(w: Writer, x: Any, mask: Any, values: Any, accumulate: bool) -> Value
     own = w.shape_of(mask)
     if prod(w.size(d) for d in w.shape_of(values)) != 1:
         w.refuse("it puts as many values as there are places where a mask is true")
-    value = w.reshape(alike(w, values), ())
+    value = w.reshape(w.alike(values), ())
     if accumulate:
         value = w.emit(ops.Add(), x, value)
     mask = w.reshape(mask, (*own, *[1] * (len(w.shape) - len(own))))
-    return w.emit(ops.Where(), mask, value, alike(w, x))
+    return w.emit(ops.Where(), mask, value, w.alike(x))
 
 
 @emits("index_add.default")
@@ -331,8 +324,8 @@ def _put_along(w: Writer, x: Any, dim: int, index: Any, source: Any, reduction: 
     (count,) = where.type.shape or (1,)
     order = [axis, *(i for i in range(len(w.shape)) if i != axis)]
     shape = tuple(count if i == axis else d for i, d in enumerate(w.shape))
-    updates = turned(w, w.expand(alike(w, source), shape), order)
-    data = turned(w, w.expand(alike(w, x), w.shape), order)
+    updates = turned(w, w.expand(w.alike(source), shape), order)
+    data = turned(w, w.expand(w.alike(x), w.shape), order)
     y = w.emit(ops.ScatterND(reduction), data, w.reshape(where, (count, 1)), updates)
     return turned(w, y, inverse(order))
 
@@ -356,7 +349,7 @@ def _matrix(w: Writer) -> tuple[int, int]:
 
 
 def _triangle(w: Writer, x: Any, mask: Array) -> Value:
-    return w.emit(ops.Where(), w.table(mask), x, alike(w, 0.0))
+    return w.emit(ops.Where(), w.table(mask), x, w.alike(0.0))
 
 
 @emits("one_hot.default")

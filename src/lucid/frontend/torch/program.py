@@ -1,12 +1,10 @@
-"""Exporting a module: `torch.export` with a dynamic batch, in evaluation mode, decomposed as far as
-there are no emitters.
+"""Exporting a module: `torch.export` in evaluation mode, decomposed as far as there are no emitters.
 
 What an emitter is there for is kept whole: `silu` says more than a product with a sigmoid.
 """
 
 from __future__ import annotations
 
-import inspect
 import io
 import logging
 import re
@@ -20,17 +18,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram, default_decompositions, export
+from torch.export import ExportedProgram, default_decompositions, export
 from torch.fx import Graph, Node
 
 from lucid.errors import InputError, TraceError
 from lucid.frontend.torch.aliasing import DROPOUTS, PERHAPS_VIEWS, changes_show, is_mutation
+from lucid.frontend.torch.calling import Calling
 from lucid.frontend.torch.places import line_of
-from lucid.frontend.torch.state import refuse_changed_constants, refuse_kept_state
+from lucid.frontend.torch.state import refuse_changed_constants
 from lucid.frontend.torch.writer import emitter_name, has_emitter
+from lucid.ir.types import Shapes
 
-EXAMPLE_BATCH = 2
-"""The batch that the forward runs with while it is exported: 0 and 1 are special to torch."""
+
+class CannotExport(TraceError):
+    """Torch cannot export a forward for some sizes, some of them symbols perhaps. `details`: all
+    that it says of it."""
+
+    def __init__(self, module: str, message: str, details: str) -> None:
+        super().__init__(message)
+        self.module = module
+        self.details = details
+
+    def told(self) -> TraceError:
+        """The error for who cannot go another way."""
+        return TraceError(f"{self}{_report(self.module, self.details)}")
+
+
+class TooLong(BaseException):
+    """An export that takes too long; torch lets only what is no Exception pass."""
 
 
 def module_of(model: Any) -> torch.nn.Module:
@@ -49,62 +64,33 @@ def module_of(model: Any) -> torch.nn.Module:
     return module
 
 
-def export_program(module: torch.nn.Module, shape: Sequence[int]) -> ExportedProgram:
-    """The module's forward for inputs of `shape`, the first dimension any batch.
+def exported_program(
+    module: torch.nn.Module, calling: Calling, shapes: Shapes, axes: Sequence[Sequence[int]]
+) -> tuple[ExportedProgram, set[str], ExportedProgram]:
+    """The module's forward for inputs of `shapes`, of which the sizes at `axes` are symbols where
+    torch can have them so; the attributes that the forward assigned; and the program as torch gave
+    it, before it was decomposed.
 
     The module is left as it is found: it is exported in evaluation mode, which is undone after.
-    Raises TraceError where torch cannot export it, where it takes more than one tensor, and where
-    its results depend on what an earlier call wrote, InputError where torch.export has made it for
+    Raises TraceError where torch cannot export it, InputError where torch.export has made it for
     other sizes.
     """
     name = type(module).__name__
-    _require_exported_sizes(module, shape)
-    sizes = _dynamic_sizes(module)
-    example = _example(module, (EXAMPLE_BATCH, *shape[1:]))
+    _require_exported_sizes(module, shapes)
+    dynamic = calling.dynamic(module, axes) if any(axes) else None
+    args, kwargs = calling.arguments(module, shapes)
     with _evaluating(module), torch.no_grad(), _listening() as heard:
         try:
-            program = export(module, (example,), dynamic_shapes=(sizes,), strict=False)
+            original = program = export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
             refuse_changed_constants(name, program)
             if _needs_decomposition(program.graph):
                 program = program.run_decompositions(_decompositions())
         except TraceError:
             raise
         except Exception as error:  # torch raises many kinds, most of them its own
-            raise TraceError(_explain(name, shape, error, heard.text.getvalue())) from None
-    refuse_kept_state(name, program, heard.assigned())
-    return program
-
-
-def _dynamic_sizes(module: torch.nn.Module) -> Any:
-    """What torch.export is to know of the one argument of a forward: its batch is any.
-
-    Raises TraceError unless the forward takes one tensor by its position.
-    """
-    batch = {0: Dim.DYNAMIC}
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):  # of code that is not Python
-        return batch
-    placed = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-    needed = [p for p in parameters if p.default is p.empty and p.kind not in VARIABLE]
-    if not placed or len(needed) > 1 or any(p.kind is p.KEYWORD_ONLY for p in needed):
-        names = ", ".join(p.name for p in needed) or "nothing"
-        raise TraceError(
-            f"the forward of {type(module).__name__} takes {names}: a compiled model takes one "
-            "tensor, by position; wrap the module in one whose forward does"
-        )
-    return (batch,) if placed[0].kind is inspect.Parameter.VAR_POSITIONAL else batch
-
-
-VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _example(module: torch.nn.Module, shape: tuple[int, ...]) -> torch.Tensor:
-    """An input of the dtype and on the device of the module's weights."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            return torch.zeros(shape, dtype=tensor.dtype, device=tensor.device)
-    return torch.zeros(shape)
+            details = "".join(traceback.format_exception(error)) + heard.text.getvalue()
+            raise CannotExport(name, _explain(name, shapes, error), details) from None
+    return program, heard.assigned(), original
 
 
 GUARDS = "_guards_fn"
@@ -139,18 +125,21 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _require_exported_sizes(module: torch.nn.Module, shape: Sequence[int]) -> None:
+def _require_exported_sizes(module: torch.nn.Module, shapes: Shapes) -> None:
     """Raises InputError where torch.export has made a module for other sizes of images."""
     nodes = module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ()
-    for node in (n for n in nodes if n.op == "placeholder"):
-        own = getattr(node.meta.get("val"), "shape", None)
-        if own is None:
-            return
-        fixed = [d if isinstance(d, int) else s for d, s in zip(own[1:], shape[1:], strict=False)]
-        if len(own) != len(shape) or fixed != list(shape[1:]):
+    values = [n.meta.get("val") for n in nodes if n.op == "placeholder"]
+    own = [tuple(v.shape) for v in values if isinstance(v, torch.Tensor)]
+    if not own:
+        return
+    if len(own) != len(shapes):
+        raise InputError(f"the module was exported for {len(own)} inputs, not {len(shapes)}")
+    for sizes, shape in zip(own, shapes, strict=True):
+        fixed = [d if isinstance(d, int) else s for d, s in zip(sizes[1:], shape[1:], strict=False)]
+        if len(sizes) != len(shape) or fixed != list(shape[1:]):
             raise InputError(
-                f"the module was exported for inputs of ({', '.join(map(str, own))}), and is to be "
-                f"compiled for {tuple(shape)}: export it for that, or with dynamic_shapes"
+                f"the module was exported for inputs of ({', '.join(map(str, sizes))}), and is to "
+                f"be compiled for {tuple(shape)}: export it for that, or with dynamic_shapes"
             )
 
 
@@ -192,24 +181,17 @@ def _listening() -> Iterator[_Heard]:
     sys.stderr.write(heard.getvalue())
 
 
-def _explain(name: str, shape: Sequence[int], error: Exception, printed: str) -> str:
-    """The first thing that torch says, its place, and where the rest of it has been written."""
+def _explain(name: str, shapes: Shapes, error: Exception) -> str:
+    """The first thing that torch says, and its place."""
     text = re.split(r"\n\s*\n|\n\s*The error above occurred", str(error).strip())[0]
     text = re.sub(r"\s*For more information[^\n]*", "", text)
     kind = type(error).__name__
     if "data-dependent" in text:
         text += "; the forward must not branch on the elements of tensors, nor take sizes from them"
-    elif "dynamic" in text.lower() or "constraint" in kind.lower() or "specializ" in text.lower():
-        text += (
-            "; the forward must work for any batch size: no branch on x.shape[0], and no fixed "
-            "batch in a reshape (-1 or x.shape[0] instead)"
-        )
-    size, line = ", ".join(map(str, shape)), line_of(error)
+    sizes = " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)
+    inputs, line = "an input" if len(shapes) == 1 else "inputs", line_of(error)
     place = f" at {line}" if line else ""
-    return (
-        f"torch.export cannot export {name} for an input of ({size}){place}: {kind}: {text}"
-        + _report(name, "".join(traceback.format_exception(error)) + printed)
-    )
+    return f"torch.export cannot export {name} for {inputs} of {sizes}{place}: {kind}: {text}"
 
 
 def _report(name: str, text: str) -> str:

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lucid.frontend.torch.elementwise import square, truth
+from lucid.frontend.torch.elementwise import square
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
 from lucid.ir.ops import Op
-from lucid.ir.types import Dim
+from lucid.ir.types import INTEGERS, Dim
 
 Axes = int | Sequence[int] | None
 
@@ -24,8 +24,10 @@ def axes_of(w: Writer, x: Any, dim: Axes) -> tuple[int, ...]:
 
 
 def require_floating(w: Writer, x: Any, dtype: Any) -> None:
-    """Refuse to convert to integers first, which drops fractions; floating dtypes are all f32."""
-    if dtype is not None and not dtype.is_floating_point and not w.is_truth(x):
+    """Refuse to convert floats to integers first, which drops fractions; floating dtypes are all
+    f32."""
+    to_whole = dtype is not None and not dtype.is_floating_point
+    if to_whole and not w.is_truth(x) and w.value(x).type.dtype == "f32":
         w.refuse(f"it converts to {str(dtype).removeprefix('torch.')} before it reduces")
 
 
@@ -35,7 +37,10 @@ def _reduced(make: Callable[[tuple[int, ...], bool], Op]) -> Callable[..., Value
     ) -> Value:
         require_floating(w, x, dtype)
         axes = axes_of(w, x, dim)
-        return w.emit(make(axes, keepdim), x) if axes else w.value(x)
+        value = w.value(x)
+        if w.integer is not None and value.type.dtype in INTEGERS:  # truth values are counted
+            value = w.alike(value)
+        return w.emit(make(axes, keepdim), value) if axes else value
 
     return write
 
@@ -53,12 +58,12 @@ emits("amin.default")(smallest)
 
 @emits("any.dim", "any.dims", "any.default")
 def any_(w: Writer, x: Any, dim: Axes = None, keepdim: bool = False) -> Value:
-    return largest(w, truth(w, x), dim, keepdim)
+    return largest(w, w.truth(x), dim, keepdim)
 
 
 @emits("all.dim", "all.dims", "all.default")
 def all_(w: Writer, x: Any, dim: Axes = None, keepdim: bool = False) -> Value:
-    return smallest(w, truth(w, x), dim, keepdim)
+    return smallest(w, w.truth(x), dim, keepdim)
 
 
 @emits("mean.default")

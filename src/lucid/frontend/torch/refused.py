@@ -3,3 +3,7 @@
 
 class Refused(Exception):  # noqa: N818  # what happened, not an error to catch elsewhere
     """Something that the graph cannot express; becomes part of an UnsupportedError."""
+
+
+class DependsOnElements(Refused):
+    """A size that depends on the elements of a tensor, which are known only when it runs."""

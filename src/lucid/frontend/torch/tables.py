@@ -17,8 +17,9 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lucid.frontend.torch.refused import Refused
+from lucid.frontend.torch.sizes import Sizes
 from lucid.ir.ops import Array
-from lucid.ir.types import BATCH, Dim, Shape
+from lucid.ir.types import Dim, Shape
 
 BATCHES = (2, 3)
 """The sizes of the batch that a table is computed for."""
@@ -32,10 +33,12 @@ class Known:
 
 
 class Tables:
-    """Computes known tensors. `given`: those that nodes without operands stand for."""
+    """Computes known tensors. `given`: those that nodes without operands stand for. `sizes`: what
+    the program's symbols stand for."""
 
-    def __init__(self, given: Mapping[Node, torch.Tensor]) -> None:
+    def __init__(self, given: Mapping[Node, torch.Tensor], sizes: Sizes) -> None:
         self.given = given
+        self.sizes = sizes
         self._results: dict[tuple[Node, int], Any] = {}
         self._batched: dict[Node, bool] = {}
 
@@ -52,9 +55,13 @@ class Tables:
             raise Refused("a table's elements depend on the size of the batch")
         return first, shape
 
+    def tensor(self, known: Known) -> Any:
+        """What torch computes, for the first of BATCHES where the batch is symbolic."""
+        return self._at(known.node, BATCHES[0])
+
     def shape(self, known: Known) -> Shape:
         """The shape of a known tensor."""
-        return shape_of(known.node.meta["val"])
+        return self.sizes.shape_of(known.node.meta["val"])
 
     def _first_image(self, node: Node, shape: Shape, batch: int) -> Array:
         array = _as_numpy(self._at(node, batch))
@@ -79,7 +86,7 @@ class Tables:
             return self.given[node].detach()
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor | tuple | list):
-            return at_batch(value, batch)
+            return self.sizes.at(value, batch)
         operand = partial(self._at, batch=batch)
         if depends_on_shape_only(node):
             operand = partial(self._anything, batch=batch)
@@ -91,17 +98,18 @@ class Tables:
         """Some tensor of a node's shape and dtype."""
         value = node.meta["val"]
         if not isinstance(value, torch.Tensor):
-            return at_batch(value, batch)
-        return torch.empty([at_batch(d, batch) for d in value.shape], dtype=value.dtype)
+            return self.sizes.at(value, batch)
+        return torch.empty([self.sizes.at(d, batch) for d in value.shape], dtype=value.dtype)
 
     def _depends_on_batch(self, node: Node) -> bool:
         if node not in self._batched:
             value = node.meta.get("val")
-            symbolic = isinstance(value, torch.SymInt) and isinstance(dimension(value), Dim)
+            is_size = isinstance(value, torch.SymInt)
+            symbolic = is_size and isinstance(self.sizes.dimension(value), Dim)
             sizes = value.shape if isinstance(value, torch.Tensor) else ()
             self._batched[node] = (
                 symbolic
-                or any(isinstance(dimension(d), Dim) for d in sizes)
+                or any(isinstance(self.sizes.dimension(d), Dim) for d in sizes)
                 or any(map(self._depends_on_batch, node.all_input_nodes))
             )
         return self._batched[node]
@@ -126,38 +134,3 @@ def _as_numpy(tensor: torch.Tensor) -> Array:
     if tensor.is_floating_point():
         return np.asarray(tensor.double())
     return np.asarray(tensor if tensor.dtype is torch.bool else tensor.long())
-
-
-# -- sizes --------------------------------------------------------------------------------------
-
-
-def dimension(size: int | torch.SymInt) -> int | Dim:
-    """A size of torch's as a dimension. Raises Refused unless it is a multiple of the batch."""
-    if isinstance(size, int):
-        return size
-    small, large = int(at_batch(size, 6)), int(at_batch(size, 12))
-    if small == large:
-        return small
-    if small * 2 != large or small % 6:
-        raise Refused(f"the size {size} is no multiple of the batch")
-    return BATCH * (small // 6)
-
-
-def at_batch(size: Any, batch: int) -> Any:
-    """A number of torch's for one size of the batch. Raises Refused where it depends on more."""
-    if not isinstance(size, torch.SymInt | torch.SymFloat | torch.SymBool):
-        return size
-    expression = size.node.expr
-    symbols = sorted(expression.free_symbols, key=str)
-    if len(symbols) > 1 or any(str(s).startswith(("u", "zuf")) for s in symbols):
-        raise Refused(f"the size {size} depends on the elements of a tensor")
-    if symbols == [expression]:
-        return batch
-    value = expression.subs(dict.fromkeys(symbols, batch))
-    kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(size)]
-    return kind(value)
-
-
-def shape_of(value: torch.Tensor) -> Shape:
-    """The shape of a tensor that torch has exported."""
-    return tuple(dimension(d) for d in value.shape)

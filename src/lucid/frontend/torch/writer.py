@@ -12,19 +12,22 @@ in place (`relu_`). Where it cannot write what is asked for, it says so with `w.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
+import torch
 
+from lucid.frontend.torch.calling import DTYPES as GRAPH_DTYPES
 from lucid.frontend.torch.refused import Refused
 from lucid.frontend.torch.tables import Tables
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Op
 from lucid.ir.ops.constant import nested
-from lucid.ir.types import Dim, Shape, f32
+from lucid.ir.types import DTYPES, INTEGERS, Dim, Shape, f32
 
 Emitter = Callable[..., Any]
 EMITTERS: dict[str, Emitter] = {}
@@ -117,11 +120,81 @@ class Writer:
 
     def emit_all(self, op: Op, *operands: Any) -> list[Value]:
         """The results of a new node."""
-        scalars = isinstance(op, ops.Elementwise)
-        values = [self.value(x, scalar=scalars) for x in operands]
-        if scalars:
-            values = [self._floating(v) for v in values]
+        alike = isinstance(op, ops.Elementwise)
+        values = self._alike(op, operands) if alike else list(map(self.value, operands))
         return self._notes.graph.append(op, values, **self._place).outputs
+
+    def _alike(self, op: Op, operands: Sequence[Any]) -> list[Value]:
+        """The operands of an elementwise op in one dtype, the condition of a Where in its own."""
+        apart = 1 if isinstance(op, ops.Where) else 0
+        dtype = self._common(op, operands[apart:])
+        values = [self.converted(x, "f32") for x in operands[:apart]]
+        return values + [self.converted(x, dtype) for x in operands[apart:]]
+
+    def _common(self, op: Op, operands: Sequence[Any]) -> str:
+        """What an elementwise op computes in: the dtype of the node's integers, where it makes such
+        of integers; what it compares, in the dtype of integers that holds all of them; else f32."""
+        if isinstance(op, ops.Comparison):
+            return self._holding(operands)
+        takes = INTEGERS if isinstance(op, ops.Where) else getattr(op, "takes", ())
+        if self.integer is None or self.integer not in takes:
+            return "f32"
+        return "f32" if "f32" in map(self._kind, operands) else self.integer
+
+    def _holding(self, operands: Sequence[Any]) -> str:
+        """The dtype of integers that holds all operands, where none of them is a float; else f32.
+        Truth values and whole numbers take that of the others."""
+        kinds = [self._kind(x) for x in operands]
+        whole = [DTYPES[k] for k in kinds if k in INTEGERS]
+        if not whole or "f32" in kinds:
+            return "f32"
+        common = np.result_type(*whole)
+        numbers = [x for x in operands if isinstance(x, int)]
+        if not all(np.iinfo(common).min <= x <= np.iinfo(common).max for x in numbers):
+            common = np.dtype(np.int64)
+        return next((name for name in INTEGERS if DTYPES[name] == common), "f32")
+
+    def _kind(self, x: Any) -> str | None:
+        """The dtype of an operand; None for truth values and whole numbers."""
+        if isinstance(x, Value):
+            return None if x in self._notes.truths else x.type.dtype
+        if isinstance(x, int):
+            return None
+        return {"f": "f32", "b": None}.get(self.known(x)[0].dtype.kind, "i64")
+
+    @property
+    def integer(self) -> str | None:
+        """The dtype of the node's first result, where it is one of integers."""
+        match = re.fullmatch(r"(u?)int(\d+)", self.kind)
+        return f"{match[1] or 'i'}{match[2]}" if match else None
+
+    def converted(self, x: Any, dtype: str) -> Value:
+        """An operand in a dtype, f32 or one of integers; where it holds one number, perhaps as a
+        scalar."""
+        value = self.value(x, scalar=True, dtype=dtype)
+        if value.type.dtype == dtype:
+            return value
+        return self._notes.graph.append(ops.Cast(dtype), [value], **self._place).output
+
+    def alike(self, x: Any) -> Value:
+        """An operand in the dtype of the node's result."""
+        return self.converted(x, self.integer or "f32")
+
+    def truth(self, x: Any) -> Value:
+        """An operand as truth values: numbers are true unless they are 0."""
+        if self.is_truth(x):
+            return self.value(x)
+        value = self.value(x)
+        if value.type.dtype == "f32":
+            return self.chain(value, ops.Not(), ops.Not())
+        return self.emit(ops.Not(), self.emit(ops.Equal(), value, 0))
+
+    def as_kind(self, value: Value, kind: Any) -> Value:
+        """A result as what stands for torch's dtype `kind`: f32 for floats and truth values."""
+        if kind == torch.bool:
+            return value if value.type.dtype == "f32" else self.truth(value)
+        wanted = "f32" if kind.is_floating_point else GRAPH_DTYPES.get(kind, "f32")
+        return self.converted(value, wanted)
 
     def chain(self, x: Any, *steps: Op) -> Value:
         """Unary ops, one after the other."""
@@ -144,25 +217,29 @@ class Writer:
         return value if value.type.shape == shape else self.emit(ops.Expand(shape), value)
 
     def slice(self, x: Any, axis: int, start: int, stop: int, step: int = 1) -> Value:
-        """A range along one axis; x itself where it is all of it."""
+        """A range along one axis; x itself where it is all of it, perhaps nothing of it."""
         value = self.value(x)
+        if stop <= start:
+            shape, dtype = value.type.shape, value.type.dtype
+            empty = (*shape[:axis], 0, *shape[axis + 1 :])
+            return self.expand(self.constant(0, dtype), empty)
         if (start, stop, step) == (0, value.type.shape[axis], 1):
             return value
         return self.emit(ops.Slice(axis, start, stop, step), value)
 
-    def cast(self, x: Any) -> Value:
-        """x as the node's integers, where it has such; else as it is (truth values are f32)."""
-        value = self.value(x)
-        whole = self.kind.startswith(("int", "uint")) and value.type.dtype == "f32"
-        return self.emit(ops.Cast("i64"), value) if whole else value
-
     def filled(self, number: float, shape: Shape) -> Value:
-        """A tensor of one number."""
-        return self.expand(self.constant(number), shape)
+        """A tensor of one number, of the node's dtype."""
+        return self.expand(self.constant(number, self._own(number)), shape)
+
+    def _own(self, data: Any) -> str:
+        """The dtype that numbers have in this node's graph: integers only among integers."""
+        floating = np.asarray(data).dtype.kind == "f"
+        return "f32" if self.integer is None or floating else self.integer
 
     def constant(self, data: Any, dtype: str = "f32") -> Value:
         """A number or an array as a constant of the graph."""
-        array = np.asarray(data, np.float64 if dtype == "f32" else np.int64)
+        array = np.asarray(data)
+        array = array.astype(np.float64) if dtype == "f32" else array.astype(DTYPES[dtype])
         return self._notes.graph.append(
             ops.Constant(nested(array), dtype), [], **self._place
         ).output
@@ -175,26 +252,27 @@ class Writer:
 
     # -- operands ---------------------------------------------------------------------------
 
-    def value(self, x: Any, scalar: bool = False) -> Value:
+    def value(self, x: Any, scalar: bool = False, dtype: str | None = None) -> Value:
         """An operand as a value of the graph; with `scalar` one that holds the same number
-        everywhere may have rank 0."""
+        everywhere may have rank 0. `dtype`: of what becomes a constant."""
         match x:
             case Value():
                 return x
             case bool() | int() | float():
-                return self.constant(float(x))
+                return self.constant(x, dtype or self._own(x))
             case Dim():
                 self.refuse("it computes with the size of the batch")
             case None:
                 self.refuse("it lacks an operand")
         array, shape = self.known(x)
+        dtype = dtype or self._own(array)
         if array.size and scalar and (array == array.flat[0]).all():
-            return self.constant(array.flat[0])
-        if array.size > LARGEST_CONSTANT:
-            return self.expand(self._table(array.astype(np.float32)), shape)
+            return self.constant(array.flat[0], dtype)
         if array.size and array.ndim and (array == array.flat[0]).all():
-            return self.filled(array.flat[0], shape)
-        return self.expand(self.constant(array), shape)
+            return self.expand(self.constant(array.flat[0], dtype), shape)
+        if array.size > LARGEST_CONSTANT and dtype == "f32":
+            return self.expand(self._table(array.astype(np.float32)), shape)
+        return self.expand(self.constant(array, dtype), shape)
 
     def known(self, x: Any) -> tuple[Array, Shape]:
         """The elements of a tensor that the importer knows (see `Tables.array`).
@@ -236,9 +314,6 @@ class Writer:
         if isinstance(x, Value):
             return x in self._notes.truths
         return self.known(x)[0].dtype == bool
-
-    def _floating(self, value: Value) -> Value:
-        return self.emit(ops.Cast("f32"), value) if value.type.dtype == "i64" else value
 
     def _table(self, array: Array) -> Value:
         """A table as a tensor of the payload. Its name tells it from those of other image sizes."""

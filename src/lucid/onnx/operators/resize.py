@@ -314,7 +314,8 @@ def _targets(call: Call, how: Sampling) -> list[Target | None]:
             raise ModelFileError("has both scales and sizes")
         sizes = list(call.sizes(3))
     else:
-        scales = [np.float32(s) for s in call.elements(at).reshape(-1)]
+        given = call.floats("scales") or () if call.opset < 9 else call.elements(at).reshape(-1)
+        scales = [np.float32(s) for s in given]
     for what, given, wanted in (("sizes", sizes or scales, 1), ("ends", roi, 2)):
         if len(given) != wanted * len(axes):
             raise ModelFileError(f"says {len(given)} {what} for {len(axes)} axes")

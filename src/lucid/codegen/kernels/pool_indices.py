@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.language.elements import VECTOR, Access, from_floats, put
+from lucid.codegen.language.elements import VECTOR, Access, cast, put
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, buffers, ints
 from lucid.codegen.language.values import I32, Int, Pointer, Vector
 from lucid.codegen.target import Target
@@ -103,7 +103,7 @@ class _PoolIndicesEmitter:
         def block(c: Int, mask: Any) -> None:
             initial = [k.splat_constant(float("-inf")), self._distance(spans, None)]
             _, distance = self._largest(x + c, spans, [], initial, mask)
-            places = from_floats(k, distance, INDEX)
+            places = cast(k, distance, INDEX).raw
             first = self._everywhere(base + c * f.count_c, places.type)
             lanes = ir.Constant(places.type, list(range(k.vector)))
             channels = k.builder.mul(self._everywhere(f.count_c, places.type), lanes)

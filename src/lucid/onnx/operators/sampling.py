@@ -15,7 +15,7 @@ from lucid.ir.ops.sampling import BORDERS
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
-from lucid.onnx.windows import auto_pad, padding, pair
+from lucid.onnx.windows import auto_pad, padding, per_axis
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -113,11 +113,14 @@ def read_deform_conv(call: Call) -> Operand:
     if given is not None and given != tuple(kernel):
         raise ModelFileError(f"has the kernel_shape {given} and the weight {weight.type}")
     groups, taps = call.integer("group", 1), prod(kernel)
+    stride_h, stride_w = per_axis(call, "strides", 1)
+    top, left, bottom, right = padding(call)
+    dilation_h, dilation_w = per_axis(call, "dilations", 1)
     op = DeformColumns(
         (kernel[0], kernel[1]),
-        pair(call, "strides", 1),
-        padding(call),
-        pair(call, "dilations", 1),
+        (stride_h, stride_w),
+        (top, left, bottom, right),
+        (dilation_h, dilation_w),
         groups,
     )
     if offset.type.shape[1] != 2 * taps * call.integer("offset_group", 1):

@@ -17,7 +17,6 @@ from lucid.ir.ops import (
     Constant,
     Div,
     Equal,
-    Floor,
     Less,
     LessEqual,
     Maximum,
@@ -33,6 +32,7 @@ from lucid.ir.ops import (
 )
 from lucid.ir.types import TensorType
 from lucid.onnx.known import Known, known
+from lucid.onnx.operators.integers import write_quotient
 from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import graph_dtype
 
@@ -41,8 +41,22 @@ if TYPE_CHECKING:
     from lucid.onnx.known import Operand
     from lucid.onnx.writer import Edge, Writer
 
-FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9
-DTYPES = {"f32": FLOAT, "u8": UINT8, "i64": INT64}
+FLOAT, BOOL = 1, 9
+DTYPES = {
+    "f32": FLOAT,
+    "u8": 2,
+    "i8": 3,
+    "u16": 4,
+    "i16": 5,
+    "i32": 6,
+    "i64": 7,
+    "bool": BOOL,
+    "f16": 10,
+    "f64": 11,
+    "u32": 12,
+    "u64": 13,
+    "bf16": 16,
+}
 """ONNX's numbers of element types."""
 
 
@@ -62,7 +76,9 @@ def read_neg(call: Call) -> Operand:
 
 @writes(Div)
 def write_div(w: Writer, op: Div, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit("Div", *operands)
+    return (
+        w.emit("Div", *operands) if kind.dtype == "f32" else write_quotient(w, operands, kind).name
+    )
 
 
 @reads("Div")
@@ -130,17 +146,6 @@ def read_mod(call: Call) -> Operand:
     """Of sizes only. As in C with `fmod`, else with the sign of the divisor."""
     function = np.fmod if call.integer("fmod", 0) else np.mod
     return known(function(call.elements(0), call.elements(1)))
-
-
-@reads("Ceil")
-def read_ceil(call: Call) -> Operand:
-    return call.apply(Neg(), call.apply(Floor(), call.apply(Neg(), call.operand(0))))
-
-
-@reads("Sign")
-def read_sign(call: Call) -> Operand:
-    x = call.operand(0)
-    return call.apply(Sub(), call.apply(Less(), 0.0, x), call.apply(Less(), x, 0.0))
 
 
 @writes(Constant)

@@ -11,7 +11,6 @@ import numpy as np
 from lucid.errors import UnsupportedError
 from lucid.ir.ops import (
     Abs,
-    ArgMax,
     Array,
     Exp,
     Linear,
@@ -20,9 +19,9 @@ from lucid.ir.ops import (
     Mean,
     Min,
     Mul,
-    Neg,
     Op,
     Permute,
+    Prod,
     Softmax,
     Sqrt,
     Sub,
@@ -128,13 +127,12 @@ def _axes(call: Call) -> tuple[int, ...] | None:
 
 @reads("ReduceProd")
 def read_product(call: Call) -> Operand:
-    """Of sizes only."""
     x, keepdims, axes = call.operand(0), bool(call.integer("keepdims", 1)), _axes(call)
     if axes is None:
         return x
-    if not isinstance(x, Known):
-        raise UnsupportedError("of a tensor that is computed when the model runs")
-    return _of_sizes(call, x, axes, keepdims)
+    if isinstance(x, Known):
+        return _of_sizes(call, x, axes, keepdims)
+    return call.apply(Prod(axes, keepdims), x)
 
 
 def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Operand:
@@ -176,21 +174,6 @@ def read_cumulative_sum(call: Call) -> Operand:
     back = tuple(axes.index(a) for a in range(x.type.rank))
     turned = call.apply(Permute(tuple(axes)), x)
     return call.apply(Permute(back), call.apply(Linear(), turned, known(matrix)))
-
-
-@writes(ArgMax)
-def write_arg_max(w: Writer, op: ArgMax, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit("ArgMax", operands[0], axis=op.axis, keepdims=int(op.keepdims))
-
-
-@reads("ArgMax", "ArgMin")
-def read_arg_max(call: Call) -> Operand:
-    if call.integer("select_last_index", 0):
-        raise UnsupportedError("with select_last_index")
-    x = call.operand(0)
-    if call.kind == "ArgMin":
-        x = call.apply(Neg(), x)
-    return call.apply(ArgMax(call.axis(0), bool(call.integer("keepdims", 1))), x)
 
 
 @writes(Softmax)

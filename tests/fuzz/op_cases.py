@@ -554,7 +554,7 @@ def _concat(make: Maker) -> Value:
     for _ in range(make.draw.integer(1, 4)):
         shape[axis - 1] = make.draw.pick([1, 2, 3, 8, 16, 17])
         part = make.array(*shape)
-        parts.append(make.apply(ops.Relu(), part) if make.draw.chance(0.4) else part)
+        parts.append(make.apply(ops.Abs(), part) if make.draw.chance(0.4) else part)
     return make.followed(make.apply(ops.Concat(axis), *parts))
 
 

@@ -26,6 +26,7 @@ from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Constant, Gather, Pad, Resize
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.recipe import Apply, Recipe
+from lucid.ir.types import DTYPES, is_float
 
 # -- resizing -------------------------------------------------------------------------------------
 
@@ -89,17 +90,18 @@ def _numbers(ctx: Lowering, numbers: Array, name: str) -> WeightRef:
 
 @lowers(Pad)
 def _pad(ctx: Lowering, node: Node) -> None:
-    """A border around maps is made by one kernel. Other constant borders are written beside a copy
-    of x, other reflections gathered, one axis after the other."""
+    """A border around maps is made by one kernel. Other constant borders, and those of other dtypes
+    than float32, are written beside a copy of x, other reflections gathered, one axis after the
+    other."""
     op = node.op
     assert isinstance(op, Pad)
-    _require_floats(ctx, node)
+    constant, plain = op.mode == "constant", node.output.type.dtype == COMPUTED
     axes = [i for i, ends in enumerate(zip(op.before, op.after, strict=True)) if any(ends)]
     if not axes:
         ctx.views[node.output] = ctx.view(node.inputs[0])
-    elif len(op.before) == 4 and axes[0] >= 2:
+    elif len(op.before) == 4 and axes[0] >= 2 and (plain or not constant):
         _pad_map(ctx, node, op)
-    elif op.mode == "constant":
+    elif constant:
         _pad_by_copies(ctx, node, op, axes)
     else:
         _pad_by_gathers(ctx, node, op, axes)
@@ -131,7 +133,7 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
         "run": width * channels if dense else channels,
         "value": op.value,
     }
-    kernel = PadKernel(op.mode)
+    kernel = PadKernel(op.mode, y.dtype)
     region = _region(ctx, op, x, node.origin)
     tasks = n * shape[2]
     bound = only_declared(kernel, arguments)
@@ -155,8 +157,9 @@ def _planes(x: View) -> View:
 def _pad_by_copies(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> None:
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     y = ctx.result(node.output, x.over(shape, x.strides))
-    name = _numbers(ctx, np.array([op.value]), "border").name
-    border = View(name, COMPUTED, (1,) * len(shape), (0,) * len(shape))
+    recipe = Apply(Constant((_number(op.value, y.dtype),), y.dtype))
+    name = ctx.weights(recipe, Flat(), (1,), "border", y.dtype).name
+    border = View(name, y.dtype, (1,) * len(shape), (0,) * len(shape))
     middle = y
     for axis in axes:
         before, size = op.before[axis], x.shape[axis]
@@ -196,13 +199,9 @@ def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> 
         view = out
 
 
-def _require_floats(ctx: Lowering, node: Node) -> None:
-    dtype = ctx.view(node.inputs[0]).dtype
-    if dtype != COMPUTED:
-        raise UnsupportedError(
-            f"{node.origin or 'the model'}: {node.op.name} of {dtype} values; its kernel takes"
-            f" {COMPUTED}"
-        )
+def _number(value: float, dtype: str) -> float:
+    """The value of a border as one of a dtype, wrapping around like NumPy's."""
+    return value if is_float(dtype) else int(np.array(int(value)).astype(DTYPES[dtype]))
 
 
 def _region(ctx: Lowering, op: Op, x: View, origin: str) -> Graph:
@@ -295,7 +294,7 @@ def _gather(
         arguments[f"{name}_row"] = step[row] if row >= 0 else 0
     arguments |= {"indices": indices, "rows": rows, "count": count, "inner": inner}
     arguments |= {"cuts": cuts, "parts": parts}
-    kernel = GatherKernel(single=inner == 1)
+    kernel = GatherKernel(inner == 1, x.dtype)
     ctx.call(
         kernel,
         repeats * cuts * parts,

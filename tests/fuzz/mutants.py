@@ -640,12 +640,6 @@ INTEGERS = [
         "0",
         ("reduce", "arg_max"),
     ),
-    Mutant(
-        "arithmetic of integers is an activation",
-        f"{P}.recognise_functions:function_of_one_value",
-        'node.output.type.dtype != "f32"',
-        "False",
-    ),
 ]
 
 RUNTIME = [

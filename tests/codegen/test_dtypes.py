@@ -306,6 +306,37 @@ def test_integer_constants_keep_all_their_bits(name: str) -> None:
     np.testing.assert_array_equal(found, [numbers] * 2)
 
 
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", NAMES)
+def test_ops_that_move_numbers_keep_every_bit(name: str, target: Target) -> None:
+    """Borders of each kind, known indices, parts and joins."""
+    graph = parse_graph(f"""
+        graph moved(%x: {name}[N,3,6,5]) -> {name}[N,3,8,6], {name}[N,3,8,6], {name}[N,5,6,5],
+            {name}[N,4,6,5], {name}[N,5,6,5] {{
+          %i = constant() {{value=(2,-3,0,1), dtype="i64"}} : i64[4]
+          %a = pad(%x) {{before=(0,0,1,0), after=(0,0,1,1)}} : {name}[N,3,8,6]
+          %b = pad(%x) {{before=(0,0,1,0), after=(0,0,1,1), mode="reflect"}} : {name}[N,3,8,6]
+          %c = pad(%x) {{before=(0,1,0,0), after=(0,1,0,0)}} : {name}[N,5,6,5]
+          %d = gather(%x, %i) {{axis=1}} : {name}[N,4,6,5]
+          %s = slice(%x) {{axis=1, start=1, stop=3}} : {name}[N,2,6,5]
+          %e = concat(%s, %x) {{axis=1}} : {name}[N,5,6,5]
+          return %a, %b, %c, %d, %e
+        }}""")
+    x = stored(dtype(name), (2, 3, 6, 5))
+    sides = ((0, 0), (0, 0), (1, 1), (0, 1))
+    wanted = [
+        np.pad(x, sides),
+        np.pad(x, sides, mode="reflect"),
+        np.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0))),
+        x[:, [2, -3, 0, 1]],
+        np.concatenate([x[:, 1:], x], 1),
+    ]
+    program = lower(graph, Schedule({}), target, 2, threads=2)
+    found = Run(program, target, threads=2).outputs({}, [x])
+    for value, exact in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(bits(value), bits(exact))
+
+
 INTEGERS = [name for name in NAMES if DTYPES[name].kind in ("signed", "unsigned")]
 
 

@@ -12,7 +12,7 @@ from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.ir import BATCH, Graph, Op, TensorType, interpret, ops
-from lucid.ir.types import DTYPES, INTEGERS
+from lucid.ir.types import DTYPES, INTEGERS, f32
 
 UNARY = [ops.Neg(), ops.Abs(), ops.Sign(), ops.BitwiseNot()]
 BINARY = [

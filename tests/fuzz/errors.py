@@ -85,6 +85,9 @@ def analyse(
             lost = [Known(r, np.full(np.shape(r), np.inf)) for r in results]
             known.update(zip(node.outputs, lost, strict=True))
             return
+        if all(r.dtype.kind in "iub" for r in results) and not any(o.error.any() for o in operands):
+            known.update((v, Known.exactly(r)) for v, r in zip(node.outputs, results, strict=True))
+            return
         m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Convolution) else 0
         with np.errstate(all="ignore"):
             if m:
@@ -180,10 +183,15 @@ def _pad(op: ops.Pad, x: Sequence[Known]) -> tuple[Array, Array]:
 
 @rule(ops.Cast)
 def _cast(op: ops.Cast, x: Sequence[Known]) -> tuple[Array, Array]:
-    """To an integer, a number that is off may fall on the other side of one."""
+    """To an integer, a number that is off may fall on the other side of one; integers and numbers
+    of more bits are rounded."""
     value = op.evaluate(x[0].value)
-    if op.dtype == "f32":
-        return value, x[0].error
+    if op.dtype in ("f32", "f64"):
+        rounded = 0.0 if x[0].value.dtype.kind == "f" else np.abs(value.astype(np.float64)) * U
+        return value, x[0].error + rounded
+    if op.dtype == "f16":
+        step = np.where(np.abs(value) > 65000, np.inf, np.abs(value) * 2.0**-10 + 2.0**-24)
+        return value, np.where(x[0].error > 0, x[0].error + step, np.abs(value) * 2.0**-10)
     return value, np.where(x[0].error > 0, np.inf, 0.0)
 
 
@@ -204,8 +212,8 @@ def _max_pool_indices(op: ops.MaxPoolIndices, x: Sequence[Known]) -> tuple[Array
     return op.evaluate(x[0].value), np.where(x[0].error.any(), np.inf, 0.0)
 
 
-@rule(ops.ArgMax)
-def _arg_max(op: ops.ArgMax, x: Sequence[Known]) -> tuple[Array, Array]:
+@rule(ops.ArgMax, ops.ArgMin)
+def _arg_max(op: ops.ArgMax | ops.ArgMin, x: Sequence[Known]) -> tuple[Array, Array]:
     value = op.evaluate(x[0].value)
     off = ops.Max((op.axis,), op.keepdims).evaluate(x[0].error)
     return value, np.where(off > 0, np.inf, 0.0)
@@ -222,12 +230,16 @@ def _elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]
     (value,) = op.results(*(k.value for k in x))
     spread = np.zeros(value.shape)
     if any(k.error.any() for k in x):
-        corners = [[k.value - k.error, k.value + k.error] for k in x]
+        corners = [
+            [k.value - k.error, k.value + k.error] if k.error.any() else [k.value] * 2 for k in x
+        ]
         for number in range(2 ** len(x)):
             chosen = [c[number >> i & 1] for i, c in enumerate(corners)]
             (other,) = op.results(*chosen)
             same = (other == value) | (np.isnan(other) & np.isnan(value))
             spread = np.maximum(spread, np.where(same, 0.0, np.abs(other - value)))
+    if value.dtype.kind != "f":
+        return value, np.where(spread > 0, np.inf, 0.0)
     size = np.abs(value)
     rounding = 2 * U * op.ulps * size + np.where(size < 2 * TINY, size, 0.0)
     error = spread + rounding + _own(op, x[0].value)
@@ -238,7 +250,12 @@ def _elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]
 
 def _either(op: Op, x: Sequence[Known]) -> Array | bool:
     """Where a result has two forms that differ: powers of 0.5 and -0.5 are roots, as PyTorch's
-    are, and roots of -0 and of -infinity have other signs, or are NaN."""
+    are, and roots of -0 and of -infinity have other signs, or are NaN. A remainder that is denormal
+    may be none, and then is not moved to the divisor's side."""
+    if isinstance(op, ops.Mod) and not op.truncated:
+        rest = np.abs(np.fmod(*(k.value for k in x)))
+        denormal: Array = (rest > 0) & (rest < TINY)
+        return denormal
     if not isinstance(op, ops.Pow):
         return False
     base, power = np.broadcast_arrays(*(k.value for k in x))
@@ -259,7 +276,7 @@ def _own(op: Op, x: Array) -> Array | float:
             return 4 * U * np.minimum(np.abs(x), 8)
         case ops.Silu() | ops.Mish():  # the factor beside x may be denormal
             return TINY * np.abs(x)
-        case ops.Sin() | ops.Cos():
+        case ops.Sin() | ops.Cos() | ops.Tan():
             return np.where(np.isfinite(x) & (np.abs(x) > LARGEST_ANGLE), np.inf, 0.0)
     return 0.0
 
@@ -346,6 +363,17 @@ def _squares(op: ops.SumSquares, x: Sequence[Known]) -> tuple[Array, Array]:
     off = (2 * size + x[0].error) * x[0].error
     inner = Known(x[0].value ** 2, off + 2 * U * size**2)
     return _summed(ops.Sum(op.axes, op.keepdims), inner, x[0].value.size)
+
+
+@rule(ops.Prod)
+def _product(op: ops.Prod, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Anything where the product of some of the numbers may be too large, or too small."""
+    value, size, total = op.evaluate(x[0].value), _size(x[0].value), ops.Sum(op.axes, op.keepdims)
+    reach = total.evaluate(np.abs(np.log2(np.where(size > 0, size, 1.0))))
+    share = np.where(size > 0, x[0].error / size, np.where(x[0].error > 0, np.inf, 0.0))
+    count = math.prod(x[0].value.shape[a] for a in op.axes)
+    error = np.abs(value) * (2 * U * (count + 4) + 2 * total.evaluate(share))
+    return value, np.where(reach > 120, np.inf, error)
 
 
 @rule(ops.AvgPool2d)

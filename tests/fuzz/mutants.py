@@ -514,7 +514,7 @@ KERNELS = [
     Mutant(
         "a contiguous mean is a sum",
         f"{K}.reduction:_Along.row",
-        "across(k, total, self.combine) * f.scale",
+        "self.scaling(1)(across(k, total, self.combine))",
         "across(k, total, self.combine)",
         ("reduce",),
     ),
@@ -534,9 +534,9 @@ KERNELS = [
     ),
     Mutant(
         "the last of equal maxima",
-        f"{K}.reduction:_better",
-        'value.compare("<=", best)',
-        'value.compare("<", best)',
+        f"{K}.reduction:_Places._better",
+        '"<" if self.spec.last else "<="',
+        '"<"',
         ("arg_max",),
     ),
     Mutant(
@@ -601,6 +601,44 @@ KERNELS = [
         'x[0].compare(">", 0.0)',
         'x[0].compare("<", 0.0)',
         EVERY,
+    ),
+]
+
+INTEGERS = [
+    Mutant(
+        "unsigned integers are compared as signed ones",
+        f"{C}.language.values:Integers.compare",
+        "self.builder.icmp_signed if self.signed else self.builder.icmp_unsigned",
+        "self.builder.icmp_signed",
+        EVERY,
+    ),
+    Mutant(
+        "unsigned integers become larger ones with a sign",
+        f"{C}.language.elements:_resized",
+        "k.builder.sext if value.signed else k.builder.zext",
+        "k.builder.sext",
+        EVERY,
+    ),
+    Mutant(
+        "a quotient by minus one is that by one",
+        f"{C}.language.integer_math:quotient",
+        'k.pick(b.compare("==", -1), -a, result)',
+        "result",
+        EVERY,
+    ),
+    Mutant(
+        "shifts wrap around",
+        f"{C}.language.integer_math:_shift_left",
+        'k.pick(inside, bits(k, "shl", x[0], count), x[0].like(0))',
+        'bits(k, "shl", x[0], count)',
+        EVERY,
+    ),
+    Mutant(
+        "the least of integers is zero",
+        f"{K}.reduction:least",
+        "int(np.iinfo(dtype(name).storage).min)",
+        "0",
+        ("reduce", "arg_max"),
     ),
 ]
 
@@ -706,4 +744,4 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *RUNTIME]
+MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *RUNTIME]

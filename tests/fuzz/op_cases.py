@@ -19,10 +19,11 @@ from lucid.errors import LucidError
 from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
 from lucid.ir.ops import OPS
 from lucid.ir.ops.windows import extent
+from lucid.ir.types import INTEGERS, NUMBERS
 
 from .attributes import drawn
 from .draw import BATCHES, Draw
-from .values import KINDS, WILD, Array, fill
+from .values import KINDS, WILD, Array, fill, whole
 from .views import behind
 
 Make = Callable[["Maker"], Value]
@@ -62,10 +63,11 @@ def generator(name: str) -> Make:
 
 
 class Maker:
-    """A case being made: `op` is the name of the op wanted."""
+    """A case being made: `op` is the name of the op wanted, `dtype` that of its operands."""
 
     def __init__(self, draw: Draw, op: str) -> None:
         self.draw, self.op = draw, op
+        self.dtype = dtype_of(draw, ops.op_class(op))
         self.build = Builder(draw.seed)
         self.batch = draw.pick(BATCHES)
         self.kind = draw.pick(WILD if draw.chance(0.25) else KINDS)
@@ -74,11 +76,21 @@ class Maker:
 
     # -- operands ---------------------------------------------------------------------------
 
-    def array(self, *shape: int, batched: bool = True, kind: str | None = None) -> Value:
+    def array(
+        self,
+        *shape: int,
+        batched: bool = True,
+        kind: str | None = None,
+        dtype: str | None = None,
+    ) -> Value:
         """An operand (N, *shape), behind any chain of views."""
         place, steps = behind(self.draw, (*([BATCH] if batched else []), *shape))
-        x = self.build.graph.add_input(f32(*place))
-        self.inputs.append(fill(self.draw, x.type.concrete(self.batch), kind or self.kind))
+        dtype = dtype or self.dtype
+        x = self.build.graph.add_input(TensorType(dtype, place))
+        sizes = x.type.concrete(self.batch)
+        is_float = dtype == "f32"
+        numbers = fill(self.draw, sizes, kind or self.kind) if is_float else None
+        self.inputs.append(whole(self.draw, sizes, dtype) if numbers is None else numbers)
         for step in steps:
             x = step(self.build.apply, x)
         return x
@@ -104,12 +116,14 @@ class Maker:
     def followed(self, y: Value) -> Value:
         """What may be fused into the op: activations, an added or multiplied tensor."""
         draw = self.draw
-        while draw.chance(0.35):
+        while y.type.dtype in INTEGERS and draw.chance(0.35):
+            y = self._followed_by_whole(y)
+        while y.type.dtype == "f32" and draw.chance(0.35):
             match draw.integer(0, 4):
                 case 0 | 1:
                     y = self.apply(draw.pick(FOLLOWING), y)
-                case 2 if y.type.dtype == "f32" and len(y.type.shape) > 1:
-                    other = self.array(*sizes(y)[1:])
+                case 2 if len(y.type.shape) > 1:
+                    other = self.array(*sizes(y)[1:], dtype="f32")
                     pair = draw.shuffled([y, other])
                     y = self.apply(draw.pick([ops.Add(), ops.Add(), ops.Mul(), ops.Sub()]), *pair)
                 case 3 if len(y.type.shape) == 4:
@@ -120,12 +134,29 @@ class Maker:
                     y = self.apply(draw.pick([ops.Mul(), ops.Add(), ops.Maximum()]), y, number)
         return y
 
+    def _followed_by_whole(self, y: Value) -> Value:
+        """What may be fused into an op of integers, a cast to floats at times."""
+        draw, dtype = self.draw, y.type.dtype
+        match draw.integer(0, 4):
+            case 0 if draw.chance(0.5):
+                return self.apply(ops.Cast("f32"), y)
+            case 1:
+                return self.apply(draw.pick(FOLLOWING_WHOLE), y)
+            case 2 if len(y.type.shape) > 1:
+                other = self.array(*sizes(y)[1:], dtype=dtype)
+                return self.apply(draw.pick(PAIRS), *draw.shuffled([y, other]))
+        return self.apply(draw.pick(PAIRS), *draw.shuffled([y, self.number(dtype)]))
+
+    def number(self, dtype: str) -> Value:
+        """An integer as a constant."""
+        return self.apply(ops.Constant(whole(self.draw, (), dtype).item(), dtype))
+
     def finish(self, y: Value) -> OpCase:
         outputs = [y]
         producer = y.producer
         if self.draw.chance(0.1) and producer is not None and producer.inputs:
             first = producer.inputs[0]
-            if first.producer is not None and first.type.dtype == "f32":
+            if first.producer is not None and first.type.dtype in NUMBERS:
                 outputs.append(first)
         self.build.graph.set_outputs(outputs)
         if all(BATCH not in v.type.shape for v in self.build.graph.inputs):  # nobody says how large
@@ -140,6 +171,21 @@ FOLLOWING: list[Op] = [
     *(ops.Relu(), ops.Clip(0, 6), ops.Silu(), ops.Sigmoid(), ops.Hardswish(), ops.Gelu()),
     *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
 ]
+
+FOLLOWING_WHOLE: list[Op] = [ops.Neg(), ops.Abs(), ops.Sign(), ops.BitwiseNot()]
+PAIRS: list[Op] = [
+    *(ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.BitwiseXor(), ops.Div(), ops.Mod()),
+    *(ops.ShiftLeft(), ops.ShiftRight(), ops.Pow()),
+]
+MOVING = (ops.Reshape, ops.Permute, ops.Concat, ops.Slice, ops.Expand, ops.Pad, ops.Gather)
+
+
+def dtype_of(draw: Draw, cls: type[Op]) -> str:
+    """One that an op takes: float32, where it does, more often than all others together."""
+    taken = NUMBERS if issubclass(cls, (*MOVING, ops.Where)) else cls.takes
+    if "f32" in taken and (len(taken) == 1 or draw.chance(0.65)):
+        return "f32"
+    return draw.pick([name for name in taken if name != "f32"])
 
 
 # -- elementwise ----------------------------------------------------------------------------------
@@ -164,6 +210,10 @@ def _thin(make: Maker, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _beside(make: Maker, shape: tuple[int, ...]) -> Value:
     """What broadcasts with (N, *shape): computed, a parameter, or a number."""
+    if make.dtype != "f32" and make.draw.chance(0.5):
+        return make.number(make.dtype)
+    if make.dtype != "f32":
+        return make.array(*_thin(make, shape))
     match make.draw.integer(0, 3):
         case 0 | 1:
             return make.array(*_thin(make, shape))
@@ -184,24 +234,26 @@ def _binary(make: Maker) -> Value:
 @makes("where")
 def _where(make: Maker) -> Value:
     shape = make.draw.shape(0, 4)
-    condition = make.array(*_thin(make, shape), kind=make.draw.pick(["integers", make.kind]))
+    kind = make.draw.pick(["integers", make.kind])
+    condition = make.array(*_thin(make, shape), kind=kind, dtype="f32")
     if make.draw.chance(0.4):
         bound = make.apply(ops.Constant(0.25))
         condition = make.apply(make.draw.pick([ops.Less(), ops.LessEqual()]), condition, bound)
-    return make.apply(ops.Where(), condition, make.array(*shape), _beside(make, shape))
+    return make.followed(
+        make.apply(ops.Where(), condition, make.array(*shape), _beside(make, shape))
+    )
 
 
 @makes("cast")
 def _cast(make: Maker) -> Value:
-    """Levels to floats, and floats (finite ones of moderate size) to integers."""
-    shape = make.draw.shape(1, 4)
-    if make.draw.chance(0.5):
-        x = make.build.graph.add_input(TensorType("u8", (BATCH, *shape)))
-        levels = make.draw.arrays.integers(0, 256, x.type.concrete(make.batch), np.uint8)
-        make.inputs.append(levels)
-        return make.followed(make.apply(ops.Cast("f32"), x))
-    x = make.array(*shape, kind=make.draw.pick(["normal", "offset", "integers"]))
-    return make.apply(ops.Cast(make.draw.pick(["u8", "i64"])), x)
+    """Integers to floats and to others, and floats (finite ones of moderate size) to integers."""
+    draw = make.draw
+    shape = draw.shape(1, 4)
+    if draw.chance(0.6):
+        x = make.array(*shape, dtype=draw.pick(INTEGERS))
+        return make.followed(make.apply(ops.Cast(draw.pick([*NUMBERS, "f32", "bool"])), x))
+    x = make.array(*shape, kind=draw.pick(["normal", "offset", "integers"]))
+    return make.followed(make.apply(ops.Cast(draw.pick([*INTEGERS, "bool", "f16", "f64"])), x))
 
 
 @makes("constant")
@@ -334,7 +386,7 @@ def _axes(make: Maker, rank: int) -> tuple[int, ...]:
     return tuple(make.draw.shuffled(axes))
 
 
-@makes("sum", "mean", "sum_squares", "max", "min")
+@makes("sum", "mean", "sum_squares", "prod", "max", "min")
 def _reduction(make: Maker) -> Value:
     draw = make.draw
     if draw.chance(0.3):  # few results of much: cut into parts that are put together
@@ -349,10 +401,11 @@ def _reduction(make: Maker) -> Value:
     return make.followed(make.apply(drawn(draw, OPS[make.op], axes=axes), x))
 
 
-@makes("arg_max")
+@makes("arg_max", "arg_min")
 def _arg_max(make: Maker) -> Value:
     x = make.array(*make.draw.shape(1, 4))
-    return make.apply(drawn(make.draw, ops.ArgMax, axis=make.draw.integer(1, x.type.rank - 1)), x)
+    axis = make.draw.integer(1, x.type.rank - 1)
+    return make.apply(drawn(make.draw, OPS[make.op], axis=axis), x)
 
 
 @makes("softmax")
@@ -607,7 +660,7 @@ def _concat(make: Maker) -> Value:
     for _ in range(make.draw.integer(1, 4)):
         shape[axis - 1] = make.draw.pick([1, 2, 3, 8, 16, 17])
         part = make.array(*shape)
-        parts.append(make.apply(ops.Relu(), part) if make.draw.chance(0.4) else part)
+        parts.append(make.apply(ops.Abs(), part) if make.draw.chance(0.4) else part)
     return make.followed(make.apply(ops.Concat(axis), *parts))
 
 
@@ -636,7 +689,8 @@ def _pad(make: Maker) -> Value:
     most = [min(3, d - 1) if mode == "reflect" else 3 for d in shape]
     before = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)
     after = tuple(draw.integer(0, m) if draw.chance(0.6) else 0 for m in most)
-    op = ops.Pad((0, *before), (0, *after), draw.pick([0.0, -1.5, 1e30]), mode)
+    border = draw.pick([0.0, -1.5, 1e30] if make.dtype == "f32" else [0.0, 1.0, 100.0])
+    op = ops.Pad((0, *before), (0, *after), border, mode)
     return make.followed(make.apply(op, make.array(*shape)))
 
 

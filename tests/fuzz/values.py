@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lucid.ir.types import DTYPES
+
 from .draw import Draw
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -59,6 +61,19 @@ def fill(draw: Draw, shape: Sequence[int], kind: str = "normal") -> Array:
     some = rng.random(shape) < draw.pick([0.002, 0.02, 0.3])
     chosen = rng.choice(np.asarray(strange, np.float32), shape)
     return np.where(some, chosen, normal).astype(np.float32)
+
+
+def whole(draw: Draw, shape: Sequence[int], dtype: str) -> Array:
+    """Integers of a dtype: small ones, its bounds and what lies beside them, and any."""
+    kind, rng = DTYPES[dtype], draw.arrays
+    info = np.iinfo(kind)
+    least, most = int(info.min), int(info.max)
+    edges = np.array([least, least + 1, most, most - 1, most // 2, 0, 1, 2, info.bits], kind)
+    small = rng.integers(-3 if least else 0, 4, shape).astype(kind)
+    drawn = rng.integers(least, most, shape, kind, endpoint=True)
+    chosen = draw.pick([0.0, 0.1, 0.5])
+    some = np.where(rng.random(shape) < chosen, rng.choice(edges, shape), small)
+    return np.where(rng.random(shape) < draw.pick([0.0, 0.5, 1.0]), drawn, some)
 
 
 def flushed(array: Array) -> Array:

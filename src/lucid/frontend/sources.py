@@ -11,7 +11,6 @@ import os
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lucid.errors import InputError, ShapeError, kind_of
@@ -22,7 +21,7 @@ from lucid.ir.batch import batch_of, misfit
 from lucid.ir.graph import Graph, State
 from lucid.ir.stage import CompileStage, Rest
 from lucid.ir.structure import Structure
-from lucid.ir.types import BATCH, Shapes, f32, with_batch
+from lucid.ir.types import BATCH, Shapes, f32
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
 

@@ -397,7 +397,7 @@ class _Places:
         """Where a later value takes the place of the best: it is larger (of the `last` ones, as
         large), or NaN, which no number replaces."""
         k, sign = self.walk.kernel, "<" if self.spec.last else "<="
-        if isinstance(value, Integers):
+        if isinstance(value, Integers) and isinstance(best, Integers):
             return value.compare(">=" if self.spec.last else ">", best)
         better = k.both(best.compare("ord", best), k.builder.not_(value.compare(sign, best)))
         if not self.spec.last:

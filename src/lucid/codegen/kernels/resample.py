@@ -15,6 +15,7 @@ from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments, result_extents
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import Access
 from lucid.codegen.language.kernel import (
     Arg,
@@ -42,8 +43,8 @@ def number_at(k: Kernel, table: Pointer, index: Int) -> Int:
     return Int(k.builder, k.builder.fptosi(value.raw, I64))
 
 
-def copy_floats(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
-    """Copy contiguous floats."""
+def copy_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
+    """Copy contiguous numbers, of any dtype."""
 
     def block(c: Int, vectors: int, mask: Any) -> None:
         for v in range(vectors):
@@ -188,18 +189,19 @@ class _ResizeEmitter:
 
 @dataclass(frozen=True)
 class Pad(KernelSpec):
-    """A map with a border: `mode` is `"constant"` (the argument `value`), `"reflect"`, `"edge"` or
-    `"wrap"`.
+    """A map with a border: `mode` is `"constant"` (the argument `value`; of float32 only),
+    `"reflect"`, `"edge"` or `"wrap"`.
 
     `runs`: into how many copies to cut what a line takes from x as it is, `run` floats each.
     """
 
     family: ClassVar[str] = "pad"
     mode: str = "constant"
+    dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
         sizes = ints("height", "width", "channels", "out_height", "out_width")
-        declared = buffers("x", "y") + strides_of("x") + strides_of("y") + sizes
+        declared = buffers("x", "y", dtype=self.dtype) + strides_of("x") + strides_of("y") + sizes
         declared += ints("top", "left", "runs", "run")
         return declared + (floats("value") if self.mode == "constant" else ())
 
@@ -256,7 +258,7 @@ class Pad(KernelSpec):
         self._border(f, x, out, k.int(0), f.left)
         with k.loop(0, f.runs) as loop:
             source, place = x + loop.index * f.x_pixel, out + (f.left + loop.index) * f.y_pixel
-            copy_floats(k, source, place, f.run)
+            copy_numbers(k, source, place, f.run)
         self._border(f, x, out, f.left + f.width, f.out_width)
 
     def _border(self, f: Frame, x: Pointer, out: Pointer, first: Int, last: Int) -> None:
@@ -270,7 +272,7 @@ class Pad(KernelSpec):
                 )
             else:
                 source = self._source(f, column.index - f.left, f.width)
-                copy_floats(k, x + source * f.x_pixel, place, f.channels)
+                copy_numbers(k, x + source * f.x_pixel, place, f.channels)
 
 
 # -- gathering ------------------------------------------------------------------------------------
@@ -286,9 +288,10 @@ class Gather(KernelSpec):
 
     family: ClassVar[str] = "gather"
     single: bool = False
+    dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "y", "indices") + repeated("x", "y")
+        declared = buffers("x", "y", dtype=self.dtype) + buffers("indices") + repeated("x", "y")
         declared += ints("x_row", "x_axis", "y_row", "y_axis")
         inner = () if self.single else ints("inner")
         return declared + ints("rows", "count", "cuts", "parts") + inner
@@ -318,5 +321,5 @@ class Gather(KernelSpec):
                 if self.single:
                     k.store(k.load(source, lanes=1), out)
                 else:
-                    copy_floats(k, source, out, f.inner)
+                    copy_numbers(k, source, out, f.inner)
         return f.finish()

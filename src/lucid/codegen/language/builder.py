@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from llvmlite import ir
 
@@ -37,6 +37,7 @@ Signature = Sequence[tuple[str, "ir.Type | PointerTo"]]
 Number = int
 Lanes = int | None
 IntLike = int | Int
+V = TypeVar("V", bound=Vector)
 
 
 def function_type(arguments: Signature, result: ir.Type = VOID) -> ir.FunctionType:
@@ -398,7 +399,7 @@ class Kernel:
         bits = self.builder.bitcast(x.raw, _with_element(x.raw.type, I64))
         return self.builder.trunc(bits, _with_element(x.raw.type, I32))
 
-    def pick(self, condition: Any, yes: Vector, no: Vector) -> Vector:
+    def pick(self, condition: Any, yes: V, no: V) -> V:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return yes.of(self.builder.select(condition, yes.raw, no.raw))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.builder import Kernel, V
 from lucid.codegen.language.values import Integers, Vector
 from lucid.ir import ops
 from lucid.ir.ops.base import Op
@@ -28,7 +28,7 @@ def lowers(op_class: type[Op]) -> Callable[[Lowering], Lowering]:
     return register
 
 
-def bits(k: Kernel, emit: str, a: Integers, b: Integers) -> Integers:
+def bits(k: Kernel, emit: str, a: V, b: V) -> V:
     """An instruction of two operands that treats integers as bits."""
     return a.of(getattr(k.builder, emit)(a.raw, b.raw))
 
@@ -72,7 +72,7 @@ def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Integers]) -> Vector:
     return maximum(k, x[0], x[1])
 
 
-def maximum(k: Kernel, a: Vector, b: Vector) -> Vector:
+def maximum(k: Kernel, a: V, b: V) -> V:
     """The larger one."""
     return k.pick(a.compare(">", b), a, b)
 
@@ -82,7 +82,7 @@ def _minimum(k: Kernel, op: ops.Minimum, x: Sequence[Integers]) -> Vector:
     return minimum(k, x[0], x[1])
 
 
-def minimum(k: Kernel, a: Vector, b: Vector) -> Vector:
+def minimum(k: Kernel, a: V, b: V) -> V:
     """The smaller one."""
     return k.pick(a.compare("<", b), a, b)
 
@@ -96,18 +96,18 @@ def quotient(k: Kernel, a: Integers, b: Integers) -> Integers:
     if a.signed:
         trapping = k.either_of(trapping, b.compare("==", -1))
     divisor = k.pick(trapping, b.like(1), b)
-    result = bits(k, "sdiv" if a.signed else "udiv", a, divisor)  # type: ignore[arg-type]
+    result = bits(k, "sdiv" if a.signed else "udiv", a, divisor)
     if a.signed:
-        result = k.pick(b.compare("==", -1), -a, result)  # type: ignore[assignment]
-    return k.pick(b.compare("==", 0), b.like(0), result)  # type: ignore[return-value]
+        result = k.pick(b.compare("==", -1), -a, result)
+    return k.pick(b.compare("==", 0), b.like(0), result)
 
 
-def remainder(k: Kernel, a: Integers, b: Integers) -> Vector:
+def remainder(k: Kernel, a: Integers, b: Integers) -> Integers:
     """a - b * trunc(a / b), and 0 where b is 0."""
     return k.pick(b.compare("==", 0), b.like(0), a - quotient(k, a, b) * b)
 
 
-def _crosses(k: Kernel, rest: Vector, b: Vector) -> Any:
+def _crosses(k: Kernel, rest: Integers, b: Integers) -> Any:
     """Where a remainder is not 0 and has another sign than the divisor."""
     differ = k.builder.xor(rest.compare("<", 0), b.compare("<", 0))
     return k.both(differ, rest.compare("!=", 0))
@@ -144,13 +144,13 @@ def _pow(k: Kernel, op: ops.Pow, x: Sequence[Integers]) -> Vector:
     one, zero = a.like(1), a.like(0)
     with k.loop(0, a.width, carry=[one, a, b], never_empty=True) as loop:
         result, base, exponent = loop.carried
-        odd = bits(k, "and_", exponent, one).compare("!=", 0)  # type: ignore[arg-type]
-        halved = bits(k, "lshr", exponent, one)  # type: ignore[arg-type]
+        odd = bits(k, "and_", exponent, one).compare("!=", 0)
+        halved = bits(k, "lshr", exponent, one)
         loop.carry([k.pick(odd, result * base, result), base * base, halved])
     power = loop.results[0]
     if not a.signed:
         return power
-    odd = bits(k, "and_", b, one).compare("!=", 0)  # type: ignore[arg-type]
+    odd = bits(k, "and_", b, one).compare("!=", 0)
     units = k.pick(a.compare("==", -1), k.pick(odd, one.like(-1), one), zero)
     units = k.pick(a.compare("==", 1), one, units)
     return k.pick(b.compare("<", 0), units, power)
@@ -182,7 +182,7 @@ def _not(k: Kernel, op: ops.BitwiseNot, x: Sequence[Integers]) -> Vector:
 def _within(k: Kernel, a: Integers, b: Integers) -> tuple[Any, Integers]:
     """Where a can be shifted by b, and b there, which else is undefined."""
     inside = k.builder.icmp_unsigned("<", b.raw, b.like(b.width).raw)
-    return inside, k.pick(inside, b, b.like(0))  # type: ignore[return-value]
+    return inside, k.pick(inside, b, b.like(0))
 
 
 @lowers(ops.ShiftLeft)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from llvmlite import ir
 
@@ -144,46 +144,46 @@ class Vector:
         kind = self.raw.type
         return kind.count if isinstance(kind, ir.VectorType) else 1
 
-    def of(self, raw: Any) -> Vector:
+    def of(self, raw: Any) -> Self:
         """Other numbers of the same kind: the result of a shuffle, a choice, a loop."""
-        return Vector(self.builder, raw)
+        return type(self)(self.builder, raw)
 
-    def _with(self, other: float | Vector, emit: str) -> Vector:
+    def _with(self, other: float | Self, emit: str) -> Self:
         right = self.like(other)
         return self.of(getattr(self.builder, emit)(self.raw, right.raw))
 
-    def like(self, value: float | Vector) -> Vector:
+    def like(self, value: float | Self) -> Self:
         """`value` with as many lanes as this vector, of floats or doubles as it has."""
         if isinstance(value, Vector):
             return value
         return self.of(constant(self.raw.type, value))
 
-    def __add__(self, other: float | Vector) -> Vector:
+    def __add__(self, other: float | Self) -> Self:
         return self._with(other, "fadd")
 
     __radd__ = __add__
 
-    def __sub__(self, other: float | Vector) -> Vector:
+    def __sub__(self, other: float | Self) -> Self:
         return self._with(other, "fsub")
 
-    def __rsub__(self, other: float) -> Vector:
+    def __rsub__(self, other: float) -> Self:
         return self.like(other) - self
 
-    def __mul__(self, other: float | Vector) -> Vector:
+    def __mul__(self, other: float | Self) -> Self:
         return self._with(other, "fmul")
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: float | Vector) -> Vector:
+    def __truediv__(self, other: float | Self) -> Self:
         return self._with(other, "fdiv")
 
-    def __rtruediv__(self, other: float) -> Vector:
+    def __rtruediv__(self, other: float) -> Self:
         return self.like(other) / self
 
-    def __neg__(self) -> Vector:
-        return Vector(self.builder, self.builder.fneg(self.raw))
+    def __neg__(self) -> Self:
+        return self.of(self.builder.fneg(self.raw))
 
-    def compare(self, sign: str, other: float | Vector) -> Any:
+    def compare(self, sign: str, other: float | Self) -> Any:
         """Ordered comparison, one bit a lane: false where either is NaN."""
         return self.builder.fcmp_ordered(sign, self.raw, self.like(other).raw)
 
@@ -205,25 +205,25 @@ class Integers(Vector):
         bits: int = (kind.element if isinstance(kind, ir.VectorType) else kind).width
         return bits
 
-    def of(self, raw: Any) -> Integers:
-        return Integers(self.builder, raw, self.signed)
+    def of(self, raw: Any) -> Self:
+        return type(self)(self.builder, raw, self.signed)
 
-    def __add__(self, other: float | Vector) -> Vector:
+    def __add__(self, other: float | Self) -> Self:
         return self._with(other, "add")
 
-    def __sub__(self, other: float | Vector) -> Vector:
+    def __sub__(self, other: float | Self) -> Self:
         return self._with(other, "sub")
 
-    def __mul__(self, other: float | Vector) -> Vector:
+    def __mul__(self, other: float | Self) -> Self:
         return self._with(other, "mul")
 
-    def __neg__(self) -> Vector:
+    def __neg__(self) -> Self:
         return self.of(self.builder.neg(self.raw))
 
-    def __truediv__(self, other: float | Vector) -> Vector:
+    def __truediv__(self, other: float | Self) -> Self:
         raise TypeError("integers are divided by integer_math.quotient")
 
-    def compare(self, sign: str, other: float | Vector) -> Any:
+    def compare(self, sign: str, other: float | Self) -> Any:
         """One bit a lane."""
         emit = self.builder.icmp_signed if self.signed else self.builder.icmp_unsigned
         return emit(sign, self.raw, self.like(other).raw)

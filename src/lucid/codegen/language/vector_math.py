@@ -37,10 +37,11 @@ def lowers(op_class: type[Op]) -> Callable[[Lowering], Lowering]:
 
 def lower(k: Kernel, op: Op, operands: Sequence[Vector]) -> Vector:
     """The op applied to vectors of equal lanes, of floats or of integers."""
-    table = LOWERINGS
-    if type(op) in integer_math.LOWERINGS and all(isinstance(x, Integers) for x in operands):
-        table = integer_math.LOWERINGS
-    return table[type(op)](k, op, operands)
+    whole = integer_math.LOWERINGS.get(type(op))
+    integers = [x for x in operands if isinstance(x, Integers)]
+    if whole is not None and len(integers) == len(operands):
+        return whole(k, op, integers)
+    return LOWERINGS[type(op)](k, op, operands)
 
 
 # -- arithmetic -----------------------------------------------------------------------------------

@@ -31,10 +31,10 @@ from lucid.codegen.lowering.shapes import reshaped
 from lucid.codegen.lowering.strided import LEAST_WORK, Grid, broadcast, copy
 from lucid.codegen.lowering.weighted import weighted
 from lucid.codegen.program.program import ArgumentValue, View, WeightRef
-from lucid.errors import UnsupportedError
 from lucid.ir.graph import Node, Parameter, Value
 from lucid.ir.ops import Constant, Fusion, Gather, Pad, Resize
 from lucid.ir.recipe import Apply, Recipe
+from lucid.ir.types import DTYPES, is_float
 
 # -- resizing -------------------------------------------------------------------------------------
 
@@ -99,17 +99,18 @@ def _table(ctx: Lowering, op: Resize, axis: int, size: int) -> WeightRef:
 
 @lowers(Pad)
 def _pad(ctx: Lowering, node: Node) -> None:
-    """A border around maps is made by one kernel. Other constant borders are written beside a copy
-    of x, other reflections gathered, one axis after the other."""
+    """A border around maps is made by one kernel. Other constant borders, and those of other dtypes
+    than float32, are written beside a copy of x, other reflections gathered, one axis after the
+    other."""
     op = node.op
     assert isinstance(op, Pad)
-    _require_floats(ctx, node)
+    constant, plain = op.mode == "constant", node.output.type.dtype == COMPUTED
     axes = [i for i, ends in enumerate(zip(op.before, op.after, strict=True)) if any(ends)]
     if not axes:
         ctx.views[node.output] = ctx.view(node.inputs[0])
-    elif len(op.before) == 4 and axes[0] >= 2:
+    elif len(op.before) == 4 and axes[0] >= 2 and (plain or not constant):
         _pad_map(ctx, node, op)
-    elif op.mode == "constant":
+    elif constant:
         _pad_by_copies(ctx, node, op, axes)
     else:
         _pad_by_gathers(ctx, node, op, axes)
@@ -141,7 +142,7 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
         "run": width * channels if dense else channels,
         "value": op.value,
     }
-    kernel = PadKernel(op.mode)
+    kernel = PadKernel(op.mode, y.dtype)
     region = region_of(ctx, op, [x], node.origin)
     tasks = n * shape[2]
     bound = only_declared(kernel, arguments)
@@ -151,8 +152,9 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
 def _pad_by_copies(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> None:
     x, shape = ctx.view(node.inputs[0]), ctx.shape(node.output)
     y = ctx.result(node.output, x.over(shape, x.strides))
-    name = numbers(ctx, np.array([op.value]), "border").name
-    border = View(name, COMPUTED, (1,) * len(shape), (0,) * len(shape))
+    recipe = Apply(Constant((_number(op.value, y.dtype),), y.dtype))
+    name = ctx.weights(recipe, Flat(), (1,), "border", y.dtype).name
+    border = View(name, y.dtype, (1,) * len(shape), (0,) * len(shape))
     middle = y
     for axis in axes:
         before, size = op.before[axis], x.shape[axis]
@@ -192,13 +194,9 @@ def _pad_by_gathers(ctx: Lowering, node: Node, op: Pad, axes: Sequence[int]) -> 
         view = out
 
 
-def _require_floats(ctx: Lowering, node: Node) -> None:
-    dtype = ctx.view(node.inputs[0]).dtype
-    if dtype != COMPUTED:
-        raise UnsupportedError(
-            f"{node.origin or 'the model'}: {node.op.name} of {dtype} values; its kernel takes"
-            f" {COMPUTED}"
-        )
+def _number(value: float, dtype: str) -> float:
+    """The value of a border as one of a dtype, wrapping around like NumPy's."""
+    return value if is_float(dtype) else int(np.array(int(value)).astype(DTYPES[dtype]))
 
 
 # -- gathering ------------------------------------------------------------------------------------
@@ -286,7 +284,7 @@ def _gather(
         arguments[f"{name}_row"] = step[row] if row >= 0 else 0
     arguments |= {"indices": indices, "rows": rows, "count": count, "inner": inner}
     arguments |= {"cuts": cuts, "parts": parts}
-    kernel = GatherKernel(single=inner == 1)
+    kernel = GatherKernel(inner == 1, x.dtype)
     ctx.call(
         kernel,
         repeats * cuts * parts,

@@ -47,6 +47,7 @@ def _reduced(make: Callable[[tuple[int, ...], bool], Op]) -> Callable[..., Value
 
 mean = _reduced(ops.Mean)
 total = _reduced(ops.Sum)
+product = _reduced(ops.Prod)
 largest = _reduced(ops.Max)
 smallest = _reduced(ops.Min)
 
@@ -54,6 +55,7 @@ emits("mean.dim")(mean)
 emits("sum.dim_IntList")(total)
 emits("amax.default")(largest)
 emits("amin.default")(smallest)
+emits("prod.dim_int")(product)
 
 
 @emits("any.dim", "any.dims", "any.default")
@@ -74,6 +76,11 @@ def mean_of_all(w: Writer, x: Any, dtype: Any) -> Value:
 @emits("sum.default")
 def sum_of_all(w: Writer, x: Any, dtype: Any) -> Value:
     return total(w, x, dtype=dtype)
+
+
+@emits("prod.default")
+def product_of_all(w: Writer, x: Any, dtype: Any) -> Value:
+    return product(w, x, dtype=dtype)
 
 
 @emits("max.default")
@@ -105,7 +112,9 @@ def argmax(w: Writer, x: Any, dim: int | None, keepdim: bool) -> Value:
 
 @emits("argmin.default")
 def argmin(w: Writer, x: Any, dim: int | None, keepdim: bool) -> Value:
-    return argmax(w, w.emit(ops.Neg(), x), dim, keepdim)
+    if dim is None:
+        w.refuse("it looks for one place in the whole batch")
+    return w.emit(ops.ArgMin(w.axis(dim, len(w.shape_of(x))), keepdim), x)
 
 
 # -- variances and norms ------------------------------------------------------------------------

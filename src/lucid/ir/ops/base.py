@@ -29,8 +29,9 @@ class Op:
     """Base of all ops. Fields of subclasses are the op's attributes.
 
     `infer` takes operand types and gives the result type (or a tuple of them), and raises
-    ShapeError where the operands do not fit. `evaluate` takes arrays of one floating dtype
-    (float32 or float64) and gives the result array (or a tuple), in that same dtype.
+    ShapeError where the operands do not fit. `evaluate` takes arrays, floats of one dtype (float32
+    or float64) and integers of their own, and gives the result array (or a tuple), floats in that
+    same dtype.
     """
 
     name: ClassVar[str] = ""

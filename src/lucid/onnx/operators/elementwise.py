@@ -15,13 +15,10 @@ from lucid.ir.ops import (
     Add,
     Cast,
     Constant,
-    Cos,
     Div,
     Equal,
-    Exp,
     Less,
     LessEqual,
-    Log,
     Maximum,
     Minimum,
     Mod,
@@ -31,16 +28,11 @@ from lucid.ir.ops import (
     Op,
     Pow,
     Rsqrt,
-    ShiftLeft,
-    ShiftRight,
-    Sign,
-    Sin,
-    Sqrt,
-    Sub,
     Where,
 )
 from lucid.ir.types import TensorType
 from lucid.onnx.known import Known, known
+from lucid.onnx.operators.integers import write_quotient
 from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import graph_dtype
 
@@ -49,8 +41,22 @@ if TYPE_CHECKING:
     from lucid.onnx.known import Operand
     from lucid.onnx.writer import Edge, Writer
 
-FLOAT, UINT8, INT64, BOOL = 1, 2, 7, 9
-DTYPES = {"f32": FLOAT, "u8": UINT8, "i64": INT64}
+FLOAT, BOOL = 1, 9
+DTYPES = {
+    "f32": FLOAT,
+    "u8": 2,
+    "i8": 3,
+    "u16": 4,
+    "i16": 5,
+    "i32": 6,
+    "i64": 7,
+    "bool": BOOL,
+    "f16": 10,
+    "f64": 11,
+    "u32": 12,
+    "u64": 13,
+    "bf16": 16,
+}
 """ONNX's numbers of element types."""
 
 
@@ -69,7 +75,9 @@ def read_neg(call: Call) -> Operand:
 
 @writes(Div)
 def write_div(w: Writer, op: Div, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit("Div", *operands)
+    return (
+        w.emit("Div", *operands) if kind.dtype == "f32" else write_quotient(w, operands, kind).name
+    )
 
 
 @reads("Div")
@@ -141,42 +149,6 @@ def read_bit_shift(call: Call) -> Operand:
     left = call.choice("direction", ("", "LEFT", "RIGHT")) == "LEFT"
     op = ShiftLeft() if left else ShiftRight()
     return call.apply(op, call.operand(0), call.operand(1))
-
-
-# -- functions ----------------------------------------------------------------------------------
-
-
-@reads("Sinh", "Cosh")
-def read_hyperbolic(call: Call) -> Operand:
-    """(exp x -+ exp -x) / 2."""
-    x = call.operand(0)
-    grows, falls = call.apply(Exp(), x), call.apply(Exp(), call.apply(Neg(), x))
-    total = call.apply(Add() if call.kind == "Cosh" else Sub(), grows, falls)
-    return call.apply(Mul(), total, 0.5)
-
-
-@reads("Tan")
-def read_tangent(call: Call) -> Operand:
-    x = call.operand(0)
-    return call.apply(Div(), call.apply(Sin(), x), call.apply(Cos(), x))
-
-
-@reads("Asinh", "Acosh")
-def read_inverse_hyperbolic(call: Call) -> Operand:
-    """ln(x + sqrt(x^2 +- 1)); the first is odd, and is taken of |x|, where nothing cancels."""
-    x = call.operand(0)
-    size = call.apply(Abs(), x) if call.kind == "Asinh" else x
-    square = call.apply(Add(), call.apply(Mul(), x, x), 1.0 if call.kind == "Asinh" else -1.0)
-    y = call.apply(Log(), call.apply(Add(), size, call.apply(Sqrt(), square)))
-    return call.apply(Mul(), call.apply(Sign(), x), y) if call.kind == "Asinh" else y
-
-
-@reads("Atanh")
-def read_inverse_hyperbolic_tangent(call: Call) -> Operand:
-    """ln((1 + x) / (1 - x)) / 2."""
-    x = call.operand(0)
-    ratio = call.apply(Div(), call.apply(Add(), 1.0, x), call.apply(Sub(), 1.0, x))
-    return call.apply(Mul(), call.apply(Log(), ratio), 0.5)
 
 
 @writes(Constant)

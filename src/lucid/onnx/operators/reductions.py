@@ -16,14 +16,13 @@ from lucid.ir.ops import (
     Cast,
     Equal,
     Exp,
-    Gather,
     Log,
     Max,
     Mean,
     Min,
     Mul,
-    Neg,
     Op,
+    Prod,
     Softmax,
     Sqrt,
     Sub,
@@ -129,13 +128,12 @@ def _axes(call: Call) -> tuple[int, ...] | None:
 
 @reads("ReduceProd")
 def read_product(call: Call) -> Operand:
-    """Of sizes only."""
     x, keepdims, axes = call.operand(0), bool(call.integer("keepdims", 1)), _axes(call)
     if axes is None:
         return x
-    if not isinstance(x, Known):
-        raise UnsupportedError("of a tensor that is computed when the model runs")
-    return _of_sizes(call, x, axes, keepdims)
+    if isinstance(x, Known):
+        return _of_sizes(call, x, axes, keepdims)
+    return call.apply(Prod(axes, keepdims), x)
 
 
 def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Operand:
@@ -159,25 +157,6 @@ def _of_sizes(call: Call, x: Known, axes: tuple[int, ...], keepdims: bool) -> Op
     array = np.empty((1,) * x.type.rank if keepdims else (), object)
     array[...] = dims[0] * rest if rest else 0
     return known(array)
-
-
-@writes(ArgMax)
-def write_arg_max(w: Writer, op: ArgMax, operands: Sequence[Edge], kind: TensorType) -> str:
-    return w.emit("ArgMax", operands[0], axis=op.axis, keepdims=int(op.keepdims))
-
-
-@reads("ArgMax", "ArgMin")
-def read_arg_max(call: Call) -> Operand:
-    """The last of equal ones is the first from the other end."""
-    x, axis, keepdims = call.operand(0), call.axis(0), bool(call.integer("keepdims", 1))
-    if call.kind == "ArgMin":
-        x = call.apply(Neg(), x)
-    if not call.integer("select_last_index", 0):
-        return call.apply(ArgMax(axis, keepdims), x)
-    (size,) = call.integer_dims(x.type.shape[axis])
-    turned = call.apply(Gather(axis), x, known(np.arange(size)[::-1]))
-    place = call.apply(Cast("f32"), call.apply(ArgMax(axis, keepdims), turned))
-    return call.apply(Cast("i64"), call.apply(Sub(), float(size - 1), place))
 
 
 @reads("Hardmax")

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 
 import lucid
+from lucid.codegen.language import vector_math
 from lucid.codegen.lowering import HostNode, Region, partition
 from lucid.codegen.lowering.context import LOWERINGS
 from lucid.codegen.program.interpret import ProgramInterpreter
 from lucid.errors import HostOpsWarning, UnknownNameError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
-from lucid.ir.ops import Gather, Softmax
+from lucid.ir.ops import Add, Gather, Softmax
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph
+from lucid.runtime import library
+from lucid.runtime.check import Case, Settings, bisect, check
 from lucid.runtime.planner import MAX_BATCH
 
 CHAIN = """chain(%x: f32[N,3,6,6], %s: f32[4], %k: i64[4])
@@ -220,3 +223,20 @@ def test_a_graph_without_nodes_costs_no_native_call(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model._runner, "run", None)
     assert_right(model, made, MAX_BATCH + 1)
     assert model.programs()[0].phases == []
+
+
+def test_checked_region_by_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = graph()
+    case = Case(made, tuple(sample_inputs(made, 2)), 2, Settings(threads=2))
+    regions = case.regions()
+    assert [region.graph.name for region in regions] == [f"chain_region{i}" for i in range(3)]
+    report = check(case)
+    assert report.ok
+    assert {call.origin for call in report.calls} >= {"conv", "pool"}
+    assert bisect(case) is None
+    monkeypatch.setattr(library, "_libraries", {})
+    monkeypatch.setitem(vector_math.LOWERINGS, Add, lambda k, op, x: x[0])
+    assert not check(case).ok
+    blame = bisect(case)
+    assert blame is not None
+    assert (blame.stage, blame.origin) == ("emission", "bias")

@@ -59,7 +59,8 @@ def bisect(case: Case, tools: Tools | None = None) -> Blame | None:
 def search(case: Case, tools: Tools) -> tuple[Find, Blame] | None:
     """What `bisect` finds, and the function that finds it."""
     later = (blame_schedule, blame_plan, blame_kernel, blame_runtime)
-    for find in (blame_pass, *(functools.partial(_in_regions, find) for find in later)):
+    finds: list[Find] = [blame_pass, *(functools.partial(_in_regions, find) for find in later)]
+    for find in finds:
         blame = find(case, tools)
         if blame is not None:
             return find, blame

@@ -10,15 +10,18 @@ from lucid.codegen.language import vector_math
 from lucid.codegen.lowering import HostNode, Region, partition
 from lucid.codegen.lowering.context import LOWERINGS
 from lucid.codegen.program.interpret import ProgramInterpreter
+from lucid.codegen.target import Target
 from lucid.errors import HostOpsWarning, UnknownNameError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Add, Gather, Softmax
+from lucid.ir.passes import run_passes
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph
 from lucid.runtime import library
 from lucid.runtime.check import Case, Settings, bisect, check
 from lucid.runtime.planner import MAX_BATCH
+from lucid.runtime.tune import Tuner
 
 CHAIN = """chain(%x: f32[N,3,6,6], %s: f32[4], %k: i64[4])
     -> f32[N,4], f32[N,4,6,6], f32[4], f32[4] {
@@ -240,3 +243,9 @@ def test_checked_region_by_region(monkeypatch: pytest.MonkeyPatch) -> None:
     blame = bisect(case)
     assert blame is not None
     assert (blame.stage, blame.origin) == ("emission", "bias")
+
+
+def test_regions_are_tuned() -> None:
+    tuning = Tuner(Target.host(), batch=1, threads=1).tune(run_passes(graph()), budget=0.0)
+    assert list(tuning.schedule.choices) == ["c"]
+    assert [names for _, names in tuning.findings] == [["c"]]

@@ -22,6 +22,7 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError
+from lucid.ir.batch import batch_of, misfit
 from lucid.ir.graph import Graph, Node
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
@@ -200,4 +201,8 @@ def read_inputs(path: Path, graph: Graph) -> tuple[tuple[Array, ...], int]:
         raise InputError(f"{path} holds {', '.join(arrays)}; expected {wanted}")
     kinds = [DTYPES[v.type.dtype] for v in graph.inputs]
     given = tuple(np.ascontiguousarray(arrays[n], k) for n, k in zip(names, kinds, strict=True))
-    return given, given[0].shape[0] if given and given[0].ndim else 1
+    shapes = tuple(array.shape for array in given)
+    batch = batch_of(graph.input_types(), shapes)
+    if batch is None:
+        raise InputError(f"{path}: {misfit(graph, shapes)}")
+    return given, batch

@@ -90,7 +90,7 @@ def no_compiler(monkeypatch):
             raise AssertionError(f"{kernel} is compiled")
 
         monkeypatch.setattr(library, "_libraries", {})
-        monkeypatch.setattr(library, "compile_object", refuse)
+        monkeypatch.setattr(library, "Compilation", refuse)
 
     return forbid
 

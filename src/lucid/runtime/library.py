@@ -7,20 +7,21 @@ compiled. Who loads kernels gets a `Code`, and holds it for as long as any of th
 from __future__ import annotations
 
 import logging
-import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any, Protocol
 
 from llvmlite import binding
 
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import compile_object, symbol, target_machine
+from lucid.codegen.language.llvm import Compilation, symbol, target_machine
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
+from lucid.os_threads import mapped
 from lucid.runtime.planning import PLANNING
+from lucid.runtime.processors import available_processors
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -28,6 +29,9 @@ Progress = Callable[[str, int, int], None]
 KEPT = 512
 """Kernels that stay in memory though nobody holds them: the same model compiled again finds them.
 What was loaded longest ago goes first; a kernel takes some 10 kB."""
+
+EACH = 4
+"""Kernels for each processor that are compiled between two reports of progress."""
 
 log = logging.getLogger("lucid.kernels")
 
@@ -100,16 +104,10 @@ class KernelLibrary:
             found = {k: batch for k in wanted if (batch := self._known.get(k)) is not None}
             missing = [k for k in wanted if k not in found]
             if missing:
-                objects: dict[KernelSpec, bytes] = {}
-                for done, kernel in enumerate(missing):
-                    if progress:
-                        progress("kernels", done, len(missing))
-                    objects[kernel] = self._object_code(kernel, cache)
+                objects = self._object_codes(missing, cache, progress or (lambda *state: None))
                 batch = _Batch(self.target, objects)
                 for kernel in missing:
                     found[kernel] = self._known[kernel] = batch
-                if progress:
-                    progress("kernels", len(missing), len(missing))
             self._keep(found.values())
             return Code(found)
 
@@ -125,14 +123,42 @@ class KernelLibrary:
             del oldest
         _close_retired()
 
-    def _object_code(self, kernel: KernelSpec, cache: Objects | None) -> bytes:
-        code = cache.get(kernel, self.target) if cache else None
-        if code is not None:
-            log.debug("%s: from the cache, %d bytes", kernel, len(code))
-            return code
-        start = time.perf_counter()
+    def _object_codes(
+        self, kernels: Sequence[KernelSpec], cache: Objects | None, progress: Progress
+    ) -> dict[KernelSpec, bytes]:
+        """Of all these kernels: from the cache, and what is not there compiled."""
+        codes: dict[KernelSpec, bytes] = {}
+        for kernel in kernels:
+            code = cache.get(kernel, self.target) if cache else None
+            if code is not None:
+                log.debug("%s: from the cache, %d bytes", kernel, len(code))
+                codes[kernel] = code
+        threads = available_processors()
+        progress("kernels", len(codes), len(kernels))
+        for some in _in_parts([k for k in kernels if k not in codes], threads * EACH):
+            for kernel, code in zip(some, self._compiled(some, threads), strict=True):
+                codes[kernel] = code
+                if cache:
+                    cache.put(kernel, self.target, code)
+            progress("kernels", len(codes), len(kernels))
+        return codes
+
+    def _compiled(self, kernels: Sequence[KernelSpec], threads: int) -> list[bytes]:
+        """Object code of kernels, compiled side by side. Only LLVM runs on the other threads, and
+        nothing else on this one meanwhile: a progress callback could fork."""
+        with ExitStack() as stack:
+            works = [stack.enter_context(self._begun(kernel)) for kernel in kernels]
+            list(mapped(Compilation.run, works, threads))
+            codes = [work.code() for work in works]
+        for work, code in zip(works, codes, strict=True):
+            milliseconds = 1000 * work.seconds
+            log.debug("%s: compiled in %.0f ms, %d bytes", work.kernel, milliseconds, len(code))
+        self.emitted += len(codes)
+        return codes
+
+    def _begun(self, kernel: KernelSpec) -> Compilation:
         try:
-            code = compile_object(kernel, self.target)
+            return Compilation(kernel, self.target)
         except CompileError:
             raise
         except Exception as error:
@@ -140,12 +166,11 @@ class KernelLibrary:
                 f"kernel {kernel} cannot be emitted for {self.target.name}: "
                 f"{type(error).__name__}: {error}"
             ) from error
-        self.emitted += 1
-        milliseconds = 1000 * (time.perf_counter() - start)
-        log.debug("%s: compiled in %.0f ms, %d bytes", kernel, milliseconds, len(code))
-        if cache:
-            cache.put(kernel, self.target, code)
-        return code
+
+
+def _in_parts(kernels: Sequence[KernelSpec], size: int) -> Iterator[Sequence[KernelSpec]]:
+    for first in range(0, len(kernels), size):
+        yield kernels[first : first + size]
 
 
 # -- engines --------------------------------------------------------------------------------------

@@ -163,3 +163,36 @@ def test_what_differs_from_image_to_image():
         inputs="%z: f32[N,4,1,1]",
     )
     after(PASS, text, ["expand", "neg"])
+
+
+SEQUENCE = "f32[N,5,12]"
+
+
+@pytest.mark.parametrize(
+    ("split", "axes", "turned", "whole", "ops"),
+    [
+        ("N,5,2,6", "1,0,2,3", "5,N,2,6", "5,N,12", ["permute"]),
+        ("N,5,2,6", "0,2,3,1", "N,2,6,5", "N,12,5", ["permute"]),
+        ("N,5,2,6", "0,1,3,2", "N,5,6,2", "N,5,12", ["reshape", "permute", "reshape"]),
+        ("N,5,2,6", "0,2,1,3", "N,2,5,6", "N,10,6", ["reshape", "permute", "reshape"]),
+    ],
+)
+def test_axes_put_together_again(split, axes, turned, whole, ops):
+    lines = (
+        f"%s = reshape(%x) {{shape=({split})}} : f32[{split}]",
+        f"%t = permute(%s) {{axes=({axes})}} : f32[{turned}]",
+        f"%y = reshape(%t) {{shape=({whole})}} : f32[{whole}]",
+    )
+    after(PASS, graph("\n".join(lines), f"f32[{whole}]", inputs=f"%x: {SEQUENCE}"), ops)
+
+
+def test_a_number_that_is_moved():
+    """As the states that a recurrent layer begins with."""
+    lines = (
+        "%c = constant() {value=0.5} : f32[]",
+        "%e = expand(%c) {shape=(4,N,6)} : f32[4,N,6]",
+        "%s = slice(%e) {axis=0, start=0, stop=2} : f32[2,N,6]",
+        "%y = permute(%s) {axes=(1,0,2)} : f32[N,2,6]",
+    )
+    y = "f32[N,2,6]"
+    after(PASS, graph("\n".join(lines), y, inputs=f"%x: {X}"), ["constant", "expand"])

@@ -179,6 +179,6 @@ class Conv3d(Convolution):
         for tap in range(weight.shape[2]):
             first = tap * self.dilation[0]
             met = x[:, :, first : first + depth : self.stride[0]].swapaxes(1, 2)
-            slices = plane.evaluate(met.reshape(-1, *met.shape[2:]), weight[:, :, tap])
+            slices = plane.evaluate(met.reshape(len(x) * out[2], *met.shape[2:]), weight[:, :, tap])
             y += slices.reshape(len(x), out[2], *slices.shape[1:]).swapaxes(1, 2)
         return y if bias is None else y + bias[:, None, None, None]

@@ -243,7 +243,6 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "lp pool of lines": (lambda x: F.lp_pool1d(x, 2, 3), LINE),
     "trilinear": (lambda x: F.interpolate(x, scale_factor=(2, 1.5, 3), mode="trilinear"), VOLUME),
     "nearest of volumes": (lambda x: F.interpolate(x, size=(4, 11, 13), mode="nearest"), VOLUME),
-    "nearest of lines": (lambda x: F.interpolate(x, scale_factor=1.7), LINE),
     "avg pool of lines": (lambda x: F.avg_pool1d(x, 3, 1, 1), LINE),
     "local response norm": (lambda x: F.local_response_norm(x, 5, 0.1, 0.7, 2.0), IMAGE),
     "adaptive avg pool": (lambda x: F.adaptive_avg_pool2d(x, (3, 5)), IMAGE),

@@ -3,6 +3,7 @@ groups."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -40,6 +41,10 @@ class Convolution(Op):
     padding: Sizes
     dilation: Sizes
     groups: int
+
+    def with_padding(self, padding: Sizes) -> Convolution:
+        """The same with other padding."""
+        return dataclasses.replace(self, padding=padding)  # type: ignore[call-arg]  # of subclasses
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +91,7 @@ def read_resize(call: Call) -> Operand:
     if scale is not None and how.coordinates in INEXACT[how.mode]:
         raise UnsupportedError(f"with {how.coordinates} and scales that give no whole size")
 
-    def resized(mode: str, rounding: str) -> volumes.Over:
+    def resized(mode: str, rounding: str) -> Callable[[int, int], Resize]:
         return lambda *pair: Resize(
             volumes.picked(size, pair, 1),
             mode,

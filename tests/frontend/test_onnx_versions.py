@@ -219,7 +219,6 @@ VERSIONS = {
         {},
     ),
     "lp pool": (18, [node("LpPool", "x", kernel_shape=[2, 3], p=3, pads=[1, 0, 0, 1])], {}),
-    "global lp pool": (18, [node("GlobalLpPool", "x", p=1)], {}),
     "convolution of volumes": (
         11,
         [

@@ -37,8 +37,8 @@ class Builder:
         self.graph = Graph(name, self.payload)
         self.blocks = 0
 
-    def input(self, channels: int, height: int, width: int) -> Value:
-        return self.graph.add_input(f32(BATCH, channels, height, width))
+    def input(self, channels: int, *size: int) -> Value:
+        return self.graph.add_input(f32(BATCH, channels, *size))
 
     def next_origin(self, kind: str) -> str:
         """`block4.conv`: a module path that no other block has."""

@@ -197,9 +197,10 @@ def conv_of_volumes(x, w, b):
 
 
 def largest_places(x):
-    """Of pairs in a line, counted over the image."""
-    pairs = x[..., :6].reshape(*x.shape[:3], 3, 2).argmax(-1)
-    return pairs + 2 * np.arange(3) + x.shape[3] * np.arange(x.shape[2])[:, None]
+    """Of pairs in a line, counted over everything."""
+    pairs = x[..., :6].reshape(-1, 3, 2).argmax(-1)
+    places = pairs + 2 * np.arange(3) + x.shape[3] * np.arange(len(pairs))[:, None]
+    return places.reshape(*x.shape[:3], 3)
 
 
 def standard(x, axes, eps=1e-5):
@@ -475,7 +476,11 @@ CASES = [
         [f32(N, 3, 4, 7)],
         lambda x: x[:, :, :, :6].reshape(len(x), 3, 2, 2, 3, 2).max((3, 5)),
     ),
-    (MaxPoolIndices((1, 2), (1, 2), (0, 0, 0, 0), (1, 1)), [f32(N, 3, 4, 7)], largest_places),
+    (
+        MaxPoolIndices((1, 2), (1, 2), (0, 0, 0, 0), (1, 1), whole=True),
+        [f32(N, 3, 4, 7)],
+        largest_places,
+    ),
     (
         AvgPool2d((2, 2), (2, 2)),
         [f32(N, 3, 5, 6)],

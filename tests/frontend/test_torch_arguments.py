@@ -59,10 +59,14 @@ NO_MATTER_TO = {
         expand.size broadcast_to.size expand_as.other as_strided.size as_strided_copy.size
         repeat_interleave.output_size adaptive_avg_pool1d.output_size
         adaptive_avg_pool2d.output_size _adaptive_avg_pool2d.output_size
+        adaptive_avg_pool3d.output_size _adaptive_avg_pool3d.output_size
         adaptive_max_pool1d.output_size adaptive_max_pool2d.output_size
-        upsample_nearest2d.output_size _upsample_nearest_exact2d.output_size
-        upsample_bilinear2d.output_size upsample_linear1d.output_size
+        adaptive_max_pool3d.output_size
         upsample_nearest1d.output_size _upsample_nearest_exact1d.output_size
+        upsample_nearest2d.output_size _upsample_nearest_exact2d.output_size
+        upsample_nearest3d.output_size _upsample_nearest_exact3d.output_size
+        upsample_linear1d.output_size upsample_bilinear2d.output_size
+        upsample_trilinear3d.output_size
         upsample_bicubic2d.output_size _upsample_bicubic2d_aa.output_size
         _upsample_bilinear2d_aa.output_size
         native_group_norm.N native_group_norm.C native_group_norm.HxW

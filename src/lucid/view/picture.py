@@ -17,7 +17,7 @@ from lucid.ir.ops import (
     AdaptiveMaxPool2d,
     AvgPool2d,
     Constant,
-    Conv2d,
+    Convolution,
     Fusion,
     MaxPool2d,
     Op,
@@ -143,10 +143,10 @@ def title(op: Op) -> str:
 
 def _detail(op: Op, node: Node) -> str:
     """The second line of a box: window and stride, which say most about a layer."""
-    if isinstance(op, Conv2d):
-        height, width = node.inputs[1].type.shape[2:]
+    if isinstance(op, Convolution):
+        window = node.inputs[1].type.shape[2:]
     elif isinstance(op, MaxPool2d | AvgPool2d):
-        height, width = op.kernel
+        window = op.kernel
     elif isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d | Resize):
         return "to {}x{}".format(*op.size)
     elif isinstance(op, SplitAttention):
@@ -154,9 +154,9 @@ def _detail(op: Op, node: Node) -> str:
         return f"radix {op.radix}{cardinality}"
     else:
         return ""
-    stride = f", stride {op.stride[0]}" if op.stride != (1, 1) else ""
-    groups = f", {op.groups} groups" if isinstance(op, Conv2d) and op.groups > 1 else ""
-    return f"{height}x{width}{stride}{groups}"
+    stride = f", stride {op.stride[0]}" if set(op.stride) != {1} else ""
+    groups = f", {op.groups} groups" if isinstance(op, Convolution) and op.groups > 1 else ""
+    return f"{'x'.join(map(str, window))}{stride}{groups}"
 
 
 def _edges(values: list[Value], sources: dict[Value, tuple[str, int]]) -> Iterator[Edge]:

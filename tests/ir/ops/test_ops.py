@@ -309,8 +309,8 @@ def test_indices_out_of_range_are_refused():
 
 
 def test_unknown_ops_are_named():
-    with pytest.raises(UnknownNameError, match="no op is named 'conv3d'"):
-        op_class("conv3d")
+    with pytest.raises(UnknownNameError, match="no op is named 'conv4d'"):
+        op_class("conv4d")
 
 
 def test_constants_are_exact_in_float64():

@@ -171,15 +171,7 @@ class Depthwise(KernelSpec):
         self, f: Frame, image: Int, line: Int, channels: tuple[Int, Int], sums: Pointer | None
     ) -> None:
         """One line of outputs, block by block."""
-        k = f.kernel
-        top = line * self.stride[0] - f.pad_top
-        first, last = _inside(top, self.taps[0], self.dilation[0], f.height)
-        at = f.x + (image * f.image + (top + first * self.dilation[0]) * f.line)
-        rows = _Rows(
-            at + (0 - f.pad_left * f.pixel),
-            f.weights + first * (self.taps[1] * self.group) * f.channels,
-            last - first,
-        )
+        k, rows = f.kernel, self.rows(f, image, line)
         lines, done = _Places.of(f, self.body, image, line), k.int(0)
         for i, pattern in enumerate(self.patterns):
             count = getattr(f, f"count{i}")
@@ -189,11 +181,22 @@ class Depthwise(KernelSpec):
                 self._block(f, pattern, moved, lines.moved(step), channels, sums)
             done = done + count
 
+    def rows(self, f: Frame, image: Int, line: Int) -> Rows:
+        """The lines of the map that a line of windows meets."""
+        top = line * self.stride[0] - f.pad_top
+        first, last = inside(top, self.taps[0], self.dilation[0], f.height)
+        at = f.x + (image * f.image + (top + first * self.dilation[0]) * f.line)
+        return Rows(
+            at + (0 - f.pad_left * f.pixel),
+            f.weights + first * (self.taps[1] * self.group) * f.channels,
+            last - first,
+        )
+
     def _block(
         self,
         f: Frame,
         pattern: Pattern,
-        rows: _Rows,
+        rows: Rows,
         places: _Places,
         channels: tuple[Int, Int],
         sums: Pointer | None,
@@ -207,13 +210,10 @@ class Depthwise(KernelSpec):
             own = c // self.multiplier
             if self.group > k.vector:
                 own = c // self.group * self.group
-            with k.loop(0, rows.count, carry=[bias] * pattern.outputs) as taps:
-                at = rows.x + (taps.index * (self.dilation[0] * f.line) + own)
-                size = self.taps[1] * self.group
-                weights = rows.weights + (taps.index * size * f.channels + c)
-                taps.carry(self._taps(f, pattern, at, weights, taps.carried, mask))
+            at = replace(rows, x=rows.x + own, weights=rows.weights + c)
+            values = self.window(f, pattern, at, [bias] * pattern.outputs, mask)
             total = None
-            for pixel, value in enumerate(taps.results):
+            for pixel, value in enumerate(values):
                 here = places.moved(pixel)
                 result = self._finish(f, value, here, c, mask)
                 k.store(result, here["y"] + c, mask)
@@ -222,6 +222,18 @@ class Depthwise(KernelSpec):
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
 
         k.each_vector(end - begin, vector)
+
+    def window(
+        self, f: Frame, pattern: Pattern, rows: Rows, totals: Sequence[Vector], mask: Any
+    ) -> list[Vector]:
+        """The sums after all lines of taps."""
+        k = f.kernel
+        with k.loop(0, rows.count, carry=totals) as taps:
+            at = rows.x + taps.index * (self.dilation[0] * f.line)
+            size = self.taps[1] * self.group
+            weights = rows.weights + taps.index * size * f.channels
+            taps.carry(self._taps(f, pattern, at, weights, taps.carried, mask))
+        return taps.results
 
     def _taps(
         self,
@@ -305,15 +317,16 @@ class _Places:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """The lines of the map that a window meets: from the first one's column under the first tap of
     the block on, its weights, and how many lines there are."""
 
     x: Pointer
     weights: Pointer
     count: Int
+    slices: Int | None = None  # of a volume: how many of them, with as many lines each
 
-    def moved(self, floats: Int) -> _Rows:
+    def moved(self, floats: Int) -> Rows:
         return replace(self, x=self.x + floats)
 
 
@@ -330,7 +343,7 @@ class _Columns:
         return base + column % 3 * self.pixel if column % 3 else base
 
 
-def _inside(start: Int, size: int, dilation: int, limit: Int) -> tuple[Int, Int]:
+def inside(start: Int, size: int, dilation: int, limit: Int) -> tuple[Int, Int]:
     """First and last (exclusive) tap of `size` whose position start + tap * dilation is inside."""
     first = (0 - start).maximum(0).ceil_div(dilation).minimum(size)
     last = (limit - start).maximum(0).ceil_div(dilation).minimum(size)

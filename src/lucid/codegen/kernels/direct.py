@@ -10,6 +10,7 @@ these segments; where each row's window begins is in a table.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
+from lucid.codegen.language.values import F32, I64, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
@@ -163,7 +164,8 @@ class DirectEmitter:
         """The columns of one line, channels last."""
         f, k = self.frame, self.kernel
         if self.spec.planes:
-            self._interleave(source, out, columns)
+            planes = [source + p * f.plane for p in range(self.spec.planes)]
+            self._interleave(planes, out, columns)
             return
 
         def copy(count: Int, source: Pointer, out: Pointer) -> None:
@@ -180,12 +182,20 @@ class DirectEmitter:
         dense = f.pixel.equals(f.channels)
         k.either(dense, lambda: copy(columns * f.channels, source, out), apart)
 
-    def _interleave(self, source: Pointer, out: Pointer, columns: Int) -> None:
-        """A line of a planar map: a vector of pixels of every plane, spread and blended."""
-        f, k, planes = self.frame, self.kernel, self.spec.planes
+    def _interleave(
+        self, sources: Sequence[Pointer], out: Pointer, columns: Int, exist: Sequence[Any] = ()
+    ) -> None:
+        """A line of a planar map: a vector of pixels of every plane, spread and blended. `exist`:
+        whether there is such a plane at all; zeros stand for those that are not there."""
+        k, planes = self.kernel, len(sources)
+
+        def read(plane: int, at: Int, mask: Any) -> Vector:
+            if exist:
+                mask = k.first_lanes(k.select(exist[plane], columns - at, 0))
+            return k.load(sources[plane] + at, mask=mask)
 
         def pixels(at: Int, mask: Any) -> None:
-            loaded = [k.load(source + (p * f.plane + at), mask=mask) for p in range(planes)]
+            loaded = [read(plane, at, mask) for plane in range(planes)]
             left = (columns - at) * planes
             for part in range(planes):
                 places = [part * k.vector + lane for lane in range(k.vector)]

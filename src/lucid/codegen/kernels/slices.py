@@ -7,15 +7,17 @@ input so, and are otherwise the kernels of images. A slice outside the volume is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.depthwise import Depthwise, Pattern, Rows
 from lucid.codegen.kernels.direct import Direct, DirectEmitter
 from lucid.codegen.kernels.winograd import Place, Winograd, WinogradEmitter
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, ints
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
 SLICES = ints(
@@ -28,11 +30,15 @@ SLICES = ints(
 def _whole(given: Given, images: int) -> Extent:
     """The extent of x, for so many slices of the result. Raises ValueError where the last volume
     lacks some."""
+    channels = given.groups * given.slice_channels
+    return given.map("", _slices(given, images), (given.height, given.width), channels)
+
+
+def _slices(given: Given, images: int) -> int:
+    """How many slices x has where the result has so many `images`."""
     if given.out_volume < 1 or images % given.out_volume:
         raise ValueError(f"{images} slices in volumes of {given.out_volume}")
-    slices = images // given.out_volume * given.volume
-    channels = given.groups * given.slice_channels
-    return given.map("", slices, (given.height, given.width), channels)
+    return int(images // given.out_volume * given.volume)
 
 
 def _slice_met(f: Frame, image: Int, tap: Int) -> tuple[Int, Int]:
@@ -45,7 +51,8 @@ def _slice_met(f: Frame, image: Int, tap: Int) -> tuple[Int, Int]:
 
 @dataclass(frozen=True)
 class DirectSlices(Direct):
-    """`Direct` over the slices of volumes."""
+    """`Direct` over the slices of volumes. `planes`: taps in depth, where slices have one channel
+    and their pixels lie side by side, else 0."""
 
     family: ClassVar[str] = "direct_slices"
 
@@ -53,6 +60,8 @@ class DirectSlices(Direct):
         return super().arguments() + SLICES
 
     def extents(self, given: Given) -> dict[str, Extent]:
+        if self.planes and (given.taps_d, given.groups * given.slice_channels) != (self.planes, 1):
+            raise ValueError(f"{given.taps_d} slices as {self.planes} planes")
         return super().extents(given) | {"x": _whole(given, given.images_of(given.bands))}
 
     def emit(self, target: Target) -> ir.Module:
@@ -71,12 +80,29 @@ class _DirectSlices(DirectEmitter):
             line, to = top + part * f.part_step + inside, out + loop.index * self.line_floats
             self._zero(to, k.int(0), left)
             self._zero(to, left + columns * f.channels, self.line_floats)
-            with k.loop(0, f.taps_d) as tap:
-                depth, number = _slice_met(f, image, tap.index)
-                source = f.x + (number * f.image + line * f.line + group * f.slice_channels)
-                place = to + (left + tap.index * f.slice_channels)
-                exists = k.both(depth >= 0, depth < f.volume, line >= 0, line < f.height)
-                self._pixels(source, place, columns, exists)
+            if self.spec.planes:
+                self._planes(image, line, to + left, columns)
+            else:
+                self._slices(image, line, group, to + left, columns)
+
+    def _slices(self, image: Int, line: Int, group: Int, out: Pointer, columns: Int) -> None:
+        """A line of several slices, pixel by pixel."""
+        f, k = self.frame, self.kernel
+        with k.loop(0, f.taps_d) as tap:
+            depth, number = _slice_met(f, image, tap.index)
+            source = f.x + (number * f.image + line * f.line + group * f.slice_channels)
+            exists = k.both(depth >= 0, depth < f.volume, line >= 0, line < f.height)
+            self._pixels(source, out + tap.index * f.slice_channels, columns, exists)
+
+    def _planes(self, image: Int, line: Int, out: Pointer, columns: Int) -> None:
+        """A line of several slices that have one channel each."""
+        f, k = self.frame, self.kernel
+        sources, exist = [], []
+        for tap in range(self.spec.planes):
+            depth, number = _slice_met(f, image, k.int(tap))
+            sources.append(f.x + (number * f.image + line * f.line))
+            exist.append(k.both(depth >= 0, depth < f.volume, line >= 0, line < f.height))
+        self._interleave(sources, out, columns, exist)
 
     def _pixels(self, source: Pointer, out: Pointer, columns: Int, exists: ir.Value) -> None:
         """The channels of one slice in a line, or zeros where there is no such line."""
@@ -131,3 +157,48 @@ class _WinogradSlices(WinogradEmitter):
                     k.each_vector(f.slice_channels, lambda c, m: k.store(k.zero(), at + c, m))
 
             k.either(k.both(depth >= 0, depth < f.volume), transform, blank)
+
+
+@dataclass(frozen=True)
+class DepthwiseSlices(Depthwise):
+    """`Depthwise` over the slices of volumes: weights [tap in depth][tap][input][channel]."""
+
+    family: ClassVar[str] = "depthwise_slices"
+
+    def arguments(self) -> tuple[Arg, ...]:
+        return super().arguments() + SLICES
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = super().extents(given)
+        (images, image), *inside = found["x"]
+        (taps, channels), *each = found["weights"]
+        found["x"] = ((_slices(given, images), image), *inside)
+        found["weights"] = ((taps * given.taps_d, channels), *each)
+        return found
+
+    def rows(self, f: Frame, image: Int, line: Int) -> Rows:
+        """The same in the first slice that is there; and how many are."""
+        depth, number = _slice_met(f, image, f.kernel.int(0))
+        first = (0 - depth).maximum(0).ceil_div(f.dilation_d).minimum(f.taps_d)
+        last = (f.volume - depth).maximum(0).ceil_div(f.dilation_d).minimum(f.taps_d)
+        rows = super().rows(f, number + first * f.dilation_d, line)
+        weights = rows.weights + first * self._weights_of_slice(f)
+        return replace(rows, weights=weights, slices=last.maximum(first) - first)
+
+    def window(
+        self, f: Frame, pattern: Pattern, rows: Rows, totals: Sequence[Vector], mask: Any
+    ) -> list[Vector]:
+        """The sums after all slices."""
+        assert rows.slices is not None
+        with f.kernel.loop(0, rows.slices, carry=totals) as taps:
+            met = replace(
+                rows,
+                x=rows.x + taps.index * f.dilation_d * f.image,
+                weights=rows.weights + taps.index * self._weights_of_slice(f),
+            )
+            taps.carry(super().window(f, pattern, met, taps.carried, mask))
+        return taps.results
+
+    def _weights_of_slice(self, f: Frame) -> Int:
+        channels: Int = f.channels
+        return channels * (self.taps[0] * self.taps[1] * self.group)

@@ -79,13 +79,14 @@ def features_last(shape: Sequence[int]) -> tuple[int, ...]:
 
 def dense_like(like: View) -> tuple[int, ...]:
     """The strides of a dense array of `like`'s shape, its dimensions in the order in which those
-    of `like` lie; channels last where that says nothing, as of a view that repeats itself."""
+    of `like` lie (as row-major ones do, where two have the same stride); channels last where that
+    says nothing, as of a view that repeats itself."""
     shape = like.shape
     real = [i for i, d in enumerate(shape) if d > 1]
     if 0 in shape or any(like.strides[i] == 0 for i in real):
         return channels_last(shape)
     strides, step = [1] * len(shape), 1
-    for i in sorted(real, key=lambda i: abs(like.strides[i])):
+    for i in sorted(real, key=lambda i: (abs(like.strides[i]), -i)):
         strides[i] = step
         step *= shape[i]
     for usual in (channels_last(shape), row_major(shape)):

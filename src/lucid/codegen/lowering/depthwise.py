@@ -10,6 +10,7 @@ from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.expand import ExpandDepthwise, scratch_bytes
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import Panels, Taps
+from lucid.codegen.kernels.slices import DepthwiseSlices
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.arguments import (
     bias_of,
@@ -17,6 +18,7 @@ from lucid.codegen.lowering.arguments import (
     geometry,
     only_declared,
     result_strides,
+    slice_arguments,
     sums_view,
     window,
 )
@@ -44,7 +46,8 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
         return
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     kernel = _kernel(ctx, layer)
-    lines, chunk = _cut(y, prod(kernel.taps) * kernel.group, ctx.target)
+    slices = 1 if layer.slices is None else layer.slices.taps
+    lines, chunk = _cut(y, slices * prod(kernel.taps) * kernel.group, ctx.target)
     chunks = -(-y.shape[1] // chunk)
     cut: dict[str, ArgumentValue] = {"lines": lines, "chunk": chunk, "chunks": chunks}
     _call(ctx, layer, None, kernel, x, y, cut | geometry(x, (y.shape[2], y.shape[3])))
@@ -54,8 +57,10 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     op = layer.op
     assert isinstance(op, Conv2d)
     columns, group, height, width = ctx.shape(layer.weight)
-    blocks = _blocks(ctx, layer)
-    return Depthwise(
+    blocks, spec = _blocks(ctx, layer), Depthwise
+    if layer.slices is not None:
+        group, spec = group // layer.slices.taps, DepthwiseSlices
+    return spec(
         layer.epilogue.body,
         (height, width),
         op.stride,
@@ -100,12 +105,13 @@ def _call(
         writes.append(sums_view(ctx, layer, bands))
         results.append(region.append(PartialSums(bands), results).output)
     region.set_outputs(results)
-    shape, name = ctx.shape(layer.weight), layer.weight.name
+    weight, shape = layer.by_tap(ctx.shape(layer.weight))
     counts = enumerate(_blocks(ctx, layer).counts)
     arguments: dict[str, ArgumentValue] = {
         **given,
+        **slice_arguments(layer, ctx.shape(layer.weight)[1]),
         **window(kernel.taps, op.stride, op.padding),
-        "weights": ctx.weights(layer.weight.recipe, Taps(), shape, name),
+        "weights": ctx.weights(weight.recipe, Taps(), shape, weight.name),
         "bias": bias_of(ctx, layer, 1, ctx.target.vector),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extra_arguments,
@@ -118,7 +124,7 @@ def _call(
     spec: KernelSpec = kernel if before is None else ExpandDepthwise(kernel)
     chunks = given.get("chunks", 1)
     assert isinstance(chunks, int)
-    work = 2 * n * height * width * channels * prod(kernel.taps) * kernel.group
+    work = 2 * n * height * width * channels * prod(ctx.shape(layer.weight)[1:])
     if before is not None:
         work += 2 * prod(ctx.shape(before.result)) * ctx.shape(before.weight)[1]
     ctx.call(

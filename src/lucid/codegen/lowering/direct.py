@@ -80,7 +80,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     body = layer.epilogue.body
     kernel = Direct(body.extras, inner if planar else 0)
     if layer.slices is not None:
-        kernel = DirectSlices(body.extras)
+        flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
+        kernel = DirectSlices(body.extras, inner if flat else 0)
     short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
     tile = WindowTile(vectors, body, segment if short else 0)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)

@@ -31,6 +31,11 @@ class Layer:
     choice: Choice = POINTWISE
     slices: Slices | None = None
 
+    def by_tap(self, shape: tuple[int, ...]) -> tuple[Parameter, tuple[int, ...]]:
+        """The weights with all taps of a channel behind each other, and their shape so; `shape`:
+        that of `weight`."""
+        return self.weight, shape
+
     def append(self, region: Graph, x: Value, tensors: Sequence[Value]) -> Value:
         """The layer in a region, from its input and the tensors its body reads."""
         parameters = [p for p in (self.weight, self.bias) if p is not None]

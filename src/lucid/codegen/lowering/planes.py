@@ -29,6 +29,13 @@ class VolumeLayer(Layer):
 
     whole: Layer | None = None
 
+    def by_tap(self, shape: tuple[int, ...]) -> tuple[Parameter, tuple[int, ...]]:
+        assert self.whole is not None
+        assert self.slices is not None
+        out, inner, rows, columns = shape
+        taps = self.slices.taps
+        return self.whole.weight, (out, inner // taps, taps * rows, columns)
+
     def append(self, region: Graph, x: Value, tensors: Sequence[Value]) -> Value:
         """The convolution of volumes, between views of them as their slices."""
         whole, slices = self.whole, self.slices

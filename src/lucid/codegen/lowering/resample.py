@@ -7,7 +7,7 @@ from math import prod
 
 import numpy as np
 
-from lucid.codegen.kernels.packing import Indices
+from lucid.codegen.kernels.packing import Flat, Indices
 from lucid.codegen.kernels.resample import Gather as GatherKernel
 from lucid.codegen.kernels.resample import Pad as PadKernel
 from lucid.codegen.kernels.resample import Resize as ResizeKernel

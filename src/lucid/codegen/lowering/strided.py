@@ -171,11 +171,24 @@ def elementwise(
 
 
 def copy(ctx: Lowering, source: View, out: View, origin: str) -> None:
-    """out = source, whatever the strides."""
+    """out = source, whatever the strides; where more dimensions are left than a kernel takes, as of
+    pixels that become blocks in a part of a map, one call for each index of the shortest."""
+    grid = Grid.over(out.shape, [source.strides, out.strides])
+    if len(grid.sizes) > OUTER + 2:
+        axis = min((d, i) for i, d in enumerate(out.shape) if d > 1)[1]
+        for index in range(out.shape[axis]):
+            copy(ctx, _at(source, axis, index), _at(out, axis, index), origin)
+        return
     region, inputs = ctx.region(origin, [source])
     region.set_outputs(inputs)
     if not transpose(ctx, source, out, region, origin):
         elementwise(ctx, PLAIN, [source], out, region, origin)
+
+
+def _at(view: View, axis: int, index: int) -> View:
+    """What a view holds at one index of an axis, which is 1 long then."""
+    shape = tuple(1 if i == axis else d for i, d in enumerate(view.shape))
+    return view.over(shape, view.strides, view.offset + index * view.strides[axis])
 
 
 LEAST_TURNED = 8

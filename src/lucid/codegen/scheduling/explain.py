@@ -341,7 +341,7 @@ def _cannot(shape: ConvShape, legal: list[str]) -> dict[str, str]:
     """Kernels that one might expect for a window of this size, and why they cannot compute it."""
     if shape.kernel == (3, 3) and legal == ["direct"]:
         return {"winograd": "it takes stride 1 only, and padding by multiples of the dilation"}
-    if shape.kernel == (1, 1) and legal == ["direct"]:
+    if shape.kernel == (1, 1) and legal == ["direct"] and not shape.slices:
         return {"pointwise": "it takes stride 1 and no padding only"}
     return {}
 
@@ -394,7 +394,9 @@ def split_of(call: KernelCall) -> str:
     elif "rows" in sizes and "blocks" in sizes:
         each = -(-sizes["rows"] // max(1, blocks))
         factors.append(f"{_count(blocks, 'block')} of {_count(each, 'row')}")
-    if chunks > 1:
+    if chunks > 1 and "panels" not in sizes:  # of channels, as a pool's
+        factors.append(_count(chunks, "chunk"))
+    elif chunks > 1:
         each = -(-sizes["panels"] // chunks)
         factors.append(f"{_count(chunks, 'chunk')} of {_count(each, 'panel')}")
     tasks = _count(call.tasks, "task")

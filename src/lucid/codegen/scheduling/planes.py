@@ -49,7 +49,8 @@ class Plane:
         if isinstance(op, Conv1d):
             left, right = op.padding
             plane = Conv2d((1, *op.stride), (0, left, 0, right), (1, *op.dilation), op.groups)
-            return Plane(plane, *((s[0], s[1], 1, s[2]) for s in (x, weight, y)))
+            x, weight, y = ((s[0], s[1], 1, s[2]) for s in (x, weight, y))
+            return Plane(plane, x, weight, y)
         assert isinstance(op, Conv3d)
         front, top, left, back, bottom, right = op.padding
         flat = Conv2d(op.stride[1:], (top, left, bottom, right), op.dilation[1:], op.groups)
@@ -57,7 +58,8 @@ class Plane:
         if columns and weight[2] > 1:
             stride, dilation = (op.stride[0], 1), (op.dilation[0], 1)
             deep = Conv2d(stride, (front, 0, back, 0), dilation, op.groups)
-            return Plane(deep, *((*s[:3], prod(s[3:])) for s in (x, weight, y)))
+            x, weight, y = ((*s[:3], prod(s[3:])) for s in (x, weight, y))
+            return Plane(deep, x, weight, y)
         images, out = ((s[0] * s[2], s[1], *s[3:]) for s in (x, y))
         if weight[2] == 1 and op.stride[0] == 1 and not front + back:
             return Plane(flat, images, (*weight[:2], *weight[3:]), out)

@@ -95,8 +95,8 @@ class Schedule:
 @dataclass(frozen=True)
 class ConvShape:
     """A convolution in numbers; sizes are those of the batch and image compiled for, and of images
-    where it is over one or three axes (`Plane`). `sliced`: its input channels are those of several
-    slices of a volume."""
+    where it is over one or three axes (`Plane`). `slices`: its input channels are those of so many
+    slices of a volume; 0 where they are an image's own."""
 
     batch: int
     channels: int
@@ -106,7 +106,7 @@ class ConvShape:
     kernel: tuple[int, int]
     op: Conv2d
     itemsize: int  # bytes of a number, in maps and weights
-    sliced: bool = False
+    slices: int = 0
 
     @property
     def depth(self) -> int:
@@ -152,8 +152,8 @@ class ConvShape:
         n, _, height, width = plane.y
         itemsize = dtype(node.inputs[0].type.dtype).bytes
         sizes, channels = (kernel[0], kernel[1]), depth * op.groups
-        sliced = plane.slices is not None
-        return ConvShape(n, channels, columns, height, width, sizes, plane.op, itemsize, sliced)
+        slices = 0 if plane.slices is None else plane.slices.taps
+        return ConvShape(n, channels, columns, height, width, sizes, plane.op, itemsize, slices)
 
 
 def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
@@ -176,11 +176,12 @@ def convolutions(graph: Graph) -> list[Node]:
 def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
-    alike = shape.depth in (1, shape.group_columns) and shape.group_columns in GROUPS
-    if alike and op.groups > 1 and not shape.sliced:
+    inner = shape.depth // max(1, shape.slices)
+    alike = inner in (1, shape.group_columns) and shape.group_columns in GROUPS
+    if alike and op.groups > 1:
         return ["depthwise", "direct"]
     plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
-    if shape.kernel == (1, 1) and plain and not shape.sliced:
+    if shape.kernel == (1, 1) and plain and not shape.slices:
         return ["pointwise", "direct"]
     phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
     if shape.kernel == (3, 3) and op.stride == (1, 1) and phased:

@@ -175,14 +175,14 @@ def _windows(w: Writer, kernel: Any, stride: Any, padding: Any, dilation: Any) -
 
 @emits("adaptive_avg_pool1d.default", "adaptive_avg_pool2d.default", "adaptive_avg_pool3d.default")
 @emits("_adaptive_avg_pool2d.default", "_adaptive_avg_pool3d.default")
-def adaptive_avg_pool(w: Writer, x: Any, size: Any) -> Value:
-    sizes = [w.size(d) for d in w.shape[2:]]
+def adaptive_avg_pool(w: Writer, x: Any, wanted: Any) -> Value:
+    sizes = tuple(w.size(d) for d in w.shape[2:])
     if all(d == 1 for d in sizes):
         return w.emit(ops.Mean(tuple(range(2, len(w.shape))), True), x)
     return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=False)
 
 
 @emits("adaptive_max_pool1d.default", "adaptive_max_pool2d.default", "adaptive_max_pool3d.default")
-def adaptive_max_pool(w: Writer, x: Any, size: Any) -> tuple[Value, None]:
-    sizes = [w.size(d) for d in w.shape[2:]]
+def adaptive_max_pool(w: Writer, x: Any, wanted: Any) -> tuple[Value, None]:
+    sizes = tuple(w.size(d) for d in w.shape[2:])
     return volumes.adaptive_pool(w.emit, w.value(x), sizes, largest=True), None

@@ -3,6 +3,7 @@ groups."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import ClassVar
 
 import numpy as np
@@ -40,6 +41,10 @@ class Convolution(Op):
     padding: Sizes
     dilation: Sizes
     groups: int
+
+    def with_padding(self, padding: Sizes) -> Convolution:
+        """The same with other padding."""
+        return dataclasses.replace(self, padding=padding)  # type: ignore[call-arg]  # of subclasses
 
     def infer(
         self, x: TensorType, weight: TensorType, bias: TensorType | None = None
@@ -179,6 +184,6 @@ class Conv3d(Convolution):
         for tap in range(weight.shape[2]):
             first = tap * self.dilation[0]
             met = x[:, :, first : first + depth : self.stride[0]].swapaxes(1, 2)
-            slices = plane.evaluate(met.reshape(-1, *met.shape[2:]), weight[:, :, tap])
+            slices = plane.evaluate(met.reshape(len(x) * out[2], *met.shape[2:]), weight[:, :, tap])
             y += slices.reshape(len(x), out[2], *slices.shape[1:]).swapaxes(1, 2)
         return y if bias is None else y + bias[:, None, None, None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -99,7 +100,8 @@ class MaxPoolIndices(Op):
             at = [t * d - p + np.arange(n) * s for t, (s, p, d, n) in zip(tap, axes, strict=True)]
             inside = [(a >= 0) & (a < size) for a, size in zip(at, sizes, strict=True)]
             clipped = [np.clip(a, 0, size - 1) for a, size in zip(at, sizes, strict=True)]
-            values = x[(..., *_grid(clipped))]
+            met: tuple[Any, ...] = (slice(None), slice(None), *_grid(clipped))
+            values = x[met]
             exists = reduce(np.logical_and, _grid(inside))
             better = exists & ((values > best) | np.isnan(values) | (places < 0))
             numbers = reduce(np.add, _grid([c * s for c, s in zip(clipped, steps, strict=True)]))
@@ -170,7 +172,8 @@ class AvgPool2d(Op):
         count = extent(size, kernel, stride, pads, dilation, self.ceil_mode)
         places = np.arange(count)[:, None] * stride - pads[0] + np.arange(kernel) * dilation
         first, last = (-pads[0], size + pads[1]) if self.count_include_pad else (0, size)
-        return ((places >= first) & (places < last)).sum(axis=1)
+        counts: Array = ((places >= first) & (places < last)).sum(axis=1)
+        return counts
 
 
 class AdaptivePool2d(Op):
@@ -229,7 +232,7 @@ class AdaptiveMaxPool2d(AdaptivePool2d):
 
 def _grid(numbers: Sequence[Array]) -> list[Array]:
     """Numbers along each axis, such that they broadcast to all of them."""
-    return np.meshgrid(*numbers, indexing="ij", sparse=True)
+    return list(np.meshgrid(*numbers, indexing="ij", sparse=True))
 
 
 def _reach(

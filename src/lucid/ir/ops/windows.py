@@ -81,8 +81,8 @@ def padded(x: Array, padding: Sizes, fill: float = 0.0) -> Array:
     before, after = padding[:axes], padding[axes:]
     sizes = [d + a + b for d, a, b in zip(x.shape[2:], before, after, strict=True)]
     result = np.full((*x.shape[:2], *sizes), fill, dtype=x.dtype)
-    inside = tuple(slice(a, a + d) for a, d in zip(before, x.shape[2:], strict=True))
-    result[(..., *inside)] = x
+    inside = [slice(a, a + d) for a, d in zip(before, x.shape[2:], strict=True)]
+    result[(slice(None), slice(None), *inside)] = x
     return result
 
 
@@ -92,7 +92,8 @@ def taps(x: Array, kernel: Sizes, stride: Sizes, dilation: Sizes, out: Sizes) ->
     for tap in np.ndindex(*kernel):
         starts = [t * d for t, d in zip(tap, dilation, strict=True)]
         ends = [f + (n - 1) * s + 1 for f, n, s in zip(starts, out, stride, strict=True)]
-        yield x[(..., *map(slice, starts, ends, stride))]
+        met = [slice(f, e, s) for f, e, s in zip(starts, ends, stride, strict=True)]
+        yield x[(slice(None), slice(None), *met)]
 
 
 def adaptive_bounds(size: int, out: int) -> tuple[Array, Array]:

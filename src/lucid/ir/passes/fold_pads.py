@@ -59,7 +59,7 @@ def into_convolution(node: Node, graph: Rewriter) -> None:
     assert isinstance(op, Convolution)
     pad = _pad(node, graph, 0.0)
     if pad is not None:
-        wider = replace(op, padding=_sum(op.padding, pad))
+        wider = op.with_padding(_sum(op.padding, pad))
         graph.substitute(node, wider, [*_unpadded(node), *node.inputs[1:]])
 
 

@@ -116,7 +116,7 @@ def by_channel(value: Value, kind: TensorType, anchor: Op) -> Recipe | None:
     channels = kind.shape[axis]
     if shape[axis] not in (1, channels) or not isinstance(channels, int):
         return None
-    full = (channels,)
+    full: tuple[int, ...] = (channels,)
     if isinstance(anchor, Convolution):
         full = (1, channels, *(1,) * anchor.axes)
     if shape[axis] == channels:

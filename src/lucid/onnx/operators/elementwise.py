@@ -28,6 +28,8 @@ from lucid.ir.ops import (
     Op,
     Pow,
     Rsqrt,
+    ShiftLeft,
+    ShiftRight,
     Where,
 )
 from lucid.ir.types import TensorType

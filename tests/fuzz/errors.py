@@ -29,8 +29,10 @@ from lucid.ir.interpret import interpret
 from .values import LARGEST, TINY, Array, flushed
 
 U = 2.0**-24
-Rule = Callable[[Any, Sequence["Known"]], tuple[Array, Array]]
-"""From an op and its operands to the result and its error."""
+Pair = tuple[Array, Array]
+"""A result and its error."""
+Rule = Callable[[Any, Sequence["Known"]], Pair | list[Pair]]
+"""From an op and its operands to the result and its error, or those of all results."""
 RULES: dict[type[Op], Rule] = {}
 
 
@@ -87,19 +89,21 @@ def analyse(
         m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Conv2d) else 0
         with np.errstate(all="ignore"):
             if m:
-                _, error = _winograd(node.op, operands, m)
+                found: Pair | list[Pair] = _winograd(node.op, operands, m)
             else:
                 op = node.op
                 if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
                     op = type(op)(results[0].shape)
-                _, error = rule_of(type(op))(op, operands)
-        value = np.asarray(results[0])
-        error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
-        unknown = np.where(np.isfinite(value), np.inf, 0.0)
-        error = np.where(np.isnan(error), unknown, error)
-        if m:  # a tile in which something is not finite is none of it
-            error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
-        known[node.output] = Known(value, error)
+                found = rule_of(type(op))(op, operands)
+        errors = [e for _, e in (found if isinstance(found, list) else [found])]
+        for output, result, error in zip(node.outputs, results, errors, strict=True):
+            value = np.asarray(result)
+            error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
+            unknown = np.where(np.isfinite(value), np.inf, 0.0)
+            error = np.where(np.isnan(error), unknown, error)
+            if m:  # a tile in which something is not finite is none of it
+                error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
+            known[output] = Known(value, error)
 
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
 from lucid.codegen.lowering.arguments import geometry
-from lucid.codegen.lowering.context import Deferred, Lowering, lowers, row_major, row_stride
+from lucid.codegen.lowering.context import (
+    Deferred,
+    Lowering,
+    lowers,
+    row_major,
+    row_stride,
+    same_places,
+)
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
 from lucid.codegen.program.program import ArgumentValue, View
@@ -61,6 +68,17 @@ def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> 
     rows = ctx.allocate(f"{value.name}.rows", source.dtype, source.shape, strides)
     copy(ctx, source, rows, origin)
     return rows.over(shape, row_major(shape))
+
+
+def contiguous(ctx: Lowering, value: Value, origin: str) -> View:
+    """The value as a row-major array without gaps; copied if need be."""
+    source = ctx.view(value)
+    strides = row_major(source.shape)
+    if same_places(source.shape, source.strides, strides):
+        return source.over(source.shape, strides)
+    rows = ctx.allocate(f"{value.name}.rows", source.dtype, source.shape, strides)
+    copy(ctx, source, rows, origin)
+    return rows
 
 
 @lowers(Reshape)

@@ -158,8 +158,8 @@ def _rank(node: Node | None) -> int | None:
         return 2
     if isinstance(anchor, KERNELS):
         return 1
-    is_float = node.output.type.dtype == "f32"
-    return 0 if isinstance(anchor, Elementwise | Cast) and is_float else None
+    is_chain = isinstance(anchor, Elementwise | Cast) and node.output.type.dtype == "f32"
+    return 0 if is_chain else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

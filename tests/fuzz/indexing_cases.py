@@ -146,9 +146,8 @@ def _put(op: ops.ScatterElements | ops.ScatterND, x: Sequence[Known]) -> Pair:
     count = combined("add", *ones)
     if op.reduction == "add":
         sizes = combined("add", _size(data.value), _size(updates.value))
-        return _sizes(
-            value, sizes, error + terms(int(count.max(initial=1))) * U * sizes + count * TINY
-        )
+        rounding = terms(int(count.max(initial=1))) * U * sizes + count * TINY
+        return _sizes(value, sizes, error + rounding)
     if op.reduction == "mul":
         sizes = [np.abs(k.value) for k in (data, updates)]
         large = combined("mul", *(np.maximum(s, 1) for s in sizes))

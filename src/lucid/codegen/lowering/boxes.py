@@ -19,9 +19,9 @@ def _non_max_suppression(ctx: Lowering, node: Node) -> None:
     images, classes, count = ctx.shape(node.inputs[1])
     most, name, origin = min(op.max_boxes, count), node.outputs[0].name, node.origin
     if not images * classes * most:
-        rows, total = node.outputs
-        none = Apply(Constant(0, total.type.dtype))
-        ctx.views |= {rows: ctx.nothing(rows), total: ctx.packed(none, (), f"{total.name}.none")}
+        found, number = node.outputs
+        none = Apply(Constant(0, number.type.dtype))
+        ctx.views |= {found: ctx.nothing(found), number: ctx.packed(none, (), f"{name}.none")}
         return
     boxes, scores = (contiguous(ctx, value, origin) for value in node.inputs)
     shapes = ((images, classes, most), (images, classes))

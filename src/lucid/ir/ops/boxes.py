@@ -137,7 +137,7 @@ class NonMaxSuppression(Op):
         """Which of some boxes, by their sides and areas, overlap one by more than the threshold."""
         size = _low(a[2:, None], b[2:]) - _high(a[:2, None], b[:2])
         if not form.strict:
-            size = _high(np.float32(0), size)
+            size = _high(np.zeros_like(size), size)
         shared = size[0] * size[1]
         union = own + areas - shared
         over: Array = shared / union > threshold(self.iou_threshold)

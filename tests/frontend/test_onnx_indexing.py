@@ -8,7 +8,11 @@ import pytest
 from lucid.errors import ModelFileError, ShapeError
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
+from onnx import helper
 from onnx_models import array, model, node, run
+
+from lucid.frontend.onnx import import_onnx
+from lucid.ir import interpret
 
 IMAGE = array(2, 4, 6, 5)
 THREE = {"k": np.array([3])}
@@ -198,3 +202,28 @@ def test_rows_of_a_cache_are_written_from_a_place_of_their_own() -> None:
         for step in range(2):
             wanted[:, :, (start + step) % 8] = update[:, :, step]
         np.testing.assert_allclose(y, wanted, rtol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [0, 1])
+def test_boxes_as_onnx_runtime_keeps_them(centre: int) -> None:
+    """Of the padded form, the first rows; boxes that touch, scores that are equal."""
+    ort = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not installed")
+    rng = np.random.default_rng(centre)
+    low = rng.integers(0, 6, (1, 50, 2))
+    boxes = np.concatenate([low, low + rng.integers(-1, 4, low.shape)], -1).astype(np.float32)
+    scores = rng.integers(0, 8, (1, 2, 50)).astype(np.float32) / 8
+    limits = {"m": np.array([9]), "i": np.float32([0.25]), "t": np.float32([0.3])}
+    operands = ["s", "m", "i", "t"]
+    kept = helper.make_node("NonMaxSuppression", ["x", *operands], ["y"], center_point_box=centre)
+    whole = model([kept], limits | {"s": scores}, boxes.shape)
+    whole.ir_version, whole.graph.output[0].type.tensor_type.elem_type = 8, 7
+    session = ort.InferenceSession(whole.SerializeToString(), providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"x": boxes})
+    kept.op_type, kept.domain = "PaddedNonMaxSuppression", "lucid"
+    kept.output.append("n")
+    padded = model([kept], limits | {"s": scores}, boxes.shape, outputs="y n")
+    padded.opset_import.append(helper.make_opsetid("lucid", 1))
+    rows, count = interpret(import_onnx(padded, input_shape=boxes.shape), [boxes])
+    assert count == len(wanted) > 9
+    np.testing.assert_array_equal(rows[:count], wanted)
+    assert (rows[count:] == -1).all()

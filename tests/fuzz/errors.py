@@ -29,9 +29,10 @@ from lucid.ir.interpret import interpret
 from .values import LARGEST, TINY, Array, flushed
 
 U = 2.0**-24
-Rule = Callable[[Any, Sequence["Known"]], tuple[Array, Array]]
-"""From an op and its operands to the result and its error; to the errors of all results where there
-are several, whose values are known from the interpreter."""
+Pair = tuple[Array, Array]
+"""A result and its error."""
+Rule = Callable[[Any, Sequence["Known"]], Pair | list[Pair]]
+"""From an op and its operands to the result and its error, or those of all results."""
 RULES: dict[type[Op], Rule] = {}
 
 
@@ -91,13 +92,13 @@ def analyse(
         m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Convolution) else 0
         with np.errstate(all="ignore"):
             if m:
-                _, error = _winograd(node.op, operands, m)
+                found: Pair | list[Pair] = _winograd(node.op, operands, m)
             else:
                 op = node.op
                 if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
                     op = type(op)(results[0].shape)
-                _, error = rule_of(type(op))(op, operands)
-        errors = error if len(results) > 1 else [error]
+                found = rule_of(type(op))(op, operands)
+        errors = [e for _, e in (found if isinstance(found, list) else [found])]
         for output, result, error in zip(node.outputs, results, errors, strict=True):
             value = np.asarray(result)
             error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
@@ -653,7 +654,7 @@ def _of(op: Op, x: Known) -> Known:
 
 
 @rule(ops.Recurrent)
-def _recurrent(op: ops.Recurrent, x: Sequence[Known]) -> tuple[None, list[Array]]:
+def _recurrent(op: ops.Recurrent, x: Sequence[Known]) -> list[Pair]:
     """Step by step. What is huge or not finite may make anything of its sequence."""
     data, weight, recurrent, bias, *rest = x
     states, rest = rest[: op.states], rest[op.states :]
@@ -684,7 +685,8 @@ def _recurrent(op: ops.Recurrent, x: Sequence[Known]) -> tuple[None, list[Array]
     for known in (data, *states):
         wild |= ~(np.abs(known.value) < 1e15).all((1, 2))
     wild |= any(not (np.abs(k.value) < 1e15).all() for k in (weight, recurrent, bias))
-    return None, [np.where(wild[:, None, None], np.inf, error) for error in (y, *last)]
+    errors = [np.where(wild[:, None, None], np.inf, error) for error in (y, *last)]
+    return [(np.zeros_like(error), error) for error in errors]  # values are the interpreter's
 
 
 def _linear_in(x: Known, w: Array, bias: Known, count: int) -> Known:

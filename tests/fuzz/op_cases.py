@@ -6,7 +6,7 @@ lie in memory in unusual orders, and what follows (an activation, an added tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -26,7 +26,7 @@ from .draw import BATCHES, Draw
 from .values import KINDS, WILD, Array, fill, whole
 from .views import behind
 
-Make = Callable[["Maker"], Value]
+Make = Callable[["Maker"], Value | Sequence[Value]]
 GENERATORS: dict[str, Make] = {}
 """By the op's name in IR text, what makes a case of it; see `generator` for elementwise ones."""
 
@@ -108,8 +108,19 @@ class Maker:
             self.build.payload[name] = fill(self.draw, shape, kind)
         return value
 
+    def indices(self, size: int, *shape: int, batched: bool = True) -> Value:
+        """An operand i64 (N, *shape) of indices along an axis."""
+        kind = TensorType("i64", (*([BATCH] if batched else []), *shape))
+        self.inputs.append(self.draw.arrays.integers(-size, size, kind.concrete(self.batch)))
+        return self.build.graph.add_input(kind)
+
     def apply(self, op: Op, *operands: Value) -> Value:
         return self.build.apply(op, *operands, origin=self.build.next_origin(self.op))
+
+    def apply_all(self, op: Op, *operands: Value) -> list[Value]:
+        """The results of an op that has several."""
+        origin = self.build.next_origin(self.op)
+        return self.build.graph.append(op, operands, origin=origin).outputs
 
     # -- what follows -----------------------------------------------------------------------
 
@@ -151,9 +162,9 @@ class Maker:
         """An integer as a constant."""
         return self.apply(ops.Constant(whole(self.draw, (), dtype).item(), dtype))
 
-    def finish(self, y: Value) -> OpCase:
-        outputs = [y]
-        producer = y.producer
+    def finish(self, made: Value | Sequence[Value]) -> OpCase:
+        outputs = [made] if isinstance(made, Value) else list(made)
+        producer = outputs[0].producer
         if self.draw.chance(0.1) and producer is not None and producer.inputs:
             first = producer.inputs[0]
             if first.producer is not None and first.type.dtype in NUMBERS:

@@ -24,7 +24,7 @@ from lucid.codegen.target import Target
 from lucid.errors import VerifyError
 from lucid.ir import ops
 from lucid.ir.passes import run_passes
-from lucid.ir.types import BATCH, f32
+from lucid.ir.types import BATCH, TensorType, f32
 
 TARGET = dataclasses.replace(Target.named("x86-64-v3"), l2=1 << 16)
 """Small caches, so that a small map is worth a fused inverted bottleneck."""
@@ -63,6 +63,7 @@ BUILDS |= {
     "neighbour_norm": one(ops.LocalResponseNorm(3, 0.1), 9, 4, 5),
     "resize": one(ops.Resize((9, 7), "bilinear"), 9, 4, 5),
     "pad": one(ops.Pad((0, 0, 1, 2), (0, 0, 2, 1)), 9, 4, 5),
+    "scan": one(ops.CumSum(2), 5, 9, 7),
 }
 
 
@@ -76,6 +77,33 @@ def _turned(b: Builder) -> None:
 def _gather(b: Builder) -> None:
     indices = b.apply(ops.Constant((3, 0, 4, 4, 1), "i64"))
     b.graph.set_outputs([b.apply(ops.Gather(1), b.graph.add_input(f32(BATCH, 6, 8)), indices)])
+
+
+@needs("top_k")
+def _top_k(b: Builder) -> None:
+    x = b.graph.add_input(f32(BATCH, 5, 9))
+    b.graph.set_outputs(b.graph.append(ops.TopK(2, 4), [x]).outputs)
+
+
+@needs("take")
+def _take(b: Builder) -> None:
+    indices = b.graph.add_input(TensorType("i64", (BATCH, 3, 2)))
+    x = b.graph.add_input(f32(BATCH, 6, 5, 8))
+    b.graph.set_outputs([b.apply(ops.GatherND(1), x, indices)])
+
+
+@needs("put")
+def _put(b: Builder) -> None:
+    indices = b.graph.add_input(TensorType("i64", (3, 2)))
+    data, updates = (b.graph.add_input(f32(*shape)) for shape in ((6, 5, 8, 9), (3, 8, 9)))
+    b.graph.set_outputs([b.apply(ops.ScatterND(), data, indices, updates)])
+
+
+@needs("suppress", "listed")
+def _non_max_suppression(b: Builder) -> None:
+    boxes, scores = (b.graph.add_input(f32(2, *shape)) for shape in ((7, 4), (3, 7)))
+    op = ops.NonMaxSuppression(5)
+    b.graph.set_outputs(b.graph.append(op, [boxes, scores]).outputs)
 
 
 @needs("moments", "group_normalise")

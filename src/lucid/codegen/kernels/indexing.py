@@ -146,24 +146,29 @@ class _PutEmitter:
     def row(self, at: dict[str, Pointer], start: Int, stop: Int) -> None:
         f, k, walk = self.frame, self.kernel, self.walk
         self._copied(at, start, stop, 0)
-        whole = walk.accesses["indices"].kind == CONSTANT
-        vectors = whole and self.spec.reduction == "none"
+        whole = walk.accesses["indices"].kind == CONSTANT and self.spec.reduction == "none"
         with k.loop(0, f.count) as loop:
-            indices = at["indices"] + loop.index * f.indices_count
-            updates = at["updates"] + loop.index * f.updates_count
-            if vectors:
-                moved = {"updates": updates}
-                self._at(
-                    indices,
-                    at["y"],
-                    lambda y: _move(walk, moved | {"y": y}, start, stop, "updates"),
-                )
-                return
-            with k.loop(start, stop) as place:
-                value = updates + place.index * walk.stride("updates")
-                own = indices + place.index * walk.stride("indices")
-                y = at["y"] + place.index * walk.stride("y")
-                self._at(own, y, lambda y, value=value: self._put(value, y))
+            here = dict(at)
+            for name in ("indices", "updates"):
+                here[name] = at[name] + loop.index * getattr(f, f"{name}_count")
+            if whole:
+                y, inside = self._place(here["indices"], here["y"])
+                with k.when(inside):
+                    _move(walk, here | {"y": y}, start, stop, "updates")
+            else:
+                self._singly(here, start, stop)
+
+    def _singly(self, at: dict[str, Pointer], start: Int, stop: Int) -> None:
+        """One of the updates for each place of a row, by indices of its own."""
+        k, walk = self.kernel, self.walk
+        with k.loop(start, stop) as loop:
+            here = {o: at[o] + loop.index * walk.stride(o) for o in PUT}
+            y, inside = self._place(here["indices"], here["y"])
+            with k.when(inside):
+                element = _element(k, here["updates"])
+                if self.spec.reduction != "none":
+                    element = self._combined(_element(k, y), element)
+                k.builder.store(element, y.raw, align=size_of(y.element))
 
     def _copied(self, at: dict[str, Pointer], start: Int, stop: Int, axis: int) -> None:
         """y = data over all axes from this one on."""
@@ -185,8 +190,8 @@ class _PutEmitter:
                 moved = {o: at[o] + loop.index * step for o, step in steps.items()}
                 self._copied(at | moved, start, stop, axis + 1)
 
-    def _at(self, indices: Pointer, y: Pointer, body: Callable[[Pointer], None]) -> None:
-        """`body(place)` for the place of y that the indices tell, if it is one."""
+    def _place(self, indices: Pointer, y: Pointer) -> tuple[Pointer, Any]:
+        """The place in y that the indices tell, and whether it is one."""
         f, k = self.frame, self.kernel
         inside = []
         for j in range(self.spec.depth):
@@ -194,15 +199,7 @@ class _PutEmitter:
             index = counted(k, k.load_int(indices + f.index_step * j), length)
             inside += [index >= 0, index < length]
             y = y + index * getattr(f, f"y_axis{j}")
-        with k.when(k.both(*inside)):
-            body(y)
-
-    def _put(self, value: Pointer, y: Pointer) -> None:
-        k, align = self.kernel, size_of(y.element)
-        element = _element(k, value)
-        if self.spec.reduction != "none":
-            element = self._combined(_element(k, y), element)
-        k.builder.store(element, y.raw, align=align)
+        return y, k.both(*inside)
 
     def _combined(self, a: Any, b: Any) -> Any:
         k, kind = self.kernel, dtype(self.spec.accesses[0].dtype).kind

@@ -58,7 +58,8 @@ class Ranks:
     def end(self) -> Pointer:
         """Where the scratch ends that it uses."""
         bits = self.key.width + INDEX_BITS
-        return self._counts + bits // DIGIT_BITS * DIGITS
+        end: Pointer = self._counts + bits // DIGIT_BITS * DIGITS
+        return end
 
     def load(self, at: Pointer) -> Any:
         return self.kernel.builder.load(at.raw, typ=self.kind, align=8)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lucid.codegen.kernels.boxes import Listed, Suppress, scratch_bytes
 from lucid.codegen.lowering.context import Lowering, lowers, row_major
-from lucid.codegen.lowering.shapes import matrix
+from lucid.codegen.lowering.shapes import contiguous
 from lucid.codegen.program.lowered_ops import ListKept, SuppressClasses
 from lucid.ir.graph import Node
 from lucid.ir.ops import Constant, NonMaxSuppression
@@ -19,14 +19,11 @@ def _non_max_suppression(ctx: Lowering, node: Node) -> None:
     images, classes, count = ctx.shape(node.inputs[1])
     most, name, origin = min(op.max_boxes, count), node.outputs[0].name, node.origin
     if not images * classes * most:
-        rows, total = node.outputs
-        none = Apply(Constant(0, total.type.dtype))
-        ctx.views |= {rows: ctx.nothing(rows), total: ctx.packed(none, (), f"{total.name}.none")}
+        found, number = node.outputs
+        none = Apply(Constant(0, number.type.dtype))
+        ctx.views |= {found: ctx.nothing(found), number: ctx.packed(none, (), f"{name}.none")}
         return
-    boxes = matrix(ctx, node.inputs[0], (images * count, 4), origin)
-    boxes = boxes.over((images, count, 4), (count * 4, 4, 1))
-    scores = matrix(ctx, node.inputs[1], (images * classes, count), origin)
-    scores = scores.over((images, classes, count), row_major((images, classes, count)))
+    boxes, scores = (contiguous(ctx, value, origin) for value in node.inputs)
     shapes = ((images, classes, most), (images, classes))
     kept, counts = (
         ctx.allocate(f"{name}.{part}", "i64", shape, row_major(shape))

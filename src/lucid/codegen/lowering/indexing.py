@@ -145,10 +145,10 @@ def _scatter_elements(ctx: Lowering, node: Node) -> None:
     axis = op.axis
     data, indices, updates = (ctx.view(v) for v in node.inputs)
     y = ctx.result(node.output, data)
-    for i, (size, count) in enumerate(zip(data.shape, indices.shape, strict=True)):
-        if i != axis and count < size:
-            copy(ctx, _part(data, i, count, size), _part(y, i, count, size), node.origin)
-            data, y = _part(data, i, 0, count), _part(y, i, 0, count)
+    for i, (size, less) in enumerate(zip(data.shape, indices.shape, strict=True)):
+        if i != axis and less < size:
+            copy(ctx, _part(data, i, less, size), _part(y, i, less, size), node.origin)
+            data, y = _part(data, i, 0, less), _part(y, i, 0, less)
     if 0 in indices.shape:
         copy(ctx, data, y, node.origin)
         return

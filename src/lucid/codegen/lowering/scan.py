@@ -23,7 +23,7 @@ def _scan(ctx: Lowering, node: Node) -> None:
     along = is_along(x, (op.axis,))
     kept = [i for i in range(len(x.shape)) if i != op.axis]
     walked = Grid.over([x.shape[i] for i in kept], [[v.strides[i] for i in kept] for v in (x, y)])
-    accesses = (Access(STRIDED, x.dtype),) * 2
+    accesses: tuple[Access, ...] = (Access(STRIDED, x.dtype),) * 2
     if not along:
         walked = best_inner(walked, ctx.target.vector)
         accesses = spaced(walked, [x.dtype] * 2)

@@ -13,6 +13,7 @@ from lucid.codegen.lowering.context import (
     lowers,
     row_major,
     row_stride,
+    same_places,
 )
 from lucid.codegen.lowering.placement import left_to_readers
 from lucid.codegen.lowering.strided import broadcast, copy
@@ -68,6 +69,17 @@ def matrix(ctx: Lowering, value: Value, shape: tuple[int, int], origin: str) -> 
     rows = ctx.allocate(f"{value.name}.rows", source.dtype, source.shape, strides)
     copy(ctx, source, rows, origin)
     return rows.over(shape, row_major(shape))
+
+
+def contiguous(ctx: Lowering, value: Value, origin: str) -> View:
+    """The value as a row-major array without gaps; copied if need be."""
+    source = ctx.view(value)
+    strides = row_major(source.shape)
+    if same_places(source.shape, source.strides, strides):
+        return source.over(source.shape, strides)
+    rows = ctx.allocate(f"{value.name}.rows", source.dtype, source.shape, strides)
+    copy(ctx, source, rows, origin)
+    return rows
 
 
 @lowers(Reshape)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -33,12 +32,14 @@ class Form:
 
 def _low(a: Array, b: Array) -> Array:
     """The lower one; a where either is NaN, as C++ has it."""
-    return np.where(b < a, b, a)
+    lower = np.minimum(a, b)
+    return np.where(np.isnan(lower), a, lower) if np.isnan(lower).any() else lower
 
 
 def _high(a: Array, b: Array) -> Array:
     """The higher one; a where either is NaN, as C++ has it."""
-    return np.where(a < b, b, a)
+    higher = np.maximum(a, b)
+    return np.where(np.isnan(higher), a, higher) if np.isnan(higher).any() else higher
 
 
 def _corners(boxes: Array) -> Sides:
@@ -125,23 +126,25 @@ class NonMaxSuppression(Op):
         with np.errstate(all="ignore"):
             sides = np.stack(form.sides(np.asarray(boxes, np.float32)[order]))
             areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
-            left, found = np.arange(len(order)), list[Any]()
-            while left.size and len(found) < self.max_boxes:
-                first, left = left[0], left[1:]
-                found.append(order[first])
-                one, others = (sides[:, first], areas[first]), (sides[:, left], areas[left])
-                left = left[~self._overlap(form, *one, *others)]
-        return np.array(found, np.int64)
+            gone, found = np.zeros(len(order), bool), list[int]()
+            for i in range(len(order)):
+                if len(found) == self.max_boxes:
+                    break
+                if not gone[i]:
+                    found.append(i)
+                    one, rest = (sides[:, i : i + 1], areas[i]), slice(i + 1, None)
+                    gone[rest] |= self._overlap(form.strict, *one, sides[:, rest], areas[rest])
+        return order[np.array(found, np.int64)]
 
-    def _overlap(self, form: Form, a: Array, own: Array, b: Array, areas: Array) -> Array:
+    def _overlap(self, strict: bool, a: Array, own: Array, b: Array, areas: Array) -> Array:
         """Which of some boxes, by their sides and areas, overlap one by more than the threshold."""
-        size = _low(a[2:, None], b[2:]) - _high(a[:2, None], b[:2])
-        if not form.strict:
-            size = _high(np.float32(0), size)
+        size = _low(a[2:], b[2:]) - _high(a[:2], b[:2])
+        if not strict:
+            size = _high(np.zeros_like(size), size)
         shared = size[0] * size[1]
         union = own + areas - shared
         over: Array = shared / union > threshold(self.iou_threshold)
-        if form.strict:
+        if strict:
             over &= (size > 0).all(axis=0) & (shared > 0) & (own > 0) & (areas > 0) & (union > 0)
         return over
 

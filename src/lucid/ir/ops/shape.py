@@ -240,7 +240,8 @@ class Gather(Op):
     """y[..., i, ...] = x[..., indices[i], ...]: the axis is replaced by the indices' axes.
 
     x: (A..., S, B...), indices: i64, any shape (I...) -> (A..., I..., B...). As np.take: an index
-    below 0 counts from the end. One outside -S..S-1 raises InputError.
+    below 0 counts from the end. One outside -S..S-1 raises InputError; compiled code, where the
+    model computes it, takes the element nearest to there.
     """
 
     axis: int

@@ -160,9 +160,8 @@ def _rank(node: Node | None) -> int | None:
         return 2
     if isinstance(anchor, KERNELS):
         return 1
-    if not isinstance(anchor, Elementwise | Cast):
-        return None
-    return 0 if node.output.type.dtype in NUMBERS else None
+    is_chain = isinstance(anchor, Elementwise | Cast) and node.output.type.dtype in NUMBERS
+    return 0 if is_chain else None
 
 
 def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:

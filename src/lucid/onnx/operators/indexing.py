@@ -203,10 +203,10 @@ def read_trilu(call: Call) -> Operand:
 
 @reads("EyeLike")
 def read_eye_like(call: Call) -> Operand:
-    shape = call.integer_dims(*call.shape())
-    if len(shape) != 2:
+    if call.rank() != 2:
         raise ModelFileError(f"takes a matrix, got {call.operand(0).type}")
-    eye = known(np.eye(*shape, k=call.integer("k", 0), dtype=np.float32))
+    rows, columns = call.integer_dims(*call.shape())
+    eye = known(np.eye(rows, columns, k=call.integer("k", 0), dtype=np.float32))
     dtype = call.operand(0).type.dtype
     if call.states("dtype"):
         dtype = graph_dtype(call.integer("dtype", 1))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
+from lucid.ir.einsum import einsum
 from lucid.ir.graph import Value
 from lucid.ir.ops import Add, Conv1d, Conv2d, Conv3d, Convolution, Linear, MatMul, Mul, Op, Permute
 from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
@@ -175,3 +176,9 @@ def read_matmul(call: Call) -> Operand:
     if vectors[0]:
         del shape[-1 if vectors[1] else -2]
     return call.reshape(y, tuple(shape))
+
+
+@reads("Einsum")
+def read_einsum(call: Call) -> Operand:
+    equation = call.text("equation", "")
+    return einsum(equation, call.operands(), call.apply, call.is_weight)

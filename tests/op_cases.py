@@ -63,6 +63,7 @@ from lucid.ir.ops import (
     Reshape,
     Resize,
     RmsNorm,
+    RoiAlign,
     Round,
     Rsqrt,
     Sigmoid,
@@ -220,6 +221,31 @@ def deformed(x, offset, mask):
         row, column = (offset[m, 2 * tap : 2 * tap + 2, i, j] + (i + 2 * tap - 1, j)).tolist()
         y[m, tap, :, i, j] = between(x[m], row, column) * mask[m, tap, i, j]
     return y.reshape(n, -1, height - 1, width)
+
+
+def around_boxes(x, boxes):
+    """One sample in each of two bins, one above the other."""
+    y = np.zeros((len(boxes), x.shape[1], 2, 1))
+    for box, out in zip(boxes, y, strict=True):
+        number, left, top, right, bottom = box
+        if not 0 <= number < len(x):
+            continue
+        image = np.pad(x[int(number)], ((0, 0), (1, 2), (1, 2)), mode="edge")
+        for i in range(2):
+            row, column = top + (bottom - top) * (2 * i + 1) / 4, (left + right) / 2
+            row, column = row - 0.5, column - 0.5
+            if -1 <= row <= x.shape[2] and -1 <= column <= x.shape[3]:
+                row, column = np.clip(row, 0, x.shape[2] - 1), np.clip(column, 0, x.shape[3] - 1)
+                out[:, i, 0] = inside(image, row, column)
+    return y
+
+
+def inside(beyond, row, column):
+    """A pixel between others of an image with one more line and column before it."""
+    i, j = int(row + 1), int(column + 1)
+    square = beyond[:, i : i + 2, j : j + 2]
+    weights = np.outer([i - row, row + 1 - i], [j - column, column + 1 - j])
+    return (square * weights).sum((1, 2))
 
 
 BESIDE_ROWS = ((0, 0), (0, 0), (1, 1), (0, 0))
@@ -486,6 +512,7 @@ CASES = [
         [IMAGE, f32(N, 4, 4, 6), f32(N, 2, 4, 6)],
         deformed,
     ),
+    (RoiAlign((2, 1), samples=1, half_pixel=True), [IMAGE, f32(5, 5)], around_boxes),
     (
         Resize((9, 6), "bicubic", "align_corners", cubic=-0.5),
         [IMAGE],

@@ -471,6 +471,27 @@ def _deform_columns(make: Maker) -> Value:
     return make.followed(y)
 
 
+@makes("roi_align")
+def _roi_align(make: Maker) -> Value:
+    """Boxes in and about the maps, some of no map; they are known, or follow from the batch."""
+    draw = make.draw
+    x = make.image(draw.channels(100))
+    count, reach = draw.integer(1, 5), 2 * max(sizes(x)[2:])
+    low = draw.arrays.uniform(-3, reach, (count, 2))
+    high = low + draw.arrays.uniform(-1, reach, (count, 2))
+    images = draw.arrays.integers(-1, make.batch + 1, (count, 1))
+    table = np.concatenate([images, low, high], 1).round(draw.pick([0, 1, 3])).tolist()
+    boxes = make.apply(ops.Constant(tuple(map(tuple, table))))
+    op = ops.RoiAlign(
+        (draw.integer(1, 7), draw.integer(1, 4)),
+        draw.pick([1.0, 0.5, 0.25, 0.3]),
+        draw.pick([0, 0, 1, 2, 3]),
+        draw.chance(0.5),
+        draw.pick(["avg", "avg", "max"]),
+    )
+    return make.apply(op, x, boxes)
+
+
 # -- attention ------------------------------------------------------------------------------------
 
 

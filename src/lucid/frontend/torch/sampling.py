@@ -156,3 +156,18 @@ def deform_conv(
     columns = w.emit(op, x, offset, *([mask] if use_mask else []))
     flat = w.reshape(w.permute(weight, (0, 2, 3, 1)), (outer, taps * inner, 1, 1))
     return w.emit(ops.Conv2d(groups=groups), columns, flat, w.value(bias))
+
+
+@emits("roi_align.default", namespace="torchvision")
+def roi_align(
+    w: Writer,
+    x: Any,
+    boxes: Any,
+    scale: float,
+    height: int,
+    width: int,
+    samples: int,
+    aligned: bool,
+) -> Value:
+    op = ops.RoiAlign((height, width), scale, max(0, samples), bool(aligned))
+    return w.emit(op, x, boxes)

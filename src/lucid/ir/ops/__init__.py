@@ -58,7 +58,7 @@ from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalRes
 from lucid.ir.ops.pooling import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from lucid.ir.ops.reduction import ArgMax, Max, Mean, Min, Reduction, Softmax, Sum, SumSquares
 from lucid.ir.ops.resize import Resize, interpolation
-from lucid.ir.ops.sampling import DeformColumns, GridSample
+from lucid.ir.ops.sampling import DeformColumns, GridSample, RoiAlign
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 
 __all__ = [
@@ -127,6 +127,7 @@ __all__ = [
     "Reshape",
     "Resize",
     "RmsNorm",
+    "RoiAlign",
     "Round",
     "Rsqrt",
     "Sigmoid",

@@ -10,7 +10,17 @@ import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.affine_grid import affine_grid
-from lucid.ir.ops import Add, Conv2d, DeformColumns, GridSample, Permute, Reshape
+from lucid.ir.ops import (
+    Add,
+    Cast,
+    Concat,
+    Conv2d,
+    DeformColumns,
+    GridSample,
+    Permute,
+    Reshape,
+    RoiAlign,
+)
 from lucid.ir.ops.sampling import BORDERS
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
@@ -133,3 +143,46 @@ def read_deform_conv(call: Call) -> Operand:
     if not call.has(3):
         return y
     return call.apply(Add(), y, call.reshape(call.operand(3), (outer, 1, 1)))
+
+
+# -- boxes --------------------------------------------------------------------------------------
+
+
+@writes(RoiAlign)
+def write_roi_align(w: Writer, op: RoiAlign, operands: Sequence[Edge], kind: TensorType) -> str:
+    x, boxes = operands
+    first = w.emit("Slice", boxes, w.integers(0), w.integers(1), w.integers(1))
+    images = w.emit("Cast", w.emit("Squeeze", first, w.integers(1)), to=INT64)
+    return w.emit(
+        "RoiAlign",
+        x,
+        w.emit("Slice", boxes, w.integers(1), w.integers(5), w.integers(1)),
+        images,
+        mode=op.mode,
+        output_height=op.size[0],
+        output_width=op.size[1],
+        sampling_ratio=op.samples,
+        spatial_scale=op.scale,
+        coordinate_transformation_mode="half_pixel" if op.half_pixel else "output_half_pixel",
+    )
+
+
+INT64 = 7
+"""The dtype in ONNX's numbers."""
+
+
+@reads("RoiAlign")
+def read_roi_align(call: Call) -> Operand:
+    x, boxes, images = (call.operand(i) for i in range(3))
+    coordinates = ("half_pixel", "output_half_pixel")
+    half = call.opset >= 16 and call.choice("coordinate_transformation_mode", coordinates)
+    op = RoiAlign(
+        (call.integer("output_height", 1), call.integer("output_width", 1)),
+        call.number("spatial_scale", 1.0),
+        call.integer("sampling_ratio", 0),
+        half == "half_pixel",
+        call.choice("mode", ("avg", "max")),
+    )
+    count = boxes.type.shape[0]
+    numbers = call.apply(Cast("f32"), call.reshape(images, (count, 1)))
+    return call.apply(op, x, call.apply(Concat(1), numbers, boxes))

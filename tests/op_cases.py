@@ -228,7 +228,7 @@ def around_boxes(x, boxes):
     y = np.zeros((len(boxes), x.shape[1], 2, 1))
     for box, out in zip(boxes, y, strict=True):
         number, left, top, right, bottom = box
-        if not 0 <= number < len(x):
+        if not -1 < number < len(x):
             continue
         image = np.pad(x[int(number)], ((0, 0), (1, 2), (1, 2)), mode="edge")
         for i in range(2):

@@ -111,7 +111,7 @@ class _Emitter:
         with k.loop(f.first, f.last) as task:
             box, y = f.boxes + task.index * f.box, f.y + task.index * f.y_image
             number = k.load(box, lanes=1)
-            known = k.both(number.compare(">=", 0.0), number.compare("<", k.as_float(f.images)))
+            known = k.both(number.compare(">", -1.0), number.compare("<", k.as_float(f.images)))
             image = self._whole(k.pick(known, number, number.like(0.0)))
             x = f.x + image * f.x_image
             side_rows = self._side(box, 2, f.out_height, f.height)

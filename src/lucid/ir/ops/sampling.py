@@ -292,7 +292,7 @@ class RoiAlign(Op):
     def evaluate(self, x: Array, boxes: Array) -> Array:
         y = np.zeros((len(boxes), x.shape[1], *self.size), x.dtype)
         for box, out in zip(boxes, y, strict=True):
-            if 0 <= box[0] < len(x):
+            if -1 < box[0] < len(x):
                 out[...] = self._aligned(x[int(box[0])], box[1:])
         return y
 

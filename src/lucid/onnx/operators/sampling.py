@@ -21,7 +21,9 @@ from lucid.ir.ops import (
     Reshape,
     RoiAlign,
 )
+from lucid.ir.ops.base import Array
 from lucid.ir.ops.sampling import BORDERS
+from lucid.ir.ops.windows import Pair
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
@@ -88,26 +90,51 @@ def read_affine_grid(call: Call) -> Operand:
 def write_deform_columns(
     w: Writer, op: DeformColumns, operands: Sequence[Edge], kind: TensorType
 ) -> str:
-    """As a deformable convolution of each channel by itself, one filter for each tap."""
+    """As samples by a grid for each part of the channels that has offsets of its own, whose columns
+    are pixels by taps: DeformConv is of a later version than Lucid writes."""
     x, offset, *mask = operands
-    channels = op.integers(x.type.shape[1])[0]
+    channels, *size = op.integers(*x.type.shape[1:])
+    count, rows, columns = op.integers(*offset.type.shape[1:])
     taps = prod(op.kernel)
-    one_tap = np.eye(taps, dtype=np.float32).reshape(taps, 1, *op.kernel)
-    y = w.emit(
-        "DeformConv",
-        x,
-        w.constant(np.tile(one_tap, (channels, 1, 1, 1))),
-        offset,
-        *(["", *mask] if mask else []),
-        kernel_shape=op.kernel,
-        strides=op.stride,
-        pads=op.padding,
-        dilations=op.dilation,
-        group=channels,
-        offset_group=op.integers(offset.type.shape[1])[0] // (2 * taps),
-    )
-    order = np.arange(channels * taps).reshape(op.groups, channels // op.groups, taps)
-    return w.emit("Gather", y, w.constant(order.swapaxes(1, 2).reshape(-1), "i64"), axis=1)
+    parts, shared = count // (2 * taps), channels // op.groups
+    unmoved = np.stack([_unmoved(op, axis, (rows, columns)) for axis in (1, 0)], -1)
+    normal = (2 * unmoved + 1) / np.array(size[::-1]) - 1
+    scale = w.constant(2 / np.array(size[::-1], np.float64))
+    moves = w.emit("Reshape", offset, w.integers(0, parts, taps, 2, rows, columns))
+    moves = w.emit("Transpose", moves, perm=(0, 1, 4, 5, 2, 3))
+    moves = w.emit("Gather", moves, w.integers(1, 0), axis=5)
+    factors = ""
+    if mask:
+        factors = w.emit("Reshape", mask[0], w.integers(0, parts, taps, rows, columns))
+        factors = w.emit("Transpose", factors, perm=(0, 1, 3, 4, 2))
+    found = []
+    for part in range(parts):
+        grid = _part(w, moves, part, (0, rows, columns * taps, 2))
+        grid = w.emit("Add", w.emit("Mul", grid, scale), w.constant(normal))
+        inner = channels // parts
+        own = w.emit(
+            "Slice", x, w.integers(part * inner), w.integers((part + 1) * inner), w.integers(1)
+        )
+        y = w.emit("GridSample", own, grid, mode="bilinear", padding_mode="zeros")
+        if mask:
+            y = w.emit("Mul", y, _part(w, factors, part, (0, 1, rows, columns * taps)))
+        found.append(y)
+    y = w.emit("Concat", *found, axis=1) if parts > 1 else found[0]
+    y = w.emit("Reshape", y, w.integers(0, op.groups, shared, rows, columns, taps))
+    y = w.emit("Transpose", y, perm=(0, 1, 5, 2, 3, 4))
+    return w.emit("Reshape", y, w.integers(0, taps * channels, rows, columns))
+
+
+def _unmoved(op: DeformColumns, axis: int, out: Pair) -> Array:
+    """Where the taps of all windows lie on an axis, (OH, OW K)."""
+    places = [op.places(axis, tap, out[axis]) for tap in range(prod(op.kernel))]
+    return np.stack([np.broadcast_to(p, out) for p in places], -1).reshape(out[0], -1)
+
+
+def _part(w: Writer, x: str, part: int, shape: tuple[int, ...]) -> str:
+    """One index of the second axis, in another shape."""
+    one = w.emit("Slice", x, w.integers(part), w.integers(part + 1), w.integers(1))
+    return w.emit("Reshape", one, w.integers(*shape))
 
 
 @reads("DeformConv")

@@ -27,6 +27,7 @@ from lucid.ir.ops import (
     Exp,
     Expand,
     Floor,
+    Fold,
     Fusion,
     Gather,
     Gelu,
@@ -45,6 +46,8 @@ from lucid.ir.ops import (
     Max,
     Maximum,
     MaxPool2d,
+    MaxPool2dIndices,
+    MaxUnpool2d,
     Mean,
     Min,
     Minimum,
@@ -180,6 +183,37 @@ def quarter(x, side):
     """Three quarters of each pixel and one of its left (-1) or right neighbour, or of itself."""
     beside = np.pad(x, ((0, 0), (0, 0), (0, 0), (1, 1)), mode="edge")
     return 0.75 * x + 0.25 * (beside[..., :-2] if side < 0 else beside[..., 2:])
+
+
+def folded(x):
+    """Windows of 2 x 3, two rows and one column apart, one row and one column of padding."""
+    n, _, length = x.shape
+    y = np.zeros((n, 2, 6, 8))
+    for c, i, j in np.ndindex(2, 2, 3):
+        for window in range(length):
+            row, column = divmod(window, 6)
+            y[:, c, 2 * row + i, column + j] += x[:, (c * 2 + i) * 3 + j, window]
+    return y[:, :, 1:5, 1:]
+
+
+def places_of_maxima(x):
+    """Of windows of 2 x 2 at all even rows and columns."""
+    n, channels, *_ = x.shape
+    y = np.zeros((n, channels, 2, 3))
+    for m, c, i, j in np.ndindex(*y.shape):
+        square = x[m, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        row, column = np.unravel_index(square.argmax(), square.shape)
+        y[m, c, i, j] = (2 * i + row) * 6 + 2 * j + column
+    return y
+
+
+def unpooled(x, indices):
+    """In images of 4 x 3."""
+    y = np.zeros((len(x), 2, 4, 3))
+    for m, c, i, j in np.ndindex(*x.shape):
+        if 0 <= indices[m, c, i, j] < 12:
+            y[m, c, *divmod(indices[m, c, i, j], 3)] = x[m, c, i, j]
+    return y
 
 
 def between(image, row, column):
@@ -511,6 +545,13 @@ CASES = [
         DeformColumns((2, 1), padding=(1, 0, 0, 0), dilation=(2, 1)),
         [IMAGE, f32(N, 4, 4, 6), f32(N, 2, 4, 6)],
         deformed,
+    ),
+    (Fold((4, 7), (2, 3), (2, 1), (1, 1, 1, 0)), [f32(N, 12, 18)], folded),
+    (MaxPool2dIndices((2, 2), (2, 2)), [IMAGE], places_of_maxima),
+    (
+        MaxUnpool2d((4, 3)),
+        [f32(N, 2, 2, 2), TensorType("i64", (N, 2, 2, 2))],
+        unpooled,
     ),
     (RoiAlign((2, 1), samples=1, half_pixel=True), [IMAGE, f32(5, 5)], around_boxes),
     (

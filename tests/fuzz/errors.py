@@ -499,6 +499,24 @@ def _doubtful(op: ops.RoiAlign, box: Array, off: float, size: Sequence[int]) -> 
     return False
 
 
+@rule(ops.Fold)
+def _fold(op: ops.Fold, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], math.prod(op.kernel))
+
+
+@rule(ops.MaxPool2dIndices)
+def _max_pool_indices(op: ops.MaxPool2dIndices, x: Sequence[Known]) -> tuple[Array, Array]:
+    value = op.evaluate(x[0].value)
+    return value, np.full(value.shape, np.inf if x[0].error.any() else 0.0)
+
+
+@rule(ops.MaxUnpool2d)
+def _max_unpool(op: ops.MaxUnpool2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    lost = np.inf if x[1].error.any() else 0.0
+    value = op.evaluate(x[0].value, x[1].value)
+    return value, op.evaluate(x[0].error, x[1].value) + lost
+
+
 # -- attention ------------------------------------------------------------------------------------
 
 

@@ -83,10 +83,10 @@ class Maker:
             x = step(self.build.apply, x)
         return x
 
-    def image(self, channels: int | None = None, least: int = 1) -> Value:
+    def image(self, channels: int | None = None, least: int = 1, kind: str | None = None) -> Value:
         """A map (N, C, H, W)."""
         channels = channels or self.draw.channels()
-        return self.array(channels, *self.draw.image(channels, self.batch, least))
+        return self.array(channels, *self.draw.image(channels, self.batch, least), kind=kind)
 
     def weight(self, *shape: int, positive: bool = False) -> Value:
         name = self.build.next_origin("weight")
@@ -490,6 +490,39 @@ def _roi_align(make: Maker) -> Value:
         draw.pick(["avg", "avg", "max"]),
     )
     return make.apply(op, x, boxes)
+
+
+@makes("fold")
+def _fold(make: Maker) -> Value:
+    draw = make.draw
+    size = (draw.pick([1, 3, 7, 12]), draw.pick([1, 5, 9, 20]))
+    image = make.build.graph.add_input(f32(BATCH, 1, *size))  # of which only the size is asked
+    window = _window(make, image, [1, 2, 3], [1, 1, 2])
+    make.inputs.append(np.zeros((make.batch, 1, *size), np.float32))
+    op = ops.Fold(size, **window)
+    channels = draw.pick([1, 3, 8]) * prod(window["kernel"])
+    return make.followed(make.apply(op, make.array(channels, prod(op.windows()))))
+
+
+@makes("max_pool2d_indices")
+def _max_pool_indices(make: Maker) -> Value:
+    draw = make.draw
+    x = make.image(kind=draw.pick(["normal", "integers"]))
+    window = _window(make, x, [1, 2, 3, 3, 5], [1, 1, 2])
+    fields = {name: draw.chance(0.3) for name in ("ceil_mode", "whole", "by_column")}
+    return make.apply(ops.MaxPool2dIndices(**window, **fields), x)
+
+
+@makes("max_unpool2d")
+def _max_unpool(make: Maker) -> Value:
+    """By the places of maxima, which no two windows share."""
+    draw = make.draw
+    x = make.image(least=2)
+    whole = draw.chance(0.3)
+    indices = make.apply(ops.MaxPool2dIndices((2, 2), (2, 2), whole=whole), x)
+    y = make.apply(ops.MaxPool2d((2, 2), (2, 2)), x)
+    size = sizes(x)[2:]
+    return make.followed(make.apply(ops.MaxUnpool2d((size[0], size[1]), whole), y, indices))
 
 
 # -- attention ------------------------------------------------------------------------------------

@@ -164,14 +164,18 @@ class Writer:
         (result,) = graph.outputs
         return edges[result]
 
-    def emit(self, operator: str, *operands: Edge | str, **attributes: Any) -> str:
-        """Append one ONNX operator; the name of its result. An operand of "" is left out."""
+    def emit(
+        self, operator: str, *operands: Edge | str, result_index: int = 0, **attributes: Any
+    ) -> str:
+        """Append one ONNX operator; the name of one of its results (the first, unless said). An
+        operand of "" is left out."""
         from onnx import helper
 
         names = [edge.name if isinstance(edge, Edge) else edge for edge in operands]
         result = self._fresh(f"{self._stem}.{operator}")
         label = f"{self._origin}/{result}" if self._origin else result
-        self.nodes.append(helper.make_node(operator, names, [result], name=label, **attributes))
+        results = [self._fresh(f"{result}.{i}") for i in range(result_index)] + [result]
+        self.nodes.append(helper.make_node(operator, names, results, name=label, **attributes))
         return result
 
     def constant(self, value: Any, dtype: str = "f32") -> str:

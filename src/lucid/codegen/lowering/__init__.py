@@ -3,6 +3,7 @@
 from lucid.codegen.lowering import (
     attention,
     convolution,
+    fold,
     matmul,
     normalisation,
     pooling,
@@ -19,6 +20,7 @@ __all__ = [
     "Lowering",
     "attention",
     "convolution",
+    "fold",
     "lower",
     "lowers",
     "matmul",

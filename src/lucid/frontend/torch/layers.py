@@ -136,20 +136,35 @@ def _last(w: Writer, sizes: Sequence[int]) -> tuple[int, ...]:
 def max_pool(
     w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
 ) -> Value:
+    return _pooled(w, _max_pool_op(w, kernel, stride, padding, dilation, ceil_mode), x)
+
+
+@emits("max_pool2d_with_indices.default", "max_pool1d_with_indices.default")
+def max_pool_with_indices(
+    w: Writer, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Value, Value]:
+    op = _max_pool_op(w, kernel, stride, padding, dilation, ceil_mode)
+    return _pooled(w, op, x), _pooled(w, ops.MaxPool2dIndices(**vars(op)), x)
+
+
+def _max_pool_op(
+    w: Writer, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> ops.MaxPool2d:
     rows, columns = image_border(padding, w)
-    op = ops.MaxPool2d(
+    return ops.MaxPool2d(
         image(kernel, w),
         image(stride or kernel, w),
         (rows, columns, rows, columns),
         image(dilation, w),
         ceil_mode,
     )
-    return _pooled(w, op, x)
 
 
-@emits("max_pool2d_with_indices.default", "max_pool1d_with_indices.default")
-def max_pool_with_indices(w: Writer, x: Any, *options: Any) -> tuple[Value, None]:
-    return max_pool(w, x, *options), None
+@emits("max_unpool2d.default")
+def max_unpool(w: Writer, x: Any, indices: Any, size: Any) -> Value:
+    rows, columns = (w.size(d) for d in w.shape[-2:])
+    y = w.emit(ops.MaxUnpool2d((rows, columns)), as_image(w, x), as_image(w, indices))
+    return w.reshape(y, w.shape)
 
 
 @emits("avg_pool1d.default", "avg_pool2d.default")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lucid.frontend.torch.convolutions import as_image
+from lucid.frontend.torch.convolutions import as_image, image
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.affine_grid import affine_grid
@@ -103,6 +103,25 @@ def _resized(
     given = (None, *scales)[-2:] if scales and any(s is not None for s in scales) else None
     op = ops.interpolation((height, width), (rows, columns), given, mode, corners, antialias)
     return w.reshape(w.emit(op, source), w.shape)
+
+
+# -- windows ------------------------------------------------------------------------------------
+
+
+@emits("col2im.default")
+def fold(
+    w: Writer, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> Value:
+    rows, columns = image(padding, w)
+    height, width = (w.size(d) for d in w.shape[2:])
+    op = ops.Fold(
+        (height, width),
+        image(kernel, w),
+        image(stride, w),
+        (rows, columns, rows, columns),
+        image(dilation, w),
+    )
+    return w.emit(op, x)
 
 
 # -- grids --------------------------------------------------------------------------------------

@@ -52,6 +52,7 @@ from lucid.ir.ops.elementwise import (
     Sub,
     Unary,
 )
+from lucid.ir.ops.fold import Fold, MaxPool2dIndices, MaxUnpool2d
 from lucid.ir.ops.fusion import Fusion
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
@@ -89,6 +90,7 @@ __all__ = [
     "Exp",
     "Expand",
     "Floor",
+    "Fold",
     "Fusion",
     "Gather",
     "Gelu",
@@ -106,6 +108,8 @@ __all__ = [
     "MatMul",
     "Max",
     "MaxPool2d",
+    "MaxPool2dIndices",
+    "MaxUnpool2d",
     "Maximum",
     "Mean",
     "Min",

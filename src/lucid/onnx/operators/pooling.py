@@ -16,7 +16,10 @@ from lucid.ir.ops import (
     Concat,
     Max,
     MaxPool2d,
+    MaxPool2dIndices,
+    MaxUnpool2d,
     Mean,
+    Pad,
     Slice,
 )
 from lucid.ir.ops.windows import Padding, adaptive_bounds
@@ -44,14 +47,79 @@ def write_max_pool(w: Writer, op: MaxPool2d, operands: Sequence[Edge], kind: Ten
 
 
 @reads("MaxPool")
-def read_max_pool(call: Call) -> Operand:
-    """Without the indices of the maxima, its second result."""
-    call.ignore("storage_order")  # of the indices
+def read_max_pool(call: Call) -> list[Operand]:
+    """And the indices of the maxima, where they are asked for."""
     x = two_dimensional(call, call.operand(0))
     w = windows(call, x, call.integer_list("kernel_shape") or ())
     ceil_mode = bool(call.integer("ceil_mode", 0))
     op = MaxPool2d(w.kernel, w.stride, w.padding, w.dilation, ceil_mode)
-    return like_operand(call, call.apply(op, x))
+    by_column = bool(call.integer("storage_order", 0))
+    found = [like_operand(call, call.apply(op, x))]
+    if call.results > 1:
+        places = MaxPool2dIndices(**vars(op), whole=True, by_column=by_column)
+        found.append(like_operand(call, call.apply(places, x)))
+    return found
+
+
+@writes(MaxPool2dIndices)
+def write_max_pool_indices(
+    w: Writer, op: MaxPool2dIndices, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    """ONNX counts through all images and channels: without, it is the remainder by the image."""
+    fields = {f: v for f, v in vars(op).items() if f not in ("whole", "by_column")}
+    attributes = {"storage_order": 1} if op.by_column else {}
+    top, left, bottom, right = _borders(MaxPool2d(**fields), op.dilation, operands[0].type, kind)
+    indices = w.emit(
+        "MaxPool",
+        operands[0],
+        kernel_shape=op.kernel,
+        strides=op.stride,
+        pads=(top, left, bottom, right),
+        dilations=op.dilation,
+        result_index=1,
+        **attributes,
+    )
+    if op.whole:
+        return indices
+    height, width = op.integers(*operands[0].type.shape[2:])
+    return w.emit("Mod", indices, w.integers(height * width))
+
+
+@writes(MaxUnpool2d)
+def write_max_unpool(w: Writer, op: MaxUnpool2d, operands: Sequence[Edge], kind: TensorType) -> str:
+    """As numbers scattered over zeros: MaxUnpool counts indices through the whole batch alone."""
+    x, indices = operands
+    n, channels, *_ = kind.shape
+    pixels = op.size[0] * op.size[1]
+    axis, front = (0, w.integers(-1)) if op.whole else (2, w.integers(0, 0, -1))
+    zeros = w.emit("Expand", w.constant(0.0), w.shape((n, channels, pixels)))
+    if op.whole:
+        zeros = w.emit("Reshape", zeros, front)
+    at, values = (w.emit("Reshape", v, front) for v in (indices, x))
+    y = w.emit("ScatterElements", zeros, at, values, axis=axis)
+    return w.emit("Reshape", y, w.shape(kind.shape))
+
+
+@reads("MaxUnpool")
+def read_max_unpool(call: Call) -> Operand:
+    x, indices = (two_dimensional(call, call.operand(i)) for i in (0, 1))
+    w = windows(call, x, call.integer_list("kernel_shape") or ())
+    height, width = call.integer_dims(*x.type.shape[2:])
+    top, left, bottom, right = w.padding
+    size = (
+        (height - 1) * w.stride[0] - top - bottom + w.kernel[0],
+        (width - 1) * w.stride[1] - left - right + w.kernel[1],
+    )
+    y = call.apply(MaxUnpool2d(size, whole=True), x, indices)
+    if not call.has(2):
+        return like_operand(call, y)
+    wanted = call.integer_dims(*call.sizes(2)[2:])
+    after = [b - a for a, b in zip(size[-len(wanted) :], wanted, strict=True)]
+    if min(after) < 0:
+        raise UnsupportedError(f"to {wanted}, which is less than {size}")
+    y = like_operand(call, y)
+    pads = (0, 0, *after)
+    return call.apply(Pad((0,) * len(pads), pads), y) if any(after) else y
 
 
 @writes(AvgPool2d)

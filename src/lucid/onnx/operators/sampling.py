@@ -16,6 +16,7 @@ from lucid.ir.ops import (
     Concat,
     Conv2d,
     DeformColumns,
+    Fold,
     GridSample,
     Permute,
     Reshape,
@@ -23,7 +24,7 @@ from lucid.ir.ops import (
 )
 from lucid.ir.ops.base import Array
 from lucid.ir.ops.sampling import BORDERS
-from lucid.ir.ops.windows import Pair
+from lucid.ir.ops.windows import Pair, extent
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
@@ -213,3 +214,67 @@ def read_roi_align(call: Call) -> Operand:
     count = boxes.type.shape[0]
     numbers = call.apply(Cast("f32"), call.reshape(images, (count, 1)))
     return call.apply(op, x, call.apply(Concat(1), numbers, boxes))
+
+
+# -- windows ------------------------------------------------------------------------------------
+
+
+@writes(Fold)
+def write_fold(w: Writer, op: Fold, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit(
+        "Col2Im",
+        operands[0],
+        w.integers(*op.size),
+        w.integers(*op.kernel),
+        strides=op.stride,
+        pads=op.padding,
+        dilations=op.dilation,
+    )
+
+
+@reads("Col2Im")
+def read_col2im(call: Call) -> Operand:
+    """Two axes at a time, the last ones first: axes do not mix in the sum."""
+    x, size, kernel = call.operand(0), call.integers(1), call.integers(2)
+    rank = len(size)
+    strides = call.integer_list("strides") or (1,) * rank
+    dilations = call.integer_list("dilations") or (1,) * rank
+    pads = call.integer_list("pads") or (0,) * (2 * rank)
+    lengths = (len(kernel), len(strides), len(dilations), len(pads) // 2)
+    if set(lengths) != {rank} or rank < 1:
+        raise ModelFileError(f"says windows of {lengths} axes for {rank}")
+    n, channels, _ = x.type.shape
+    (channels,) = call.integer_dims(channels)
+    counts = [
+        extent(size[a], kernel[a], strides[a], (pads[a], pads[rank + a]), dilations[a])
+        for a in range(rank)
+    ]
+    if channels % prod(kernel) or min(counts) < 1:
+        raise ModelFileError(f"takes {x.type} for windows of {kernel}")
+    axes = list(range(rank))
+    images = channels // prod(kernel)
+    behind = 1
+    while axes:
+        pair_ = axes[-2:]
+        del axes[-2:]
+        left = (prod(kernel[a] for a in axes), prod(counts[a] for a in axes))
+        own = (prod(kernel[a] for a in pair_), prod(counts[a] for a in pair_))
+        # (images, taps left, taps, windows left, windows, behind) to one sum for each of the rest
+        x = call.reshape(x, (n, images, left[0], own[0], left[1], own[1], behind))
+        x = call.apply(Permute((0, 1, 2, 4, 6, 3, 5)), x)
+        x = call.reshape(x, (n, images * prod(left) * behind * own[0], own[1]))
+        op = Fold(
+            *(_two(values, pair_, 1) for values in (size, kernel, strides)),
+            (*_two(pads[:rank], pair_, 0), *_two(pads[rank:], pair_, 0)),
+            _two(dilations, pair_, 1),
+        )
+        x = call.apply(op, x)
+        x = call.reshape(x, (n, images, *left, behind, prod(op.size)))
+        x = call.apply(Permute((0, 1, 2, 3, 5, 4)), x)
+        behind *= prod(op.size)
+    return call.reshape(x, (n, images, *size))
+
+
+def _two(values: Sequence[int], axes: Sequence[int], missing: int) -> Pair:
+    """Those of two axes; `missing` for the first one where there is one alone."""
+    return (values[axes[0]] if len(axes) == 2 else missing, values[axes[-1]])

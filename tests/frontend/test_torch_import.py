@@ -269,7 +269,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
         IMAGE,
     ),
     "affine grid": (
-        lambda x: F.affine_grid(x[:, :2, :3, 0].reshape(len(x), 2, 3), (len(x), 3, 4, 5), False),
+        lambda x: F.affine_grid(x[:, :2, :3, 0], (x.shape[0], 3, 4, 5), False),
         IMAGE,
     ),
     **{

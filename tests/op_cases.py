@@ -37,6 +37,7 @@ from lucid.ir.ops import (
     Expand,
     Floor,
     FloorDiv,
+    Fold,
     Fusion,
     Gather,
     GatherElements,
@@ -60,6 +61,7 @@ from lucid.ir.ops import (
     Maximum,
     MaxPool2d,
     MaxPoolIndices,
+    MaxUnpool2d,
     Mean,
     Min,
     Minimum,
@@ -81,6 +83,7 @@ from lucid.ir.ops import (
     Resize,
     RmsNorm,
     Rnn,
+    RoiAlign,
     Round,
     Rsqrt,
     ScatterElements,
@@ -228,6 +231,37 @@ def quarter(x, side):
     return 0.75 * x + 0.25 * (beside[..., :-2] if side < 0 else beside[..., 2:])
 
 
+def folded(x):
+    """Windows of 2 x 3, two rows and one column apart, one row and one column of padding."""
+    n, _, length = x.shape
+    y = np.zeros((n, 2, 6, 8))
+    for c, i, j in np.ndindex(2, 2, 3):
+        for window in range(length):
+            row, column = divmod(window, 6)
+            y[:, c, 2 * row + i, column + j] += x[:, (c * 2 + i) * 3 + j, window]
+    return y[:, :, 1:5, 1:]
+
+
+def places_of_maxima(x):
+    """Of windows of 2 x 2 at all even rows and columns."""
+    n, channels, *_ = x.shape
+    y = np.zeros((n, channels, 2, 3))
+    for m, c, i, j in np.ndindex(*y.shape):
+        square = x[m, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        row, column = np.unravel_index(square.argmax(), square.shape)
+        y[m, c, i, j] = (2 * i + row) * 6 + 2 * j + column
+    return y
+
+
+def unpooled(x, indices):
+    """In images of 4 x 3."""
+    y = np.zeros((len(x), 2, 4, 3))
+    for m, c, i, j in np.ndindex(*x.shape):
+        if 0 <= indices[m, c, i, j] < 12:
+            y[m, c, *divmod(indices[m, c, i, j], 3)] = x[m, c, i, j]
+    return y
+
+
 def between(image, row, column):
     """A pixel of (C, H, W) between others; 0 beyond the border."""
     beyond = np.pad(image, ((0, 0), (1, 2), (1, 2)))
@@ -267,6 +301,31 @@ def deformed(x, offset, mask):
         row, column = (offset[m, 2 * tap : 2 * tap + 2, i, j] + (i + 2 * tap - 1, j)).tolist()
         y[m, tap, :, i, j] = between(x[m], row, column) * mask[m, tap, i, j]
     return y.reshape(n, -1, height - 1, width)
+
+
+def around_boxes(x, boxes):
+    """One sample in each of two bins, one above the other."""
+    y = np.zeros((len(boxes), x.shape[1], 2, 1))
+    for box, out in zip(boxes, y, strict=True):
+        number, left, top, right, bottom = box
+        if not -1 < number < len(x):
+            continue
+        image = np.pad(x[int(number)], ((0, 0), (1, 2), (1, 2)), mode="edge")
+        for i in range(2):
+            row, column = top + (bottom - top) * (2 * i + 1) / 4, (left + right) / 2
+            row, column = row - 0.5, column - 0.5
+            if -1 <= row <= x.shape[2] and -1 <= column <= x.shape[3]:
+                row, column = np.clip(row, 0, x.shape[2] - 1), np.clip(column, 0, x.shape[3] - 1)
+                out[:, i, 0] = inside(image, row, column)
+    return y
+
+
+def inside(beyond, row, column):
+    """A pixel between others of an image with one more line and column before it."""
+    i, j = int(row + 1), int(column + 1)
+    square = beyond[:, i : i + 2, j : j + 2]
+    weights = np.outer([i - row, row + 1 - i], [j - column, column + 1 - j])
+    return (square * weights).sum((1, 2))
 
 
 BESIDE_ROWS = ((0, 0), (0, 0), (1, 1), (0, 0))
@@ -740,6 +799,13 @@ CASES = [
         [IMAGE, f32(N, 4, 4, 6), f32(N, 2, 4, 6)],
         deformed,
     ),
+    (Fold((4, 7), (2, 3), (2, 1), (1, 1, 1, 0)), [f32(N, 12, 18)], folded),
+    (
+        MaxUnpool2d((4, 3)),
+        [f32(N, 2, 2, 2), TensorType("i64", (N, 2, 2, 2))],
+        unpooled,
+    ),
+    (RoiAlign((2, 1), samples=1, half_pixel=True), [IMAGE, f32(5, 5)], around_boxes),
     (
         Resize((9, 6), "bicubic", "align_corners", cubic=-0.5),
         [IMAGE],

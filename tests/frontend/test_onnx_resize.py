@@ -79,6 +79,18 @@ def test_a_scale_that_keeps_the_size_still_moves_the_samples():
     assert not import_onnx(by_scales(7, 9, (1, 1), mode="cubic")).nodes
 
 
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_any_axis_by_weights(mode):
+    """The channels and the depth of volumes, one after the other; ONNX Runtime does not."""
+    from onnx.reference import ReferenceEvaluator
+
+    nodes = [node("Resize", "x - - z", mode=mode, axes=[1, 3], antialias=1)]
+    x = np.random.default_rng(0).standard_normal((1, 6, 2, 3, 4)).astype(np.float32)
+    proto = model(nodes, {"z": np.array([4, 7])}, x.shape)
+    (wanted,) = ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_allclose(run(proto, x), wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("size", "out", "scale"),
     [(10, 7, float(np.float32(0.7))), (100, 28, 0.29), (9, 9, 1.1)],

@@ -22,6 +22,105 @@ VERSIONS = {
     ),
     "pad, operands": (13, [node("Pad", "x p", mode="reflect")], {"p": [0, 0, 1, 2, 0, 0, 3, 0]}),
     "pad, axes": (18, [node("Pad", "x p - a", mode="edge")], {"p": [1, 2, 0, 3], "a": [-1, 2]}),
+    "pad, around": (19, [node("Pad", "x p", mode="wrap")], {"p": [0, 0, 1, 2, 0, 0, 3, 0]}),
+    "resize, cubic": (
+        18,
+        [node("Resize", "x - s", mode="cubic", cubic_coeff_a=-0.5, exclude_outside=1)],
+        {"s": np.array([1, 1, 2, 0.5], np.float32)},
+    ),
+    "resize, filtered": (
+        18,
+        [node("Resize", "x - - z", mode="linear", antialias=1, axes=[2, 3])],
+        {"z": [3, 2]},
+    ),
+    "resize, filtered by a cubic": (
+        18,
+        [node("Resize", "x - - z", mode="cubic", antialias=1, exclude_outside=1, axes=[3, 2])],
+        {"z": [3, 2]},
+    ),
+    "resize, a part of it": (
+        18,
+        [
+            node(
+                "Resize",
+                "x r - z",
+                mode="linear",
+                axes=[2, 3],
+                coordinate_transformation_mode="tf_crop_and_resize",
+                extrapolation_value=2.5,
+            )
+        ],
+        {"r": np.array([0.2, -0.3, 1.4, 0.6], np.float32), "z": [5, 7]},
+    ),
+    "resize, channels": (
+        18,
+        [node("Resize", "x - - z", axes=[1, 3])],
+        {"z": [6, 3]},
+    ),
+    "resize, as large as fits": (
+        18,
+        [
+            node(
+                "Resize",
+                "x - - z",
+                axes=[2, 3],
+                keep_aspect_ratio_policy="not_larger",
+                nearest_mode="floor",
+            )
+        ],
+        {"z": [12, 12]},
+    ),
+    **{
+        f"grid sample, {mode}": (
+            20,
+            [
+                node("Slice", "x s e a", "g"),
+                node("Transpose", "g", "t", perm=[0, 2, 3, 1]),
+                node("GridSample", "x t", mode=mode, padding_mode=padding, align_corners=1),
+            ],
+            {"s": [0], "e": [2], "a": [1]},
+        )
+        for mode, padding in (("linear", "reflection"), ("cubic", "zeros"), ("nearest", "border"))
+    },
+    "affine grid": (
+        20,
+        [
+            node("Slice", "x s e a", "t"),
+            node("Squeeze", "t l", "q"),
+            node("AffineGrid", "q z", align_corners=1),
+        ],
+        {"s": [0, 0, 0], "e": [2, 3, 1], "a": [1, 2, 3], "l": [3], "z": [2, 4, 3, 5]},
+    ),
+    "roi align": (
+        16,
+        [node("RoiAlign", "x b i", output_height=2, output_width=3, spatial_scale=0.5)],
+        {"b": np.array([[1, 2, 7, 11], [0, 0, 3, 3]], np.float32), "i": [1, 0]},
+    ),
+    "deform conv": (
+        19,
+        [
+            node("Slice", "x s e a", "o"),
+            node("Slice", "x s f a", "m"),
+            node("DeformConv", "x w o b m", kernel_shape=[1, 1]),
+        ],
+        {
+            "s": [0], "e": [2], "f": [1], "a": [1],
+            "w": array(3, 4, 1, 1), "b": array(3),
+        },
+    ),
+    "columns to image": (
+        18,
+        [node("Reshape", "x n", "c"), node("Col2Im", "c z k")],
+        {"n": [0, 4, 30], "z": [7, 6], "k": [2, 2]},
+    ),
+    "max pool and back": (
+        18,
+        [
+            node("MaxPool", "x", "m i", kernel_shape=[2, 1], strides=[2, 1]),
+            node("MaxUnpool", "m i", kernel_shape=[2, 1], strides=[2, 1]),
+        ],
+        {},
+    ),
     "unsqueeze, attribute": (11, [node("Unsqueeze", "x", axes=[0, -1])], {}),
     "unsqueeze, operand": (13, [node("Unsqueeze", "x a")], {"a": [2]}),
     "sum, attribute": (11, [node("ReduceSum", "x", axes=[1, -1], keepdims=0)], {}),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("torchvision", reason="its operators have emitters, too")
 
 import lucid.frontend.torch  # noqa: E402, F401  # needs torch
 from lucid.frontend.torch.writer import EMITTERS, emitter_of  # noqa: E402

@@ -281,6 +281,35 @@ FUNCTIONS: dict[str, tuple[Any, tuple[int, ...]]] = {
             {"size": (3, 2), "align_corners": True},
         )
     },
+    "fold": (
+        lambda x: F.fold(F.unfold(x, 3, 2, 1, 2) * 2, x.shape[2:], 3, 2, 1, 2),
+        IMAGE,
+    ),
+    "max unpool": (
+        lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2, 2, 0, x.shape[2:]),
+        IMAGE,
+    ),
+    "affine grid": (
+        lambda x: F.affine_grid(x[:, :2, :3, 0], (x.shape[0], 3, 4, 5), False),
+        IMAGE,
+    ),
+    **{
+        f"grid sample, {mode}, {padding}, {corners}": (
+            lambda x, m=mode, p=padding, c=corners: F.grid_sample(
+                x, x[:, :2].permute(0, 2, 3, 1), m, p, c
+            ),
+            IMAGE,
+        )
+        for mode, padding, corners in (
+            ("bilinear", "zeros", False),
+            ("bilinear", "reflection", True),
+            ("nearest", "border", False),
+            ("nearest", "zeros", True),
+            ("bicubic", "zeros", True),
+            ("bicubic", "reflection", False),
+            ("bicubic", "border", False),
+        )
+    },
     "nearest to its own size": (lambda x: F.interpolate(x, scale_factor=1.05), IMAGE),
     "nearest-exact to its own size": (
         lambda x: F.interpolate(x, scale_factor=1.08, mode="nearest-exact"),
@@ -773,3 +802,32 @@ def test_outputs_of_several_kinds() -> None:
     y = lucid.compile(module, IMAGE)(x)
     torch.testing.assert_close(y["mean"], x.mean((2, 3)))
     torch.testing.assert_close(y["image"], x.relu())
+
+
+def test_torchvision_operators() -> None:
+    """They are known by name: the importer does without torchvision."""
+    vision = pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.moves = nn.Conv2d(4, 2 * 2 * 6, 3, padding=1)
+            self.mask = nn.Conv2d(4, 2 * 6, 3, padding=1)
+            self.deformed = vision.ops.DeformConv2d(4, 6, (2, 3), padding=(1, 1), groups=2)
+            self.register_buffer("boxes", torch.tensor([[1.0, 2, 3, 20, 17], [0, 0, 0, 9, 30]]))
+
+        def forward(self, x: Any) -> Any:
+            moves, mask = (f(x)[:, :, :, :] for f in (self.moves, self.mask))
+            below = F.pad(moves, (0, 0, 0, 1)), F.pad(mask, (0, 0, 0, 1))
+            y = self.deformed(x, *below)
+            return y, vision.ops.roi_align(y, self.boxes, (3, 2), 0.5, 0, True)
+
+    net = Net().double().eval()
+    graph = import_torch(net, (1, 4, 9, 11))
+    x = torch.randn(2, 4, 9, 11, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = net(x)
+    graph_results = interpret(graph, [x.numpy()], dtype=np.float64)
+    for value, result in zip(graph_results, wanted, strict=True):
+        np.testing.assert_allclose(value, result.numpy(), atol=1e-9)

@@ -505,6 +505,56 @@ def _by_channel(op: ops.DeformColumns, taps: Array, channels: int) -> Array:
     return grouped.reshape(n, each * channels, *out)
 
 
+@rule(ops.RoiAlign)
+def _roi_align(op: ops.RoiAlign, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Samples move as their box is rounded. Anything may come of a box one sample of which is
+    nearly as far as samples count, or whose bins have nearly a whole number of pixels."""
+    data, boxes = x
+    value = op.evaluate(data.value, boxes.value)
+    height, width = data.value.shape[2:]
+    reach = np.abs(boxes.value[:, 1:]).max(1, initial=0.0) * abs(op.scale) + height + width
+    off = 32 * U * reach + boxes.error.max(1, initial=0.0) * abs(op.scale)
+    doubtful = np.array(
+        [_doubtful(op, b, o, (height, width)) for b, o in zip(boxes.value, off, strict=True)]
+    )
+    sizes = 4 * _size(data.value).max(initial=0.0)
+    error = sizes * (np.minimum(off, 1.0) + 200 * U) + data.error.max(initial=0.0) + TINY
+    lost = doubtful.astype(bool) | (not np.isfinite(data.value).all())
+    spread = np.where(lost, np.inf, error).reshape(-1, 1, 1, 1)
+    return _sizes(value, np.full(value.shape, sizes), np.broadcast_to(spread, value.shape))
+
+
+def _doubtful(op: ops.RoiAlign, box: Array, off: float, size: Sequence[int]) -> bool:
+    """Whether rounding may give a box other samples."""
+    for axis in (0, 1):
+        first, last = box[2 - axis], box[4 - axis]
+        bins, count = op.size[axis], op.samples
+        half = 0.5 if op.half_pixel else 0.0
+        start, length = first * op.scale - half, (last - first) * op.scale
+        each = (length if op.half_pixel else max(length, 1.0)) / bins
+        if not count:
+            if abs(each - round(each)) <= off:
+                return True
+            count = int(max(0, min(np.ceil(each), 4096)))
+        steps = np.arange(bins)[:, None] + (np.arange(count) + 0.5) / max(1, count)
+        source = start + steps * each
+        if (np.minimum(np.abs(source + 1), np.abs(source - size[axis])) <= off).any():
+            return True
+    return False
+
+
+@rule(ops.Fold)
+def _fold(op: ops.Fold, x: Sequence[Known]) -> tuple[Array, Array]:
+    return _summed(op, x[0], math.prod(op.kernel))
+
+
+@rule(ops.MaxUnpool2d)
+def _max_unpool(op: ops.MaxUnpool2d, x: Sequence[Known]) -> tuple[Array, Array]:
+    lost = np.inf if x[1].error.any() else 0.0
+    value = op.evaluate(x[0].value, x[1].value)
+    return value, op.evaluate(x[0].error, x[1].value) + lost
+
+
 # -- attention ------------------------------------------------------------------------------------
 
 

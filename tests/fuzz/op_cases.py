@@ -95,10 +95,10 @@ class Maker:
             x = step(self.build.apply, x)
         return x
 
-    def image(self, channels: int | None = None, least: int = 1) -> Value:
+    def image(self, channels: int | None = None, least: int = 1, kind: str | None = None) -> Value:
         """A map (N, C, H, W)."""
         channels = channels or self.draw.channels()
-        return self.array(channels, *self.draw.image(channels, self.batch, least))
+        return self.array(channels, *self.draw.image(channels, self.batch, least), kind=kind)
 
     def weight(self, *shape: int, positive: bool = False) -> Value:
         name = self.build.next_origin("weight")
@@ -591,6 +591,51 @@ def _deform_columns(make: Maker) -> Value:
     if draw.chance(0.5):
         y = make.build.conv(y, groups * draw.pick([1, 5, 16]), groups=groups)
     return make.followed(y)
+
+
+@makes("roi_align")
+def _roi_align(make: Maker) -> Value:
+    """Boxes in and about the maps, some of no map; they are known, or follow from the batch."""
+    draw = make.draw
+    x = make.image(draw.channels(100))
+    count, reach = draw.integer(1, 5), 2 * max(sizes(x)[2:])
+    low = draw.arrays.uniform(-3, reach, (count, 2))
+    high = low + draw.arrays.uniform(-1, reach, (count, 2))
+    images = draw.arrays.integers(-1, make.batch + 1, (count, 1))
+    table = np.concatenate([images, low, high], 1).round(draw.pick([0, 1, 3])).tolist()
+    boxes = make.apply(ops.Constant(tuple(map(tuple, table))))
+    op = ops.RoiAlign(
+        (draw.integer(1, 7), draw.integer(1, 4)),
+        draw.pick([1.0, 0.5, 0.25, 0.3]),
+        draw.pick([0, 0, 1, 2, 3]),
+        draw.chance(0.5),
+        draw.pick(["avg", "avg", "max"]),
+    )
+    return make.apply(op, x, boxes)
+
+
+@makes("fold")
+def _fold(make: Maker) -> Value:
+    draw = make.draw
+    size = (draw.pick([1, 3, 7, 12]), draw.pick([1, 5, 9, 20]))
+    image = make.build.graph.add_input(f32(BATCH, 1, *size))  # of which only the size is asked
+    window = _window(make, image, [1, 2, 3], [1, 1, 2])
+    make.inputs.append(np.zeros((make.batch, 1, *size), np.float32))
+    op = ops.Fold(size, **window)
+    channels = draw.pick([1, 3, 8]) * prod(window["kernel"])
+    return make.followed(make.apply(op, make.array(channels, prod(op.windows()))))
+
+
+@makes("max_unpool2d")
+def _max_unpool(make: Maker) -> Value:
+    """By the places of maxima, which no two windows share."""
+    draw = make.draw
+    x = make.image(least=2)
+    whole = draw.chance(0.3)
+    indices = make.apply(ops.MaxPoolIndices((2, 2), (2, 2), (0,) * 4, (1, 1), whole=whole), x)
+    y = make.apply(ops.MaxPool2d((2, 2), (2, 2)), x)
+    size = sizes(x)[2:]
+    return make.followed(make.apply(ops.MaxUnpool2d((size[0], size[1]), whole), y, indices))
 
 
 # -- attention ------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lucid.codegen.kernels.roi import RoiAlign as RoiKernel
+from lucid.codegen.kernels.roi import scratch_bytes
 from lucid.codegen.kernels.sampling import AXES
 from lucid.codegen.kernels.sampling import DeformColumns as DeformKernel
 from lucid.codegen.kernels.sampling import GridSample as GridKernel
@@ -14,7 +16,7 @@ from lucid.codegen.lowering.direct import MOST_PLANES
 from lucid.codegen.lowering.maps import map_strides, numbers, pixels, region_of
 from lucid.codegen.program.program import ArgumentValue, View, WeightRef
 from lucid.ir.graph import Node
-from lucid.ir.ops import DeformColumns, GridSample
+from lucid.ir.ops import DeformColumns, GridSample, RoiAlign
 
 
 @lowers(GridSample)
@@ -114,4 +116,41 @@ def _deform_columns(ctx: Lowering, node: Node) -> None:
         region_of(ctx, op, reads, node.origin),
         node.origin,
         algorithm="deform_columns",
+    )
+
+
+@lowers(RoiAlign)
+def _roi_align(ctx: Lowering, node: Node) -> None:
+    """One `RoiAlign` call."""
+    op = node.op
+    assert isinstance(op, RoiAlign)
+    x, boxes, y = pixels(ctx, node.inputs[0]), ctx.view(node.inputs[1]), ctx.result(node.output)
+    size = (x.shape[2], x.shape[3])
+    kernel = RoiKernel(op.half_pixel, op.mode == "max")
+    arguments: dict[str, ArgumentValue] = {
+        **map_strides("x", x),
+        **map_strides("y", y),
+        "boxes": boxes,
+        "box": boxes.strides[0],
+        "coordinate": boxes.strides[1],
+        "images": x.shape[0],
+        "height": size[0],
+        "width": size[1],
+        "channels": x.shape[1],
+        "out_height": op.size[0],
+        "out_width": op.size[1],
+        "samples": op.samples,
+        "scale": op.scale,
+    }
+    reads = [x, boxes]
+    ctx.call(
+        kernel,
+        y.shape[0],
+        only_declared(kernel, arguments),
+        reads,
+        [y],
+        region_of(ctx, op, reads, node.origin),
+        node.origin,
+        algorithm="roi_align",
+        scratch=scratch_bytes(op.size, size),
     )

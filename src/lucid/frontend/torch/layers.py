@@ -151,6 +151,13 @@ def max_pool_with_indices(
     return y, w.emit(indices, x)
 
 
+@emits("max_unpool2d.default")
+def max_unpool(w: Writer, x: Any, indices: Any, size: Any) -> Value:
+    rows, columns = (w.size(d) for d in w.shape[-2:])
+    images = [w.reshape(v, (1,) * (4 - len(w.shape)) + w.shape_of(v)) for v in (x, indices)]
+    return w.reshape(w.emit(ops.MaxUnpool2d((rows, columns)), *images), w.shape)
+
+
 @emits("avg_pool1d.default", "avg_pool2d.default", "avg_pool3d.default")
 def avg_pool(
     w: Writer,

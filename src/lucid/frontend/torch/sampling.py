@@ -109,6 +109,18 @@ def _resized(
     return volumes.axis_by_axis(w.emit, w.value(x), over)
 
 
+# -- windows ------------------------------------------------------------------------------------
+
+
+@emits("col2im.default")
+def fold(
+    w: Writer, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> Value:
+    height, width = (w.size(d) for d in w.shape[2:])
+    op = ops.Fold((height, width), tuple(kernel), tuple(stride), (*padding, *padding), tuple(dilation))
+    return w.emit(op, x)
+
+
 # -- grids --------------------------------------------------------------------------------------
 
 
@@ -160,3 +172,18 @@ def deform_conv(
     columns = w.emit(op, x, offset, *([mask] if use_mask else []))
     flat = w.reshape(w.permute(weight, (0, 2, 3, 1)), (outer, taps * inner, 1, 1))
     return w.emit(ops.Conv2d(groups=groups), columns, flat, w.value(bias))
+
+
+@emits("roi_align.default", namespace="torchvision")
+def roi_align(
+    w: Writer,
+    x: Any,
+    boxes: Any,
+    scale: float,
+    height: int,
+    width: int,
+    samples: int,
+    aligned: bool,
+) -> Value:
+    op = ops.RoiAlign((height, width), scale, max(0, samples), bool(aligned))
+    return w.emit(op, x, boxes)

@@ -65,6 +65,7 @@ from lucid.ir.ops.elementwise import (
     Sub,
     Unary,
 )
+from lucid.ir.ops.fold import Fold, MaxUnpool2d
 from lucid.ir.ops.fusion import Fusion
 from lucid.ir.ops.indexing import GatherElements, GatherND, Scatter, ScatterElements, ScatterND
 from lucid.ir.ops.linear import Linear, MatMul
@@ -91,7 +92,7 @@ from lucid.ir.ops.reduction import (
     SumSquares,
 )
 from lucid.ir.ops.resize import Resize, interpolation
-from lucid.ir.ops.sampling import DeformColumns, GridSample
+from lucid.ir.ops.sampling import DeformColumns, GridSample, RoiAlign
 from lucid.ir.ops.scans import CumProd, CumSum, Scan
 from lucid.ir.ops.shape import Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.ops.trigonometry import Acos, Acosh, Asin, Asinh, Atan, Atanh, Cosh, Sinh, Tan
@@ -143,6 +144,7 @@ __all__ = [
     "Expand",
     "Floor",
     "FloorDiv",
+    "Fold",
     "Fusion",
     "Gather",
     "GatherElements",
@@ -165,6 +167,7 @@ __all__ = [
     "Max",
     "MaxPool2d",
     "MaxPoolIndices",
+    "MaxUnpool2d",
     "Maximum",
     "Mean",
     "Min",
@@ -191,6 +194,7 @@ __all__ = [
     "Resize",
     "RmsNorm",
     "Rnn",
+    "RoiAlign",
     "Round",
     "Rsqrt",
     "Scan",

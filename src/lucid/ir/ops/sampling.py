@@ -257,3 +257,103 @@ class DeformColumns(Op):
     def run(self, channels: int, parts: int) -> int:
         """How many channels share offsets and lie side by side in the result."""
         return gcd(channels // self.groups, channels // parts)
+
+
+@op("roi_align")
+class RoiAlign(Op):
+    """Parts of images, resized: y[k,c,i,j] is the mean over samples of bin (i, j) of box k.
+
+    x: (N, C, H, W), boxes: (K, 5), each the number of its image and (left, top, right, bottom)
+    -> (K, C, *size). Boxes are multiplied by `scale`; with `half_pixel`, 0.5 is subtracted, else
+    they are at least 1 pixel high and wide. Each bin has `samples` by `samples` of them, evenly
+    spaced (0: as many as it has pixels, rounded up, on each axis; at most MOST_SAMPLES). They are
+    bilinear; x beyond its border is the border up to 1 pixel away, then 0. With mode "max" y is the
+    largest of all samples' four neighbours times their weights. A box of no image of x gives 0.
+    torchvision.ops.roi_align, ONNX's RoiAlign. (He et al., "Mask R-CNN", 2017.)
+    """
+
+    size: Pair
+    scale: float = 1.0
+    samples: int = 0
+    half_pixel: bool = False
+    mode: str = "avg"
+
+    def infer(self, x: TensorType, boxes: TensorType) -> TensorType:
+        self.require_float(x=x, boxes=boxes)
+        self.require(self.mode in ("avg", "max"), f'mode is "avg" or "max", got {self.mode!r}')
+        self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
+        channels, height, width = self.integers(*x.shape[1:])
+        self.require(min(height, width) > 0, f"there is nothing to align in {x}")
+        fits = boxes.rank == 2 and boxes.shape[1] == 5
+        self.require(fits, f"boxes are (K, 5), got {boxes}")
+        self.require(min(self.size) > 0, f"size must be positive, got {self.size}")
+        return x.with_shape((boxes.shape[0], channels, *self.size))
+
+    def evaluate(self, x: Array, boxes: Array) -> Array:
+        y = np.zeros((len(boxes), x.shape[1], *self.size), x.dtype)
+        for box, out in zip(boxes, y, strict=True):
+            if -1 < box[0] < len(x):
+                out[...] = self._aligned(x[int(box[0])], box[1:])
+        return y
+
+    def _aligned(self, image: Array, box: Array) -> Array:
+        """(C, H, W) -> (C, *size)."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            rows, columns = (
+                self.neighbours(box[1 - a], box[3 - a], self.size[a], image.shape[1 + a])
+                for a in (0, 1)
+            )
+            if not rows[0].place.size or not columns[0].place.size:
+                return np.zeros((len(image), *self.size), image.dtype)
+            if self.mode == "max":
+                return self._largest(image, rows, columns)
+            return _means(_means(image, rows, 1), columns, 2)
+
+    def _largest(
+        self, image: Array, rows: Sequence[Neighbours], columns: Sequence[Neighbours]
+    ) -> Array:
+        found = np.full((len(image), *self.size), -np.inf, image.dtype)
+        for r, c in product(rows, columns):
+            read = image[:, r.place[:, None, :, None], c.place[None, :, None, :]]
+            weight = (r.weight * r.inside)[:, None, :, None] * (c.weight * c.inside)[:, None]
+            found = np.maximum(found, (read * weight.astype(image.dtype)).max((3, 4)))
+        return found
+
+    def neighbours(self, first: float, last: float, bins: int, size: int) -> list[Neighbours]:
+        """The two neighbours of each sample along an axis of `size`, (bins, samples)."""
+        half = 0.5 if self.half_pixel else 0.0
+        start, end = first * self.scale - half, last * self.scale - half
+        length = end - start
+        if not self.half_pixel:
+            length = length if length > 1 else 1.0
+        each = length / bins
+        count = self.samples or (int(min(np.ceil(each), MOST_SAMPLES)) if each > 0 else 0)
+        steps = np.arange(bins)[:, None] + (np.arange(count) + 0.5) / max(1, count)
+        source = start + steps * each
+        near = (source >= -1) & (source <= size)
+        source = _within(source, 0, size - 1)
+        left = np.floor(source)
+        right, share = np.minimum(left + 1, size - 1), source - left
+        return [
+            Neighbours(place.astype(np.int64), weight, near)
+            for place, weight in ((left, 1 - share), (right, share))
+        ]
+
+
+MOST_SAMPLES = 4096
+"""Samples on one axis of a bin: as many as pixels of a bin that is as large as any image."""
+
+
+def _means(x: Array, neighbours: Sequence[Neighbours], axis: int) -> Array:
+    """The mean over the samples of each bin, along an axis of (C, H, W)."""
+    bins, count = neighbours[0].place.shape
+    shape = (*x.shape[:axis], bins, *x.shape[axis + 1 :])
+    y = np.zeros(shape, x.dtype)
+    column = (-1, *(1,) * (2 - axis))
+    for n in neighbours:
+        for sample in range(count):
+            read = np.take(x, n.place[:, sample], axis)
+            inside = n.inside[:, sample].reshape(column)
+            weight = (n.weight[:, sample] / count).astype(x.dtype).reshape(column)
+            y += np.where(inside, read * weight, 0)
+    return y

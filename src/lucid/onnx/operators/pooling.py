@@ -23,8 +23,10 @@ from lucid.ir.ops import (
     Max,
     MaxPool2d,
     MaxPoolIndices,
+    MaxUnpool2d,
     Mean,
     Mul,
+    Pad,
     Pow,
     Slice,
     Sqrt,
@@ -99,6 +101,49 @@ def _floating(call: Call) -> tuple[Value, Callable[[Value], Operand]]:
     if dtype == "f32":
         return x, lambda y: y
     return call.node(Cast("f32"), x), lambda y: call.apply(Cast(dtype), y)
+
+
+@writes(MaxUnpool2d)
+def write_max_unpool(w: Writer, op: MaxUnpool2d, operands: Sequence[Edge], kind: TensorType) -> str:
+    """As numbers scattered over zeros: MaxUnpool counts indices through the whole batch alone."""
+    x, indices = operands
+    n, channels, *_ = kind.shape
+    pixels = op.size[0] * op.size[1]
+    axis, front = (0, w.integers(-1)) if op.whole else (2, w.integers(0, 0, -1))
+    zeros = w.emit("Expand", w.constant(0.0), w.shape((n, channels, pixels)))
+    if op.whole:
+        zeros = w.emit("Reshape", zeros, front)
+    at, values = (w.emit("Reshape", v, front) for v in (indices, x))
+    y = w.emit("ScatterElements", zeros, at, values, axis=axis)
+    return w.emit("Reshape", y, w.shape(kind.shape))
+
+
+@reads("MaxUnpool")
+def read_max_unpool(call: Call) -> Operand:
+    w = windows(call, call.integer_list("kernel_shape") or ())
+    images, channels, *before = call.shape()
+    if len(before) > 2:
+        raise UnsupportedError(f"over {len(before)} axes: Lucid has it over one and two")
+    sides = zip(w.padding[: len(before)], w.padding[len(before) :], strict=True)
+    size = [
+        (d - 1) * step - sum(side) + kernel
+        for d, step, side, kernel in zip(
+            call.integer_dims(*before), w.stride, sides, w.kernel, strict=True
+        )
+    ]
+    image = (images, channels, *(1, *before)[-2:])
+    x, indices = (call.reshape(call.operand(i), image) for i in (0, 1))
+    height, width = (1, *size)[-2:]
+    y = call.apply(MaxUnpool2d((height, width), whole=True), x, indices)
+    y = call.reshape(y, (images, channels, *size))
+    if not call.has(2):
+        return y
+    wanted = call.integer_dims(*call.sizes(2)[2:])
+    after = [b - a for a, b in zip(size, wanted, strict=True)]
+    if min(after) < 0:
+        raise UnsupportedError(f"to {wanted}, which is less than {size}")
+    pads = (0, 0, *after)
+    return call.apply(Pad((0,) * len(pads), pads), y) if any(after) else y
 
 
 @writes(AvgPool2d)

@@ -10,8 +10,21 @@ import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.affine_grid import affine_grid
-from lucid.ir.ops import Add, Conv2d, DeformColumns, GridSample, Permute, Reshape
+from lucid.ir.ops import (
+    Add,
+    Cast,
+    Concat,
+    Conv2d,
+    DeformColumns,
+    Fold,
+    GridSample,
+    Permute,
+    Reshape,
+    RoiAlign,
+)
+from lucid.ir.ops.base import Array
 from lucid.ir.ops.sampling import BORDERS
+from lucid.ir.ops.windows import Pair, extent
 from lucid.ir.types import TensorType
 from lucid.onnx.known import known
 from lucid.onnx.table import reads, writes
@@ -78,26 +91,51 @@ def read_affine_grid(call: Call) -> Operand:
 def write_deform_columns(
     w: Writer, op: DeformColumns, operands: Sequence[Edge], kind: TensorType
 ) -> str:
-    """As a deformable convolution of each channel by itself, one filter for each tap."""
+    """As samples by a grid for each part of the channels that has offsets of its own, whose columns
+    are pixels by taps: DeformConv is of a later version than Lucid writes."""
     x, offset, *mask = operands
-    channels = op.integers(x.type.shape[1])[0]
+    channels, *size = op.integers(*x.type.shape[1:])
+    count, rows, columns = op.integers(*offset.type.shape[1:])
     taps = prod(op.kernel)
-    one_tap = np.eye(taps, dtype=np.float32).reshape(taps, 1, *op.kernel)
-    y = w.emit(
-        "DeformConv",
-        x,
-        w.constant(np.tile(one_tap, (channels, 1, 1, 1))),
-        offset,
-        *(["", *mask] if mask else []),
-        kernel_shape=op.kernel,
-        strides=op.stride,
-        pads=op.padding,
-        dilations=op.dilation,
-        group=channels,
-        offset_group=op.integers(offset.type.shape[1])[0] // (2 * taps),
-    )
-    order = np.arange(channels * taps).reshape(op.groups, channels // op.groups, taps)
-    return w.emit("Gather", y, w.constant(order.swapaxes(1, 2).reshape(-1), "i64"), axis=1)
+    parts, shared = count // (2 * taps), channels // op.groups
+    unmoved = np.stack([_unmoved(op, axis, (rows, columns)) for axis in (1, 0)], -1)
+    normal = (2 * unmoved + 1) / np.array(size[::-1]) - 1
+    scale = w.constant(2 / np.array(size[::-1], np.float64))
+    moves = w.emit("Reshape", offset, w.integers(0, parts, taps, 2, rows, columns))
+    moves = w.emit("Transpose", moves, perm=(0, 1, 4, 5, 2, 3))
+    moves = w.emit("Gather", moves, w.integers(1, 0), axis=5)
+    factors = ""
+    if mask:
+        factors = w.emit("Reshape", mask[0], w.integers(0, parts, taps, rows, columns))
+        factors = w.emit("Transpose", factors, perm=(0, 1, 3, 4, 2))
+    found = []
+    for part in range(parts):
+        grid = _part(w, moves, part, (0, rows, columns * taps, 2))
+        grid = w.emit("Add", w.emit("Mul", grid, scale), w.constant(normal))
+        inner = channels // parts
+        own = w.emit(
+            "Slice", x, w.integers(part * inner), w.integers((part + 1) * inner), w.integers(1)
+        )
+        y = w.emit("GridSample", own, grid, mode="bilinear", padding_mode="zeros")
+        if mask:
+            y = w.emit("Mul", y, _part(w, factors, part, (0, 1, rows, columns * taps)))
+        found.append(y)
+    y = w.emit("Concat", *found, axis=1) if parts > 1 else found[0]
+    y = w.emit("Reshape", y, w.integers(0, op.groups, shared, rows, columns, taps))
+    y = w.emit("Transpose", y, perm=(0, 1, 5, 2, 3, 4))
+    return w.emit("Reshape", y, w.integers(0, taps * channels, rows, columns))
+
+
+def _unmoved(op: DeformColumns, axis: int, out: Pair) -> Array:
+    """Where the taps of all windows lie on an axis, (OH, OW K)."""
+    places = [op.places(axis, tap, out[axis]) for tap in range(prod(op.kernel))]
+    return np.stack([np.broadcast_to(p, out) for p in places], -1).reshape(out[0], -1)
+
+
+def _part(w: Writer, x: str, part: int, shape: tuple[int, ...]) -> str:
+    """One index of the second axis, in another shape."""
+    one = w.emit("Slice", x, w.integers(part), w.integers(part + 1), w.integers(1))
+    return w.emit("Reshape", one, w.integers(*shape))
 
 
 @reads("DeformConv")
@@ -136,3 +174,110 @@ def read_deform_conv(call: Call) -> Operand:
     if not call.has(3):
         return y
     return call.apply(Add(), y, call.reshape(call.operand(3), (outer, 1, 1)))
+
+
+# -- boxes --------------------------------------------------------------------------------------
+
+
+@writes(RoiAlign)
+def write_roi_align(w: Writer, op: RoiAlign, operands: Sequence[Edge], kind: TensorType) -> str:
+    x, boxes = operands
+    first = w.emit("Slice", boxes, w.integers(0), w.integers(1), w.integers(1))
+    images = w.emit("Cast", w.emit("Squeeze", first, w.integers(1)), to=INT64)
+    return w.emit(
+        "RoiAlign",
+        x,
+        w.emit("Slice", boxes, w.integers(1), w.integers(5), w.integers(1)),
+        images,
+        mode=op.mode,
+        output_height=op.size[0],
+        output_width=op.size[1],
+        sampling_ratio=op.samples,
+        spatial_scale=op.scale,
+        coordinate_transformation_mode="half_pixel" if op.half_pixel else "output_half_pixel",
+    )
+
+
+INT64 = 7
+"""The dtype in ONNX's numbers."""
+
+
+@reads("RoiAlign")
+def read_roi_align(call: Call) -> Operand:
+    x, boxes, images = (call.operand(i) for i in range(3))
+    coordinates = ("half_pixel", "output_half_pixel")
+    half = call.opset >= 16 and call.choice("coordinate_transformation_mode", coordinates)
+    op = RoiAlign(
+        (call.integer("output_height", 1), call.integer("output_width", 1)),
+        call.number("spatial_scale", 1.0),
+        call.integer("sampling_ratio", 0),
+        half == "half_pixel",
+        call.choice("mode", ("avg", "max")),
+    )
+    count = boxes.type.shape[0]
+    numbers = call.apply(Cast("f32"), call.reshape(images, (count, 1)))
+    return call.apply(op, x, call.apply(Concat(1), numbers, boxes))
+
+
+# -- windows ------------------------------------------------------------------------------------
+
+
+@writes(Fold)
+def write_fold(w: Writer, op: Fold, operands: Sequence[Edge], kind: TensorType) -> str:
+    return w.emit(
+        "Col2Im",
+        operands[0],
+        w.integers(*op.size),
+        w.integers(*op.kernel),
+        strides=op.stride,
+        pads=op.padding,
+        dilations=op.dilation,
+    )
+
+
+@reads("Col2Im")
+def read_col2im(call: Call) -> Operand:
+    """Two axes at a time, the last ones first: axes do not mix in the sum."""
+    x, size, kernel = call.operand(0), call.integers(1), call.integers(2)
+    rank = len(size)
+    strides = call.integer_list("strides") or (1,) * rank
+    dilations = call.integer_list("dilations") or (1,) * rank
+    pads = call.integer_list("pads") or (0,) * (2 * rank)
+    lengths = (len(kernel), len(strides), len(dilations), len(pads) // 2)
+    if set(lengths) != {rank} or rank < 1:
+        raise ModelFileError(f"says windows of {lengths} axes for {rank}")
+    n, channels, _ = x.type.shape
+    (channels,) = call.integer_dims(channels)
+    counts = [
+        extent(size[a], kernel[a], strides[a], (pads[a], pads[rank + a]), dilations[a])
+        for a in range(rank)
+    ]
+    if channels % prod(kernel) or min(counts) < 1:
+        raise ModelFileError(f"takes {x.type} for windows of {kernel}")
+    axes = list(range(rank))
+    images = channels // prod(kernel)
+    behind = 1
+    while axes:
+        pair_ = axes[-2:]
+        del axes[-2:]
+        left = (prod(kernel[a] for a in axes), prod(counts[a] for a in axes))
+        own = (prod(kernel[a] for a in pair_), prod(counts[a] for a in pair_))
+        # (images, taps left, taps, windows left, windows, behind) to one sum for each of the rest
+        x = call.reshape(x, (n, images, left[0], own[0], left[1], own[1], behind))
+        x = call.apply(Permute((0, 1, 2, 4, 6, 3, 5)), x)
+        x = call.reshape(x, (n, images * prod(left) * behind * own[0], own[1]))
+        op = Fold(
+            *(_two(values, pair_, 1) for values in (size, kernel, strides)),
+            (*_two(pads[:rank], pair_, 0), *_two(pads[rank:], pair_, 0)),
+            _two(dilations, pair_, 1),
+        )
+        x = call.apply(op, x)
+        x = call.reshape(x, (n, images, *left, behind, prod(op.size)))
+        x = call.apply(Permute((0, 1, 2, 3, 5, 4)), x)
+        behind *= prod(op.size)
+    return call.reshape(x, (n, images, *size))
+
+
+def _two(values: Sequence[int], axes: Sequence[int], missing: int) -> Pair:
+    """Those of two axes; `missing` for the first one where there is one alone."""
+    return (values[axes[0]] if len(axes) == 2 else missing, values[axes[-1]])

@@ -99,10 +99,10 @@ class InputSpec:
         """In the graph's terms."""
         return outer_dtype(self.element)
 
-    def __str__(self) -> str:
-        if self.dims is None:
-            return f"{self.name!r}"
-        return f"{self.name!r} ({', '.join(str(d) or '?' for d in self.dims)})"
+    @property
+    def text(self) -> str:
+        """Its sizes, as messages show them."""
+        return f"({', '.join(str(d) or '?' for d in self.dims or ())})"
 
 
 class OnnxFile:
@@ -358,9 +358,9 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
     dims: tuple[int | str, ...] | None = None
     if value.type.HasField("tensor_type") and tensor.HasField("shape"):
         dims = tuple(
-            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param
-            for d in tensor.shape.dim
-        )
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= (not axis) else d.dim_param
+            for axis, d in enumerate(tensor.shape.dim)
+        )  # a batch of 0 is how some exporters leave it open
     numbers = value.type.HasField("tensor_type") and is_numeric(element)
     return InputSpec(value.name, element, dims, numbers)
 
@@ -416,10 +416,10 @@ def _check_shape(
     if shape is None or spec.dims is None:
         return
     if len(shape) != len(spec.dims):
-        raise InputError(f"input {spec} of {name} has another rank than {shape}")
+        raise InputError(f"input {spec.name!r} of {name} is {spec.text}, not {shape}")
     for axis, (size, stated) in enumerate(zip(shape, spec.dims, strict=True)):
         if isinstance(stated, int) and size != stated and not (axis == 0 and stated == 1):
-            raise InputError(f"input {spec} of {name} is not {shape}")
+            raise InputError(f"input {spec.name!r} of {name} is {spec.text}, not {shape}")
         if isinstance(stated, str) and stated:
             known, teller = named.setdefault(stated, (size, spec.name))
             if known != size:
@@ -442,7 +442,7 @@ def _stated(name: str, spec: InputSpec, named: Mapping[str, tuple[int, str]]) ->
         elif axis == 0:
             sizes.append(_multiple(stated))
         else:
-            raise InputError(f"{name} leaves sizes of its input {spec} open: {ASK}")
+            raise InputError(f"{name} leaves sizes of its input {spec.name!r} {spec.text} open: {ASK}")
     return tuple(sizes)
 
 

@@ -225,13 +225,15 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
+        unread = bool(operator.domain) or reader_of(operator.kind) is None
         obstacle = ""
-        if not waits and not demands:
+        if (not waits and not demands) or unread:
             obstacle = strangers(operator) or host.obstacle(operator)
-        elif waits and (operator.domain or reader_of(operator.kind) is None):
-            obstacle = host.obstacle(operator)
-        reason = reason or obstacle
-        self.deferred.append(Deferred(operator, reason, tuple(demands), waits, bool(obstacle)))
+        self.deferred.append(
+            Deferred(
+                operator, reason or obstacle, tuple(demands), waits, unread and waits, bool(obstacle)
+            )
+        )
         for name in operator.proto.output:
             if name:
                 self.define(name, Later())

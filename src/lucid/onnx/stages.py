@@ -77,12 +77,14 @@ class Program:
 class Deferred:
     """An operator that is not read in a stage, and why. `demands`: the names whose elements it
     wants to know, none where it is to run on the host. `waits`: an operand is deferred itself.
-    `impossible`: nothing can run it, whatever its operands are."""
+    `unread`: it waits, and there is no way to read it then. `impossible`: nothing can run it,
+    whatever its operands are."""
 
     operator: Operator
     reason: str
     demands: tuple[str, ...]
     waits: bool
+    unread: bool = False
     impossible: bool = False
 
     @property
@@ -136,7 +138,7 @@ def refused(deferred: Iterable[Deferred]) -> list[tuple[str, str, str]]:
     return [
         (d.operator.kind, d.operator.where, d.reason)
         for d in deferred
-        if d.impossible or not d.waits
+        if d.impossible or d.unread or not d.waits
     ]
 
 

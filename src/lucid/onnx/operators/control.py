@@ -42,6 +42,8 @@ def read_if(call: Call) -> Expansion:
 def read_loop(call: Call) -> Expansion:
     """A loop that goes round a known number of times, and ends for no other reason."""
     body, proto = call.subgraph("body"), call.operator.proto
+    if len(body.input) < 2 or len(body.output) < len(body.input) - 1:
+        raise ModelFileError("has a body that takes no condition, or gives none")
     if not call.has(0) or not _goes_on(body):
         raise UnsupportedError("how often it goes round depends on what it computes")
     going = not call.has(1) or bool(call.scalar(1))

@@ -30,6 +30,7 @@ from lucid.vision import IMAGENET, Preprocess
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
 
+HOST_OPS = ("run", "refuse")
 INPUTS = ("float32_nchw", "uint8_nhwc")
 
 register_converter(Tensor, Tensor)
@@ -43,7 +44,9 @@ class CompileOptions:
     in LUCID_DISABLE. `kernels`: kernel names by patterns over module paths, such as
     {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: a complete schedule, used instead of the
     cost model. `debug`: topics to log to stderr (passes, schedule, kernels), in addition to those
-    in LUCID_LOG.
+    in LUCID_LOG. `host_ops`: with "run", ops that have no kernel run in NumPy between native calls,
+    by their references in float32, and a HostOpsWarning names them; with "refuse", compiling such a
+    model raises UnsupportedError, which lists them.
     """
 
     target: str = "host"
@@ -51,6 +54,7 @@ class CompileOptions:
     kernels: Mapping[str, str] = field(default_factory=dict)
     schedule: Schedule | None = None
     debug: Sequence[str] = ()
+    host_ops: str = "run"
 
     def disabled(self) -> list[str]:
         return [*self.disable, *filter(None, os.environ.get("LUCID_DISABLE", "").split(","))]
@@ -102,6 +106,8 @@ def compile(
             "options is a lucid.CompileOptions, such as lucid.CompileOptions(target='x86-64-v3'), "
             f"not {kind_of(chosen)}"
         )
+    if chosen.host_ops not in HOST_OPS:
+        raise UnknownNameError(f"host_ops is one of {', '.join(HOST_OPS)}, not {chosen.host_ops!r}")
     _check_sizes(input_shape, example_inputs, kwargs, shapes)
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
@@ -179,6 +185,7 @@ class Compilation:
                 options.kernels,
             ),
             Basis(self.precision, options.kernels, chosen_by),
+            host_ops=options.host_ops,
         )
         compiled.threads_asked = self.threads_asked
 

@@ -26,7 +26,16 @@ class TraceError(LucidError):
 
 
 class UnsupportedError(LucidError):
-    """The graph holds ops that the compiler has no kernel for; all of them are listed."""
+    """The graph holds ops that the compiler has no kernel for; all of them are listed.
+
+    `node`: the first result of the node that has none for its operands, where it is just one.
+    """
+
+    node: str | None = None
+
+
+class HostOpsWarning(UserWarning):
+    """Ops of a model have no kernel and run on the host, by their references in NumPy."""
 
 
 class ParseError(LucidError, ValueError):

@@ -74,6 +74,8 @@ def explain(
     from lucid.codegen.scheduling.explain import Basis
     from lucid.codegen.scheduling.explain import explain as explained
     from lucid.codegen.target import Target as Machine
+    from lucid.ir.batch import described, obstacle
+    from lucid.runtime.planner import MAX_BATCH
     from lucid.runtime.processors import default_threads
     from lucid.settings import check_precision
 
@@ -90,10 +92,13 @@ def explain(
         stages.graph("fused"),
         stages.rewrites().misses,
         stages.schedule(),
-        stages.program(),
+        stages.regions,
+        stages.on_host,
+        stages.inputs,
         machine,
         count,
         Basis(precision, forced, "given" if given is not None else "model"),
+        described(obstacle(stages.graph("fused")), MAX_BATCH),
     )
     found = found if op is None else found.about(op)
     if json:

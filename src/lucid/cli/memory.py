@@ -61,7 +61,8 @@ def memory(
     subject = load_subject(model)
     count = threads or default_threads()
     shapes, machine = subject.shapes(batch, size), Machine.named(target)
-    program = Stages(subject, shapes, machine, disabled, precision, count).program()
+    programs = Stages(subject, shapes, machine, disabled, precision, count).programs()
+    program = max(programs, key=lambda program: program.arena)  # one, but for host ops
     found = report.memory_map(program, count)
     if output is not None:
         write_text(picture(found), output)

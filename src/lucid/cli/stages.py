@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lucid.codegen.program.program import Program
     from lucid.codegen.scheduling.schedule import Schedule
     from lucid.codegen.target import Target
-    from lucid.ir.graph import Graph
+    from lucid.ir.graph import Graph, Node
     from lucid.ir.passes import RewriteLog
     from lucid.ir.types import Shapes
     from lucid.runtime.crash import CrashReporter
@@ -78,7 +78,10 @@ class Stages:
     @property
     def batch(self) -> int:
         """That of the Program: one image at least."""
-        return max(1, self.shapes[0][0]) if self.shapes else 1
+        from lucid.ir.batch import batch_of
+
+        captured = self._graphs["captured"]
+        return max(1, batch_of(captured.input_types(), self.shapes) or 1)
 
     def names(self) -> list[str]:
         """The stages of this model, in order."""
@@ -157,25 +160,44 @@ class Stages:
         graph = self.graph("fused")
         return schedule(graph, self.target, self.batch, self.precision, self.forced)
 
-    def program(self, pattern: str | None = None) -> Program:
-        """Scheduled and lowered for the target, which need not be one that runs here; or only the
-        calls that match."""
+    def programs(self, pattern: str | None = None) -> list[Program]:
+        """One for each native call, scheduled and lowered for the target, which need not be one
+        that runs here; or only the calls that match."""
         from lucid.codegen.program.attribution import part_of
 
         if pattern is None:
-            return self._program
-        part = part_of(self._program, self.graph("fused"), pattern)
-        if part is None:
+            return [program for program, _ in self.regions]
+        found = [part_of(program, graph, pattern) for program, graph in self.regions]
+        parts = [part for part in found if part is not None]
+        if not parts:
             raise self.no_match(pattern)
-        return part
+        return parts
+
+    @property
+    def regions(self) -> list[tuple[Program, Graph]]:
+        """The Programs, with the graphs that they compute."""
+        return self._parts[0]
+
+    @property
+    def on_host(self) -> list[Node]:
+        """The nodes that run on the host."""
+        return self._parts[1]
+
+    @property
+    def inputs(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the inputs, by name."""
+        return {v.name: v.type.concrete(self.batch) for v in self.graph("fused").inputs}
 
     @cached_property
-    def _program(self) -> Program:
-        from lucid.codegen.lowering import lower
+    def _parts(self) -> tuple[list[tuple[Program, Graph]], list[Node]]:
+        from lucid.codegen.lowering import HostNode, Lowered, lower_parts
 
         graph = self.graph("fused")
         with self._reporter().watching(self.shapes):
-            return lower(graph, self.schedule(), self.target, self.batch, self.threads)
+            made = self.target, self.batch, self.threads
+            parts = lower_parts(graph, self.schedule(), *made)
+        lowered = [(p.program, p.region.graph) for p in parts if isinstance(p, Lowered)]
+        return lowered, [p.node for p in parts if isinstance(p, HostNode)]
 
     def _reporter(self) -> CrashReporter:
         """Who writes down what is needed to repeat a failure of ours."""
@@ -191,7 +213,8 @@ class Stages:
 
         show: Callable[[KernelSpec, Target], str]
         show = llvm.ir_text if stage == "llvm" else llvm.assembly
-        kernels = self.program(pattern).kernels()
+        programs = self.programs(pattern)
+        kernels = list(dict.fromkeys(k for program in programs for k in program.kernels()))
         texts = {}
         for done, kernel in enumerate(kernels):
             report(f"kernels ({stage})", done, len(kernels))
@@ -203,7 +226,7 @@ class Stages:
     def text(self, stage: str, report: Report, pattern: str | None = None) -> str:
         """The text of a stage: a graph, the Program, or the code of its kernels."""
         if stage == "scheduled":
-            return str(self.program(pattern))
+            return "\n".join(map(str, self.programs(pattern)))
         if stage not in CODE_STAGES:
             return str(self.part(stage, pattern))
         comment = ";" if stage == "llvm" else "#" if self.target.is_x86 else "//"
@@ -216,7 +239,8 @@ class Stages:
         from lucid.ir.json_form import graph_json
 
         if stage == "scheduled":
-            return program_json(self.program(pattern))
+            programs = [program_json(program) for program in self.programs(pattern)]
+            return programs[0] if len(programs) == 1 else programs
         if stage not in CODE_STAGES:
             return graph_json(self.part(stage, pattern))
         code = self._code(stage, pattern, report).items()

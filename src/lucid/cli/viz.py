@@ -17,7 +17,7 @@ from lucid.errors import LucidError
 
 if TYPE_CHECKING:
     from lucid.codegen.program.program import Program, View
-    from lucid.ir.graph import Graph
+    from lucid.ir.graph import Graph, Node
     from lucid.view import Picture
     from lucid.view.overlay import MemoryPlan, Timing
 
@@ -168,28 +168,31 @@ def _page(
         drawn = pictures[name]
         steps.append(Stage(name, compare(before, drawn), f"{PASSES[name].summary}."))
         before = drawn
-    program = _program(stages, graphs["fused"])
+    programs, on_host = _programs(stages)
     final = _known(before, times, "fused")
-    if program is not None:
-        final = with_layouts(final, layouts(program))
+    known = {name: kind for program in programs for name, kind in layouts(program).items()}
+    known |= {value.name: HOST for node in on_host for value in node.outputs}
+    final = with_layouts(final, known) if known else final
+    largest = max(programs, key=lambda program: program.arena, default=None)
     steps.append(Stage("fused", final, "What is scheduled and compiled."))
     opens = {"canonical": "canonicalise"}.get(stage, stage)
     names = [step.name for step in steps]
     first = names.index(opens) if opens in names else 0
-    return page(steps, first, memory(program) if program is not None else None, depth)
+    return page(steps, first, memory(largest) if largest is not None else None, depth)
 
 
-def _program(stages: Stages, graph: Graph) -> Program | None:
-    """The Program of the fused graph; none, and a warning, where it cannot be compiled."""
-    from lucid.codegen.lowering import lower
-    from lucid.codegen.scheduling.schedule import schedule
+HOST = "host"
+"""What stands in place of the layout of a value that is computed on the host."""
 
+
+def _programs(stages: Stages) -> tuple[list[Program], list[Node]]:
+    """The Programs of the fused graph, and its nodes that run on the host; none, and a warning,
+    where it cannot be compiled."""
     try:
-        choices = schedule(graph, stages.target, stages.batch, stages.precision)
-        return lower(graph, choices, stages.target, stages.batch, stages.threads)
+        return stages.programs(), stages.on_host
     except LucidError as problem:
         warn(f"no layouts and no memory plan in the picture: {problem}")
-        return None
+        return [], []
 
 
 def layouts(program: Program) -> dict[str, str]:

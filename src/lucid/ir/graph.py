@@ -272,6 +272,14 @@ class Graph:
         for node in self.nodes:
             yield from node.outputs
 
+    def adopt(self, node: Node, mapped: Mapping[Value, Value]) -> Node:
+        """A copy of another graph's node at the end, which reads what its operands are mapped
+        to."""
+        inputs = [mapped[v] for v in node.inputs]
+        new = Node(node.op, inputs, node.origin, node.fused_from, node.location)
+        types = [v.type for v in node.outputs]  # known: nothing to infer
+        return self._put(len(self.nodes), new, types, [v.name for v in node.outputs])
+
     def clone(self) -> Graph:
         """A copy that shares ops, recipes and payload, and nothing that a pass may change."""
         copy = Graph(self.name, self.payload)
@@ -281,11 +289,7 @@ class Graph:
         for name, parameter in self.parameters.items():
             mapped[parameter] = copy.add_parameter(name, parameter.recipe)
         for node in self.nodes:
-            inputs = [mapped[v] for v in node.inputs]
-            new = Node(node.op, inputs, node.origin, node.fused_from, node.location)
-            types = [v.type for v in node.outputs]  # known: nothing to infer
-            copy._put(len(copy.nodes), new, types, [v.name for v in node.outputs])
-            mapped.update(zip(node.outputs, new.outputs, strict=True))
+            mapped.update(zip(node.outputs, copy.adopt(node, mapped).outputs, strict=True))
         copy.outputs = [mapped[v] for v in self.outputs]
         return copy
 

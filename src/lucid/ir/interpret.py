@@ -48,7 +48,7 @@ def interpret(
         return values[value]
 
     for node in graph.nodes:
-        results = _run(node, [value_of(v) for v in node.inputs], batch, floating)
+        results = run_node(node, [value_of(v) for v in node.inputs], batch, floating)
         if observe is not None:
             observe(node, results)
         values.update(zip(node.outputs, results, strict=True))
@@ -61,9 +61,11 @@ def interpret(
     return [value_of(v) for v in graph.outputs]
 
 
-def _run(
+def run_node(
     node: Node, operands: list[Array], batch: int, floating: np.dtype[Any]
 ) -> tuple[Array, ...]:
+    """The results of a node, at this size of the batch, by its op's reference: floats in `floating`
+    whatever their dtype is, which `operands` are in already."""
     if isinstance(node.op, Constant):
         return (node.op.array(floating),)
     op = _at_batch(node, batch)

@@ -6,6 +6,7 @@ enters native code, which releases the GIL (`running`).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +20,13 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, Explanation, explain
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.errors import CompileError, InputError, TraceError, UnknownNameError
+from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, UnsupportedError
 from lucid.ir.batch import described
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import Dim, ShapeArgument, Shapes
 from lucid.runtime import log
+from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.inputs import Inputs
 from lucid.runtime.library import Objects, Progress
@@ -34,6 +36,7 @@ from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source
 from lucid.runtime.running import Runner
 from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
+from lucid.runtime.steps import HostOp, HostStep, run_steps, warn_of_host_ops
 from lucid.runtime.weights import WeightStore
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ class CompiledModel:
         crashes: CrashReporter | None = None,
         basis: Basis | None = None,
         saved: Saved | None = None,
+        host_ops: str = "run",
     ) -> None:
         self.target = target
         self.threads = threads
@@ -89,9 +93,11 @@ class CompiledModel:
             self._crashes,
             saved or Saved(),
             self._runner,
+            host_ops == "run",
         )
         self._signature: Signature | None = None
         self._outputs: Outputs
+        self._host_ops: dict[HostOp, None] = {}
 
     def __repr__(self) -> str:
         told = self._signature or "not compiled yet"
@@ -136,7 +142,8 @@ class CompiledModel:
     def prepare(self, shape: ShapeArgument) -> Program:
         """Plan, compile and pack for inputs of this shape now, not at the first call.
 
-        The Program of its first slice, which is the whole batch up to 16. Raises InputError.
+        The Program of its first slice, which is the whole batch up to 16; of the first region
+        where ops run on the host (see `programs`). Raises InputError.
         """
         shapes = self._shapes_or_first(shape)
         try:
@@ -146,7 +153,11 @@ class CompiledModel:
             if not likely:
                 raise
             raise InputError(f"{problem}; {likely}") from problem
-        return whole.bound.program
+        return self._programs(whole)[0]
+
+    def _programs(self, plan: Plan) -> list[Program]:
+        """Those of a plan; one that does nothing where it has none."""
+        return plan.programs or [Program(plan.graph.name, self.target.name, plan.batch)]
 
     def prepare_examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Program:
         """`prepare` for inputs like these arrays or tensors."""
@@ -156,27 +167,38 @@ class CompiledModel:
 
     def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan, int]:
         plans = self._planner.plans_for(shapes)
-        if self._signature is None:
-            self._learn_signature()
+        if self._planner.fresh:
+            self._take_note()
         return plans
 
-    def _learn_signature(self) -> None:
-        """Take inputs and outputs from the first plan."""
+    def _take_note(self) -> None:
+        """Take inputs and outputs from the first plan, and warn of what is new on the host."""
         with PLANNING:
-            if self._signature is not None:
-                return
-            first = self._planner.first
-            assert first is not None
-            plan, name = self._planner.plan(first), self._source.name
-            graph, rest = plan.graph, plan.rest
-            self._inputs.compiled(graph.inputs)
-            self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None)
-            self.input_shapes = first
-            outputs = specs(graph.outputs)
-            if rest is not None:
-                outputs = tuple(TensorSpec(n, dtype(d).numbers, s) for n, d, s in rest.outputs)
-            self._signature = Signature(specs(graph.inputs), outputs)
-            log.dump(self, name, first)
+            fresh, self._planner.fresh = self._planner.fresh, []
+            if self._signature is None and fresh:
+                self._learn_signature(fresh[0])
+            found = dict.fromkeys(op for plan in fresh for op in plan.host_ops)
+            new = [op for op in found if op not in self._host_ops]
+            self._host_ops |= dict.fromkeys(new)
+        if new:
+            warn_of_host_ops(self._source.name, new)
+
+    def _learn_signature(self, plan: Plan) -> None:
+        name, graph, rest = self._source.name, plan.graph, plan.rest
+        self._inputs.compiled(graph.inputs)
+        self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None)
+        self.input_shapes = graph.input_shapes(plan.batch)
+        outputs = specs(graph.outputs)
+        if rest is not None:
+            outputs = tuple(TensorSpec(n, dtype(d).numbers, s) for n, d, s in rest.outputs)
+        self._signature = Signature(specs(graph.inputs), outputs)
+        log.dump(self, name, self.input_shapes)
+
+    @property
+    def host_ops(self) -> tuple[HostOp, ...]:
+        """The nodes without a kernel, which run on the host, in all plans so far: op, module path
+        and source line of each."""
+        return tuple(self._host_ops)
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
@@ -289,9 +311,17 @@ class CompiledModel:
 
     def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
         """One call of a plan."""
-        status = self._runner.run(plan.bound, [a.ctypes.data for a in (*arrays, *results)])
+        if plan.whole is not None:
+            self._enter(plan, plan.whole, (*arrays, *results))
+            return
+        native = functools.partial(self._enter, plan)
+        run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
+
+    def _enter(self, plan: Plan, bound: BoundProgram, arrays: Sequence[Array]) -> None:
+        """Run one of a plan's programs on its inputs and outputs."""
+        status = self._runner.run(bound, [a.ctypes.data for a in arrays])
         if status:
-            with self._crashes.watching(tuple(a.shape for a in arrays)):
+            with self._crashes.watching(plan.graph.input_shapes(plan.batch)):
                 raise CompileError(f"the native runtime refused the program (status {status})")
 
     # -- weights ----------------------------------------------------------------------------
@@ -306,6 +336,7 @@ class CompiledModel:
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
+        self._refuse_stages("its weights are swapped")
         store = WeightStore(self._source.match(weights, list(self._planner.plans)))
         self._planner.swap(store)
         return self
@@ -328,7 +359,7 @@ class CompiledModel:
         load and serves those targets and this version of Lucid; "plain" as the model has them, and
         loading packs them, on any machine; "both" serves all. Raises InputError before the first
         shape is planned, UnknownNameError, WeightsError for plain weights of a model that was
-        loaded without, OSError.
+        loaded without, UnsupportedError for one with further stages, OSError.
         """
         from lucid.runtime.saving import save
 
@@ -338,6 +369,7 @@ class CompiledModel:
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
         first = self._shapes_or_first(None)
+        self._refuse_stages("it is saved")
         try:
             json.dumps(self.metadata)
         except (TypeError, ValueError) as problem:
@@ -349,11 +381,26 @@ class CompiledModel:
             self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
         )
 
+    def _refuse_stages(self, what: str) -> None:
+        """Raises UnsupportedError for a model whose further stages are made by its file alone."""
+        if any(plan.rest is not None for plan in self._planner.plans.values()):
+            raise UnsupportedError(
+                f"{self._source.name} goes on by what it has computed, in stages that are read from"
+                f" its file as they are needed: compile the file anew where {what}"
+            )
+
     # -- looking inside ---------------------------------------------------------------------
 
     def program(self, shape: ShapeArgument | None = None) -> Program:
         """The Program for an input shape (by default the one compiled for)."""
         return self.prepare(self._shapes_or_first(shape))
+
+    def programs(self, shape: ShapeArgument | None = None) -> list[Program]:
+        """The Programs for an input shape, one for each native call, in order: one, unless ops run
+        on the host."""
+        shapes = self._shapes_or_first(shape)
+        self.prepare(shapes)
+        return self._programs(self._plans_for(shapes)[0])
 
     def profile(self, x: Any, runs: int = 20) -> Profile:
         """Profile a call with `x`, measured inside the generated code in `runs` runs:
@@ -363,6 +410,7 @@ class CompiledModel:
         16 its first slice is run. Raises InputError.
         """
         from lucid.runtime.profile import Profiler
+        from lucid.runtime.profile_steps import StepProfiler
 
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
@@ -373,24 +421,39 @@ class CompiledModel:
         plan, _, batch = self._planned(given, arrays)
         if not batch:
             raise InputError("an empty batch has no profile")
-        arrays = _rows(plan.graph.inputs, arrays, slice(0, plan.batch)) + plan.outputs(plan.batch)
-        addresses = [array.ctypes.data for array in arrays]
+        arrays = _rows(plan.graph.inputs, arrays, slice(0, plan.batch))
+        results, name = plan.outputs(plan.batch), self._source.name
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
-        return profiler.profile(plan.bound, self._source.name, addresses, runs)
+        if plan.whole is None:
+            return StepProfiler(profiler, name, runs).profile(plan, arrays, results)
+        addresses = [array.ctypes.data for array in (*arrays, *results)]
+        return profiler.profile(plan.whole, name, addresses, runs)
 
     def explanation(self, shape: ShapeArgument | None = None) -> Explanation:
         """For each node of the optimised graph what was fused into it, what was not and why, which
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
         shapes = self._shapes_or_first(shape)
-        program, sized = self.program(shapes), self._planner.sized(shapes)
-        misses = self._source.rewrites(shapes).misses
-        batch = described(sized.obstacle, MAX_BATCH)
-        made = (self.schedule, program, self.target, self.threads, self._basis)
-        return explain(sized.graph, misses, *made, batch)
+        self.prepare(shapes)
+        plan, _, _ = self._plans_for(shapes)
+        sized = self._planner.sized(shapes)
+        return explain(
+            plan.graph,
+            self._source.rewrites(shapes).misses,
+            self.schedule,
+            [(step.bound.program, step.region.graph) for step in plan.native],
+            [step.node for step in plan.steps if isinstance(step, HostStep)],
+            {value.name: value.type.concrete(plan.batch) for value in plan.graph.inputs},
+            self.target,
+            self.threads,
+            self._basis,
+            described(sized.obstacle, MAX_BATCH),
+        )
 
     def explain(self, shape: ShapeArgument | None = None) -> str:
-        """The same as text."""
-        return str(self.explanation(shape))
+        """The same as text; without a shape, that of the further stages compiled so far as well."""
+        further = self.further_stages if shape is None else []
+        known = [stage for stage in further if stage.input_shapes is not None]
+        return "\n".join([str(self.explanation(shape)), *(stage.explain() for stage in known)])
 
     @property
     def schedule(self) -> Schedule:
@@ -415,14 +478,15 @@ class CompiledModel:
             raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
         shapes = self._shapes_or_first(shape)
         if stage == "scheduled":
-            return str(self.program(shapes))
+            return "\n".join(map(str, self.programs(shapes)))
         if stage not in ("llvm", "asm"):
             return str(self._source.stage(shapes, stage))
         text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
+        kernels = dict.fromkeys(k for p in self.programs(shapes) for k in p.kernels())
         with PLANNING:  # which keeps LLVM's own lock out of forks
             return "\n".join(
                 f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
-                for kernel in self.program(shapes).kernels()
+                for kernel in kernels
             )
 
 

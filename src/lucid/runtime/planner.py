@@ -5,13 +5,12 @@ Plans are made under PLANNING and stay as they are once made; a call of known sh
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.lowering import lower
+from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
 from lucid.ir.batch import obstacle
@@ -23,6 +22,7 @@ from lucid.runtime.library import Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Sized, Source, continued
 from lucid.runtime.running import Runner
+from lucid.runtime.steps import HostStep, NativeStep
 from lucid.runtime.weights import WeightStore
 
 MAX_BATCH = 16
@@ -39,7 +39,7 @@ class Planner:
 
     `plans`: by the shapes of the inputs; changed by who plans alone. `weights`: packed so far.
     `first`, `schedule`: shapes and choices of the first plan, which settles algorithms for all;
-    None before.
+    None before. `fresh`: plans that nobody has taken note of yet.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Planner:
         crashes: CrashReporter,
         saved: Saved,
         runner: Runner,
+        runs_host_nodes: bool,
     ) -> None:
         self.plans: dict[Shapes, Plan] = {}
         self.first: Shapes | None = None
@@ -64,7 +65,9 @@ class Planner:
         self._crashes = crashes
         self._saved = saved
         self._runner = runner
+        self._runs_host_nodes = runs_host_nodes
         self.weights: WeightStore | None = None
+        self.fresh: list[Plan] = []
         self._graphs: Sequence[Sized] = ()  # replaced, never changed
         self._clock = itertools.count()
         self._native = library(target)
@@ -108,30 +111,37 @@ class Planner:
         graph, batch = sized.graph, sized.batch(shapes)
         assert batch is not None, graph
         schedule = self._schedule_of(graph, shapes, batch)
-        program = lower(graph, schedule, self._target, batch, self._threads)
-        kernels = [*program.kernels(), *program.may_need, Driver()]
-        code = self._native.load(kernels, self._cache, self._progress)
+        parts = lower_parts(
+            graph, schedule, self._target, batch, self._threads, self._runs_host_nodes
+        )
+        programs = [part.program for part in parts if isinstance(part, Lowered)]
+        kernels = [k for p in programs for k in (*p.kernels(), *p.may_need)]
+        code = self._native.load([*kernels, Driver()], self._cache, self._progress)
         store = self.weights = self.weights or WeightStore(graph.payload, self._saved.weights)
-        store.ensure(program.weights.values(), self._progress)
-        bound = BoundProgram(program, code, store)
-        rest = self._source.rest(shapes)
-        plan = self.plans[shapes] = Plan(graph, schedule, bound, rest, next(self._clock))
+        store.ensure([w for p in programs for w in p.weights.values()], self._progress)
+        steps = [
+            NativeStep(part.region, BoundProgram(part.program, code, store))
+            if isinstance(part, Lowered)
+            else HostStep.of(part.node, graph, store)
+            for part in parts
+        ]
+        rest, used = self._source.rest(shapes), next(self._clock)
+        plan = self.plans[shapes] = Plan(graph, batch, schedule, steps, store, rest, used)
+        self.fresh.append(plan)
         if self.schedule is None:
             self.schedule, self.first = schedule, shapes
         if len(self.plans) > PLANS_KEPT:
             del self.plans[min(self.plans, key=lambda known: self.plans[known].used)]
-            self._runner.trim(max(plan.bound.arena_bytes for plan in self.plans.values()))
+            steps = [step for plan in self.plans.values() for step in plan.native]
+            self._runner.trim(max((step.bound.arena_bytes for step in steps), default=0))
         return plan
 
     def swap(self, store: WeightStore) -> None:
         """Let all plans read these weights, which are packed for them first."""
         with PLANNING:
-            programs = [plan.bound.program for plan in self.plans.values()]
+            programs = [program for plan in self.plans.values() for program in plan.programs]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
-            plans: dict[Shapes, Plan] = {}
-            for shapes, plan in self.plans.items():
-                bound = BoundProgram(plan.bound.program, plan.bound.code, store)
-                plans[shapes] = dataclasses.replace(plan, bound=bound)
+            plans = {shapes: plan.rebound(store) for shapes, plan in self.plans.items()}
             self.weights, self.plans = store, plans
 
     # -- schedules --------------------------------------------------------------------------

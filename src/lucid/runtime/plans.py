@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
@@ -21,6 +22,7 @@ from lucid.ir.structure import Structure
 from lucid.ir.types import Shapes
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects
+from lucid.runtime.steps import HostOp, HostStep, NativeStep, Step
 from lucid.runtime.weights import Prepared, WeightStore
 
 
@@ -92,23 +94,50 @@ class Sized:
 
 @dataclass(eq=False)
 class Plan:
-    """What calls with inputs of some shapes need: the graph, and its program bound to addresses.
-    `rest`: what is done with its results. `used` says when it was called last, in calls of its
-    model; all else never changes."""
+    """What calls with inputs of some shapes need: the graph, and its steps, whose programs are
+    bound to addresses.
+
+    `whole`: the program where it alone computes the graph. `rest`: what is done with the results.
+    `used` says when the plan was called last, in calls of its model; all else never changes.
+    """
 
     graph: Graph
+    batch: int
     schedule: Schedule
-    bound: BoundProgram
+    steps: Sequence[Step]
+    weights: WeightStore
     rest: Rest | None
     used: int
+    whole: BoundProgram | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        alone = self.steps[0] if len(self.steps) == 1 else None
+        self.whole = alone.bound if isinstance(alone, NativeStep) else None
 
     @property
-    def weights(self) -> WeightStore:
-        return self.bound.weights
+    def native(self) -> list[NativeStep]:
+        """The native calls, in order."""
+        return [step for step in self.steps if isinstance(step, NativeStep)]
 
     @property
-    def batch(self) -> int:
-        return self.bound.program.batch
+    def programs(self) -> list[Program]:
+        """Those of the native calls, in order."""
+        return [step.bound.program for step in self.native]
+
+    @property
+    def host_ops(self) -> tuple[HostOp, ...]:
+        """What runs on the host, in order."""
+        return tuple(step.op for step in self.steps if isinstance(step, HostStep))
+
+    def rebound(self, weights: WeightStore) -> Plan:
+        """The plan over other weights, which are packed for its programs already."""
+        steps = [
+            NativeStep(s.region, BoundProgram(s.bound.program, s.bound.code, weights))
+            if isinstance(s, NativeStep)
+            else HostStep.of(s.node, self.graph, weights)
+            for s in self.steps
+        ]
+        return replace(self, steps=steps, weights=weights)
 
     def outputs(self, batch: int) -> list[Array]:
         """Empty arrays for the outputs for a batch of any size."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,20 +23,20 @@ from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
-from lucid.codegen.lowering import lower
+from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, LucidError, UnknownNameError, WeightsError
 from lucid.ir import recipe
-from lucid.ir.graph import Graph
+from lucid.ir.graph import Graph, Parameter
 from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
 from lucid.ir.types import Shapes
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Snapshot, continued
+from lucid.runtime.plans import Plan, Snapshot, continued
 from lucid.runtime.stored import object_key, packed_key, padded
 from lucid.runtime.weights import WeightStore
 
@@ -186,12 +186,22 @@ def _write_sources(
     weights alone, those of them that no checkpoint brings."""
     payload = _payload(snapshot)
     names = dict.fromkeys(name for g, _ in captured for name in g.sources())
-    read = manifest.constants if manifest.weights == "packed" else names
-    values = {name: payload[name] for name in read}
+    if manifest.weights == "packed":
+        names = dict.fromkeys([*manifest.constants, *_read_on_host(snapshot)])
+    values = {name: payload[name] for name in names}
     values |= snapshot.source.state().tables
     declared = {n: v if hasattr(v, "dtype") else np.asarray(v) for n, v in values.items()}
     with writer.section(TENSORS) as sink:
         write_tensors(sink, declared, (np.asarray(v) for v in values.values()))
+
+
+def _read_on_host(snapshot: Snapshot) -> Iterator[str]:
+    """The tensors that nodes on the host read, and outputs that nothing computes."""
+    for plan in snapshot.plans.values():
+        read = [value for step in plan.steps for value in getattr(step, "known", ())]
+        for value in read if plan.whole else (*read, *plan.graph.outputs):
+            if isinstance(value, Parameter):
+                yield from (source.name for source in recipe.sources(value.recipe))
 
 
 def has_plain(snapshot: Snapshot) -> bool:
@@ -269,10 +279,9 @@ def _write_target(
     if not packed and not code:
         return ForTarget(target.name, caches, rows)
     programs = [
-        plan.bound.program
-        if target == snapshot.target
-        else lower(plan.graph, schedules[shapes], target, plan.batch, snapshot.threads)
+        program
         for shapes, plan in snapshot.plans.items()
+        for program in _programs(snapshot, plan, schedules[shapes], target)
     ]
     made = ForTarget(
         target.name,
@@ -288,6 +297,14 @@ def _write_target(
         kernels = [Driver(), *(k for p in programs for k in (*p.kernels(), *p.may_need))]
         _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
     return made
+
+
+def _programs(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
+    """Those of a plan's regions for a target."""
+    if target == snapshot.target:
+        return plan.programs
+    parts = lower_parts(plan.graph, chosen, target, plan.batch, snapshot.threads)
+    return [part.program for part in parts if isinstance(part, Lowered)]
 
 
 def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:

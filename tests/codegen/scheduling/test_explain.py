@@ -7,6 +7,7 @@ import pytest
 import lucid
 from lucid import models
 from lucid.codegen.lowering import lower
+from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.explain import Basis, choose, explain
 from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions, schedule
 from lucid.codegen.target import Target
@@ -30,13 +31,19 @@ TEXT = """graph small(%x: f32[N,64,16,16]) -> f32[N,64,16,16], f32[N,64,8,8] {
 """
 
 
+def shapes_of(program: Program) -> dict[str, tuple[int, ...]]:
+    return {name: view.shape for name, view in program.inputs.items()}
+
+
 def explanation(text: str, threads: int = 1, precision: str = "fast", **forced: str):
     misses = []
     graph = run_passes(parse_graph(text), misses=misses)
     choices = schedule(graph, TARGET, 1, precision, forced)
     program = lower(graph, choices, TARGET, 1, threads)
     basis = Basis(precision, forced)
-    return explain(graph, misses, choices, program, TARGET, threads, basis)
+    return explain(
+        graph, misses, choices, [(program, graph)], (), shapes_of(program), TARGET, threads, basis
+    )
 
 
 def by_origin(found):
@@ -97,7 +104,9 @@ def test_a_network():
     graph = run_passes(trace(models.resnest_14(), (1, 3, 64, 64)), misses=misses)
     choices = schedule(graph, TARGET, 1)
     program = lower(graph, choices, TARGET, 1, 2)
-    found = explain(graph, misses, choices, program, TARGET, 2, Basis())
+    found = explain(
+        graph, misses, choices, [(program, graph)], (), shapes_of(program), TARGET, 2, Basis()
+    )
     assert sum(len(n.calls) for n in found.nodes) == len(list(program.calls()))
     assert all(n.calls or n.done_by for n in found.nodes)
     nodes = by_origin(found.about("layer1.0"))

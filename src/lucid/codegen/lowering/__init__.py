@@ -13,15 +13,21 @@ from lucid.codegen.lowering import (
 )
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.lower import lower, unsupported
+from lucid.codegen.lowering.partition import HostNode, Lowered, Region, lower_parts, partition
 
 __all__ = [
+    "HostNode",
+    "Lowered",
     "Lowering",
+    "Region",
     "attention",
     "convolution",
     "lower",
+    "lower_parts",
     "lowers",
     "matmul",
     "normalisation",
+    "partition",
     "pooling",
     "reduction",
     "resample",

@@ -64,7 +64,7 @@ def lower(
         if _is_empty(node):
             context.views.update((v, context.nothing(v)) for v in node.outputs)
         else:
-            lower_node(context, node)
+            _lower_node(context, node)
     for value, out in zip(graph.outputs, program.outputs.values(), strict=True):
         if context.view(value) != out:
             copy(context, context.view(value), out, "output")
@@ -72,6 +72,14 @@ def lower(
     plan(program)
     verify_program(program)
     return program
+
+
+def _lower_node(context: Lowering, node: Node) -> None:
+    try:
+        lower_node(context, node)
+    except UnsupportedError as problem:
+        problem.node = node.outputs[0].name
+        raise
 
 
 def _user_views(

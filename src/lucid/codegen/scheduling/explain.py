@@ -3,7 +3,7 @@ not and why, which kernel it got and why, and how its work is cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -59,8 +59,10 @@ class Choosing:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call, how its tasks come about, and the floating operations it stands for."""
+    """One kernel call, how its tasks come about, and the floating operations it stands for.
+    `region`: the number of the native call that it is part of, 0 where there is just one."""
 
+    region: int
     phase: int
     kernel: str
     origin: str
@@ -76,7 +78,8 @@ class Explained:
 
     `fused`: the ops and modules whose work it does besides its own; `body`: the ops at its end.
     `near_misses`: rewrites that nearly took it, or took a reader of it in. `done_by`: where it has
-    no calls, the names of the readers that do its work as they load what they read.
+    no calls, the names of the readers that do its work as they load what they read. `on_host`:
+    whether it has no kernel, and runs by its op's reference.
     """
 
     node: Node
@@ -86,6 +89,7 @@ class Explained:
     choosing: Choosing | None
     calls: tuple[Call, ...]
     done_by: tuple[str, ...]
+    on_host: bool = False
 
     @property
     def op(self) -> Op:
@@ -112,8 +116,12 @@ class Explained:
             yield from _choosing_lines(self.choosing)
         for call in self.calls:
             part = f" for {call.origin}" if call.origin not in ("", self.node.origin) else ""
-            yield _entry("runs as", f"{call.kernel}{part}, phase {call.phase}: {call.split}")
-        if not self.calls:
+            place = f"native call {call.region}, " if call.region else ""
+            place += f"phase {call.phase}: {call.split}"
+            yield _entry("runs as", f"{call.kernel}{part}, {place}")
+        if self.on_host:
+            yield _entry("runs as", "host op, by its reference in NumPy: it has no kernel", NOTE)
+        elif not self.calls:
             yield _entry("runs as", _absence(self))
 
     def to_json(self) -> dict[str, Any]:
@@ -128,6 +136,7 @@ class Explained:
             "kernel": _choosing_json(self.choosing) if self.choosing else None,
             "calls": [vars(c) for c in self.calls],
             "done_by": list(self.done_by),
+            "on_host": self.on_host,
         }
 
 
@@ -183,25 +192,30 @@ def explain(
     graph: Graph,
     misses: Iterable[Miss],
     schedule: Schedule,
-    program: Program,
+    regions: Sequence[tuple[Program, Graph]],
+    on_host: Collection[Node],
+    inputs: Mapping[str, tuple[int, ...]],
     target: Target,
     threads: int,
     basis: Basis,
     batch: str = "",
 ) -> Explanation:
-    """The explanation of a program: of `graph`, by `schedule`, chosen on this basis.
+    """The explanation of a graph, by `schedule`, chosen on this basis.
 
-    `misses`: the near misses of the passes that made the graph. `batch`: how a batch is run.
+    `misses`: the near misses of the passes that made the graph. `regions`: its programs with the
+    graphs that they compute, whose nodes have the names of the graph's. `on_host`: the nodes
+    between them. `batch`: how a batch is run.
     """
-    calls = calls_by_node(program, graph)
+    attributed = _Attributed(graph, regions)
     layers = set(convolutions(graph))
     missed = _by_node(graph, misses)
     nodes = []
     for node in graph.nodes:
         choice = schedule.choices.get(node.output.name) if node in layers else None
-        choosing = choose(node, choice, program.batch, target, basis) if choice else None
-        own = tuple(_call(phase, call) for phase, call in calls.get(node, ()))
-        readers = () if own else tuple(_name(n) for n in doers(node, calls))
+        size = attributed.batch(node)
+        chosen = choice is not None and size is not None
+        choosing = choose(node, choice, size, target, basis) if chosen else None
+        own = attributed.calls(node)
         body = node.op.body.nodes if isinstance(node.op, Fusion) else ()
         nodes.append(
             Explained(
@@ -211,19 +225,51 @@ def explain(
                 tuple(missed.get(node, ())),
                 choosing,
                 own,
-                readers,
+                () if own else attributed.done_by(node),
+                node in on_host,
             )
         )
     return Explanation(
         graph.name,
         target.name,
-        {name: view.shape for name, view in program.inputs.items()},
+        inputs,
         threads,
         basis.precision,
-        len(program.phases),
+        sum(len(program.phases) for program, _ in regions),
         tuple(nodes),
         batch,
     )
+
+
+class _Attributed:
+    """The calls of the programs of a graph's regions, by the graph's nodes."""
+
+    def __init__(self, graph: Graph, regions: Sequence[tuple[Program, Graph]]) -> None:
+        self._regions = regions
+        self._calls = [calls_by_node(program, region) for program, region in regions]
+        self._places = {
+            node.outputs[0].name: (number, node)
+            for number, (_, region) in enumerate(regions)
+            for node in region.nodes
+        }
+
+    def batch(self, node: Node) -> int | None:
+        """That of its program; None where it is in none."""
+        number, _ = self._places.get(node.outputs[0].name, (None, node))
+        return None if number is None else self._regions[number][0].batch
+
+    def calls(self, node: Node) -> tuple[Call, ...]:
+        number, own = self._places.get(node.outputs[0].name, (None, node))
+        if number is None:
+            return ()
+        placed = self._calls[number].get(own, ())
+        shown = number + 1 if len(self._regions) > 1 else 0
+        return tuple(_call(shown, phase, call) for phase, call in placed)
+
+    def done_by(self, node: Node) -> tuple[str, ...]:
+        """The names of the nodes whose calls do its work."""
+        number, own = self._places.get(node.outputs[0].name, (None, node))
+        return () if number is None else tuple(map(_name, doers(own, self._calls[number])))
 
 
 def _fused_in(node: Node) -> tuple[str, ...]:
@@ -322,8 +368,9 @@ def _choosing_json(choosing: Choosing) -> dict[str, Any]:
 # -- calls --------------------------------------------------------------------------------------
 
 
-def _call(phase: int, call: KernelCall) -> Call:
+def _call(region: int, phase: int, call: KernelCall) -> Call:
     return Call(
+        region,
         phase,
         str(call.kernel),
         call.origin,

@@ -10,7 +10,7 @@ import lucid
 from lucid.artifact.contents import Artifact
 from lucid.errors import InputError, ModelFileError
 from lucid.frontend.onnx import import_onnx
-from lucid.ir import BATCH, f32
+from lucid.ir import BATCH, TensorType, f32
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph, print_graph
 from lucid.onnx.writer import to_onnx

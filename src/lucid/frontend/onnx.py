@@ -96,8 +96,8 @@ class InputSpec:
 
     @property
     def dtype(self) -> str:
-        """In the graph's terms."""
-        return outer_dtype(self.element)
+        """In the graph's terms; "" of an input that no graph takes."""
+        return outer_dtype(self.element) if self.is_tensor else ""
 
     @property
     def text(self) -> str:
@@ -196,8 +196,13 @@ class OnnxFile:
         return read_stage(self.program, given, self.files, image_by_image)
 
     def _sizes(self, shapes: Shapes | None) -> list[tuple[int, ...] | None]:
-        """The shape of each input, None where it is not given. Raises InputError."""
-        names = [spec.name for spec in self.inputs]
+        """The shape of each input, None where it is not given or there is none. Raises
+        InputError."""
+        given = iter(self._shapes_of_tensors(shapes))
+        return [next(given) if spec.is_tensor else None for spec in self.inputs]
+
+    def _shapes_of_tensors(self, shapes: Shapes | None) -> list[tuple[int, ...] | None]:
+        names = [spec.name for spec in self.inputs if spec.is_tensor]
         if shapes is None:
             return [None] * len(names)
         if isinstance(shapes, Mapping):

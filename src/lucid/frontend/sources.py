@@ -11,7 +11,6 @@ import os
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lucid.errors import InputError, ShapeError, kind_of
@@ -389,6 +388,14 @@ class OnnxModel(Imported):
     def _graph_of(self, stage: Stage) -> Graph:
         self._stages = [*self._stages, stage][-SIZES_KEPT:]
         return stage.graph
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        who = takes(self.name, len(self.input_names), self.input_names)
+        given = in_order(who, self.input_names, inputs, named)
+        specs = self.file.inputs
+        return tuple(
+            example_shape(x) for x, spec in zip(given, specs, strict=True) if spec.is_tensor
+        )
 
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         """Later stages are kept for all sizes together."""

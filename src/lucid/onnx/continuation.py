@@ -24,7 +24,6 @@ from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
 from lucid.ir.types import TensorType
 from lucid.onnx.host import control, reference
 from lucid.onnx.known import Known, Nothing, Opaque
-from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
 from lucid.onnx.stages import Deferred, Given, Live, Output, Program, Stage, listed
 from lucid.onnx.tensors import (
@@ -115,7 +114,7 @@ class Runner:
     def run_body(self, program: Program, values: Mapping[str, Any]) -> list[Any]:
         """The outputs of a program for values in the file's types, and in these."""
         types = {name: _element_type(value) for name, value in values.items()}
-        return self.run(program, {name: _as_live(v) for name, v in values.items()}, types)
+        return self.run(program, {name: as_live(v) for name, v in values.items()}, types)
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -175,7 +174,7 @@ class Runner:
         for name, result in zip(operator.proto.output, results, strict=False):
             if name:
                 types[name] = _element_type(result) or types.get(name, 0)
-                live[name] = _as_live(result)
+                live[name] = as_live(result)
 
 
 # -- what values are ------------------------------------------------------------------------------
@@ -230,9 +229,9 @@ def _as_file(value: Live, element: int) -> Any:
     return as_elements(np.asarray(value), element)
 
 
-def _as_live(value: Any) -> Live:
+def as_live(value: Any) -> Live:
     if isinstance(value, list | tuple):
-        return [_as_live(item) for item in value]
+        return [as_live(item) for item in value]
     if value is None:
         return None
     array = np.asarray(value)

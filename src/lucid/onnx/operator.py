@@ -150,7 +150,7 @@ class Expansion:
         self, function: onnx.FunctionProto, proto: onnx.NodeProto, prefix: str
     ) -> None:
         """The body of a function in the place of the node that calls it."""
-        names = {formal: "" for formal in function.input}
+        names = dict.fromkeys(function.input, "")
         names.update(zip(function.input, proto.input, strict=False))
         values = {a.name: a for a in function.attribute_proto}
         values.update({a.name: a for a in proto.attribute})

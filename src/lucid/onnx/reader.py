@@ -26,7 +26,7 @@ from lucid.onnx.call import Call, Demand
 from lucid.onnx.elements import result_types
 from lucid.onnx.expand import strangers, written_out
 from lucid.onnx.host import reference as host
-from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Operand, known
+from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Opaque, Operand, known
 from lucid.onnx.operator import Expansion, Operator
 from lucid.onnx.stages import Deferred, Given, Output, Program, Stage
 from lucid.onnx.table import READERS, Read
@@ -211,6 +211,8 @@ class Reader:
                 raise
             except UnsupportedError as error:
                 problem = str(error)
+        if any(isinstance(operand, Foreign | Opaque) for operand in operands):
+            raise UnsupportedError(problem)
         body = written_out(operator, self.types, self.fresh_prefix(operator))
         if body is None or strangers(operator):
             raise UnsupportedError(problem)

@@ -22,7 +22,7 @@ from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Array
 from lucid.onnx.known import Foreign, Held, Items, Known, Opaque
 from lucid.onnx.operator import Operator
-from lucid.onnx.tensors import External
+from lucid.onnx.tensors import BFLOAT16, External, as_elements
 
 if TYPE_CHECKING:
     import onnx
@@ -121,7 +121,8 @@ class Stage:
         """What a name stands for, once the graph has given its results. `live`: what was given."""
         match held:
             case Value():
-                return results[self.graph.outputs.index(held)]
+                array = results[self.graph.outputs.index(held)]
+                return as_elements(array, BFLOAT16) if held.type.dtype == "bf16" else array
             case Items(elements):
                 return [self.collected(item, results, live) for item in elements]
             case Opaque(name):

@@ -242,7 +242,7 @@ class CompiledModel:
             return self._outputs.together(outs)
         self._compute(whole, last, batch, arrays, results)
         if whole.rest is not None:
-            results = whole.rest.finish(results)
+            results = whole.rest.finish(results, self._inputs.apart(given))
         return self._outputs.wrapped(given[0] if given else None, results)
 
     def results(self, arrays: Sequence[Array]) -> list[Array]:

@@ -114,10 +114,16 @@ def run_sequence_map(operator: Operator, values: Mapping[str, Any], runner: Runs
     return [[result[k] for result in results] for k in range(len(body.output))]
 
 
+def run_has_element(operator: Operator, values: Mapping[str, Any], runner: Runs) -> list[Any]:
+    """Whether an optional has a value."""
+    return [np.array(any(value is not None for value in values.values()))]
+
+
 RUNS: dict[str, Callable[[Operator, Mapping[str, Any], Runs], list[Any]]] = {
     "Loop": run_loop,
     "Scan": run_scan,
     "SequenceMap": run_sequence_map,
+    "OptionalHasElement": run_has_element,
 }
 
 

@@ -13,7 +13,6 @@ from lucid.errors import UnsupportedError
 from lucid.onnx.host.control import RUNS
 from lucid.onnx.operator import Operator
 
-
 RENAMED = {"Scatter": ("ScatterElements", 11)}
 """Operators that newer versions call something else: the name, and the version that has it."""
 

@@ -15,13 +15,10 @@ from lucid.ir.ops import (
     Add,
     Cast,
     Constant,
-    Cos,
     Div,
     Equal,
-    Exp,
     Less,
     LessEqual,
-    Log,
     Maximum,
     Minimum,
     Mod,
@@ -33,10 +30,6 @@ from lucid.ir.ops import (
     Rsqrt,
     ShiftLeft,
     ShiftRight,
-    Sign,
-    Sin,
-    Sqrt,
-    Sub,
     Where,
 )
 from lucid.ir.types import TensorType
@@ -141,42 +134,6 @@ def read_bit_shift(call: Call) -> Operand:
     left = call.choice("direction", ("", "LEFT", "RIGHT")) == "LEFT"
     op = ShiftLeft() if left else ShiftRight()
     return call.apply(op, call.operand(0), call.operand(1))
-
-
-# -- functions ----------------------------------------------------------------------------------
-
-
-@reads("Sinh", "Cosh")
-def read_hyperbolic(call: Call) -> Operand:
-    """(exp x -+ exp -x) / 2."""
-    x = call.operand(0)
-    grows, falls = call.apply(Exp(), x), call.apply(Exp(), call.apply(Neg(), x))
-    total = call.apply(Add() if call.kind == "Cosh" else Sub(), grows, falls)
-    return call.apply(Mul(), total, 0.5)
-
-
-@reads("Tan")
-def read_tangent(call: Call) -> Operand:
-    x = call.operand(0)
-    return call.apply(Div(), call.apply(Sin(), x), call.apply(Cos(), x))
-
-
-@reads("Asinh", "Acosh")
-def read_inverse_hyperbolic(call: Call) -> Operand:
-    """ln(x + sqrt(x^2 +- 1)); the first is odd, and is taken of |x|, where nothing cancels."""
-    x = call.operand(0)
-    size = call.apply(Abs(), x) if call.kind == "Asinh" else x
-    square = call.apply(Add(), call.apply(Mul(), x, x), 1.0 if call.kind == "Asinh" else -1.0)
-    y = call.apply(Log(), call.apply(Add(), size, call.apply(Sqrt(), square)))
-    return call.apply(Mul(), call.apply(Sign(), x), y) if call.kind == "Asinh" else y
-
-
-@reads("Atanh")
-def read_inverse_hyperbolic_tangent(call: Call) -> Operand:
-    """ln((1 + x) / (1 - x)) / 2."""
-    x = call.operand(0)
-    ratio = call.apply(Div(), call.apply(Add(), 1.0, x), call.apply(Sub(), 1.0, x))
-    return call.apply(Mul(), call.apply(Log(), ratio), 0.5)
 
 
 @writes(Constant)

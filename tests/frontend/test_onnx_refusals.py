@@ -140,7 +140,7 @@ def test_lying_shapes_are_not_believed():
 def test_inputs_that_are_no_tensors():
     proto = model([node("Relu", "x")])
     proto.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", FLOAT, None))
-    with pytest.raises(UnsupportedError, match=r"Max x1 \(takes what is no tensor of numbers\)"):
+    with pytest.raises(UnsupportedError, match=r"Relu x1 \(takes what is no tensor of numbers\)"):
         import_onnx(proto)
     proto = model([node("Relu", "x")], dtype=TensorProto.STRING)
     with pytest.raises(UnsupportedError, match=r"takes what is no tensor of numbers"):

@@ -397,6 +397,11 @@ class OnnxModel(Imported):
             example_shape(x) for x, spec in zip(given, specs, strict=True) if spec.is_tensor
         )
 
+    @property
+    def hosted(self) -> Mapping[str, str]:
+        """The operators that have run in NumPy behind its graphs so far, and why."""
+        return {} if self._runner is None else self._runner.hosted
+
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         """Later stages are kept for all sizes together."""
         from lucid.frontend.onnx_rest import OnnxRest, compiler

@@ -10,7 +10,7 @@ import numpy as np
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.ops import Concat
 from lucid.ir.types import Dim
-from lucid.onnx.known import Held, Items, Nothing, known
+from lucid.onnx.known import Held, Items, Nothing, Opaque, known
 from lucid.onnx.operator import Expansion
 from lucid.onnx.table import reads
 
@@ -263,8 +263,10 @@ def read_optional(call: Call) -> Held:
 
 @reads("OptionalHasElement")
 def read_optional_has_element(call: Call) -> Operand:
-    there = call.has(0) and not isinstance(call.held(0), Nothing)
-    return known(np.array(there))
+    held = call.held(0) if call.has(0) else Nothing()
+    if isinstance(held, Opaque):
+        raise UnsupportedError("of an optional that is given when the model runs")
+    return known(np.array(not isinstance(held, Nothing)))
 
 
 @reads("OptionalGetElement")

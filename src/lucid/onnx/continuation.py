@@ -8,6 +8,7 @@ kept for the next call that has the same.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lucid.errors import UnsupportedError
+from lucid.errors import InputError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
@@ -43,6 +44,17 @@ Compile = Callable[[Graph], Callable[[Sequence[Array]], Sequence[Array]]]
 """Compiles a graph: what gives its results for its inputs, in arrays as they are stored."""
 
 
+LOOP_LIMIT = 100_000
+
+
+def given_limit() -> int:
+    """How often a loop may go round: LUCID_LOOP_LIMIT, or 100,000. Raises InputError."""
+    text = os.environ.get("LUCID_LOOP_LIMIT", "")
+    if text and not text.isdecimal():
+        raise InputError(f"LUCID_LOOP_LIMIT is a number of rounds, not {text!r}")
+    return int(text) if text else LOOP_LIMIT
+
+
 @dataclass(eq=False)
 class Entry:
     """A stage that is kept, and how its graph is run once it was."""
@@ -64,12 +76,12 @@ class Runner:
         compile_graph: Compile,
         external: External,
         refuse: bool = False,
-        loop_limit: int = 100_000,
+        loop_limit: int | None = None,
     ) -> None:
         self.compile_graph = compile_graph
         self.external = external
         self.refuse = refuse
-        self.loop_limit = loop_limit
+        self.loop_limit = given_limit() if loop_limit is None else loop_limit
         self.hosted: dict[str, str] = {}
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()

@@ -277,6 +277,12 @@ class Reader:
             return known(np.asarray(tensor))
         return self._source(name, tensor, tensor.shape)
 
+    def _exact(self, proto: onnx.TensorProto) -> Foreign:
+        """A tensor of the file as it is, for the host."""
+        if not is_numeric(proto.data_type):
+            return Foreign(foreign_elements(proto))
+        return Foreign(StoredTensor(proto, self.external).exact())
+
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph: known elements as a constant or a parameter."""
         if isinstance(operand, Value):
@@ -307,7 +313,9 @@ class Reader:
         kept: dict[str, Held] = {}
         for deferred in self.deferred:
             for name in deferred.operator.reads:
-                if name not in waiting and name not in self._tensors:
+                if name in self._tensors and deferred.on_host:
+                    kept[name] = self._exact(self._tensors[name])
+                elif name not in waiting and name not in self._tensors:
                     held = self._find(name, deferred.operator.kind)
                     kept[name] = self._given.get(held, held) if isinstance(held, Value) else held
         finished: dict[int, Held] = {}
@@ -328,7 +336,11 @@ class Reader:
             [d.operator for d in self.deferred if not d.on_host],
             tensors,
             [output for _, output in left],
-            {n: h for n, h in kept.items() if isinstance(h, Known | Foreign | Nothing)},
+            {
+                name: held
+                for name, held in kept.items()
+                if isinstance(held, Known | Foreign | Nothing) and name not in tensors
+            },
             self.types,
             self.program.depth + 1,
         )
@@ -351,6 +363,9 @@ class Reader:
         if not isinstance(held, Value | Known) or not is_numeric(element):
             return held
         value, dtype = self.value(held), outer_dtype(element)
+        given = self._given.get(value)
+        if given is not None and given.type.dtype == dtype:
+            return given
         if value.type.dtype == dtype or graph_dtype(element) != value.type.dtype:
             return value  # what a file says wrongly is not believed
         return self.graph.append(Cast(dtype), [value]).output

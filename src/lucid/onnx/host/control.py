@@ -43,8 +43,8 @@ def run_loop(operator: Operator, values: Mapping[str, Any], runner: Runs) -> lis
     while going and (most is None or done < most):
         if done >= runner.loop_limit:
             raise UnsupportedError(
-                f"{operator.kind} {operator.where} still goes on after {done} rounds, the limit"
-                " that is set (loop_limit)"
+                f"{operator.kind} {operator.where} still goes on after {done} rounds, the limit;"
+                " the environment variable LUCID_LOOP_LIMIT sets another"
             )
         given = [np.array(done, np.int64), np.array(True), *state]
         results = runner.run_body(program, {**outside, **dict(zip(names, given, strict=True))})

@@ -1,7 +1,7 @@
 """Writes docs/onnx-node-tests.md, and what tests/onnx_files/test_onnx_nodes.py holds Lucid to.
 
-    pip install onnx==1.23.2
-    PYTHONPATH=src:tests python docs/draw_node_tests.py      # some minutes
+pip install onnx==1.23.2
+PYTHONPATH=src:tests python docs/draw_node_tests.py      # some minutes
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def page(operators: dict[str, Counter[str]]) -> str:
     lines = [
         "# ONNX's own node tests",
         "",
-        f"The package onnx {version('onnx')} brings {sum(total.values())} tests of single operators."
-        f" Through `lucid.compile`, {total['native'] + total['host']} give the right result:"
+        f"The package onnx {version('onnx')} brings {sum(total.values())} tests of single"
+        f" operators. Through `lucid.compile`, {total['native'] + total['host']} give the right result:"
         f" {total['native']} natively, {total['host']} with operators that run in NumPy between the"
-        f" native calls (a warning names them, `lucid.CompileOptions(host_ops=\"refuse\")` refuses"
+        f' native calls (a warning names them, `lucid.CompileOptions(host_ops="refuse")` refuses'
         f" them). {total['refused']} are refused with a message that says why; {total['wrong']} are"
         " wrong.",
         "",

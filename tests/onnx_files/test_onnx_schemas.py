@@ -147,7 +147,7 @@ def test_what_a_reader_passes_over_is_refused(nodes, constants, message):
 def test_a_new_reader_is_covered(monkeypatch):
     """It forgets the attribute, whose default may be written down, and nothing else."""
     monkeypatch.setitem(READERS, "LRN", lambda call: call.operand(0))
-    call = dict(size=3)
+    call = {"size": 3}
     with pytest.raises(UnsupportedError, match=r"with size=3"):
         import_onnx(model([node("LRN", "x", **call)]))
     monkeypatch.setitem(READERS, "LRN", lambda call: call.integer("size", 1) and call.operand(0))

@@ -114,7 +114,9 @@ def test_what_runs_in_numpy_is_warned_of_and_refused():
 def test_float64_reaches_the_host_unrounded():
     nodes = [node("Unique", "x")]
     x = np.array([1.0, 1.0 + 1e-12])
-    model = compiled(file(nodes, [("x", TensorProto.DOUBLE, [2])], [("y", TensorProto.DOUBLE, None)]))
+    model = compiled(
+        file(nodes, [("x", TensorProto.DOUBLE, [2])], [("y", TensorProto.DOUBLE, None)])
+    )
     assert model(x).tolist() == x.tolist()
 
 
@@ -179,7 +181,7 @@ def test_a_loop_without_end_stops(monkeypatch):
 
 
 def test_a_loop_that_is_written_out():
-    """It goes round a number of times that is known: nothing is left of it, and nothing in NumPy."""
+    """It goes round a number of times that is known: nothing is left of it."""
     inner = body(
         [node("Mul", "v x", "w"), node("Identity", "c", "d")],
         [("i", I64, []), ("c", BOOL, []), ("v", F32, [2])],
@@ -257,13 +259,17 @@ def test_sizes_that_contradict_each_other():
     inputs = [("a", F32, [2, "width"]), ("b", F32, [3, "width"])]
     model = compiled(file(nodes, inputs, [("y", F32, None)]))
     assert model(array(2, 4), array(3, 4)).shape == (5, 4)
-    with pytest.raises(InputError, match="'a' and 'b' of net contradict each other: the size width"):
+    with pytest.raises(
+        InputError, match="'a' and 'b' of net contradict each other: the size width"
+    ):
         model(array(2, 4), array(3, 5))
 
 
 def test_a_file_without_inputs():
     nodes = [node("Add", "a b")]
-    model = compiled(file(nodes, [], [("y", F32, [2])], {"a": np.float32([1, 2]), "b": np.float32(3)}))
+    model = compiled(
+        file(nodes, [], [("y", F32, [2])], {"a": np.float32([1, 2]), "b": np.float32(3)})
+    )
     np.testing.assert_array_equal(model(), [4, 5])
 
 
@@ -278,10 +284,18 @@ def test_functions_of_onnx_are_written_out():
     np.testing.assert_allclose(model(q, k, v), wanted, rtol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize(
+    "dtype", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
+)
 def test_every_dtype_goes_in_and_out(dtype):
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     model = compiled(file([node("Add", "x x")], [("x", kind, [3])], [("y", kind, [3])]))
     x = np.array([1, 2, 3], dtype)
     result = model(x)
     assert (result.dtype, result.tolist()) == (x.dtype, [2, 4, 6])
+
+
+def test_a_size_that_is_called_by_no_name():
+    """Some exporters call all that they do not know "?"."""
+    proto = file([node("Relu", "x")], [("x", F32, ["?", "?", "?"])], [("y", F32, None)])
+    assert compiled(proto, input_shape=(1, 3, 4))(array(2, 3, 4)).shape == (2, 3, 4)

@@ -425,9 +425,9 @@ def _check_shape(
     for axis, (size, stated) in enumerate(zip(shape, spec.dims, strict=True)):
         if isinstance(stated, int) and size != stated and not (axis == 0 and stated == 1):
             raise InputError(f"input {spec.name!r} of {name} is {spec.text}, not {shape}")
-        if isinstance(stated, str) and stated:
+        if isinstance(stated, str) and stated.strip("?_-* "):  # "?" is the name of no size
             known, teller = named.setdefault(stated, (size, spec.name))
-            if known != size:
+            if known != size and teller != spec.name:
                 raise InputError(
                     f"inputs {teller!r} and {spec.name!r} of {name} contradict each other: the size"
                     f" {stated} is {known} in one and {size} in the other"
@@ -447,7 +447,9 @@ def _stated(name: str, spec: InputSpec, named: Mapping[str, tuple[int, str]]) ->
         elif axis == 0:
             sizes.append(_multiple(stated))
         else:
-            raise InputError(f"{name} leaves sizes of its input {spec.name!r} {spec.text} open: {ASK}")
+            raise InputError(
+                f"{name} leaves sizes of its input {spec.name!r} {spec.text} open: {ASK}"
+            )
     return tuple(sizes)
 
 

@@ -44,9 +44,9 @@ class OnnxRest:
         return self.runner.finish(self.file.program, self.stage, results, live)
 
 
-def compiler(compile_stage: CompileStage, as_model: Callable[[Graph], Any]) -> Callable[
-    [Graph], RunArrays
-]:
+def compiler(
+    compile_stage: CompileStage, as_model: Callable[[Graph], Any]
+) -> Callable[[Graph], RunArrays]:
     """How a `Runner` compiles the graphs of later stages."""
 
     def compiled(graph: Graph) -> RunArrays:

@@ -390,9 +390,9 @@ class OnnxModel(Imported):
         return stage.graph
 
     def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
-        who = takes(self.name, len(self.input_names), self.input_names)
-        given = in_order(who, self.input_names, inputs, named)
         specs = self.file.inputs
+        names = [spec.name for spec in specs]
+        given = in_order(takes(self.name, len(names), names), names, inputs, named)
         return tuple(
             example_shape(x) for x, spec in zip(given, specs, strict=True) if spec.is_tensor
         )

@@ -66,9 +66,9 @@ class Entry:
 class Runner:
     """Runs what is left of models. It may be used by several threads at once.
 
-    `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on the
-    host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that have
-    run on the host so far, by name, with the reason.
+    `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on
+    the host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that
+    have run on the host so far, by name, with the reason.
     """
 
     def __init__(
@@ -86,7 +86,9 @@ class Runner:
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
-    def run(self, program: Program, live: Mapping[str, Live], types: Mapping[str, int]) -> list[Any]:
+    def run(
+        self, program: Program, live: Mapping[str, Live], types: Mapping[str, int]
+    ) -> list[Any]:
         """The outputs of a program for values of the names that it reads, in the element types that
         it says."""
         entry = self._entry(program, live, types, ())
@@ -267,7 +269,7 @@ LIGHT = 4_000_000
 
 def work(graph: Graph) -> float:
     """About how many operations a graph is: products by what they add up, all else by the elements
-    of results; infinite where there is a convolution or a pool, which NumPy has no business with."""
+    of results; infinite where there is a convolution or a pool, which take NumPy long."""
     total = 0.0
     for node in graph.nodes:
         sizes = [prod(value.type.concrete(1)) for value in node.outputs]

@@ -123,7 +123,14 @@ class Expansion:
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], opsets: Mapping[str, int], **attributes: Any) -> None:
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        opsets: Mapping[str, int],
+        **attributes: Any,
+    ) -> None:
         """One more operator."""
         from onnx.helper import make_node
 

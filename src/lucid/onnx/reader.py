@@ -22,7 +22,7 @@ from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Cast, Constant, Op
 from lucid.ir.ops.constant import nested
 from lucid.ir.types import DTYPES, TensorType
-from lucid.onnx.call import Call, Demand
+from lucid.onnx.call import Call, DemandError
 from lucid.onnx.elements import result_types
 from lucid.onnx.expand import strangers, written_out
 from lucid.onnx.host import reference as host
@@ -162,21 +162,26 @@ class Reader:
             if name in self._held or name in self._tensors:
                 raise ModelFileError(f"two values of the model are named {name!r}")
         held = {name: self._find(name, label) for name in operator.reads}
-        self.types.update(zip(operator.proto.output, result_types(operator, self.types), strict=True))
+        self.types.update(
+            zip(operator.proto.output, result_types(operator, self.types), strict=True)
+        )
         if any(map(_waits, held.values())):
-            return self._defer(operator, "", waits=True)
+            self._defer(operator, "", waits=True)
+            return None
         size = len(self.graph.nodes)
         try:
             results = self._results(operator, [held.get(n) for n in operator.proto.input])
             if isinstance(results, Expansion):
                 return results
-        except Demand as demand:
+        except DemandError as demand:
             self._forget(size)
             name = operator.proto.input[demand.index]
-            return self._defer(operator, str(demand), demands=self._leaves(name))
+            self._defer(operator, str(demand), demands=self._leaves(name))
+            return None
         except UnsupportedError as problem:
             self._forget(size)
-            return self._defer(operator, str(problem))
+            self._defer(operator, str(problem))
+            return None
         except LucidError as problem:
             raise type(problem)(f"{label}: {problem}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as problem:
@@ -207,7 +212,7 @@ class Reader:
                 if absent and absent[-1] >= len(results):
                     raise UnsupportedError(f"its result {absent[-1]} is not computed")
                 return results
-            except Demand:
+            except DemandError:
                 raise
             except UnsupportedError as error:
                 problem = str(error)
@@ -233,7 +238,12 @@ class Reader:
             obstacle = strangers(operator) or host.obstacle(operator)
         self.deferred.append(
             Deferred(
-                operator, reason or obstacle, tuple(demands), waits, unread and waits, bool(obstacle)
+                operator,
+                reason or obstacle,
+                tuple(demands),
+                waits,
+                unread and waits,
+                bool(obstacle),
             )
         )
         for name in operator.proto.output:

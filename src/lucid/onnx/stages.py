@@ -115,9 +115,7 @@ class Stage:
         held = [self.finished.get(i) for i in range(len(self.finished) + len(self.left))]
         return not self.deferred and held == self.graph.outputs
 
-    def collected(
-        self, held: Held, results: Sequence[Array], live: Mapping[str, Live]
-    ) -> Live:
+    def collected(self, held: Held, results: Sequence[Array], live: Mapping[str, Live]) -> Live:
         """What a name stands for, once the graph has given its results. `live`: what was given."""
         match held:
             case Value():

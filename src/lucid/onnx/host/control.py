@@ -52,7 +52,10 @@ def run_loop(operator: Operator, values: Mapping[str, Any], runner: Runs) -> lis
         state = results[1 : 1 + states]
         for row, result in zip(rows, results[1 + states :], strict=True):
             row.append(result)
-    return [*state, *(_stacked(row, value) for row, value in zip(rows, body.output[1 + states :], strict=True))]
+    return [
+        *state,
+        *(_stacked(row, value) for row, value in zip(rows, body.output[1 + states :], strict=True)),
+    ]
 
 
 def run_scan(operator: Operator, values: Mapping[str, Any], runner: Runs) -> list[Any]:

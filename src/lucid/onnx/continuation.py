@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lucid.errors import InputError, UnsupportedError
+from lucid.errors import InputError, LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
@@ -181,14 +181,23 @@ class Runner:
             raise UnsupportedError(listed(stage.rest.name, stage.deferred))
         self.hosted.setdefault(operator.kind, deferred.reason)
         values = {name: _as_file(live[name], types.get(name, 0)) for name in operator.reads}
-        if operator.proto.op_type in control.RUNS and not operator.domain:
-            results = control.RUNS[operator.proto.op_type](operator, values, self)
-        else:
-            results = reference.evaluate(operator, values)
+        try:
+            results = self._evaluated(operator, values)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            if isinstance(problem, LucidError):
+                raise
+            where = f"{operator.kind} {operator.where}"
+            raise ModelFileError(f"{where} is malformed: {problem}") from problem
         for name, result in zip(operator.proto.output, results, strict=False):
             if name:
                 types[name] = _element_type(result) or types.get(name, 0)
                 live[name] = as_live(result)
+
+
+    def _evaluated(self, operator: Operator, values: Mapping[str, Any]) -> list[Any]:
+        if operator.proto.op_type in control.RUNS and not operator.domain:
+            return control.RUNS[operator.proto.op_type](operator, values, self)
+        return reference.evaluate(operator, values)
 
 
 # -- what values are ------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def strangers(operator: Operator) -> str:
     schema = operator.schema
     if schema is None:
         return ""
-    named = [a.name for a in operator.proto.attribute if a.name not in schema.attributes]
+    named = [str(a.name) for a in operator.proto.attribute if a.name not in schema.attributes]
     more = range(schema.max_input, len(operator.proto.input))
     told = [*named, *(f"operand {i}" for i in more if operator.proto.input[i])]
     return f"with {', '.join(told)}" if told else ""

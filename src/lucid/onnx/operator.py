@@ -63,7 +63,7 @@ def schema_of(kind: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
 
     try:
         return get_schema(kind, opset, domain)
-    except SchemaError:
+    except (SchemaError, TypeError):  # a name of a damaged file may be no text
         return None
 
 

@@ -44,9 +44,10 @@ def page(operators: dict[str, Counter[str]]) -> str:
         f" them). {total['refused']} are refused with a message that says why; {total['wrong']} are"
         " wrong.",
         "",
-        "Most of those refused give `onnx.TensorProto` for arrays, which compiled models do not"
-        " take; the others draw random numbers, or speak version 1 of ONNX's operators. Results of"
-        " bfloat16 are computed in float32, and may differ from onnx's by one step.",
+        "Those refused draw random numbers, speak version 1 of ONNX's operators, or compute with"
+        " integers what Lucid computes with floats. Results of bfloat16 are computed in float32, and"
+        " may differ from onnx's by one step. The one that is wrong has an `onnx.TensorProto` for a"
+        " result of arrays.",
         "",
         "Written by `python docs/draw_node_tests.py`, which runs all of them.",
         "",

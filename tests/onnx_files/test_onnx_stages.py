@@ -299,3 +299,13 @@ def test_a_size_that_is_called_by_no_name():
     """Some exporters call all that they do not know "?"."""
     proto = file([node("Relu", "x")], [("x", F32, ["?", "?", "?"])], [("y", F32, None)])
     assert compiled(proto, input_shape=(1, 3, 4))(array(2, 3, 4)).shape == (2, 3, 4)
+
+
+def test_arrays_of_test_data():
+    """`onnx.TensorProto`s, which files of test data hold, are taken and given."""
+    proto = file([node("Neg", "x")], [("x", F32, [3])], [("y", F32, [3])])
+    x = array(3)
+    result = lucid.compile(proto)(numpy_helper.from_array(x))
+    assert result == numpy_helper.from_array(-x, "y")
+    with pytest.raises(InputError, match="x wants"):
+        lucid.compile(proto)(numpy_helper.from_array(x.astype(np.int32)))

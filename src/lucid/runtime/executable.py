@@ -186,7 +186,8 @@ class CompiledModel:
     def _learn_signature(self, plan: Plan) -> None:
         name, graph, rest = self._source.name, plan.graph, plan.rest
         self._inputs.compiled(graph.inputs)
-        self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None)
+        names = () if rest is None else [told[0] for told in rest.outputs]
+        self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None, names)
         self.input_shapes = graph.input_shapes(plan.batch)
         outputs = specs(graph.outputs)
         if rest is not None:

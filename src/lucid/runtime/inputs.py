@@ -18,7 +18,15 @@ from lucid.ir.arguments import in_order, takes
 from lucid.ir.graph import Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import ShapeArgument, Shapes
-from lucid.runtime.arrays import as_array, as_scalar, axes_advice, describe, likely_shape
+from lucid.runtime.arrays import (
+    as_array,
+    as_scalar,
+    axes_advice,
+    describe,
+    from_proto,
+    is_tensor_proto,
+    likely_shape,
+)
 from lucid.runtime.signature import specs
 
 
@@ -95,7 +103,8 @@ class Inputs:
 
     def apart(self, given: Sequence[Any]) -> list[Any]:
         """The inputs of a call that no graph takes."""
-        return [given[i] for i in self._apart]
+        found = (given[i] for i in self._apart)
+        return [from_proto(x) if is_tensor_proto(x) else x for x in found]
 
     def _taken(self, given: Sequence[Any]) -> Sequence[Any]:
         """The others."""

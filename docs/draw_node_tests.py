@@ -44,8 +44,8 @@ def page(operators: dict[str, Counter[str]]) -> str:
         f" them). {total['refused']} are refused with a message that says why; {total['wrong']} are"
         " wrong.",
         "",
-        "Those refused draw random numbers, speak version 1 of ONNX's operators, or compute with"
-        " integers what Lucid computes with floats. Results of bfloat16 are computed in float32, and"
+        "Those refused mix arrays and `onnx.TensorProto`s, draw random numbers, speak version 1 of"
+        " ONNX's operators, or compute with integers what Lucid computes with floats. Results of bfloat16 are computed in float32, and"
         " may differ from onnx's by one step. The one that is wrong has an `onnx.TensorProto` for a"
         " result of arrays.",
         "",

@@ -193,7 +193,6 @@ class Runner:
                 types[name] = _element_type(result) or types.get(name, 0)
                 live[name] = as_live(result)
 
-
     def _evaluated(self, operator: Operator, values: Mapping[str, Any]) -> list[Any]:
         if operator.proto.op_type in control.RUNS and not operator.domain:
             return control.RUNS[operator.proto.op_type](operator, values, self)

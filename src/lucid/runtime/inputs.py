@@ -88,6 +88,11 @@ class Inputs:
 
     def read(self, given: Sequence[Any]) -> list[Array]:
         """The inputs of a call as arrays of their dtypes, as they are stored. Raises InputError."""
+        protos = [is_tensor_proto(x) for x in given]
+        if any(protos) and not all(protos):
+            raise InputError(
+                f"{self}, got TensorProtos and arrays: results are of the kind that all inputs are"
+            )
         arrays = []
         for position, x in enumerate(self._taken(given)):
             try:

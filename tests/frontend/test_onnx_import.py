@@ -10,7 +10,7 @@ import lucid
 from lucid.artifact.contents import Artifact
 from lucid.errors import InputError, ModelFileError
 from lucid.frontend.onnx import import_onnx
-from lucid.ir import BATCH, f32
+from lucid.ir import BATCH, TensorType, f32
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph, print_graph
 from lucid.onnx.writer import to_onnx
@@ -324,7 +324,8 @@ def test_bfloat16_weights_and_inputs():
     proto = model([node("Mul", "x w")], dtype=TensorProto.BFLOAT16)
     proto.graph.initializer.append(tensor)
     graph = import_onnx(proto)
-    assert graph.inputs[0].type == f32(BATCH, 3, 8, 8)
+    assert graph.inputs[0].type == TensorType("bf16", (BATCH, 3, 8, 8))
+    assert [node.op.name for node in graph.nodes] == ["cast", "mul"]  # computed in float32
     np.testing.assert_array_equal(np.asarray(graph.payload["w"]).ravel(), values)
 
 

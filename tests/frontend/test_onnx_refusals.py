@@ -39,7 +39,8 @@ def test_every_unsupported_operator_is_listed():
         import_onnx(proto)
     message = str(caught.value)
     assert "net holds 4 operators that Lucid cannot express" in message
-    assert "Einsum x2: '/up1/Einsum' (up1), '/up2/Einsum' (up2)" in message
+    assert "Einsum x2" in message
+    assert ": '/up1/Einsum' (up1), '/up2/Einsum' (up2)" in message
     assert "TopK x1: 'best'" in message
     assert "Resize x1 (with mode cubic): 'cubic'" in message
     assert "com.example.FusedThing x1" in message
@@ -54,14 +55,14 @@ def test_results_that_only_training_needs():
         import_onnx(model(nodes, outputs="y z"))
 
 
-def test_control_flow_at_run_time():
+def test_a_loop_whose_body_is_none():
     body = helper.make_graph([], "body", [], [])
     nodes = [node("Loop", "m c x", body=body)]
-    with pytest.raises(UnsupportedError, match="Loop x1"):
+    with pytest.raises(ModelFileError, match="Loop 'y': has a body that takes no condition"):
         import_onnx(model(nodes, {"m": np.array(3), "c": np.array(True)}))
 
 
-@pytest.mark.parametrize("opset", [1, 8, 999])
+@pytest.mark.parametrize("opset", [1, 6, 999])
 def test_unknown_versions(opset):
     with pytest.raises(UnsupportedError, match=f"version {opset} of ONNX's operators"):
         import_onnx(model([node("Relu", "x")], opset=opset))
@@ -139,14 +140,10 @@ def test_lying_shapes_are_not_believed():
 def test_inputs_that_are_no_tensors():
     proto = model([node("Relu", "x")])
     proto.graph.input[0].CopyFrom(helper.make_tensor_sequence_value_info("x", FLOAT, None))
-    with pytest.raises(UnsupportedError, match="input 'x' of net is no tensor"):
+    with pytest.raises(UnsupportedError, match=r"Relu x1 \(takes what is no tensor of numbers\)"):
         import_onnx(proto)
     proto = model([node("Relu", "x")], dtype=TensorProto.STRING)
-    with pytest.raises(UnsupportedError, match="elements of type 8"):
-        import_onnx(proto)
-    proto = model([node("Relu", "w")], {"w": array(3)})
-    del proto.graph.input[:]
-    with pytest.raises(UnsupportedError, match="has no inputs"):
+    with pytest.raises(UnsupportedError, match=r"takes what is no tensor of numbers"):
         import_onnx(proto)
 
 

@@ -146,8 +146,12 @@ def test_what_a_reader_passes_over_is_refused(nodes, constants, message):
 
 def test_a_new_reader_is_covered(monkeypatch):
     """It forgets the attribute, whose default may be written down, and nothing else."""
-    monkeypatch.setitem(READERS, "ThresholdedRelu", lambda call: call.operand(0))
-    import_onnx(model([node("ThresholdedRelu", "x")]))
-    import_onnx(model([node("ThresholdedRelu", "x", alpha=1.0)]))
-    with pytest.raises(UnsupportedError, match=r"with alpha=0\.25"):
-        import_onnx(model([node("ThresholdedRelu", "x", alpha=0.25)]))
+    monkeypatch.setitem(READERS, "LRN", lambda call: call.operand(0))
+    call = {"size": 3}
+    with pytest.raises(UnsupportedError, match=r"with size=3"):
+        import_onnx(model([node("LRN", "x", **call)]))
+    monkeypatch.setitem(READERS, "LRN", lambda call: call.integer("size", 1) and call.operand(0))
+    import_onnx(model([node("LRN", "x", **call)]))
+    import_onnx(model([node("LRN", "x", bias=1.0, **call)]))
+    with pytest.raises(UnsupportedError, match=r"with bias=0\.25"):
+        import_onnx(model([node("LRN", "x", bias=0.25, **call)]))

@@ -32,12 +32,16 @@ class Rest:
     """What is above 0, squared: its number is known once the first graph has run."""
 
     outputs = (("z", "f32", ("?",)), ("count", "i64", ()))
+    host_ops = ()
 
     def __init__(self, compile_stage: Any) -> None:
         self.compile_stage = compile_stage
         self.stages: dict[int, Any] = {}
 
-    def finish(self, results: list[np.ndarray]) -> list[np.ndarray]:
+    def refuse_host_ops(self) -> None:
+        """There are none."""
+
+    def finish(self, results: list[np.ndarray], apart: Any = ()) -> list[np.ndarray]:
         (y,) = results
         positive = y[y > 0]
         count = len(positive)

@@ -96,13 +96,13 @@ class InputSpec:
 
     @property
     def dtype(self) -> str:
-        """In the graph's terms."""
-        return outer_dtype(self.element)
+        """In the graph's terms; "" of an input that no graph takes."""
+        return outer_dtype(self.element) if self.is_tensor else ""
 
-    def __str__(self) -> str:
-        if self.dims is None:
-            return f"{self.name!r}"
-        return f"{self.name!r} ({', '.join(str(d) or '?' for d in self.dims)})"
+    @property
+    def text(self) -> str:
+        """Its sizes, as messages show them."""
+        return f"({', '.join(str(d) or '?' for d in self.dims or ())})"
 
 
 class OnnxFile:
@@ -196,8 +196,13 @@ class OnnxFile:
         return read_stage(self.program, given, self.files, image_by_image)
 
     def _sizes(self, shapes: Shapes | None) -> list[tuple[int, ...] | None]:
-        """The shape of each input, None where it is not given. Raises InputError."""
-        names = [spec.name for spec in self.inputs]
+        """The shape of each input, None where it is not given or there is none. Raises
+        InputError."""
+        given = iter(self._shapes_of_tensors(shapes))
+        return [next(given) if spec.is_tensor else None for spec in self.inputs]
+
+    def _shapes_of_tensors(self, shapes: Shapes | None) -> list[tuple[int, ...] | None]:
+        names = [spec.name for spec in self.inputs if spec.is_tensor]
         if shapes is None:
             return [None] * len(names)
         if isinstance(shapes, Mapping):
@@ -358,9 +363,9 @@ def _spec(value: onnx.ValueInfoProto) -> InputSpec:
     dims: tuple[int | str, ...] | None = None
     if value.type.HasField("tensor_type") and tensor.HasField("shape"):
         dims = tuple(
-            d.dim_value if d.HasField("dim_value") and d.dim_value >= 0 else d.dim_param
-            for d in tensor.shape.dim
-        )
+            d.dim_value if d.HasField("dim_value") and d.dim_value >= (not axis) else d.dim_param
+            for axis, d in enumerate(tensor.shape.dim)
+        )  # a batch of 0 is how some exporters leave it open
     numbers = value.type.HasField("tensor_type") and is_numeric(element)
     return InputSpec(value.name, element, dims, numbers)
 
@@ -416,13 +421,13 @@ def _check_shape(
     if shape is None or spec.dims is None:
         return
     if len(shape) != len(spec.dims):
-        raise InputError(f"input {spec} of {name} has another rank than {shape}")
+        raise InputError(f"input {spec.name!r} of {name} is {spec.text}, not {shape}")
     for axis, (size, stated) in enumerate(zip(shape, spec.dims, strict=True)):
         if isinstance(stated, int) and size != stated and not (axis == 0 and stated == 1):
-            raise InputError(f"input {spec} of {name} is not {shape}")
-        if isinstance(stated, str) and stated:
+            raise InputError(f"input {spec.name!r} of {name} is {spec.text}, not {shape}")
+        if isinstance(stated, str) and stated.strip("?_-* "):  # "?" is the name of no size
             known, teller = named.setdefault(stated, (size, spec.name))
-            if known != size:
+            if known != size and teller != spec.name:
                 raise InputError(
                     f"inputs {teller!r} and {spec.name!r} of {name} contradict each other: the size"
                     f" {stated} is {known} in one and {size} in the other"
@@ -442,7 +447,9 @@ def _stated(name: str, spec: InputSpec, named: Mapping[str, tuple[int, str]]) ->
         elif axis == 0:
             sizes.append(_multiple(stated))
         else:
-            raise InputError(f"{name} leaves sizes of its input {spec} open: {ASK}")
+            raise InputError(
+                f"{name} leaves sizes of its input {spec.name!r} {spec.text} open: {ASK}"
+            )
     return tuple(sizes)
 
 

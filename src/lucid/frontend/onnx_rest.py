@@ -9,7 +9,7 @@ from lucid.frontend.onnx import OnnxFile
 from lucid.ir.graph import Graph
 from lucid.ir.ops import Array
 from lucid.ir.stage import CompileStage
-from lucid.onnx.continuation import Runner
+from lucid.onnx.continuation import Runner, as_live
 from lucid.onnx.stages import Stage
 
 RunArrays = Callable[[Sequence[Array]], Sequence[Array]]
@@ -27,13 +27,26 @@ class OnnxRest:
     def outputs(self) -> Sequence[tuple[str, str, tuple[int | str, ...]]]:
         return self.file.outputs
 
-    def finish(self, results: list[Array]) -> list[Any]:
-        return self.runner.finish(self.file.program, self.stage, results, {})
+    @property
+    def host_ops(self) -> Sequence[tuple[str, str]]:
+        return [
+            (deferred.operator.kind, deferred.operator.where)
+            for deferred in self.stage.deferred
+            if deferred.on_host or deferred.unread
+        ]
+
+    def refuse_host_ops(self) -> None:
+        self.runner.refuse = True
+
+    def finish(self, results: list[Array], apart: Sequence[Any] = ()) -> list[Any]:
+        names = [spec.name for spec in self.file.inputs if not spec.is_tensor]
+        live = dict(zip(names, map(as_live, apart), strict=True))
+        return self.runner.finish(self.file.program, self.stage, results, live)
 
 
-def compiler(compile_stage: CompileStage, as_model: Callable[[Graph], Any]) -> Callable[
-    [Graph], RunArrays
-]:
+def compiler(
+    compile_stage: CompileStage, as_model: Callable[[Graph], Any]
+) -> Callable[[Graph], RunArrays]:
     """How a `Runner` compiles the graphs of later stages."""
 
     def compiled(graph: Graph) -> RunArrays:

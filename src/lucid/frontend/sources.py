@@ -423,6 +423,19 @@ class OnnxModel(Imported):
         self._stages = [*self._stages, stage][-SIZES_KEPT:]
         return stage.graph
 
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        specs = self.file.inputs
+        names = [spec.name for spec in specs]
+        given = in_order(takes(self.name, len(names), names), names, inputs, named)
+        return tuple(
+            example_shape(x) for x, spec in zip(given, specs, strict=True) if spec.is_tensor
+        )
+
+    @property
+    def hosted(self) -> Mapping[str, str]:
+        """The operators that have run in NumPy behind its graphs so far, and why."""
+        return {} if self._runner is None else self._runner.hosted
+
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         """Later stages are kept for all sizes together."""
         from lucid.frontend.onnx_rest import OnnxRest, compiler

@@ -25,11 +25,21 @@ class Rest(Protocol):
         """Name, dtype (the graph's name of it) and shape of each output of the model; sizes that
         are not known are `"?"`."""
 
-    def finish(self, results: list[Array]) -> list[Array]:
+    @property
+    def host_ops(self) -> Sequence[tuple[str, str]]:
+        """What will run in NumPy behind the graph, as far as that is known: operators, and where
+        they are in the model."""
+
+    def refuse_host_ops(self) -> None:
+        """Raise UnsupportedError where anything else would be run in NumPy behind the graph."""
+
+    def finish(self, results: list[Array], apart: Sequence[Any] = ()) -> list[Any]:
         """The outputs of the model from the results of its graph, in order, which are as they are
-        stored (see `Stage.results`). They are returned to the user as they come: bfloat16 as an
+        stored (see `Stage.results`). `apart`: the inputs that no graph takes, as the caller gave
+        them. They are returned to the user as they come: bfloat16 as an
         array of `ml_dtypes.bfloat16`, or of float32. Called from any thread, at the same time too.
-        What it returns is the caller's: no memory that is used again. Raises LucidError."""
+        What it returns is the caller's: no memory that is used again; lists for sequences, None
+        for nothing. Raises LucidError."""
 
 
 CompileStage = Callable[[Any], Stage]

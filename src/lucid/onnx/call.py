@@ -26,7 +26,7 @@ FEW = 8
 """Elements of a table of factors for sizes: there are as many as axes."""
 
 
-class Demand(UnsupportedError):
+class DemandError(UnsupportedError):
     """An operator cannot be read before the elements of its operand `index` are known."""
 
     def __init__(self, index: int) -> None:
@@ -67,9 +67,7 @@ class Call:
     and the reader has neither looked at nor named in `ignore` is refused: see `unread`.
     """
 
-    def __init__(
-        self, operator: Operator, reader: Import, operands: Sequence[Held | None]
-    ) -> None:
+    def __init__(self, operator: Operator, reader: Import, operands: Sequence[Held | None]) -> None:
         proto = operator.proto
         self.operator = operator
         self.kind, self.opset = proto.op_type, operator.opset
@@ -151,7 +149,7 @@ class Call:
         if isinstance(operand, Parameter):
             graph = self.reader.graph
             return recipe.evaluate(operand.recipe, Tensors(graph.payload, graph))
-        raise Demand(index)
+        raise DemandError(index)
 
     def sizes(self, index: int) -> Shape:
         """The elements of a vector of sizes, some of which may depend on the batch."""

@@ -23,7 +23,7 @@ def convolution(
     top, left, bottom, right = op.padding
     if any(op.padding):
         x = call.apply(Pad((0, 0, top, left), (0, 0, bottom, right)), x)
-    batch, channels, *sizes = x.type.shape
+    batch, _, *sizes = x.type.shape
     out, inner, *taps = call.integer_dims(*weight.type.shape)
     steps = list(zip(call.integer_dims(*sizes), taps, op.stride, op.dilation, strict=True))
     counts = [(size - d * (k - 1) - 1) // s + 1 for size, k, s, d in steps]
@@ -42,9 +42,7 @@ def convolution(
     return call.apply(Add(), y, call.reshape(bias, (out, *(1,) * len(counts))))
 
 
-def batch_norm(
-    call: Call, eps: float, x: Operand, *statistics: Operand
-) -> Operand:
+def batch_norm(call: Call, eps: float, x: Operand, *statistics: Operand) -> Operand:
     """(x - mean) / sqrt(variance + eps) * scale + bias, each along axis 1."""
     scale, bias, mean, variance = (_by_channel(call, s, x.type.rank) for s in statistics)
     deviation = call.apply(Sqrt(), call.apply(Add(), variance, eps))

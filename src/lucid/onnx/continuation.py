@@ -8,6 +8,7 @@ kept for the next call that has the same.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lucid.errors import UnsupportedError
+from lucid.errors import InputError, LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
@@ -43,6 +44,17 @@ Compile = Callable[[Graph], Callable[[Sequence[Array]], Sequence[Array]]]
 """Compiles a graph: what gives its results for its inputs, in arrays as they are stored."""
 
 
+LOOP_LIMIT = 100_000
+
+
+def given_limit() -> int:
+    """How often a loop may go round: LUCID_LOOP_LIMIT, or 100,000. Raises InputError."""
+    text = os.environ.get("LUCID_LOOP_LIMIT", "")
+    if text and not text.isdecimal():
+        raise InputError(f"LUCID_LOOP_LIMIT is a number of rounds, not {text!r}")
+    return int(text) if text else LOOP_LIMIT
+
+
 @dataclass(eq=False)
 class Entry:
     """A stage that is kept, and how its graph is run once it was."""
@@ -54,9 +66,9 @@ class Entry:
 class Runner:
     """Runs what is left of models. It may be used by several threads at once.
 
-    `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on the
-    host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that have
-    run on the host so far, by name, with the reason.
+    `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on
+    the host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that
+    have run on the host so far, by name, with the reason.
     """
 
     def __init__(
@@ -64,17 +76,19 @@ class Runner:
         compile_graph: Compile,
         external: External,
         refuse: bool = False,
-        loop_limit: int = 100_000,
+        loop_limit: int | None = None,
     ) -> None:
         self.compile_graph = compile_graph
         self.external = external
         self.refuse = refuse
-        self.loop_limit = loop_limit
+        self.loop_limit = given_limit() if loop_limit is None else loop_limit
         self.hosted: dict[str, str] = {}
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
-    def run(self, program: Program, live: Mapping[str, Live], types: Mapping[str, int]) -> list[Any]:
+    def run(
+        self, program: Program, live: Mapping[str, Live], types: Mapping[str, int]
+    ) -> list[Any]:
         """The outputs of a program for values of the names that it reads, in the element types that
         it says."""
         entry = self._entry(program, live, types, ())
@@ -114,7 +128,7 @@ class Runner:
     def run_body(self, program: Program, values: Mapping[str, Any]) -> list[Any]:
         """The outputs of a program for values in the file's types, and in these."""
         types = {name: _element_type(value) for name, value in values.items()}
-        return self.run(program, {name: _as_live(v) for name, v in values.items()}, types)
+        return self.run(program, {name: as_live(v) for name, v in values.items()}, types)
 
     # -- stages -----------------------------------------------------------------------------
 
@@ -167,14 +181,22 @@ class Runner:
             raise UnsupportedError(listed(stage.rest.name, stage.deferred))
         self.hosted.setdefault(operator.kind, deferred.reason)
         values = {name: _as_file(live[name], types.get(name, 0)) for name in operator.reads}
-        if operator.proto.op_type in control.RUNS and not operator.domain:
-            results = control.RUNS[operator.proto.op_type](operator, values, self)
-        else:
-            results = reference.evaluate(operator, values)
+        try:
+            results = self._evaluated(operator, values)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as problem:
+            if isinstance(problem, LucidError):
+                raise
+            where = f"{operator.kind} {operator.where}"
+            raise ModelFileError(f"{where} is malformed: {problem}") from problem
         for name, result in zip(operator.proto.output, results, strict=False):
             if name:
                 types[name] = _element_type(result) or types.get(name, 0)
-                live[name] = _as_live(result)
+                live[name] = as_live(result)
+
+    def _evaluated(self, operator: Operator, values: Mapping[str, Any]) -> list[Any]:
+        if operator.proto.op_type in control.RUNS and not operator.domain:
+            return control.RUNS[operator.proto.op_type](operator, values, self)
+        return reference.evaluate(operator, values)
 
 
 # -- what values are ------------------------------------------------------------------------------
@@ -229,9 +251,9 @@ def _as_file(value: Live, element: int) -> Any:
     return as_elements(np.asarray(value), element)
 
 
-def _as_live(value: Any) -> Live:
+def as_live(value: Any) -> Live:
     if isinstance(value, list | tuple):
-        return [_as_live(item) for item in value]
+        return [as_live(item) for item in value]
     if value is None:
         return None
     array = np.asarray(value)
@@ -255,7 +277,7 @@ LIGHT = 4_000_000
 
 def work(graph: Graph) -> float:
     """About how many operations a graph is: products by what they add up, all else by the elements
-    of results; infinite where there is a convolution or a pool, which NumPy has no business with."""
+    of results; infinite where there is a convolution or a pool, which take NumPy long."""
     total = 0.0
     for node in graph.nodes:
         sizes = [prod(value.type.concrete(1)) for value in node.outputs]

@@ -118,4 +118,4 @@ def _concrete(name: str) -> int:
     if not name.startswith("tensor("):
         return 0
     element = name.removeprefix("tensor(").removesuffix(")").upper()
-    return int(TensorProto.DataType.Value(element)) if element in TensorProto.DataType.keys() else 0
+    return dict(TensorProto.DataType.items()).get(element, 0)

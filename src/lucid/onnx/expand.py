@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lucid.onnx.operator import Expansion, Operator
 
@@ -33,7 +33,7 @@ def strangers(operator: Operator) -> str:
     schema = operator.schema
     if schema is None:
         return ""
-    named = [a.name for a in operator.proto.attribute if a.name not in schema.attributes]
+    named = [str(a.name) for a in operator.proto.attribute if a.name not in schema.attributes]
     more = range(schema.max_input, len(operator.proto.input))
     told = [*named, *(f"operand {i}" for i in more if operator.proto.input[i])]
     return f"with {', '.join(told)}" if told else ""
@@ -55,18 +55,17 @@ def _body(
 ) -> onnx.FunctionProto | None:
     from onnx import FunctionProto
 
-    version = operator.opset
-    if schema.has_function:
-        data = _latest(schema.function_opset_versions, version)
-        if data:
-            return FunctionProto.FromString(schema.get_function_with_opset_version(data))
-        return schema.function_body  # type: ignore[no-any-return]
-    if not schema.has_context_dependent_function:
+    said: Any = schema  # whose stubs lack these
+    if said.has_function:
+        version = _latest(said.function_opset_versions, operator.opset)
+        fixed: bytes = said.get_function_with_opset_version(version) if version else b""
+        return FunctionProto.FromString(fixed) if fixed else None
+    if not said.has_context_dependent_function:
         return None
-    data = _latest(schema.context_dependent_function_opset_versions, version)
+    version = _latest(said.context_dependent_function_opset_versions, operator.opset)
     kinds = [_type(types.get(name, 0)) if name else b"" for name in operator.proto.input]
-    body = schema.get_context_dependent_function_with_opset_version(
-        data, operator.proto.SerializeToString(), kinds
+    body: bytes = said.get_context_dependent_function_with_opset_version(
+        version, operator.proto.SerializeToString(), kinds
     )
     return FunctionProto.FromString(body) if body else None
 
@@ -78,4 +77,5 @@ def _latest(versions: list[int], opset: int) -> int:
 def _type(element: int) -> bytes:
     from onnx.helper import make_tensor_type_proto
 
-    return make_tensor_type_proto(element, None).SerializeToString()
+    data: bytes = make_tensor_type_proto(element, None).SerializeToString()
+    return data

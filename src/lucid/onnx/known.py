@@ -42,7 +42,9 @@ from lucid.ir.ops import (
 )
 from lucid.ir.types import BATCH, DTYPES, Dim, Shape, TensorType
 
-NAMES = {array: name for name, array in DTYPES.items() if name not in ("f16", "bf16", "f64", "bool")}
+NAMES = {
+    array: name for name, array in DTYPES.items() if name not in ("f16", "bf16", "f64", "bool")
+}
 """The dtypes in graphs of NumPy's: floats and truth values are float32."""
 
 MOST_ELEMENTS = 1 << 22

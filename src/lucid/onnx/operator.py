@@ -63,7 +63,7 @@ def schema_of(kind: str, opset: int, domain: str) -> onnx.defs.OpSchema | None:
 
     try:
         return get_schema(kind, opset, domain)
-    except SchemaError:
+    except (SchemaError, TypeError):  # a name of a damaged file may be no text
         return None
 
 
@@ -123,7 +123,14 @@ class Expansion:
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, onnx.TensorProto] = field(default_factory=dict)
 
-    def add(self, kind: str, inputs: Sequence[str], outputs: Sequence[str], opsets: Mapping[str, int], **attributes: Any) -> None:
+    def add(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        opsets: Mapping[str, int],
+        **attributes: Any,
+    ) -> None:
         """One more operator."""
         from onnx.helper import make_node
 

@@ -22,11 +22,11 @@ from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Cast, Constant, Op
 from lucid.ir.ops.constant import nested
 from lucid.ir.types import DTYPES, TensorType
-from lucid.onnx.call import Call, Demand
+from lucid.onnx.call import Call, DemandError
 from lucid.onnx.elements import result_types
 from lucid.onnx.expand import strangers, written_out
 from lucid.onnx.host import reference as host
-from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Operand, known
+from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Opaque, Operand, known
 from lucid.onnx.operator import Expansion, Operator
 from lucid.onnx.stages import Deferred, Given, Output, Program, Stage
 from lucid.onnx.table import READERS, Read
@@ -162,21 +162,26 @@ class Reader:
             if name in self._held or name in self._tensors:
                 raise ModelFileError(f"two values of the model are named {name!r}")
         held = {name: self._find(name, label) for name in operator.reads}
-        self.types.update(zip(operator.proto.output, result_types(operator, self.types), strict=True))
+        self.types.update(
+            zip(operator.proto.output, result_types(operator, self.types), strict=True)
+        )
         if any(map(_waits, held.values())):
-            return self._defer(operator, "", waits=True)
+            self._defer(operator, "", waits=True)
+            return None
         size = len(self.graph.nodes)
         try:
             results = self._results(operator, [held.get(n) for n in operator.proto.input])
             if isinstance(results, Expansion):
                 return results
-        except Demand as demand:
+        except DemandError as demand:
             self._forget(size)
             name = operator.proto.input[demand.index]
-            return self._defer(operator, str(demand), demands=self._leaves(name))
+            self._defer(operator, str(demand), demands=self._leaves(name))
+            return None
         except UnsupportedError as problem:
             self._forget(size)
-            return self._defer(operator, str(problem))
+            self._defer(operator, str(problem))
+            return None
         except LucidError as problem:
             raise type(problem)(f"{label}: {problem}") from None
         except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError) as problem:
@@ -207,10 +212,12 @@ class Reader:
                 if absent and absent[-1] >= len(results):
                     raise UnsupportedError(f"its result {absent[-1]} is not computed")
                 return results
-            except Demand:
+            except DemandError:
                 raise
             except UnsupportedError as error:
                 problem = str(error)
+        if any(isinstance(operand, Foreign | Opaque) for operand in operands):
+            raise UnsupportedError(problem)
         body = written_out(operator, self.types, self.fresh_prefix(operator))
         if body is None or strangers(operator):
             raise UnsupportedError(problem)
@@ -225,13 +232,20 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
+        unread = bool(operator.domain) or reader_of(operator.kind) is None
         obstacle = ""
-        if not waits and not demands:
+        if (not waits and not demands) or unread:
             obstacle = strangers(operator) or host.obstacle(operator)
-        elif waits and (operator.domain or reader_of(operator.kind) is None):
-            obstacle = host.obstacle(operator)
-        reason = reason or obstacle
-        self.deferred.append(Deferred(operator, reason, tuple(demands), waits, bool(obstacle)))
+        self.deferred.append(
+            Deferred(
+                operator,
+                reason or obstacle,
+                tuple(demands),
+                waits,
+                unread and waits,
+                bool(obstacle),
+            )
+        )
         for name in operator.proto.output:
             if name:
                 self.define(name, Later())
@@ -273,6 +287,12 @@ class Reader:
             return known(np.asarray(tensor))
         return self._source(name, tensor, tensor.shape)
 
+    def _exact(self, proto: onnx.TensorProto) -> Foreign:
+        """A tensor of the file as it is, for the host."""
+        if not is_numeric(proto.data_type):
+            return Foreign(foreign_elements(proto))
+        return Foreign(StoredTensor(proto, self.external).exact())
+
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph: known elements as a constant or a parameter."""
         if isinstance(operand, Value):
@@ -303,7 +323,9 @@ class Reader:
         kept: dict[str, Held] = {}
         for deferred in self.deferred:
             for name in deferred.operator.reads:
-                if name not in waiting and name not in self._tensors:
+                if name in self._tensors and deferred.on_host:
+                    kept[name] = self._exact(self._tensors[name])
+                elif name not in waiting and name not in self._tensors:
                     held = self._find(name, deferred.operator.kind)
                     kept[name] = self._given.get(held, held) if isinstance(held, Value) else held
         finished: dict[int, Held] = {}
@@ -324,7 +346,11 @@ class Reader:
             [d.operator for d in self.deferred if not d.on_host],
             tensors,
             [output for _, output in left],
-            {n: h for n, h in kept.items() if isinstance(h, Known | Foreign | Nothing)},
+            {
+                name: held
+                for name, held in kept.items()
+                if isinstance(held, Known | Foreign | Nothing) and name not in tensors
+            },
             self.types,
             self.program.depth + 1,
         )
@@ -347,6 +373,9 @@ class Reader:
         if not isinstance(held, Value | Known) or not is_numeric(element):
             return held
         value, dtype = self.value(held), outer_dtype(element)
+        given = self._given.get(value)
+        if given is not None and given.type.dtype == dtype:
+            return given
         if value.type.dtype == dtype or graph_dtype(element) != value.type.dtype:
             return value  # what a file says wrongly is not believed
         return self.graph.append(Cast(dtype), [value]).output

@@ -22,7 +22,7 @@ from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Array
 from lucid.onnx.known import Foreign, Held, Items, Known, Opaque
 from lucid.onnx.operator import Operator
-from lucid.onnx.tensors import External
+from lucid.onnx.tensors import BFLOAT16, External, as_elements
 
 if TYPE_CHECKING:
     import onnx
@@ -77,12 +77,14 @@ class Program:
 class Deferred:
     """An operator that is not read in a stage, and why. `demands`: the names whose elements it
     wants to know, none where it is to run on the host. `waits`: an operand is deferred itself.
-    `impossible`: nothing can run it, whatever its operands are."""
+    `unread`: it waits, and there is no way to read it then. `impossible`: nothing can run it,
+    whatever its operands are."""
 
     operator: Operator
     reason: str
     demands: tuple[str, ...]
     waits: bool
+    unread: bool = False
     impossible: bool = False
 
     @property
@@ -113,13 +115,12 @@ class Stage:
         held = [self.finished.get(i) for i in range(len(self.finished) + len(self.left))]
         return not self.deferred and held == self.graph.outputs
 
-    def collected(
-        self, held: Held, results: Sequence[Array], live: Mapping[str, Live]
-    ) -> Live:
+    def collected(self, held: Held, results: Sequence[Array], live: Mapping[str, Live]) -> Live:
         """What a name stands for, once the graph has given its results. `live`: what was given."""
         match held:
             case Value():
-                return results[self.graph.outputs.index(held)]
+                array = results[self.graph.outputs.index(held)]
+                return as_elements(array, BFLOAT16) if held.type.dtype == "bf16" else array
             case Items(elements):
                 return [self.collected(item, results, live) for item in elements]
             case Opaque(name):
@@ -136,7 +137,7 @@ def refused(deferred: Iterable[Deferred]) -> list[tuple[str, str, str]]:
     return [
         (d.operator.kind, d.operator.where, d.reason)
         for d in deferred
-        if d.impossible or not d.waits
+        if d.impossible or d.unread or not d.waits
     ]
 
 

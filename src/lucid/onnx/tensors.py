@@ -168,6 +168,13 @@ class StoredTensor:
             array = array.astype(np.float32, copy=False)
         return array if dtype is None else array.astype(dtype, copy=False)
 
+    def exact(self) -> Array:
+        """The elements in the file's own type."""
+        array = self._stored().reshape(self.shape)
+        if self.kind.name != "bfloat16":
+            return array
+        return as_elements(np.ascontiguousarray(array, np.uint16), BFLOAT16)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return np.array, (np.asarray(self),)
 

@@ -33,12 +33,35 @@ def describe(array: Array) -> str:
     return f"{array.dtype}[{','.join(map(str, array.shape))}]"
 
 
+def is_tensor_proto(x: Any) -> bool:
+    """Whether this is an `onnx.TensorProto`, as the files of test data hold arrays."""
+    return type(x).__name__ == "TensorProto" and type(x).__module__.startswith("onnx")
+
+
+def from_proto(x: Any) -> Array:
+    """The array in an `onnx.TensorProto`. Raises InputError."""
+    from onnx.numpy_helper import to_array
+
+    try:
+        return np.asarray(to_array(x))
+    except Exception as problem:  # whatever the package raises
+        raise InputError(f"got a TensorProto that cannot be read: {problem}") from problem
+
+
+def as_proto(array: Array, name: str) -> Any:
+    """An array as an `onnx.TensorProto`."""
+    from onnx.numpy_helper import from_array
+
+    return from_array(array, name)
+
+
 def as_array(x: Any, kind: DType = FLOAT) -> Array:
     """`x` as an aligned, C-contiguous array of a dtype as it is stored, without a copy where it is
     one.
 
     Raises InputError, which says what `x` is: `got float64[1,3,224,224]; ...`.
     """
+    x = from_proto(x) if is_tensor_proto(x) else x
     array = x if isinstance(x, np.ndarray) else _foreign(x, kind)
     if array.dtype != kind.storage:
         if not kind.is_bits or array.dtype.name != kind.numbers:
@@ -166,8 +189,10 @@ def is_torch(x: Any) -> bool:
     return type(x).__module__.partition(".")[0] == "torch"
 
 
-def like(x: Any, result: Array, kind: DType = FLOAT) -> Any:
-    """The result, which is stored as `kind`, as the kind of array that `x` is."""
+def like(x: Any, result: Array, kind: DType = FLOAT, name: str = "") -> Any:
+    """The result of this name, which is stored as `kind`, as the kind of array that `x` is."""
+    if is_tensor_proto(x):
+        return as_proto(as_numbers(result, kind), name)
     if isinstance(x, np.ndarray):
         return as_numbers(result, kind) if kind.is_bits else result
     for known, convert in CONVERTERS.items():

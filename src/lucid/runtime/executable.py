@@ -185,7 +185,8 @@ class CompiledModel:
     def _learn_signature(self, plan: Plan) -> None:
         name, graph, rest = self._source.name, plan.graph, plan.rest
         self._inputs.compiled(graph.inputs)
-        self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None)
+        names = () if rest is None else [told[0] for told in rest.outputs]
+        self._outputs = Outputs(name, graph.outputs, self._source.structure, rest is None, names)
         self.input_shapes = graph.input_shapes(plan.batch)
         outputs = specs(graph.outputs)
         if rest is not None:
@@ -242,7 +243,7 @@ class CompiledModel:
             return self._outputs.together(outs)
         compute(plans, self._run, arrays, results)
         if whole.rest is not None:
-            results = whole.rest.finish(results)
+            results = whole.rest.finish(results, self._inputs.apart(given))
         return self._outputs.wrapped(given[0] if given else None, results)
 
     def results(self, arrays: Sequence[Array]) -> list[Array]:

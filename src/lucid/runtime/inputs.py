@@ -18,7 +18,15 @@ from lucid.ir.arguments import in_order, takes
 from lucid.ir.graph import Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import ShapeArgument, Shapes
-from lucid.runtime.arrays import as_array, as_scalar, axes_advice, describe, likely_shape
+from lucid.runtime.arrays import (
+    as_array,
+    as_scalar,
+    axes_advice,
+    describe,
+    from_proto,
+    is_tensor_proto,
+    likely_shape,
+)
 from lucid.runtime.signature import specs
 
 
@@ -26,12 +34,14 @@ class Inputs:
     """What a model of this name takes, in order.
 
     `dtypes`, `names`: None where they are not known before it is compiled. `values`: those of its
-    graph; empty until it is compiled.
+    graph; empty until it is compiled. An input whose dtype is "" is none of its graph's (strings,
+    sequences): `apart` gives those as they are, and all that has shapes is about the others.
     """
 
     def __init__(
         self, model: str, dtypes: Sequence[str] | None, names: Sequence[str] | None
     ) -> None:
+        self._apart: list[int] = []
         self.count: int | None = None
         self.values: Sequence[Value] = ()
         self._model = model
@@ -43,11 +53,14 @@ class Inputs:
         self._names = names
         if dtypes is not None:
             self.count = len(dtypes)
-            self.dtypes = [dtype(name) for name in dtypes]
+            self._apart = [i for i, name in enumerate(dtypes) if not name]
+            self.dtypes = [dtype(name) for name in dtypes if name]
 
     def compiled(self, values: Sequence[Value]) -> None:
         """Learn the inputs of the first graph."""
         self.values = values
+        if self._apart:  # which the graph does not know of
+            return
         self.know([value.type.dtype for value in values], [value.name for value in values])
 
     def __str__(self) -> str:
@@ -75,8 +88,13 @@ class Inputs:
 
     def read(self, given: Sequence[Any]) -> list[Array]:
         """The inputs of a call as arrays of their dtypes, as they are stored. Raises InputError."""
+        protos = [is_tensor_proto(x) for x in given]
+        if any(protos) and not all(protos):
+            raise InputError(
+                f"{self}, got TensorProtos and arrays: results are of the kind that all inputs are"
+            )
         arrays = []
-        for position, x in enumerate(given):
+        for position, x in enumerate(self._taken(given)):
             try:
                 if isinstance(x, int | float) and self._is_scalar(position):
                     x = as_scalar(x, self.dtypes[position])
@@ -88,13 +106,22 @@ class Inputs:
             arrays.append(array)
         return arrays
 
+    def apart(self, given: Sequence[Any]) -> list[Any]:
+        """The inputs of a call that no graph takes."""
+        found = (given[i] for i in self._apart)
+        return [from_proto(x) if is_tensor_proto(x) else x for x in found]
+
+    def _taken(self, given: Sequence[Any]) -> Sequence[Any]:
+        """The others."""
+        return [x for i, x in enumerate(given) if i not in self._apart] if self._apart else given
+
     def _is_scalar(self, position: int) -> bool:
         """Whether an input is known to have no axes."""
         return bool(self.values) and self.values[position].type.rank == 0
 
     def _wanted(self, position: int) -> str:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
-        name, kind = self.names[position], self.dtypes[position]
+        name, kind = self._taken(self.names)[position], self.dtypes[position]
         if not self.values:
             return f"{name} wants a {kind.numbers} array"
         type = self.values[position].type
@@ -104,9 +131,10 @@ class Inputs:
     def advice(self, given: Sequence[Any], arrays: Sequence[Array]) -> str:
         """What to do about inputs that the model does not take, `arrays` once they are read: of the
         first that seems to lack the batch or have its axes in another order. Empty if none does."""
+        taken = self._taken(given)
         for position, spec in enumerate(specs(self.values)):
             array = arrays[position]
-            advice = axes_advice(given[position], array.shape, spec.shape)
+            advice = axes_advice(taken[position], array.shape, spec.shape)
             if advice:
                 return f"{self._wanted(position)}, got {describe(array)}: {advice}"
         return ""
@@ -123,9 +151,9 @@ class Inputs:
         several = isinstance(given, tuple | list) and all(
             isinstance(shape, tuple | list) for shape in given
         )
-        alone = not several or (not given and self.count == 1)
+        alone = not several or (not given and self.count == 1 and not self._apart)
         shapes = tuple(map(_checked_shape, [given] if alone else given))
-        if self.count is not None and len(shapes) != self.count:
+        if self.count is not None and len(shapes) != self.count - len(self._apart):
             raise InputError(f"{self}, got {len(shapes)} shape{'' if len(shapes) == 1 else 's'}")
         return shapes
 

@@ -21,17 +21,24 @@ class Outputs:
     """What a model of this name returns.
 
     `values`: the outputs of its graph, which follow one another as `structure` says, or else are
-    one, or a tuple. `known`: whether they are the model's, so that their sizes are known before.
+    one, or a tuple. `known`: whether they are the model's, so that their sizes are known before;
+    else `names` are those of the model's.
     """
 
     def __init__(
-        self, model: str, values: Sequence[Value], structure: Structure | None, known: bool
+        self,
+        model: str,
+        values: Sequence[Value],
+        structure: Structure | None,
+        known: bool,
+        names: Sequence[str] = (),
     ) -> None:
         self._model = model
         self._names = named(value.name for value in values)
         self._kinds = [dtype(value.type.dtype) for value in values]
         self._structure = structure
         self._known = known
+        self._returned = names
 
     def together(self, results: Sequence[Any]) -> Any:
         """The result of a call from its flat outputs."""
@@ -42,9 +49,11 @@ class Outputs:
     def wrapped(self, example: Any, results: Sequence[Array]) -> Any:
         """The result of a call, whose first input is `example`, in arrays of that kind."""
         if self._known:
-            pairs = zip(results, self._kinds, strict=True)
-            return self.together([like(example, r, kind) for r, kind in pairs])
-        return self.together([_returned(example, result) for result in results])
+            rows = zip(results, self._kinds, self._names, strict=True)
+            return self.together([like(example, *row) for row in rows])
+        return self.together(
+            [_returned(example, r, n) for r, n in zip(results, self._returned, strict=True)]
+        )
 
     def given(self, out: Any, results: Sequence[Array]) -> list[Array]:
         """The arrays in `out`, one for each output: an array where there is one, else a sequence of
@@ -74,12 +83,12 @@ class Outputs:
         return arrays
 
 
-def _returned(example: Any, result: Any) -> Any:
+def _returned(example: Any, result: Any, name: str) -> Any:
     """A result of a model that goes on behind its graph: sequences are lists, and an optional
     without a value is None."""
     if isinstance(result, list):
-        return [_returned(example, item) for item in result]
-    return None if result is None else like(example, *_as_stored(result))
+        return [_returned(example, item, name) for item in result]
+    return None if result is None else like(example, *_as_stored(result), name)
 
 
 def _as_stored(result: Array) -> tuple[Array, DType]:

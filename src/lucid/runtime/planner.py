@@ -13,8 +13,10 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
 from lucid.codegen.target import Target
+from lucid.errors import UnsupportedError
 from lucid.ir.batch import obstacle
 from lucid.ir.graph import Graph
+from lucid.ir.stage import Rest
 from lucid.ir.types import Shapes
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
@@ -125,7 +127,7 @@ class Planner:
             else HostStep.of(part.node, graph, store)
             for part in parts
         ]
-        rest, used = self._source.rest(shapes), next(self._clock)
+        rest, used = self._rest(shapes), next(self._clock)
         plan = self.plans[shapes] = Plan(graph, batch, schedule, steps, store, rest, used)
         self.fresh.append(plan)
         if self.schedule is None:
@@ -135,6 +137,19 @@ class Planner:
             native = [step for plan in self.plans.values() for step in plan.native]
             self._runner.trim(max((step.bound.arena_bytes for step in native), default=0))
         return plan
+
+    def _rest(self, shapes: Shapes) -> Rest | None:
+        """Raises UnsupportedError where it runs on the host what is to be refused."""
+        rest = self._source.rest(shapes)
+        if rest is None or self._runs_host_nodes:
+            return rest
+        if rest.host_ops:
+            listed = "".join(f"\n  {kind} {where}" for kind, where in rest.host_ops)
+            raise UnsupportedError(
+                f"{len(rest.host_ops)} operators of {self._source.name} would run in NumPy:{listed}"
+            )
+        rest.refuse_host_ops()
+        return rest
 
     def swap(self, store: WeightStore) -> None:
         """Let all plans read these weights, which are packed for them first."""

@@ -126,8 +126,12 @@ class Plan:
 
     @property
     def host_ops(self) -> tuple[HostOp, ...]:
-        """What runs on the host, in order."""
-        return tuple(step.op for step in self.steps if isinstance(step, HostStep))
+        """What runs on the host, in order, as far as that is known."""
+        behind = [] if self.rest is None else self.rest.host_ops
+        return (
+            *(step.op for step in self.steps if isinstance(step, HostStep)),
+            *(HostOp(kind, where, None) for kind, where in behind),
+        )
 
     def rebound(self, weights: WeightStore) -> Plan:
         """The plan over other weights, which are packed for its programs already."""

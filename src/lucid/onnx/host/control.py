@@ -43,8 +43,8 @@ def run_loop(operator: Operator, values: Mapping[str, Any], runner: Runs) -> lis
     while going and (most is None or done < most):
         if done >= runner.loop_limit:
             raise UnsupportedError(
-                f"{operator.kind} {operator.where} still goes on after {done} rounds, the limit"
-                " that is set (loop_limit)"
+                f"{operator.kind} {operator.where} still goes on after {done} rounds, the limit;"
+                " the environment variable LUCID_LOOP_LIMIT sets another"
             )
         given = [np.array(done, np.int64), np.array(True), *state]
         results = runner.run_body(program, {**outside, **dict(zip(names, given, strict=True))})
@@ -52,7 +52,10 @@ def run_loop(operator: Operator, values: Mapping[str, Any], runner: Runs) -> lis
         state = results[1 : 1 + states]
         for row, result in zip(rows, results[1 + states :], strict=True):
             row.append(result)
-    return [*state, *(_stacked(row, value) for row, value in zip(rows, body.output[1 + states :], strict=True))]
+    return [
+        *state,
+        *(_stacked(row, value) for row, value in zip(rows, body.output[1 + states :], strict=True)),
+    ]
 
 
 def run_scan(operator: Operator, values: Mapping[str, Any], runner: Runs) -> list[Any]:
@@ -114,10 +117,16 @@ def run_sequence_map(operator: Operator, values: Mapping[str, Any], runner: Runs
     return [[result[k] for result in results] for k in range(len(body.output))]
 
 
+def run_has_element(operator: Operator, values: Mapping[str, Any], runner: Runs) -> list[Any]:
+    """Whether an optional has a value."""
+    return [np.array(any(value is not None for value in values.values()))]
+
+
 RUNS: dict[str, Callable[[Operator, Mapping[str, Any], Runs], list[Any]]] = {
     "Loop": run_loop,
     "Scan": run_scan,
     "SequenceMap": run_sequence_map,
+    "OptionalHasElement": run_has_element,
 }
 
 

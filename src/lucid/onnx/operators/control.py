@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.ops import Concat
 from lucid.ir.types import Dim
-from lucid.onnx.known import Held, Items, Nothing, known
+from lucid.onnx.known import Held, Items, Nothing, Opaque, known
 from lucid.onnx.operator import Expansion
 from lucid.onnx.table import reads
 
@@ -42,6 +42,8 @@ def read_if(call: Call) -> Expansion:
 def read_loop(call: Call) -> Expansion:
     """A loop that goes round a known number of times, and ends for no other reason."""
     body, proto = call.subgraph("body"), call.operator.proto
+    if len(body.input) < 2 or len(body.output) < len(body.input) - 1:
+        raise ModelFileError("has a body that takes no condition, or gives none")
     if not call.has(0) or not _goes_on(body):
         raise UnsupportedError("how often it goes round depends on what it computes")
     going = not call.has(1) or bool(call.scalar(1))
@@ -85,8 +87,7 @@ def read_scan(call: Call) -> Expansion:
     axes_in, axes_out = (call.integer_list(f"scan_{n}_axes") for n in ("input", "output"))
     ways_in, ways_out = (call.integer_list(f"scan_{n}_directions") for n in ("input", "output"))
     axes = [
-        call.counted(axis, call.rank(states + i))
-        for i, axis in enumerate(axes_in or (0,) * count)
+        call.counted(axis, call.rank(states + i)) for i, axis in enumerate(axes_in or (0,) * count)
     ]
     lengths = {call.shape(states + i)[axis] for i, axis in enumerate(axes)}
     rounds = next(iter(lengths), 0)
@@ -105,7 +106,9 @@ def read_scan(call: Call) -> Expansion:
             slices.append(f"{step}<{k}")
             index = f"{step}#{k}"
             expansion.add("Constant", [], [index], opsets, value=_scalar(np.array(at, np.int64)))
-            expansion.add("Gather", [proto.input[states + k], index], [slices[-1]], opsets, axis=axis)
+            expansion.add(
+                "Gather", [proto.input[states + k], index], [slices[-1]], opsets, axis=axis
+            )
         outputs = [f"{step}>{k}" for k in range(states + scans)]
         expansion.add_graph(body, [*current, *slices], outputs, opsets, step)
         current = outputs[:states]
@@ -139,7 +142,7 @@ def _add_stacks(
     results: Sequence[str],
     axes: Sequence[int],
     backwards: Sequence[int],
-    opsets: dict[str, int],
+    opsets: Mapping[str, int],
 ) -> None:
     """What each round gives, along a new axis."""
     for row, result, axis, backward in zip(rows, results, axes, backwards, strict=False):
@@ -147,13 +150,11 @@ def _add_stacks(
             parts = [f"{name}@" for name in row]
             for name, part in zip(row, parts, strict=True):
                 _add_axis(expansion, name, part, axis, opsets)
-            expansion.add(
-                "Concat", parts[::-1] if backward else parts, [result], opsets, axis=axis
-            )
+            expansion.add("Concat", parts[::-1] if backward else parts, [result], opsets, axis=axis)
 
 
 def _add_axis(
-    expansion: Expansion, name: str, result: str, axis: int, opsets: dict[str, int]
+    expansion: Expansion, name: str, result: str, axis: int, opsets: Mapping[str, int]
 ) -> None:
     if opsets.get("", 1) < 13:
         expansion.add("Unsqueeze", [name], [result], opsets, axes=[axis])
@@ -174,7 +175,8 @@ def _goes_on(body: onnx.GraphProto) -> bool:
         return True
     stored = {tensor.name: tensor for tensor in body.initializer}
     if name in makers and makers[name].op_type == "Constant":
-        stored = {name: a.t for a in makers[name].attribute if a.name == "value"}
+        tensor = next((a.t for a in makers[name].attribute if a.name == "value"), None)
+        return tensor is not None and bool(to_array(tensor).all())
     return name in stored and bool(to_array(stored[name]).all())
 
 
@@ -261,8 +263,10 @@ def read_optional(call: Call) -> Held:
 
 @reads("OptionalHasElement")
 def read_optional_has_element(call: Call) -> Operand:
-    there = call.has(0) and not isinstance(call.held(0), Nothing)
-    return known(np.array(there))
+    held = call.held(0) if call.has(0) else Nothing()
+    if isinstance(held, Opaque):
+        raise UnsupportedError("of an optional that is given when the model runs")
+    return known(np.array(not isinstance(held, Nothing)))
 
 
 @reads("OptionalGetElement")
@@ -271,5 +275,3 @@ def read_optional_get_element(call: Call) -> Held:
     if isinstance(held, Nothing):
         raise ModelFileError("takes the value of an optional that has none")
     return held
-
-

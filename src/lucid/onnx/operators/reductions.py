@@ -29,7 +29,8 @@ from lucid.ir.ops import (
     Sum,
     SumSquares,
 )
-from lucid.ir.types import Dim, TensorType
+from lucid.ir.types import DTYPES, Dim, TensorType
+from lucid.onnx.elements import BOOL
 from lucid.onnx.known import Known, known
 from lucid.onnx.table import reads, writes
 
@@ -87,6 +88,8 @@ def read_reduction(call: Call) -> Operand:
         return _unreduced(call, x)
     if isinstance(x, Known) and x.type.dtype != "f32":
         return _of_sizes(call, x, axes, keepdims)
+    if call.kind in EXTREMES and any(x.type.shape[a] == 0 for a in axes):
+        return _of_nothing(call, x, axes, keepdims)
     total = Sum(axes, keepdims)
     match call.kind.removeprefix("Reduce"):
         case "Mean":
@@ -106,6 +109,22 @@ def read_reduction(call: Call) -> Operand:
         case "LogSumExp":
             return call.apply(Log(), call.apply(total, call.apply(Exp(), x)))
     return call.apply(total, x)
+
+
+EXTREMES = {"ReduceMax": -1, "ReduceMin": 1}
+"""Reductions that give an infinity, or an integer's bound, where there is nothing to reduce."""
+
+
+def _of_nothing(call: Call, x: Operand, axes: tuple[int, ...], keepdims: bool) -> Operand:
+    """The maximum or minimum of no elements."""
+    dtype, sign = DTYPES[x.type.dtype], EXTREMES[call.kind]
+    bounds = None if dtype.kind == "f" else np.iinfo(dtype)
+    least, most = (-np.inf, np.inf) if bounds is None else (bounds.min, bounds.max)
+    if call.element(0) == BOOL:
+        least, most = 0, 1
+    kept = [(a, d) for a, d in enumerate(x.type.shape) if keepdims or a not in axes]
+    shape = tuple(1 if a in axes else d for a, d in kept)
+    return call.expand(known(np.array(least if sign < 0 else most, dtype)), shape)
 
 
 def _unreduced(call: Call, x: Operand) -> Operand:

@@ -250,7 +250,8 @@ class Expected:
             require(off <= limit, f"{at}: off by {off:.3g}, allowed {limit:.3g}")
 
 
-def _of_network(case: NetworkCase, kind: str) -> Callable[[str], Failure]:
+def of_network(case: NetworkCase, kind: str) -> Callable[[str], Failure]:
+    """How a failure of a network is told."""
     settings = {
         "disable": list(case.disable),
         "precision": case.precision,
@@ -287,7 +288,7 @@ def check_network(case: NetworkCase, tally: Tally | None = None) -> Failure | No
         if draw.chance(0.3):
             _check_onnx(case, expected, tally)
 
-    return attempt(check, _of_network(case, "network"))
+    return attempt(check, of_network(case, "network"))
 
 
 def _check_onnx(case: NetworkCase, expected: Expected, tally: Tally) -> None:
@@ -355,4 +356,4 @@ def check_metamorphic(case: NetworkCase, tally: Tally | None = None) -> Failure 
         swapped = Expected(fresh, [max(limit, 1e-4) for limit in expected.limits])
         swapped.require(run(model, x), "with other weights", Tally())
 
-    return attempt(check, _of_network(case, "metamorphic"))
+    return attempt(check, of_network(case, "metamorphic"))

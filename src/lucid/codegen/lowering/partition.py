@@ -64,7 +64,7 @@ def partition(graph: Graph, on_host: Collection[Node]) -> list[Region | HostNode
 def _region(graph: Graph, nodes: Sequence[Node], number: int) -> Region:
     """These nodes, in order, as a graph: it reads what they do not compute, and returns what is
     read outside."""
-    region = Graph(f"{graph.name}.region{number}", graph.payload)
+    region = Graph(f"{graph.name}_region{number}", graph.payload)
     members, mapped = set(nodes), dict[Value, Value]()
     inputs, outputs = [], []
     for node in nodes:

@@ -308,7 +308,7 @@ class TorchModule(Imported):
         self.module = module_of(model)
         self.name = type(self.module).__name__
         self._calling: Any = None
-        self._later: dict[Shapes, Any] = {}
+        self._unfinished: list[Any] = []
 
     @staticmethod
     def accepts(model: Any) -> bool:
@@ -332,7 +332,8 @@ class TorchModule(Imported):
         strings among them are constants of the graph."""
         from lucid.frontend.torch.calling import Calling
 
-        self._calling, shapes = Calling.of_examples(self.module, inputs, named)
+        calling, shapes = Calling.of_examples(self.module, inputs, named)
+        self._calling = self._calling or calling
         return shapes
 
     def _import(self, shapes: Shapes) -> Graph:
@@ -347,14 +348,16 @@ class TorchModule(Imported):
         made = imported(self.module, self._calling, shapes)
         self.structure = made.structure
         if made.later:
-            self._later = {**self._later, shapes: made}
+            self._unfinished = [*self._unfinished, made][-SIZES_KEPT:]
         return made.graph
 
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         from lucid.frontend.torch.later import Following
 
-        made = self._later.get(shapes)
-        return None if made is None else Following(made, compile_stage)
+        for made in self._unfinished:
+            if batch_of(made.graph.input_types(), shapes) is not None:
+                return Following(made, lambda graph: compile_stage(GivenGraph(graph)))
+        return None
 
     @property
     def constants(self) -> Weights:

@@ -146,8 +146,13 @@ class Importer:
         self.module, self.calling, self.exported, self.sizes = module, calling, exported, sizes
         self.program = exported.program
         name = type(module).__name__
-        self.tensors = floating_tensors(module) if before is None else before.tensors
-        self.payload = payload_of(self.tensors, name) if before is None else before.payload
+        self.tensors: dict[str, torch.Tensor]
+        self.payload: dict[str, Any]
+        if before is None:
+            self.tensors = floating_tensors(module)
+            self.payload = payload_of(self.tensors, name)
+        else:
+            self.tensors, self.payload = before.tensors, before.payload
         self.graph = Graph(name, self.payload)
         self.results: dict[Node, Any] = {}
         self.problems: dict[tuple[str, str], list[str]] = {}
@@ -248,7 +253,8 @@ class Importer:
         `Returned` for each."""
         nodes = {n.name: n for n in self.program.graph.nodes}
         specs = self.program.graph_signature.output_specs
-        returned, leaves = [], []
+        returned: list[Node] = []
+        leaves: list[Any] = []
         for spec in (s for s in specs if s.kind is OutputKind.USER_OUTPUT):
             node = nodes.get(getattr(spec.arg, "name", ""))
             value = None if node is None else node.meta.get("val")

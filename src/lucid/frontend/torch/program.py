@@ -1,4 +1,4 @@
-"""Exporting a module: `torch.export` in evaluation mode, decomposed as far as there are no emitters.
+"""Exporting a module: `torch.export` in evaluation mode, decomposed where there are no emitters.
 
 What an emitter is there for is kept whole: `silu` says more than a product with a sigmoid.
 """
@@ -30,7 +30,7 @@ from lucid.frontend.torch.writer import emitter_name, has_emitter
 from lucid.ir.types import Shapes
 
 
-class CannotExport(TraceError):
+class ExportError(TraceError):
     """Torch cannot export a forward for some sizes, some of them symbols perhaps. `details`: all
     that it says of it."""
 
@@ -39,9 +39,9 @@ class CannotExport(TraceError):
         self.module = module
         self.details = details
 
-    def told(self) -> TraceError:
+    def told(self, advice: str) -> TraceError:
         """The error for who cannot go another way."""
-        return TraceError(f"{self}{_report(self.module, self.details)}")
+        return TraceError(f"{self}{advice}{_report(self.module, self.details)}")
 
 
 class TooLong(BaseException):
@@ -89,7 +89,7 @@ def exported_program(
             raise
         except Exception as error:  # torch raises many kinds, most of them its own
             details = "".join(traceback.format_exception(error)) + heard.text.getvalue()
-            raise CannotExport(name, _explain(name, shapes, error), details) from None
+            raise ExportError(name, _explain(name, shapes, error), details) from None
     return program, heard.assigned(), original
 
 

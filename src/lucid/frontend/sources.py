@@ -345,7 +345,12 @@ class TorchModule(Imported):
         if len(self._calling.inputs) != len(shapes):
             who = takes(self.name, len(self._calling.inputs), self.input_names)
             raise InputError(f"{who}, not {len(shapes)}")
-        made = imported(self.module, self._calling, shapes)
+        try:
+            made = imported(self.module, self._calling, shapes)
+        except Exception:
+            if not self._graphs:  # another example may do better
+                self._calling = None
+            raise
         self.structure = made.structure
         if made.later:
             self._unfinished = [*self._unfinished, made][-SIZES_KEPT:]

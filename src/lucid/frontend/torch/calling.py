@@ -229,10 +229,8 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _tensor(leaf: Any) -> Any:
     """An array as a tensor, by its memory; tensors and constants as they are."""
-    if leaf is None or isinstance(leaf, torch.Tensor | bool | int | float | str):
-        if not isinstance(leaf, np.generic):
-            return leaf
-    if isinstance(leaf, torch.dtype | torch.device):
+    constant = leaf is None or isinstance(leaf, bool | int | float | str | torch.device)
+    if isinstance(leaf, torch.Tensor) or (constant and not isinstance(leaf, np.generic)):
         return leaf
     try:
         array = np.asarray(leaf)

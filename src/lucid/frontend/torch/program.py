@@ -24,7 +24,7 @@ from torch.fx import Graph, Node
 from lucid.errors import InputError, TraceError
 from lucid.frontend.torch.aliasing import DROPOUTS, PERHAPS_VIEWS, changes_show, is_mutation
 from lucid.frontend.torch.calling import Calling
-from lucid.frontend.torch.places import line_of
+from lucid.frontend.torch.places import line_of, place_of
 from lucid.frontend.torch.state import refuse_changed_constants
 from lucid.frontend.torch.writer import emitter_name, has_emitter
 from lucid.ir.types import Shapes
@@ -83,14 +83,39 @@ def exported_program(
         try:
             original = program = export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
             refuse_changed_constants(name, program)
+            _refuse_mixed_floats(name, program.graph)
             if _needs_decomposition(program.graph):
                 program = program.run_decompositions(_decompositions())
-        except TraceError:
+        except (TraceError, InputError):
             raise
         except Exception as error:  # torch raises many kinds, most of them its own
             details = "".join(traceback.format_exception(error)) + heard.text.getvalue()
             raise ExportError(name, _explain(name, shapes, error), details) from None
     return program, heard.assigned(), original
+
+
+PRODUCTS = {
+    *("addmm", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul"),
+    *("mm", "scaled_dot_product_attention"),
+}
+"""Operators that take floats of one dtype, which torch checks only where they are computed."""
+
+
+def _refuse_mixed_floats(name: str, graph: Graph) -> None:
+    """Raises InputError where floats of several dtypes are multiplied."""
+    for node in graph.nodes:
+        if getattr(node.target, "_opname", "") not in PRODUCTS:
+            continue
+        values = [n.meta.get("val") for n in node.all_input_nodes]
+        kinds = {v.dtype for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        if len(kinds) > 1:
+            told = " by ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            module, line = place_of(node)
+            place = (f" in {module}" if module else "") + (f" at {line}" if line else "")
+            raise InputError(
+                f"{name} multiplies {told}{place}, which torch does not: convert its inputs to the "
+                "dtype of its weights, as in x.astype(np.float32)"
+            )
 
 
 GUARDS = "_guards_fn"

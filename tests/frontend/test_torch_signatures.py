@@ -373,6 +373,12 @@ def test_a_forward_that_branches_on_elements() -> None:
         lucid.compile(module, example_inputs=(r(2, 3), r(4)))
 
 
+def test_floats_of_other_dtypes_than_the_weights() -> None:
+    fast = lucid.compile(nn.Linear(3, 4))
+    with pytest.raises(InputError, match=r"Linear multiplies float32 by float64.*convert its inp"):
+        fast(np.ones((2, 3)))
+
+
 def test_arrays_are_examples_too() -> None:
     given = (np.ones((2, 3), np.float32), np.array([[1], [2]], np.int32))
     fast = lucid.compile(Of(lambda m, x, i: x * i), example_inputs=given, threads=1)

@@ -271,7 +271,7 @@ class Importer:
         return returned, _plain(nested)
 
     def _returned_number(self, value: Any) -> Any:
-        """A size that the forward returns. Raises NoGraphError for one that depends on the batch."""
+        """A size that the forward returns. Raises NoGraphError where it depends on the batch."""
         try:
             number = self.sizes.number(value)
         except Refused:

@@ -160,16 +160,40 @@ def _require_exported_sizes(module: torch.nn.Module, shapes: Shapes) -> None:
     if len(own) != len(shapes):
         raise InputError(f"the module was exported for {len(own)} inputs, not {len(shapes)}")
     for sizes, shape in zip(own, shapes, strict=True):
-        fixed = [d if isinstance(d, int) else s for d, s in zip(sizes[1:], shape[1:], strict=False)]
-        if len(sizes) != len(shape) or fixed != list(shape[1:]):
+        taken = all(_takes(d, s) for d, s in zip(sizes[1:], shape[1:], strict=False))
+        if len(sizes) != len(shape) or not taken:
+            told = ", ".join(map(_with_range, sizes))
             raise InputError(
-                f"the module was exported for inputs of ({', '.join(map(str, sizes))}), and is to "
-                f"be compiled for {tuple(shape)}: export it for that, or with dynamic_shapes"
+                f"the module was exported for inputs of ({told}), and is to be compiled for "
+                f"{tuple(shape)}: export it for that, or with dynamic_shapes"
             )
+
+
+def _takes(size: int | torch.SymInt, number: int) -> bool:
+    """Whether a dimension that was exported may be of this size."""
+    if isinstance(size, int):
+        return size == number
+    limits = _range(size)
+    return limits is None or bool(limits.lower <= number <= limits.upper)
+
+
+def _range(size: torch.SymInt) -> Any:
+    """The limits of a symbolic size, where it has such of its own."""
+    return size.node.shape_env.var_to_range.get(size.node.expr)
+
+
+def _with_range(size: int | torch.SymInt) -> str:
+    """`3`, `s0 (from 6 to 10)`"""
+    limits = None if isinstance(size, int) else _range(size)
+    if limits is None or "oo" in str(limits.upper):
+        return str(size)
+    return f"{size} (from {limits.lower} to {limits.upper})"
 
 
 # -- what torch says ----------------------------------------------------------------------------
 
+LONGEST = 300
+"""Characters of what torch says that a message repeats: expressions over sizes may fill pages."""
 ASSIGNED = re.compile(r"The tensor attributes? (.+?) (?:was|were) assigned during export")
 
 
@@ -211,6 +235,8 @@ def _explain(name: str, shapes: Shapes, error: Exception) -> str:
     text = re.split(r"\n\s*\n|\n\s*The error above occurred", str(error).strip())[0]
     text = re.sub(r"\s*For more information[^\n]*", "", text)
     kind = type(error).__name__
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} ..."
     if "data-dependent" in text:
         text += "; the forward must not branch on the elements of tensors, nor take sizes from them"
     sizes = " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)

@@ -101,7 +101,7 @@ def test_a_table_of_weights() -> None:
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda x: one(x).index_put((one(x) > 0,), one(x)[0]), "as many values as there are places"),
+        (lambda x: one(x).index_put((one(x) > 0,), one(x)[0]), "as many values as there are pla"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused(function: Any, reason: str) -> None:

@@ -163,6 +163,13 @@ def test_exported_programs_have_one_size(net: Any) -> None:
     sizes = ({0: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},)
     wide = torch.export.export(nn.Conv2d(3, 4, 3), (torch.zeros(2, 3, 4, 4),), dynamic_shapes=sizes)
     import_torch(wide, (2, 3, 4, 7))
+    height = ({2: torch.export.Dim("height", min=4, max=10)},)
+    limited = torch.export.export(
+        nn.Conv2d(3, 4, 3), (torch.zeros(2, 3, 8, 8),), dynamic_shapes=height
+    )
+    import_torch(limited, (5, 3, 10, 8))
+    with pytest.raises(InputError, match=r"of \(2, 3, s\d+ \(from 4 to 10\), 8\), and is to"):
+        import_torch(limited, (2, 3, 11, 8))
 
 
 # -- signatures and names -----------------------------------------------------------------------

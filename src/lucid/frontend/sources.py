@@ -311,7 +311,7 @@ class TorchModule(Imported):
         self.module = module_of(model)
         self.name = type(self.module).__name__
         self._calling: Any = None
-        self._later: dict[Shapes, Any] = {}
+        self._unfinished: list[Any] = []
 
     @staticmethod
     def accepts(model: Any) -> bool:
@@ -335,7 +335,8 @@ class TorchModule(Imported):
         strings among them are constants of the graph."""
         from lucid.frontend.torch.calling import Calling
 
-        self._calling, shapes = Calling.of_examples(self.module, inputs, named)
+        calling, shapes = Calling.of_examples(self.module, inputs, named)
+        self._calling = self._calling or calling
         return shapes
 
     def _import(self, shapes: Shapes) -> Graph:
@@ -347,17 +348,24 @@ class TorchModule(Imported):
         if len(self._calling.inputs) != len(shapes):
             who = takes(self.name, len(self._calling.inputs), self.input_names)
             raise InputError(f"{who}, not {len(shapes)}")
-        made = imported(self.module, self._calling, shapes)
+        try:
+            made = imported(self.module, self._calling, shapes)
+        except Exception:
+            if not self._graphs:  # another example may do better
+                self._calling = None
+            raise
         self.structure = made.structure
         if made.later:
-            self._later = {**self._later, shapes: made}
+            self._unfinished = [*self._unfinished, made][-SIZES_KEPT:]
         return made.graph
 
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         from lucid.frontend.torch.later import Following
 
-        made = self._later.get(shapes)
-        return None if made is None else Following(made, compile_stage)
+        for made in self._unfinished:
+            if batch_of(made.graph.input_types(), shapes) is not None:
+                return Following(made, lambda graph: compile_stage(GivenGraph(graph)))
+        return None
 
     @property
     def constants(self) -> Weights:

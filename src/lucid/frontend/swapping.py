@@ -83,7 +83,7 @@ def _of_network(model: Model, other: Model, origin: str, sizes: Sequence[Shapes]
 def _as_taken_by(other: Model, model: Model, shapes: Shapes) -> Shapes:
     """The shapes of the model's inputs as the other takes them: images as bytes have channels last.
     As they are where the other has more inputs or fewer."""
-    own, its = model.dtypes or (), other.dtypes or ()
+    own, its = (m.dtypes or ("f32",) * len(shapes) for m in (model, other))
     if len({len(shapes), len(own), len(its)}) > 1:
         return shapes
     return tuple(map(_as_taken_as, shapes, own, its))

@@ -75,7 +75,7 @@ class Calling:
     @staticmethod
     def of_shapes(module: torch.nn.Module, count: int) -> Calling:
         """Of a forward that is given so many tensors by position, of the dtype of its weights."""
-        kind = _weights(module)[0]
+        kind = weights_of(module)[0]
         return _calling(module, (kind,) * count, {}, "f32")
 
     @staticmethod
@@ -97,7 +97,7 @@ class Calling:
 
     def arguments(self, module: torch.nn.Module, shapes: Shapes) -> tuple[Any, Any]:
         """Arguments by position and by name, with tensors of these shapes for the inputs."""
-        device = _weights(module)[1]
+        device = weights_of(module)[1]
         sizes = iter(shapes)
         leaves = [
             torch.zeros(next(sizes), dtype=leaf.kind, device=device)
@@ -166,7 +166,8 @@ def _in_order(
 
 
 def _bound(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Arguments by the names of the forward's parameters. Raises InputError where they do not fit."""
+    """Arguments by the names of the forward's parameters. Raises InputError where they do not
+    fit."""
     parameters = _parameters(module)
     if not parameters:
         return {f"x{i}" if i else "x": a for i, a in enumerate(args)} | dict(kwargs)
@@ -185,7 +186,8 @@ def _bound(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapping[str, An
 
 def _parameter(parameter: inspect.Parameter) -> str:
     """`x`, `mask (optional)`, `*images`"""
-    text = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+    stars: dict[Any, str] = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
+    text = stars.get(parameter.kind, "")
     optional = parameter.default is not parameter.empty
     return f"{text}{parameter.name}{' (optional)' if optional else ''}"
 
@@ -227,10 +229,8 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def _tensor(leaf: Any) -> Any:
     """An array as a tensor, by its memory; tensors and constants as they are."""
-    if leaf is None or isinstance(leaf, torch.Tensor | bool | int | float | str):
-        if not isinstance(leaf, np.generic):
-            return leaf
-    if isinstance(leaf, torch.dtype | torch.device):
+    constant = leaf is None or isinstance(leaf, bool | int | float | str | torch.device)
+    if isinstance(leaf, torch.Tensor) or (constant and not isinstance(leaf, np.generic)):
         return leaf
     try:
         array = np.asarray(leaf)
@@ -243,7 +243,7 @@ def _tensor(leaf: Any) -> Any:
         ) from problem
 
 
-def _weights(module: torch.nn.Module) -> tuple[torch.dtype, Any]:
+def weights_of(module: torch.nn.Module) -> tuple[torch.dtype, Any]:
     """The dtype and device of the module's weights."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():

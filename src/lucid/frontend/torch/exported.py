@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
-from lucid.frontend.torch.calling import Calling
-from lucid.frontend.torch.program import CannotExport, TooLong, exported_program
+from lucid.frontend.torch.calling import Calling, weights_of
+from lucid.frontend.torch.program import ExportError, TooLong, exported_program
 from lucid.frontend.torch.sizes import Sizes, bound, hold, serves_any_batch
 from lucid.ir.types import Shapes
 
@@ -116,7 +116,8 @@ class Programs:
     def _made(self, module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Exported:
         """With the batch dynamic; from the second size on, all sizes that images may differ by."""
         batch = _batch(shapes)
-        sized, leading = shapes, [(0,) if shape[:1] == (batch,) else () for shape in shapes]
+        sized = shapes
+        leading: list[tuple[int, ...]] = [(0,) if s[:1] == (batch,) else () for s in shapes]
         if batch is not None and batch < EXAMPLE_BATCH:
             sized = tuple(
                 (EXAMPLE_BATCH, *shape[1:]) if axes else shape
@@ -133,7 +134,7 @@ class Programs:
             try:
                 with _within(limit):
                     made = _export(module, calling, given, axes)
-            except (CannotExport, TooLong):
+            except (ExportError, TooLong):
                 continue
             if self._serves(made, shapes):
                 return made
@@ -155,8 +156,18 @@ def _fixed(module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Exporte
     """For exactly these shapes. Raises TraceError."""
     try:
         return _export(module, calling, shapes, [()] * len(shapes))
-    except CannotExport as problem:
-        raise problem.told() from None
+    except ExportError as problem:
+        given = {i.kind for i in calling.inputs if i.kind.is_floating_point}
+        own = weights_of(module)[0]
+        raise problem.told(_unlike(given - {own}, own)) from None
+
+
+def _unlike(given: set[torch.dtype], own: torch.dtype) -> str:
+    """What may be meant, where inputs are of other floats than the weights."""
+    if not given:
+        return ""
+    kinds = " and ".join(sorted(str(kind).removeprefix("torch.") for kind in given))
+    return f"; its inputs are of {kinds}, its weights of {str(own).removeprefix('torch.')}"
 
 
 def _export(
@@ -168,9 +179,8 @@ def _export(
     user = [nodes[name] for name in _user_inputs(original)]
     values = [node.meta.get("val") for node in user]
     patterns = [tuple(v.shape) for v in values if isinstance(v, torch.Tensor)]
-    symbolic = (d for p in patterns for d in p if isinstance(d, torch.SymInt))
-    first = next(symbolic, None)
-    environment = None if first is None else first.node.shape_env
+    symbolic: list[Any] = [d for p in patterns for d in p if isinstance(d, torch.SymInt)]
+    environment = symbolic[0].node.shape_env if symbolic else None
     conditions = [] if environment is None else [g.expr for g in environment.guards]
     ranges = {} if environment is None else dict(environment.var_to_range)
     seconds = time.perf_counter() - began
@@ -228,6 +238,7 @@ class _Same:
     """An object as part of a module's state: equal to itself alone, while it lives."""
 
     def __init__(self, thing: Any) -> None:
+        self._thing: Any
         try:
             self._thing = weakref.ref(thing)
         except TypeError:  # unknown: never the same
@@ -259,7 +270,7 @@ def _state_of(module: torch.nn.Module) -> Any:
         module.named_buffers(remove_duplicate=False),
     )
     shapes = [(name, tuple(t.shape), t.dtype, t.device) for name, t in tensors]
-    tied = {}
+    tied: dict[int, list[str]] = {}
     for name, t in module.named_parameters(remove_duplicate=False):
         tied.setdefault(id(t), []).append(name)
     return parts, shapes, list(tied.values())

@@ -105,18 +105,18 @@ def imported(module: torch.nn.Module, calling: Calling, shapes: Shapes) -> Impor
         if sizes is not None:
             try:
                 return Importer(module, calling, exported, sizes)
-            except NoSuchGraph as problem:
+            except NoGraphError as problem:
                 if problem.hopeless:
                     raise
         exact = programs.exactly(module, calling, shapes)
         fixed = exact.at(shapes)
         assert fixed is not None, f"{type(module).__name__} was exported for {shapes}"
         return Importer(module, calling, exact, fixed)
-    except NoSuchGraph as problem:
+    except NoGraphError as problem:
         raise UnsupportedError(str(problem)) from None
 
 
-class NoSuchGraph(UnsupportedError):
+class NoGraphError(UnsupportedError):
     """A program cannot be expressed as a graph. `hopeless`: for fixed sizes neither."""
 
     hopeless = False
@@ -159,8 +159,13 @@ class Importer:
         self.module, self.calling, self.exported, self.sizes = module, calling, exported, sizes
         self.program = exported.program
         name = type(module).__name__
-        self.tensors = floating_tensors(module) if before is None else before.tensors
-        self.payload = payload_of(self.tensors, name) if before is None else before.payload
+        self.tensors: dict[str, torch.Tensor]
+        self.payload: dict[str, Any]
+        if before is None:
+            self.tensors = floating_tensors(module)
+            self.payload = payload_of(self.tensors, name)
+        else:
+            self.tensors, self.payload = before.tensors, before.payload
         self.graph = Graph(name, self.payload)
         self.results: dict[Node, Any] = {}
         self.problems: dict[tuple[str, str], list[str]] = {}
@@ -261,7 +266,8 @@ class Importer:
         `Returned` for each."""
         nodes = {n.name: n for n in self.program.graph.nodes}
         specs = self.program.graph_signature.output_specs
-        returned, leaves = [], []
+        returned: list[Node] = []
+        leaves: list[Any] = []
         for spec in (s for s in specs if s.kind is OutputKind.USER_OUTPUT):
             node = nodes.get(getattr(spec.arg, "name", ""))
             value = None if node is None else node.meta.get("val")
@@ -278,14 +284,14 @@ class Importer:
         return returned, _plain(nested)
 
     def _returned_number(self, value: Any) -> Any:
-        """A size that the forward returns. Raises NoSuchGraph for one that depends on the batch."""
+        """A size that the forward returns. Raises NoGraphError where it depends on the batch."""
         try:
             number = self.sizes.number(value)
         except Refused:
             number = None
         if isinstance(number, int | float):
             return number
-        raise NoSuchGraph(
+        raise NoGraphError(
             f"the forward of {self.graph.name} returns the number {value}, which depends on its "
             "inputs: it must return tensors"
         )
@@ -317,7 +323,7 @@ class Importer:
 
     def _later(self) -> list[Node]:
         """The nodes left for later that the forward's results depend on, in order. Raises
-        NoSuchGraph where the batch is symbolic: with it, sizes have no numbers."""
+        NoGraphError where the batch is symbolic: with it, sizes have no numbers."""
         needed: set[Node] = set()
         waiting = list(self.returned)
         while waiting:
@@ -327,7 +333,7 @@ class Importer:
                 waiting += node.all_input_nodes
         later = [node for node in self.program.graph.nodes if node in needed]
         if later and self.sizes.batch:
-            raise NoSuchGraph(f"{self.graph.name} has sizes that depend on elements")
+            raise NoGraphError(f"{self.graph.name} has sizes that depend on elements")
         return later
 
     def _fetched(self) -> list[Node]:
@@ -452,7 +458,7 @@ class Importer:
             times = f", {len(places)} times, first" if len(places) > 1 else ""
             lines.append(f"{name}{times} {places[0]}{': ' + reason if reason else ''}")
         count = len(lines)
-        problem = NoSuchGraph(
+        problem = NoGraphError(
             f"{self.graph.name} has {count} kind{'s' if count > 1 else ''} of operation that Lucid "
             "has no ops for:\n  " + "\n  ".join(lines)
         )

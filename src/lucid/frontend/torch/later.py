@@ -10,6 +10,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,13 @@ from torch.fx.node import map_arg
 
 from lucid.codegen.language.dtypes import dtype as stored
 from lucid.errors import InputError, UnsupportedError
-from lucid.frontend.sources import GivenGraph
 from lucid.frontend.torch.importer import Importer
 from lucid.frontend.torch.refused import DependsOnElements
 from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.tables import Known
-from lucid.ir.graph import Parameter
+from lucid.ir.graph import Graph, Parameter
 from lucid.ir.ops.base import Array
-from lucid.ir.stage import CompileStage, Stage
+from lucid.ir.stage import Stage
 
 KEPT = 32
 """Stages of a model that are kept: one for each combination of sizes that was met."""
@@ -39,19 +39,19 @@ class _Missing(Exception):  # noqa: N818  # what happened, and is dealt with her
 class Following:
     """The `Rest` of a graph that ends before nodes of unknown sizes."""
 
-    def __init__(self, first: Importer, compile_stage: CompileStage) -> None:
+    def __init__(self, first: Importer, compile_graph: Callable[[Graph], Stage]) -> None:
         self._first = first
-        self._compile = compile_stage
+        self._compile = compile_graph
         self._stages: OrderedDict[Any, tuple[Importer, Stage | None]] = OrderedDict()
         self._lock = threading.RLock()
 
     @property
     def outputs(self) -> list[tuple[str, str, tuple[int | str, ...]]]:
         """Name, dtype and shape of each output; "?" for a size that is not known yet."""
-        told = []
+        sizes, told = self._first.sizes, []
         for node, name in zip(self._first.returned, self._first.names, strict=True):
             value = node.meta["val"]
-            shape = tuple("?" if self._first.sizes.unknown(d) else self._first.sizes.at(d, 0) for d in value.shape)
+            shape = tuple("?" if sizes.unknown(d) else sizes.at(d, 0) for d in value.shape)
             told.append((name or node.name, self._first.declared(value.dtype), shape))
         return told
 
@@ -86,7 +86,7 @@ class Following:
                     reading.module, reading.calling, reading.exported, sizes, reading, call.have
                 )
                 empty = not made.graph.outputs
-                self._stages[key] = (made, None if empty else self._compile(GivenGraph(made.graph)))
+                self._stages[key] = (made, None if empty else self._compile(made.graph))
                 if len(self._stages) > KEPT:
                     self._stages.popitem(last=False)
             self._stages.move_to_end(key)

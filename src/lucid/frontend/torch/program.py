@@ -1,4 +1,4 @@
-"""Exporting a module: `torch.export` in evaluation mode, decomposed as far as there are no emitters.
+"""Exporting a module: `torch.export` in evaluation mode, decomposed where there are no emitters.
 
 What an emitter is there for is kept whole: `silu` says more than a product with a sigmoid.
 """
@@ -24,13 +24,13 @@ from torch.fx import Graph, Node
 from lucid.errors import InputError, TraceError
 from lucid.frontend.torch.aliasing import DROPOUTS, PERHAPS_VIEWS, changes_show, is_mutation
 from lucid.frontend.torch.calling import Calling
-from lucid.frontend.torch.places import line_of
+from lucid.frontend.torch.places import line_of, place_of
 from lucid.frontend.torch.state import refuse_changed_constants
 from lucid.frontend.torch.writer import emitter_name, has_emitter
 from lucid.ir.types import Shapes
 
 
-class CannotExport(TraceError):
+class ExportError(TraceError):
     """Torch cannot export a forward for some sizes, some of them symbols perhaps. `details`: all
     that it says of it."""
 
@@ -39,9 +39,9 @@ class CannotExport(TraceError):
         self.module = module
         self.details = details
 
-    def told(self) -> TraceError:
+    def told(self, advice: str) -> TraceError:
         """The error for who cannot go another way."""
-        return TraceError(f"{self}{_report(self.module, self.details)}")
+        return TraceError(f"{self}{advice}{_report(self.module, self.details)}")
 
 
 class TooLong(BaseException):
@@ -83,14 +83,39 @@ def exported_program(
         try:
             original = program = export(module, args, kwargs, dynamic_shapes=dynamic, strict=False)
             refuse_changed_constants(name, program)
+            _refuse_mixed_floats(name, program.graph)
             if _needs_decomposition(program.graph):
                 program = program.run_decompositions(_decompositions())
-        except TraceError:
+        except (TraceError, InputError):
             raise
         except Exception as error:  # torch raises many kinds, most of them its own
             details = "".join(traceback.format_exception(error)) + heard.text.getvalue()
-            raise CannotExport(name, _explain(name, shapes, error), details) from None
+            raise ExportError(name, _explain(name, shapes, error), details) from None
     return program, heard.assigned(), original
+
+
+PRODUCTS = {
+    *("addmm", "baddbmm", "bmm", "conv1d", "conv2d", "conv3d", "convolution", "linear", "matmul"),
+    *("mm", "scaled_dot_product_attention"),
+}
+"""Operators that take floats of one dtype, which torch checks only where they are computed."""
+
+
+def _refuse_mixed_floats(name: str, graph: Graph) -> None:
+    """Raises InputError where floats of several dtypes are multiplied."""
+    for node in graph.nodes:
+        if getattr(node.target, "_opname", "") not in PRODUCTS:
+            continue
+        values = [n.meta.get("val") for n in node.all_input_nodes]
+        kinds = {v.dtype for v in values if isinstance(v, torch.Tensor) and v.is_floating_point()}
+        if len(kinds) > 1:
+            told = " by ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
+            module, line = place_of(node)
+            place = (f" in {module}" if module else "") + (f" at {line}" if line else "")
+            raise InputError(
+                f"{name} multiplies {told}{place}, which torch does not: convert its inputs to the "
+                "dtype of its weights, as in x.astype(np.float32)"
+            )
 
 
 GUARDS = "_guards_fn"
@@ -135,16 +160,40 @@ def _require_exported_sizes(module: torch.nn.Module, shapes: Shapes) -> None:
     if len(own) != len(shapes):
         raise InputError(f"the module was exported for {len(own)} inputs, not {len(shapes)}")
     for sizes, shape in zip(own, shapes, strict=True):
-        fixed = [d if isinstance(d, int) else s for d, s in zip(sizes[1:], shape[1:], strict=False)]
-        if len(sizes) != len(shape) or fixed != list(shape[1:]):
+        taken = all(_takes(d, s) for d, s in zip(sizes[1:], shape[1:], strict=False))
+        if len(sizes) != len(shape) or not taken:
+            told = ", ".join(map(_with_range, sizes))
             raise InputError(
-                f"the module was exported for inputs of ({', '.join(map(str, sizes))}), and is to "
-                f"be compiled for {tuple(shape)}: export it for that, or with dynamic_shapes"
+                f"the module was exported for inputs of ({told}), and is to be compiled for "
+                f"{tuple(shape)}: export it for that, or with dynamic_shapes"
             )
+
+
+def _takes(size: int | torch.SymInt, number: int) -> bool:
+    """Whether a dimension that was exported may be of this size."""
+    if isinstance(size, int):
+        return size == number
+    limits = _range(size)
+    return limits is None or bool(limits.lower <= number <= limits.upper)
+
+
+def _range(size: torch.SymInt) -> Any:
+    """The limits of a symbolic size, where it has such of its own."""
+    return size.node.shape_env.var_to_range.get(size.node.expr)
+
+
+def _with_range(size: int | torch.SymInt) -> str:
+    """`3`, `s0 (from 6 to 10)`"""
+    limits = None if isinstance(size, int) else _range(size)
+    if limits is None or "oo" in str(limits.upper):
+        return str(size)
+    return f"{size} (from {limits.lower} to {limits.upper})"
 
 
 # -- what torch says ----------------------------------------------------------------------------
 
+LONGEST = 300
+"""Characters of what torch says that a message repeats: expressions over sizes may fill pages."""
 ASSIGNED = re.compile(r"The tensor attributes? (.+?) (?:was|were) assigned during export")
 
 
@@ -186,6 +235,8 @@ def _explain(name: str, shapes: Shapes, error: Exception) -> str:
     text = re.split(r"\n\s*\n|\n\s*The error above occurred", str(error).strip())[0]
     text = re.sub(r"\s*For more information[^\n]*", "", text)
     kind = type(error).__name__
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]} ..."
     if "data-dependent" in text:
         text += "; the forward must not branch on the elements of tensors, nor take sizes from them"
     sizes = " and ".join(f"({', '.join(map(str, shape))})" for shape in shapes)

@@ -94,7 +94,7 @@ def channel_shuffle(w: Writer, x: Any, groups: int) -> Value:
 @emits("cat.default", "concat.default", "concatenate.default")
 def concat(w: Writer, pieces: Sequence[Any], dim: int) -> Value:
     axis = w.axis(dim)
-    parts = [w.alike(p) for p in pieces if w.shape_of(p) != (0,)]  # torch skips these
+    parts = [w.alike(w.value(p)) for p in pieces if w.shape_of(p) != (0,)]  # torch skips these
     kept = [p for p in parts if p.type.shape[axis] != 0] or parts[:1]
     if not kept:
         return w.value(pieces[0])

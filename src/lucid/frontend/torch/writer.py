@@ -143,15 +143,13 @@ class Writer:
 
     def _holding(self, operands: Sequence[Any]) -> str:
         """The dtype of integers that holds all operands, where none of them is a float; else f32.
-        Truth values and whole numbers take that of the others."""
+        Truth values and whole numbers take that of the others, in which a number that is too large
+        wraps around, as torch has it."""
         kinds = [self._kind(x) for x in operands]
         whole = [DTYPES[k] for k in kinds if k in INTEGERS]
         if not whole or "f32" in kinds:
             return "f32"
         common = np.result_type(*whole)
-        numbers = [x for x in operands if isinstance(x, int)]
-        if not all(np.iinfo(common).min <= x <= np.iinfo(common).max for x in numbers):
-            common = np.dtype(np.int64)
         return next((name for name in INTEGERS if DTYPES[name] == common), "f32")
 
     def _kind(self, x: Any) -> str | None:

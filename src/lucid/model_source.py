@@ -102,7 +102,8 @@ class ModelSource:
         if not missing or own is None:
             return tuple(shapes[name] for name in names)
         types = dict(zip(names, self.captured(own).input_types(), strict=True))
-        batch = batch_of([types[n] for n in shapes], tuple(map(tuple, shapes.values()))) or 1
+        sizes = tuple(tuple(s) if isinstance(s, Sequence) else () for s in shapes.values())
+        batch = batch_of([types[name] for name in shapes], sizes) or 1
         return tuple(shapes.get(name, types[name].concrete(batch)) for name in names)
 
     def rest(self, shapes: Shapes) -> Rest | None:

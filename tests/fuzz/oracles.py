@@ -231,11 +231,12 @@ class Expected:
         single = interpret(case.graph, case.inputs, dtype=np.float32)
         limits = []
         for wanted, rounded in zip(exact, single, strict=True):
+            wanted = wanted.astype(np.float64)
             size = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
-            off = float(np.abs(rounded - wanted).max(initial=0.0))
+            off = float(np.abs(rounded.astype(np.float64) - wanted).max(initial=0.0))
             winograd = 6.0 if case.precision == "fast" else 1.0
             limits.append(winograd * (BASE[case.precision] * size + AMPLIFIED * off))
-        return Expected(exact, limits)
+        return Expected([wanted.astype(np.float64) for wanted in exact], limits)
 
     def require(self, values: Sequence[Array], where: str, tally: Tally) -> None:
         require(len(values) == len(self.outputs), f"{where}: {len(values)} outputs")
@@ -245,7 +246,7 @@ class Expected:
             at = f"{where}: output {number}"
             require(value.shape == wanted.shape, f"{at}: shape {value.shape}, not {wanted.shape}")
             require(bool(np.isfinite(value).all()), f"{at}: {np.isnan(value).sum()} NaNs")
-            off = float(np.abs(value - wanted).max(initial=0.0))
+            off = float(np.abs(value.astype(np.float64) - wanted).max(initial=0.0))
             tally.saw("network", off / limit)
             require(off <= limit, f"{at}: off by {off:.3g}, allowed {limit:.3g}")
 

@@ -32,6 +32,8 @@ from .values import Array, fill
 
 PASSED_ON = [name for name in DTYPES if DTYPES[name].kind in "iub"]
 """Dtypes of inputs that are outputs as they are."""
+POSITIVE = (ops.Sqrt, ops.Rsqrt, ops.Add, ops.Mean, ops.Div)
+"""Ops around numbers that are to stay above 0, of which a root is taken or that divide."""
 MANY = 17
 """A batch that is run in slices, where it may be."""
 MOST_MANY = 20_000
@@ -48,7 +50,12 @@ def with_signature(case: NetworkCase) -> NetworkCase:
         inputs.append(_filled(draw, kind, case.batch))
         return value
 
-    maps = [v for node in graph.nodes for v in node.outputs if v.type.rank == 4 and v.users]
+    maps = [
+        v
+        for node in graph.nodes
+        for v in node.outputs
+        if v.type.rank == 4 and v.users and not any(isinstance(u.op, POSITIVE) for u in v.users)
+    ]
     for value in draw.some(maps, min(1.0, 1.5 / max(1, len(maps)))):
         _joined(draw, graph, value, add)
     outputs = list(graph.outputs)

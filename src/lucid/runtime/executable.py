@@ -196,8 +196,8 @@ class CompiledModel:
 
     @property
     def host_ops(self) -> tuple[HostOp, ...]:
-        """The nodes without a kernel, which run on the host, in all plans so far: op, module path
-        and source line of each."""
+        """The nodes without a kernel, which run on the host, in all plans so far: op, result,
+        module path and source line of each."""
         return tuple(self._host_ops)
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:

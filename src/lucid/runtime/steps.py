@@ -24,9 +24,11 @@ from lucid.runtime.weights import WeightStore
 
 
 class HostOp(NamedTuple):
-    """A node that has no kernel: its op, its module's path, and the user's source line."""
+    """A node that has no kernel: its op, the name of its (first) result, its module's path, and the
+    user's source line."""
 
     op: str
+    result: str
     origin: str
     location: str | None
 
@@ -77,7 +79,8 @@ class HostStep:
     @property
     def op(self) -> HostOp:
         op = self.node.op.anchor if isinstance(self.node.op, Fusion) else self.node.op
-        return HostOp(op.name, self.node.origin, self.node.location)
+        result = self.node.outputs[0].name
+        return HostOp(op.name, result, self.node.origin, self.node.location)
 
     def run(self, arrays: Mapping[Value, Array], batch: int) -> list[Array]:
         """The node's results from arrays, both as they are stored. Raises what the reference

@@ -111,7 +111,7 @@ def test_top_k(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("largest", [True, False])
-@pytest.mark.parametrize("k", [1, 5, 31, 33, 120, 125, 997])
+@pytest.mark.parametrize("k", [1, 5, 48, 49, 83, 84, 997])
 def test_top_k_of_long_rows(k: int, largest: bool) -> None:
     """By a heap, and by sorting all; ascending rows, where each element is better than all before,
     and such that are equal."""

@@ -99,6 +99,15 @@ def test_how_the_work_is_cut():
     assert call.work == 2 * 16 * 16 * 64 * 64 * 9
 
 
+def test_a_pool_in_chunks_of_channels():
+    text = """graph pooled(%x: f32[N,512,2,2]) -> f32[N,512,1,1] {
+  %p = max_pool2d(%x) {kernel=(2,2), stride=(2,2)} : f32[N,512,1,1] at "pool"
+  return %p
+}
+"""
+    assert "chunks" in str(explanation(text, threads=4))
+
+
 def test_a_network():
     misses = []
     graph = run_passes(trace(models.resnest_14(), (1, 3, 64, 64)), misses=misses)

@@ -104,8 +104,12 @@ VERSIONS = {
             node("DeformConv", "x w o b m", kernel_shape=[1, 1]),
         ],
         {
-            **{"s": [0], "e": [2], "f": [1], "a": [1]},
-            **{"w": array(3, 4, 1, 1), "b": array(3)},
+            "s": [0],
+            "e": [2],
+            "f": [1],
+            "a": [1],
+            "w": array(3, 4, 1, 1),
+            "b": array(3),
         },
     ),
     "columns to image": (

@@ -58,6 +58,9 @@ def read_graph(
     if reader.refused:
         raise UnsupportedError(_listed(name, reader.refused))
     graph.set_outputs(reader.value(o) for o in outputs if not isinstance(o, Missing))
+    for node in reversed(list(graph.nodes)):  # as the places of maxima that a file names and drops
+        if not any(map(graph.is_used, node.outputs)):
+            graph.erase(node)
     named: set[Value] = set()
     for value, output in zip(graph.outputs, model.graph.output, strict=True):
         if value.producer is not None and value not in named:

@@ -243,23 +243,23 @@ def folded(x):
 
 
 def places_of_maxima(x):
-    """Of windows of 2 x 2 at all even rows and columns."""
+    """Of windows of 2 x 2 at all even rows and columns, counted through all images."""
     n, channels, *_ = x.shape
     y = np.zeros((n, channels, 2, 3))
     for m, c, i, j in np.ndindex(*y.shape):
         square = x[m, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
         row, column = np.unravel_index(square.argmax(), square.shape)
-        y[m, c, i, j] = (2 * i + row) * 6 + 2 * j + column
+        y[m, c, i, j] = ((m * channels + c) * 5 + 2 * i + row) * 6 + 2 * j + column
     return y
 
 
 def unpooled(x, indices):
-    """In images of 4 x 3."""
-    y = np.zeros((len(x), 2, 4, 3))
-    for m, c, i, j in np.ndindex(*x.shape):
-        if 0 <= indices[m, c, i, j] < 12:
-            y[m, c, *divmod(indices[m, c, i, j], 3)] = x[m, c, i, j]
-    return y
+    """In images of 4 x 3, of which there are two channels."""
+    y = np.zeros(len(x) * 24)
+    for place, value in zip(indices.ravel(), x.ravel(), strict=True):
+        if 0 <= place < y.size:
+            y[place] = value
+    return y.reshape(len(x), 2, 4, 3)
 
 
 def between(image, row, column):
@@ -801,7 +801,7 @@ CASES = [
     ),
     (Fold((4, 7), (2, 3), (2, 1), (1, 1, 1, 0)), [f32(N, 12, 18)], folded),
     (
-        MaxUnpool2d((4, 3)),
+        MaxUnpool2d((4, 3), whole=True),
         [f32(N, 2, 2, 2), TensorType("i64", (N, 2, 2, 2))],
         unpooled,
     ),

@@ -104,8 +104,12 @@ VERSIONS = {
             node("DeformConv", "x w o b m", kernel_shape=[1, 1]),
         ],
         {
-            "s": [0], "e": [2], "f": [1], "a": [1],
-            "w": array(3, 4, 1, 1), "b": array(3),
+            "s": [0],
+            "e": [2],
+            "f": [1],
+            "a": [1],
+            "w": array(3, 4, 1, 1),
+            "b": array(3),
         },
     ),
     "columns to image": (
@@ -299,34 +303,6 @@ VERSIONS = {
         11,
         [node("MaxPool", "x", kernel_shape=[2, 3], strides=[2, 2], auto_pad="SAME_UPPER")],
         {},
-    ),
-    "max pool of lines": (
-        12,
-        [
-            node("Reshape", "x l", "a"),
-            node("MaxPool", "a", kernel_shape=[3], strides=[2], pads=[1, 0], dilations=[2]),
-        ],
-        {"l": np.array([0, 4, -1])},
-    ),
-    "average pool of volumes": (
-        11,
-        [
-            node("Unsqueeze", "x", "a", axes=[2]),
-            node("Concat", "a a a", "b", axis=2),
-            node("AveragePool", "b", kernel_shape=[2, 3, 3], pads=[1, 1, 0] * 2),
-        ],
-        {},
-    ),
-    "lp pool": (18, [node("LpPool", "x", kernel_shape=[2, 3], p=3, pads=[1, 0, 0, 1])], {}),
-    "convolution of volumes": (
-        11,
-        [
-            node("Unsqueeze", "x", "a", axes=[2]),
-            node("Concat", "a a a", "b", axis=2),
-            node("Conv", "b w", "c", pads=[1, 1, 0, 0, 1, 1], strides=[1, 2, 1]),
-            node("ConvTranspose", "c v", strides=[2, 1, 2], output_padding=[1, 0, 0]),
-        ],
-        {"w": array(3, 4, 2, 3, 3), "v": array(3, 2, 3, 2, 2)},
     ),
     "global pools": (
         11,

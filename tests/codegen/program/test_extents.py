@@ -61,6 +61,9 @@ BUILDS |= {
     "softmax": one(ops.Softmax(1), 5, 9),
     "row_norm": one(ops.LayerNorm((2,)), 5, 9, weights=((9,), (9,))),
     "neighbour_norm": one(ops.LocalResponseNorm(3, 0.1), 9, 4, 5),
+    "weighted": one(ops.Resize((9, 7), "bicubic"), 9, 4, 5),
+    "max_pool_indices": one(ops.MaxPool2dIndices((2, 2), (2, 2)), 9, 4, 5),
+    "fold": one(ops.Fold((4, 5), (2, 3)), 12, 9),
     "resize": one(ops.Resize((9, 7), "bilinear"), 9, 4, 5),
     "pad": one(ops.Pad((0, 0, 1, 2), (0, 0, 2, 1)), 9, 4, 5),
     "scan": one(ops.CumSum(2), 5, 9, 7),
@@ -71,6 +74,31 @@ BUILDS |= {
 def _turned(b: Builder) -> None:
     x = b.input(20, 9, 8)
     b.graph.set_outputs([b.conv(x, 20)])
+
+
+@needs("grid_sample")
+def _grid_sample(b: Builder) -> None:
+    grid = b.graph.add_input(f32(BATCH, 3, 5, 2))
+    b.graph.set_outputs([b.apply(ops.GridSample(), b.input(9, 4, 5), grid)])
+
+
+@needs("deform_columns")
+def _deform_columns(b: Builder) -> None:
+    x, offset = b.input(9, 4, 5), b.input(12, 3, 3)
+    b.graph.set_outputs([b.apply(ops.DeformColumns((2, 3)), x, offset)])
+
+
+@needs("roi_align")
+def _roi_align(b: Builder) -> None:
+    boxes = b.graph.add_input(f32(3, 5))
+    b.graph.set_outputs([b.apply(ops.RoiAlign((3, 2), samples=2), b.input(9, 4, 5), boxes)])
+
+
+@needs("max_unpool")
+def _max_unpool(b: Builder) -> None:
+    x = b.input(9, 4, 6)
+    pools = (ops.MaxPool2d((2, 2), (2, 2)), ops.MaxPool2dIndices((2, 2), (2, 2)))
+    b.graph.set_outputs([b.apply(ops.MaxUnpool2d((4, 6)), *(b.apply(p, x) for p in pools))])
 
 
 @needs("gather")
@@ -200,6 +228,7 @@ def with_argument(name: str, value: object) -> Callable[[KernelCall], KernelCall
 FREE = {
     *("prefetch", "chain", "block_stride", "chunk_stride"),  # when, not what
     *("window", "before", "top", "left"),
+    *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
     *("step_h", "step_w", "padded_width", "map_floats", "met", "part_lines", "part_step"),
 }
 """Arguments that move nothing in an operand, or only what is in scratch."""

@@ -195,11 +195,11 @@ class _Emitter:
             with k.loop(k.load_int(bounds), k.load_int(bounds + 1)) as pixel:
                 weight = k.load(dense + pixel.index, lanes=1)
                 with k.when(weight.compare("!=", 0.0)):
-                    number = k.load_int(bounds + 2)
-                    at = index.index * found.size + number
-                    k.store_int(pixel.index * step, found.offsets.words(at))
-                    k.store(weight, found.weights + at)
-                    k.store_int(number + 1, bounds + 2)
+                    kept = k.load_int(bounds + 2)
+                    entry = index.index * found.size + kept
+                    k.store_int(pixel.index * step, found.offsets.words(entry))
+                    k.store(weight, found.weights + entry)
+                    k.store_int(kept + 1, bounds + 2)
             k.store_int(k.load_int(bounds + 2), found.counts.words(index.index))
 
     def _mean(self, x: Pointer, rows: _List, columns: _List, i: Int, j: Int, out: Pointer) -> None:

@@ -383,9 +383,9 @@ class DeformColumns(KernelSpec):
     def extents(self, given: Given) -> dict[str, Extent]:
         images, taps = given.tasks_over(given.out_height), given.kernel_h * given.kernel_w
         out = (given.out_height, given.out_width)
-        for shared in (given.channels // given.groups, given.channels // given.parts):
-            if shared % given.run:
-                raise ValueError(f"runs of {given.run} of {shared} channels")
+        for count in (given.groups, given.parts):
+            if given.channels % (count * given.run):
+                raise ValueError(f"runs of {given.run} of {given.channels} channels in {count}")
         count = taps * given.parts
         found = {
             "x": given.map("x_", images, (given.height, given.width), given.channels),

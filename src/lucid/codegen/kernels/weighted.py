@@ -93,7 +93,8 @@ class Weighted(KernelSpec):
         with k.loop(0, f.line_taps) as tap:
             place = number_at(k, f.line_places, row + tap.index)
             k.store_int(place * f.x_line, offsets.words(tap.index))
-        return f.line_weights + row
+        weights: Pointer = f.line_weights + row
+        return weights
 
     def _line(
         self, f: Frame, x: Pointer, offsets: Pointer, weights: Pointer, out: Pointer, run: Int

@@ -156,7 +156,7 @@ class Resize(Op):
         total = weights.sum(1, keepdims=True)
         weights /= np.where(total == 0, 1, total)
         weights[~self._inside(axis, size)] = 0
-        used = weights.any(0)
+        used = np.asarray(weights.any(0))
         used[0] |= not used.any()
         return np.clip(places, 0, size - 1)[:, used], weights[:, used]
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import gcd, prod
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,8 @@ def sampled(x: Array, axes: Sequence[Sequence[Neighbours]]) -> Array:
     image = np.arange(len(x)).reshape(-1, *(1,) * (len(shape) - 1))
     y = np.zeros((*shape, x.shape[1]), x.dtype)
     for corner in product(*axes):
-        read = x[(image, slice(None), *(n.place for n in corner))]
+        index: Any = (image, slice(None), *(n.place for n in corner))
+        read = x[index]
         weight = np.asarray(prod(n.weight for n in corner), x.dtype)
         inside = np.logical_and.reduce([n.inside for n in corner])
         with np.errstate(invalid="ignore"):

@@ -105,9 +105,14 @@ def _floating(call: Call) -> tuple[Value, Callable[[Value], Operand]]:
 
 @writes(MaxUnpool2d)
 def write_max_unpool(w: Writer, op: MaxUnpool2d, operands: Sequence[Edge], kind: TensorType) -> str:
-    """As numbers scattered over zeros: MaxUnpool counts indices through the whole batch alone."""
+    """As numbers scattered over zeros where indices count within an image: MaxUnpool's count
+    through the whole batch."""
     x, indices = operands
     n, channels, *_ = kind.shape
+    pairs = zip(op.size, op.integers(*x.type.shape[2:]), strict=True)
+    kernel = tuple(size - own + 1 for size, own in pairs)
+    if op.whole and min(kernel) > 0:
+        return w.emit("MaxUnpool", x, indices, kernel_shape=kernel, strides=(1, 1))
     pixels = op.size[0] * op.size[1]
     axis, front = (0, w.integers(-1)) if op.whole else (2, w.integers(0, 0, -1))
     zeros = w.emit("Expand", w.constant(0.0), w.shape((n, channels, pixels)))

@@ -40,7 +40,8 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
     """By scales where these are given or whole, else by sizes; as gathered rows and columns where
     runtimes may differ, and as products with the weights where ONNX has no words for them."""
     (x,) = operands
-    before = op.integers(*x.type.shape[2:])
+    height, width = op.integers(*x.type.shape[2:])
+    before = (height, width)
     scaled = op.scale is None or _scaled(before, np.array(op.scale, np.float32)) == op.size
     on_the_edge = not scaled or any(_on_the_edge(op, axis, before[axis]) for axis in (0, 1))
     if op.mode == "nearest" and not op.weighted and on_the_edge:
@@ -195,7 +196,7 @@ class Sampling:
 
     def keeps(self, target: Target) -> bool:
         """Whether an axis stays as it is."""
-        same = target.out == target.size and abs(target.scale - 1) <= 1e-9
+        same = target.out == target.size and abs(float(target.scale) - 1) <= 1e-9
         return same and (not self.cuts or target.roi == (0.0, 1.0))
 
     def places(self, target: Target) -> Array:

@@ -267,7 +267,9 @@ def read_col2im(call: Call) -> Operand:
         x = call.apply(Permute((0, 1, 2, 4, 6, 3, 5)), x)
         x = call.reshape(x, (n, images * prod(left) * behind * own[0], own[1]))
         op = Fold(
-            *(_two(values, pair_, 1) for values in (size, kernel, strides)),
+            _two(size, pair_, 1),
+            _two(kernel, pair_, 1),
+            _two(strides, pair_, 1),
             (*_two(pads[:rank], pair_, 0), *_two(pads[rank:], pair_, 0)),
             _two(dilations, pair_, 1),
         )

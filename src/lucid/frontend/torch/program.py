@@ -179,7 +179,8 @@ def _takes(size: int | torch.SymInt, number: int) -> bool:
 
 def _range(size: torch.SymInt) -> Any:
     """The limits of a symbolic size, where it has such of its own."""
-    return size.node.shape_env.var_to_range.get(size.node.expr)
+    environment = size.node.shape_env
+    return None if environment is None else environment.var_to_range.get(size.node.expr)
 
 
 def _with_range(size: int | torch.SymInt) -> str:

@@ -38,14 +38,16 @@ def page(operators: dict[str, Counter[str]]) -> str:
         "# ONNX's own node tests",
         "",
         f"The package onnx {version('onnx')} brings {sum(total.values())} tests of single"
-        f" operators. Through `lucid.compile`, {total['native'] + total['host']} give the right result:"
-        f" {total['native']} natively, {total['host']} with operators that run in NumPy between the"
+        f" operators. Through `lucid.compile`, {total['native'] + total['host']} give the right"
+        f" result: {total['native']} natively, {total['host']} with operators that run in NumPy"
+        " between the"
         f' native calls (a warning names them, `lucid.CompileOptions(host_ops="refuse")` refuses'
         f" them). {total['refused']} are refused with a message that says why; {total['wrong']} are"
         " wrong.",
         "",
         "Those refused mix arrays and `onnx.TensorProto`s, draw random numbers, speak version 1 of"
-        " ONNX's operators, or compute with integers what Lucid computes with floats. Results of bfloat16 are computed in float32, and"
+        " ONNX's operators, or compute with integers what Lucid computes with floats. Results of"
+        " bfloat16 are computed in float32, and"
         " may differ from onnx's by one step. The one that is wrong has an `onnx.TensorProto` for a"
         " result of arrays.",
         "",

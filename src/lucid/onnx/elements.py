@@ -118,4 +118,5 @@ def _concrete(name: str) -> int:
     if not name.startswith("tensor("):
         return 0
     element = name.removeprefix("tensor(").removesuffix(")").upper()
-    return dict(TensorProto.DataType.items()).get(element, 0)
+    numbers: dict[str, int] = dict(TensorProto.DataType.items())
+    return numbers.get(element, 0)

@@ -1,4 +1,4 @@
-"""Kernels that are compiled side by side: as each alone, in their order, with errors of their own."""
+"""Kernels compiled side by side: as each alone, in their order, with errors of their own."""
 
 import pytest
 

@@ -11,7 +11,13 @@ import lucid
 from lucid import nn
 from lucid.codegen.lowering.context import LOWERINGS
 from lucid.codegen.scheduling.schedule import Schedule
-from lucid.errors import InputError, UnknownNameError, UnsupportedError, WeightsError
+from lucid.errors import (
+    HostOpsWarning,
+    InputError,
+    UnknownNameError,
+    UnsupportedError,
+    WeightsError,
+)
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import MatMul
 from lucid.ir.passes import PIPELINE
@@ -247,6 +253,8 @@ def test_unsupported_ops_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         UnsupportedError, match=r"(?s)2 ops of this model have no kernel:.*matmul.*matmul"
     ):
+        lucid.compile(Odd(), (1, 3, 4, 4), options=lucid.CompileOptions(host_ops="refuse"))
+    with pytest.warns(HostOpsWarning, match=r"(?s)2 ops of Odd.*matmul.*matmul"):
         lucid.compile(Odd(), (1, 3, 4, 4))
 
 
@@ -257,8 +265,9 @@ def test_a_convolution_by_computed_weights_is_unsupported() -> None:
         %y = conv2d(%x, %w) : f32[N,1,4,4]
         return %y
     }"""
+    options = lucid.CompileOptions(host_ops="refuse")
     with pytest.raises(UnsupportedError, match="its weights are computed, not parameters"):
-        lucid.compile(parse_graph(text))
+        lucid.compile(parse_graph(text), options=options)
 
 
 # -- graphs as models ---------------------------------------------------------------------------

@@ -15,7 +15,7 @@ def test_every_error_is_at_the_top_level() -> None:
     ]
     assert lucid.LucidError in kinds
     for kind in kinds:
-        assert issubclass(kind, lucid.LucidError)
+        assert issubclass(kind, lucid.LucidError | Warning)
         assert getattr(lucid, kind.__name__) is kind
         assert kind.__name__ in lucid.__all__
 

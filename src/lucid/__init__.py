@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lucid import models, nn, notebook, random, vision
 from lucid.errors import (
     CompileError,
+    HostOpsWarning,
     ImageError,
     InputError,
     LucidError,
@@ -39,6 +40,7 @@ __all__ = [
     "CompileError",
     "CompileOptions",
     "CompiledModel",
+    "HostOpsWarning",
     "ImageError",
     "InputError",
     "LucidError",

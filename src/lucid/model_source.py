@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lucid.errors import InputError, UnsupportedError
 from lucid.frontend import saved as _saved  # noqa: F401  # registers a kind of model
@@ -41,7 +41,7 @@ class ModelSource:
         images: Preprocess | None = None,
         weights: Any = None,
     ) -> None:
-        self.model: Model = model if isinstance(model, Plain) else self._of(model)
+        self.model: Model = cast(Any, model) if isinstance(model, Plain) else self._of(model)
         self.disable = disable
         self.images = images
         self.weights = weights
@@ -102,8 +102,8 @@ class ModelSource:
         if not missing or own is None:
             return tuple(shapes[name] for name in names)
         types = dict(zip(names, self.captured(own).input_types(), strict=True))
-        told = [name for name in names if name in shapes]
-        batch = batch_of([types[n] for n in told], tuple(tuple(shapes[n]) for n in told)) or 1
+        sizes = tuple(tuple(s) if isinstance(s, Sequence) else () for s in shapes.values())
+        batch = batch_of([types[name] for name in shapes], sizes) or 1
         return tuple(shapes.get(name, types[name].concrete(batch)) for name in names)
 
     def rest(self, shapes: Shapes) -> Rest | None:

@@ -25,14 +25,16 @@ from .op_cases import op_case
 from .oracles import Failure, Tally, check_metamorphic, check_network, check_op
 from .parsers import check_parser
 from .shrink import save, shrunk
+from .signatures import check_signature, with_signature
 
 KINDS: dict[str, Try] = {
     "ops": lambda seed, tally: check_op(op_case(seed), tally),
-    "networks": lambda seed, tally: check_network(network(seed), tally),
+    "networks": lambda seed, tally: check_network(with_signature(network(seed)), tally),
     "metamorphic": lambda seed, tally: check_metamorphic(network(seed, 6, 24), tally),
+    "signatures": lambda seed, tally: check_signature(with_signature(network(seed, 6, 24)), tally),
     "parsers": lambda seed, tally: check_parser(seed, tally),
 }
-TURN = ["ops"] * 5 + ["networks"] + ["ops"] * 5 + ["parsers"] * 2 + ["metamorphic"]
+TURN = ["ops"] * 5 + ["networks"] + ["ops"] * 5 + ["parsers"] * 2 + ["metamorphic", "signatures"]
 """In this order, over and over."""
 
 

@@ -231,11 +231,12 @@ class Expected:
         single = interpret(case.graph, case.inputs, dtype=np.float32)
         limits = []
         for wanted, rounded in zip(exact, single, strict=True):
+            wanted = wanted.astype(np.float64)
             size = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
-            off = float(np.abs(rounded - wanted).max(initial=0.0))
+            off = float(np.abs(rounded.astype(np.float64) - wanted).max(initial=0.0))
             winograd = 6.0 if case.precision == "fast" else 1.0
             limits.append(winograd * (BASE[case.precision] * size + AMPLIFIED * off))
-        return Expected(exact, limits)
+        return Expected([wanted.astype(np.float64) for wanted in exact], limits)
 
     def require(self, values: Sequence[Array], where: str, tally: Tally) -> None:
         require(len(values) == len(self.outputs), f"{where}: {len(values)} outputs")
@@ -245,12 +246,13 @@ class Expected:
             at = f"{where}: output {number}"
             require(value.shape == wanted.shape, f"{at}: shape {value.shape}, not {wanted.shape}")
             require(bool(np.isfinite(value).all()), f"{at}: {np.isnan(value).sum()} NaNs")
-            off = float(np.abs(value - wanted).max(initial=0.0))
+            off = float(np.abs(value.astype(np.float64) - wanted).max(initial=0.0))
             tally.saw("network", off / limit)
             require(off <= limit, f"{at}: off by {off:.3g}, allowed {limit:.3g}")
 
 
-def _of_network(case: NetworkCase, kind: str) -> Callable[[str], Failure]:
+def of_network(case: NetworkCase, kind: str) -> Callable[[str], Failure]:
+    """How a failure of a network is told."""
     settings = {
         "disable": list(case.disable),
         "precision": case.precision,
@@ -287,7 +289,7 @@ def check_network(case: NetworkCase, tally: Tally | None = None) -> Failure | No
         if draw.chance(0.3):
             _check_onnx(case, expected, tally)
 
-    return attempt(check, _of_network(case, "network"))
+    return attempt(check, of_network(case, "network"))
 
 
 def _check_onnx(case: NetworkCase, expected: Expected, tally: Tally) -> None:
@@ -355,4 +357,4 @@ def check_metamorphic(case: NetworkCase, tally: Tally | None = None) -> Failure 
         swapped = Expected(fresh, [max(limit, 1e-4) for limit in expected.limits])
         swapped.require(run(model, x), "with other weights", Tally())
 
-    return attempt(check, _of_network(case, "metamorphic"))
+    return attempt(check, of_network(case, "metamorphic"))

@@ -26,6 +26,7 @@ from .draw import Draw
 from .networks import NetworkCase
 from .op_cases import OpCase
 from .oracles import Failure, check_metamorphic, check_network, check_op
+from .signatures import check_signature
 from .values import Array, fill
 
 FOLDER = Path(__file__).parent / "regressions"
@@ -34,6 +35,7 @@ KINDS: dict[str, Callable[..., Failure | None]] = {
     "op": check_op,
     "network": check_network,
     "metamorphic": check_metamorphic,
+    "signature": check_signature,
 }
 
 

@@ -22,6 +22,7 @@ from .networks import BLOCKS, network
 from .op_cases import generator, op_case
 from .oracles import Failure, Tally, check_metamorphic, check_network, check_op
 from .shrink import FOLDER, replay
+from .signatures import check_signature, with_signature
 from .views import WAYS
 
 SEEDS = st.integers(0, 2**40)
@@ -128,6 +129,22 @@ def test_networks_are_of_every_block() -> None:
 @given(SEEDS)
 def test_networks(seed: int) -> None:
     passed(check_network(network(seed)))
+
+
+@examples(3)
+@given(SEEDS)
+def test_networks_of_any_signature(seed: int) -> None:
+    passed(check_network(with_signature(network(seed))))
+    passed(check_signature(with_signature(network(seed, 6, 20))))
+
+
+def test_signatures_are_of_every_kind() -> None:
+    cases = [with_signature(network(seed)) for seed in range(60)]
+    assert any(not case.graph.inputs[0].type.batch_axes() for case in cases)
+    assert {len(case.graph.inputs) for case in cases} >= {1, 2, 3}
+    assert {len(case.graph.outputs) for case in cases} >= {1, 2, 3}
+    assert {v.type.rank for case in cases for v in case.graph.inputs} >= {0, 1, 3, 4}
+    assert any(len(set(case.graph.outputs)) < len(case.graph.outputs) for case in cases)
 
 
 @examples(2)

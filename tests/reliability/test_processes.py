@@ -239,7 +239,7 @@ def test_what_a_dropped_model_held_goes_at_once(threads: int) -> None:
         fast = lucid.compile(NET, IMAGE.shape, threads=threads)
         fast(IMAGE)
         plan = fast._planner.plan(((5, 3, 12, 12),))
-        held = [fast, plan.bound, *fast._runner.free, *plan.weights._segments]
+        held = [fast, plan.whole, *fast._runner.free, *plan.weights._segments]
         gone = [weakref.ref(thing) for thing in held]
         del fast, plan, held
         assert [ref() for ref in gone] == [None] * len(gone)

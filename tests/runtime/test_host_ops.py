@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 
 import lucid
+from lucid.codegen.language import vector_math
 from lucid.codegen.lowering import HostNode, Region, partition
 from lucid.codegen.lowering.context import LOWERINGS
 from lucid.codegen.program.interpret import ProgramInterpreter
-from lucid.errors import HostOpsWarning, UnknownNameError, UnsupportedError
+from lucid.codegen.target import Target
+from lucid.errors import HostOpsWarning, InputError, UnknownNameError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
-from lucid.ir.ops import Gather, Softmax
+from lucid.ir.ops import Add, Gather, Softmax
+from lucid.ir.passes import run_passes
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph
+from lucid.runtime import library
+from lucid.runtime.check import Case, Settings, bisect, check
 from lucid.runtime.planner import MAX_BATCH
+from lucid.runtime.tune import Tuner
 
 CHAIN = """chain(%x: f32[N,3,6,6], %s: f32[4], %k: i64[4])
     -> f32[N,4], f32[N,4,6,6], f32[4], f32[4] {
@@ -220,3 +226,55 @@ def test_a_graph_without_nodes_costs_no_native_call(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model._runner, "run", None)
     assert_right(model, made, MAX_BATCH + 1)
     assert model.programs()[0].phases == []
+
+
+def test_checked_region_by_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = graph()
+    case = Case(made, tuple(sample_inputs(made, 2)), 2, Settings(threads=2))
+    regions = case.regions()
+    assert [region.graph.name for region in regions] == [f"chain_region{i}" for i in range(3)]
+    report = check(case)
+    assert report.ok
+    assert {call.origin for call in report.calls} >= {"conv", "pool"}
+    assert bisect(case) is None
+    monkeypatch.setattr(library, "_libraries", {})
+    monkeypatch.setitem(vector_math.LOWERINGS, Add, lambda k, op, x: x[0])
+    assert not check(case).ok
+    blame = bisect(case)
+    assert blame is not None
+    assert (blame.stage, blame.origin) == ("emission", "bias")
+
+
+def test_regions_are_tuned() -> None:
+    tuning = Tuner(Target.host(), batch=1, threads=1).tune(run_passes(graph()), budget=0.0)
+    assert list(tuning.schedule.choices) == ["c"]
+    assert [names for _, names in tuning.findings] == [["c"]]
+
+
+def test_a_dtype_that_no_kernel_takes_runs_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(ctx, node):
+        raise UnsupportedError(f"{node.origin}: of such values")
+
+    made = graph(
+        "g(%x: f32[N,4], %k: i64[3]) -> f32[N,3] {"
+        ' %a = relu(%x) : f32[N,4] %y = gather(%a, %k) {axis=1} : f32[N,3] at "odd"'
+        " %z = relu(%y) : f32[N,3] return %z }"
+    )
+    monkeypatch.setitem(LOWERINGS, Gather, refused)
+    model = compiled(made)
+    assert [op.origin for op in model.host_ops] == ["odd"]
+    assert_right(model, made, 2)
+    options = lucid.CompileOptions(host_ops="refuse")
+    with pytest.raises(UnsupportedError, match="odd: of such values"):
+        lucid.compile(made, options=options)
+
+
+def test_what_an_op_says_of_its_operands_reaches_the_caller() -> None:
+    made = graph(
+        "g(%x: f32[4], %k: i64[2]) -> f32[2] { %y = gather(%x, %k) {axis=0} : f32[2] return %y }"
+    )
+    model = compiled(made)
+    x = np.array([1e38, -np.inf, np.nan, 0], np.float32)
+    np.testing.assert_array_equal(model(x, np.array([1, -2])), x[[1, 2]])
+    with pytest.raises(InputError, match="index 4 is outside"):
+        model(x, np.array([0, 4]))

@@ -137,7 +137,7 @@ def test_arrays_of_any_dtype(name: str) -> None:
     for batch in (2, 0):
         assert_right(made, compiled, batch)
     wrong = np.zeros((2, 4), np.complex64)
-    advice = r"give images as" if name == "u8" else rf"x.astype\(np.{DTYPES[name]}\)"
+    advice = rf"convert it with x.astype\(np.{DTYPES[name]}\)$"
     with pytest.raises(InputError, match=rf"^x wants {name}\[N,4\] .*{advice}"):
         compiled(wrong, *sample_inputs(made, 1)[1:])
 
@@ -237,6 +237,7 @@ def test_examples_and_shapes_say_what_a_model_is_compiled_for() -> None:
         ({"input_shape": [(3, 4), (4,)], "shapes": {}}, "^input_shape and shapes both say"),
         ({"shapes": {}, "kwargs": {}}, "^shapes and kwargs both say"),
         ({"shapes": {"z": (4,)}}, r"takes 2 inputs \(x, y\), got shapes of z$"),
+        ({"shapes": {"x": 5}}, "a shape must be integers, batch first"),
         ({"shapes": [(3, 4)]}, "^shapes is a mapping by the names of inputs, not a list$"),
         ({"example_inputs": x}, "^example_inputs is a tuple of arrays or tensors"),
         ({"example_inputs": (x,)}, r"takes 2 inputs \(x, y\), got 1 by position$"),

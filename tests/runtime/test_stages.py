@@ -77,8 +77,10 @@ def test_what_follows_is_compiled_by_what_is_known_then() -> None:
     np.testing.assert_array_equal(model(np.abs(X))[0], X**2)
     assert [s.input_shapes for s in model.further_stages] == [((4,),), ((8,),)]
     text = model.explain()
-    for name in ("net for 8,", "net_stage1 for 4,", "net.stage1 for 8,"):
+    for name in ("net for 8,", "net_stage1 for 4,", "net_stage1 for 8,"):
         assert name in text
+    assert model.ir("captured").count("graph net_stage1(") == 2
+    assert model.ir("captured", (8,)).count("graph ") == 1
 
 
 def test_an_empty_stage() -> None:

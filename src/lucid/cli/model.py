@@ -109,12 +109,16 @@ class Subject:
         return image_layout(self.own_shape)
 
     def shapes(self, batch: int = 1, size: str | None = None) -> Shapes:
-        """The shapes of the inputs for a batch; `size` as `shape` takes it."""
-        from lucid.ir.types import with_batch
-
+        """The shapes of the inputs for a batch, those that have one; `size` as `shape` takes it."""
         if not self.own_shapes:
             return ()
-        return (self.shape(batch, size), *with_batch(self.own_shapes[1:], batch))
+        if batch == 1 and size is None:
+            return self.own_shapes
+        if len(self.own_shapes) == 1:
+            return (self.shape(batch, size),)
+        types = self.source().captured(self.own_shapes).input_types()
+        first, *others = (kind.concrete(batch) for kind in types)
+        return (first if size is None else self.shape(batch, size), *others)
 
     def shape(self, batch: int = 1, size: str | None = None) -> tuple[int, ...]:
         """The shape of the first input for a batch, and for a size such as `224`, `65x80` or

@@ -18,19 +18,20 @@ if TYPE_CHECKING:
 def from_artifact(spec: str, weights: Path | None) -> Subject:
     """The model in a .lucid file. Raises ModelFileError."""
     from lucid.artifact.contents import Artifact
-    from lucid.ir.types import with_batch
+    from lucid.frontend.saved import SavedModel
 
-    manifest = Artifact.open(spec).manifest
-    shapes, told = with_batch(manifest.input_shapes, 1), manifest.metadata
+    artifact = Artifact.open(spec)
+    manifest, shapes = artifact.manifest, SavedModel(artifact).input_shapes()
+    told = manifest.metadata
     labels = told.get("labels")
     return Subject(
         spec,
         spec,
-        preprocess_of(told.get("preprocess")) or spec_for(shapes[0]),
+        preprocess_of(told.get("preprocess")) or spec_for(shapes[0] if shapes else ()),
         bool(told.get("trained", True)),
         tuple(map(str, labels)) if isinstance(labels, list) else None,
         shapes,
-        manifest.dtypes[0],
+        next(iter(manifest.dtypes), "f32"),
         saved=True,
         weights=weights,
     )

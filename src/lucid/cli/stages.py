@@ -175,7 +175,8 @@ class Stages:
 
     @property
     def regions(self) -> list[tuple[Program, Graph]]:
-        """The Programs, with the graphs that they compute."""
+        """The Programs, with the graphs that they compute; one that does nothing where nothing runs
+        natively."""
         return self._parts[0]
 
     @property
@@ -191,13 +192,16 @@ class Stages:
     @cached_property
     def _parts(self) -> tuple[list[tuple[Program, Graph]], list[Node]]:
         from lucid.codegen.lowering import HostNode, Lowered, lower_parts
+        from lucid.codegen.program.program import Program
+        from lucid.ir.graph import Graph
 
         graph = self.graph("fused")
         with self._reporter().watching(self.shapes):
             made = self.target, self.batch, self.threads
             parts = lower_parts(graph, self.schedule(), *made)
         lowered = [(p.program, p.region.graph) for p in parts if isinstance(p, Lowered)]
-        return lowered, [p.node for p in parts if isinstance(p, HostNode)]
+        nothing = Program(graph.name, self.target.name, self.batch), Graph(graph.name)
+        return lowered or [nothing], [p.node for p in parts if isinstance(p, HostNode)]
 
     def _reporter(self) -> CrashReporter:
         """Who writes down what is needed to repeat a failure of ours."""

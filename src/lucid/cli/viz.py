@@ -158,7 +158,7 @@ def _page(
     """The page, with what each pass did, and what is known of the fused graph."""
     from lucid.ir.passes import PASSES
     from lucid.view import Stage, compare, page
-    from lucid.view.overlay import with_layouts
+    from lucid.view.overlay import with_host, with_layouts
 
     passes = [name for name in graphs if name in PASSES]
     pictures = _pictures({name: graphs[name] for name in ("captured", *passes)}, op)
@@ -171,18 +171,13 @@ def _page(
     programs, on_host = _programs(stages)
     final = _known(before, times, "fused")
     known = {name: kind for program in programs for name, kind in layouts(program).items()}
-    known |= {value.name: HOST for node in on_host for value in node.outputs}
-    final = with_layouts(final, known) if known else final
+    final = with_host(with_layouts(final, known), [n.outputs[0].name for n in on_host])
     largest = max(programs, key=lambda program: program.arena, default=None)
     steps.append(Stage("fused", final, "What is scheduled and compiled."))
     opens = {"canonical": "canonicalise"}.get(stage, stage)
     names = [step.name for step in steps]
     first = names.index(opens) if opens in names else 0
     return page(steps, first, memory(largest) if largest is not None else None, depth)
-
-
-HOST = "host"
-"""What stands in place of the layout of a value that is computed on the host."""
 
 
 def _programs(stages: Stages) -> tuple[list[Program], list[Node]]:

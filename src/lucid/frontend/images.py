@@ -14,7 +14,7 @@ from lucid.errors import InputError
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Add, Cast, Concat, Constant, Expand, Mul, Permute, Reshape, Slice
 from lucid.ir.recipe import Apply, Recipe
-from lucid.ir.types import BATCH, TensorType, f32
+from lucid.ir.types import TensorType, f32
 from lucid.vision.spec import Preprocess
 
 ORIGIN = "preprocess"
@@ -29,7 +29,7 @@ def takes_images(graph: Graph, spec: Preprocess) -> Graph:
     inputs = ", ".join(f"{v.name}: {v.type}" for v in graph.inputs)
     one = len(graph.inputs) == 1 and graph.inputs[0].type.rank == 4
     x = graph.inputs[0] if one else None
-    if x is None or x.type != f32(BATCH, spec.channels, *x.type.shape[2:]):
+    if x is None or x.type != f32(x.type.shape[0], spec.channels, *x.type.shape[2:]):
         raise InputError(
             f"{graph.name} has the inputs ({inputs}); input='uint8_nhwc' is for models of one "
             f"input f32[N,{spec.channels},H,W] ({spec.order} images): give `preprocess` with its "
@@ -37,7 +37,8 @@ def takes_images(graph: Graph, spec: Preprocess) -> Graph:
         )
     result = Graph(graph.name, graph.payload)
     channels, height, width = (int(d) for d in x.type.concrete(1)[1:])
-    images = result.add_input(TensorType("u8", (BATCH, height, width, channels)), "images")
+    batch = x.type.shape[0]
+    images = result.add_input(TensorType("u8", (batch, height, width, channels)), "images")
     mapped = {x: _normalised(result, images, spec)}
     _copy(graph, result, mapped)
     return result
@@ -46,6 +47,7 @@ def takes_images(graph: Graph, spec: Preprocess) -> Graph:
 def _normalised(graph: Graph, images: Value, spec: Preprocess) -> Value:
     """(level / divisor - mean) / std as level * scale + shift, NCHW."""
     _, height, width, channels = images.type.concrete(1)
+    batch = images.type.shape[0]
     scale = [1 / (s * spec.divisor) for s in spec.stds]
     shift = [-m / s for m, s in zip(spec.means, spec.stds, strict=True)]
     if spec.order == "bgr":  # the numbers are in the network's order, the levels are RGB
@@ -54,11 +56,11 @@ def _normalised(graph: Graph, images: Value, spec: Preprocess) -> Value:
     def apply(op: object, *operands: Value) -> Value:
         return graph.append(op, operands, origin=ORIGIN).output  # type: ignore[arg-type]  # an Op
 
-    y = apply(Reshape((BATCH, height, width * channels)), images)
+    y = apply(Reshape((batch, height, width * channels)), images)
     y = apply(Cast("f32"), y)
     for op, numbers, name in ((Mul(), scale, "scale"), (Add(), shift, "shift")):
         y = apply(op, y, graph.add_parameter(f"{ORIGIN}.{name}", _line(numbers, width)))
-    y = apply(Reshape((BATCH, height, width, channels)), y)
+    y = apply(Reshape((batch, height, width, channels)), y)
     y = apply(Permute((0, 3, 1, 2)), y)
     if spec.order == "bgr":
         parts = [apply(Slice(1, i, i + 1), y) for i in reversed(range(channels))]

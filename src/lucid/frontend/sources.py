@@ -154,13 +154,11 @@ class Plain:
 
 def example_shape(example: Any) -> tuple[int, ...]:
     """The shape of an array or tensor. Raises InputError for what has none."""
-    shape = getattr(example, "shape", () if isinstance(example, int | float) else None)
-    try:
-        return tuple(int(d) for d in shape)
-    except TypeError:
-        raise InputError(
-            f"an example of an input is an array or tensor, not {kind_of(example)}"
-        ) from None
+    if isinstance(example, int | float):
+        return ()
+    if not isinstance(getattr(example, "shape", None), tuple):
+        raise InputError(f"an example of an input is an array or tensor, not {kind_of(example)}")
+    return tuple(int(d) for d in example.shape)
 
 
 def only(shapes: Shapes, model: str) -> tuple[int, ...]:

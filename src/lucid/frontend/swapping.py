@@ -83,9 +83,10 @@ def _of_network(model: Model, other: Model, origin: str, sizes: Sequence[Shapes]
 def _as_taken_by(other: Model, model: Model, shapes: Shapes) -> Shapes:
     """The shapes of the model's inputs as the other takes them: images as bytes have channels last.
     As they are where the other has more inputs or fewer."""
-    if len({len(shapes), len(model.dtypes), len(other.dtypes)}) > 1:
+    own, its = model.dtypes or (), other.dtypes or ()
+    if len({len(shapes), len(own), len(its)}) > 1:
         return shapes
-    return tuple(map(_as_taken_as, shapes, model.dtypes, other.dtypes))
+    return tuple(map(_as_taken_as, shapes, own, its))
 
 
 def _as_taken_as(shape: tuple[int, ...], own: str, other: str) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ def in_order(
     """Inputs by position and by name, or in one mapping, in the order of `names`. Raises InputError
     that begins with `who`, such as `net takes 2 inputs (image, scale)`."""
     if len(inputs) == 1 and not named and isinstance(inputs[0], Mapping):
-        inputs, named = (), inputs[0]
+        return in_order(who, names, (), inputs[0])
     given = {**dict(zip(names, inputs, strict=False)), **named}
     if len(inputs) + len(named) == len(names) and given.keys() == set(names):
         return tuple(given[name] for name in names)

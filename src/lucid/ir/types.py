@@ -73,14 +73,14 @@ BATCH = Dim()
 
 
 Shapes = tuple[tuple[int, ...], ...]
-"""The sizes of a graph's inputs: one shape each, in order, the batch in front of all of them."""
+"""The sizes of a graph's inputs: one shape each, in order."""
 
 ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
 """What users give for them: the shape of the one input, or a sequence of shapes."""
 
 
 def with_batch(shapes: Shapes, batch: int) -> Shapes:
-    """The same sizes with another batch."""
+    """The same sizes with another batch, which is in front of all of them."""
     return tuple([(batch, *shape[1:]) for shape in shapes])
 
 

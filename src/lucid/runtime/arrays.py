@@ -42,7 +42,7 @@ def as_array(x: Any, kind: DType = FLOAT) -> Array:
     array = x if isinstance(x, np.ndarray) else _foreign(x, kind)
     if array.dtype != kind.storage:
         if not kind.is_bits or array.dtype.name != kind.numbers:
-            raise InputError(f"got {describe(array)}; {_conversion(x, array.dtype, kind)}")
+            raise InputError(f"got {describe(array)}; {_conversion(x, array, kind)}")
         array = array.view(kind.storage)
     if array.flags.c_contiguous and array.flags.aligned:
         return array
@@ -61,9 +61,9 @@ def as_scalar(x: float, kind: DType) -> Array:
     return kind.encode(array)
 
 
-def _conversion(x: Any, given: np.dtype[Any], wanted: DType) -> str:
+def _conversion(x: Any, given: Array, wanted: DType) -> str:
     """What to do about an array of another dtype."""
-    if wanted.name == "u8":
+    if wanted.name == "u8" and given.ndim in (3, 4):
         return (
             "give images as levels 0..255 (lucid.vision's Preprocess.to_uint8_nhwc makes them), or "
             "compile without input='uint8_nhwc'"
@@ -73,7 +73,7 @@ def _conversion(x: Any, given: np.dtype[Any], wanted: DType) -> str:
     if is_torch(x):
         call = "x.float()" if wanted is FLOAT else f"x.to(torch.{wanted.numbers})"
     advice = f"convert it with {call}"
-    images = given == np.uint8 and wanted is FLOAT
+    images = given.dtype == np.uint8 and wanted is FLOAT
     return f"{advice}, or compile with input='uint8_nhwc'" if images else advice
 
 

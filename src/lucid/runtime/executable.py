@@ -10,37 +10,36 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.language.llvm import assembly, ir_text
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.explain import Basis, Explanation, explain
+from lucid.codegen.scheduling.explain import Basis, Explanation
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, UnsupportedError
-from lucid.ir.batch import described
-from lucid.ir.graph import Graph, Value
+from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim, ShapeArgument, Shapes
+from lucid.ir.types import ShapeArgument, Shapes
 from lucid.runtime import log
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.inputs import Inputs
+from lucid.runtime.inspection import CODE_STAGES, code_of, explanation_of, profile_of
 from lucid.runtime.library import Objects, Progress
 from lucid.runtime.outputs import Outputs
-from lucid.runtime.planner import MAX_BATCH, Planner
+from lucid.runtime.planner import Planner
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Snapshot, Source
+from lucid.runtime.profile import Profiler
+from lucid.runtime.profile_report import Profile
 from lucid.runtime.running import Runner
 from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
-from lucid.runtime.steps import HostOp, HostStep, run_steps, warn_of_host_ops
+from lucid.runtime.slices import compute
+from lucid.runtime.steps import HostOp, run_steps, warn_of_host_ops
 from lucid.runtime.weights import WeightStore
-
-if TYPE_CHECKING:
-    from lucid.runtime.profile_report import Profile
 
 
 class CompiledModel:
@@ -196,8 +195,8 @@ class CompiledModel:
 
     @property
     def host_ops(self) -> tuple[HostOp, ...]:
-        """The nodes without a kernel, which run on the host, in all plans so far: op, module path
-        and source line of each."""
+        """The nodes without a kernel, which run on the host, in all plans so far: op, result,
+        module path and source line of each."""
         return tuple(self._host_ops)
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
@@ -232,24 +231,26 @@ class CompiledModel:
         ):
             given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
-        whole, last, batch = self._planned(given, arrays)
+        plans = self._planned(given, arrays)
+        whole, _, batch = plans
         results = whole.outputs(batch)
         if out is not None:
             outs = self._outputs.given(out, results)
             results = self._outputs.stored(outs, results)
             arrays = [_apart(a, results) for a in arrays]
-            self._compute(whole, last, batch, arrays, results)
+            compute(plans, self._run, arrays, results)
             return self._outputs.together(outs)
-        self._compute(whole, last, batch, arrays, results)
+        compute(plans, self._run, arrays, results)
         if whole.rest is not None:
             results = whole.rest.finish(results)
         return self._outputs.wrapped(given[0] if given else None, results)
 
     def results(self, arrays: Sequence[Array]) -> list[Array]:
         """The flat outputs for inputs that are all arrays as they are stored (`ir.stage.Stage`)."""
-        whole, last, batch = self._plans_for(tuple([array.shape for array in arrays]))
+        plans = self._plans_for(tuple([array.shape for array in arrays]))
+        whole, _, batch = plans
         results = whole.outputs(batch)
-        self._compute(whole, last, batch, arrays, results)
+        compute(plans, self._run, arrays, results)
         return results if whole.rest is None else whole.rest.finish(results)
 
     def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -271,43 +272,6 @@ class CompiledModel:
                 raise
             told = advice or f"{self._inputs.compared(arrays)}: {problem}"
             raise InputError(told) from problem
-
-    def _compute(
-        self,
-        whole: Plan,
-        last: Plan,
-        batch: int,
-        arrays: Sequence[Array],
-        results: Sequence[Array],
-    ) -> None:
-        """Write the results of a batch: at once, where it has a plan of its own, or in slices."""
-        if whole.batch == batch:
-            self._run(whole, arrays, results)
-            return
-        if not batch:
-            self._compute_empty(whole, arrays, results)
-        for start in range(0, batch, MAX_BATCH):
-            rows = slice(start, min(start + MAX_BATCH, batch))
-            plan = whole if rows.stop - start == MAX_BATCH else last
-            graph = plan.graph
-            self._run(plan, _rows(graph.inputs, arrays, rows), _rows(graph.outputs, results, rows))
-
-    def _compute_empty(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
-        """Write those results that have no rows, which no row of an input has a part in."""
-        graph = plan.graph
-        if all(result.size == 0 for result in results):
-            return
-
-        def one(value: Value, array: Array) -> Array:
-            """One row where there is none."""
-            batched = value.type.batch_axes()
-            return np.zeros(value.type.concrete(1), array.dtype) if batched else array
-
-        inputs, outputs = (
-            [one(*pair) for pair in zip(values, given, strict=True)]
-            for values, given in ((graph.inputs, arrays), (graph.outputs, results))
-        )
-        self._run(plan, inputs, outputs)
 
     def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
         """One call of a plan."""
@@ -409,9 +373,6 @@ class CompiledModel:
         `x`: the one input, or a tuple or list of them, or a mapping by name. Of a batch larger than
         16 its first slice is run. Raises InputError.
         """
-        from lucid.runtime.profile import Profiler
-        from lucid.runtime.profile_steps import StepProfiler
-
         if runs < 1:
             raise InputError(f"a profile takes one run at least, not {runs}")
         named = x if isinstance(x, Mapping) else {}
@@ -419,15 +380,8 @@ class CompiledModel:
         given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
         plan, _, batch = self._planned(given, arrays)
-        if not batch:
-            raise InputError("an empty batch has no profile")
-        arrays = _rows(plan.graph.inputs, arrays, slice(0, plan.batch))
-        results, name = plan.outputs(plan.batch), self._source.name
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
-        if plan.whole is None:
-            return StepProfiler(profiler, name, runs).profile(plan, arrays, results)
-        addresses = [array.ctypes.data for array in (*arrays, *results)]
-        return profiler.profile(plan.whole, name, addresses, runs)
+        return profile_of(profiler, plan, batch, self._source.name, arrays, runs)
 
     def explanation(self, shape: ShapeArgument | None = None) -> Explanation:
         """For each node of the optimised graph what was fused into it, what was not and why, which
@@ -435,25 +389,20 @@ class CompiledModel:
         shapes = self._shapes_or_first(shape)
         self.prepare(shapes)
         plan, _, _ = self._plans_for(shapes)
-        sized = self._planner.sized(shapes)
-        return explain(
-            plan.graph,
-            self._source.rewrites(shapes).misses,
-            self.schedule,
-            [(step.bound.program, step.region.graph) for step in plan.native],
-            [step.node for step in plan.steps if isinstance(step, HostStep)],
-            {value.name: value.type.concrete(plan.batch) for value in plan.graph.inputs},
-            self.target,
-            self.threads,
-            self._basis,
-            described(sized.obstacle, MAX_BATCH),
-        )
+        misses = self._source.rewrites(shapes).misses
+        made = self.target, self.threads, self._basis
+        return explanation_of(plan, misses, self.schedule, *made)
 
     def explain(self, shape: ShapeArgument | None = None) -> str:
         """The same as text; without a shape, that of the further stages compiled so far as well."""
+        further = [stage.explain() for stage in self._further(shape)]
+        return "\n".join([str(self.explanation(shape)), *further])
+
+    def _further(self, shape: ShapeArgument | None) -> list[CompiledModel]:
+        """The further stages that are shown with the model: all that are compiled, unless a shape
+        is asked for."""
         further = self.further_stages if shape is None else []
-        known = [stage for stage in further if stage.input_shapes is not None]
-        return "\n".join([str(self.explanation(shape)), *(stage.explain() for stage in known)])
+        return [stage for stage in further if stage.input_shapes is not None]
 
     @property
     def schedule(self) -> Schedule:
@@ -465,40 +414,24 @@ class CompiledModel:
 
     def stages(self) -> list[str]:
         """The names that `ir` takes, in the order in which a model goes through them."""
-        return [*self._source.stages(), "scheduled", "llvm", "asm"]
+        return [*self._source.stages(), *CODE_STAGES]
 
     def ir(self, stage: str = "fused", shape: ShapeArgument | None = None) -> str:
         """The model as text at a stage: a graph (`captured`, after a pass by its name, `fused`),
         its Program (`scheduled`), or its kernels (`llvm`, `asm`).
 
-        `shape`: an input shape, by default the one compiled for. Raises UnknownNameError.
+        `shape`: an input shape, by default the one compiled for, and with it the further stages
+        compiled so far. Raises UnknownNameError.
         """
         if stage not in self.stages():
             names = ", ".join(self.stages())
             raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
         shapes = self._shapes_or_first(shape)
-        if stage == "scheduled":
-            return "\n".join(map(str, self.programs(shapes)))
-        if stage not in ("llvm", "asm"):
-            return str(self._source.stage(shapes, stage))
-        text, comment = (ir_text, ";") if stage == "llvm" else (assembly, "#")
-        kernels = dict.fromkeys(k for p in self.programs(shapes) for k in p.kernels())
-        with PLANNING:  # which keeps LLVM's own lock out of forks
-            return "\n".join(
-                f"{comment} kernel {' '.join(str(kernel).split())}\n{text(kernel, self.target)}"
-                for kernel in kernels
-            )
-
-
-def _rows(values: Sequence[Value], arrays: Sequence[Array], rows: slice) -> list[Array]:
-    """The part of arrays that a slice of the batch has; the first dimension may be 2N."""
-    parts = []
-    for value, array in zip(values, arrays, strict=True):
-        first = value.type.shape[0] if value.type.rank else 1
-        if isinstance(first, Dim):
-            array = array[rows.start * first.coefficient : rows.stop * first.coefficient]
-        parts.append(array)
-    return parts
+        if stage in CODE_STAGES:
+            text = code_of(self.programs(shapes), stage, self.target)
+        else:
+            text = str(self._source.stage(shapes, stage))
+        return "\n".join([text, *(further.ir(stage) for further in self._further(shape))])
 
 
 def _apart(array: Array, results: Sequence[Array]) -> Array:

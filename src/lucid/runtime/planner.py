@@ -132,8 +132,8 @@ class Planner:
             self.schedule, self.first = schedule, shapes
         if len(self.plans) > PLANS_KEPT:
             del self.plans[min(self.plans, key=lambda known: self.plans[known].used)]
-            steps = [step for plan in self.plans.values() for step in plan.native]
-            self._runner.trim(max((step.bound.arena_bytes for step in steps), default=0))
+            native = [step for plan in self.plans.values() for step in plan.native]
+            self._runner.trim(max((step.bound.arena_bytes for step in native), default=0))
         return plan
 
     def swap(self, store: WeightStore) -> None:

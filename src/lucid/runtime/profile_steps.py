@@ -32,14 +32,15 @@ class StepProfiler:
 
     def profile(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> Profile:
         """The profile of a plan, whose results are written."""
-        given = (arrays, results)
+        given, start = (arrays, results), time.perf_counter()
         run_steps(
             plan.graph, plan.steps, plan.batch, plan.weights, self._native, *given, self._host
         )
         parts = [part for part in self.done if isinstance(part, Profile)]
         host = sum(part.ms for part in self.done if isinstance(part, CallProfile))
-        latency = host + sum(part.latency_ms for part in parts)
-        ordinary = host + sum(part.ordinary_ms for part in parts)
+        copies = 1000 * (time.perf_counter() - start) if not self.done else 0.0
+        latency = copies + host + sum(part.latency_ms for part in parts)
+        ordinary = copies + host + sum(part.ordinary_ms for part in parts)
         calls = [call for part in self.done for call in _calls(part)]
         inputs = {v.name: a.shape for v, a in zip(plan.graph.inputs, arrays, strict=True)}
         return Profile(
@@ -49,10 +50,10 @@ class StepProfiler:
             runs=self.runs,
             latency_ms=latency,
             ordinary_ms=ordinary,
-            overhead=sum(part.overhead * part.ordinary_ms for part in parts) / (ordinary or 1.0),
+            overhead=sum(part.overhead * part.ordinary_ms for part in parts) / ordinary,
             peak_gflops=max((part.peak_gflops for part in parts), default=1.0),
             bandwidth_gbs=max((part.bandwidth_gbs for part in parts), default=1.0),
-            calls=tuple(replace(c, share=c.ms / latency if latency else 0.0) for c in calls),
+            calls=tuple(replace(c, share=c.ms / latency) for c in calls),
             threads=self._threads(parts, host),
             events=tuple(self._events()),
         )

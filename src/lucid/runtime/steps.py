@@ -16,6 +16,7 @@ from lucid.codegen.lowering.partition import Region
 from lucid.errors import HostOpsWarning
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import Tensors, run_node
+from lucid.ir.ops import Fusion
 from lucid.ir.ops.base import Array
 from lucid.ir.recipe import evaluate
 from lucid.runtime.binding import BoundProgram
@@ -23,9 +24,11 @@ from lucid.runtime.weights import WeightStore
 
 
 class HostOp(NamedTuple):
-    """A node that has no kernel: its op, its module's path, and the user's source line."""
+    """A node that has no kernel: its op, the name of its (first) result, its module's path, and the
+    user's source line."""
 
     op: str
+    result: str
     origin: str
     location: str | None
 
@@ -75,7 +78,9 @@ class HostStep:
 
     @property
     def op(self) -> HostOp:
-        return HostOp(self.node.op.name, self.node.origin, self.node.location)
+        op = self.node.op.anchor if isinstance(self.node.op, Fusion) else self.node.op
+        result = self.node.outputs[0].name
+        return HostOp(op.name, result, self.node.origin, self.node.location)
 
     def run(self, arrays: Mapping[Value, Array], batch: int) -> list[Array]:
         """The node's results from arrays, both as they are stored. Raises what the reference
@@ -84,7 +89,8 @@ class HostStep:
             self.known[v] if v in self.known else dtype(v.type.dtype).decode(arrays[v])
             for v in self.node.inputs
         ]
-        results = run_node(self.node, operands, batch, np.dtype(np.float32))
+        with np.errstate(all="ignore"):  # native code warns of no overflow either
+            results = run_node(self.node, operands, batch, np.dtype(np.float32))
         pairs = zip(results, self.node.outputs, strict=True)
         return [np.ascontiguousarray(dtype(v.type.dtype).encode(r)) for r, v in pairs]
 

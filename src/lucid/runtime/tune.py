@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lucid.codegen.lowering import lower
+from lucid.codegen.lowering import Region, lower, partition, unsupported
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.candidates import call_key, candidates, layer_calls, signature
 from lucid.codegen.scheduling.schedule import (
@@ -157,10 +157,40 @@ class Tuner:
 
         Layers that the log knows are not measured, unless `again`; the others are, for about
         `budget` seconds, and are added to the log. `forced` settles kernels as in `schedule`; what
-        is found for their layers is not logged. Raises UnknownNameError.
+        is found for their layers is not logged. Regions between host ops are tuned one by one.
+        Raises UnknownNameError.
         """
         forced = forced or {}
         model = schedule(graph, self.target, self.batch, self.precision, forced)
+        parts = partition(graph, unsupported(graph))
+        regions = [part.graph for part in parts if isinstance(part, Region)]
+        if regions == [graph]:
+            return self._tune(graph, model, budget, forced, log, again)
+        layers = sum(len(convolutions(region)) for region in regions)
+        found = [
+            self._tune(region, model, budget * len(own) / layers, forced, log, again)
+            for region in regions
+            if (own := convolutions(region))
+        ]
+        choices = dict(model.choices)
+        for tuning in found:
+            choices |= tuning.schedule.choices
+        findings = [finding for tuning in found for finding in tuning.findings]
+        return Tuning(Schedule(choices), model, findings, sum(tuning.runs for tuning in found))
+
+    def _tune(
+        self,
+        graph: Graph,
+        whole: Schedule,
+        budget: float,
+        forced: Mapping[str, str],
+        log: TuningLog | None,
+        again: bool,
+    ) -> Tuning:
+        """`tune` of a graph that is one Program; `whole`: the cost model's schedule for it, and
+        more."""
+        names = {node.output.name for node in convolutions(graph)}
+        model = Schedule({n: c for n, c in whole.choices.items() if n in names})
         layers = distinct_layers(graph, self.batch, model, self.precision, forced)
         setting = Setting.of(self.target, self.threads, self.precision)
         known = log.read(setting) if log and not again else {}

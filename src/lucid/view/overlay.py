@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,6 +98,16 @@ def with_layouts(drawn: Picture, layouts: Mapping[str, str]) -> Picture:
 
     boxes = (
         replace(b, results=tuple(told(b))) if b.id in layouts and b.results else b
+        for b in drawn.boxes
+    )
+    return Picture(drawn.name, tuple(boxes))
+
+
+def with_host(drawn: Picture, names: Collection[str]) -> Picture:
+    """The picture with `host` beside the types of values that are computed on the host. `names`: of
+    the values."""
+    boxes = (
+        replace(b, results=tuple(f"{kind} host" for kind in b.results)) if b.id in names else b
         for b in drawn.boxes
     )
     return Picture(drawn.name, tuple(boxes))

@@ -213,8 +213,9 @@ def explain(
     for node in graph.nodes:
         choice = schedule.choices.get(node.output.name) if node in layers else None
         size = attributed.batch(node)
-        chosen = choice is not None and size is not None
-        choosing = choose(node, choice, size, target, basis) if chosen else None
+        choosing = None
+        if choice is not None and size is not None:
+            choosing = choose(node, choice, size, target, basis)
         own = attributed.calls(node)
         body = node.op.body.nodes if isinstance(node.op, Fusion) else ()
         nodes.append(

@@ -7,6 +7,7 @@ the end the whole native run with the interpreted one.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -57,11 +58,19 @@ def bisect(case: Case, tools: Tools | None = None) -> Blame | None:
 
 def search(case: Case, tools: Tools) -> tuple[Find, Blame] | None:
     """What `bisect` finds, and the function that finds it."""
-    for find in (blame_pass, blame_schedule, blame_plan, blame_kernel, blame_runtime):
+    later = (blame_schedule, blame_plan, blame_kernel, blame_runtime)
+    finds: list[Find] = [blame_pass, *(functools.partial(_in_regions, find) for find in later)]
+    for find in finds:
         blame = find(case, tools)
         if blame is not None:
             return find, blame
     return None
+
+
+def _in_regions(find: Find, case: Case, tools: Tools) -> Blame | None:
+    """The first native call of the case that is found wrong."""
+    found = (find(region, tools) for region in case.regions())
+    return next((blame for blame in found if blame is not None), None)
 
 
 def _off(error: float) -> str:

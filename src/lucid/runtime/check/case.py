@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 
 from lucid.codegen.language.llvm import versions
-from lucid.codegen.lowering import lower
+from lucid.codegen.lowering import HostNode, Lowered, lower, lower_parts
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.schedule import schedule
+from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError
-from lucid.ir.graph import Graph
+from lucid.ir.batch import batch_of, misfit
+from lucid.ir.graph import Graph, Node
+from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
-from lucid.ir.passes import run_passes
+from lucid.ir.passes import PIPELINE, run_passes
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph, print_graph
 from lucid.ir.types import DTYPES
@@ -62,10 +64,45 @@ class Case:
         return run_passes(self.graph, disable=self.settings.disable)
 
     def program(self, fused: Graph) -> Program:
-        """Scheduled and lowered."""
+        """Scheduled and lowered. Raises UnsupportedError where ops run on the host: see
+        `regions`."""
+        return lower(fused, self._schedule(fused), *self._made)
+
+    def parts(self, fused: Graph) -> list[Lowered | HostNode]:
+        """The Programs of its regions, and its host nodes, in the order in which they run."""
+        return lower_parts(fused, self._schedule(fused), *self._made)
+
+    def _schedule(self, fused: Graph) -> Schedule:
         s, batch = self.settings, max(1, self.batch)
-        choices = schedule(fused, s.machine, batch, s.precision, s.kernels)
-        return lower(fused, choices, s.machine, self.batch, s.threads)
+        return schedule(fused, s.machine, batch, s.precision, s.kernels)
+
+    @property
+    def _made(self) -> tuple[Target, int, int]:
+        return self.settings.machine, self.batch, self.settings.threads
+
+    def regions(self) -> list[Case]:
+        """The native calls between its host ops, each as a case of its own, whose inputs are what
+        the interpreter has there; just this one where there are no host ops, or where it cannot be
+        lowered."""
+        fused = self.fused()
+        try:
+            parts = self.parts(fused)
+        except Exception:  # which is for who checks to see
+            return [self]
+        if not any(isinstance(part, HostNode) for part in parts):
+            return [self]
+        values = dict(zip(fused.inputs, self.inputs, strict=True))
+
+        def keep(node: Node, results: tuple[Array, ...]) -> None:
+            values.update(zip(node.outputs, results, strict=True))
+
+        interpret(fused, self.inputs, observe=keep)
+        settings = replace(self.settings, disable=tuple(PIPELINE), kernels={})
+        return [
+            Case(p.region.graph, tuple(values[v] for v in p.region.inputs), self.batch, settings)
+            for p in parts
+            if isinstance(p, Lowered)
+        ]
 
     def with_graph(self, graph: Graph, inputs: tuple[Array, ...]) -> Case:
         return replace(self, graph=graph, inputs=inputs)
@@ -164,4 +201,8 @@ def read_inputs(path: Path, graph: Graph) -> tuple[tuple[Array, ...], int]:
         raise InputError(f"{path} holds {', '.join(arrays)}; expected {wanted}")
     kinds = [DTYPES[v.type.dtype] for v in graph.inputs]
     given = tuple(np.ascontiguousarray(arrays[n], k) for n, k in zip(names, kinds, strict=True))
-    return given, given[0].shape[0] if given and given[0].ndim else 1
+    shapes = tuple(array.shape for array in given)
+    batch = batch_of(graph.input_types(), shapes)
+    if batch is None:
+        raise InputError(f"{path}: {misfit(graph, shapes)}")
+    return given, batch

@@ -187,8 +187,8 @@ def _crossing(graph: Graph, before: Sequence[Node], after: Sequence[Node]) -> li
 
 
 def _is_data(values: Iterable[Value]) -> bool:
-    """Whether values may be inputs of a graph: floats or levels, with the batch in them or not."""
-    return all(v.type.dtype in ("f32", "u8") and not isinstance(v, Parameter) for v in values)
+    """Whether values may be inputs of a graph."""
+    return not any(isinstance(v, Parameter) for v in values)
 
 
 def _all_values(case: Case) -> dict[str, Array]:

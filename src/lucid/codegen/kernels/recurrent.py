@@ -41,8 +41,8 @@ from lucid.ir.ops import Recurrent as Op
 ROWS = 6
 """Sequences of a block, at most: as many as the register tile has rows."""
 TILES = ((1, 4), (2, 2), (3, 2), (ROWS, 1))
-"""Rows and panels of the tiles; the last one also does fewer rows. They differ so that each has 8 to
-12 sums on AVX2: fewer would wait for each other's multiply-adds."""
+"""Rows and panels of the tiles; the last one also does fewer rows. They differ so that each has 8
+to 12 sums on AVX2: fewer would wait for each other's multiply-adds."""
 
 SIGNATURE = [
     ("h", PointerTo(F32)),  # the first row of the state

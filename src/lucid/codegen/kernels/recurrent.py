@@ -41,8 +41,8 @@ from lucid.ir.ops import Recurrent as Op
 ROWS = 6
 """Sequences of a block, at most: as many as the register tile has rows."""
 TILES = ((1, 4), (2, 2), (3, 2), (ROWS, 1))
-"""Rows and panels of the tiles; the last one also does fewer rows. One row by one panel takes 2.2
-times as long as by four (256 x 1024 on AVX2), since its two sums wait for each other."""
+"""Rows and panels of the tiles; the last one also does fewer rows. They differ so that each has 8
+to 12 sums on AVX2: fewer would wait for each other's multiply-adds."""
 
 SIGNATURE = [
     ("h", PointerTo(F32)),  # the first row of the state
@@ -116,8 +116,8 @@ class Recurrent(KernelSpec):
             found[name] = (*zip(sequences, strides, strict=True), (columns, 1))
         for name in (f"{kind}{name}" for name in self.kept for kind in ("", "last_")):
             counts = given.rows, given.directions, given.size
-            strides = (getattr(given, f"{name}_{axis}") for axis in ("row", "direction", "unit"))
-            found[name] = tuple(zip(counts, strides, strict=True))
+            steps = (getattr(given, f"{name}_{axis}") for axis in ("row", "direction", "unit"))
+            found[name] = tuple(zip(counts, steps, strict=True))
         for name, gates in zip(self.packed, cuts(self.cell), strict=True):
             panels = getattr(given, f"{name}_panels")
             if not (panels - 1) * given.panel < gates * given.size <= panels * given.panel:
@@ -160,7 +160,8 @@ class _RecurrentEmitter:
     def _room(self, number: int) -> Pointer:
         """Room for a vector of each row behind the sums."""
         f = self.frame
-        return self.sums + (self.columns * ROWS + f.size * (ROWS * number))
+        place: Pointer = self.sums + (self.columns * ROWS + f.size * (ROWS * number))
+        return place
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel

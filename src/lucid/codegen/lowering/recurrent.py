@@ -130,9 +130,9 @@ def _steps(
     first, widest = 0, 0
     for name, gates in zip(kernel.packed, cuts(cell), strict=True):
         recipe = Apply(Slice(1, first * size, (first + gates) * size), (recurrent.recipe,))
-        shape = (directions * gates * size, size)
-        rows = _reshaped(recipe, *shape)
-        arguments[name] = ctx.weights(rows, Panels(directions, width), shape, recurrent.name)
+        flat = (directions * gates * size, size)
+        rows = _reshaped(recipe, *flat)
+        arguments[name] = ctx.weights(rows, Panels(directions, width), flat, recurrent.name)
         panels = -(-gates * size // width)
         arguments[f"{name}_panels"] = panels
         first, widest = first + gates, max(widest, panels * width)

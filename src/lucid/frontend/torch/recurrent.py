@@ -84,7 +84,7 @@ def rnn_tanh(
 
 @emits("rnn_relu.input")
 def rnn_relu(w: Writer, *operands: Any) -> list[Value]:
-    return rnn_tanh(w, *operands, activation=RELU)
+    return rnn_tanh(w, *(*operands, RELU))
 
 
 def _refuse_dropout(w: Writer, dropout: float, train: bool, num_layers: int) -> None:

@@ -238,7 +238,8 @@ def _parts(shape: Shape, parts: Shape) -> list[tuple[int, ...]] | None:
     """For each axis of a shape, which axes of `parts` it is made of; None where they do not say."""
     found, at = [], 0
     for d in shape:
-        first, size = at, 1
+        first = at
+        size: int | Dim = 1
         while at < len(parts) and (at == first or _smaller(size, d)):
             part, at = parts[at], at + 1
             size = part if isinstance(part, Dim) else -1 if isinstance(size, Dim) else size * part

@@ -173,10 +173,11 @@ def write_recurrent(
     states, rest = [_swapped(w, s) for s in rest[: op.states]], rest[op.states :]
     ends = w.emit("Cast", rest[0], to=INT32) if rest else ""
     count, hidden = 1 + op.states, recurrent.type.shape[2]
+    given: list[Edge | str] = [_swapped(w, x), weight, recurrent, bias, ends, *states, *rest[1:]]
     y, *last = w.emit_all(
         OPERATORS[type(op)],
         count,
-        *(_swapped(w, x), weight, recurrent, bias, ends, *states, *rest[1:]),
+        *given,
         hidden_size=hidden,
         direction=op.direction,
         **_numbers(op),

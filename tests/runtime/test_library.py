@@ -1,0 +1,65 @@
+"""Kernels compiled side by side: as each alone, in their order, with errors of their own."""
+
+import pytest
+
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.transpose import Transpose
+from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.llvm import compile_object
+from lucid.codegen.target import Target
+from lucid.errors import CompileError
+from lucid.runtime import library
+from lucid.runtime.library import KernelLibrary
+
+KERNELS = [Transpose(), Driver(), Tile(1)]
+
+
+@pytest.fixture
+def fresh():
+    return KernelLibrary(Target.host())
+
+
+@pytest.mark.parametrize("processors", [1, 3])
+def test_objects_are_those_of_each_alone(fresh, processors, monkeypatch):
+    monkeypatch.setattr(library, "available_processors", lambda: processors)
+    told = []
+    codes = fresh._object_codes(KERNELS, None, lambda *state: told.append(state))
+    assert codes == {kernel: compile_object(kernel, fresh.target) for kernel in KERNELS}
+    assert list(codes) == KERNELS
+    assert fresh.emitted == 3
+    assert told == [("kernels", 0, 3), ("kernels", 3, 3)]
+
+
+def test_progress_is_told_between_parts(fresh, monkeypatch):
+    """When no thread is in LLVM: what is told may fork."""
+    monkeypatch.setattr(library, "available_processors", lambda: 1)
+    monkeypatch.setattr(library, "EACH", 2)
+    told = []
+    fresh._object_codes(KERNELS, None, lambda *state: told.append(state[1]))
+    assert told == [0, 2, 3]
+
+
+class Broken(KernelSpec):
+    family = "broken"
+
+    def emit(self, target):
+        raise ValueError("no such loop")
+
+
+def test_a_kernel_that_cannot_be_emitted(fresh):
+    with pytest.raises(CompileError, match=r"broken\(\) cannot be emitted.*ValueError: no such"):
+        fresh.load([Transpose(), Broken()])
+
+
+class Illegal(KernelSpec):
+    family = "illegal"
+    exports = ()
+
+    def emit(self, target):
+        return "define void @f() { ret i32 1 }"
+
+
+def test_a_kernel_that_llvm_refuses(fresh):
+    with pytest.raises(CompileError, match=r"illegal\(\) is not legal LLVM IR"):
+        fresh.load([Transpose(), Illegal()])

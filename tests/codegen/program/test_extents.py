@@ -62,7 +62,7 @@ BUILDS |= {
     "row_norm": one(ops.LayerNorm((2,)), 5, 9, weights=((9,), (9,))),
     "neighbour_norm": one(ops.LocalResponseNorm(3, 0.1), 9, 4, 5),
     "weighted": one(ops.Resize((9, 7), "bicubic"), 9, 4, 5),
-    "max_pool_indices": one(ops.MaxPool2dIndices((2, 2), (2, 2)), 9, 4, 5),
+    "max_pool_indices": one(ops.MaxPoolIndices((2, 2), (2, 2), (0,) * 4, (1, 1)), 9, 4, 5),
     "fold": one(ops.Fold((4, 5), (2, 3)), 12, 9),
     "resize": one(ops.Resize((9, 7), "bilinear"), 9, 4, 5),
     "pad": one(ops.Pad((0, 0, 1, 2), (0, 0, 2, 1)), 9, 4, 5),
@@ -97,7 +97,7 @@ def _roi_align(b: Builder) -> None:
 @needs("max_unpool")
 def _max_unpool(b: Builder) -> None:
     x = b.input(9, 4, 6)
-    pools = (ops.MaxPool2d((2, 2), (2, 2)), ops.MaxPool2dIndices((2, 2), (2, 2)))
+    pools = (ops.MaxPool2d((2, 2), (2, 2)), ops.MaxPoolIndices((2, 2), (2, 2), (0,) * 4, (1, 1)))
     b.graph.set_outputs([b.apply(ops.MaxUnpool2d((4, 6)), *(b.apply(p, x) for p in pools))])
 
 

@@ -148,11 +148,11 @@ def onnx_section() -> str:
     readers = {name: [r] for name in operators() if (r := reader_of(name)) and name in standard}
     missing = sorted(name for name, lives in standard.items() if lives and name not in readers)
     told = f"""Of the standard's {len(readers) + len(missing)} operators {len(readers)} are read, in
-    all their versions from {OLDEST} to {OPSET}. Where sizes, axes and the like are computed from the
-    numbers of an input, a model is read on once they are known, as a further stage. Every op of
+    all their versions from {OLDEST} to {OPSET}. Where sizes, axes and the like are computed from
+    the numbers of an input, a model is read on once they are known, as a further stage. Every op of
     Lucid's is written."""
-    others = """Those that ONNX defines as functions of other operators are written out in these, and
-    the rest run in NumPy, by the references of the package onnx. Random ones are refused."""
+    others = """Those that ONNX defines as functions of other operators are written out in these,
+    and the rest run in NumPy, by the references of the package onnx. Random ones are refused."""
     read = operators_read(readers, "lucid.onnx.", "in NumPy instead")
     return (
         f"## ONNX\n\n{paragraph(told)}\n\n{read}"

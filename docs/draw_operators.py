@@ -25,9 +25,10 @@ INTRODUCTION = """
 # Operators
 
 The operators that Lucid supports. `python docs/draw_operators.py` generates this page from the
-code, and a test compares the two. If a model uses any other operator, the importer refuses it, with
-a message that lists all places; [CONTRIBUTING](../CONTRIBUTING.md) describes how to add ops, and
-operators of ONNX and PyTorch.
+code, and a test compares the two. Other operators of an ONNX file run in NumPy, and a
+`HostOpsWarning` names them; other operators of a PyTorch module are refused, with a message that
+lists all places. [CONTRIBUTING](../CONTRIBUTING.md) describes how to add ops, and operators of ONNX
+and PyTorch.
 """
 
 Readers = Mapping[str, Collection[Callable[..., Any]]]
@@ -117,15 +118,16 @@ def _words(message: ast.expr) -> str:
     return ""
 
 
-def operators_read(readers: Readers, home: str) -> str:
-    """The operators that are read in full, and those of which something is refused."""
+def operators_read(readers: Readers, home: str, otherwise: str) -> str:
+    """The operators that are read in full, and those of which something is not; `otherwise`: what
+    becomes of these."""
     by_reasons: dict[str, list[str]] = {"": []}
     for name, functions in sorted(readers.items()):
         reasons = dict.fromkeys(r for function in functions for r in refusals(function, home))
         by_reasons.setdefault("; ".join(reasons), []).append(name)
     full = listed(by_reasons.pop(""))
     rows = ((", ".join(f"`{n}`" for n in names), told) for told, names in by_reasons.items())
-    partly = table(("operators", "refused, as their readers say it"), rows)
+    partly = table(("operators", f"{otherwise}, as their readers say it"), rows)
     return f"### In full\n\n{full}\n\n### In part\n\n{partly}\n"
 
 
@@ -146,10 +148,16 @@ def onnx_section() -> str:
     readers = {name: [r] for name in operators() if (r := reader_of(name)) and name in standard}
     missing = sorted(name for name, lives in standard.items() if lives and name not in readers)
     told = f"""Of the standard's {len(readers) + len(missing)} operators {len(readers)} are read, in
-    all their versions from {OLDEST} to {OPSET}. Sizes, axes and the like must be known from the
-    file, and not be computed from the numbers of an input. Every op of Lucid's is written."""
-    read = operators_read(readers, "lucid.onnx.")
-    return f"## ONNX\n\n{paragraph(told)}\n\n{read}\n### Not read\n\n{listed(missing)}\n"
+    all their versions from {OLDEST} to {OPSET}. Where sizes, axes and the like are computed from
+    the numbers of an input, a model is read on once they are known, as a further stage. Every op of
+    Lucid's is written."""
+    others = """Those that ONNX defines as functions of other operators are written out in these,
+    and the rest run in NumPy, by the references of the package onnx. Random ones are refused."""
+    read = operators_read(readers, "lucid.onnx.", "in NumPy instead")
+    return (
+        f"## ONNX\n\n{paragraph(told)}\n\n{read}"
+        f"\n### Without a reader\n\n{paragraph(others)}\n\n{listed(missing)}\n"
+    )
 
 
 # -- PyTorch --------------------------------------------------------------------------------------
@@ -180,8 +188,9 @@ def torch_section() -> str:
     told = f"""A module is exported by `torch.export` (here torch {version()}), and these are the
     operators that may be in what comes out, those that work in place (`relu_`) too. What is not
     here, torch takes apart into operators of its core, where it can. Tensors that depend on no
-    input are computed by torch itself while the module is imported."""
-    read = operators_read(readers, "lucid.frontend.torch.")
+    input are computed by torch itself while the module is imported; so is what decides a size, when
+    the model runs."""
+    read = operators_read(readers, "lucid.frontend.torch.", "refused")
     others = listed(sorted(set(missing)))
     return (
         f"## PyTorch\n\n{paragraph(told)}\n\n{read}"

@@ -44,9 +44,10 @@ class CompileOptions:
     in LUCID_DISABLE. `kernels`: kernel names by patterns over module paths, such as
     {"layer1.*.conv2.conv": "winograd4x4"}. `schedule`: a complete schedule, used instead of the
     cost model. `debug`: topics to log to stderr (passes, schedule, kernels), in addition to those
-    in LUCID_LOG. `host_ops`: with "run", ops that have no kernel run in NumPy between native calls,
-    by their references in float32, and a HostOpsWarning names them; with "refuse", compiling such a
-    model raises UnsupportedError, which lists them.
+    in LUCID_LOG. `host_ops`: with "run", ops that have no kernel run in NumPy between native calls
+    (by their references, in float32), and a HostOpsWarning names them; with "refuse", compiling
+    such a model raises UnsupportedError, which lists them. What only a later stage of a model shows
+    is warned of, or refused, by the call that comes to it.
     """
 
     target: str = "host"
@@ -84,9 +85,15 @@ def compile(
     width), or whatever shape the one input has; of a model with several inputs a sequence of
     shapes, one for each. `shapes`: shapes by the names of inputs; those that the model has only one
     size of may be left out. `example_inputs`, `kwargs`: arrays or tensors by position and by name,
-    as the model is called with; their shapes and dtypes are taken, not their elements. Nothing: a
-    module is compiled at its first call, and a graph or a file for the sizes that it states. The
-    schedule is chosen for these sizes, but every batch and image size runs.
+    as the model is called with (of PyTorch also lists, tuples and dicts of them); their shapes and
+    dtypes are taken, not their elements. Nothing: a module is compiled at its first call, and a
+    graph or a file for the sizes that it states. The schedule is chosen for these sizes, but every
+    batch and image size runs that the model allows.
+
+    Models of PyTorch and ONNX have any number of inputs and outputs, of any rank and dtype; floats
+    are computed in float32, integers exactly, wrapping around. A batch runs in slices of 16 where
+    its rows are independent (`explain` says so). Where sizes depend on the elements of tensors, the
+    model runs in stages: the later ones are compiled in the calls that come to them.
 
     `input`: with "uint8_nhwc" the compiled model takes
     decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
@@ -97,7 +104,10 @@ def compile(
     take it from the log of earlier measurements (in the cache folder; neither read nor written
     without `cache`); results are then bitwise reproducible for this compiled model only.
     `progress`: called with the current activity, the steps done, and their total.
-    Raises InputError, TraceError, UnsupportedError, UnknownNameError, WeightsError.
+
+    Warns of ops that run in NumPy (HostOpsWarning, see `CompileOptions.host_ops`). Raises
+    InputError, MissingPackageError, ModelFileError, TraceError, UnsupportedError, UnknownNameError,
+    WeightsError.
     """
     check_precision(precision)
     chosen = CompileOptions() if options is None else options

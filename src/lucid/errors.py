@@ -26,16 +26,20 @@ class TraceError(LucidError):
 
 
 class UnsupportedError(LucidError):
-    """The graph holds ops that the compiler has no kernel for; all of them are listed.
+    """The model holds what Lucid has no ops or kernels for, or is asked for what its kind does not
+    allow (to save a model of several stages); all of it is listed.
 
-    `node`: the first result of the node that has none for its operands, where it is just one.
+    `node`: the first result of the node that has no kernel for its operands, where it is just one.
     """
 
     node: str | None = None
 
 
 class HostOpsWarning(UserWarning):
-    """Ops of a model have no kernel and run on the host, by their references in NumPy."""
+    """Ops of a model have no kernel and run on the host, in NumPy, between native calls; the
+    message lists them with their places. Given once for each of them, when a model is compiled,
+    loaded or called; `lucid.CompileOptions(host_ops="refuse")` raises UnsupportedError instead.
+    """
 
 
 class ParseError(LucidError, ValueError):

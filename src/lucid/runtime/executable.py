@@ -220,10 +220,16 @@ class CompiledModel:
         """The model's outputs, put together as the model's forward does, in the kind of array that
         the first input is.
 
-        `inputs`: arrays, in the order of `self.inputs`, or by their names, or one mapping from
-        names; each of the dtype that `self.inputs` says. `out`: an array to write to, or for
-        several outputs a sequence of arrays or a mapping by the names in `self.outputs`; they are
-        then the result. Raises InputError."""
+        `inputs`: arrays in the order of `self.inputs`, or by their names, or one mapping from
+        names; each of the dtype and rank that `self.inputs` says, a number where it has no axes.
+        Sizes that depend on the batch agree in all inputs; other sizes than those compiled for are
+        planned first. `out`: an array to write to, or for several outputs a sequence of arrays or a
+        mapping by the names in `self.outputs`: contiguous, of the shapes and dtypes of the results,
+        apart from one another. They are then the result. Not for outputs whose sizes are known only
+        once the model has run.
+
+        Raises InputError; UnsupportedError, TraceError where the model cannot be compiled for these
+        sizes, or a later stage of it cannot be read."""
         given = inputs
         if (
             named

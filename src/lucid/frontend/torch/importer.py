@@ -347,7 +347,7 @@ class Importer:
 
     def _call(self, node: Node) -> Any:
         """The result of one node; where it cannot be had, one that takes its place."""
-        if node in self._have:
+        if node in self._have and not isinstance(node.meta["val"], NUMBERS):
             return Given()
         if self._before is not None and isinstance(self._before.results[node], Value):
             return Later()  # that nobody reads any more

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from lucid.errors import ModelFileError, UnsupportedError
-from lucid.ir import Graph, f32, interpret
+from lucid.frontend.onnx import import_onnx
+from lucid.ir import interpret
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 from harness import check  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
-from lucid.onnx.reader import read_graph  # noqa: E402
 from lucid.onnx.writer import to_onnx  # noqa: E402
 
 STEPS, N, DEPTH, SIZE = 5, 3, 4, 6
@@ -50,10 +50,6 @@ def layer(kind: str, given: str = "", **attributes: Any) -> Any:
         [numpy_helper.from_array(arrays[n], n) for n in names if n],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def read(model: Any) -> Graph:
-    return read_graph(model, {"X": f32(STEPS, N, DEPTH)}, None, "layer", 18)
 
 
 def run(model: Any, *inputs: np.ndarray) -> list[np.ndarray]:
@@ -98,7 +94,7 @@ def test_layers(name: str) -> None:
     model = layer(kind, given, **attributes)
     x = np.random.default_rng(1).standard_normal((STEPS, N, DEPTH)).astype(np.float32)
     wanted = run(model, x)
-    graph = read(model)
+    graph = import_onnx(model)
     written = to_onnx(graph)
     for results in (interpret(graph, [x]), run(written, x)):
         for value, right in zip(results, wanted, strict=True):
@@ -111,9 +107,11 @@ def test_sequences_first(kind: str) -> None:
     """`layout` 1, which ONNX Runtime lacks, gives what 0 does, turned."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((STEPS, N, DEPTH)).astype(np.float32)
-    plain = interpret(read(layer(kind, "B", direction="bidirectional")), [x])
+    plain = interpret(import_onnx(layer(kind, "B", direction="bidirectional")), [x])
     model = layer(kind, "B", direction="bidirectional", layout=1)
-    graph = read_graph(model, {"X": f32(N, STEPS, DEPTH)}, None, "layer", 18)
+    sizes = model.graph.input[0].type.tensor_type.shape.dim
+    sizes[0].dim_value, sizes[1].dim_value = N, STEPS
+    graph = import_onnx(model)
     y, *states = interpret(graph, [x.swapaxes(0, 1)])
     np.testing.assert_array_equal(y.transpose(1, 2, 0, 3), plain[0])
     for state, other in zip(states, plain[1:], strict=True):
@@ -139,4 +137,4 @@ REFUSED = {
 def test_refusals(name: str) -> None:
     kind, attributes, error, message = REFUSED[name]
     with pytest.raises(error, match=message):
-        read(layer(kind, "B", **attributes))
+        import_onnx(layer(kind, "B", **attributes))

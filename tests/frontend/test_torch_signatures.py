@@ -316,6 +316,12 @@ STAGED: dict[str, tuple[Any, list[Any], dict[str, Any]]] = {
         {},
     ),
     "twice": (lambda m, x: (y := x[x > 0] * 2)[y < 1].cos(), [(r(6, 3),), (r(6, 3),)], {}),
+    "number": (lambda m, x: (x * x.sum().item(), x[0, 1:].relu()), [(r(2, 3),), (r(2, 3),)], {}),
+    "count": (
+        lambda m, x: x / (n := (x > 0).sum().item()) + torch.full((2, 3), n),
+        [(r(2, 3).exp(),), (r(2, 3).abs(),)],
+        {},
+    ),
     "in the middle": (
         found,
         [(r(1, 3, 6, 6),), (r(1, 3, 6, 6),), (r(1, 3, 7, 5),)],
@@ -340,6 +346,17 @@ def test_boxes_that_are_kept() -> None:
         lambda m, b, s, c: (k := batched_nms(b, s, c, 0.5), b[k] * 2, s[k]),
         *((boxes, s, classes) for s in scores),
     )
+
+
+def test_what_runs_in_torch_is_refused_where_that_is_wanted() -> None:
+    """A number that is read of a tensor is nothing that runs."""
+    options = lucid.CompileOptions(host_ops="refuse")
+    module = Of(lambda m, x: x.relu().nonzero() + 1)
+    with pytest.raises(UnsupportedError, match=r"1 operators of Of would run .*\n  aten\.nonzero"):
+        lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)
+    module = Of(lambda m, x: x * x.sum().item())
+    fast = lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)
+    np.testing.assert_array_equal(fast(np.full((2, 3), 2, np.float32)), np.full((2, 3), 24.0))
 
 
 def test_one_graph_cannot_be_had_of_them() -> None:

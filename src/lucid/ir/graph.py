@@ -225,6 +225,15 @@ class Graph:
         assert not self.is_used(parameter), f"{parameter} is still read"
         del self.parameters[parameter.name]
 
+    def drop_unread(self) -> None:
+        """Remove the nodes and parameters that no output needs."""
+        for node in reversed(self.nodes):
+            if not any(map(self.is_used, node.outputs)):
+                self.erase(node)
+        for parameter in list(self.parameters.values()):
+            if not self.is_used(parameter):
+                self.drop_parameter(parameter)
+
     # -- looking ----------------------------------------------------------------------------
 
     def is_used(self, value: Value) -> bool:

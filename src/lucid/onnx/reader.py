@@ -195,7 +195,7 @@ class Reader:
         self, operator: Operator, operands: Sequence[Held | None]
     ) -> Sequence[Held] | Expansion:
         """What an operator gives. Raises UnsupportedError where it cannot be read."""
-        read = None if operator.domain else reader_of(operator.kind)
+        read = reader_of(operator.kind)
         call = Call(operator, self, operands)
         problem = ""
         if read is not None:
@@ -232,7 +232,7 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
-        unread = bool(operator.domain) or reader_of(operator.kind) is None
+        unread = reader_of(operator.kind) is None
         obstacle = ""
         if (not waits and not demands) or unread:
             obstacle = strangers(operator) or host.obstacle(operator)
@@ -381,15 +381,13 @@ class Reader:
         return self.graph.append(Cast(dtype), [value]).output
 
     def _clean(self, finished: Mapping[int, Held]) -> None:
-        """Names for the outputs, and no parameters that nobody reads."""
+        """Names for the outputs, and nothing that nobody reads."""
         named: set[Value] = set()
         for index, held in finished.items():
             if isinstance(held, Value) and held.producer is not None and held not in named:
                 self.graph.rename(held, self.program.outputs[index].name)
                 named.add(held)
-        for parameter in list(self.graph.parameters.values()):
-            if not self.graph.is_used(parameter):
-                self.graph.drop_parameter(parameter)
+        self.graph.drop_unread()
         self.graph.payload = {name: self.payload[name] for name in self.graph.sources()}
 
 

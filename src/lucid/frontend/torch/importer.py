@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import BuiltinFunctionType
 from typing import Any
 
@@ -188,7 +188,7 @@ class Importer:
         self.names = _output_names(self.program)
         self.later = self._later()
         self._set_outputs()
-        _drop_unread(self.graph)
+        self.graph.drop_unread()
 
     # -- inputs and outputs -----------------------------------------------------------------
 
@@ -347,7 +347,7 @@ class Importer:
 
     def _call(self, node: Node) -> Any:
         """The result of one node; where it cannot be had, one that takes its place."""
-        if node in self._have:
+        if node in self._have and not isinstance(node.meta["val"], NUMBERS):
             return Given()
         if self._before is not None and isinstance(self._before.results[node], Value):
             return Later()  # that nobody reads any more
@@ -533,13 +533,3 @@ def _plain(nested: Any) -> Any:
         fields = ((f.name, getattr(nested, f.name)) for f in dataclasses.fields(nested))
         return {name: _plain(part) for name, part in fields}
     return nested
-
-
-def _drop_unread(graph: Graph) -> None:
-    """Erase the nodes and parameters that no output needs."""
-    for node in reversed(graph.nodes):
-        if not any(map(graph.is_used, node.outputs)):
-            graph.erase(node)
-    unread: Iterable[Any] = [p for p in graph.parameters.values() if not graph.is_used(p)]
-    for parameter in unread:
-        graph.drop_parameter(parameter)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch.fx.node import map_arg
 
 from lucid.codegen.language.dtypes import dtype as stored
 from lucid.errors import InputError, UnsupportedError
-from lucid.frontend.torch.importer import Importer
+from lucid.frontend.torch.importer import NUMBERS, Importer
+from lucid.frontend.torch.places import place_of
 from lucid.frontend.torch.refused import DependsOnElements
 from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.tables import Known
@@ -55,9 +56,25 @@ class Following:
             told.append((name or node.name, self._first.declared(value.dtype), shape))
         return told
 
-    def finish(self, results: list[Array]) -> list[Array]:
-        """The outputs of the forward. Raises InputError where an operator refuses its operands,
-        UnsupportedError for what has no counterpart in Lucid."""
+    @property
+    def host_ops(self) -> list[tuple[str, str]]:
+        """The operators that run in torch, which tell sizes, and their modules: all that ever
+        will."""
+        tells = (
+            n for n in self._first.later if isinstance(n.meta.get("val"), torch.Tensor | tuple)
+        )
+        return [
+            (str(node.target), place_of(node)[0])
+            for node in tells
+            if node.meta.get("unbacked_bindings")
+        ]
+
+    def refuse_host_ops(self) -> None:
+        """Nothing to refuse beyond `host_ops`."""
+
+    def finish(self, results: list[Array], apart: Sequence[Any] = ()) -> list[Array]:
+        """The outputs of the forward, all of whose inputs are tensors. Raises InputError where an
+        operator refuses its operands, UnsupportedError for what has no counterpart in Lucid."""
         call = _Call(self._first)
         call.take(self._first, results)
         reading = self._first

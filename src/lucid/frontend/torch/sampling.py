@@ -117,7 +117,9 @@ def fold(
     w: Writer, x: Any, size: Any, kernel: Any, dilation: Any, padding: Any, stride: Any
 ) -> Value:
     height, width = (w.size(d) for d in w.shape[2:])
-    op = ops.Fold((height, width), tuple(kernel), tuple(stride), (*padding, *padding), tuple(dilation))
+    op = ops.Fold(
+        (height, width), tuple(kernel), tuple(stride), (*padding, *padding), tuple(dilation)
+    )
     return w.emit(op, x)
 
 

@@ -317,9 +317,9 @@ def _targets(call: Call, how: Sampling) -> list[Target | None]:
     else:
         given = call.floats("scales") or () if call.opset < 9 else call.elements(at).reshape(-1)
         scales = [np.float32(s) for s in given]
-    for what, given, wanted in (("sizes", sizes or scales, 1), ("ends", roi, 2)):
-        if len(given) != wanted * len(axes):
-            raise ModelFileError(f"says {len(given)} {what} for {len(axes)} axes")
+    for what, count, wanted in (("sizes", len(sizes or scales), 1), ("ends", len(roi), 2)):
+        if count != wanted * len(axes):
+            raise ModelFileError(f"says {count} {what} for {len(axes)} axes")
     found: list[Target | None] = [
         None if isinstance(d, Dim) else Target.kept(d) for d in call.shape()
     ]

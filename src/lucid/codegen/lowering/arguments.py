@@ -125,11 +125,14 @@ def slice_arguments(layer: Layer, depth: int | None = None) -> dict[str, Argumen
     if layer.slices is None:
         return {}
     slices = layer.slices
-    return {
+    arguments: dict[str, ArgumentValue] = {
         "taps_d": slices.taps,
         "stride_d": slices.stride,
         "pad_front": slices.padding,
         "dilation_d": slices.dilation,
         "volume": slices.volume,
         "out_volume": slices.out_volume,
-    } | ({} if depth is None else {"slice_channels": depth // slices.taps})
+    }
+    if depth is not None:
+        arguments["slice_channels"] = depth // slices.taps
+    return arguments

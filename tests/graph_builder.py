@@ -9,6 +9,7 @@ import numpy as np
 from lucid.ir import BATCH, Graph, Op, Value, f32
 from lucid.ir.ops import (
     Add,
+    AvgPool2d,
     BatchNorm,
     Conv2d,
     Linear,
@@ -160,3 +161,22 @@ class Builder:
 def sizes(value: Value) -> tuple[int, ...]:
     """The shape of a value with the batch as 1."""
     return value.type.concrete(1)
+
+
+def attention_block(radix: int, cardinality: int, inner: int, avd: str, side: int = 9) -> Graph:
+    """conv2, split attention and conv3 of a ResNeSt block; `avd`: where its pool stands."""
+    build = Builder(seed=radix)
+    channels = inner * cardinality
+    x = build.input(12, side, side - 1)
+    pool = AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1))
+    if avd == "first":
+        x = build.apply(pool, x)
+    y = build.conv(
+        x, channels * radix, (3, 3), padding=(1,) * 4, groups=cardinality, origin="conv2"
+    )
+    y = build.apply(Relu(), build.batch_norm(y, "bn2"))
+    y = build.split_attention(y, radix, cardinality, hidden=8 * cardinality, origin="splat")
+    if avd == "last":
+        y = build.apply(pool, y)
+    build.graph.set_outputs([build.conv(y, 40, bias=True, origin="conv3")])
+    return build.graph

@@ -242,17 +242,6 @@ def folded(x):
     return y[:, :, 1:5, 1:]
 
 
-def places_of_maxima(x):
-    """Of windows of 2 x 2 at all even rows and columns, counted through all images."""
-    n, channels, *_ = x.shape
-    y = np.zeros((n, channels, 2, 3))
-    for m, c, i, j in np.ndindex(*y.shape):
-        square = x[m, c, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-        row, column = np.unravel_index(square.argmax(), square.shape)
-        y[m, c, i, j] = ((m * channels + c) * 5 + 2 * i + row) * 6 + 2 * j + column
-    return y
-
-
 def unpooled(x, indices):
     """In images of 4 x 3, of which there are two channels."""
     y = np.zeros(len(x) * 24)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from data import golden
 from emulated import EMULATOR, TARGET, emulate
+from graph_builder import attention_block
 from harness import assert_near
 from strategies import ACTIVATIONS, Builder, random_inputs
-from test_kernels_attention import block
 
 from lucid import trace
 from lucid.codegen.lowering import lower
@@ -73,7 +73,7 @@ def check_emulated(
 
 @pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4"])
 def test_split_attention(kernel: str, tmp_path: Path) -> None:
-    check_emulated(block(2, 1, 24, "last"), tmp_path, 2, {"conv2": kernel})
+    check_emulated(attention_block(2, 1, 24, "last"), tmp_path, 2, {"conv2": kernel})
 
 
 @pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4", "depthwise"])

@@ -145,13 +145,13 @@ def excess(value: Array, known: Known) -> Array:
         return np.where(free, 0.0, share)
 
 
-def _sizes(value: Array, sizes: Array, error: Array) -> tuple[Array, Array]:
+def of_sum(value: Array, sizes: Array, error: Array) -> tuple[Array, Array]:
     """The error of a sum whose finite terms have these sizes in all; anything where they overflow,
     even where an infinity is added to them."""
     return value, np.where(sizes > LARGEST / 4, np.inf, error)
 
 
-def _size(x: Array) -> Array:
+def size_of(x: Array) -> Array:
     """How large numbers are; those that are not finite count nothing."""
     return np.where(np.isfinite(x), np.abs(x), 0.0)
 
@@ -227,7 +227,7 @@ LARGEST_ANGLE = 1.3e8
 
 
 @rule(ops.Elementwise)
-def _elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]:
+def elementwise(op: ops.Elementwise, x: Sequence[Known]) -> tuple[Array, Array]:
     (value,) = op.results(*(k.value for k in x))
     spread = np.zeros(value.shape)
     if any(k.error.any() for k in x):
@@ -285,15 +285,15 @@ def _own(op: Op, x: Array) -> Array | float:
 # -- sums of products -----------------------------------------------------------------------------
 
 
-def _products(apply: Callable[..., Array], x: Known, w: Known, bias: Known | None, n: int) -> Any:
+def products(apply: Callable[..., Array], x: Known, w: Known, bias: Known | None, n: int) -> Any:
     """y = apply(x, w) + bias, n products each."""
-    value, sizes = apply(x.value, w.value), apply(_size(x.value), _size(w.value))
-    passed = apply(x.error, _size(w.value)) if x.error.any() else 0.0
+    value, sizes = apply(x.value, w.value), apply(size_of(x.value), size_of(w.value))
+    passed = apply(x.error, size_of(w.value)) if x.error.any() else 0.0
     if w.error.any():
-        passed = passed + apply(_size(x.value) + x.error, w.error)
+        passed = passed + apply(size_of(x.value) + x.error, w.error)
     if bias is not None:
-        value, sizes = value + bias.value, sizes + _size(bias.value)
-    return _sizes(value, sizes, passed + terms(n) * U * sizes + n * TINY)
+        value, sizes = value + bias.value, sizes + size_of(bias.value)
+    return of_sum(value, sizes, passed + terms(n) * U * sizes + n * TINY)
 
 
 @rule(ops.Convolution)
@@ -301,7 +301,7 @@ def _conv(op: ops.Convolution, x: Sequence[Known]) -> tuple[Array, Array]:
     bias = None
     if len(x) == 3:
         bias = Known.exactly(x[2].value.reshape(-1, *(1,) * op.axes))
-    found: tuple[Array, Array] = _products(op.evaluate, x[0], x[1], bias, x[1].value[0].size + 1)
+    found: tuple[Array, Array] = products(op.evaluate, x[0], x[1], bias, x[1].value[0].size + 1)
     return found
 
 
@@ -324,8 +324,8 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     sides = zip(op.padding[: op.axes], op.padding[op.axes :], strict=True)
     border = ((0, 0), (0, 0), *sides)  # its taps round like all the others
     inside = type(op)(op.stride, (0,) * len(op.padding), op.dilation, op.groups)
-    largest = around(np.pad(_size(x[0].value), border))
-    sizes = inside.evaluate(largest, np.abs(x[1].value)) + _size(value)
+    largest = around(np.pad(size_of(x[0].value), border))
+    sizes = inside.evaluate(largest, np.abs(x[1].value)) + size_of(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
     strange = around(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
@@ -336,40 +336,40 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
 @rule(ops.Linear)
 def _linear(op: ops.Linear, x: Sequence[Known]) -> tuple[Array, Array]:
     bias = x[2] if len(x) == 3 else None
-    found: tuple[Array, Array] = _products(op.evaluate, x[0], x[1], bias, x[1].value.shape[1] + 1)
+    found: tuple[Array, Array] = products(op.evaluate, x[0], x[1], bias, x[1].value.shape[1] + 1)
     return found
 
 
 @rule(ops.MatMul)
 def _matmul(op: ops.MatMul, x: Sequence[Known]) -> tuple[Array, Array]:
-    found: tuple[Array, Array] = _products(op.evaluate, *x, None, x[0].value.shape[-1])
+    found: tuple[Array, Array] = products(op.evaluate, *x, None, x[0].value.shape[-1])
     return found
 
 
-def _summed(op: Op, x: Known, count: int) -> tuple[Array, Array]:
+def summed(op: Op, x: Known, count: int) -> tuple[Array, Array]:
     """An op that is a sum of its operand's numbers, or a mean."""
-    (value,), (sizes,) = op.results(x.value), op.results(_size(x.value))
+    (value,), (sizes,) = op.results(x.value), op.results(size_of(x.value))
     (passed,) = op.results(x.error)
-    return _sizes(value, sizes * count, passed + terms(count) * U * sizes + count * TINY)
+    return of_sum(value, sizes * count, passed + terms(count) * U * sizes + count * TINY)
 
 
 @rule(ops.Sum, ops.Mean)
 def _sum(op: ops.Sum, x: Sequence[Known]) -> tuple[Array, Array]:
-    return _summed(op, x[0], math.prod(x[0].value.shape[a] for a in op.axes))
+    return summed(op, x[0], math.prod(x[0].value.shape[a] for a in op.axes))
 
 
 @rule(ops.SumSquares)
 def _squares(op: ops.SumSquares, x: Sequence[Known]) -> tuple[Array, Array]:
-    size = _size(x[0].value)
+    size = size_of(x[0].value)
     off = (2 * size + x[0].error) * x[0].error
     inner = Known(x[0].value ** 2, off + 2 * U * size**2)
-    return _summed(ops.Sum(op.axes, op.keepdims), inner, x[0].value.size)
+    return summed(ops.Sum(op.axes, op.keepdims), inner, x[0].value.size)
 
 
 @rule(ops.Prod)
 def _product(op: ops.Prod, x: Sequence[Known]) -> tuple[Array, Array]:
     """Anything where the product of some of the numbers may be too large, or too small."""
-    value, size, total = op.evaluate(x[0].value), _size(x[0].value), ops.Sum(op.axes, op.keepdims)
+    value, size, total = op.evaluate(x[0].value), size_of(x[0].value), ops.Sum(op.axes, op.keepdims)
     reach = total.evaluate(np.abs(np.log2(np.where(size > 0, size, 1.0))))
     share = np.where(size > 0, x[0].error / size, np.where(x[0].error > 0, np.inf, 0.0))
     count = math.prod(x[0].value.shape[a] for a in op.axes)
@@ -379,180 +379,17 @@ def _product(op: ops.Prod, x: Sequence[Known]) -> tuple[Array, Array]:
 
 @rule(ops.AvgPool2d)
 def _avg_pool(op: ops.AvgPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
-    return _summed(op, x[0], math.prod(op.kernel) + 1)
+    return summed(op, x[0], math.prod(op.kernel) + 1)
 
 
 @rule(ops.AdaptiveAvgPool2d)
 def _adaptive(op: ops.AdaptiveAvgPool2d, x: Sequence[Known]) -> tuple[Array, Array]:
-    return _summed(op, x[0], math.prod(x[0].value.shape[2:]))
+    return summed(op, x[0], math.prod(x[0].value.shape[2:]))
 
 
 @rule(ops.RadixMean)
 def _radix_mean(op: ops.RadixMean, x: Sequence[Known]) -> tuple[Array, Array]:
-    return _summed(op, x[0], op.radix * math.prod(x[0].value.shape[2:]))
-
-
-@rule(ops.Resize)
-def _resize(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
-    value = op.evaluate(x[0].value)
-    if op.weighted:
-        return _weighed(op, x[0], value)
-    if op.mode == "nearest":
-        return value, op.evaluate(x[0].error)
-    sizes = _size(x[0].value) + x[0].error
-    for axis in (0, 1):
-        left, right, _ = op.linear_index(axis, sizes.shape[2 + axis])
-        sizes = np.take(sizes, left, 2 + axis) + np.take(sizes, right, 2 + axis)
-    return _sizes(value, sizes, op.evaluate(x[0].error) + 8 * U * sizes + 4 * TINY)
-
-
-def _weighed(op: ops.Resize, x: Known, value: Array) -> tuple[Array, Array]:
-    """Two sums, one after the other, by weights that are rounded."""
-    sizes, passed, count = _size(x.value), x.error, 0
-    for axis in (0, 1):
-        places, weights = op.taps(axis, sizes.shape[2 + axis])
-        matrix = np.zeros((len(places), sizes.shape[2 + axis]))
-        np.add.at(matrix, (np.arange(len(places))[:, None], places), np.abs(weights))
-        along = "nchw,oh->ncow" if axis == 0 else "nchw,ow->ncho"
-        sizes, passed = (np.einsum(along, a, matrix) for a in (sizes, passed))
-        count += places.shape[1]
-    return _sizes(value, sizes, passed + terms(count + 2) * U * sizes + count * TINY)
-
-
-@rule(ops.GridSample)
-def _grid_sample(op: ops.GridSample, x: Sequence[Known]) -> tuple[Array, Array]:
-    """Coordinates are rounded, a sample moves with them: by no more, per pixel, than its image has
-    between its least and its largest number, twice that for a cubic. The nearest pixel may be the
-    other one where both are about as near."""
-    data, grid = x
-    value = op.evaluate(data.value, grid.value)
-    off = _coordinates_off(grid, data.value.shape[2:])
-    passed = GRID_ERRORS[op.mode] * _largest(data.error, value)
-    if op.mode == "nearest":
-        return value, np.where(
-            _between_pixels(op, grid.value, off, data.value.shape[2:]), np.inf, passed
-        )
-    return _sampled(data, value, off.sum(-1)[:, None] * GRID_ERRORS[op.mode], passed, 16)
-
-
-GRID_ERRORS = {"nearest": 1.0, "bilinear": 1.0, "bicubic": 4.0}
-"""How much of the largest error of an image its samples may have, and how steep they are."""
-
-
-def _coordinates_off(grid: Known, size: Sequence[int]) -> Array:
-    """By how many pixels the coordinates of a grid may be off."""
-    sizes = np.array(size[::-1])
-    return (8 * U * (_size(grid.value) + 2) + grid.error) * sizes
-
-
-def _between_pixels(op: ops.GridSample, grid: Array, off: Array, size: Sequence[int]) -> Array:
-    """Which samples lie so near the middle between two pixels that either may be taken."""
-    doubtful = np.zeros(grid.shape[:-1], bool)
-    for axis, count in enumerate(size[::-1]):
-        place = op.source(grid[..., axis], count)
-        fraction = np.abs(place - np.floor(place) - 0.5)
-        doubtful |= ~(fraction > off[..., axis])
-    return doubtful[:, None]
-
-
-def _largest(x: Array, value: Array) -> Array:
-    """The largest number of each plane, for every number of a result."""
-    largest = np.max(x, tuple(range(2, x.ndim)), initial=0.0)
-    return largest.reshape(*largest.shape, *(1,) * (value.ndim - 2))
-
-
-def _sampled(
-    data: Known, value: Array, steep: Array, passed: Array, count: int
-) -> tuple[Array, Array]:
-    """A sample of so many neighbours whose place is off by `steep` pixels; anything where its plane
-    is not finite, since another neighbour may be read."""
-    strange = _largest((~np.isfinite(data.value)).astype(np.float64), value) > 0
-    sizes = 4 * _largest(_size(data.value), value)
-    error = passed + sizes * (np.minimum(steep, 1.0) + terms(count) * U) + count * TINY
-    return _sizes(value, sizes, np.where(strange, np.inf, error))
-
-
-@rule(ops.DeformColumns)
-def _deform_columns(op: ops.DeformColumns, x: Sequence[Known]) -> tuple[Array, Array]:
-    data, offset, *mask = x
-    value = op.evaluate(*(k.value for k in x))
-    channels = data.value.shape[1]
-    parts = offset.value.shape[1] // (2 * math.prod(op.kernel))
-    reach = sum(data.value.shape[2:]) + sum(op.padding)
-    off = 8 * U * (_size(offset.value) + reach) + offset.error
-    taps = math.prod(op.kernel)
-    own = off.reshape(len(off), parts, taps, 2, *off.shape[2:]).sum(3)
-    factor = np.abs(mask[0].value) if mask else np.ones((1, 1, 1, 1))
-    spread = _by_channel(op, own.reshape(len(off), parts * taps, *off.shape[2:]), channels)
-    factors = _by_channel(
-        op, np.broadcast_to(factor, (len(off), parts * taps, *off.shape[2:])), channels
-    )
-    largest = max(_size(data.value).max(initial=0.0), 0.0) * 4
-    error = factors * (largest * (np.minimum(spread, 1.0) + 12 * U) + data.error.max(initial=0.0))
-    if mask:
-        error = error + largest * _by_channel(op, mask[0].error, channels)
-    strange = not all(np.isfinite(k.value).all() for k in (data, *mask))
-    return _sizes(value, largest * factors, np.where(strange, np.inf, error + 4 * TINY))
-
-
-def _by_channel(op: ops.DeformColumns, taps: Array, channels: int) -> Array:
-    """What stands for each tap of each part, (N, G K, OH, OW), for every column."""
-    n, count, *out = taps.shape
-    each = math.prod(op.kernel)
-    parts = count // each
-    own = taps.reshape(n, parts, each, *out).repeat(channels // parts, axis=1)
-    grouped = own.reshape(n, op.groups, channels // op.groups, each, *out).swapaxes(2, 3)
-    return grouped.reshape(n, each * channels, *out)
-
-
-@rule(ops.RoiAlign)
-def _roi_align(op: ops.RoiAlign, x: Sequence[Known]) -> tuple[Array, Array]:
-    """Samples move as their box is rounded. Anything may come of a box one sample of which is
-    nearly as far as samples count, or whose bins have nearly a whole number of pixels."""
-    data, boxes = x
-    value = op.evaluate(data.value, boxes.value)
-    height, width = data.value.shape[2:]
-    reach = np.abs(boxes.value[:, 1:]).max(1, initial=0.0) * abs(op.scale) + height + width
-    off = 32 * U * reach + boxes.error.max(1, initial=0.0) * abs(op.scale)
-    doubtful = np.array(
-        [_doubtful(op, b, o, (height, width)) for b, o in zip(boxes.value, off, strict=True)]
-    )
-    sizes = 4 * _size(data.value).max(initial=0.0)
-    error = sizes * (np.minimum(off, 1.0) + 200 * U) + data.error.max(initial=0.0) + TINY
-    lost = doubtful.astype(bool) | (not np.isfinite(data.value).all())
-    spread = np.where(lost, np.inf, error).reshape(-1, 1, 1, 1)
-    return _sizes(value, np.full(value.shape, sizes), np.broadcast_to(spread, value.shape))
-
-
-def _doubtful(op: ops.RoiAlign, box: Array, off: float, size: Sequence[int]) -> bool:
-    """Whether rounding may give a box other samples."""
-    for axis in (0, 1):
-        first, last = box[2 - axis], box[4 - axis]
-        bins, count = op.size[axis], op.samples
-        half = 0.5 if op.half_pixel else 0.0
-        start, length = first * op.scale - half, (last - first) * op.scale
-        each = (length if op.half_pixel else max(length, 1.0)) / bins
-        if not count:
-            if abs(each - round(each)) <= off:
-                return True
-            count = int(max(0, min(np.ceil(each), 4096)))
-        steps = np.arange(bins)[:, None] + (np.arange(count) + 0.5) / max(1, count)
-        source = start + steps * each
-        if (np.minimum(np.abs(source + 1), np.abs(source - size[axis])) <= off).any():
-            return True
-    return False
-
-
-@rule(ops.Fold)
-def _fold(op: ops.Fold, x: Sequence[Known]) -> tuple[Array, Array]:
-    return _summed(op, x[0], math.prod(op.kernel))
-
-
-@rule(ops.MaxUnpool2d)
-def _max_unpool(op: ops.MaxUnpool2d, x: Sequence[Known]) -> tuple[Array, Array]:
-    lost = np.inf if x[1].error.any() else 0.0
-    value = op.evaluate(x[0].value, x[1].value)
-    return value, op.evaluate(x[0].error, x[1].value) + lost
+    return summed(op, x[0], op.radix * math.prod(x[0].value.shape[2:]))
 
 
 # -- attention ------------------------------------------------------------------------------------
@@ -586,13 +423,13 @@ def _radix_softmax(op: ops.RadixSoftmax, x: Sequence[Known]) -> tuple[Array, Arr
 def _combine(op: ops.RadixCombine, x: Sequence[Known]) -> tuple[Array, Array]:
     data, gate = x
     plain = ops.RadixCombine(op.radix)
-    value, off, gates = op.evaluate(data.value, gate.value), gate.error, _size(gate.value)
+    value, off, gates = op.evaluate(data.value, gate.value), gate.error, size_of(gate.value)
     if op.folded:  # the gates are g and 1 - g
         gates = np.concatenate([gates, 1 + gates], 1)
         off = np.concatenate([off, off], 1)
-    sizes = plain.evaluate(_size(data.value), gates)
-    passed = plain.evaluate(data.error, gates) + plain.evaluate(_size(data.value), off)
-    return _sizes(value, sizes, passed + terms(op.radix + 2) * U * sizes + op.radix * TINY)
+    sizes = plain.evaluate(size_of(data.value), gates)
+    passed = plain.evaluate(data.error, gates) + plain.evaluate(size_of(data.value), off)
+    return of_sum(value, sizes, passed + terms(op.radix + 2) * U * sizes + op.radix * TINY)
 
 
 @rule(ops.SplitAttention)
@@ -610,7 +447,7 @@ def _split_attention(op: ops.SplitAttention, x: Sequence[Known]) -> tuple[Array,
     error = found.error
     if op.radix == 2:  # a softmax of two is the sigmoid g of their difference, and 1 - g
         ones = Known.exactly(np.ones_like(gate.value))
-        error = error + 4 * U * run(parts.combine, Known.exactly(_size(data.value)), ones).value
+        error = error + 4 * U * run(parts.combine, Known.exactly(size_of(data.value)), ones).value
     lost = any(np.isinf(k.error).any() for k in (hidden, gate)) or np.isinf(logits.value).any()
     return found.value, np.full(found.value.shape, np.inf) if lost else error
 
@@ -625,9 +462,9 @@ def _batch_norm(op: ops.BatchNorm, x: Sequence[Known]) -> tuple[Array, Array]:
     channel = (-1,) + (1,) * (data.ndim - 2)
     scale = np.abs(weight / np.sqrt(var + op.eps)).reshape(channel)
     shift = scale * np.abs(mean).reshape(channel) + np.abs(bias).reshape(channel)
-    sizes = _size(data) * scale + shift
+    sizes = size_of(data) * scale + shift
     error = x[0].error * scale + 5 * U * sizes + TINY
-    return _sizes(op.evaluate(data, weight, bias, mean, var), sizes, error)
+    return of_sum(op.evaluate(data, weight, bias, mean, var), sizes, error)
 
 
 def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array) -> Any:
@@ -644,7 +481,7 @@ def _standardised(op: Op, x: Sequence[Known], axes: tuple[int, ...], data: Array
     off = np.maximum(off, TINY) / deviation
     overflow = np.max(distance, axes, keepdims=True, initial=0.0) ** 2 * count > LARGEST / 4
     if centred:  # the mean's sum
-        overflow |= np.sum(_size(data), axes, keepdims=True) > LARGEST / 4
+        overflow |= np.sum(size_of(data), axes, keepdims=True) > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, off)
 
 
@@ -680,114 +517,6 @@ def _spread(values: Array, axes: Sequence[int], rank: int) -> Array:
 def _local_response(op: ops.LocalResponseNorm, x: Sequence[Known]) -> tuple[Array, Array]:
     value, data = op.evaluate(x[0].value), x[0].value
     share = 2 * U * (terms(op.size) + 8) * (1 + op.beta)
-    sizes = _size(data)
+    sizes = size_of(data)
     overflow = np.max(sizes, 1, keepdims=True, initial=0.0) ** 2 * op.size > LARGEST / 4
     return value, np.where(overflow & np.isfinite(data), np.inf, np.abs(value) * share + TINY)
-
-
-# -- recurrent layers -----------------------------------------------------------------------------
-
-
-def _total(*parts: Known) -> Known:
-    value, error = sum(p.value for p in parts), sum(p.error for p in parts)
-    return Known(value, error + len(parts) * U * sum(np.abs(p.value) for p in parts) + TINY)
-
-
-def _times(a: Known, b: Known) -> Known:
-    value, sizes = a.value * b.value, np.abs(a.value) + a.error
-    off = sizes * b.error + np.abs(b.value) * a.error
-    return Known(value, off + U * np.abs(value) + TINY)
-
-
-def _of(op: Op, x: Known) -> Known:
-    return Known(*_elementwise(op, [x]))  # type: ignore[arg-type]
-
-
-@rule(ops.Recurrent)
-def _recurrent(op: ops.Recurrent, x: Sequence[Known]) -> list[Pair]:
-    """Step by step. What is huge or not finite may make anything of its sequence."""
-    data, weight, recurrent, bias, *rest = x
-    states, rest = rest[: op.states], rest[op.states :]
-    n, steps, depth = data.value.shape
-    directions, columns, size = recurrent.value.shape
-    ends = rest[0].value if rest else np.full(n, steps)
-    y, last = np.zeros((n, steps, directions * size)), [s.error.copy() for s in states]
-    count = depth + size + 2
-    for d in range(directions):
-        w, r = weight.value[d], recurrent.value[d]
-        b = Known.exactly(bias.value[d])
-        seen = rest[1].value[d].reshape(3, size) if len(rest) > 1 else np.zeros((3, size))
-        now = [Known(s.value[:, d], s.error[:, d]) for s in states]
-        for t in reversed(range(steps)) if op.backward(d) else range(steps):
-            at = Known(data.value[:, t], data.error[:, t])
-            given = _linear_in(at, w, Known.exactly(b.value[:columns]), count)
-            own = Known.exactly(b.value[columns:])
-            new = _recurrent_step(op, given, r, own, Known.exactly(seen), now, count)
-            active = (t < ends)[:, None]
-            now = [
-                Known(np.where(active, a.value, b.value), np.where(active, a.error, b.error))
-                for a, b in zip(new, now, strict=True)
-            ]
-            y[:, t, d * size : (d + 1) * size] = np.where(active, now[0].error, 0.0)
-        for kept, state in zip(last, now, strict=True):
-            kept[:, d] = state.error
-    wild = np.zeros(n, bool)
-    for known in (data, *states):
-        wild |= ~(np.abs(known.value) < 1e15).all((1, 2))
-    wild |= any(not (np.abs(k.value) < 1e15).all() for k in (weight, recurrent, bias))
-    errors = [np.where(wild[:, None, None], np.inf, error) for error in (y, *last)]
-    return [(np.zeros_like(error), error) for error in errors]  # values are the interpreter's
-
-
-def _linear_in(x: Known, w: Array, bias: Known, count: int) -> Known:
-    return Known(*_products(lambda a, b: a @ b.T, x, Known.exactly(w), bias, count))
-
-
-def _recurrent_step(
-    op: ops.Recurrent,
-    given: Known,
-    weights: Array,
-    bias: Known,
-    seen: Known,
-    states: Sequence[Known],
-    count: int,
-) -> list[Known]:
-    """The states after one step; `given`: the products of the input."""
-    h, size = states[0], weights.shape[1]
-
-    def part(whole: Known, gate: int) -> Known:
-        columns = slice(gate * size, (gate + 1) * size)
-        return Known(whole.value[..., columns], whole.error[..., columns])
-
-    def product(x: Known) -> Known:
-        return _linear_in(x, weights, bias, count)
-
-    def gate(which: int, *parts: Known) -> Known:
-        total = _total(*parts)
-        if op.clip is not None:
-            total = Known(np.clip(total.value, -op.clip, op.clip), total.error + U * op.clip)
-        return _of(op.activations[which], total)
-
-    def rest(x: Known) -> Known:
-        return Known(1 - x.value, x.error + U)
-
-    own = product(h)
-    if isinstance(op, ops.Rnn):
-        return [gate(0, given, own)]
-    if isinstance(op, ops.Gru):
-        z, r = (gate(0, part(given, g), part(own, g)) for g in range(2))
-        inner = _times(r, part(own, 2))
-        if not op.linear_before_reset:
-            inner = part(product(_times(r, h)), 2)
-        return [_total(_times(rest(z), gate(1, part(given, 2), inner)), _times(z, h))]
-    c = states[1]
-
-    def lstm_gate(number: int, cell: Known) -> Known:
-        look = Known(seen.value[number], seen.error[number])
-        return gate(0, part(given, number), part(own, number), _times(look, cell))
-
-    i = lstm_gate(0, c)
-    assert isinstance(op, ops.Lstm)
-    f = rest(i) if op.input_forget else lstm_gate(2, c)
-    c = _total(_times(f, c), _times(i, gate(1, part(given, 3), part(own, 3))))
-    return [_times(lstm_gate(1, c), _of(op.activations[2], c)), c]

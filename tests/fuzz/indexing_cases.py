@@ -10,8 +10,8 @@ import numpy as np
 from lucid.ir import Value, ops
 from lucid.ir.ops.indexing import REDUCTIONS
 
-from .errors import LARGEST, TINY, Known, Pair, U, _size, _sizes, rule, terms
-from .op_cases import Maker, makes
+from .errors import LARGEST, TINY, Known, Pair, U, of_sum, rule, size_of, terms
+from .maker import Maker, makes
 from .values import Array
 
 # -- cases ----------------------------------------------------------------------------------------
@@ -145,9 +145,9 @@ def _put(op: ops.ScatterElements | ops.ScatterND, x: Sequence[Known]) -> Pair:
     ones = np.ones_like(data.value), np.ones_like(updates.value)
     count = combined("add", *ones)
     if op.reduction == "add":
-        sizes = combined("add", _size(data.value), _size(updates.value))
+        sizes = combined("add", size_of(data.value), size_of(updates.value))
         rounding = terms(int(count.max(initial=1))) * U * sizes + count * TINY
-        return _sizes(value, sizes, error + rounding)
+        return of_sum(value, sizes, error + rounding)
     if op.reduction == "mul":
         sizes = [np.abs(k.value) for k in (data, updates)]
         large = combined("mul", *(np.maximum(s, 1) for s in sizes))
@@ -165,10 +165,10 @@ def _product(value: Array, error: Array, count: Array, large: Array, small: Arra
 
 @rule(ops.CumSum)
 def _running_sum(op: ops.CumSum, x: Sequence[Known]) -> Pair:
-    sizes, error = op.evaluate(_size(x[0].value)), op.evaluate(x[0].error)
+    sizes, error = op.evaluate(size_of(x[0].value)), op.evaluate(x[0].error)
     count = x[0].value.shape[op.axis]
     error = error + terms(count) * U * sizes + count * TINY
-    return _sizes(op.evaluate(x[0].value), sizes, error)
+    return of_sum(op.evaluate(x[0].value), sizes, error)
 
 
 @rule(ops.CumProd)

@@ -436,14 +436,14 @@ KERNELS = [
     ),
     Mutant(
         "Winograd reads a line below the map",
-        f"{K}.winograd:_WinogradEmitter._fill_patch",
+        f"{K}.winograd:WinogradEmitter._fill_patch",
         "y < height,",
         "y < height + 1,",
         ("winograd",),
     ),
     Mutant(
         "Winograd's interior is a column too wide",
-        f"{K}.winograd:_WinogradEmitter._input",
+        f"{K}.winograd:WinogradEmitter._transform",
         "left + self.a <= width",
         "left + self.a <= width + 1",
         ("winograd",),
@@ -457,14 +457,14 @@ KERNELS = [
     ),
     Mutant(
         "a direct convolution reads a line below the map",
-        f"{K}.direct:_DirectEmitter._copy",
+        f"{K}.direct:DirectEmitter._copy",
         "line < f.height",
         "line < f.height + 1",
         ("direct",),
     ),
     Mutant(
         "depthwise windows lack their last tap",
-        f"{K}.depthwise:_inside",
+        f"{K}.depthwise:inside",
         "last = (limit - start).maximum(0)",
         "last = (limit - start - 1).maximum(0)",
         ("depthwise", "expand_depthwise"),
@@ -684,14 +684,14 @@ RUNTIME = [
     ),
     Mutant(
         "a dilated window's phases are counted by the other axis",
-        f"{K}.winograd:_WinogradEmitter._place",
+        f"{K}.winograd:WinogradEmitter._place",
         "phase // f.dilation_w, phase % f.dilation_w",
         "phase // f.dilation_h, phase % f.dilation_h",
         ("winograd",),
     ),
     Mutant(
         "every phase of a dilated window is as large as the first",
-        f"{K}.winograd:_WinogradEmitter._phase_size",
+        f"{K}.winograd:WinogradEmitter._phase_size",
         "(width - place.left)",
         "width",
         ("winograd",),
@@ -732,15 +732,15 @@ RUNTIME = [
     ),
     Mutant(
         "new weights are packed and not used",
-        f"{R}.executable:CompiledModel.load_weights",
-        "BoundProgram(plan.bound.program, plan.bound.code, store)",
-        "BoundProgram(plan.bound.program, plan.bound.code, plan.weights)",
+        f"{R}.plans:Plan.rebound",
+        "BoundProgram(s.bound.program, s.bound.code, weights)",
+        "BoundProgram(s.bound.program, s.bound.code, self.weights)",
     ),
     Mutant(
         "a batch's slices are written to the beginning",
-        f"{R}.executable:_rows_of",
-        "slice(rows.start * dimension.coefficient, rows.stop * dimension.coefficient)",
-        "slice(0, (rows.stop - rows.start) * dimension.coefficient)",
+        f"{R}.slices:rows_of",
+        "array[rows.start * first.coefficient : rows.stop * first.coefficient]",
+        "array[: (rows.stop - rows.start) * first.coefficient]",
     ),
 ]
 

@@ -1,54 +1,26 @@
 """One op at a time, of every kind there is, over shapes, attributes and numbers of all sorts.
 
-`GENERATORS` has a function for each op of the registry. What it makes is not only the op: operands
-lie in memory in unusual orders, and what follows (an activation, an added tensor) is fused into it.
+A case is not only the op: operands lie in memory in unusual orders, and what follows (an
+activation, an added tensor) is fused into it. Families of ops that have further rules of their own
+are in modules beside this one, each with its cases and errors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from math import prod
-from typing import Any
 
-import numpy as np
-from graph_builder import Builder, sizes
+from graph_builder import sizes
 
 from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
 from lucid.errors import LucidError
-from lucid.ir import BATCH, Graph, Op, TensorType, Value, f32, ops
+from lucid.ir import BATCH, Op, Value, ops
 from lucid.ir.ops import OPS
-from lucid.ir.ops.windows import extent
 from lucid.ir.types import INTEGERS, NUMBERS
 
 from .attributes import drawn
-from .draw import BATCHES, Draw
-from .values import KINDS, WILD, Array, fill, whole
-from .views import behind
-
-Make = Callable[["Maker"], Value | Sequence[Value]]
-GENERATORS: dict[str, Make] = {}
-"""By the op's name in IR text, what makes a case of it; see `generator` for elementwise ones."""
-
-
-@dataclass
-class OpCase:
-    """A graph about one op, its inputs, and how it is compiled. `kernels`: forced, by origin."""
-
-    name: str
-    seed: int
-    graph: Graph
-    inputs: list[Array]
-    batch: int
-    kernels: dict[str, str] = field(default_factory=dict)
-
-
-def makes(*names: str) -> Callable[[Make], Make]:
-    def register(function: Make) -> Make:
-        GENERATORS.update(dict.fromkeys(names, function))
-        return function
-
-    return register
+from .draw import Draw
+from .maker import GENERATORS, Make, Maker, OpCase, drawn_window, makes
+from .values import fill
 
 
 def generator(name: str) -> Make:
@@ -60,143 +32,6 @@ def generator(name: str) -> Make:
     found = ops.nearest(families, ops.op_class(name))
     assert found is not None, f"nothing makes a case of {name}"
     return found
-
-
-class Maker:
-    """A case being made: `op` is the name of the op wanted, `dtype` that of its operands."""
-
-    def __init__(self, draw: Draw, op: str) -> None:
-        self.draw, self.op = draw, op
-        self.dtype = dtype_of(draw, ops.op_class(op))
-        self.build = Builder(draw.seed)
-        self.batch = draw.pick(BATCHES)
-        self.kind = draw.pick(WILD if draw.chance(0.25) else KINDS)
-        self.inputs: list[Array] = []
-        self.kernels: dict[str, str] = {}
-
-    # -- operands ---------------------------------------------------------------------------
-
-    def array(
-        self,
-        *shape: int,
-        batched: bool = True,
-        kind: str | None = None,
-        dtype: str | None = None,
-    ) -> Value:
-        """An operand (N, *shape), behind any chain of views."""
-        place, steps = behind(self.draw, (*([BATCH] if batched else []), *shape))
-        dtype = dtype or self.dtype
-        x = self.build.graph.add_input(TensorType(dtype, place))
-        sizes = x.type.concrete(self.batch)
-        is_float = dtype == "f32"
-        numbers = fill(self.draw, sizes, kind or self.kind) if is_float else None
-        self.inputs.append(whole(self.draw, sizes, dtype) if numbers is None else numbers)
-        for step in steps:
-            x = step(self.build.apply, x)
-        return x
-
-    def image(self, channels: int | None = None, least: int = 1, kind: str | None = None) -> Value:
-        """A map (N, C, H, W)."""
-        channels = channels or self.draw.channels()
-        return self.array(channels, *self.draw.image(channels, self.batch, least), kind=kind)
-
-    def weight(self, *shape: int, positive: bool = False) -> Value:
-        name = self.build.next_origin("weight")
-        value = self.build.weight(name, *shape, positive=positive)
-        if self.draw.chance(0.1):
-            kind = self.draw.pick(["integers", "zeros", "wide"]) if not positive else "positive"
-            self.build.payload[name] = fill(self.draw, shape, kind)
-        return value
-
-    def indices(self, size: int, *shape: int, batched: bool = True) -> Value:
-        """An operand i64 (N, *shape) of indices along an axis."""
-        kind = TensorType("i64", (*([BATCH] if batched else []), *shape))
-        self.inputs.append(self.draw.arrays.integers(-size, size, kind.concrete(self.batch)))
-        return self.build.graph.add_input(kind)
-
-    def apply(self, op: Op, *operands: Value) -> Value:
-        return self.build.apply(op, *operands, origin=self.build.next_origin(self.op))
-
-    def apply_all(self, op: Op, *operands: Value) -> list[Value]:
-        """The results of an op that has several."""
-        origin = self.build.next_origin(self.op)
-        return self.build.graph.append(op, operands, origin=origin).outputs
-
-    # -- what follows -----------------------------------------------------------------------
-
-    def followed(self, y: Value) -> Value:
-        """What may be fused into the op: activations, an added or multiplied tensor."""
-        draw = self.draw
-        while y.type.dtype in INTEGERS and draw.chance(0.35):
-            y = self._followed_by_whole(y)
-        while y.type.dtype == "f32" and draw.chance(0.35):
-            match draw.integer(0, 4):
-                case 0 | 1:
-                    y = self.apply(draw.pick(FOLLOWING), y)
-                case 2 if len(y.type.shape) > 1:
-                    other = self.array(*sizes(y)[1:], dtype="f32")
-                    pair = draw.shuffled([y, other])
-                    y = self.apply(draw.pick([ops.Add(), ops.Add(), ops.Mul(), ops.Sub()]), *pair)
-                case 3 if len(y.type.shape) == 4:
-                    scale = self.weight(sizes(y)[1], 1, 1, positive=True)
-                    y = self.apply(draw.pick([ops.Mul(), ops.Add()]), y, scale)
-                case 4:
-                    number = self.apply(ops.Constant(draw.pick([0.5, -1.25, 3.0])))
-                    y = self.apply(draw.pick([ops.Mul(), ops.Add(), ops.Maximum()]), y, number)
-        return y
-
-    def _followed_by_whole(self, y: Value) -> Value:
-        """What may be fused into an op of integers, a cast to floats at times."""
-        draw, dtype = self.draw, y.type.dtype
-        match draw.integer(0, 4):
-            case 0 if draw.chance(0.5):
-                return self.apply(ops.Cast("f32"), y)
-            case 1:
-                return self.apply(draw.pick(FOLLOWING_WHOLE), y)
-            case 2 if len(y.type.shape) > 1:
-                other = self.array(*sizes(y)[1:], dtype=dtype)
-                return self.apply(draw.pick(PAIRS), *draw.shuffled([y, other]))
-        return self.apply(draw.pick(PAIRS), *draw.shuffled([y, self.number(dtype)]))
-
-    def number(self, dtype: str) -> Value:
-        """An integer as a constant."""
-        return self.apply(ops.Constant(whole(self.draw, (), dtype).item(), dtype))
-
-    def finish(self, made: Value | Sequence[Value]) -> OpCase:
-        outputs = [made] if isinstance(made, Value) else list(made)
-        producer = outputs[0].producer
-        if self.draw.chance(0.1) and producer is not None and producer.inputs:
-            first = producer.inputs[0]
-            if first.producer is not None and first.type.dtype in NUMBERS:
-                outputs.append(first)
-        self.build.graph.set_outputs(outputs)
-        if all(BATCH not in v.type.shape for v in self.build.graph.inputs):  # nobody says how large
-            self.build.graph.add_input(f32(BATCH))
-            self.inputs.append(np.zeros(self.batch, np.float32))
-        case = OpCase(self.op, self.draw.seed, self.build.graph, self.inputs, self.batch)
-        case.kernels = self.kernels
-        return case
-
-
-FOLLOWING: list[Op] = [
-    *(ops.Relu(), ops.Clip(0, 6), ops.Silu(), ops.Sigmoid(), ops.Hardswish(), ops.Gelu()),
-    *(ops.Tanh(), ops.LeakyRelu(0.1), ops.Abs(), ops.Neg()),
-]
-
-FOLLOWING_WHOLE: list[Op] = [ops.Neg(), ops.Abs(), ops.Sign(), ops.BitwiseNot()]
-PAIRS: list[Op] = [
-    *(ops.Add(), ops.Sub(), ops.Mul(), ops.Maximum(), ops.BitwiseXor(), ops.Div(), ops.Mod()),
-    *(ops.ShiftLeft(), ops.ShiftRight(), ops.Pow()),
-]
-MOVING = (ops.Reshape, ops.Permute, ops.Concat, ops.Slice, ops.Expand, ops.Pad, ops.Gather)
-
-
-def dtype_of(draw: Draw, cls: type[Op]) -> str:
-    """One that an op takes: float32, where it does, more often than all others together."""
-    taken = NUMBERS if issubclass(cls, (*MOVING, ops.Where)) else cls.takes
-    if "f32" in taken and (len(taken) == 1 or draw.chance(0.65)):
-        return "f32"
-    return draw.pick([name for name in taken if name != "f32"])
 
 
 # -- elementwise ----------------------------------------------------------------------------------
@@ -281,27 +116,6 @@ def _constant(make: Maker) -> Value:
 # -- convolutions and products --------------------------------------------------------------------
 
 
-def _window(make: Maker, x: Value, kernels: list[int], dilations: list[int]) -> dict[str, Any]:
-    """Kernel, stride, dilation and paddings that leave at least one window."""
-    draw = make.draw
-    fields: dict[str, list[int]] = {"kernel": [], "stride": [], "dilation": []}
-    before, after = [], []
-    for size in sizes(x)[2:]:
-        kernel, dilation = draw.pick(kernels), draw.pick(dilations)
-        reach = dilation * (kernel - 1) + 1
-        same = draw.chance(0.4)
-        pads = [reach // 2] * 2 if same else [draw.integer(0, reach - 1) for _ in range(2)]
-        lacking = reach - size - sum(pads)
-        pads[1] += max(0, lacking)
-        before.append(pads[0])
-        after.append(pads[1])
-        fields["kernel"].append(kernel)
-        fields["stride"].append(draw.pick([1, 1, 1, 2, 2, 3, 5]))
-        fields["dilation"].append(dilation)
-    window: dict[str, Any] = {name: tuple(value) for name, value in fields.items()}
-    return window | {"padding": (*before, *after)}
-
-
 @makes("conv2d", "fusion")
 def _conv(make: Maker) -> Value:
     draw = make.draw
@@ -320,7 +134,7 @@ def _conv(make: Maker) -> Value:
     x = make.image(channels)
     if prod(sizes(x)) * out * max(1, make.batch) // groups > 4_000_000:
         out = groups * draw.integer(1, 3)
-    window = _window(
+    window = drawn_window(
         make,
         x,
         *{
@@ -349,32 +163,6 @@ def _linear(make: Maker) -> Value:
     inner, outer = make.draw.channels(), make.draw.channels()
     x = make.array(*make.draw.shape(0, 2, most=40), inner)
     return make.followed(make.build.linear(x, outer, make.draw.chance(0.6)))
-
-
-@makes("rnn", "gru", "lstm")
-def _recurrent(make: Maker) -> Value:
-    """With states of zeros or given, and with sequences of all lengths or of their own."""
-    draw, cell = make.draw, drawn(make.draw, OPS[make.op])
-    assert isinstance(cell, ops.Recurrent)
-    steps, depth, size = draw.integer(1, 5), draw.channels(), draw.pick([1, 2, 7, 8, 16, 19, 40])
-    d, columns = cell.directions, cell.gates * size
-    operands = [
-        make.array(steps, depth),
-        make.weight(d, columns, depth),
-        make.weight(d, columns, size),
-        make.weight(d, 2 * columns),
-    ]
-    for _ in range(cell.states):
-        zeros = make.apply(ops.Constant(0.0))
-        expanded = make.apply(ops.Expand((BATCH, d, size)), zeros)
-        operands.append(expanded if draw.chance(0.5) else make.array(d, size))
-    seen = isinstance(cell, ops.Lstm) and draw.chance(0.3)
-    if seen or draw.chance(0.4):
-        operands.append(make.apply(ops.ArgMax(1), make.array(steps + 1, kind="normal")))
-    if seen:
-        operands.append(make.weight(d, 3 * size))
-    node = make.build.graph.append(cell, operands, origin=make.build.next_origin(make.op))
-    return make.followed(draw.pick(node.outputs))
 
 
 @makes("matmul")
@@ -490,7 +278,7 @@ def _over_axes(make: Maker) -> Value:
     pool = [1, 2, 5, 16, 33, 150] if axes == 1 else [1, 2, 3, 4, 5, 7, 9]
     x = make.array(groups * inner, *(draw.pick(pool) for _ in range(axes)))
     kernels = draw.pick([[1, 3], [3], [1, 2, 3, 5], [1]])
-    window = _window(make, x, kernels, [1, 1, 1, 2])
+    window = drawn_window(make, x, kernels, [1, 1, 1, 2])
     taps = window.pop("kernel")
     if kernels == [3] and draw.chance(0.7):  # what Winograd takes
         window |= {"stride": (draw.pick([1, 2]), 1, 1)[-axes:], "dilation": (1,) * axes}
@@ -509,7 +297,7 @@ def _max_pool_indices(make: Maker) -> Value:
     draw = make.draw
     axes = draw.integer(1, 3)
     x = make.array(draw.pick([1, 3, 8, 17]), *(draw.pick([1, 2, 4, 7, 9]) for _ in range(axes)))
-    window = _window(make, x, [1, 2, 3, 3], [1, 1, 2])
+    window = drawn_window(make, x, [1, 2, 3, 3], [1, 1, 2])
     return make.apply(drawn(draw, ops.MaxPoolIndices, **window), x)
 
 
@@ -518,7 +306,7 @@ def _pool(make: Maker) -> Value:
     draw = make.draw
     x = make.image()
     largest = make.op == "max_pool2d"
-    window = _window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1, 1, 1, 2])
+    window = drawn_window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 2] if largest else [1, 1, 1, 2])
     if largest:  # as torch: no window lies in the padding alone
         return make.followed(make.apply(drawn(draw, ops.MaxPool2d, **window), x))
     y = make.apply(drawn(draw, ops.AvgPool2d, **window), x)
@@ -534,108 +322,6 @@ def _adaptive(make: Maker) -> Value:
     average = make.op == "adaptive_avg_pool2d"
     op = ops.AdaptiveAvgPool2d(size) if average else ops.AdaptiveMaxPool2d(size)
     return make.followed(make.apply(op, x))
-
-
-@makes("resize")
-def _resize(make: Maker) -> Value:
-    draw = make.draw
-    x = make.image(draw.channels(100))
-    size = (draw.pick([1, 2, 5, 9, 14, 20]), draw.pick([1, 3, 6, 8, 17]))
-    scales = (draw.pick([0.4, 1.05, 2.0, 2.3]), draw.pick([0.97, 1.0, 1.5]))
-    scale = scales if draw.chance(0.3) else None
-    mode = draw.pick(["nearest", "bilinear", "bicubic"])
-    roi = draw.pick([None, (0.2, -0.3, 0.7, 1.4)])
-    fields = {
-        "size": size,
-        "scale": scale,
-        "mode": mode,
-        "roi": roi,
-        "cubic": draw.pick([-0.75, -0.5]),
-    }
-    for name in ("antialias", "exclude_outside"):
-        fields[name] = mode != "nearest" and draw.chance(0.5)
-    return make.followed(make.apply(drawn(draw, ops.Resize, **fields), x))
-
-
-@makes("grid_sample")
-def _grid_sample(make: Maker) -> Value:
-    draw = make.draw
-    channels = draw.channels(100)
-    size = draw.image(channels, make.batch)
-    out = draw.pick([(2, 3), (1, 9), (7, 17), (5, 33)])
-    mode = draw.pick(["bilinear", "bilinear", "nearest", "bicubic"])
-    if mode != "bicubic" and draw.chance(0.2):
-        size, out = (draw.integer(1, 4), *(min(d, 9) for d in size)), (draw.integer(1, 3), *out)
-    x = make.array(channels, *size)
-    grid = make.array(*out, len(size), kind=draw.pick(["normal", "normal", "integers", "wide"]))
-    op = ops.GridSample(mode, draw.pick(["zeros", "border", "reflection"]), draw.chance(0.5))
-    return make.followed(make.apply(op, x, grid))
-
-
-@makes("deform_columns")
-def _deform_columns(make: Maker) -> Value:
-    draw = make.draw
-    groups, parts = draw.pick([(1, 1), (1, 1), (1, 2), (2, 1), (2, 4), (3, 2)])
-    channels = groups * parts * draw.pick([1, 2, 4, 9, 16])
-    x = make.image(channels)
-    window = _window(make, x, [1, 2, 3, 3], [1, 1, 2])
-    (rows,), (columns,) = (
-        [extent(d, window["kernel"][a], window["stride"][a], pads, window["dilation"][a])]
-        for a, d in enumerate(sizes(x)[2:])
-        for pads in [(window["padding"][a], window["padding"][2 + a])]
-    )
-    taps = prod(window["kernel"])
-    offset = make.array(2 * taps * parts, rows, columns, kind=draw.pick(["normal", "offset"]))
-    mask = [make.array(taps * parts, rows, columns, kind="normal")] if draw.chance(0.5) else []
-    y = make.apply(ops.DeformColumns(groups=groups, **window), x, offset, *mask)
-    if draw.chance(0.5):
-        y = make.build.conv(y, groups * draw.pick([1, 5, 16]), groups=groups)
-    return make.followed(y)
-
-
-@makes("roi_align")
-def _roi_align(make: Maker) -> Value:
-    """Boxes in and about the maps, some of no map; they are known, or follow from the batch."""
-    draw = make.draw
-    x = make.image(draw.channels(100))
-    count, reach = draw.integer(1, 5), 2 * max(sizes(x)[2:])
-    low = draw.arrays.uniform(-3, reach, (count, 2))
-    high = low + draw.arrays.uniform(-1, reach, (count, 2))
-    images = draw.arrays.integers(-1, make.batch + 1, (count, 1))
-    table = np.concatenate([images, low, high], 1).round(draw.pick([0, 1, 3])).tolist()
-    boxes = make.apply(ops.Constant(tuple(map(tuple, table))))
-    op = ops.RoiAlign(
-        (draw.integer(1, 7), draw.integer(1, 4)),
-        draw.pick([1.0, 0.5, 0.25, 0.3]),
-        draw.pick([0, 0, 1, 2, 3]),
-        draw.chance(0.5),
-        draw.pick(["avg", "avg", "max"]),
-    )
-    return make.apply(op, x, boxes)
-
-
-@makes("fold")
-def _fold(make: Maker) -> Value:
-    draw = make.draw
-    size = (draw.pick([1, 3, 7, 12]), draw.pick([1, 5, 9, 20]))
-    image = make.build.graph.add_input(f32(BATCH, 1, *size))  # of which only the size is asked
-    window = _window(make, image, [1, 2, 3], [1, 1, 2])
-    make.inputs.append(np.zeros((make.batch, 1, *size), np.float32))
-    op = ops.Fold(size, **window)
-    channels = draw.pick([1, 3, 8]) * prod(window["kernel"])
-    return make.followed(make.apply(op, make.array(channels, prod(op.windows()))))
-
-
-@makes("max_unpool2d")
-def _max_unpool(make: Maker) -> Value:
-    """By the places of maxima, which no two windows share."""
-    draw = make.draw
-    x = make.image(least=2)
-    whole = draw.chance(0.3)
-    indices = make.apply(ops.MaxPoolIndices((2, 2), (2, 2), (0,) * 4, (1, 1), whole=whole), x)
-    y = make.apply(ops.MaxPool2d((2, 2), (2, 2)), x)
-    size = sizes(x)[2:]
-    return make.followed(make.apply(ops.MaxUnpool2d((size[0], size[1]), whole), y, indices))
 
 
 # -- attention ------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from graph_builder import Builder, attention_block
 from harness import check, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import Builder
 
 from lucid.ir import BATCH, Graph, f32
 from lucid.ir.ops import (
@@ -26,25 +26,6 @@ def attentions(graph: Graph) -> list[SplitAttention]:
     return [n.op for n in graph.nodes if isinstance(n.op, SplitAttention)]
 
 
-def block(radix: int, cardinality: int, inner: int, avd: str, side: int = 9) -> Graph:
-    """conv2, split attention and conv3 of a ResNeSt block; `avd`: where its pool stands."""
-    build = Builder(seed=radix)
-    channels = inner * cardinality
-    x = build.input(12, side, side - 1)
-    pool = AvgPool2d((3, 3), (2, 2), (1, 1, 1, 1))
-    if avd == "first":
-        x = build.apply(pool, x)
-    y = build.conv(
-        x, channels * radix, (3, 3), padding=(1,) * 4, groups=cardinality, origin="conv2"
-    )
-    y = build.apply(Relu(), build.batch_norm(y, "bn2"))
-    y = build.split_attention(y, radix, cardinality, hidden=8 * cardinality, origin="splat")
-    if avd == "last":
-        y = build.apply(pool, y)
-    build.graph.set_outputs([build.conv(y, 40, bias=True, origin="conv3")])
-    return build.graph
-
-
 @pytest.mark.parametrize("avd", ["", "first", "last"])
 @pytest.mark.parametrize("folded", [True, False])
 @pytest.mark.parametrize(("radix", "cardinality"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)])
@@ -52,7 +33,7 @@ def test_blocks(radix: int, cardinality: int, folded: bool, avd: str) -> None:
     if folded and radix != 2:
         pytest.skip("only two splits fold into one sigmoid")
     disable = [] if folded else ["fold-scales"]
-    fused = check(block(radix, cardinality, 10, avd), 2, disable=disable)
+    fused = check(attention_block(radix, cardinality, 10, avd), 2, disable=disable)
     (op,) = attentions(fused)
     assert op.folded == folded
 
@@ -62,7 +43,7 @@ def test_blocks(radix: int, cardinality: int, folded: bool, avd: str) -> None:
 def test_channel_sums(kernel: str, batch: int, side: int) -> None:
     """Sums from Winograd's epilogue, where blocks span images and where images have several, and
     from a reduction."""
-    check(block(2, 1, 66, "", side), batch, {"conv2": kernel})
+    check(attention_block(2, 1, 66, "", side), batch, {"conv2": kernel})
 
 
 @examples(0.3)
@@ -71,7 +52,7 @@ def test_generated_blocks(data: st.DataObject) -> None:
     radix, cardinality = (data.draw(st.sampled_from(c)) for c in ((1, 2, 4), (1, 2)))
     inner = data.draw(st.sampled_from([1, 3, 16, 40]))
     avd = data.draw(st.sampled_from(["", "first", "last"]))
-    graph = block(radix, cardinality, inner, avd, data.draw(st.integers(3, 14)))
+    graph = attention_block(radix, cardinality, inner, avd, data.draw(st.integers(3, 14)))
     check(graph, data.draw(st.integers(1, 3)))
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from graph_builder import attention_block
 from harness import TARGETS, Run, check, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import graphs
-from test_kernels_attention import block
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import (
@@ -41,7 +41,7 @@ def test_generated_networks_with_forced_kernels(graph: Graph, data: st.DataObjec
 
 def test_batches_are_their_images() -> None:
     """Every image of a batch comes out bitwise as it does alone, whatever runs together."""
-    graph = block(2, 2, 40, "last", 13)
+    graph = attention_block(2, 2, 40, "last", 13)
     fused = run_passes(graph)
     images = np.random.default_rng(0).standard_normal((5, 12, 13, 12)).astype(np.float32)
     for target in TARGETS:

@@ -62,7 +62,7 @@ BUILDS |= {
     "row_norm": one(ops.LayerNorm((2,)), 5, 9, weights=((9,), (9,))),
     "neighbour_norm": one(ops.LocalResponseNorm(3, 0.1), 9, 4, 5),
     "weighted": one(ops.Resize((9, 7), "bicubic"), 9, 4, 5),
-    "max_pool_indices": one(ops.MaxPoolIndices((2, 2), (2, 2), (0,) * 4, (1, 1)), 9, 4, 5),
+    "pool_indices": one(ops.MaxPoolIndices((2,) * 3, (2,) * 3, (0,) * 6, (1,) * 3), 9, 5, 4, 7),
     "fold": one(ops.Fold((4, 5), (2, 3)), 12, 9),
     "resize": one(ops.Resize((9, 7), "bilinear"), 9, 4, 5),
     "pad": one(ops.Pad((0, 0, 1, 2), (0, 0, 2, 1)), 9, 4, 5),
@@ -165,6 +165,36 @@ def _winograd(b: Builder) -> None:
     b.graph.set_outputs([b.apply(ops.Relu(), y)])
 
 
+def of_volumes(name: str, taps: int, groups: int = 1, out: int = 20) -> Build:
+    """A convolution of volumes by a kernel of slices, flat or of two rows and columns more."""
+
+    def build(b: Builder) -> None:
+        x = b.graph.add_input(f32(BATCH, 8, 4, 6, 7))
+        weight = b.weight("w", out, 8 // groups, 2, taps, taps)
+        op = ops.Conv3d((1, 1, 1), (1,) + (taps // 2,) * 2 + (0,) + (taps // 2,) * 2, groups=groups)
+        b.graph.set_outputs([b.apply(op, x, weight, origin=name)])
+
+    return build
+
+
+BUILDS |= {
+    "direct_slices": of_volumes("direct", 3),
+    "winograd_slices": of_volumes("winograd", 3),
+    "depthwise_slices": of_volumes("depthwise", 3, groups=8, out=8),
+}
+
+
+@needs("recurrent")
+def _recurrent(b: Builder) -> None:
+    """A layer in both directions, the sequences of which have lengths of their own."""
+    x = b.graph.add_input(f32(BATCH, 4, 5))
+    weights = [b.weight(f"w{i}", 2, 28, k) for i, k in enumerate((5, 7))]
+    states = [b.graph.add_input(f32(BATCH, 2, 7)) for _ in range(2)]
+    ends = b.graph.add_input(TensorType("i64", (BATCH,)))
+    operands = [x, *weights, b.weight("b", 2, 56), *states, ends, b.weight("p", 2, 21)]
+    b.graph.set_outputs(b.graph.append(ops.Lstm("bidirectional"), operands).outputs)
+
+
 @needs("depthwise")
 def _depthwise(b: Builder) -> None:
     y = b.conv(b.input(8, 6, 7), 8)
@@ -228,6 +258,7 @@ def with_argument(name: str, value: object) -> Callable[[KernelCall], KernelCall
 FREE = {
     *("prefetch", "chain", "block_stride", "chunk_stride"),  # when, not what
     *("window", "before", "top", "left"),
+    *("count_n", "count_c", "count_d", "count_h", "count_w"),  # what indices are made of
     *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
     *("step_h", "step_w", "padded_width", "map_floats", "met", "part_lines", "part_step"),
 }

@@ -1,4 +1,4 @@
-"""Kernels for the ways back from windows: sums of windows, and places of maxima."""
+"""Kernels for the ways back from windows: their sums, and zeros between maxima."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -17,7 +16,7 @@ from lucid.codegen.language.kernel import (
     buffers,
     ints,
 )
-from lucid.codegen.language.values import I32, I64, Int, Pointer
+from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
 
 
@@ -114,21 +113,3 @@ class MaxUnpool(KernelSpec):
                 with k.when(k.both(place >= 0, place < f.pixels)):
                     k.store(k.load(f.x + number.index, lanes=1), out + place)
         return f.finish()
-
-
-
-
-def _inside(start: Int, gap: Int, taps: Int, size: Int) -> tuple[Int, Int]:
-    """The first tap of a window that lies on an axis, and the one after the last."""
-    first = (0 - start).maximum(0).ceil_div(gap)
-    return first, (size - start).maximum(0).ceil_div(gap).minimum(taps)
-
-
-def _every(k: Kernel, number: Int, element: ir.IntType) -> Any:
-    """An integer in every lane."""
-    kind = ir.VectorType(element, k.vector)
-    narrow = number.raw if element == I64 else k.builder.trunc(number.raw, element)
-    undefined = ir.Constant(kind, ir.Undefined)
-    first = k.builder.insert_element(undefined, narrow, ir.Constant(I32, 0))
-    lanes = ir.Constant(ir.VectorType(I32, k.vector), [0] * k.vector)
-    return k.builder.shuffle_vector(first, undefined, lanes)

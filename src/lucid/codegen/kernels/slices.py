@@ -20,18 +20,20 @@ from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, ints
 from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
-SLICES = ints(
-    *("taps_d", "stride_d", "pad_front", "dilation_d"),
-    *("volume", "out_volume", "slice_channels"),
-)
-"""Taps in depth; slices of a volume of x and of the result; channels of a group in a slice."""
+SLICES = ints("taps_d", "stride_d", "pad_front", "dilation_d", "volume", "out_volume")
+"""Taps in depth; slices of a volume of x and of the result."""
+CHANNELS = ints("slice_channels")
+"""Channels of a group in a slice."""
 
 
-def _whole(given: Given, images: int) -> Extent:
-    """The extent of x, for so many slices of the result. Raises ValueError where the last volume
-    lacks some."""
-    channels = given.groups * given.slice_channels
-    return given.map("", _slices(given, images), (given.height, given.width), channels)
+def _whole(given: Given, images: int, channels: int) -> Extent:
+    """The extent of x, for so many slices of the result, and so many channels of a group in all the
+    slices that a window meets. Raises ValueError where the last volume lacks slices, or these have
+    other channels."""
+    if given.taps_d * given.slice_channels != channels:
+        raise ValueError(f"{given.taps_d} slices of {given.slice_channels} of {channels} channels")
+    size, channels = (given.height, given.width), given.groups * given.slice_channels
+    return given.map("", _slices(given, images), size, channels)
 
 
 def _slices(given: Given, images: int) -> int:
@@ -57,12 +59,13 @@ class DirectSlices(Direct):
     family: ClassVar[str] = "direct_slices"
 
     def arguments(self) -> tuple[Arg, ...]:
-        return super().arguments() + SLICES
+        return super().arguments() + SLICES + CHANNELS
 
     def extents(self, given: Given) -> dict[str, Extent]:
         if self.planes and (given.taps_d, given.groups * given.slice_channels) != (self.planes, 1):
             raise ValueError(f"{given.taps_d} slices as {self.planes} planes")
-        return super().extents(given) | {"x": _whole(given, given.images_of(given.bands))}
+        whole = _whole(given, given.images_of(given.bands), given.channels)
+        return super().extents(given) | {"x": whole}
 
     def emit(self, target: Target) -> ir.Module:
         return _DirectSlices(self, target).emit()
@@ -129,10 +132,11 @@ class WinogradSlices(Winograd):
     family: ClassVar[str] = "winograd_slices"
 
     def arguments(self) -> tuple[Arg, ...]:
-        return super().arguments() + SLICES
+        return super().arguments() + SLICES + CHANNELS
 
     def extents(self, given: Given) -> dict[str, Extent]:
-        return super().extents(given) | {"x": _whole(given, given.images_of(given.image_blocks))}
+        whole = _whole(given, given.images_of(given.image_blocks), given.depth)
+        return super().extents(given) | {"x": whole}
 
     def emit(self, target: Target) -> ir.Module:
         return _WinogradSlices(self, target).emit()

@@ -119,17 +119,20 @@ def sums_view(ctx: Lowering, layer: Layer, parts: int) -> View:
     return sums
 
 
-def slice_arguments(layer: Layer, depth: int) -> dict[str, ArgumentValue]:
-    """Of which slices of volumes the `depth` input channels of a group are."""
+def slice_arguments(layer: Layer, depth: int | None = None) -> dict[str, ArgumentValue]:
+    """Of which slices of volumes the input channels of a group are; and how many of these `depth`
+    channels each slice has, where the kernel wants to know."""
     if layer.slices is None:
         return {}
     slices = layer.slices
-    return {
+    arguments: dict[str, ArgumentValue] = {
         "taps_d": slices.taps,
         "stride_d": slices.stride,
         "pad_front": slices.padding,
         "dilation_d": slices.dilation,
         "volume": slices.volume,
         "out_volume": slices.out_volume,
-        "slice_channels": depth // slices.taps,
     }
+    if depth is not None:
+        arguments["slice_channels"] = depth // slices.taps
+    return arguments

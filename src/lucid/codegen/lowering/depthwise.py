@@ -109,7 +109,7 @@ def _call(
     counts = enumerate(_blocks(ctx, layer).counts)
     arguments: dict[str, ArgumentValue] = {
         **given,
-        **slice_arguments(layer, ctx.shape(layer.weight)[1]),
+        **slice_arguments(layer),
         **window(kernel.taps, op.stride, op.padding),
         "weights": ctx.weights(weight.recipe, Taps(), shape, weight.name),
         "bias": bias_of(ctx, layer, 1, ctx.target.vector),

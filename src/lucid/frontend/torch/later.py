@@ -18,7 +18,6 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from lucid.codegen.language.dtypes import dtype as stored
 from lucid.errors import InputError, UnsupportedError
 from lucid.frontend.torch.importer import NUMBERS, Importer
 from lucid.frontend.torch.places import place_of
@@ -28,6 +27,7 @@ from lucid.frontend.torch.tables import Known
 from lucid.ir.graph import Graph, Parameter
 from lucid.ir.ops.base import Array
 from lucid.ir.stage import Stage
+from lucid.ir.types import DTYPES
 
 KEPT = 32
 """Stages of a model that are kept: one for each combination of sizes that was met."""
@@ -191,4 +191,4 @@ def _array(reading: Importer, tensor: torch.Tensor) -> Array:
     if plain.dtype is torch.bfloat16:
         plain = plain.float()
     array: Array = plain.numpy()
-    return array.astype(stored(name).storage, copy=False)
+    return array.astype(DTYPES[name], copy=False)

@@ -104,9 +104,14 @@ def test_what_such_a_model_cannot() -> None:
     model = lucid.compile(Squares(), threads=1)
     with pytest.raises(InputError, match=r"^out= is for outputs whose sizes are known before"):
         model(X, out=np.zeros(4, np.float32))
+    why = "sizes or elements that it computes decide how it goes on"
+    saved = (
+        rf"^net cannot be saved or pickled: {why}.*Instead, compile the model where it is to run"
+    )
     for attempt in (lambda: model.save("never.lucid"), lambda: pickle.dumps(model)):
-        with pytest.raises(UnsupportedError, match=r"net goes on by what it has computed"):
+        with pytest.raises(UnsupportedError, match=saved):
             attempt()
     weights: Mapping[str, Any] = {}
-    with pytest.raises(UnsupportedError, match=r"net goes on by what it has computed"):
+    swapped = rf"^net has no weights to swap: {why}.*Instead, put the weights into the model"
+    with pytest.raises(UnsupportedError, match=swapped):
         model.load_weights(weights)

@@ -273,6 +273,9 @@ class CompiledModel:
                 raise
             told = advice or f"{self._inputs.compared(arrays)}: {problem}"
             raise InputError(told) from problem
+        finally:
+            if self._signature is None:  # it failed, and another first call may do better
+                self._inputs.know(self._source.dtypes, self._source.input_names)
 
     def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
         """One call of a plan."""
@@ -280,7 +283,8 @@ class CompiledModel:
             self._enter(plan, plan.whole, (*arrays, *results))
             return
         native = functools.partial(self._enter, plan)
-        run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
+        with self._crashes.watching(plan.graph.input_shapes(plan.batch)):
+            run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
 
     def _enter(self, plan: Plan, bound: BoundProgram, arrays: Sequence[Array]) -> None:
         """Run one of a plan's programs on its inputs and outputs."""
@@ -301,7 +305,9 @@ class CompiledModel:
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
-        self._refuse_stages("its weights are swapped")
+        self._refuse_stages(
+            "has no weights to swap", "put the weights into the model, and compile that"
+        )
         store = WeightStore(self._source.match(weights, list(self._planner.plans)))
         self._planner.swap(store)
         return self
@@ -334,7 +340,10 @@ class CompiledModel:
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
         first = self._shapes_or_first(None)
-        self._refuse_stages("it is saved")
+        self._refuse_stages(
+            "cannot be saved or pickled",
+            "compile the model where it is to run; the cache on disk keeps what was compiled",
+        )
         try:
             json.dumps(self.metadata)
         except (TypeError, ValueError) as problem:
@@ -346,12 +355,13 @@ class CompiledModel:
             self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
         )
 
-    def _refuse_stages(self, what: str) -> None:
-        """Raises UnsupportedError for a model whose further stages are made by its file alone."""
+    def _refuse_stages(self, what: str, advice: str) -> None:
+        """Raises UnsupportedError for a model with further stages."""
         if any(plan.rest is not None for plan in self._planner.plans.values()):
             raise UnsupportedError(
-                f"{self._source.name} goes on by what it has computed, in stages that are read from"
-                f" its file as they are needed: compile the file anew where {what}"
+                f"{self._source.name} {what}: sizes or elements that it computes decide how it goes"
+                " on, so its further stages, and the weights in them, are read from the model only "
+                f"as they are needed. Instead, {advice}"
             )
 
     # -- looking inside ---------------------------------------------------------------------

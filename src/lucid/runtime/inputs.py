@@ -49,10 +49,10 @@ class Inputs:
         self.know(dtypes, names)
 
     def know(self, dtypes: Sequence[str] | None, names: Sequence[str] | None) -> None:
-        """Learn what is known of the inputs before there is a graph."""
+        """Learn what is known of the inputs before there is a graph, which may be nothing again."""
         self._names = names
+        self.count = None if dtypes is None else len(dtypes)
         if dtypes is not None:
-            self.count = len(dtypes)
             self._apart = [i for i, name in enumerate(dtypes) if not name]
             self.dtypes = [dtype(name) for name in dtypes if name]
 

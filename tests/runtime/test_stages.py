@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lucid
-from lucid.errors import InputError, UnsupportedError
+from lucid.errors import HostOpsWarning, InputError, UnsupportedError
 from lucid.frontend.sources import GivenGraph
 from lucid.ir.text import parse_graph
 
@@ -115,3 +115,13 @@ def test_what_such_a_model_cannot() -> None:
     swapped = rf"^net has no weights to swap: {why}.*Instead, put the weights into the model"
     with pytest.raises(UnsupportedError, match=swapped):
         model.load_weights(weights)
+
+
+def test_what_runs_behind_the_graph_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rest, "host_ops", (("Unique", "'node3'"),))
+    with pytest.warns(HostOpsWarning, match="1 op of net .*\n  Unique in 'node3'\n"):
+        model = lucid.compile(Squares(), threads=1)
+    assert [(op.op, op.origin) for op in model.host_ops] == [("Unique", "'node3'")]
+    options = lucid.CompileOptions(host_ops="refuse")
+    with pytest.raises(UnsupportedError, match=r"would run in NumPy:\n  Unique 'node3'"):
+        lucid.compile(Squares(), options=options)

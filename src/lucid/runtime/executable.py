@@ -267,9 +267,9 @@ class CompiledModel:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
             return self._plans_for(tuple([array.shape for array in arrays]))
-        except (InputError, TraceError) as problem:
+        except (InputError, TraceError, UnsupportedError) as problem:
             advice = self._inputs.advice(given, arrays)
-            if not advice and isinstance(problem, TraceError):
+            if not advice and not isinstance(problem, InputError):
                 raise
             told = advice or f"{self._inputs.compared(arrays)}: {problem}"
             raise InputError(told) from problem

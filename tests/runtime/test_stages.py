@@ -117,6 +117,19 @@ def test_what_such_a_model_cannot() -> None:
         model.load_weights(weights)
 
 
+def test_a_stage_that_is_not_kept_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(self: Rest, results: list[np.ndarray], apart: Any = ()) -> list[np.ndarray]:
+        self.stages = {count: stage for count, stage in self.stages.items() if count == 4}
+        return kept(self, results)
+
+    kept = Rest.finish
+    monkeypatch.setattr(Rest, "finish", finish)
+    model = lucid.compile(Squares(), threads=1)
+    for count in (4, 8, 7, 6):
+        model(np.where(np.arange(8) < count, np.float32(2), np.float32(-2)))
+    assert [stage.input_shapes for stage in model.further_stages] == [((4,),), ((6,),)]
+
+
 def test_what_runs_behind_the_graph_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rest, "host_ops", (("Unique", "'node3'"),))
     with pytest.warns(HostOpsWarning, match="1 op of net .*\n  Unique in 'node3'\n"):

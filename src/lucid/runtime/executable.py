@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,8 +53,8 @@ class CompiledModel:
     and where rows are independent (`explain` says so) for a batch run whole or in parts.
     `input_shapes`: of the inputs, in order, as compiled for; None before. A `shape` given to a
     method is that of the one input, or a sequence of shapes, one for each. `metadata`: JSON data
-    that `save` stores with the model. `further_stages`: what has been compiled so far of a model
-    that goes on by the sizes or elements of what it has computed.
+    that `save` stores with the model. `living_stages`: those of `further_stages`, in order, for as
+    long as who runs them keeps them.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class CompiledModel:
         self.threads_asked: int | None = None
         self.input_shapes: Shapes | None = None
         self.metadata: dict[str, Any] = {}
-        self.further_stages: list[CompiledModel] = []
+        self.living_stages = weakref.WeakValueDictionary[int, CompiledModel]()
         self._source = source
         self._inputs = Inputs(source.name, source.dtypes, source.input_names)
         self._cache = cache
@@ -199,6 +200,13 @@ class CompiledModel:
         """The nodes without a kernel, which run on the host, in all plans so far: op, result,
         module path and source line of each."""
         return tuple(self._host_ops)
+
+    @property
+    def further_stages(self) -> list[CompiledModel]:
+        """What was compiled for the last calls of a model that goes on by the sizes or elements of
+        what it has computed."""
+        references = self.living_stages.valuerefs()
+        return [stage for reference in references if (stage := reference()) is not None]
 
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""

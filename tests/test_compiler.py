@@ -161,16 +161,24 @@ def test_strict_precision_leaves_out_large_tiles(net: Net) -> None:
     assert "winograd4x4" not in {c.kernel for c in fast.schedule.choices.values()}
 
 
-def test_progress_is_told(net: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_is_told(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lucid.runtime import library
 
     monkeypatch.setattr(library, "_libraries", {})
+    monkeypatch.setattr(library, "EACH", 1)
+    monkeypatch.setattr(library, "available_processors", lambda: 1)
+    monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path))
     told: list[tuple[str, int, int]] = []
     lucid.compile(net, SHAPE, progress=lambda *now: told.append(now))
     for what in ("kernels", "weights"):
         steps = [(done, count) for name, done, count in told if name == what]
         count = steps[0][1]
         assert steps == [(done, count) for done in range(count + 1)]
+
+    monkeypatch.setattr(library, "_libraries", {})
+    told.clear()
+    lucid.compile(net, SHAPE, progress=lambda *now: told.append(now))  # all is in the cache
+    assert [done == count for name, done, count in told if name == "kernels"] == [True]
 
 
 def test_without_a_cache_nothing_is_kept(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -177,7 +178,7 @@ class Compilation:
 
     def compiled(self, source: ModelSource) -> CompiledModel:
         """A compiled model without any plan."""
-        options, stages = self.options, list[CompiledModel]()
+        options = self.options
         chosen_by = "given" if options.schedule is not None else "tuned" if self.tune else "model"
         compiled = CompiledModel(
             source,
@@ -198,12 +199,13 @@ class Compilation:
             host_ops=options.host_ops,
         )
         compiled.threads_asked = self.threads_asked
+        stages, numbers = compiled.living_stages, itertools.count()
 
         def compile_stage(model: Model) -> CompiledModel:
-            stages.append(self._stage(model))
-            return stages[-1]
+            stage = stages[next(numbers)] = self._stage(model)
+            return stage
 
-        source.compile_stage, compiled.further_stages = compile_stage, stages
+        source.compile_stage = compile_stage
         return compiled
 
     def _stage(self, model: Model) -> CompiledModel:

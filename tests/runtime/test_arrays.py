@@ -100,7 +100,7 @@ def test_torch_is_advised_in_its_words(fast: lucid.CompiledModel) -> None:
 
 
 def test_a_model_of_torch_is_given_other_axes() -> None:
-    """Its export fails, and is not what was wrong."""
+    """Its import fails, and is not what was wrong."""
     torch = pytest.importorskip("torch")
     fast = lucid.compile(torch.nn.Conv2d(3, 4, 5).eval(), (1, 3, 12, 12), threads=1)
     with pytest.raises(InputError, match=r"got float32\[3,12,12\]: .*give x\[None\]$"):

@@ -1,6 +1,7 @@
 """Ops without a kernel: they run on the host, between native calls, and nobody overlooks them."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,13 @@ from lucid.codegen.lowering import HostNode, Region, partition
 from lucid.codegen.lowering.context import LOWERINGS
 from lucid.codegen.program.interpret import ProgramInterpreter
 from lucid.codegen.target import Target
-from lucid.errors import HostOpsWarning, InputError, UnknownNameError, UnsupportedError
+from lucid.errors import (
+    CompileError,
+    HostOpsWarning,
+    InputError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Add, Gather, Softmax
@@ -276,5 +283,25 @@ def test_what_an_op_says_of_its_operands_reaches_the_caller() -> None:
     model = compiled(made)
     x = np.array([1e38, -np.inf, np.nan, 0], np.float32)
     np.testing.assert_array_equal(model(x, np.array([1, -2])), x[[1, 2]])
-    with pytest.raises(InputError, match="index 4 is outside"):
+    with pytest.raises(InputError, match=r"^gather in the model: .*index 4 is outside"):
         model(x, np.array([0, 4]))
+
+
+def test_a_reference_that_fails_is_named_with_a_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(self, *operands):
+        raise IndexError("no such row")
+
+    monkeypatch.setenv("LUCID_CRASH_DIR", str(tmp_path))
+    made = graph()
+    model = compiled(made)
+    monkeypatch.setattr(Gather, "evaluate", failing)
+    wanted = (
+        r"^gather in table failed on the host, for \(f32\[4\], i64\[4\]\): IndexError: no such row"
+        r"\nWhat repeats this defect of Lucid is in "
+    )
+    with pytest.raises(CompileError, match=wanted) as caught:
+        model(*sample_inputs(made, 2))
+    assert caught.value.bundle is not None
+    assert isinstance(caught.value.__cause__, CompileError)

@@ -363,3 +363,16 @@ def test_what_forbids_slices_by_its_place_in_the_model() -> None:
     made = graph(next(iter(MIXING)))
     made.nodes[0].origin = "head.probabilities"
     assert obstacle(made) == "%y = softmax (head.probabilities) mixes rows"
+
+
+def test_a_first_call_that_fails_leaves_nothing_behind() -> None:
+    torch = pytest.importorskip("torch")
+    model = lucid.compile(torch.nn.Linear(4, 2), threads=1)
+    x = np.ones((3, 4), np.float32)
+    for wrong in ((x.astype(np.float64),), (x[:, :3],), (x, x)):
+        with pytest.raises(lucid.errors.LucidError):
+            model(*wrong)
+    assert model(x).shape == (3, 2)
+    assert model.inputs[0].dtype == "float32"
+    with pytest.raises(InputError, match="wants f32"):
+        model(x.astype(np.float64))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import lucid
-from lucid.errors import InputError, UnsupportedError
+from lucid.errors import HostOpsWarning, InputError, UnsupportedError
 from lucid.frontend.sources import GivenGraph
 from lucid.ir.text import parse_graph
 
@@ -104,9 +104,37 @@ def test_what_such_a_model_cannot() -> None:
     model = lucid.compile(Squares(), threads=1)
     with pytest.raises(InputError, match=r"^out= is for outputs whose sizes are known before"):
         model(X, out=np.zeros(4, np.float32))
+    why = "sizes or elements that it computes decide how it goes on"
+    saved = (
+        rf"^net cannot be saved or pickled: {why}.*Instead, compile the model where it is to run"
+    )
     for attempt in (lambda: model.save("never.lucid"), lambda: pickle.dumps(model)):
-        with pytest.raises(UnsupportedError, match=r"net goes on by what it has computed"):
+        with pytest.raises(UnsupportedError, match=saved):
             attempt()
     weights: Mapping[str, Any] = {}
-    with pytest.raises(UnsupportedError, match=r"net goes on by what it has computed"):
+    swapped = rf"^net has no weights to swap: {why}.*Instead, put the weights into the model"
+    with pytest.raises(UnsupportedError, match=swapped):
         model.load_weights(weights)
+
+
+def test_a_stage_that_is_not_kept_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finish(self: Rest, results: list[np.ndarray], apart: Any = ()) -> list[np.ndarray]:
+        self.stages = {count: stage for count, stage in self.stages.items() if count == 4}
+        return kept(self, results)
+
+    kept = Rest.finish
+    monkeypatch.setattr(Rest, "finish", finish)
+    model = lucid.compile(Squares(), threads=1)
+    for count in (4, 8, 7, 6):
+        model(np.where(np.arange(8) < count, np.float32(2), np.float32(-2)))
+    assert [stage.input_shapes for stage in model.further_stages] == [((4,),), ((6,),)]
+
+
+def test_what_runs_behind_the_graph_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rest, "host_ops", (("Unique", "'node3'"),))
+    with pytest.warns(HostOpsWarning, match="1 op of net .*\n  Unique in 'node3'\n"):
+        model = lucid.compile(Squares(), threads=1)
+    assert [(op.op, op.origin) for op in model.host_ops] == [("Unique", "'node3'")]
+    options = lucid.CompileOptions(host_ops="refuse")
+    with pytest.raises(UnsupportedError, match=r"would run in NumPy:\n  Unique 'node3'"):
+        lucid.compile(Squares(), options=options)

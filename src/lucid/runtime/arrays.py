@@ -61,7 +61,6 @@ def as_array(x: Any, kind: DType = FLOAT) -> Array:
 
     Raises InputError, which says what `x` is: `got float64[1,3,224,224]; ...`.
     """
-    x = from_proto(x) if is_tensor_proto(x) else x
     array = x if isinstance(x, np.ndarray) else _foreign(x, kind)
     if array.dtype != kind.storage:
         if not kind.is_bits or array.dtype.name != kind.numbers:
@@ -163,6 +162,8 @@ def likely_shape(shape: Sequence[int], channels_last: bool) -> tuple[int, ...] |
 
 def _foreign(x: Any, kind: DType) -> Array:
     """An array of another library, or what becomes one, as NumPy's."""
+    if is_tensor_proto(x):
+        return from_proto(x)
     try:
         if kind.is_bits and is_torch(x) and str(x.dtype) == f"torch.{kind.numbers}":
             return np.from_dlpack(x.view(_torch_bits()))
@@ -191,10 +192,10 @@ def is_torch(x: Any) -> bool:
 
 def like(x: Any, result: Array, kind: DType = FLOAT, name: str = "") -> Any:
     """The result of this name, which is stored as `kind`, as the kind of array that `x` is."""
-    if is_tensor_proto(x):
-        return as_proto(as_numbers(result, kind), name)
     if isinstance(x, np.ndarray):
         return as_numbers(result, kind) if kind.is_bits else result
+    if is_tensor_proto(x):
+        return as_proto(as_numbers(result, kind), name)
     for known, convert in CONVERTERS.items():
         if isinstance(x, known):
             return convert(as_numbers(result, kind))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,8 +53,8 @@ class CompiledModel:
     and where rows are independent (`explain` says so) for a batch run whole or in parts.
     `input_shapes`: of the inputs, in order, as compiled for; None before. A `shape` given to a
     method is that of the one input, or a sequence of shapes, one for each. `metadata`: JSON data
-    that `save` stores with the model. `further_stages`: what has been compiled so far of a model
-    that goes on by the sizes or elements of what it has computed.
+    that `save` stores with the model. `living_stages`: those of `further_stages`, in order, for as
+    long as who runs them keeps them.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class CompiledModel:
         self.threads_asked: int | None = None
         self.input_shapes: Shapes | None = None
         self.metadata: dict[str, Any] = {}
-        self.further_stages: list[CompiledModel] = []
+        self.living_stages = weakref.WeakValueDictionary[int, CompiledModel]()
         self._source = source
         self._inputs = Inputs(source.name, source.dtypes, source.input_names)
         self._cache = cache
@@ -200,6 +201,13 @@ class CompiledModel:
         module path and source line of each."""
         return tuple(self._host_ops)
 
+    @property
+    def further_stages(self) -> list[CompiledModel]:
+        """What was compiled for the last calls of a model that goes on by the sizes or elements of
+        what it has computed."""
+        references = self.living_stages.valuerefs()
+        return [stage for reference in references if (stage := reference()) is not None]
+
     def graph(self, shape: ShapeArgument | None = None) -> Graph:
         """The optimised graph for an image size (by default the one compiled for)."""
         return self._planner.sized(self._shapes_or_first(shape)).graph
@@ -273,12 +281,15 @@ class CompiledModel:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
             return self._plans_for(tuple([array.shape for array in arrays]))
-        except (InputError, TraceError) as problem:
+        except (InputError, TraceError, UnsupportedError) as problem:
             advice = self._inputs.advice(given, arrays)
-            if not advice and isinstance(problem, TraceError):
+            if not advice and not isinstance(problem, InputError):
                 raise
             told = advice or f"{self._inputs.compared(arrays)}: {problem}"
             raise InputError(told) from problem
+        finally:
+            if self._signature is None:  # it failed, and another first call may do better
+                self._inputs.know(self._source.dtypes, self._source.input_names)
 
     def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
         """One call of a plan."""
@@ -286,7 +297,8 @@ class CompiledModel:
             self._enter(plan, plan.whole, (*arrays, *results))
             return
         native = functools.partial(self._enter, plan)
-        run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
+        with self._crashes.watching(plan.graph.input_shapes(plan.batch)):
+            run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
 
     def _enter(self, plan: Plan, bound: BoundProgram, arrays: Sequence[Array]) -> None:
         """Run one of a plan's programs on its inputs and outputs."""
@@ -307,7 +319,9 @@ class CompiledModel:
         Calls in flight finish with the old weights. Tensors are read, not copied, now and when
         another size is planned: do not write to them. Raises WeightsError, and keeps the old.
         """
-        self._refuse_stages("its weights are swapped")
+        self._refuse_stages(
+            "has no weights to swap", "put the weights into the model, and compile that"
+        )
         store = WeightStore(self._source.match(weights, list(self._planner.plans)))
         self._planner.swap(store)
         return self
@@ -340,7 +354,10 @@ class CompiledModel:
     def snapshot(self) -> Snapshot:
         """All that a file of the model is made from. Raises InputError before there is a plan."""
         first = self._shapes_or_first(None)
-        self._refuse_stages("it is saved")
+        self._refuse_stages(
+            "cannot be saved or pickled",
+            "compile the model where it is to run; the cache on disk keeps what was compiled",
+        )
         try:
             json.dumps(self.metadata)
         except (TypeError, ValueError) as problem:
@@ -352,12 +369,13 @@ class CompiledModel:
             self._source, plans, self.target, self.threads, self._basis, self._cache, self.metadata
         )
 
-    def _refuse_stages(self, what: str) -> None:
-        """Raises UnsupportedError for a model whose further stages are made by its file alone."""
+    def _refuse_stages(self, what: str, advice: str) -> None:
+        """Raises UnsupportedError for a model with further stages."""
         if any(plan.rest is not None for plan in self._planner.plans.values()):
             raise UnsupportedError(
-                f"{self._source.name} goes on by what it has computed, in stages that are read from"
-                f" its file as they are needed: compile the file anew where {what}"
+                f"{self._source.name} {what}: sizes or elements that it computes decide how it goes"
+                " on, so its further stages, and the weights in them, are read from the model only "
+                f"as they are needed. Instead, {advice}"
             )
 
     # -- looking inside ---------------------------------------------------------------------

@@ -29,6 +29,9 @@ from lucid.runtime.arrays import (
 )
 from lucid.runtime.signature import specs
 
+NUMBER = int | float
+"""What an input without axes may be given as."""
+
 
 class Inputs:
     """What a model of this name takes, in order.
@@ -49,10 +52,10 @@ class Inputs:
         self.know(dtypes, names)
 
     def know(self, dtypes: Sequence[str] | None, names: Sequence[str] | None) -> None:
-        """Learn what is known of the inputs before there is a graph."""
+        """Learn what is known of the inputs before there is a graph, which may be nothing again."""
         self._names = names
+        self.count = None if dtypes is None else len(dtypes)
         if dtypes is not None:
-            self.count = len(dtypes)
             self._apart = [i for i, name in enumerate(dtypes) if not name]
             self.dtypes = [dtype(name) for name in dtypes if name]
 
@@ -88,15 +91,14 @@ class Inputs:
 
     def read(self, given: Sequence[Any]) -> list[Array]:
         """The inputs of a call as arrays of their dtypes, as they are stored. Raises InputError."""
-        protos = [is_tensor_proto(x) for x in given]
-        if any(protos) and not all(protos):
+        if len({is_tensor_proto(x) for x in given}) > 1:
             raise InputError(
                 f"{self}, got TensorProtos and arrays: results are of the kind that all inputs are"
             )
         arrays = []
         for position, x in enumerate(self._taken(given)):
             try:
-                if isinstance(x, int | float) and self._is_scalar(position):
+                if isinstance(x, NUMBER) and self._is_scalar(position):
                     x = as_scalar(x, self.dtypes[position])
                 array = as_array(x, self.dtypes[position])
             except InputError as problem:

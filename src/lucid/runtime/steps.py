@@ -13,7 +13,7 @@ import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering.partition import Region
-from lucid.errors import HostOpsWarning
+from lucid.errors import CompileError, HostOpsWarning, LucidError
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.interpret import Tensors, run_node
 from lucid.ir.ops import Fusion
@@ -83,14 +83,27 @@ class HostStep:
         return HostOp(op.name, result, self.node.origin, self.node.location)
 
     def run(self, arrays: Mapping[Value, Array], batch: int) -> list[Array]:
-        """The node's results from arrays, both as they are stored. Raises what the reference
-        does."""
+        """The node's results from arrays, both as they are stored. Raises the LucidErrors of the
+        reference, and CompileError where it fails otherwise, both of which say where."""
         operands = [
             self.known[v] if v in self.known else dtype(v.type.dtype).decode(arrays[v])
             for v in self.node.inputs
         ]
-        with np.errstate(all="ignore"):  # native code warns of no overflow either
-            results = run_node(self.node, operands, batch, np.dtype(np.float32))
+        try:
+            with np.errstate(all="ignore"):  # native code warns of no overflow either
+                results = run_node(self.node, operands, batch, np.dtype(np.float32))
+        except MemoryError:
+            raise
+        except LucidError as problem:
+            raise type(problem)(f"{self.op}: {problem}") from problem
+        except Exception as error:
+            given = ", ".join(
+                f"{v.type.dtype}{list(x.shape)}"
+                for v, x in zip(self.node.inputs, operands, strict=True)
+            )
+            raise CompileError(
+                f"{self.op} failed on the host, for ({given}): {type(error).__name__}: {error}"
+            ) from error
         pairs = zip(results, self.node.outputs, strict=True)
         return [np.ascontiguousarray(dtype(v.type.dtype).encode(r)) for r, v in pairs]
 

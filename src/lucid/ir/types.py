@@ -95,11 +95,6 @@ ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
 """What users give for them: the shape of the one input, or a sequence of shapes."""
 
 
-def with_batch(shapes: Shapes, batch: int) -> Shapes:
-    """The same sizes with another batch, which is in front of all of them."""
-    return tuple([(batch, *shape[1:]) for shape in shapes])
-
-
 def size_text(shape: Iterable[int]) -> str:
     """`1x3x224x224`"""
     return "x".join(map(str, shape))

@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from lucid.codegen.language.elements import VECTOR, Access, cast, put
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, buffers, ints
-from lucid.codegen.language.values import I32, Int, Pointer, Vector
+from lucid.codegen.language.values import Int, Pointer, Vector
 from lucid.codegen.target import Target
 
 INDEX = "i64"
@@ -104,9 +104,9 @@ class _PoolIndicesEmitter:
             initial = [k.splat_constant(float("-inf")), self._distance(spans, None)]
             _, distance = self._largest(x + c, spans, [], initial, mask)
             places = cast(k, distance, INDEX).raw
-            first = self._everywhere(base + c * f.count_c, places.type)
+            first = k.every_lane((base + c * f.count_c).raw, k.vector)
             lanes = ir.Constant(places.type, list(range(k.vector)))
-            channels = k.builder.mul(self._everywhere(f.count_c, places.type), lanes)
+            channels = k.builder.mul(k.every_lane(f.count_c.raw, k.vector), lanes)
             places = k.builder.add(k.builder.add(places, first), channels)
             put(k, places, Access(VECTOR, INDEX), y, c, k.int(1), mask)
 
@@ -139,10 +139,3 @@ class _PoolIndicesEmitter:
         for axis, tap in zip(AXES, taps or [s.first for s in spans], strict=True):
             total = total + tap * getattr(f, f"dilation_{axis}") * getattr(f, f"count_{axis}")
         return k.splat(k.as_float(total))
-
-    def _everywhere(self, number: Int, kind: ir.VectorType) -> Any:
-        k = self.kernel
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = k.builder.insert_element(undefined, number.raw, ir.Constant(I32, 0))
-        lanes = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
-        return k.builder.shuffle_vector(first, undefined, lanes)

@@ -77,7 +77,7 @@ class Axis:
     def __init__(self, k: Kernel, size: Int, stride: Int) -> None:
         self.k = k
         self.size = k.splat(k.as_float(size))
-        self.stride = self._splat(stride)
+        self.stride = k.every_lane(stride.raw, k.vector)
 
     def linear(self, source: Vector, everywhere: bool = False) -> list[Neighbour]:
         """The two neighbours of each coordinate, 0 beyond the border; `everywhere`: it is known to
@@ -107,13 +107,6 @@ class Axis:
         above = self.k.pick(x.compare(">", low), x, low)
         return self.k.pick(above.compare("<", high), above, high)
 
-    def _splat(self, number: Int) -> Any:
-        k, kind = self.k, ir.VectorType(I64, self.k.vector)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = k.builder.insert_element(undefined, number.raw, ir.Constant(I32, 0))
-        everywhere = ir.Constant(ir.VectorType(I32, k.vector), [0] * k.vector)
-        return k.builder.shuffle_vector(first, undefined, everywhere)
-
 
 class Stored:
     """Addresses and weights of the corners of a vector of samples, on the stack."""
@@ -129,11 +122,11 @@ class Stored:
         kind = ir.VectorType(I64, k.vector)
         size = constant(kind, 4)
         for i, corner in enumerate(found):
-            base = _repeated(k, k.builder.ptrtoint(x.raw, I64), kind)
+            base = k.every_lane(k.builder.ptrtoint(x.raw, I64), k.vector)
             address = k.builder.add(base, k.builder.mul(corner.offset, size))
             if corner.inside is not None:
                 assert nothing is not None, "corners that are not there read zeros"
-                beyond = _repeated(k, k.builder.ptrtoint(nothing.raw, I64), kind)
+                beyond = k.every_lane(k.builder.ptrtoint(nothing.raw, I64), k.vector)
                 address = k.builder.select(corner.inside, address, beyond)
             place = self.addresses + i * k.vector
             k.builder.store(address, place.raw, align=8)
@@ -161,13 +154,6 @@ class Stored:
                 write(total, c + v * k.vector, mask)
 
         each_block(k, first, last, block)
-
-
-def _repeated(k: Kernel, number: Any, kind: ir.VectorType) -> Any:
-    undefined = ir.Constant(kind, ir.Undefined)
-    first = k.builder.insert_element(undefined, number, ir.Constant(I32, 0))
-    everywhere = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
-    return k.builder.shuffle_vector(first, undefined, everywhere)
 
 
 def each_pixels(k: Kernel, count: Int, spare: bool, body: Callable[[Int, Int, Any], None]) -> None:

@@ -26,7 +26,7 @@ from lucid.codegen.language.kernel import (
     repeated_extents,
     share,
 )
-from lucid.codegen.language.values import I32, Int, Pointer, constant, size_of
+from lucid.codegen.language.values import Int, Pointer, constant, size_of
 from lucid.codegen.target import Target
 
 OPERANDS = ("x", "values", "places")
@@ -101,20 +101,12 @@ class _Emitter:
         with k.loop(0, whole, lanes) as loop:
             keys = r.keys(x + loop.index, lanes)
             worst = b.trunc(b.lshr(r.load(heap), ir.Constant(r.kind, INDEX_BITS)), r.key)
-            better = b.icmp_unsigned("<", keys, self._splat(worst, lanes))
+            better = b.icmp_unsigned("<", keys, k.every_lane(worst, lanes))
             some = b.icmp_unsigned("!=", b.bitcast(better, ir.IntType(lanes)), _none(lanes))
             with k.when(some), k.loop(0, lanes) as lane:
                 self._offer(heap, x, loop.index + lane.index)
         with k.loop(whole, f.length) as loop:
             self._offer(heap, x, loop.index)
-
-    def _splat(self, key: Any, lanes: int) -> Any:
-        b, kind = self.kernel.builder, ir.VectorType(self.ranks.key, lanes)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = b.insert_element(undefined, key, ir.Constant(I32, 0))
-        return b.shuffle_vector(
-            first, undefined, ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
-        )
 
     def _offer(self, heap: Pointer, x: Pointer, index: Int) -> None:
         """Take an element's rank in for the highest one, if it is lower."""

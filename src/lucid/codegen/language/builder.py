@@ -294,11 +294,14 @@ class Kernel:
         kind = self.vector_type(lanes, scalar.raw.type)
         if not isinstance(kind, ir.VectorType):
             return scalar
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = self.builder.insert_element(undefined, scalar.raw, ir.Constant(I32, 0))
-        lanes_type = ir.VectorType(I32, kind.count)
-        mask = ir.Constant(lanes_type, [0] * kind.count)
-        return scalar.of(self.builder.shuffle_vector(first, undefined, mask))
+        return scalar.of(self.every_lane(scalar.raw, kind.count))
+
+    def every_lane(self, scalar: Any, lanes: int) -> Any:
+        """A number of any LLVM type as a vector of so many."""
+        undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
+        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
+        order = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
+        return self.builder.shuffle_vector(first, undefined, order)
 
     def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
         """The lanes of a vector in another order."""
@@ -354,10 +357,7 @@ class Kernel:
         width = self.vector if lanes is None else lanes
         kind = ir.VectorType(I32, width)
         bounded = count.minimum(width).maximum(0)
-        narrow = self.builder.trunc(bounded.raw, I32)
-        undefined = ir.Constant(kind, ir.Undefined)
-        first = self.builder.insert_element(undefined, narrow, ir.Constant(I32, 0))
-        every = self.builder.shuffle_vector(first, undefined, ir.Constant(kind, [0] * width))
+        every = self.every_lane(self.builder.trunc(bounded.raw, I32), width)
         return self.builder.icmp_signed("<", ir.Constant(kind, list(range(width))), every)
 
     def each_vector(self, count: Int, body: Callable[[Int, Any], None]) -> None:

@@ -88,7 +88,7 @@ def fetch(
     element = base.element
     kind, size = ir.VectorType(element, lanes), size_of(element)
     if access.kind == CONSTANT:
-        return _splat(k, k.builder.load(base.raw, typ=element, align=size), kind)
+        return k.every_lane(k.builder.load(base.raw, typ=element, align=size), kind.count)
     if access.kind == VECTOR:
         return _contiguous(k, base + index, kind, mask)
     if access.kind == EVERY and mask is None:
@@ -242,19 +242,12 @@ def _contiguous(k: Kernel, address: Pointer, kind: ir.VectorType, mask: Any) -> 
 def _places(k: Kernel, base: Pointer, index: Int, stride: Int, lanes: int) -> Any:
     """The addresses of `lanes` elements that are `stride` apart."""
     kind = ir.VectorType(I64, lanes)
-    step = _splat(k, stride.raw, kind)
+    step = k.every_lane(stride.raw, lanes)
     offsets = k.builder.mul(step, ir.Constant(kind, list(range(lanes))))
     start = base + index * stride
     places = k.builder.gep(start.raw, [offsets], source_etype=base.element)
     places.type = ir.VectorType(PTR, lanes)  # llvmlite knows no vectors of addresses
     return places
-
-
-def _splat(k: Kernel, scalar: Any, kind: ir.VectorType) -> Any:
-    undefined = ir.Constant(kind, ir.Undefined)
-    first = k.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-    everywhere = ir.Constant(ir.VectorType(I32, kind.count), [0] * kind.count)
-    return k.builder.shuffle_vector(first, undefined, everywhere)
 
 
 def _or_all(mask: Any, lanes: int) -> Any:

@@ -10,6 +10,7 @@ from PIL import Image
 
 import lucid
 from lucid import nn
+from lucid.errors import HostOpsWarning
 from lucid.models import resnest_digits
 from lucid.vision import IMAGENET, Preprocess
 
@@ -243,21 +244,41 @@ def test_files_that_are_no_models(lucid_command, tmp_path, photo):
     assert "photo.onnx" in complaint(lucid_command("ir", tmp_path / "photo.onnx"))
 
 
-def test_operators_that_cannot_be_had_are_all_listed(lucid_command, tmp_path, photo):
+def two_operators(path, domain=""):
+    """A file of a Det, and of a Unique of what it gives."""
     onnx = pytest.importorskip("onnx")
     helper, kind = onnx.helper, onnx.TensorProto.FLOAT
     x = helper.make_tensor_value_info("x", kind, ["N", 3, 32, 32])
-    y = helper.make_tensor_value_info("y", kind, ["N", 3, 32, 32])
+    y = helper.make_tensor_value_info("y", kind, ["n"])
     nodes = [
-        helper.make_node("Bernoulli", ["x"], ["a"], name="first"),
-        helper.make_node("Fused", ["a"], ["y"], name="second", domain="com.example"),
+        helper.make_node("Det", ["x"], ["a"], name="first", domain=domain),
+        helper.make_node("Unique", ["a"], ["y"], name="second", domain=domain),
     ]
     proto = helper.make_model(helper.make_graph(nodes, "g", [x], [y]))
-    (tmp_path / "odd.onnx").write_bytes(proto.SerializeToString())
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def test_operators_that_cannot_be_had_are_all_listed(lucid_command, tmp_path, photo):
+    path = two_operators(tmp_path / "odd.onnx", "com.nobody")
     for command in (("run", photo), ("ir",), ("bench",)):
-        message = complaint(lucid_command(command[0], tmp_path / "odd.onnx", *command[1:]))
-        assert "Bernoulli" in message
-        assert "com.example.Fused" in message
+        message = complaint(lucid_command(command[0], path, *command[1:]))
+        assert "Det" in message
+        assert "Unique" in message
+
+
+def test_outputs_that_are_not_one_for_each_image(lucid_command, tmp_path, photo):
+    path = two_operators(tmp_path / "odd.onnx")
+    with pytest.warns(HostOpsWarning, match="(?s)2 ops of odd.*Det.*Unique"):
+        result = lucid_command("run", path, photo, photo, "--json")
+    assert result.exit_code == 0, result.output
+    (told,) = json.loads(result.stdout)["images"]
+    assert told["image"] == f"{photo}, {photo}"
+    assert told["outputs"][0]["shape"] == [3]
+    with pytest.warns(HostOpsWarning):
+        assert lucid_command("run", path, photo).exit_code == 0
+    with pytest.warns(HostOpsWarning):
+        assert "--compare interprets" in complaint(lucid_command("run", path, photo, "--compare"))
 
 
 def test_without_the_package_onnx(lucid_command, tmp_path, photo, monkeypatch):

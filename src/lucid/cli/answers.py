@@ -20,10 +20,12 @@ Outputs = tuple[Array, ...]
 
 def scores(outputs: Outputs) -> Array | None:
     """The outputs of a classifier as (N, classes); None for what is none."""
+    if len(outputs) != 1:
+        return None
     y = outputs[0]
     if y.ndim == 4 and y.shape[2:] == (1, 1):
         y = y[:, :, 0, 0]
-    return y if len(outputs) == 1 and y.ndim == 2 else None
+    return y if y.ndim == 2 else None
 
 
 @dataclass(frozen=True)
@@ -73,20 +75,26 @@ def class_names(labels: Path | None, subject: Subject, results: list[Outputs]) -
 
 
 def answers(
-    images: list[str], results: list[Outputs], names: list[str], top: int
+    batches: list[list[str]], results: list[Outputs], names: list[str], top: int
 ) -> list[dict[str, Any]]:
-    """For each image its likeliest classes, the classes of its pixels, or what its outputs are."""
+    """For each image its likeliest classes, the classes of its pixels, or what its outputs are;
+    those of a batch together where they are not one for each image (boxes of all of them)."""
     told = []
-    for outputs in results:
+    for images, outputs in zip(batches, results, strict=True):
+        if any(y.ndim == 0 or len(y) != len(images) for y in outputs):
+            told.append({"image": ", ".join(images), "outputs": list(map(_range, outputs))})
+            continue
         logits, found = scores(outputs), pixels(outputs)
-        for i in range(len(outputs[0])):
+        for i, image in enumerate(images):
+            answer: dict[str, Any] = {"image": image}
             if logits is not None:
-                told.append({"top": _likeliest(logits[i], names, top)})
+                answer["top"] = _likeliest(logits[i], names, top)
             elif found is not None:
-                told.append(_shares(found.classes[i], names, top))
+                answer |= _shares(found.classes[i], names, top)
             else:
-                told.append({"outputs": [_range(y[i]) for y in outputs]})
-    return [{"image": image, **answer} for image, answer in zip(images, told, strict=True)]
+                answer["outputs"] = [_range(y[i]) for y in outputs]
+            told.append(answer)
+    return told
 
 
 def _likeliest(logits: Array, names: list[str], top: int) -> list[dict[str, Any]]:
@@ -108,6 +116,9 @@ def _shares(classes: Array, names: list[str], top: int) -> dict[str, Any]:
 
 
 def _range(values: Array) -> dict[str, Any]:
+    """The shape of values, and their range where they are numbers, and any."""
+    if not values.size or values.dtype.kind in "OSU":
+        return {"shape": list(values.shape)}
     numbers = {"min": values.min(), "mean": values.mean(), "max": values.max()}
     return {"shape": list(values.shape), **{k: float(v) for k, v in numbers.items()}}
 
@@ -132,7 +143,7 @@ def show(result: dict[str, Any]) -> None:
         print_table(("image", "index", "class of pixels", "share"), rows, ("index", "share"))
     else:
         rows = [
-            (a["image"], _by(y["shape"]), *(f"{y[k]:.4g}" for k in ("min", "mean", "max")))
+            (a["image"], _by(y["shape"]), *(_number(y.get(k)) for k in ("min", "mean", "max")))
             for a in images
             for y in a["outputs"]
         ]
@@ -148,6 +159,10 @@ def _numbered(classes: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]
 def _row(image: str, rank: int, told: dict[str, Any], number: str) -> tuple[str, ...]:
     name = "" if rank else image
     return name, str(told["class"]), told["label"], f"{told[number]:.2%}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def _by(shape: list[int]) -> str:

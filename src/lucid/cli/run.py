@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,7 +100,7 @@ def run(
     result: dict[str, Any] = {"model": subject.name, "images": []}
     if ran.results:
         told = class_names(labels, subject, ran.results)
-        result["images"] = answers(ran.names, ran.results, told, top)
+        result["images"] = answers(ran.batches, ran.results, told, top)
     if out is not None and ran.results:
         write_mask(ran.results[0], out)
     agreement = ran.agreement() if compare and ran.results else None
@@ -112,7 +112,7 @@ def run(
         print_json(result)
     elif ran.results:
         show(result)
-        count, ms = len(ran.names), 1e3 * ran.seconds
+        count, ms = sum(map(len, ran.batches)), 1e3 * ran.seconds
         typer.echo(f"{count} image(s) in {ms:.1f} ms, {ran.threads} thread(s)")
     if agreement and not agreement["relative_error"] <= TOLERANCE:
         raise CompileError(
@@ -127,10 +127,10 @@ def run(
 
 @dataclass
 class _Ran:
-    """What came of the batches that could be run. `errors`: the largest difference from the
-    interpreter of each batch; `largest`: its largest output."""
+    """What came of the batches that could be run, which are `batches` of images by name. `errors`:
+    the largest difference from the interpreter of each batch; `largest`: its largest output."""
 
-    names: list[str] = field(default_factory=list)
+    batches: list[list[str]] = field(default_factory=list)
     results: list[tuple[Array, ...]] = field(default_factory=list)
     seconds: float = 0.0
     threads: int = 0
@@ -142,9 +142,9 @@ class _Ran:
     def compare(self, outputs: tuple[Array, ...], expected: list[Array]) -> None:
         """Note how far the outputs of a batch are from those of the interpreter."""
         pairs = zip(outputs, expected, strict=True)
-        self.errors += [float(np.abs(y - e).max(initial=0.0)) for y, e in pairs]
+        self.errors += [float(np.abs(y.astype(np.float64) - e).max(initial=0.0)) for y, e in pairs]
         self.largest = max(self.largest, *(float(np.abs(e).max(initial=0.0)) for e in expected))
-        if outputs[0].ndim == 2:
+        if outputs and outputs[0].ndim == 2:
             self.same += int((outputs[0].argmax(1) == expected[0].argmax(1)).sum())
             self.classified += len(outputs[0])
 
@@ -182,7 +182,7 @@ def _run(
             refused += [Refused(name, f"{name}: {problem}") for name in names]
             continue
         ran.seconds += time.perf_counter() - start
-        ran.names += names
+        ran.batches.append(names)
         ran.results.append(outputs)
         if compare:
             ran.compare(outputs, _expected(subject, batch, report))
@@ -190,14 +190,25 @@ def _run(
 
 
 def _outputs(output: Any) -> tuple[Array, ...]:
-    return output if isinstance(output, tuple) else (output,)
+    """The arrays in what a model gives, in order."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return tuple(array for part in output for array in _outputs(part))
+    return (output,) if isinstance(output, np.ndarray) else ()
 
 
 def _expected(subject: Subject, batch: Array, report: Report) -> list[Array]:
     from lucid.ir.graph import Node
     from lucid.ir.interpret import interpret
 
-    graph = subject.source().captured((batch.shape,))
+    source = subject.source()
+    graph = source.captured((batch.shape,))
+    if source.rest((batch.shape,)) is not None:
+        raise InputError(
+            f"--compare interprets one graph, and {subject.name} goes on by what it has computed, "
+            "in further stages"
+        )
     done = 0
 
     def count(node: Node, results: tuple[Array, ...]) -> None:

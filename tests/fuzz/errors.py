@@ -98,7 +98,8 @@ def analyse(
                 if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
                     op = type(op)(results[0].shape)
                 found = rule_of(type(op))(op, operands)
-        errors = [e for _, e in (found if isinstance(found, list) else [found])]
+        early = _as_bias(node, operands)
+        errors = [e + early for _, e in (found if isinstance(found, list) else [found])]
         for output, result, error in zip(node.outputs, results, errors, strict=True):
             value = np.asarray(result)
             error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
@@ -111,6 +112,31 @@ def analyse(
     with np.errstate(all="ignore"):
         interpret(graph, given, dtype=np.float64, observe=observe)
     return [known.get(v) or Known.exactly(_parameter(graph, v)) for v in graph.outputs]
+
+
+def _as_bias(node: Node, operands: Sequence[Known]) -> Array | float:
+    """What else the sum of a layer's result and a parameter may be off by, which passes make the
+    layer's bias: its sums begin with it, and each of their terms rounds as much."""
+    if not isinstance(node.op, ops.Add):
+        return 0.0
+    for value, (other, known) in zip(
+        node.inputs, reversed(list(zip(node.inputs, operands, strict=True))), strict=True
+    ):
+        layer = _layer(value)
+        if isinstance(other, Parameter) and layer is not None:
+            shape = layer.inputs[1].type.concrete(1)
+            return terms(math.prod(shape[1:]) + 1) * U * np.abs(known.value)
+    return 0.0
+
+
+def _layer(value: Value) -> Node | None:
+    """The convolution or product that a value is the result of, parameters added to it."""
+    node = value.producer
+    while node is not None and isinstance(node.op, ops.Add):
+        summands = [v for v in node.inputs if not isinstance(v, Parameter)]
+        node = summands[0].producer if len(summands) == 1 else None
+    is_layer = node is not None and isinstance(node.op, ops.Convolution | ops.Linear)
+    return node if is_layer else None
 
 
 def _beyond(known: Known) -> Array:

@@ -112,7 +112,7 @@ class Maker:
             match draw.integer(0, 4):
                 case 0 | 1:
                     y = self.apply(draw.pick(FOLLOWING), y)
-                case 2 if len(y.type.shape) > 1:
+                case 2 if y.type.rank > 1 and y.type.shape[0] == BATCH:
                     other = self.array(*sizes(y)[1:], dtype="f32")
                     pair = draw.shuffled([y, other])
                     y = self.apply(draw.pick([ops.Add(), ops.Add(), ops.Mul(), ops.Sub()]), *pair)
@@ -132,7 +132,7 @@ class Maker:
                 return self.apply(ops.Cast("f32"), y)
             case 1:
                 return self.apply(draw.pick(FOLLOWING_WHOLE), y)
-            case 2 if len(y.type.shape) > 1:
+            case 2 if y.type.rank > 1 and y.type.shape[0] == BATCH:
                 other = self.array(*sizes(y)[1:], dtype=dtype)
                 return self.apply(draw.pick(PAIRS), *draw.shuffled([y, other]))
         return self.apply(draw.pick(PAIRS), *draw.shuffled([y, self.number(dtype)]))

@@ -312,9 +312,9 @@ class Lstm(Recurrent):
         peephole: Array | None,
         states: Sequence[Array],
     ) -> list[Array]:
-        return self.gates(products + np.matmul(states[0], recurrent.T), peephole, states)
+        return self.stepped(products + np.matmul(states[0], recurrent.T), peephole, states)
 
-    def gates(self, sums: Array, peephole: Array | None, states: Sequence[Array]) -> list[Array]:
+    def stepped(self, sums: Array, peephole: Array | None, states: Sequence[Array]) -> list[Array]:
         """The states after one step, from W x + R h + b (N, 4*H)."""
         h, c = states
         i, o, f, n = np.split(sums, 4, axis=1)

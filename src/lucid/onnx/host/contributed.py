@@ -121,7 +121,7 @@ class Direction(NamedTuple):
         for t in range(len(sums)):
             q, step = quantized(h)
             of_state = product(q, self.recurrent, step * self.recurrent_scale)
-            new = self.cell.gates(sums[t] + of_state + self.bias, self.peephole, [h, c])
+            new = self.cell.stepped(sums[t] + of_state + self.bias, self.peephole, [h, c])
             active = (t < ends)[:, None]
             h, c = np.where(active, new[0], 0), np.where(active, new[1], c)
             y[t] = h

@@ -205,7 +205,7 @@ def read_softmax(call: Call) -> Operand:
     axis = call.axis(1 if call.opset < 13 else -1)
     shape = x.type.shape
     x = _joined(call, x, axis)
-    if call.kind == "Softmax" and call.element(0) == BFLOAT16:
+    if call.kind == "Softmax" and call.element(0) == BFLOAT16 and bfloat16.is_short(x, axis):
         return call.reshape(bfloat16.softmax(call, x, axis), shape)
     if call.kind == "Softmax":
         return call.reshape(call.apply(Softmax(axis), x), shape)

@@ -9,6 +9,7 @@ import pytest
 
 import lucid
 from lucid.errors import HostOpsWarning, ModelFileError, UnsupportedError
+from lucid.onnx.host import rational
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
 from onnx import TensorProto, helper, numpy_helper
@@ -151,3 +152,46 @@ def test_products(kind, columns, lead):
     constants = [b, own[0].reshape(()), scale, own[1].reshape(()), zero, numbers(4, 7)]
     compare(file("MatMulIntegerToFloat", a, constants, "y"), a)
     compare(file("MatMulIntegerToFloat", a, constants[:3], "y"), a)
+
+
+# -- sigmoid ------------------------------------------------------------------------------------
+
+
+def quantising(x):
+    """A sigmoid that is quantised when the model runs, and one behind that."""
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["y"]),
+        helper.make_node("DynamicQuantizeLinear", ["y"], ["q", "scale", "zero"]),
+        helper.make_node("Sigmoid", ["scale"], ["behind"]),
+    ]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)
+    types = {"y": TensorProto.FLOAT, "q": TensorProto.UINT8, "behind": TensorProto.FLOAT}
+    outputs = [helper.make_tensor_value_info(n, t, None) for n, t in types.items()]
+    graph = helper.make_graph(nodes, "net", [given], outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_what_is_quantised_when_the_model_runs_has_the_bits_of_onnx_runtime():
+    """Whose kernels have the same polynomials on all machines with FMA."""
+    x = numbers(0, 50, 40) * np.float32(5)
+    model = quantising(x)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HostOpsWarning)
+        compiled = lucid.compile(model, threads=1)
+        results = compiled(x)
+    wanted = session.run(None, {"x": x})
+    for value, right in zip(results[:2], wanted[:2], strict=True):
+        np.testing.assert_array_equal(value, right)
+    assert [op.op for op in compiled.host_ops] == ["Sigmoid", "DynamicQuantizeLinear"]
+    np.testing.assert_allclose(rational.tanh(x), np.tanh(x), rtol=4e-7, atol=1e-7)
+    exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    np.testing.assert_allclose(rational.logistic(x), exact, rtol=4e-7, atol=2e-7)
+
+
+def test_other_sigmoids_are_native():
+    x = numbers(0, 3, 4)
+    node = helper.make_node("Sigmoid", ["x"], ["y"])
+    infos = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, x.shape)] for n in "xy"]
+    model = helper.make_model(helper.make_graph([node], "net", *infos))
+    assert lucid.compile(model, threads=1).host_ops == ()

@@ -20,6 +20,7 @@ import numpy as np
 
 from lucid.errors import ModelFileError
 from lucid.ir.ops import Array, Lstm
+from lucid.onnx.host.rational import RationalSigmoid, RationalTanh
 from lucid.onnx.operator import Operator
 
 DOMAIN = "com.microsoft"
@@ -169,7 +170,10 @@ def _cell(operator: Operator) -> Lstm:
     clip = given.get("clip", 0.0)
     direction = given.get("direction", b"forward").decode(errors="replace")
     return Lstm(
-        direction, clip=clip if clip > 0 else None, input_forget=bool(given.get("input_forget", 0))
+        direction,
+        (RationalSigmoid(), RationalTanh(), RationalTanh()),
+        clip=clip if clip > 0 else None,
+        input_forget=bool(given.get("input_forget", 0)),
     )
 
 

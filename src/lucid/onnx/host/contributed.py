@@ -66,13 +66,14 @@ def quantized(x: Array) -> tuple[Array, np.float32]:
 
 def product(a: Array, b: Array, scale: Array, bias: Array | None = None) -> Array:
     """`a @ b * scale + bias`, of integers; they add up in f64, which is exact up to 2**53."""
-    y = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32) * scale
+    y: Array = np.matmul(a.astype(np.float64), b.astype(np.float64)).astype(np.float32) * scale
     return y if bias is None else y + bias
 
 
 def centred(weight: Array, zero: Array | None) -> Array:
     """Quantised weights less their zero point: one, or one for each column."""
-    return weight.astype(np.int32) - (0 if zero is None else zero.astype(np.int32))
+    wide: Array = weight.astype(np.int32)
+    return wide if zero is None else wide - zero.astype(np.int32)
 
 
 def run_dynamic_product(operator: Operator, operands: Sequence[Any]) -> list[Array]:
@@ -147,15 +148,15 @@ def run_lstm(operator: Operator, operands: Sequence[Any]) -> list[Array]:
     cell = _cell(operator)
     if count != cell.directions:
         raise ModelFileError(f"has weights for {count} directions, and is {cell.direction}")
+    scale_w, zero_w, scale_r, zero_r = scales
     rows = []
     for d in range(count):
-        scale, zero, recurrent_scale, recurrent_zero = (None if s is None else s[d] for s in scales)
         direction = Direction(
             cell,
-            centred(weight[d], zero),
-            centred(recurrent[d], recurrent_zero),
-            scale,
-            recurrent_scale,
+            centred(weight[d], None if zero_w is None else zero_w[d]),
+            centred(recurrent[d], None if zero_r is None else zero_r[d]),
+            scale_w[d],
+            scale_r[d],
             np.add(*np.split(bias[d], 2)),
             None if peephole is None else peephole[d],
             cell.backward(d),

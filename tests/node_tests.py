@@ -23,10 +23,6 @@ RECORD = Path(__file__).parent / "data" / "onnx_node_tests.json"
 ORDER = ("refused", "host", "native")
 """Statuses, from the least."""
 
-BFLOAT16 = 2.0**-7
-"""What results of bfloat16 may miss: one step. They are computed in float32 here, and rounded after
-each addition by onnx, whose tests allow 0.1%."""
-
 
 def cases() -> Iterator[Any]:
     """All tests that the package has for single operators."""
@@ -86,7 +82,5 @@ def difference(case: Any, got: Any, want: Any) -> str:
     if want.dtype.kind in "OSU":
         return "" if np.array_equal(got, want) else "other strings"
     wide = np.complex128 if want.dtype.kind == "c" else np.float64
-    step = BFLOAT16 if want.dtype.name == "bfloat16" else 0.0
-    rtol, atol = max(case.rtol, step), max(case.atol, step)
-    near = np.allclose(got.astype(wide), want.astype(wide), rtol, atol, equal_nan=True)
+    near = np.allclose(got.astype(wide), want.astype(wide), case.rtol, case.atol, equal_nan=True)
     return "" if near else "other numbers"

@@ -23,7 +23,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
 from lucid.ir.types import TensorType
-from lucid.onnx.host import control, reference
+from lucid.onnx.host import contributed, control, rational, reference
 from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
@@ -197,6 +197,10 @@ class Runner:
     def _evaluated(self, operator: Operator, values: Mapping[str, Any]) -> list[Any]:
         if operator.proto.op_type in control.RUNS and not operator.domain:
             return control.RUNS[operator.proto.op_type](operator, values, self)
+        if rational.is_rational(operator, values):
+            return rational.evaluate(operator, values)
+        if contributed.is_contributed(operator):
+            return contributed.evaluate(operator, values)
         return reference.evaluate(operator, values)
 
 

@@ -25,6 +25,7 @@ from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.call import Call, DemandError
 from lucid.onnx.elements import result_types
 from lucid.onnx.expand import strangers, written_out
+from lucid.onnx.host import rational
 from lucid.onnx.host import reference as host
 from lucid.onnx.known import Foreign, Held, Items, Known, Later, Nothing, Opaque, Operand, known
 from lucid.onnx.operator import Expansion, Operator
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 MOST_OPERATORS = 200_000
 """Operators of a model, with functions and loops written out: a limit for files that call
 themselves."""
+
+LAST_BIT = "what is quantised when the model runs hangs on its last bit"
 
 
 def read_stage(
@@ -196,6 +199,10 @@ class Reader:
     ) -> Sequence[Held] | Expansion:
         """What an operator gives. Raises UnsupportedError where it cannot be read."""
         read = reader_of(operator.kind)
+        if operands and rational.wants_last_bit(
+            operator, self.types.get(operator.proto.input[0], 0), self.program.operators
+        ):
+            raise UnsupportedError(LAST_BIT)
         call = Call(operator, self, operands)
         problem = ""
         if read is not None:

@@ -312,8 +312,12 @@ class Lstm(Recurrent):
         peephole: Array | None,
         states: Sequence[Array],
     ) -> list[Array]:
+        return self.stepped(products + np.matmul(states[0], recurrent.T), peephole, states)
+
+    def stepped(self, sums: Array, peephole: Array | None, states: Sequence[Array]) -> list[Array]:
+        """The states after one step, from W x + R h + b (N, 4*H)."""
         h, c = states
-        i, o, f, n = np.split(products + np.matmul(h, recurrent.T), 4, axis=1)
+        i, o, f, n = np.split(sums, 4, axis=1)
         seen = np.zeros((3, h.shape[1]), h.dtype) if peephole is None else np.split(peephole, 3)
         i = self.activated(0, i + seen[0] * c)
         f = 1 - i if self.input_forget else self.activated(0, f + seen[2] * c)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lucid.errors import UnsupportedError
+from lucid.onnx.host import contributed
 from lucid.onnx.host.control import RUNS
 from lucid.onnx.operator import Operator
 
@@ -19,6 +20,8 @@ RENAMED = {"Scatter": ("ScatterElements", 11)}
 
 def obstacle(operator: Operator) -> str:
     """Why an operator cannot be run on the host, whatever its operands are; empty where it can."""
+    if contributed.is_contributed(operator):
+        return contributed.obstacle(operator)
     if operator.schema is None:
         return "no version of ONNX has such an operator"
     if operator.proto.op_type in RUNS and not operator.domain:

@@ -36,7 +36,7 @@ from lucid.ir.types import TensorType
 from lucid.onnx.known import Known, known
 from lucid.onnx.operators.integers import write_quotient
 from lucid.onnx.table import reads, writes
-from lucid.onnx.tensors import graph_dtype
+from lucid.onnx.tensors import BFLOAT16, graph_dtype
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -174,13 +174,16 @@ def write_cast(w: Writer, op: Cast, operands: Sequence[Edge], kind: TensorType) 
 @reads("Cast", "CastLike")
 def read_cast(call: Call) -> Operand:
     """All floating types are f32 in graphs, and so is bool. Types of 8 bits, which the attributes
-    that are ignored are about, are not read."""
+    that are ignored are about, are not read. Known numbers become such as a tensor of the file's
+    type would hold."""
     x = call.operand(0)
     call.ignore("saturate", "round_mode")
     to = call.integer("to", 0)
     if call.kind == "CastLike":
         call.ignore(1)
         to = call.element(1)
+    if to == BFLOAT16 and isinstance(x, Known) and not x.has_batch:
+        return known(np.asarray(Cast("bf16").evaluate(x.array.astype(np.float32))))
     if to != BOOL:
         return _as_dtype(call, x, graph_dtype(to))
     if isinstance(x, Known):

@@ -11,9 +11,10 @@ from lucid.ir.graph import Value
 from lucid.ir.ops import Add, Conv1d, Conv2d, Conv3d, Convolution, Linear, MatMul, Mul, Op, Permute
 from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import TensorType
-from lucid.onnx import computed_weights
+from lucid.onnx import bfloat16, computed_weights
 from lucid.onnx.call import Call
 from lucid.onnx.table import reads, writes
+from lucid.onnx.tensors import BFLOAT16
 from lucid.onnx.windows import auto_pad, halves, padding, per_axis, spatial_axes, windows
 
 if TYPE_CHECKING:
@@ -169,7 +170,11 @@ def read_matmul(call: Call) -> Operand:
         a = call.reshape(a, (1, *a.type.shape))
     if vectors[1]:
         b = call.reshape(b, (*b.type.shape, 1))
-    y = call.apply(MatMul(), a, b)
+    if call.element(0) == BFLOAT16 and not (call.is_weight(a) or call.is_weight(b)):
+        a, b = (bfloat16.rounded(call, operand) for operand in (a, b))
+        y = bfloat16.rounded(call, call.apply(MatMul(), a, b))
+    else:
+        y = call.apply(MatMul(), a, b)
     shape = list(y.type.shape)
     if vectors[1]:
         del shape[-1]

@@ -30,9 +30,11 @@ from lucid.ir.ops import (
     SumSquares,
 )
 from lucid.ir.types import DTYPES, Dim, TensorType
+from lucid.onnx import bfloat16
 from lucid.onnx.elements import BOOL
 from lucid.onnx.known import Known, known
 from lucid.onnx.table import reads, writes
+from lucid.onnx.tensors import BFLOAT16
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
@@ -203,6 +205,8 @@ def read_softmax(call: Call) -> Operand:
     axis = call.axis(1 if call.opset < 13 else -1)
     shape = x.type.shape
     x = _joined(call, x, axis)
+    if call.kind == "Softmax" and call.element(0) == BFLOAT16 and bfloat16.is_short(x, axis):
+        return call.reshape(bfloat16.softmax(call, x, axis), shape)
     if call.kind == "Softmax":
         return call.reshape(call.apply(Softmax(axis), x), shape)
     shifted = call.apply(Sub(), x, call.apply(Max((axis,), keepdims=True), x))

@@ -60,13 +60,10 @@ class Following:
     def host_ops(self) -> list[tuple[str, str]]:
         """The operators that run in torch, which tell sizes, and their modules: all that ever
         will."""
-        tells = (
-            n for n in self._first.later if isinstance(n.meta.get("val"), torch.Tensor | tuple)
-        )
         return [
             (str(node.target), place_of(node)[0])
-            for node in tells
-            if node.meta.get("unbacked_bindings")
+            for node in self._first.later
+            if node.meta.get("unbacked_bindings") and not isinstance(node.meta["val"], NUMBERS)
         ]
 
     def refuse_host_ops(self) -> None:

@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.boxes import Listed, Suppress
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.direct import Direct
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.expand import ExpandDepthwise
+from lucid.codegen.kernels.fold import Fold, MaxUnpool
+from lucid.codegen.kernels.indexing import Put, Take
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.microkernels import UNROLL, Tile, WindowTile
@@ -25,18 +28,26 @@ from lucid.codegen.kernels.normalisation import (
     NeighbourNorm,
     RowNorm,
 )
+from lucid.codegen.kernels.pool_indices import PoolIndices
 from lucid.codegen.kernels.pooling import Pool
 from lucid.codegen.kernels.product import Product
+from lucid.codegen.kernels.recurrent import Recurrent
 from lucid.codegen.kernels.reduction import ArgMax, Reduce, Softmax
 from lucid.codegen.kernels.resample import Gather, Pad, Resize
+from lucid.codegen.kernels.roi import RoiAlign
+from lucid.codegen.kernels.sampling import DeformColumns, GridSample
+from lucid.codegen.kernels.scan import Scan
+from lucid.codegen.kernels.slices import DepthwiseSlices, DirectSlices, WinogradSlices
 from lucid.codegen.kernels.strided import Elementwise
+from lucid.codegen.kernels.top_k import TopK
 from lucid.codegen.kernels.transpose import Transpose
+from lucid.codegen.kernels.weighted import Weighted
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.language.elements import Access
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import assembly, compile_object
 from lucid.codegen.target import LEVELS, Target
-from lucid.ir.ops import Add, Gelu, Mul, Relu, Silu
+from lucid.ir.ops import Add, Div, Gelu, Gru, Lstm, Mod, Mul, Pow, Relu, Rnn, Silu
 
 # -- a little of assembly -------------------------------------------------------------------------
 
@@ -229,6 +240,33 @@ KERNELS: list[KernelSpec] = [
     Moments(),
     *(GroupNormalise(PLAIN, (Access(), Access()), single) for single in (True, False)),
     *(NeighbourNorm((Access(), Access()), beta) for beta in (0.75, 0.6)),
+    *(DirectSlices(("tensor",), planes) for planes in (0, 3)),
+    WinogradSlices(2, BODIES["channel"]),
+    DepthwiseSlices(patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns),
+    PoolIndices(),
+    *(Fold(dense) for dense in (False, True)),
+    MaxUnpool(),
+    *(Weighted(planar) for planar in (False, True)),
+    *(GridSample(mode, "reflection") for mode in ("nearest", "bilinear", "bicubic")),
+    GridSample(axes=3, planar=True),
+    *(DeformColumns(masked) for masked in (False, True)),
+    *(RoiAlign(largest=largest) for largest in (False, True)),
+    *(Recurrent(cell, True, cell.states == 2) for cell in (Rnn(), Gru(), Lstm())),
+    Recurrent(Gru(linear_before_reset=True)),
+    *(TopK(dtype, True, whole) for dtype in ("f32", "i64") for whole in (False, True)),
+    Take(2, (Access(), Access(dtype="i64"), Access())),
+    *(
+        Put(2, r, (Access(), Access(dtype="i64"), Access(), Access()))
+        for r in ("none", "add", "max")
+    ),
+    *(Suppress(form, True) for form in ("corners", "centre")),
+    Listed(),
+    *(Scan(kind, True, False, (Access(), Access()), along=False) for kind in ("add", "mul")),
+    *(
+        Elementwise(Body((), ((op, (0, 0)),)), (Access(dtype=dtype), Access(dtype=dtype)))
+        for op in (Div(), Mod(), Pow(), Mul())
+        for dtype in ("i8", "u32", "i64")
+    ),
     Driver(),
     Driver(profiled=True),
 ]

@@ -48,8 +48,7 @@ def page(operators: dict[str, Counter[str]]) -> str:
         "Those refused mix arrays and `onnx.TensorProto`s, draw random numbers, speak version 1 of"
         " ONNX's operators, or compute with integers what Lucid computes with floats. Results of"
         " bfloat16 are computed in float32, and"
-        " may differ from onnx's by one step. The one that is wrong has an `onnx.TensorProto` for a"
-        " result of arrays.",
+        " may differ from onnx's by one step.",
         "",
         "Written by `python docs/draw_node_tests.py`, which runs all of them.",
         "",

@@ -76,6 +76,10 @@ def difference(case: Any, got: Any, want: Any) -> str:
     """How a result differs from what is wanted; empty if it does not."""
     if want is None or isinstance(want, list):
         return "" if str(got) == str(want) else "another sequence or optional"
+    if type(want).__name__ == "TensorProto" and isinstance(got, np.ndarray):
+        from onnx.numpy_helper import to_array
+
+        want = to_array(want)  # of a test whose inputs are arrays
     got, want = np.asarray(got), np.asarray(want)
     if got.shape != want.shape or got.dtype != want.dtype:
         return f"{got.dtype}{got.shape} for {want.dtype}{want.shape}"

@@ -121,7 +121,7 @@ class Runner:
                 if deferred.on_host:
                     self._host(deferred, kept, types, stage)
             places = [places[index] for index in stage.left]
-            passing = passing or any(deferred.on_host for deferred in stage.deferred)
+            passing = passing or bool(wanted) or any(d.on_host for d in stage.deferred)
             program, live = stage.rest, kept
             entry = self._entry(program, live, types, sorted(wanted))
             stage, results = entry.stage, self._results(entry, live, passing)

@@ -195,7 +195,7 @@ class Reader:
         self, operator: Operator, operands: Sequence[Held | None]
     ) -> Sequence[Held] | Expansion:
         """What an operator gives. Raises UnsupportedError where it cannot be read."""
-        read = None if operator.domain else reader_of(operator.kind)
+        read = reader_of(operator.kind)
         call = Call(operator, self, operands)
         problem = ""
         if read is not None:
@@ -232,7 +232,7 @@ class Reader:
     def _defer(
         self, operator: Operator, reason: str, waits: bool = False, demands: Sequence[str] = ()
     ) -> None:
-        unread = bool(operator.domain) or reader_of(operator.kind) is None
+        unread = reader_of(operator.kind) is None
         obstacle = ""
         if (not waits and not demands) or unread:
             obstacle = strangers(operator) or host.obstacle(operator)
@@ -268,7 +268,7 @@ class Reader:
                 continue
             seen.add(value)
             value = self._given.get(value, value)
-            if value in self._names:
+            if value in self._names and (value.type.rank == 0 or _few_integers(value)):
                 leaves[self._names[value]] = None
             elif value.producer is None or not _few_integers(value):
                 return [name]

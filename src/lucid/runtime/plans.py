@@ -130,7 +130,7 @@ class Plan:
         behind = [] if self.rest is None else self.rest.host_ops
         return (
             *(step.op for step in self.steps if isinstance(step, HostStep)),
-            *(HostOp(kind, where, None) for kind, where in behind),
+            *(HostOp(kind, "", where, None) for kind, where in behind),
         )
 
     def rebound(self, weights: WeightStore) -> Plan:

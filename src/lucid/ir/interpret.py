@@ -60,10 +60,10 @@ def interpret(
         values.update(zip(node.outputs, results, strict=True))
         for value in set(node.inputs):
             if last_use[value] is node and value not in graph.outputs:
-                del values[value]
+                values.pop(value, None)
         for value in node.outputs:
             if not graph.is_used(value):
-                del values[value]
+                values.pop(value, None)
     return [value_of(v) for v in graph.outputs]
 
 

@@ -282,7 +282,9 @@ class Reader:
         """A tensor of the file: weights as a parameter of the graph, anything else as known."""
         if not is_numeric(proto.data_type):
             return Foreign(foreign_elements(proto))
-        tensor = StoredTensor(proto, self.external)
+        tensor = self.program.opened.get(name)
+        if tensor is None or not tensor.is_of(proto):
+            tensor = self.program.opened[name] = StoredTensor(proto, self.external)
         if not tensor.is_floating or np.prod(tensor.shape) <= 1:
             return known(np.asarray(tensor))
         return self._source(name, tensor, tensor.shape)
@@ -353,6 +355,7 @@ class Reader:
             },
             self.types,
             self.program.depth + 1,
+            self.program.opened,
         )
         return Stage(
             self.graph,

@@ -17,6 +17,7 @@ from lucid.ir.ops import Array, Cast, Constant, Expand, Fusion, Op, Reshape
 from lucid.ir.types import Dim, TensorType, held, is_float
 
 Observer = Callable[[Node, tuple[Array, ...]], None]
+Natively = Callable[[Graph, Node, Callable[[Value], Array]], "tuple[Array, ...] | None"]
 
 
 def interpret(
@@ -25,12 +26,15 @@ def interpret(
     payload: Mapping[str, Any] | None = None,
     dtype: np.dtype[Any] | type[np.floating[Any]] = np.float32,
     observe: Observer | None = None,
+    natively: Natively | None = None,
 ) -> list[Array]:
     """The outputs of `graph` for `inputs`, computed in `dtype` (float32 or float64).
 
     Parameters are evaluated by their recipes over `payload` (the graph's own where None) in
     float64 and then cast. Values are released after their last use. `observe` sees every node's
-    results. Raises InputError where an input does not fit, WeightsError where a tensor is missing.
+    results. `natively` may give the results of a node (`lucid.ir.pieces`), or None.
+
+    Raises InputError where an input does not fit, WeightsError where a tensor is missing.
     """
     floating = np.dtype(dtype)
     batch = _check_inputs(graph, inputs)
@@ -48,16 +52,18 @@ def interpret(
         return values[value]
 
     for node in graph.nodes:
-        results = run_node(node, [value_of(v) for v in node.inputs], batch, floating)
+        results = None if natively is None else natively(graph, node, value_of)
+        if results is None:
+            results = run_node(node, [value_of(v) for v in node.inputs], batch, floating)
         if observe is not None:
             observe(node, results)
         values.update(zip(node.outputs, results, strict=True))
         for value in set(node.inputs):
             if last_use[value] is node and value not in graph.outputs:
-                del values[value]
+                values.pop(value, None)
         for value in node.outputs:
             if not graph.is_used(value):
-                del values[value]
+                values.pop(value, None)
     return [value_of(v) for v in graph.outputs]
 
 

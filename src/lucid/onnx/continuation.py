@@ -22,6 +22,7 @@ from lucid.errors import InputError, LucidError, ModelFileError, UnsupportedErro
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
+from lucid.ir.pieces import Pieces
 from lucid.ir.types import TensorType
 from lucid.onnx.host import contributed, control, rational, reference
 from lucid.onnx.known import Known, Nothing, Opaque
@@ -58,9 +59,12 @@ def given_limit() -> int:
 
 @dataclass(eq=False)
 class Entry:
-    """A stage that is kept, and how its graph is run once it was."""
+    """A stage that is kept, and how its graph is run once it was. `varied`: there was one of other
+    sizes before; `calls`: how often this one was met."""
 
     stage: Stage
+    varied: bool = False
+    calls: int = 0
     run: Callable[[Sequence[Array]], Sequence[Array]] | None = None
 
 
@@ -84,6 +88,7 @@ class Runner:
         self.refuse = refuse
         self.loop_limit = given_limit() if loop_limit is None else loop_limit
         self.hosted: dict[str, str] = {}
+        self._pieces = Pieces(compile_graph)
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
 
@@ -107,7 +112,7 @@ class Runner:
         """The outputs of a program, from the results of the graph of its first stage. `passing`:
         its sizes depend on data, and may be others the next time."""
         outputs: list[Any] = [None] * len(program.outputs)
-        places = list(range(len(outputs)))
+        places, varied = list(range(len(outputs))), False
         while True:
             for index, held in stage.finished.items():
                 value = stage.collected(held, results, live)
@@ -121,9 +126,10 @@ class Runner:
                 if deferred.on_host:
                     self._host(deferred, kept, types, stage)
             places = [places[index] for index in stage.left]
-            passing = passing or any(deferred.on_host for deferred in stage.deferred)
+            passing = passing or bool(wanted) or any(d.on_host for d in stage.deferred)
             program, live = stage.rest, kept
-            entry = self._entry(program, live, types, sorted(wanted))
+            entry = self._entry(program, live, types, sorted(wanted), varied)
+            varied = entry.varied
             stage, results = entry.stage, self._results(entry, live, passing)
 
     def run_body(self, program: Program, values: Mapping[str, Any]) -> list[Any]:
@@ -139,6 +145,7 @@ class Runner:
         live: Mapping[str, Live],
         types: Mapping[str, int],
         wanted: Sequence[str],
+        varied: bool = False,
     ) -> Entry:
         read = program.wanted()
         given = {
@@ -150,11 +157,13 @@ class Runner:
         with self._lock:
             entries = self._entries.setdefault(program, OrderedDict())
             if key not in entries:
-                entries[key] = Entry(read_stage(program, given, self.external))
+                stage = read_stage(program, given, self.external)
+                entries[key] = Entry(stage, varied or bool(entries))
                 if len(entries) > STAGES_KEPT:
                     _, dropped = entries.popitem(last=False)
                     self._entries.pop(dropped.stage.rest, None)
             entries.move_to_end(key)
+            entries[key].calls += 1
             return entries[key]
 
     def _results(self, entry: Entry, live: Mapping[str, Live], passing: bool) -> Sequence[Array]:
@@ -164,8 +173,9 @@ class Runner:
         arrays = [_element(live, value.name) for value in graph.inputs]
         if all(value in graph.inputs for value in graph.outputs):
             return [arrays[graph.inputs.index(value)] for value in graph.outputs]
-        if passing and work(graph) <= LIGHT:
-            return interpret(graph, arrays)
+        rare = entry.varied and entry.calls < OFTEN
+        if entry.run is None and passing and (rare or work(graph) <= LIGHT):
+            return interpret(graph, arrays, natively=self._pieces)
         with self._lock:
             if entry.run is None:
                 entry.run = self.compile_graph(graph)
@@ -275,6 +285,9 @@ def _element_type(value: Any) -> int:
 def _as_output(value: Live, output: Output, stage: Stage) -> Any:
     return _as_file(value, output.element or stage.rest.types.get(output.name, 0))
 
+
+OFTEN = 8
+"""Calls of the same sizes, where others were met, that make it worth to compile a graph for them."""
 
 LIGHT = 2_000_000
 """Operations that NumPy does in the time that planning a small graph takes: on one busy machine

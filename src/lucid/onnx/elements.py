@@ -45,6 +45,7 @@ DEFAULTS = {
     "MelWeightMatrix": FLOAT,
     "ConstantOfShape": FLOAT,
     "QuantizeLinear": UINT8,
+    "PaddedNonMaxSuppression": INT64,
 }
 """What those give that do not."""
 

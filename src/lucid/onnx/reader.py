@@ -275,7 +275,7 @@ class Reader:
                 continue
             seen.add(value)
             value = self._given.get(value, value)
-            if value in self._names:
+            if value in self._names and (value.type.rank == 0 or _few_integers(value)):
                 leaves[self._names[value]] = None
             elif value.producer is None or not _few_integers(value):
                 return [name]
@@ -289,7 +289,9 @@ class Reader:
         """A tensor of the file: weights as a parameter of the graph, anything else as known."""
         if not is_numeric(proto.data_type):
             return Foreign(foreign_elements(proto))
-        tensor = StoredTensor(proto, self.external)
+        tensor = self.program.opened.get(name)
+        if tensor is None or not tensor.is_of(proto):
+            tensor = self.program.opened[name] = StoredTensor(proto, self.external)
         if not tensor.is_floating or np.prod(tensor.shape) <= 1:
             return known(np.asarray(tensor))
         return self._source(name, tensor, tensor.shape)
@@ -360,6 +362,7 @@ class Reader:
             },
             self.types,
             self.program.depth + 1,
+            self.program.opened,
         )
         return Stage(
             self.graph,

@@ -22,7 +22,7 @@ from lucid.ir.graph import Graph, Value
 from lucid.ir.ops import Array
 from lucid.onnx.known import Foreign, Held, Items, Known, Opaque
 from lucid.onnx.operator import Operator
-from lucid.onnx.tensors import BFLOAT16, External, as_elements
+from lucid.onnx.tensors import BFLOAT16, External, StoredTensor, as_elements
 
 if TYPE_CHECKING:
     import onnx
@@ -56,7 +56,8 @@ class Program:
     """Operators in topological order, and what else a file says of the names that they read.
 
     `tensors`: stored in the file. `constants`: names that an earlier stage knew all of. `types`:
-    element types of names. `depth`: how many stages were before.
+    element types of names. `depth`: how many stages were before. `opened`: the weights among the
+    tensors that have been looked at, for all stages.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Program:
     constants: Mapping[str, Held] = field(default_factory=dict)
     types: Mapping[str, int] = field(default_factory=dict)
     depth: int = 0
+    opened: dict[str, StoredTensor] = field(default_factory=dict)
 
     def wanted(self) -> set[str]:
         """The names that somebody reads."""

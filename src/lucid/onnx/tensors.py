@@ -151,6 +151,10 @@ class StoredTensor:
                 f" {stored} are stored"
             )
 
+    def is_of(self, proto: onnx.TensorProto) -> bool:
+        """Whether it is this tensor of a file."""
+        return self._proto is proto
+
     @property
     def dtype(self) -> str:
         """What it reads as: `float32` for all floating kinds."""

@@ -90,6 +90,8 @@ def test_constants_rounded_to_float32_are_meant_too():
         ("r = relu(x)\ny = clip(r) {high=6.0}", Clip(0, 6)),
         ("l = clip(x) {low=-1.0}\ny = clip(l) {high=-2.0}", Clip(-2, -2)),
         ("l = maximum(x, -1)\ny = minimum(l, 2)", Clip(-1, 2)),
+        ("l = maximum(x, 0)\ny = minimum(l, 320)", Clip(0, 320)),
+        ("l = relu(x)\ny = clip(l) {high=1e4}", Clip(0, 1e4)),
     ],
 )  # fmt: skip
 def test_functions_with_a_parameter(spelling, op):

@@ -27,6 +27,7 @@ from lucid.ir.ops import (
 )
 from lucid.ir.types import TensorType
 from lucid.onnx.known import Known, known
+from lucid.onnx.operators.sizes import known_elements
 from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import graph_dtype
 
@@ -87,7 +88,7 @@ def read_gather_nd(call: Call) -> Operand:
 @reads("Compress")
 def read_compress(call: Call) -> Operand:
     """By a known condition: the places where it is true."""
-    x, condition = call.operand(0), call.elements(1).reshape(-1)
+    x, condition = call.operand(0), known_elements(call, 1).reshape(-1)
     if not call.states("axis"):
         x, axis = call.reshape(x, (prod(call.integer_dims(*x.type.shape)),)), 0
     else:

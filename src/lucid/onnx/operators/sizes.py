@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
+from lucid.ir.ops import Array
 from lucid.ir.types import BATCH, Dim, volume
+from lucid.onnx.call import DemandError
 from lucid.onnx.known import MOST_ELEMENTS, Held, Known, known, known_shape
 from lucid.onnx.table import reads
 from lucid.onnx.tensors import StoredTensor
@@ -74,13 +76,22 @@ def read_range(call: Call) -> Operand:
         raise ModelFileError("counts in steps of 0")
     if abs((limit - start) / delta) > MOST_ELEMENTS:
         raise UnsupportedError("counts too far")
-    return known(np.arange(start.item(), limit.item(), delta.item()))
+    return known(np.arange(start.item(), limit.item(), delta.item()).astype(start.dtype))
 
 
 @reads("NonZero")
 def read_non_zero(call: Call) -> Operand:
-    """Of sizes only. Whatever depends on the batch is not 0."""
-    return known(np.array(np.nonzero(call.elements(0)), np.int64))
+    """Of sizes, and of what else is known. Whatever depends on the batch is not 0."""
+    return known(np.array(np.nonzero(known_elements(call, 0)), np.int64))
+
+
+def known_elements(call: Call, index: int) -> Array:
+    """The elements of an operand that tell how large the result is. Others than known ones differ
+    from call to call, so that no stage is read for them: the host has the result sooner."""
+    try:
+        return call.elements(index)
+    except DemandError:
+        raise UnsupportedError("the size of its result is known only when it has run") from None
 
 
 @reads("Identity", "Dropout")

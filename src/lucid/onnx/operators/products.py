@@ -55,6 +55,14 @@ def _convolved(
     call: Call, op: Op, x: Operand, weight: Operand, bias: Operand | None = None
 ) -> Operand:
     """The convolution, by other ops where its weights are computed when the model runs."""
+    if isinstance(op, Conv1d) and not call.is_weight(weight):
+        flat, kernel = (
+            call.reshape(o, (*o.type.shape[:2], 1, o.type.shape[2])) for o in (x, weight)
+        )
+        start, end = op.padding
+        whole = Conv2d((1, *op.stride), (0, start, 0, end), (1, *op.dilation), op.groups)
+        y = _convolved(call, whole, flat, kernel, bias)
+        return call.reshape(y, (*y.type.shape[:2], y.type.shape[3]))
     if isinstance(op, Conv2d) and not call.is_weight(weight):
         return computed_weights.convolution(call, op, x, weight, bias)
     return call.apply(op, x, weight, *([] if bias is None else [bias]))

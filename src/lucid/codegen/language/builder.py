@@ -296,7 +296,7 @@ class Kernel:
             return scalar
         return scalar.of(self.every_lane(scalar.raw, kind.count))
 
-    def every_lane(self, scalar: Any, lanes: int) -> Any:
+    def every_lane(self, scalar: Any, lanes: Number) -> Any:
         """A number of any LLVM type as a vector of so many."""
         undefined = ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))

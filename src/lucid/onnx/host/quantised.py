@@ -31,7 +31,7 @@ def product(x: Array, weights: Array, scale: np.float32) -> Array:
 def lstm(operator: Operator, values: Mapping[str, Any]) -> list[Any]:
     """com.microsoft.DynamicQuantizeLSTM: input and states are rounded to 8 bits before each
     product. Raises UnsupportedError for what few files hold."""
-    given = [values[name] if name else None for name in operator.proto.input]
+    given: list[Any] = [values[name] if name else None for name in operator.proto.input]
     x, w, r, bias, lengths, h0, c0, peepholes = (given + [None] * 8)[:8]
     w_scale, w_zero, r_scale, r_zero = (given + [None] * 4)[8:12]
     attributes = {a.name: a for a in operator.proto.attribute}

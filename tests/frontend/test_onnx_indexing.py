@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import lucid
 from lucid.errors import ModelFileError, ShapeError
 
 pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -227,3 +228,17 @@ def test_boxes_as_onnx_runtime_keeps_them(centre: int) -> None:
     assert count == len(wanted) > 9
     np.testing.assert_array_equal(rows[:count], wanted)
     assert (rows[count:] == -1).all()
+
+
+def test_boxes_are_kept_without_the_host() -> None:
+    """The rows of the padded form are cut at the count, which may be another in each call."""
+    limits = {"m": np.array([2**63 - 1]), "i": np.float32([0.25]), "t": np.float32([0.3])}
+    kept = helper.make_node("NonMaxSuppression", ["x", "s", "m", "i", "t"], ["y"])
+    scores = np.linspace(0, 1, 6, dtype=np.float32).reshape(1, 1, 6)
+    whole = model([kept], limits | {"s": scores}, (1, 6, 4))
+    whole.graph.output[0].type.tensor_type.elem_type = 7
+    fast = lucid.compile(whole, options=lucid.CompileOptions(host_ops="refuse"))
+    low = np.arange(6, dtype=np.float32).reshape(1, 6, 1).repeat(2, 2)
+    for size, wanted in ((1, [5, 4, 3, 2]), (3, [5, 3])):
+        rows = fast(np.concatenate([low, low + size], -1))
+        np.testing.assert_array_equal(rows[:, 2], wanted)

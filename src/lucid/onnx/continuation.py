@@ -287,7 +287,7 @@ def _as_output(value: Live, output: Output, stage: Stage) -> Any:
 
 
 OFTEN = 8
-"""Calls of the same sizes, where others were met, that make it worth to compile a graph for them."""
+"""Calls of the same sizes, where others were met, that make it worth compiling a graph for them."""
 
 LIGHT = 2_000_000
 """Operations that NumPy does in the time that planning a small graph takes: on one busy machine

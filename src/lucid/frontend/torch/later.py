@@ -19,7 +19,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from lucid.errors import InputError, UnsupportedError
-from lucid.frontend.torch.importer import Importer
+from lucid.frontend.torch.importer import NUMBERS, Importer
 from lucid.frontend.torch.places import place_of
 from lucid.frontend.torch.refused import DependsOnElements
 from lucid.frontend.torch.sizes import Sizes

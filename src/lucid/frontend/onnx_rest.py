@@ -41,7 +41,8 @@ class OnnxRest:
     def finish(self, results: list[Array], apart: Sequence[Any] = ()) -> list[Any]:
         names = [spec.name for spec in self.file.inputs if not spec.is_tensor]
         live = dict(zip(names, map(as_live, apart), strict=True))
-        return self.runner.finish(self.file.program, self.stage, results, live)
+        given = [spec.name for spec in self.file.inputs]
+        return self.runner.finish(self.file.program, self.stage, results, live, given=given)
 
 
 def compiler(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, prod
 from typing import Any
@@ -108,9 +108,11 @@ class Runner:
         results: Sequence[Array],
         live: Mapping[str, Live],
         passing: bool = False,
+        given: Collection[str] = (),
     ) -> list[Any]:
         """The outputs of a program, from the results of the graph of its first stage. `passing`:
-        its sizes depend on data, and may be others the next time."""
+        its sizes depend on data, and may be others the next time. `given`: the names of what the
+        user gives, on whose elements a model may be specialised."""
         outputs: list[Any] = [None] * len(program.outputs)
         places, varied = list(range(len(outputs))), False
         while True:
@@ -126,7 +128,9 @@ class Runner:
                 if deferred.on_host:
                     self._host(deferred, kept, types, stage)
             places = [places[index] for index in stage.left]
-            passing = passing or bool(wanted) or any(d.on_host for d in stage.deferred)
+            passing = (
+                passing or bool(wanted.difference(given)) or any(d.on_host for d in stage.deferred)
+            )
             program, live = stage.rest, kept
             entry = self._entry(program, live, types, sorted(wanted), varied)
             varied = entry.varied

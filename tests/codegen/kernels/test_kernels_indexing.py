@@ -121,6 +121,19 @@ def test_top_k_of_long_rows(k: int, largest: bool) -> None:
     agrees(ops.TopK(1, k, largest), [x], ["f32"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("largest", [True, False])
+def test_top_k_of_rows_of_what_comes_last(kind: str, largest: bool) -> None:
+    """A row of nothing but the element that is behind all others, which a heap begins with."""
+    if kind == "f32":
+        last = np.array(-np.inf if largest else np.nan, np.float32)
+    else:
+        limits = np.iinfo(DTYPES[kind])
+        last = np.array(limits.min if largest else limits.max, DTYPES[kind])
+    for k in (0, 1, 3):
+        agrees(ops.TopK(1, k, largest), [np.full((2, 53), last)], [kind])
+
+
 def test_zeros_and_denormals_are_equal() -> None:
     """As everywhere in compiled code; what is chosen passes as it is."""
     x = np.array([0.0, 1e-40, -0.0, -1e-40, np.nan, -np.inf, np.inf, 1e-30], np.float32)

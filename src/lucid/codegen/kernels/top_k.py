@@ -91,14 +91,17 @@ class _Emitter:
 
     def _best(self, x: Pointer, heap: Pointer) -> None:
         """The `k` lowest ranks, the highest of them first, each no lower than those below it. Whole
-        vectors of elements are compared with that one at once."""
+        vectors of elements are compared with that one at once, once all `k` are of elements: the
+        highest key there is also that of an element."""
         f, k, b, r = self.frame, self.kernel, self.kernel.builder, self.ranks
         with k.loop(0, f.k) as loop:
             r.store(constant(r.kind, -1), heap + loop.index)
         r.store(constant(r.kind, 0), heap + f.k)  # what is below the last ones
+        with k.loop(0, f.k) as loop:
+            self._offer(heap, x, loop.index)
         lanes = k.vector
-        whole = f.length // lanes * lanes
-        with k.loop(0, whole, lanes) as loop:
+        whole = f.k + (f.length - f.k) // lanes * lanes
+        with k.loop(f.k, whole, lanes) as loop:
             keys = r.keys(x + loop.index, lanes)
             worst = b.trunc(b.lshr(r.load(heap), ir.Constant(r.kind, INDEX_BITS)), r.key)
             better = b.icmp_unsigned("<", keys, k.every_lane(worst, lanes))

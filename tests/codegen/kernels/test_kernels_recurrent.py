@@ -67,6 +67,12 @@ def test_cells(name: str, lengths: bool, direction: str) -> None:
     check(network(cell, 5, 3, 19, lengths), 3, limit=LIMIT)
 
 
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_sequences_without_a_step(name: str) -> None:
+    """The last states are the first ones."""
+    check(network(replace(CELLS[name], direction="bidirectional"), 0, 3, 5), 2, limit=LIMIT)
+
+
 @pytest.mark.parametrize("coupled", [False, True])
 def test_peepholes(coupled: bool) -> None:
     check(

@@ -12,6 +12,7 @@ from lucid.codegen.lowering.context import Lowering, lowers, row_major
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import product
 from lucid.codegen.lowering.shapes import matrix
+from lucid.codegen.lowering.strided import copy
 from lucid.codegen.program.lowered_ops import RecurrentSteps
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir import ops
@@ -28,11 +29,22 @@ def _recurrent(ctx: Lowering, node: Node) -> None:
     x, weight, recurrent, bias, *rest = node.inputs
     assert isinstance(weight, Parameter)
     assert isinstance(bias, Parameter)
-    products = _input_products(ctx, node, cell, x, weight, bias)
     states, rest = rest[: cell.states], rest[cell.states :]
+    if not ctx.shape(x)[1]:
+        _no_steps(ctx, node, states)
+        return
+    products = _input_products(ctx, node, cell, x, weight, bias)
     ends = rest[0] if rest else None
     peephole = rest[1] if len(rest) > 1 else None
     _steps(ctx, node, cell, products, recurrent, bias, states, ends, peephole)
+
+
+def _no_steps(ctx: Lowering, node: Node, states: list[Value]) -> None:
+    """Sequences without a step: the last states are the first ones."""
+    y, *last = node.outputs
+    ctx.views[y] = ctx.nothing(y)
+    for before, after in zip(states, last, strict=True):
+        copy(ctx, ctx.view(before), ctx.result(after), node.origin)
 
 
 def _input_products(

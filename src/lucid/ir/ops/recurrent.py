@@ -119,7 +119,7 @@ class Recurrent(Op):
         if self.adds_late:
             hidden = recurrent.shape[2]
             late[:, -hidden:] = of_state[:, -hidden:]
-        columns = weight.reshape(-1, weight.shape[2])
+        columns = weight.reshape(weight.shape[0] * weight.shape[1], weight.shape[2])
         products = np.matmul(x, columns.T) + (of_input + (of_state - late)).reshape(-1)
         return self.steps(products, recurrent, late, states, lengths, peephole)
 

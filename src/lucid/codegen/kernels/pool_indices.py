@@ -1,8 +1,8 @@
 """Where the largest elements of windows lie, channels last, over one to three axes.
 
 One task is one output line. A vector of channels carries the largest value so far and how far it
-lies from the window's first tap: distances in a window are floats without loss up to 2^24, and the
-window's own place, which may be any, is added as an integer.
+lies from the window's first tap: distances in a window are 32-bit integers in the bits of floats,
+and the window's own place, which may be any, is added as a 64-bit one.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.language.elements import VECTOR, Access, cast, put
+from lucid.codegen.language.elements import VECTOR, Access, put
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, KernelSpec, buffers, ints
-from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.language.values import F32, I32, I64, Int, Pointer, Vector
 from lucid.codegen.target import Target
 
 INDEX = "i64"
@@ -103,7 +103,8 @@ class _PoolIndicesEmitter:
         def block(c: Int, mask: Any) -> None:
             initial = [k.splat_constant(float("-inf")), self._distance(spans, None)]
             _, distance = self._largest(x + c, spans, [], initial, mask)
-            places = cast(k, distance, INDEX).raw
+            bits = k.builder.bitcast(distance.raw, ir.VectorType(I32, k.vector))
+            places = k.builder.sext(bits, ir.VectorType(I64, k.vector))
             first = k.every_lane((base + c * f.count_c).raw, k.vector)
             lanes = ir.Constant(places.type, list(range(k.vector)))
             channels = k.builder.mul(k.every_lane(f.count_c.raw, k.vector), lanes)
@@ -133,9 +134,11 @@ class _PoolIndicesEmitter:
         return loop.results
 
     def _distance(self, spans: list[_Span], taps: list[Int] | None) -> Vector:
-        """How far a tap, by default the first that lies in x, is from the window's first one."""
+        """How far a tap, by default the first that lies in x, is from the window's first one, as
+        the bits of a float."""
         f, k = self.frame, self.kernel
         total = k.int(0)
         for axis, tap in zip(AXES, taps or [s.first for s in spans], strict=True):
             total = total + tap * getattr(f, f"dilation_{axis}") * getattr(f, f"count_{axis}")
-        return k.splat(k.as_float(total))
+        bits = k.builder.trunc(total.raw, I32)
+        return k.splat(Vector(k.builder, k.builder.bitcast(bits, F32)))

@@ -51,6 +51,12 @@ def test_results_that_nobody_reads():
     assert kinds(model(nodes)) == ["max_pool2d"]
 
 
+def test_constants_of_a_negative_size():
+    nodes = [node("ConstantOfShape", "n", "one"), node("Add", "x one")]
+    with pytest.raises(ModelFileError, match="a negative size: 2x-1"):
+        import_onnx(model(nodes, {"n": np.array([2, -1])}))
+
+
 def test_a_loop_whose_body_is_none():
     body = helper.make_graph([], "body", [], [])
     nodes = [node("Loop", "m c x", body=body)]

@@ -658,6 +658,11 @@ def test_all_that_is_unsupported_is_listed() -> None:
     assert __file__ in message
 
 
+def test_a_result_only_there_for_training_that_is_returned_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="only there for training"):
+        import_torch(Applied(lambda x: F.adaptive_max_pool2d(x, 2, return_indices=True)), IMAGE)
+
+
 def test_results_only_there_for_training_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="only there for training"):
         import_torch(

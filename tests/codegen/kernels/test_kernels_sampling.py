@@ -13,18 +13,22 @@ from strategies import Builder
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import Schedule
+from lucid.errors import ShapeError
 from lucid.ir import BATCH, TensorType, Value, f32
 from lucid.ir.ops import (
     Constant,
     DeformColumns,
+    Expand,
     Fold,
     GridSample,
     MaxPool2d,
     MaxPoolIndices,
     MaxUnpool2d,
+    Op,
     Relu,
     RoiAlign,
 )
+from lucid.ir.ops.sampling import MOST_PIXELS
 
 CHANNELS = [1, 3, 10, 40, 66]
 LIMIT = 2e-5
@@ -179,6 +183,34 @@ def test_maxima_and_back(data: st.DataObject) -> None:
     y = build.apply(MaxUnpool2d((height, width), whole), build.apply(pool, x), indices)
     build.graph.set_outputs([indices, build.conv(y, 4) if draw(st.booleans()) else y])
     check(build.graph, draw(st.sampled_from([0, 1, 3])))
+
+
+def test_maxima_far_from_where_their_windows_begin() -> None:
+    """Further than floats count: of NaNs the last one is the largest."""
+    far = (1 << 24) + 1
+    build = Builder()
+    x = build.graph.add_input(f32(1, 1, 1, 1))
+    x = build.apply(Expand((1, 1, 1, far + 1)), x)
+    y = build.apply(MaxPoolIndices((1, 2), (1, 1), (0, 0, 0, 0), (1, far)), x)
+    build.graph.set_outputs([y])
+    target = TARGETS[-1]
+    program = lower(build.graph, Schedule({}), target, 1, 1)
+    (found,) = Run(program, target, 1).outputs({}, [np.full((1, 1, 1, 1), np.nan, np.float32)])
+    assert found.item() == far
+
+
+@pytest.mark.parametrize(
+    ("op", "operand"),
+    [
+        (GridSample(), (1, 2, 2, 2)),
+        (RoiAlign((1, 1)), (2, 5)),
+        (DeformColumns((1, 1)), (1, 2, 1, MOST_PIXELS + 1)),
+    ],
+)
+def test_maps_longer_than_coordinates_count_are_refused(op: Op, operand: tuple[int, ...]) -> None:
+    """Rounded, the last place of such an axis would lie behind it."""
+    with pytest.raises(ShapeError, match="coordinates are float32"):
+        op.result_types(f32(1, 1, 1, MOST_PIXELS + 1), f32(*operand))
 
 
 def test_indices_outside_are_dropped() -> None:

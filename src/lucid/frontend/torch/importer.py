@@ -314,8 +314,11 @@ class Importer:
 
     def _output(self, node: Node) -> Value:
         """A node's result in the dtype that torch says."""
-        writer = self._writer(node)
-        value = writer.value(self._now(node))
+        writer, result = self._writer(node), self._now(node)
+        if result is None:
+            self._note(node, _target_name(node), "returns a result that is only there for training")
+            self._report()
+        value = writer.value(result)
         dtype = self.declared(node.meta["val"].dtype)
         return value if value.type.dtype == dtype else writer.emit(ops.Cast(dtype), value)
 

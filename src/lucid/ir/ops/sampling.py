@@ -25,6 +25,9 @@ CUBIC = -0.75
 MARGIN = 4
 """How far beyond the border coordinates count: what lies further away has no neighbour inside."""
 
+MOST_PIXELS = 1 << 24
+"""Pixels of the longest axis that is sampled: beyond, not each of them has a float32."""
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -34,6 +37,14 @@ class Neighbours:
     place: Array
     weight: Array
     inside: Array
+
+
+def require_exact(op: Op, x: TensorType, sizes: Sequence[int]) -> None:
+    """Raise ShapeError where an axis has pixels that coordinates in float32 cannot tell apart."""
+    op.require(
+        max(sizes) <= MOST_PIXELS,
+        f"coordinates are float32, which {MOST_PIXELS} pixels of an axis have at most, got {x}",
+    )
 
 
 def sampled(x: Array, axes: Sequence[Sequence[Neighbours]]) -> Array:
@@ -107,6 +118,7 @@ class GridSample(Op):
         self.require(x.rank == 4 or self.mode != "bicubic", f"bicubic is for images, got {x}")
         sizes = self.integers(*x.shape[2:])
         self.require(min(sizes) > 0, f"there is nothing to sample in {x}")
+        require_exact(self, x, sizes)
         fits = grid.rank == x.rank and grid.shape[0] == x.shape[0] and grid.shape[-1] == x.rank - 2
         self.require(fits, f"the grid for {x} is (N, ..., {x.rank - 2}), got {grid}")
         return x.with_shape((*x.shape[:2], *grid.shape[1:-1]))
@@ -222,6 +234,7 @@ class DeformColumns(Op):
         ]
         self.require(out == wanted, f"{offset} is for windows of {x}, of which there are {wanted}")
         self.require(min(out) > 0 and min(height, width) > 0, f"no window lies in {x}")
+        require_exact(self, x, (height, width))
         self.require(offset.shape[0] == x.shape[0], f"{x} and {offset} are of different batches")
         shape = (offset.shape[0], taps * parts, *out)
         fits = mask is None or mask.shape == shape
@@ -286,6 +299,7 @@ class RoiAlign(Op):
         self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
         channels, height, width = self.integers(*x.shape[1:])
         self.require(min(height, width) > 0, f"there is nothing to align in {x}")
+        require_exact(self, x, (height, width))
         fits = boxes.rank == 2 and boxes.shape[1] == 5
         self.require(fits, f"boxes are (K, 5), got {boxes}")
         self.require(min(self.size) > 0, f"size must be positive, got {self.size}")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import schedule
+from lucid.errors import ShapeError
 from lucid.ir import Graph, TensorType, interpret, ops
 from lucid.ir.ops.indexing import REDUCTIONS
 from lucid.ir.types import DTYPES
@@ -132,6 +133,18 @@ def test_top_k_of_rows_of_what_comes_last(kind: str, largest: bool) -> None:
         last = np.array(limits.min if largest else limits.max, DTYPES[kind])
     for k in (0, 1, 3):
         agrees(ops.TopK(1, k, largest), [np.full((2, 53), last)], [kind])
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize(
+    "op", [ops.TopK(1, 1), ops.CumSum(1), ops.ScatterElements(1, "max"), ops.ScatterND("add")]
+)
+def test_floats_that_are_only_stored_are_refused(op: ops.Op, kind: str) -> None:
+    x, indices = TensorType(kind, (2, 2)), TensorType("i64", (2, 2))
+    single = isinstance(op, ops.TopK | ops.CumSum)
+    updates = TensorType(kind, (2,)) if isinstance(op, ops.ScatterND) else x
+    with pytest.raises(ShapeError, match="must be cast to f32 first"):
+        op.result_types(*([x] if single else [x, indices, updates]))
 
 
 def test_zeros_and_denormals_are_equal() -> None:

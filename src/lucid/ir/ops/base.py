@@ -105,6 +105,12 @@ class Op:
             wrong = kind is not None and kind.dtype != "f32"
             self.require(not wrong, f"{name} must be f32, got {kind}")
 
+    def require_computed(self, **operands: TensorType) -> None:
+        """Raise ShapeError for floats of 16 bits, which are only stored: they are cast first."""
+        for name, kind in operands.items():
+            stored = kind.dtype in ("f16", "bf16")
+            self.require(not stored, f"{name} must be cast to f32 first, got {kind}")
+
     def require_taken(self, **operands: TensorType) -> None:
         """Raise ShapeError unless every operand is of a dtype that the op takes."""
         for name, kind in operands.items():

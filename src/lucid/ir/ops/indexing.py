@@ -139,6 +139,8 @@ class Scatter(Op):
         self.require(indices.dtype == "i64", f"indices must be i64, got {indices}")
         same = data.dtype == updates.dtype
         self.require(same, f"data and updates must have one dtype, got {data} and {updates}")
+        if self.reduction != "none":
+            self.require_computed(data=data)
 
     def put(self, y: Array, places: tuple[Array, ...], updates: Array) -> Array:
         """y, changed at these places one after the other, in the order of the updates."""

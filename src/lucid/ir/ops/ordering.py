@@ -27,6 +27,7 @@ class TopK(Op):
     def infer(self, x: TensorType) -> tuple[TensorType, TensorType]:
         within = 0 <= self.axis < x.rank
         self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
+        self.require_computed(x=x)
         (size,) = self.integers(x.shape[self.axis])
         fits = 0 <= self.k <= size
         self.require(fits, f"k must be within 0..{size} (axis {self.axis} of {x}), got {self.k}")

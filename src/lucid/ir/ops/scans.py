@@ -24,6 +24,7 @@ class Scan(Op):
         within = 0 <= self.axis < x.rank
         self.require(within, f"axis must be within 0..{x.rank - 1}, got {self.axis}")
         self.require(x.dtype != "bool", f"x must hold numbers, got {x}")
+        self.require_computed(x=x)
         return x
 
     def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.ops import Array
-from lucid.ir.types import BATCH, Dim, size_text, volume
+from lucid.ir.types import BATCH, Dim, volume
 from lucid.onnx.call import DemandError
 from lucid.onnx.known import MOST_ELEMENTS, Held, Known, known, known_shape
 from lucid.onnx.table import reads
@@ -46,7 +46,7 @@ def read_constant_of_shape(call: Call) -> Operand:
     one = known(value.reshape(()) if tensor else value.astype(np.float32).reshape(()))
     shape = call.sizes(0)
     if any(isinstance(d, int) and d < 0 for d in shape):
-        raise ModelFileError(f"has a negative size: {size_text(shape)}")
+        raise ModelFileError(f"has a negative size: {'x'.join(map(str, shape))}")
     return call.expand(one, shape)
 
 

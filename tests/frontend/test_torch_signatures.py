@@ -404,6 +404,12 @@ def test_arrays_are_examples_too() -> None:
     np.testing.assert_array_equal(fast(*given), given[0] * given[1])
 
 
+@pytest.mark.parametrize("function", [lambda _, x: x * 2j, lambda _, x: x.to(torch.complex64)])
+def test_complex_numbers_are_refused(function):
+    with pytest.raises(UnsupportedError, match="its result is of complex numbers"):
+        lucid.compile(Of(function), example_inputs=(r(2, 3),))
+
+
 class Weighted(nn.Module):
     def forward(self, rows, weights):
         return rows * weights

@@ -410,6 +410,16 @@ def test_complex_numbers_are_refused(function):
         lucid.compile(Of(function), example_inputs=(r(2, 3),))
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_numbers_that_depend_on_sizes_are_not_those_of_another_size(axis):
+    fast = lucid.compile(Of(lambda _, x: (x * 2, x.shape[axis])), example_inputs=(r(2, 3, 4),))
+    x = np.ones((2, 3, 4), np.float32)
+    assert fast(x)[1] == x.shape[axis]
+    with pytest.raises(TraceError, match="depend on the sizes of its inputs"):
+        fast(np.ones((5, 3, 6), np.float32))
+    assert fast(x)[1] == x.shape[axis]
+
+
 class Weighted(nn.Module):
     def forward(self, rows, weights):
         return rows * weights

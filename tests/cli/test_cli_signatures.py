@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from lucid.codegen.lowering.context import LOWERINGS
@@ -21,6 +22,9 @@ COMMANDS = [
     ("memory",),
     ("bench", "--runs", 1, "--threads", 1),
 ]
+ADDED = """<ir_version: 9, opset_import: ["" : 18]>
+added (float[N, 3] x, float[N, 3] t) => (float[N, 3] y) { y = Add(x, t) }
+"""
 HOSTED = """graph hosted(%x: f32[N,3,8,8]) -> f32[N,4,8,8] {
   param @w: f32[4,3,1,1]
   %c = conv2d(%x, @w) : f32[N,4,8,8] at "conv"
@@ -67,3 +71,21 @@ def test_host_ops_are_shown(lucid_command, tmp_path, monkeypatch):
     page = tmp_path / "net.html"
     assert lucid_command("viz", net, "-o", page).exit_code == 0
     assert "N×4×8×8 host" in page.read_text()
+
+
+def test_an_onnx_file_of_several_inputs(lucid_command, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    net = tmp_path / "net.onnx"
+    onnx.save(onnx.parser.parse_model(ADDED), net)
+    for command, *options in COMMANDS:
+        for sizes in ((), ("--batch", 3)):
+            result = lucid_command(command, net, *options, *sizes)
+            assert result.exit_code == 0, (command, result.stderr)
+    saved = tmp_path / "net.lucid"
+    assert lucid_command("compile", net, "-o", saved).exit_code == 0
+    table = tmp_path / "x.npy"
+    np.save(table, np.zeros((1, 3), np.float32))
+    for model in (net, saved):
+        result = lucid_command("run", model, table)
+        assert result.exit_code == 1
+        assert "has 2 inputs, and `lucid run` gives images to one; call the model" in result.stderr

@@ -15,6 +15,7 @@ import pytest
 import lucid
 from lucid.errors import InputError, TraceError, UnsupportedError
 from lucid.ir.printer import print_graph
+from lucid.runtime.planner import MAX_BATCH
 
 torch = pytest.importorskip("torch")
 nn, F = torch.nn, torch.nn.functional
@@ -401,3 +402,37 @@ def test_arrays_are_examples_too() -> None:
     fast = lucid.compile(Of(lambda m, x, i: x * i), example_inputs=given, threads=1)
     assert [i.dtype for i in fast.inputs] == ["float32", "int32"]
     np.testing.assert_array_equal(fast(*given), given[0] * given[1])
+
+
+@pytest.mark.parametrize("function", [lambda _, x: x * 2j, lambda _, x: x.to(torch.complex64)])
+def test_complex_numbers_are_refused(function):
+    with pytest.raises(UnsupportedError, match="its result is of complex numbers"):
+        lucid.compile(Of(function), example_inputs=(r(2, 3),))
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_numbers_that_depend_on_sizes_are_not_those_of_another_size(axis):
+    fast = lucid.compile(Of(lambda _, x: (x * 2, x.shape[axis])), example_inputs=(r(2, 3, 4),))
+    x = np.ones((2, 3, 4), np.float32)
+    assert fast(x)[1] == x.shape[axis]
+    with pytest.raises(TraceError, match="depend on the sizes of its inputs"):
+        fast(np.ones((5, 3, 6), np.float32))
+    assert fast(x)[1] == x.shape[axis]
+
+
+class Weighted(nn.Module):
+    def forward(self, rows, weights):
+        return rows * weights
+
+
+@pytest.mark.parametrize("size", [1, MAX_BATCH])
+def test_slices_of_the_shapes_of_a_graph_without_a_batch(size):
+    """A slice of a batch may have the shapes that a graph without a batch was compiled for: its
+    results are written to the rows of the slice all the same."""
+    torch.manual_seed(0)
+    weights = torch.randn(size)
+    fast = lucid.compile(Weighted(), example_inputs=(torch.zeros(size, size), weights), threads=1)
+    for batch in (size, MAX_BATCH + 1, 2 * MAX_BATCH + size, 3, 0, size):
+        rows = torch.randn(batch, size)
+        np.testing.assert_array_equal(fast(rows.numpy(), weights.numpy()), rows * weights)
+    assert fast.profile((np.zeros((2 * MAX_BATCH + 1, size), np.float32), weights.numpy())).calls

@@ -167,6 +167,18 @@ def doubling(rounds):
     return file(nodes, [("x", F32, [])], [("y", F32, []), ("rows", F32, None)], constants)
 
 
+def doubling_for(rounds):
+    """x doubled so many times, an input."""
+    inner = body(
+        [node("Add", "v v", "w"), node("Identity", "c", "d"), node("Identity", "w", "row")],
+        [("i", I64, []), ("c", BOOL, []), ("v", F32, [])],
+        [("d", BOOL, []), ("w", F32, []), ("row", F32, [])],
+    )
+    nodes = [node("Loop", f"{rounds} - x", "y rows", body=inner)]
+    inputs = [("x", F32, []), (rounds, I64, [])]
+    return file(nodes, inputs, [("y", F32, []), ("rows", F32, [None])])
+
+
 def test_a_loop_that_ends_by_what_it_computes():
     y, rows = compiled(doubling(None))(np.float32(30))
     assert (y, rows.tolist()) == (120, [60, 120])
@@ -191,6 +203,13 @@ def test_a_loop_that_is_written_out():
     proto = file(nodes, [("x", F32, [2])], [("y", F32, [2])], {"m": np.array(3)})
     model = lucid.compile(proto, options=lucid.CompileOptions(host_ops="refuse"))
     np.testing.assert_allclose(model(np.float32([2, 3])), [16, 81])
+
+
+@pytest.mark.parametrize("rounds", [0, -1])
+def test_a_loop_that_goes_round_no_time(rounds):
+    value, rows = lucid.compile(doubling_for("rounds"))(np.float32(3), np.array(rounds))
+    assert value == 3
+    assert rows.shape == (0,)
 
 
 def test_a_scan_is_written_out():

@@ -163,7 +163,7 @@ def test_out_may_be_the_input(x: np.ndarray) -> None:
 
 
 def test_out_that_does_not_fit(fast: lucid.CompiledModel, x: np.ndarray) -> None:
-    wanted = r"out wants a float32 array \[2, 4, 8, 8\], contiguous and writeable"
+    wanted = r"out wants an array float32\[2, 4, 8, 8\], contiguous and writeable"
     read_only = np.zeros((2, 4, 8, 8), np.float32)
     read_only.flags.writeable = False
     for out, got in (

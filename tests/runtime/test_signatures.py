@@ -273,7 +273,7 @@ def test_several_arrays_to_write_to() -> None:
     for out, message in (
         ([total], r"each of the outputs \(y, x\), got 1 by position$"),
         ({"y": total, "z": same}, r"each of the outputs \(y, x\), got y, z by name$"),
-        ([total, total], r"^out of x wants a float32 array \[3, 4\], contiguous"),
+        ([total, total], r"^out of x wants an array float32\[3, 4\], contiguous"),
         ([both[0], both], "^out of y and out of x share memory: give two arrays$"),
     ):
         with pytest.raises(InputError, match=message):

@@ -37,7 +37,7 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
     _, proto, _ = open_model(spec)
     shape, dtype = _input(proto)
     told = {entry.key: entry.value for entry in proto.metadata_props}
-    return Subject(
+    subject = Subject(
         spec,
         spec,
         preprocess_of(from_properties(told, "preprocess")) or spec_for(shape),
@@ -47,6 +47,9 @@ def from_onnx(spec: str, weights: Path | None) -> Subject:
         dtype,
         weights=weights,
     )
+    if len(proto.graph.input) > 1:  # which tell the sizes of one another
+        subject.own_shapes = subject.source().captured((shape,)).input_shapes(1)
+    return subject
 
 
 def _input(proto: onnx.ModelProto) -> tuple[tuple[int, ...], str]:

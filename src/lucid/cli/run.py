@@ -171,6 +171,11 @@ def _run(
     """Compile for the first batch, and run all. Batches that the model does not take are added to
     `refused`."""
     ran, compiled = _Ran(), None
+    if len(subject.own_shapes) != 1:
+        raise InputError(
+            f"{subject.name} has {len(subject.own_shapes)} inputs, and `lucid run` gives images to "
+            "one; call the model in Python, with an array for each (lucid.compile, lucid.load)"
+        )
     for names, batch in batches:
         if compiled is None:
             compiled = subject.compiled((batch.shape,), *settings, report)

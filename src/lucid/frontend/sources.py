@@ -13,7 +13,7 @@ from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from lucid.errors import InputError, ShapeError, kind_of
+from lucid.errors import InputError, ShapeError, TraceError, kind_of
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import match_weights
 from lucid.ir.arguments import in_order, takes
@@ -354,6 +354,12 @@ class TorchModule(Imported):
             if not self._graphs:  # another example may do better
                 self._calling = None
             raise
+        if self._graphs and self.structure not in (None, made.structure):
+            raise TraceError(
+                f"the forward of {self.name} returns numbers, or parts, that depend on the sizes of"
+                " its inputs, so that one compiled model cannot put its results together: let it"
+                " return tensors alone, or compile a model for each size"
+            )
         self.structure = made.structure
         if made.later:
             self._unfinished = [*self._unfinished, made][-SIZES_KEPT:]

@@ -33,7 +33,7 @@ from lucid.runtime.library import Objects, Progress
 from lucid.runtime.outputs import Outputs
 from lucid.runtime.planner import Planner
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Saved, Snapshot, Source
+from lucid.runtime.plans import Plan, Saved, Slices, Snapshot, Source
 from lucid.runtime.profile import Profiler
 from lucid.runtime.profile_report import Profile
 from lucid.runtime.running import Runner
@@ -147,7 +147,7 @@ class CompiledModel:
         """
         shapes = self._shapes_or_first(shape)
         try:
-            whole, _, _ = self._plans_for(shapes)
+            whole = self._plans_for(shapes).whole
         except (InputError, TraceError) as problem:
             likely = self._inputs.likely(shapes)
             if not likely:
@@ -165,7 +165,7 @@ class CompiledModel:
         self._inputs.know(self._source.dtypes, self._source.input_names)
         return self.prepare(shapes)
 
-    def _plans_for(self, shapes: Shapes) -> tuple[Plan, Plan, int]:
+    def _plans_for(self, shapes: Shapes) -> Slices:
         plans = self._planner.plans_for(shapes)
         if self._planner.fresh:
             self._take_note()
@@ -247,8 +247,7 @@ class CompiledModel:
             given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
         plans = self._planned(given, arrays)
-        whole, _, batch = plans
-        results = whole.outputs(batch)
+        rest, results = plans.whole.rest, plans.outputs()
         if out is not None:
             outs = self._outputs.given(out, results)
             results = self._outputs.stored(outs, results)
@@ -256,17 +255,16 @@ class CompiledModel:
             compute(plans, self._run, arrays, results)
             return self._outputs.together(outs)
         compute(plans, self._run, arrays, results)
-        if whole.rest is not None:
-            results = whole.rest.finish(results, self._inputs.apart(given))
+        if rest is not None:
+            results = rest.finish(results, self._inputs.apart(given))
         return self._outputs.wrapped(given[0] if given else None, results)
 
     def results(self, arrays: Sequence[Array]) -> list[Array]:
         """The flat outputs for inputs that are all arrays as they are stored (`ir.stage.Stage`)."""
         plans = self._plans_for(tuple([array.shape for array in arrays]))
-        whole, _, batch = plans
-        results = whole.outputs(batch)
+        rest, results = plans.whole.rest, plans.outputs()
         compute(plans, self._run, arrays, results)
-        return results if whole.rest is None else whole.rest.finish(results)
+        return results if rest is None else rest.finish(results)
 
     def _in_order(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
         """Inputs by position and by name, in the model's order; where nothing is known of those
@@ -277,7 +275,7 @@ class CompiledModel:
             self._inputs.know(self._source.dtypes, self._source.input_names)
         return self._inputs.in_order(inputs, named)
 
-    def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> tuple[Plan, Plan, int]:
+    def _planned(self, given: Sequence[Any], arrays: Sequence[Array]) -> Slices:
         """The plans for the inputs `given`, which are `arrays` once they are read."""
         try:
             return self._plans_for(tuple([array.shape for array in arrays]))
@@ -389,7 +387,7 @@ class CompiledModel:
         on the host."""
         shapes = self._shapes_or_first(shape)
         self.prepare(shapes)
-        return self._programs(self._plans_for(shapes)[0])
+        return self._programs(self._plans_for(shapes).whole)
 
     def profile(self, x: Any, runs: int = 20) -> Profile:
         """Profile a call with `x`, measured inside the generated code in `runs` runs:
@@ -404,16 +402,16 @@ class CompiledModel:
         inputs = x if isinstance(x, tuple | list) else () if named else (x,)
         given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
-        plan, _, batch = self._planned(given, arrays)
+        plans = self._planned(given, arrays)
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
-        return profile_of(profiler, plan, batch, self._source.name, arrays, runs)
+        return profile_of(profiler, plans, self._source.name, arrays, runs)
 
     def explanation(self, shape: ShapeArgument | None = None) -> Explanation:
         """For each node of the optimised graph what was fused into it, what was not and why, which
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
         shapes = self._shapes_or_first(shape)
         self.prepare(shapes)
-        plan, _, _ = self._plans_for(shapes)
+        plan = self._plans_for(shapes).whole
         misses = self._source.rewrites(shapes).misses
         made = self.target, self.threads, self._basis
         return explanation_of(plan, misses, self.schedule, *made)

@@ -125,7 +125,7 @@ class Inputs:
         """`x wants f32[N,3,224,224] (float32, 4 dimensions)`"""
         name, kind = self._taken(self.names)[position], self.dtypes[position]
         if not self.values:
-            return f"{name} wants a {kind.numbers} array"
+            return f"{name} wants an array of {kind.numbers}"
         type = self.values[position].type
         rank = f"{type.rank} dimension{'' if type.rank == 1 else 's'}" if type.rank else "a scalar"
         return f"{name} wants {type} ({kind.numbers}, {rank})"

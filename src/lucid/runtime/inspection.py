@@ -15,7 +15,7 @@ from lucid.ir.ops.base import Array
 from lucid.ir.passes import Miss
 from lucid.runtime.planner import MAX_BATCH
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan
+from lucid.runtime.plans import Plan, Slices
 from lucid.runtime.profile import Profiler
 from lucid.runtime.profile_report import Profile
 from lucid.runtime.profile_steps import StepProfiler
@@ -62,14 +62,16 @@ def code_of(programs: Sequence[Program], stage: str, target: Target) -> str:
 
 
 def profile_of(
-    profiler: Profiler, plan: Plan, batch: int, model: str, arrays: Sequence[Array], runs: int
+    profiler: Profiler, plans: Slices, model: str, arrays: Sequence[Array], runs: int
 ) -> Profile:
-    """The profile of a plan, on its rows of the inputs. Raises InputError for a batch that has
-    none."""
-    if not batch:
+    """The profile of a plan of slices, on its rows of the inputs. Raises InputError for a batch
+    that has none."""
+    if not plans.batch:
         raise InputError("an empty batch has no profile")
-    arrays = rows_of(plan.graph.inputs, arrays, slice(0, plan.batch))
-    results = plan.outputs(plan.batch)
+    plan, graph = plans.whole, plans.graph
+    rows = slice(0, plans.batch if plans.is_one else MAX_BATCH)
+    arrays = rows_of(graph.inputs, arrays, rows)
+    results = rows_of(graph.outputs, plans.outputs(), rows)
     if plan.whole is None:
         return StepProfiler(profiler, model, runs).profile(plan, arrays, results)
     addresses = [array.ctypes.data for array in (*arrays, *results)]

@@ -101,7 +101,7 @@ def _as_stored(result: Array) -> tuple[Array, DType]:
 
 def _checked(name: str, out: Any, result: Array, kind: DType) -> Array:
     """An array of the user's for a result. Raises InputError where it does not suit."""
-    wanted = f"{name} wants a {kind.numbers} array {list(result.shape)}, contiguous and writeable"
+    wanted = f"{name} wants an array {kind.numbers}{list(result.shape)}, contiguous and writeable"
     if not isinstance(out, np.ndarray):
         raise InputError(f"{wanted}, got {type(out).__name__}")
     same = out.dtype == result.dtype or (kind.is_bits and out.dtype.name == kind.numbers)

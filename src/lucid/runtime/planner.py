@@ -22,7 +22,7 @@ from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
 from lucid.runtime.library import Objects, Progress, library
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Saved, Sized, Source, continued
+from lucid.runtime.plans import Plan, Saved, Sized, Slices, Source, continued
 from lucid.runtime.running import Runner
 from lucid.runtime.steps import HostStep, NativeStep
 from lucid.runtime.weights import WeightStore
@@ -76,28 +76,27 @@ class Planner:
 
     # -- plans ------------------------------------------------------------------------------
 
-    def plans_for(self, shapes: Shapes) -> tuple[Plan, Plan, int]:
-        """The plan of a batch's slices, that of its last slice, over the same weights, and the
-        batch. Both are one where the batch is run whole."""
+    def plans_for(self, shapes: Shapes) -> Slices:
+        """The plans of a call with inputs of these shapes."""
         known = self.plans.get(shapes)
         if known is not None:
             known.used = next(self._clock)
-            return known, known, known.batch
+            return Slices(known, known, known.batch, known.graph)
         sized = self.sized(shapes)
         batch = sized.batch(shapes)
         assert batch is not None, sized.graph
         if sized.obstacle or 1 <= batch <= MAX_BATCH or self._source.rest(shapes):
             whole = self.plan(shapes)
-            return whole, whole, batch
+            return Slices(whole, whole, whole.batch, whole.graph)
         part = sized.graph.input_shapes
         whole = self.plan(part(MAX_BATCH if batch else 1))
         rest = batch % MAX_BATCH
         if not rest:
-            return whole, whole, batch
+            return Slices(whole, whole, batch, sized.graph)
         last = self.plan(part(rest))
         if last.weights is not whole.weights:  # another thread swapped them in between
             return self.plans_for(shapes)
-        return whole, last, batch
+        return Slices(whole, last, batch, sized.graph)
 
     def plan(self, shapes: Shapes) -> Plan:
         """The plan for inputs of exactly these shapes."""

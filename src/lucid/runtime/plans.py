@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -143,10 +143,29 @@ class Plan:
         ]
         return replace(self, steps=steps, weights=weights)
 
-    def outputs(self, batch: int) -> list[Array]:
-        """Empty arrays for the outputs for a batch of any size."""
+
+class Slices(NamedTuple):
+    """The plans of one call: of the slices of its batch and of the last slice, over the same
+    weights. Both are one where the batch is run whole.
+
+    `graph`: says which inputs and outputs have the batch. The plans may be of other graphs, without
+    a batch: those that were made for shapes which a slice has by chance.
+    """
+
+    whole: Plan
+    last: Plan
+    batch: int
+    graph: Graph
+
+    @property
+    def is_one(self) -> bool:
+        """Whether the batch is run whole."""
+        return self.whole.graph is self.graph and self.whole.batch == self.batch
+
+    def outputs(self) -> list[Array]:
+        """Empty arrays for the outputs."""
         types = [v.type for v in self.graph.outputs]
-        return [np.empty(t.concrete(batch), dtype(t.dtype).storage) for t in types]
+        return [np.empty(t.concrete(self.batch), dtype(t.dtype).storage) for t in types]
 
 
 @dataclass(frozen=True)

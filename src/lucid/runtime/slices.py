@@ -10,29 +10,23 @@ from lucid.ir.graph import Value
 from lucid.ir.ops.base import Array
 from lucid.ir.types import Dim
 from lucid.runtime.planner import MAX_BATCH
-from lucid.runtime.plans import Plan
+from lucid.runtime.plans import Plan, Slices
 
 Run = Callable[[Plan, Sequence[Array], Sequence[Array]], None]
 """One call of a plan: writes its results from its inputs."""
 
 
-def compute(
-    plans: tuple[Plan, Plan, int], run: Run, arrays: Sequence[Array], results: Sequence[Array]
-) -> None:
-    """Write the results of a batch: at once, where it has a plan of its own, or in slices.
-
-    `plans`: as `Planner.plans_for` gives them.
-    """
-    whole, last, batch = plans
-    if whole.batch == batch:
+def compute(plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+    """Write the results of a batch: at once, where it has a plan of its own, or in slices."""
+    whole, last, batch, graph = plans
+    if plans.is_one:
         run(whole, arrays, results)
         return
     if not batch:
-        _compute_empty(whole, run, arrays, results)
+        _compute_empty(plans, run, arrays, results)
     for start in range(0, batch, MAX_BATCH):
         rows = slice(start, min(start + MAX_BATCH, batch))
         plan = whole if rows.stop - start == MAX_BATCH else last
-        graph = plan.graph
         run(plan, rows_of(graph.inputs, arrays, rows), rows_of(graph.outputs, results, rows))
 
 
@@ -48,7 +42,9 @@ def rows_of(values: Sequence[Value], arrays: Sequence[Array], rows: slice) -> li
     return parts
 
 
-def _compute_empty(plan: Plan, run: Run, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+def _compute_empty(
+    plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[Array]
+) -> None:
     """Write those results that have no rows, which no row of an input has a part in."""
     if all(result.size == 0 for result in results):
         return
@@ -57,9 +53,9 @@ def _compute_empty(plan: Plan, run: Run, arrays: Sequence[Array], results: Seque
         """One row where there is none."""
         return np.zeros(value.type.concrete(1), array.dtype) if value.type.batch_axes() else array
 
-    graph = plan.graph
+    graph = plans.graph
     inputs, outputs = (
         [one(*pair) for pair in zip(values, given, strict=True)]
         for values, given in ((graph.inputs, arrays), (graph.outputs, results))
     )
-    run(plan, inputs, outputs)
+    run(plans.whole, inputs, outputs)

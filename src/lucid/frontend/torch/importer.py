@@ -397,6 +397,8 @@ class Importer:
             return args[0][args[1]]
         if emitter is None:
             raise Refused("")
+        if isinstance(value, torch.Tensor) and value.is_complex():
+            raise Refused("its result is of complex numbers")
         return self._emitted(node, emitter(self._writer(node), *_arguments(target, args, kwargs)))
 
     def _number(self, value: Any) -> Any:

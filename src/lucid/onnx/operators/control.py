@@ -47,7 +47,7 @@ def read_loop(call: Call) -> Expansion:
     if not call.has(0) or not _goes_on(body):
         raise UnsupportedError("how often it goes round depends on what it computes")
     going = not call.has(1) or bool(call.scalar(1))
-    rounds = int(call.scalar(0)) if going else 0
+    rounds = max(0, int(call.scalar(0))) if going else 0
     states = len(body.input) - 2
     scans = len(body.output) - 1 - states
     _check_rounds(rounds, body, scans)

@@ -50,6 +50,9 @@ def page(operators: dict[str, Counter[str]]) -> str:
         " bfloat16 are computed in float32, and"
         " may differ from onnx's by one step.",
         "",
+        "A small graph behind sizes that are computed at run time is interpreted in NumPy too,"
+        " and counts as native.",
+        "",
         "Written by `python docs/draw_node_tests.py`, which runs all of them.",
         "",
         "| operator | native | in NumPy | refused | wrong |",

@@ -46,9 +46,8 @@ def page(operators: dict[str, Counter[str]]) -> str:
         " wrong.",
         "",
         "Those refused mix arrays and `onnx.TensorProto`s, draw random numbers, speak version 1 of"
-        " ONNX's operators, or compute with integers what Lucid computes with floats. Results of"
-        " bfloat16 are computed in float32, and"
-        " may differ from onnx's by one step.",
+        " ONNX's operators, or compute with integers what Lucid computes with floats."
+        " `src/lucid/onnx/bfloat16.py` says how results of bfloat16 are rounded.",
         "",
         "A small graph behind sizes that are computed at run time is interpreted in NumPy too,"
         " and counts as native.",

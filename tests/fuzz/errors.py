@@ -119,9 +119,8 @@ def _as_bias(node: Node, operands: Sequence[Known]) -> Array | float:
     layer's bias: its sums begin with it, and each of their terms rounds as much."""
     if not isinstance(node.op, ops.Add):
         return 0.0
-    for value, (other, known) in zip(
-        node.inputs, reversed(list(zip(node.inputs, operands, strict=True))), strict=True
-    ):
+    first, second = node.inputs
+    for value, other, known in ((first, second, operands[1]), (second, first, operands[0])):
         layer = _layer(value)
         if isinstance(other, Parameter) and layer is not None:
             shape = layer.inputs[1].type.concrete(1)

@@ -1,5 +1,7 @@
 """Elementwise ops on vectors of integers: exact, wrapping around, and without anything that traps.
 
+Ops that are the same of floats are in `vector_math.py` alone.
+
 Division is an instruction that stops the process where the divisor is 0, or the quotient is one too
 large (the least integer by -1): such divisors are replaced by 1 first.
 """
@@ -36,26 +38,6 @@ def bits(k: Kernel, emit: str, a: V, b: V) -> V:
 # -- arithmetic -----------------------------------------------------------------------------------
 
 
-@lowers(ops.Add)
-def _add(k: Kernel, op: ops.Add, x: Sequence[Integers]) -> Vector:
-    return x[0] + x[1]
-
-
-@lowers(ops.Sub)
-def _sub(k: Kernel, op: ops.Sub, x: Sequence[Integers]) -> Vector:
-    return x[0] - x[1]
-
-
-@lowers(ops.Mul)
-def _mul(k: Kernel, op: ops.Mul, x: Sequence[Integers]) -> Vector:
-    return x[0] * x[1]
-
-
-@lowers(ops.Neg)
-def _neg(k: Kernel, op: ops.Neg, x: Sequence[Integers]) -> Vector:
-    return -x[0]
-
-
 @lowers(ops.Abs)
 def _abs(k: Kernel, op: ops.Abs, x: Sequence[Integers]) -> Vector:
     return k.pick(x[0].compare("<", 0), -x[0], x[0])
@@ -65,26 +47,6 @@ def _abs(k: Kernel, op: ops.Abs, x: Sequence[Integers]) -> Vector:
 def _sign(k: Kernel, op: ops.Sign, x: Sequence[Integers]) -> Vector:
     negative = k.pick(x[0].compare("<", 0), x[0].like(-1), x[0])
     return k.pick(x[0].compare(">", 0), x[0].like(1), negative)
-
-
-@lowers(ops.Maximum)
-def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Integers]) -> Vector:
-    return maximum(k, x[0], x[1])
-
-
-def maximum(k: Kernel, a: V, b: V) -> V:
-    """The larger one."""
-    return k.pick(a.compare(">", b), a, b)
-
-
-@lowers(ops.Minimum)
-def _minimum(k: Kernel, op: ops.Minimum, x: Sequence[Integers]) -> Vector:
-    return minimum(k, x[0], x[1])
-
-
-def minimum(k: Kernel, a: V, b: V) -> V:
-    """The smaller one."""
-    return k.pick(a.compare("<", b), a, b)
 
 
 # -- division -------------------------------------------------------------------------------------

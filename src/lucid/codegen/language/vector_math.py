@@ -69,10 +69,8 @@ def _div(k: Kernel, op: ops.Div, x: Sequence[Vector]) -> Vector:
 
 def maximum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The larger one; NaN where either is NaN, as NumPy has it."""
-    if isinstance(a, Integers):
-        return integer_math.maximum(k, a, b)
     larger = k.pick(a.compare(">", b), a, b)
-    return k.pick(a.compare("ord", a), larger, a)
+    return larger if isinstance(a, Integers) else k.pick(a.compare("ord", a), larger, a)
 
 
 @lowers(ops.Maximum)
@@ -82,10 +80,8 @@ def _maximum(k: Kernel, op: ops.Maximum, x: Sequence[Vector]) -> Vector:
 
 def minimum(k: Kernel, a: Vector, b: Vector) -> Vector:
     """The smaller one; NaN where either is NaN, as NumPy has it."""
-    if isinstance(a, Integers):
-        return integer_math.minimum(k, a, b)
     smaller = k.pick(a.compare("<", b), a, b)
-    return k.pick(a.compare("ord", a), smaller, a)
+    return smaller if isinstance(a, Integers) else k.pick(a.compare("ord", a), smaller, a)
 
 
 @lowers(ops.Minimum)

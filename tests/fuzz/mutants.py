@@ -542,8 +542,8 @@ KERNELS = [
     Mutant(
         "a NaN is lost among larger numbers",
         f"{C}.language.vector_math:maximum",
-        'return k.pick(a.compare("ord", a), larger, a)',
-        "return larger",
+        'else k.pick(a.compare("ord", a), larger, a)',
+        "else larger",
         EVERY,
     ),
     Mutant(

@@ -68,6 +68,12 @@ from lucid.ir.ops.elementwise import (
 from lucid.ir.ops.fold import Fold, MaxUnpool2d
 from lucid.ir.ops.fusion import Fusion
 from lucid.ir.ops.indexing import GatherElements, GatherND, Scatter, ScatterElements, ScatterND
+from lucid.ir.ops.integer_products import (
+    IntegerConv2d,
+    IntegerLinear,
+    IntegerMatMul,
+    IntegerProduct,
+)
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.normalization import BatchNorm, GroupNorm, LayerNorm, LocalResponseNorm, RmsNorm
 from lucid.ir.ops.ordering import TopK
@@ -78,6 +84,7 @@ from lucid.ir.ops.pooling import (
     MaxPool2d,
     MaxPoolIndices,
 )
+from lucid.ir.ops.quantisation import Dequantize, Lookup, Quantize, Saturate
 from lucid.ir.ops.recurrent import Gru, Lstm, Recurrent, Rnn
 from lucid.ir.ops.reduction import (
     ArgMax,
@@ -135,6 +142,7 @@ __all__ = [
     "CumProd",
     "CumSum",
     "DeformColumns",
+    "Dequantize",
     "Div",
     "Elementwise",
     "Elu",
@@ -155,6 +163,10 @@ __all__ = [
     "Gru",
     "Hardsigmoid",
     "Hardswish",
+    "IntegerConv2d",
+    "IntegerLinear",
+    "IntegerMatMul",
+    "IntegerProduct",
     "LayerNorm",
     "LeakyRelu",
     "Less",
@@ -162,6 +174,7 @@ __all__ = [
     "Linear",
     "LocalResponseNorm",
     "Log",
+    "Lookup",
     "Lstm",
     "MatMul",
     "Max",
@@ -184,6 +197,7 @@ __all__ = [
     "Pow",
     "Prelu",
     "Prod",
+    "Quantize",
     "RadixCombine",
     "RadixMean",
     "RadixSoftmax",
@@ -197,6 +211,7 @@ __all__ = [
     "RoiAlign",
     "Round",
     "Rsqrt",
+    "Saturate",
     "Scan",
     "Scatter",
     "ScatterElements",

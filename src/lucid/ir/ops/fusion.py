@@ -8,6 +8,7 @@ import numpy as np
 
 from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.elementwise import Elementwise
 from lucid.ir.types import TensorType, held
@@ -19,8 +20,8 @@ class Fusion(Op):
 
     Operands: the anchor's (a bias among them), then the extras (a residual, a scale by channel).
     `body`: a graph whose inputs are the anchor's result and the extras in order, with one output
-    of the type of the anchor's result, made of elementwise ops and scalar constants only, without
-    parameters.
+    of the shape of the anchor's result, made of elementwise ops, casts and scalar constants only,
+    without parameters.
     """
 
     anchor: Op
@@ -37,11 +38,11 @@ class Fusion(Op):
         strangers = [n.op.name for n in self.body.nodes if not _is_inlined(n.op)]
         self.require(not strangers, f"the body must be elementwise, but holds {strangers}")
         self.require(
-            len(self.body.outputs) == 1 and self.body.outputs[0].type == wanted[0],
-            f"the body must give one {wanted[0]},"
+            len(self.body.outputs) == 1 and self.body.outputs[0].type.shape == wanted[0].shape,
+            f"the body must give one result of the shape of {wanted[0]},"
             f" gives {_listed(tuple(v.type for v in self.body.outputs))}",
         )
-        return wanted[0]
+        return self.body.outputs[0].type
 
     def keeps_images_apart(self, operands: Sequence[TensorType], result: TensorType) -> bool:
         return self.anchor.keeps_images_apart(operands, result)
@@ -70,8 +71,8 @@ class Fusion(Op):
 
 
 def _is_inlined(op: Op) -> bool:
-    """Elementwise ops, and the scalars they read."""
-    return isinstance(op, Elementwise) or (
+    """Elementwise ops, casts, and the scalars they read."""
+    return isinstance(op, Elementwise | Cast) or (
         isinstance(op, Constant) and not isinstance(op.value, tuple)
     )
 

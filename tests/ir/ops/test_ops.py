@@ -57,7 +57,7 @@ from lucid.ir.ops import (
     Where,
 )
 from lucid.ir.text import parse_op, print_op
-from lucid.ir.types import DTYPES, TensorType
+from lucid.ir.types import DTYPES, INTEGERS, TensorType
 
 
 def operands(types, batch, dtype):
@@ -65,8 +65,8 @@ def operands(types, batch, dtype):
     arrays = []
     for kind in types:
         shape = kind.concrete(batch)
-        if kind.dtype == "i64":
-            arrays.append(rng.integers(-5, 5, shape))
+        if kind.dtype in INTEGERS:
+            arrays.append(rng.integers(-5, 5, shape).astype(DTYPES[kind.dtype]))
         elif kind.rank < 2:  # variances, divisors, square roots
             arrays.append(rng.uniform(0.5, 1.5, shape).astype(dtype))
         else:

@@ -41,7 +41,6 @@ from lucid.codegen.language.kernel import (
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
 
-
 FLOAT = dtype(COMPUTED).bytes
 
 

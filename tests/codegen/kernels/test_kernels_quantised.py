@@ -153,3 +153,18 @@ def test_what_has_no_kernel_runs_on_the_host() -> None:
     made.graph.set_outputs([blocks])
     parts = lower_parts(made.graph, Schedule({}), TARGETS[0], 2)
     assert [type(part).__name__ for part in parts] == ["HostNode"]
+
+
+# -- bytes that are moved -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_bytes_are_turned_in_squares(dtype: str) -> None:
+    for channels, height, width in ((8, 3, 5), (16, 4, 4), (33, 7, 7), (130, 5, 13), (3, 9, 20)):
+        made = Making()
+        x = made.input(dtype, channels, height, width)
+        last = made.apply(ops.Permute((0, 2, 3, 1)), x)
+        flat = made.apply(ops.Reshape((BATCH, channels * height * width)), last)
+        least = np.iinfo(DTYPES[dtype]).min
+        table = made.parameter(np.arange(256).astype(DTYPES[dtype]) + least, dtype)
+        made.check(last, flat, made.apply(ops.Lookup(), flat, table))

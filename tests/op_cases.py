@@ -52,6 +52,7 @@ from lucid.ir.ops import (
     IntegerConv2d,
     IntegerLinear,
     IntegerMatMul,
+    IntegerSumPool2d,
     LayerNorm,
     LeakyRelu,
     Less,
@@ -231,6 +232,24 @@ def moved(x, by):
     y = np.zeros(x.shape)
     y[:, max(0, -by) : 4 - max(0, by)] = x[:, max(0, by) : 4 - max(0, -by)] ** 2
     return y
+
+
+BEFORE_ROWS = ((0, 0), (0, 0), (1, 0), (0, 0))
+
+
+BEFORE_LINES = ((0, 0), (0, 0), (0, 0), (1, 0))
+
+
+def largest_of_rows(x):
+    """Of each three rows."""
+    return np.maximum(np.maximum(x[:, :, :-2], x[:, :, 1:-1]), x[:, :, 2:])
+
+
+def summed_windows(x, height, width):
+    """The sum over each window, as differences of sums from the corner on."""
+    total = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 0))).cumsum(2).cumsum(3)
+    rows = total[:, :, height:] - total[:, :, :-height]
+    return rows[..., width:] - rows[..., :-width]
 
 
 def columns_pooled(x):
@@ -811,6 +830,28 @@ CASES = [
         AdaptiveMaxPool2d((1, 3)),
         [IMAGE],
         lambda x: np.stack([x[..., c : c + 2].max((2, 3)) for c in (0, 2, 4)], 2)[:, :, None],
+    ),
+    (
+        IntegerSumPool2d((2, 3), (3, 1), (1, 0, 0, 0), zero_point=250),
+        [TensorType("u8", (N, 4, 5, 6))],
+        lambda x: summed_windows(np.pad(x - 250.0, BEFORE_ROWS), 2, 3)[:, :, ::3],
+    ),
+    (
+        IntegerSumPool2d((5, 6), (5, 6), zero_point=-3),
+        [TensorType("i8", (N, 4, 5, 6))],
+        lambda x: (x + 3.0).sum((2, 3), keepdims=True),
+    ),
+    (
+        MaxPool2d((3, 2), (1, 1), (0, 1, 0, 0)),
+        [TensorType("i8", (N, 4, 5, 6))],
+        lambda x: np.stack(
+            [
+                x[:, :, i : i + 3, max(j - 1, 0) : j + 1].max((2, 3))
+                for i in range(3)
+                for j in range(6)
+            ],
+            -1,
+        ).reshape(*x.shape[:2], 3, 6),
     ),
     (Lstm("bidirectional"), layer_types(4, 2, 2), unrolled(lstm_step, 4, (1, -1))),
     (Lstm(), layer_types(4, 1, 2), unrolled(lstm_step, 4, (1,))),

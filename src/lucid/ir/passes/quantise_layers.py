@@ -40,7 +40,7 @@ from lucid.ir.passes.fold_batch_norm import bias_name
 from lucid.ir.passes.quantised import Step, Weights, is_quantised, step_of, weights_of
 from lucid.ir.passes.recipes import apply, expand, ints, mul, recipe_of, reshape
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
-from lucid.ir.recipe import Apply, Literal, Recipe
+from lucid.ir.recipe import Apply, Literal, Recipe, Source
 from lucid.ir.types import TensorType
 
 quantise_layers = Pass(
@@ -111,21 +111,32 @@ def _fits(weights: Weights, step: Step) -> bool:
 def _replace(layer: Node, x: Value, step: Step, weights: Weights, graph: Rewriter) -> None:
     """Put the product of integers, and what makes floats of it, in the place of the layer."""
     weight, *biases = layer.inputs[1:]
-    operands = [x, graph.parameter(f"{weight.name}.integers", weights.integers)]
+    name = weight.name.removesuffix(".folded")
+    operands = [x, _parameter(graph, f"{name}.integers", weights.integers)]
     scale = mul(weights.scale, Literal(step.scale))
     integers = _integer_bias(biases[0], weights, step) if biases else None
     if integers is not None:
-        operands.append(graph.parameter(f"{biases[0].name}.integers", integers))
+        operands.append(_parameter(graph, f"{biases[0].name}.integers", integers))
+        biases = []
     sums = graph.insert_before(layer, _integer_op(layer.op, step), operands)
-    factor = graph.parameter(f"{weight.name}.scale", _by_channel(scale, layer))
     y = graph.insert_before(layer, Cast("f32"), [sums])
-    if not biases or integers is not None:
+    factor = graph.parameter(f"{name}.scale", _by_channel(scale, layer))
+    if not biases:
         graph.substitute(layer, Mul(), [y, factor], fuses=[layer])
         return
     scaled = graph.insert_before(layer, Mul(), [y, factor])
     bias = _by_channel(recipe_of(biases[0]), layer)
-    name = biases[0].name if bias == recipe_of(biases[0]) else f"{bias_name(weight)}.reshaped"
-    graph.substitute(layer, Add(), [scaled, graph.parameter(name, bias)], fuses=[layer])
+    shift = biases[0]
+    if bias != recipe_of(shift):
+        shift = graph.parameter(f"{bias_name(weight)}.reshaped", bias)
+    graph.substitute(layer, Add(), [scaled, shift], fuses=[layer])
+
+
+def _parameter(graph: Rewriter, name: str, recipe: Recipe) -> Value:
+    """A parameter given by a recipe, under its own name where it is a tensor of the model."""
+    if isinstance(recipe, Source):
+        return graph.graph.add_parameter(recipe.name, recipe)
+    return graph.parameter(name, recipe)
 
 
 def _integer_op(op: Op, step: Step) -> Op:

@@ -94,6 +94,11 @@ def is_quantised(value: Value) -> bool:
     return node is not None and isinstance(node.op, Dequantize) and step_of(node) is not None
 
 
+def as_float32(scale: Recipe) -> Recipe:
+    """A number rounded as a float32 constant is: recipes are evaluated in float64."""
+    return Literal(float(np.float32(scale.value))) if isinstance(scale, Literal) else scale
+
+
 # -- weights ----------------------------------------------------------------------------------
 
 
@@ -145,7 +150,7 @@ def _dequantised(
         return None
     if scale.type.rank and op.axis != axis:
         return None
-    return Weights(_centred(integers, zero_point, axis), expand(scale, channels))
+    return Weights(_centred(integers, zero_point, axis), expand(as_float32(scale), channels))
 
 
 def _centred(integers: Recipe, zero_point: Recipe | None, axis: int) -> Recipe:

@@ -16,6 +16,7 @@ from lucid.ir.ops import (
     Quantize,
 )
 from lucid.ir.ops.quantisation import EIGHT_BITS
+from lucid.ir.passes.quantised import as_float32
 from lucid.ir.passes.recipes import apply, expand, reshape, size
 from lucid.ir.passes.rewriter import Rewriter
 from lucid.ir.recipe import Apply, Literal, Recipe
@@ -97,7 +98,7 @@ def _number(value: Value) -> Recipe | None:
         case Parameter():
             return reshape(value.recipe) if all(d == 1 for d in value.type.shape) else None
         case Value(producer=Node(op=Constant(value=float() | int() as number, dtype="f32"))):
-            return Literal(float(number))
+            return as_float32(Literal(float(number)))
         case Value(producer=Node(op=Constant(value=float() | int()) as constant)):
             return Apply(constant)
     return None

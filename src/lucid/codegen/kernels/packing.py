@@ -123,6 +123,26 @@ class Taps(Packing):
 
 
 @dataclass(frozen=True)
+class TapPairs(Packing):
+    """The same as pairs of numbers that are multiplied together: (C, group, KH, KW) ->
+    [tap][pair of inputs][channel][2]. For groups of one, [tap][channel][2]: each weight, and that
+    of the tap below it or 0."""
+
+    def pack(self, array: Array, out: Array) -> None:
+        channels, group, height, width = array.shape
+        if group == 1:
+            pairs = out.reshape(height, width, channels, 2)
+            lines = array[:, 0].transpose(1, 2, 0)
+            pairs[..., 0], pairs[:-1, ..., 1] = lines, lines[1:]
+            return
+        steps = array.reshape(channels, group // 2, 2, -1)
+        out.reshape(-1, group // 2, channels, 2)[:] = steps.transpose(3, 1, 0, 2)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        return int(np.prod(shape, dtype=np.int64)) * (2 if shape[1] == 1 else 1)
+
+
+@dataclass(frozen=True)
 class Indices(Packing):
     """Places along an axis of `size`, counted from its start."""
 

@@ -62,7 +62,8 @@ def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentVal
     channels = (ctx.shape(layer.weight)[0],)
     recipe = layer.bias.recipe if layer.bias is not None else None
     name = layer.bias.name if layer.bias is not None else f"zeros{channels[0]}"
-    return ctx.weights(recipe, Channels(groups, width), channels, name)
+    kind = "i32" if layer.weight.type.dtype in ("i8", "i16") else COMPUTED
+    return ctx.weights(recipe, Channels(groups, width), channels, name, kind)
 
 
 def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:

@@ -44,8 +44,8 @@ def result_extents(
 ) -> dict[str, Extent]:
     """What a map kernel reaches in its result and in the body's extra operands."""
     steps = {"y": 1} | {
-        name: 1 if kind == "vector" else 0
-        for name, kind in zip(extra_names(body), body.extras, strict=True)
+        name: 1 if extra.kind == "vector" else 0
+        for name, extra in zip(extra_names(body), body.extras, strict=True)
     }
     return {o: given.map(f"{o}_", images, size, channels, step) for o, step in steps.items()}
 
@@ -74,8 +74,8 @@ class Pixel:
         """The body's result for channels from `c` on."""
         k = self.kernel
         read = [
-            k.load(e + c, mask=mask) if kind == "vector" else k.splat(k.load(e, lanes=1))
-            for e, kind in zip(self.extras, self.body.extras, strict=True)
+            k.load(e + c, mask=mask) if extra.kind == "vector" else k.splat(k.load(e, lanes=1))
+            for e, extra in zip(self.extras, self.body.extras, strict=True)
         ]
         return self.body.emit(k, value, read)
 

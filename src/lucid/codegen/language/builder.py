@@ -303,12 +303,24 @@ class Kernel:
         order = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
         return self.builder.shuffle_vector(first, undefined, order)
 
-    def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
+    def shuffle(self, value: V, lanes: Sequence[Number]) -> V:
         """The lanes of a vector in another order."""
         kind = value.raw.type
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         undefined = ir.Constant(kind, ir.Undefined)
         return value.of(self.builder.shuffle_vector(value.raw, undefined, order))
+
+    def joined(self, values: Sequence[V]) -> V:
+        """Vectors side by side as one, of as many lanes as all of them."""
+        whole = values[0]
+        for value in values[1:]:
+            pad = range(value.lanes, whole.lanes)
+            wide = self.shuffle(value, [*range(value.lanes), *(0 for _ in pad)])
+            order = [*range(whole.lanes), *(whole.lanes + i for i in range(value.lanes))]
+            kind = ir.VectorType(I32, len(order))
+            both = self.builder.shuffle_vector(whole.raw, wide.raw, ir.Constant(kind, order))
+            whole = whole.of(both)
+        return whole
 
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""

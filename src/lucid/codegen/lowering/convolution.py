@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucid.codegen.lowering.arguments import kind_of
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.lowering.arguments import extra_of
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.depthwise import depthwise, expands
 from lucid.codegen.lowering.direct import direct
@@ -29,17 +30,23 @@ def _plain(ctx: Lowering, node: Node) -> None:
 def _fused(ctx: Lowering, node: Node) -> None:
     """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
     op, own, extras = parts(node)
-    kinds = [kind_of(ctx, e, node.output) for e in extras]
+    found = [extra_of(ctx, e, node.output) for e in extras]
     layer = _layer(ctx, op.anchor, own, node.output, node.origin)
     last = isinstance(op.anchor, Linear) and node.output.type.rank == 4  # features, not the width
-    if None not in kinds and not (last and extras):
-        body = to_body(op.body, [k for k in kinds if k is not None])
+    readable = [e for e in found if e is not None and e.dtype == COMPUTED]
+    if len(readable) == len(extras) and not (last and extras) and _is_float(node.output):
+        body = to_body(op.body, readable)
         layer.epilogue = Epilogue(body, tuple(extras))
         _lower(ctx, layer)
         return
-    layer.result = Value(node.output.type, f"{node.output.name}.anchor", node)
+    (kind,) = op.anchor.result_types(*(v.type for v in own))
+    layer.result = Value(kind, f"{node.output.name}.anchor", node)
     _lower(ctx, layer, ctx.schedule.choices.get(node.output.name))
     apply_body(ctx, op.body, [layer.result, *extras], node.output, node.origin)
+
+
+def _is_float(value: Value) -> bool:
+    return value.type.dtype == COMPUTED
 
 
 def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, origin: str) -> Layer:

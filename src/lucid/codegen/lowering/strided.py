@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.body import OPERAND, PLAIN, Body
 from lucid.codegen.kernels.strided import Elementwise, operand_names
 from lucid.codegen.kernels.transpose import STRIP, Transpose
 from lucid.codegen.language.dtypes import COMPUTED
@@ -309,7 +309,7 @@ def _run(
                 f"{origin or 'the model'}: {node.op.name} gives {kinds[-1]} from"
                 f" {', '.join(map(str, kinds[:-1]))}; kernels compute with {COMPUTED}"
             )
-    body = to_body(chain, ["operand"] * (len(operands) - 1))
+    body = to_body(chain, [OPERAND] * (len(operands) - 1))
     if left_to_product(ctx, body, operands, result):
         return
     body, views = with_gates(ctx, body, operands)

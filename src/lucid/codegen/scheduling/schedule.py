@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lucid.codegen.kernels.microkernels import SHORT
+from lucid.codegen.kernels.accumulation import SHORT
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target

@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.language.dtypes import COMPUTED
-from lucid.codegen.language.elements import elements, numbers
+from lucid.codegen.language.elements import numbers
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
@@ -108,7 +108,8 @@ class Depthwise(KernelSpec):
 
     def dtype_of(self, operand: str) -> str:
         """The dtype of a buffer."""
-        return COMPUTED
+        extras = {f"extra{i}": extra.dtype for i, extra in enumerate(self.body.extras)}
+        return extras.get(operand, COMPUTED)
 
     @property
     def steps(self) -> int:
@@ -222,7 +223,7 @@ class Depthwise(KernelSpec):
 
         def vector(along: Int, mask: Any) -> None:
             c = begin + along
-            bias = self._read(f, "bias", f.bias + c, mask)
+            bias = self._number(f, "bias", f.bias + c, mask)
             own = c // self.multiplier
             if self.group > k.vector:
                 own = c // self.group * self.group
@@ -232,8 +233,7 @@ class Depthwise(KernelSpec):
             for pixel, value in enumerate(values):
                 here = places.moved(pixel)
                 result = self._finish(f, value, here, c, mask)
-                stored = elements(k, result, self.dtype_of("y"))
-                k.store(result.of(stored), here["y"] + c, mask)
+                self.store(f, result, here["y"] + c, mask)
                 total = result if total is None else total + result
             if sums is not None and total is not None:
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
@@ -267,10 +267,9 @@ class Depthwise(KernelSpec):
     ) -> list[Vector]:
         """The sums after one more step over lines of taps. Each input column is met by several
         taps."""
-        k, sums = f.kernel, list(totals)
-        held = [
-            k.load(weights + n * f.channels, mask=mask) for n in range(self.taps[1] * self.steps)
-        ]
+        sums = list(totals)
+        counted = range(self.taps[1] * self.steps)
+        held = [self.load(f, weights + n * f.channels, mask) for n in counted]
         columns = [_Columns(at, f.pixel) for at in lines]
         for column in range(pattern.first, pattern.last):
             meets = [
@@ -317,12 +316,20 @@ class Depthwise(KernelSpec):
             getattr(f, n) if extra.kind == "channel" else here[n]
             for n, extra in zip(names, self.body.extras, strict=True)
         ]
-        read = [self._read(f, n, b + c, mask) for n, b in zip(names, bases, strict=True)]
+        read = [self._number(f, n, b + c, mask) for n, b in zip(names, bases, strict=True)]
         return self.body.emit(f.kernel, value, read)
 
-    def _read(self, f: Frame, operand: str, at: Pointer, mask: Any) -> Vector:
-        """A vector of an operand."""
-        return numbers(f.kernel, f.kernel.load(at, mask=mask).raw, self.dtype_of(operand))
+    def _number(self, f: Frame, operand: str, at: Pointer, mask: Any) -> Vector:
+        """A vector of an operand, as it is computed with."""
+        return numbers(f.kernel, self.load(f, at, mask).raw, self.dtype_of(operand))
+
+    def load(self, f: Frame, at: Pointer, mask: Any) -> Vector:
+        """A vector of elements, of which `mask` may leave out some."""
+        return f.kernel.load(at, mask=mask)
+
+    def store(self, f: Frame, value: Vector, at: Pointer, mask: Any) -> None:
+        """The inverse, of a result."""
+        f.kernel.store(value, at, mask)
 
 
 class _Places:

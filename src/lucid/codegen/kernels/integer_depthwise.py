@@ -15,8 +15,11 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.depthwise import Depthwise, Pattern, Rows
 from lucid.codegen.language import pairs
+from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.elements import elements
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, ints
+from lucid.codegen.language.partial import load_first, store_first
 from lucid.codegen.language.values import I8, I16, I32, Int, Integers, Pointer, Vector
 from lucid.codegen.target import Target
 
@@ -26,18 +29,18 @@ class IntegerDepthwise(Depthwise):
     """`Depthwise` of integers: weights [tap][pair of inputs][channel][2], or, for groups of one,
     [tap][channel][2] with that of the line below it beside each.
 
-    `dtypes`: of x, y and the body's extra operands. `narrow`: whether the channels are less than a
+    `x`, `y`: their dtypes. `narrow`: whether the channels are less than a
     vector; no chunk of others may be.
     """
 
     family: ClassVar[str] = "integer_depthwise"
-    dtypes: tuple[str, ...] = ("u8", "u8")
+    x: str = "u8"
+    y: str = "u8"
     narrow: bool = False
 
     def dtype_of(self, operand: str) -> str:
-        extras = (f"extra{i}" for i in range(len(self.body.extras)))
-        given = dict(zip(("x", "y", *extras), self.dtypes, strict=True))
-        return (given | {"weights": "i16", "bias": "i32"})[operand]
+        own = {"x": self.x, "y": self.y, "weights": "i16", "bias": "i32"}
+        return own.get(operand) or super().dtype_of(operand)
 
     @property
     def steps(self) -> int:
@@ -62,11 +65,12 @@ class IntegerDepthwise(Depthwise):
         return f
 
     def each_vector(self, f: Frame, channels: Int, body: Callable[[Int, Any], None]) -> None:
-        """The last vector begins early enough to be whole, and computes some channels again: few
-        machines load and store some bytes of a vector."""
+        """The last vector begins early enough to be whole, and computes some channels again. Where
+        there are fewer, `body` is given how many in place of a mask: few machines have one for
+        bytes."""
         k = f.kernel
         if self.narrow:
-            body(k.int(0), k.first_lanes(channels))
+            body(k.int(0), channels)
             return
         with k.loop(0, channels, k.vector, never_empty=True) as loop:
             body(loop.index.minimum(channels - k.vector), None)
@@ -99,10 +103,8 @@ class IntegerDepthwise(Depthwise):
         if self.group > 1:
             return self._of_group(f, *lines, mask)
         inputs = max(1, k.vector // self.multiplier)
-        some = mask
-        if mask is not None and inputs < k.vector:
-            some = k.shuffle_mask(mask, range(0, k.vector, self.multiplier))
-        each = [_bytes(f, at, inputs, some) for at in lines]
+        count = mask if mask is None else mask.ceil_div(self.multiplier)
+        each = [_vector(k, load_first(k, at, inputs, count)) for at in lines]
         if len(each) == 1:  # beside the zero point, which is nothing
             each.append(k.shuffle(Vector(k.builder, f.zero_bytes), range(inputs)).raw)
         order = [place for i in range(inputs) for place in (i, inputs + i)]
@@ -111,31 +113,35 @@ class IntegerDepthwise(Depthwise):
             return [both]
         return [k.shuffle(both, [lane // self.multiplier for lane in range(k.vector)])]
 
+    def load(self, f: Frame, at: Pointer, mask: Any) -> Vector:
+        return Vector(f.kernel.builder, load_first(f.kernel, at, f.kernel.vector, mask))
+
+    def store(self, f: Frame, value: Vector, at: Pointer, mask: Any) -> None:
+        store_first(f.kernel, elements(f.kernel, value, self.y), at, mask)
+
     def _of_group(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
         """Each pair of a group's channels in all lanes of its group."""
         k, lanes = f.kernel, range(f.kernel.vector)
         if self.group > k.vector:  # all lanes are of one group
-            whole = self._pairs(f, _bytes(f, at, self.group, None))
+            whole = self._pairs(f, k.load(at, self.group).raw)
             return [k.shuffle(whole, [i for _ in lanes]) for i in range(self.steps)]
-        whole = self._pairs(f, _bytes(f, at, k.vector, mask))
+        whole = self._pairs(f, load_first(k, at, k.vector, mask))
         firsts = [lane // self.group * self.steps for lane in lanes]
         return [k.shuffle(whole, [first + i for first in firsts]) for i in range(self.steps)]
 
     def _pairs(self, f: Frame, raw: Any) -> Vector:
         """Bytes less the zero point, as pairs of 16 bits."""
         k, count = f.kernel, raw.type.count
-        widen = k.builder.sext if dtype(self.dtypes[0]).kind == "signed" else k.builder.zext
+        widen = k.builder.sext if dtype(self.x).kind == "signed" else k.builder.zext
         wide = widen(raw, ir.VectorType(I16, count))
         zeros = k.shuffle(Vector(k.builder, f.zeros), range(count)).raw
         less = k.builder.sub(wide, zeros)
         return Vector(k.builder, k.builder.bitcast(less, ir.VectorType(I32, count // 2)))
 
 
-def _bytes(f: Frame, at: Pointer, count: int, mask: Any) -> Any:
-    """So many bytes as a vector."""
-    k = f.kernel
-    raw = k.load(at, count, None if count == 1 else mask).raw
-    return k.every_lane(raw, 1) if count == 1 else raw
+def _vector(k: Kernel, raw: Any) -> Any:
+    """A number as a vector of one."""
+    return raw if isinstance(raw.type, ir.VectorType) else k.every_lane(raw, 1)
 
 
 def _order(lanes: Sequence[int]) -> ir.Constant:

@@ -61,8 +61,8 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     columns, group, height, width = ctx.shape(layer.weight)
     blocks, spec = _blocks(ctx, layer), Depthwise
     if isinstance(op, IntegerConv2d):
-        narrow = columns < ctx.target.vector
-        spec = partial(IntegerDepthwise, dtypes=_dtypes(layer), narrow=narrow)
+        dtypes = {"x": layer.x.type.dtype, "y": layer.result.type.dtype}
+        spec = partial(IntegerDepthwise, **dtypes, narrow=columns < ctx.target.vector)
     if layer.slices is not None:
         group, spec = group // layer.slices.taps, DepthwiseSlices
     return spec(
@@ -76,11 +76,6 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
         blocks.patterns,
         feeds_attention(layer),
     )
-
-
-def _dtypes(layer: Layer) -> tuple[str, ...]:
-    """Those of x, the result and the body's extra operands."""
-    return tuple(v.type.dtype for v in (layer.x, layer.result, *layer.epilogue.extras))
 
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:

@@ -29,13 +29,13 @@ def multiply_add(k: Kernel, a: Vector, b: Vector, total: Integers) -> Integers:
     if k.target.is_x86:
         function = k.intrinsic(MULTIPLY_ADD[lanes], sums, [pairs, pairs])
         return total + total.of(k.builder.call(function, [left, right]))
-    return total + _halves(k, left, right, total)
+    halves = (_numbers(k, left, first) * _numbers(k, right, first) for first in (0, 1))
+    return sum(halves, total)
 
 
-def _halves(k: Kernel, left: Any, right: Any, total: Integers) -> Integers:
-    """The products in full, and those of a pair added up."""
-    lanes = total.lanes
-    wide = ir.VectorType(I32, 2 * lanes)
-    products = total.of(k.builder.mul(k.builder.sext(left, wide), k.builder.sext(right, wide)))
-    even, odd = (k.shuffle(products, range(first, 2 * lanes, 2)) for first in (0, 1))
-    return even + odd
+def _numbers(k: Kernel, pairs: Any, first: int) -> Integers:
+    """The first or second number of each pair, in 32 bits: LLVM makes widening multiply-adds of
+    products of these."""
+    count = pairs.type.count
+    half = k.shuffle(Integers(k.builder, pairs, True), range(first, count, 2))
+    return half.of(k.builder.sext(half.raw, ir.VectorType(I32, count // 2)))

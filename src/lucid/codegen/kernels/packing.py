@@ -147,7 +147,7 @@ class WinogradParts(Packing):
     largest: int
 
     def pack(self, array: Array, out: Array) -> None:
-        sums = np.abs(array).sum((2, 3)) * self.largest
+        sums = np.abs(array.astype(np.float64)).sum((2, 3)) * self.largest
         pairs = np.pad(sums, ((0, 0), (0, sums.shape[1] % 2))).reshape(len(sums), -1, 2).sum(2)
         ends = [0]
         while ends[-1] < pairs.shape[1]:

@@ -47,15 +47,17 @@ def bind_extras(
     return arguments, reads
 
 
-def extra_of(ctx: Lowering, extra: Value, result: Value) -> Extra | None:
-    """How a kernel can read an extra operand of a body: as a tensor, by channel, or not at all."""
-    kind = extra.type.dtype
+def extra_of(ctx: Lowering, extra: Value, result: Value, axis: int) -> Extra | None:
+    """How a kernel can read an extra operand of a body: as a tensor, by channel, which the result
+    has along this axis, or not at all."""
+    kind, shape, target = extra.type.dtype, ctx.shape(extra), ctx.shape(result)
     if not isinstance(extra, Parameter):
-        return Extra("tensor", kind) if ctx.shape(extra) == ctx.shape(result) else None
-    shape, target = ctx.shape(extra), ctx.shape(result)
-    channels, ones = target[1], (1,) * (len(target) - 2)
-    by_channel = [(1, channels, *ones), (channels, *ones)]
-    return Extra("channel", kind) if len(target) > 1 and shape in by_channel else None
+        return Extra("tensor", kind) if shape == target else None
+    if len(shape) > len(target):
+        return None
+    ones = tuple(d if i == axis else 1 for i, d in enumerate(target))
+    varies = len(shape) + axis >= len(target)
+    return Extra("channel", kind) if varies and shape == ones[-len(shape) :] else None
 
 
 def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentValue:
@@ -63,8 +65,8 @@ def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentVal
     channels = (ctx.shape(layer.weight)[0],)
     recipe = layer.bias.recipe if layer.bias is not None else None
     name = layer.bias.name if layer.bias is not None else f"zeros{channels[0]}"
-    kind = "i32" if layer.weight.type.dtype in ("i8", "i16") else COMPUTED
-    return ctx.weights(recipe, Channels(groups, width), channels, name, kind)
+    packing = Channels(groups, width)
+    return ctx.weights(recipe, packing, channels, name, layer.arithmetic.sums)
 
 
 def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:

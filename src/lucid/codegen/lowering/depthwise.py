@@ -3,7 +3,6 @@ convolution whose result nobody else reads."""
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -27,9 +26,9 @@ from lucid.codegen.lowering.arguments import (
 from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
-from lucid.codegen.program.program import ArgumentValue, Code, View, WeightRef
+from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
-from lucid.ir.graph import Node, Parameter
+from lucid.ir.graph import Node
 from lucid.ir.ops import Conv2d, Fusion, IntegerConv2d
 
 TASK_CYCLES = 4096
@@ -75,8 +74,8 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     )
     if not layer.is_integer:
         return kernel
-    dtypes = {"x": layer.x.type.dtype, "y": layer.result.type.dtype}
-    return IntegerDepthwise(**vars(kernel), **dtypes, narrow=columns < ctx.target.vector)
+    x, y = layer.x.type.dtype, layer.result.type.dtype
+    return IntegerDepthwise(**vars(kernel), x=x, y=y, narrow=columns < ctx.target.vector)
 
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:

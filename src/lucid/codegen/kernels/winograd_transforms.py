@@ -96,7 +96,7 @@ OUTPUT: dict[int, Transform] = {4: _output4, 2: _output2}
 
 # -- on integers ----------------------------------------------------------------------------------
 #
-# Without fractions, and exact: on the points 0, +-1, +-2, infinity (for m = 2 without +-2), with the
+# Without fractions, and exact: on the points 0, +-1, +-2, infinity (of m = 2 without +-2), with the
 # rows of G scaled to integers. All of it is arithmetic modulo 2^32. Only what is multiplied has to
 # fit 16 bits, and does: inputs are at most 100 times the largest |x - zero point|, weights 49 times
 # the largest |w|, numbers of 8 or 9 bits. Rows of the result come times RESULT_SCALES, so that a

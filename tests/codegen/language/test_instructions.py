@@ -21,7 +21,9 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.expand import ExpandDepthwise
 from lucid.codegen.kernels.fold import Fold, MaxUnpool
 from lucid.codegen.kernels.indexing import Put, Take
+from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
 from lucid.codegen.kernels.integer_rows import Shifted
+from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.microkernels import Tile, WindowTile
@@ -231,6 +233,28 @@ def test_winograd_needs_no_gather(m: int, target: Target) -> None:
     assert "scatter" not in text
 
 
+REQUANTISED = Body((CHANNEL,), ((Cast("f32"), (0,)), (Mul(), (2, 1)), (Saturate("u8", 3), (3,))))
+"""What follows the sums of integers: a multiplication by channel, rounded to a byte."""
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("m", [2, 4])
+def test_integer_winograd_needs_no_gather(m: int, target: Target) -> None:
+    text = assembly(IntegerWinograd(m, REQUANTISED), target)
+    assert "gather" not in text
+    assert "scatter" not in text
+
+
+@pytest.mark.parametrize("name", [n for n, t in LEVELS.items() if t.is_x86])
+def test_integer_depthwise_multiplies_pairs(name: str) -> None:
+    """Three pairs of taps on two lines and three single ones for each output, and nothing wider."""
+    patterns = Blocks.of(34, 32, 3, 1, 1, 0).patterns
+    text = assembly(IntegerDepthwise(REQUANTISED, patterns=patterns), Target.named(name))
+    taps = sum(pattern.outputs * 6 for pattern in patterns)
+    kinds = Counter(re.findall(r"\bv?(pmaddwd|pmulld|pdpwssd)\b", text))
+    assert kinds == {"pmaddwd": taps}, kinds
+
+
 # -- every kernel, for a machine that need not be here -------------------------------------------
 
 KERNELS: list[KernelSpec] = [
@@ -254,6 +278,12 @@ KERNELS: list[KernelSpec] = [
         Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
         for g in (1, 4, 8)
     ),
+    *(IntegerWinograd(m, REQUANTISED, x="i8") for m in (2, 4)),
+    *(
+        IntegerDepthwise(REQUANTISED, group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
+        for g in (1, 4, 8)
+    ),
+    IntegerDepthwise(patterns=Blocks.of(9, 9, 3, 1, 1, 1).patterns, narrow=True, y="i32"),
     ExpandDepthwise(Depthwise(patterns=Blocks.of(28, 28, 3, 1, 1, 1).patterns)),
     *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
     Pool("inside", adaptive=True, body=BODIES["channel"]),

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import numpy as np
 import pytest
 from integer_layers import layer_graph
 from strategies import Builder
@@ -232,6 +233,26 @@ def _depthwise(b: Builder) -> None:
     b.graph.set_outputs([y])
 
 
+def of_integers(name: str, groups: int = 1) -> Build:
+    """A convolution of integers, 9 channels wide, by a kernel of its own."""
+
+    def build(b: Builder) -> None:
+        x = b.graph.add_input(TensorType("u8", (BATCH, 9, 6, 7)))
+        channels = 9 if groups > 1 else 20
+        b.payload["w"] = np.ones((channels, 9 // groups, 3, 3), np.int8)
+        weight = b.graph.add_source("w", TensorType("i8", b.payload["w"].shape))
+        op = ops.IntegerConv2d((1, 1), (1,) * 4, groups=groups, zero_point=3)
+        b.graph.set_outputs([b.apply(op, x, weight, origin=name)])
+
+    return build
+
+
+BUILDS |= {
+    "integer_winograd": of_integers("winograd"),
+    "integer_depthwise": of_integers("depthwise", 9),
+}
+
+
 @needs("expand_depthwise")
 def _inverted(b: Builder) -> None:
     y = b.apply(ops.Relu(), b.conv(b.conv(b.input(16, 40, 40), 16), 64, origin="pointwise"))
@@ -287,7 +308,7 @@ def with_argument(name: str, value: object) -> Callable[[KernelCall], KernelCall
 
 FREE = {
     *("prefetch", "chain", "block_stride", "chunk_stride"),  # when, not what
-    *("window", "before", "top", "left"),
+    *("window", "before", "top", "left", "zero_point"),
     *("count_n", "count_c", "count_d", "count_h", "count_w"),  # what indices are made of
     *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
     *("step_h", "step_w", "padded_width", "map_numbers", "met"),

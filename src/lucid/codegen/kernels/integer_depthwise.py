@@ -101,7 +101,7 @@ class IntegerDepthwise(Depthwise):
     def spread(self, f: Frame, lines: Sequence[Pointer], mask: Any) -> list[Vector]:
         k = f.kernel
         if self.group > 1:
-            return self._of_group(f, *lines, mask)
+            return self._of_group(f, lines[0], mask)
         inputs = max(1, k.vector // self.multiplier)
         count = mask if mask is None else mask.ceil_div(self.multiplier)
         each = [_vector(k, load_first(k, at, inputs, count)) for at in lines]

@@ -21,9 +21,10 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line. `lookups`: whether one instruction looks up each byte of a
-    vector in a table of 16 (x86's pshufb).
+    by instructions. `dot`: whether pairs of 16-bit integers are multiplied and added to 32-bit sums
+    by one instruction (VNNI). `lookups`: whether one instruction looks up each byte of a vector in
+    a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of
+    a cache line.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     fused: bool = True
     masked: bool = False
     halves: bool = True
+    dot: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     line: int = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from lucid.codegen.lowering import lower, lower_parts
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.ir import Graph, TensorType, Value, interpret, ops, verify
 from lucid.ir.graph import Parameter
-from lucid.ir.ops import Array, Op
+from lucid.ir.ops import Array, Fusion, Op
 from lucid.ir.recipe import Source
 from lucid.ir.types import BATCH, DTYPES
 
@@ -153,3 +154,88 @@ def test_what_has_no_kernel_runs_on_the_host() -> None:
     made.graph.set_outputs([blocks])
     parts = lower_parts(made.graph, Schedule({}), TARGETS[0], 2)
     assert [type(part).__name__ for part in parts] == ["HostNode"]
+
+
+# -- bytes that are moved -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_bytes_are_turned_in_squares(dtype: str) -> None:
+    for channels, height, width in ((8, 3, 5), (16, 4, 4), (33, 7, 7), (130, 5, 13), (3, 9, 20)):
+        made = Making()
+        x = made.input(dtype, channels, height, width)
+        last = made.apply(ops.Permute((0, 2, 3, 1)), x)
+        flat = made.apply(ops.Reshape((BATCH, channels * height * width)), last)
+        least = np.iinfo(DTYPES[dtype]).min
+        table = made.parameter(np.arange(256).astype(DTYPES[dtype]) + least, dtype)
+        made.check(last, flat, made.apply(ops.Lookup(), flat, table))
+
+
+# -- pools ----------------------------------------------------------------------------------------
+
+CHANNELS = [1, 3, 8, 20, 37, 64, 130]
+WINDOWS: list[dict[str, Any]] = [
+    {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1)},
+    {"kernel": (2, 2), "stride": (2, 2)},
+    {"kernel": (2, 3), "stride": (2, 1), "padding": (0, 1, 1, 0), "ceil_mode": True},
+    {"kernel": (5, 7), "stride": (1, 1)},
+    {"kernel": (3, 2), "stride": (1, 2), "padding": (1, 0, 2, 1), "dilation": (2, 3)},
+    {"kernel": (3, 3), "stride": (1, 1), "padding": (3, 3, 4, 3)},
+]
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+@pytest.mark.parametrize("window", WINDOWS, ids=lambda w: "x".join(map(str, w["kernel"])))
+def test_pools_of_integers(window: dict[str, Any], dtype: str) -> None:
+    """Padding never wins, and adds nothing; some windows lie in it alone."""
+    for channels in CHANNELS:
+        made = Making()
+        x = made.input(dtype, channels, 5, 7)
+        sums = made.apply(ops.IntegerSumPool2d(**window, zero_point=99), x)
+        made.check(made.apply(ops.MaxPool2d(**window), x), sums)
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_adaptive_max_pool_of_integers(dtype: str) -> None:
+    made = Making()
+    x = made.input(dtype, 37, 5, 7)
+    made.check(*(made.apply(ops.AdaptiveMaxPool2d(s), x) for s in ((1, 1), (2, 3), (6, 7))))
+
+
+def requantised(anchor: Op, x: Value, dtype: str, *extras: Value) -> Fusion:
+    """saturate(anchor(x) * extra + ...): what follows a sum of integers, in one kernel."""
+    body = Graph("body")
+    (kind,) = anchor.result_types(x.type)
+    y, *others = (body.add_input(t) for t in (kind, *(e.type for e in extras)))
+    y = body.append(ops.Cast("f32"), [y]).output
+    for other in others:
+        if other.type.dtype != "f32":
+            other = body.append(ops.Cast("f32"), [other]).output
+            y = body.append(ops.Add(), [y, other]).output
+        else:
+            y = body.append(ops.Mul(), [y, other]).output
+    body.set_outputs([body.append(ops.Saturate(dtype, 3), [y]).output])
+    return Fusion(anchor, body)
+
+
+@pytest.mark.parametrize("channels", CHANNELS)
+@pytest.mark.parametrize("anchor", [ops.IntegerSumPool2d, ops.MaxPool2d])
+def test_pools_with_a_body(anchor: type[Op], channels: int) -> None:
+    """A factor for each channel, one for each window (padding that does not count), a residual and
+    a gate of bytes."""
+    made, random = Making(), np.random.default_rng(channels)
+    x = made.input("u8", channels, 5, 7)
+    op = anchor((3, 3), (2, 2), (1, 1, 1, 1))
+    by_channel = made.parameter(random.uniform(0, 0.1, (channels, 1, 1)).astype("f"), "f32")
+    by_window = made.parameter(random.uniform(0, 1, (1, 1, 3, 4)).astype("f"), "f32")
+    residual, gate = made.input("i8", channels, 3, 4), made.input("u8", channels, 1, 1)
+    fusion = requantised(op, x, "i8", by_channel, residual, by_window, gate)
+    made.check(made.apply(fusion, x, by_channel, residual, by_window, gate))
+
+
+def test_pools_of_floats_end_in_bytes() -> None:
+    made = Making()
+    x = made.input("f32", 37, 5, 7)
+    factor = made.parameter(np.float32(1.7), "f32")
+    op = ops.MaxPool2d((3, 3), (2, 2), (1, 1, 1, 1))
+    made.check(made.apply(requantised(op, x, "u8", factor), x, factor))

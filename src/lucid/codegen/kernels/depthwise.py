@@ -286,8 +286,8 @@ class Depthwise(KernelSpec):
         """The body, with what it reads beside the result."""
         names = [f"extra{e}" for e in range(len(self.body.extras))]
         bases = [
-            getattr(f, n) if kind == "channel" else here[n]
-            for n, kind in zip(names, self.body.extras, strict=True)
+            getattr(f, n) if extra.kind == "channel" else here[n]
+            for n, extra in zip(names, self.body.extras, strict=True)
         ]
         return self.body.emit(f.kernel, value, [f.kernel.load(b + c, mask=mask) for b in bases])
 

@@ -16,9 +16,11 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
 from lucid.codegen.kernels.product import (
     NEAR,
+    panel_arguments,
     pick_tile,
     prefetch_share,
     product_extents,
@@ -26,6 +28,7 @@ from lucid.codegen.kernels.product import (
     set_extras,
     task_place,
 )
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -54,14 +57,13 @@ class Direct(KernelSpec):
     """`extras`: as in the tile's body. `planes`: channels of a planar map (NCHW), else 0."""
 
     family: ClassVar[str] = "direct"
-    extras: tuple[str, ...] = ()
+    extras: tuple[Extra, ...] = ()
     planes: int = 0
 
     def arguments(self) -> tuple[Arg, ...]:
-        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
         return (
-            buffers("x", "weights", "bias", "y")
-            + sum(extras, ())
+            buffers("x")
+            + panel_arguments(self.extras, COMPUTED, COMPUTED)
             + codes("tile6", "tile5", "tile4")
             + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
             + ints("stride_h", "stride_w", "pad_top", "pad_left")

@@ -73,6 +73,38 @@ class Panels(Packing):
 
 
 @dataclass(frozen=True)
+class PairPanels(Packing):
+    """`Panels` of integers, two steps of k side by side in each column: [group][panel][segment]
+    [pair][column][2].
+
+    `segments`: how many runs of taps a row is made of, each of which begins with a new pair, and is
+    followed by a zero where its length is odd.
+    """
+
+    groups: int
+    width: int
+    segments: int = 1
+
+    def pack(self, array: Array, out: Array) -> None:
+        columns = array.shape[0] // self.groups
+        by_tap = array.reshape(self.groups, columns, array.shape[1], -1).swapaxes(2, 3)
+        steps = by_tap.reshape(self.groups, columns, self.segments, -1)
+        pairs = -(-steps.shape[3] // 2)
+        panels = out.reshape(self.groups, -1, self.segments, pairs, self.width, 2)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            block = steps[group, first:last].transpose(1, 2, 0)
+            for half in (0, 1):
+                part = block[:, half::2]
+                panels[group, panel, :, : part.shape[1], : last - first, half] = part
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        columns = shape[0] // self.groups
+        depth = int(np.prod(shape[1:], dtype=np.int64)) // self.segments
+        packed = self.groups * -(-columns // self.width) * self.width
+        return packed * self.segments * -(-depth // 2) * 2
+
+
+@dataclass(frozen=True)
 class WinogradPanels(Packing):
     """3x3 filters, transformed: [group][panel][point][input channel][column]."""
 

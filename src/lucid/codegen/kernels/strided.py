@@ -180,11 +180,9 @@ class Elementwise(KernelSpec):
                 store(k, result, accesses["y"], at["y"], index, walk.stride("y"), mask)
 
             if wide > k.vector:
-                whole = start + (stop - start) // wide * wide
-                with k.loop(start, whole, wide) as loop:
-                    step(loop.index, wide, None)
-                start = whole
-            walk.each_vector(start, stop, lambda index, mask: step(index, k.vector, mask))
+                k.each_piece(start, stop, wide, step)
+            else:
+                walk.each_vector(start, stop, lambda index, mask: step(index, wide, mask))
 
         return walk.rows(row)
 

@@ -308,7 +308,7 @@ class WinogradEmitter:
             products = self.products + point.index * self.m_point
             with k.loop(0, groups) as loop:
                 offset, rows = row_group(k, loop.index, count, groups)
-                ahead, lines = prefetch_share(f, loop.index, groups)
+                ahead, lines = prefetch_share(f, loop.index, groups, f.depth)
                 arguments: list[Any] = [
                     v + offset * self.padded,
                     weights,
@@ -402,9 +402,9 @@ class WinogradEmitter:
         for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
             i, j = divmod(position, self.m)
             extras = []
-            for e, kind in enumerate(body.extras):
+            for e, extra in enumerate(body.extras):
                 name = f"extra{e}"
-                at = getattr(f, name) + packed if kind == "channel" else place(name, i, j)
+                at = getattr(f, name) + packed if extra.kind == "channel" else place(name, i, j)
                 extras.append(k.load(at, mask=mask))
             result = body.emit(k, value + bias, extras)
             k.store(result, place("y", i, j), mask)

@@ -198,7 +198,9 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and its
     result is large."""
     result = layer.result
-    if layer.epilogue.extras or result in ctx.placements or ctx.output_view(result) is not None:
+    if layer.is_integer or layer.epilogue.extras:
+        return False
+    if result in ctx.placements or ctx.output_view(result) is not None:
         return False
     if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
         return False

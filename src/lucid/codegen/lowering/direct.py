@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lucid.codegen.kernels.accumulation import CHAIN, SHORT
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
-from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile, panel_vectors
+from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors
 from lucid.codegen.kernels.packing import Panels
 from lucid.codegen.kernels.slices import DirectSlices
 from lucid.codegen.lowering.arguments import (

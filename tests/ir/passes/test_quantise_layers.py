@@ -340,7 +340,7 @@ def test_means_over_other_axes_stay():
     text = f"""graph g(%x: u8[N,3,5,5]) -> f32[N,1,5,5] {{
       {NUMBERS}
       {X}
-      %y = mean(%d) {{axes=(1,), keepdims=true}} : f32[N,1,5,5]
+      %y = mean(%d) {{axes=(1), keepdims=true}} : f32[N,1,5,5]
       return %y
     }}"""
     assert missed("quantise-layers", text) == ["a mean over (1,) is none over height and width"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -139,11 +140,12 @@ def as_call(batch: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
 
 
 def _pieces(graph: Graph, arrays: list[Array]) -> Iterator[list[Array]]:
-    """The inputs, a few rows of the batch at a time."""
+    """The inputs, a few rows of the batch at a time, of pieces as much of a size as there can be:
+    each size is planned by itself."""
     shapes = tuple(array.shape for array in arrays)
     batch = batch_of(graph.input_types(), shapes) or 0
-    for start in range(0, batch, ROWS):
-        stop = min(start + ROWS, batch)
+    count = -(-batch // ROWS)
+    for start, stop in pairwise(batch * i // count for i in range(count + 1)):
         yield [
             array[start * dim.coefficient : stop * dim.coefficient]
             if value.type.rank and isinstance(dim := value.type.shape[0], Dim)

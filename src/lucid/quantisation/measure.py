@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.compiler import compile
+from lucid.compiler import CompiledModel, compile
 from lucid.errors import HostOpsWarning, InputError
 from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph, Node, Value
@@ -51,15 +51,17 @@ class Noise:
 
 
 def runner(graph: Graph, threads: int | None) -> Callable[[Sequence[Array]], list[Array]]:
-    """What gives the outputs of a graph: compiled, in the order of the graph."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HostOpsWarning)
-        compiled = compile(graph, threads=threads)
+    """What gives the outputs of a graph, in order: compiled for the sizes of the first call."""
+    compiled: list[CompiledModel] = []
 
     def run(arrays: Sequence[Array]) -> list[Array]:
+        given = [np.ascontiguousarray(array) for array in arrays]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HostOpsWarning)
-            return compiled.results([np.ascontiguousarray(a) for a in arrays])
+            warnings.simplefilter("ignore", HostOpsWarning)  # of the model, once it is compiled
+            if not compiled:
+                shapes = tuple(array.shape for array in given)
+                compiled.append(compile(graph, shapes, threads=threads))
+            return compiled[0].results(given)
 
     return run
 
@@ -152,9 +154,9 @@ def layer_errors(
         counts += [_elements(layer, batch) for layer in where.layers]
     found = {}
     for i, layer in enumerate(where.layers):
-        total, signal, error = sums[3 * i : 3 * i + 3]
+        total, signal, squares = sums[3 * i : 3 * i + 3]
         shift = total / max(counts[i], 1)
-        left = float(error) - float((shift**2).sum() * counts[i])
+        left = float(squares) - float((shift**2).sum() * counts[i])
         found[layer] = LayerError(Noise(float(signal), max(left, 0.0)), shift)
     return found
 
@@ -185,9 +187,9 @@ def _squares(graph: Graph, y: Value, error: Value, layer: Node) -> list[Value]:
 
 @dataclass(frozen=True)
 class Whole:
-    """How the whole network does. `noise`: of its outputs together. `same`: how many of `classified`
-    places have the class that floats give them; none where it classifies nothing. `layers`: the
-    noise of each layer's result, with all that comes in from the layers before it."""
+    """How the whole network does. `noise`: of its outputs together. `same`: how many places of
+    `classified` have the class that floats give them; none where it classifies nothing. `layers`:
+    the noise of each layer's result, with all that comes in from the layers before it."""
 
     noise: Noise
     same: int
@@ -263,9 +265,7 @@ class _Score:
         for a, b in zip(wanted, given, strict=True):
             if a.dtype.kind == "f":
                 self.noise += Noise.between(a, b)
-        pair = next(
-            ((a, b) for a, b in zip(wanted, given, strict=True) if _has_classes(a)), None
-        )
+        pair = next(((a, b) for a, b in zip(wanted, given, strict=True) if _has_classes(a)), None)
         if pair is not None:
             classes = [y.argmax(axis=1) for y in pair]
             self.same += int((classes[0] == classes[1]).sum())

@@ -121,11 +121,11 @@ class _Wanted:
         once."""
         x = node.inputs[0]
         maker = x.producer
-        if isinstance(node.op, Mean) and maker is not None and isinstance(maker.op, Sum):
-            if self._graph.has_one_user(x):
-                self._chain(maker)
-                return
-        self.want(x)
+        summed = maker is not None and isinstance(maker.op, Sum) and self._graph.has_one_user(x)
+        if maker is not None and summed and isinstance(node.op, Mean):
+            self._chain(maker)
+        else:
+            self.want(x)
 
     def _chain(self, last: Node) -> None:
         """Want what goes into the elementwise ops that end in a node. One layer's result among it

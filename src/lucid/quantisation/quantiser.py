@@ -285,4 +285,6 @@ def multiply_adds(layer: Node) -> int:
     """Of a layer, for one image."""
     weight = layer.inputs[1].type.concrete(1)
     shape = layer.output.type.concrete(1)
-    return prod(shape) * prod(weight[1:]) if isinstance(layer.op, Conv2d) else prod(shape) * weight[1]
+    return (
+        prod(shape) * prod(weight[1:]) if isinstance(layer.op, Conv2d) else prod(shape) * weight[1]
+    )

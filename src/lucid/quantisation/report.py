@@ -84,7 +84,9 @@ def summary(report: Report) -> str:
     left = [layer for layer in report.layers if layer.dtype == "float32"]
     lines = [
         f"{report.model}, ranges by {report.method}: outputs at {_decibels(report.snr)} dB"
-        + ("" if report.agreement is None else f", {report.agreement:.1%} of the classes as before"),
+        + (
+            "" if report.agreement is None else f", {report.agreement:.1%} of the classes as before"
+        ),
         f"{len(report.layers) - len(left)} of {len(report.layers)} layers multiply int8; float32 "
         f"does {report.float_work:.1%} of the work",
     ]

@@ -14,14 +14,22 @@ from lucid.ir import recipe
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.interpret import Tensors
 from lucid.ir.lineage import origins
-from lucid.ir.ops import Conv2d, Quantize
+from lucid.ir.ops import Quantize
 from lucid.ir.passes import run_passes
 from lucid.ir.types import DTYPES
 from lucid.model_source import ModelSource
-from lucid.quantisation import measure
 from lucid.quantisation.batches import Batches, as_call
 from lucid.quantisation.budget import Budget, least_floats
 from lucid.quantisation.equalise import equalised
+from lucid.quantisation.measure import (
+    LayerError,
+    Pass,
+    Reference,
+    Whole,
+    histograms,
+    layer_errors,
+    network_errors,
+)
 from lucid.quantisation.model import QuantisedModel
 from lucid.quantisation.observers import Histogram
 from lucid.quantisation.places import Places, is_ignored, layers_of, places
@@ -105,7 +113,7 @@ def quantize(
         graph = own_tensors(graph, equalised(graph))
     layers = _chosen(graph, (ignore,) if isinstance(ignore, str) else tuple(ignore))
     work = _Quantising(graph, layers, how, data.passes, threads, bias_correction)
-    work.measure()
+    work.calibrate()
     if wanted is not None:
         work.leave_floats(wanted)
     return QuantisedModel(
@@ -177,28 +185,28 @@ class _Quantising:
     graph: Graph
     layers: list[Node]
     method: Method
-    data: measure.Pass
+    data: Pass
     threads: int | None
     correct: bool
     where: Places = field(init=False)
     scalings: dict[Value, Scaling] = field(init=False)
     numbers: Numbers = field(init=False)
-    errors: dict[Node, measure.LayerError] = field(init=False)
+    errors: dict[Node, LayerError] = field(init=False)
     operands: dict[Node, Scaling] = field(init=False)
     seen: dict[Value, Histogram] = field(init=False)
 
-    def measure(self) -> None:
+    def calibrate(self) -> None:
         """Choose all scales, and see what each layer costs."""
         self.where = places(self.graph, self.layers)
         leaders = dict.fromkeys(self.where.values.values())
         observed = [v for leader in leaders for v in self.where.sharing(leader)]
-        self.seen = measure.histograms(self.graph, observed, self.data, self.threads)
+        self.seen = histograms(self.graph, observed, self.data, self.threads)
         self.scalings = self._scalings(self.where)
         self.numbers = {layer: self._weights(layer) for layer in self.layers}
         self.operands = {
             layer: self.scalings[self.where.values[layer.inputs[0]]] for layer in self.layers
         }
-        self.errors = measure.layer_errors(
+        self.errors = layer_errors(
             self.graph, self.where, self.scalings, self.numbers, self.data, self.threads
         )
         if self.correct:
@@ -224,7 +232,7 @@ class _Quantising:
 
     def leave_floats(self, budget: Budget) -> None:
         """Leave the least set of layers in floats that keeps within the budget."""
-        reference = measure.Reference(self.graph, self.data, self.threads)
+        reference = Reference(self.graph, self.data, self.threads)
         tried = 0
 
         def holds(floats: Sequence[Node]) -> bool:
@@ -244,7 +252,7 @@ class _Quantising:
 
     def report(self, name: str, budget: Budget | None) -> Report:
         """What it comes to, in one more pass."""
-        whole = measure.network_errors(
+        whole = network_errors(
             self.graph,
             self.layers,
             self.where,
@@ -267,7 +275,7 @@ class _Quantising:
             worst_first(rows),
         )
 
-    def _row(self, layer: Node, whole: measure.Whole, share: float) -> LayerReport:
+    def _row(self, layer: Node, whole: Whole, share: float) -> LayerReport:
         least, largest = self.operands[layer].range
         return LayerReport(
             layer.origin or f"%{layer.output.name}",
@@ -283,8 +291,5 @@ class _Quantising:
 
 def multiply_adds(layer: Node) -> int:
     """Of a layer, for one image."""
-    weight = layer.inputs[1].type.concrete(1)
-    shape = layer.output.type.concrete(1)
-    return (
-        prod(shape) * prod(weight[1:]) if isinstance(layer.op, Conv2d) else prod(shape) * weight[1]
-    )
+    weight = layer.inputs[1].type.concrete(1)  # (O, C/groups, KH, KW) or (out, in)
+    return prod(layer.output.type.concrete(1)) * prod(weight[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import pairwise
 from typing import Any
 
@@ -44,7 +44,7 @@ class Batches:
         self._ends = iter(given) is given
         self._first: Iterator[Any] | None = None
         self._kept: list[list[Array]] = []
-        self._count = len(given) if hasattr(given, "__len__") else 0
+        self._count = len(given) if isinstance(given, Sized) else 0
         self._progress = progress
         self._graph: Graph | None = None
         self._inputs: Inputs | None = None

@@ -76,7 +76,7 @@ class Histogram:
         place = int(np.searchsorted(reached, rank))
         before = reached[place - 1] if place else 0
         inside = (rank - before) / max(1, self.counts[place])
-        value = (place - HALF + inside) * self.width
+        value = float(place - HALF + inside) * self.width
         return min(max(value, self.least), self.largest)
 
     def _widen(self, least: float, largest: float) -> None:

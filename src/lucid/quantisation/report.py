@@ -84,15 +84,17 @@ def summary(report: Report) -> str:
     left = [layer for layer in report.layers if layer.dtype == "float32"]
     lines = [
         f"{report.model}, ranges by {report.method}: outputs at {_decibels(report.snr)} dB"
-        + (
-            "" if report.agreement is None else f", {report.agreement:.1%} of the classes as before"
-        ),
+        + _agreement(report.agreement),
         f"{len(report.layers) - len(left)} of {len(report.layers)} layers multiply int8; float32 "
         f"does {report.float_work:.1%} of the work",
     ]
     if report.budget is not None:
         lines.append(f"budget {report.budget}: {len(left)} layers stay float32")
     return "\n".join(lines)
+
+
+def _agreement(share: float | None) -> str:
+    return "" if share is None else f", {share:.1%} of the classes as before"
 
 
 def text(report: Report) -> str:

@@ -63,9 +63,9 @@ def box_look(box: Box, path: str, right: bool = False) -> Look:
     """A box in the scope `path`. `right`: in a figure that flows to the right."""
     name = box.origin.removeprefix(f"{path}.") if box.origin != path.split("#")[0] else ""
     parts = box.parts if box.kind not in ("input", "output") else ()
-    notes = () if box.milliseconds is None else (told_time(box.milliseconds),)
-    notes += () if box.decibels is None else (told_ratio(box.decibels),)
-    return _box(box.title, name, box.detail, box.kind, parts, box.results, notes, right)
+    times = () if box.milliseconds is None else (told_time(box.milliseconds),)
+    ratios = () if box.decibels is None else (told_ratio(box.decibels),)
+    return _box(box.title, name, box.detail, box.kind, parts, box.results, (*times, *ratios), right)
 
 
 def told_time(milliseconds: float) -> str:

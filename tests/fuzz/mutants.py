@@ -238,8 +238,8 @@ SCHEDULE_AND_PLAN = [
     Mutant(
         "scratch for half of the padded map",
         f"{L}.direct:direct",
-        "scratch=scratch_bytes(map_floats, ",
-        "scratch=scratch_bytes(map_floats // 2, ",
+        "scratch=scratch_bytes(size * map_numbers, ",
+        "scratch=scratch_bytes(size * map_numbers // 2, ",
     ),
 ]
 

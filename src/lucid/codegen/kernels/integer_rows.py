@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llvmlite import ir
 
@@ -12,7 +13,7 @@ from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, buffers, ints
 from lucid.codegen.language.partial import each_part
-from lucid.codegen.language.values import I16, Int, Pointer
+from lucid.codegen.language.values import I16, Int, Integers, Pointer
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,35 @@ class Shifted(Loader):
             k.builder.store(ir.Constant(I16, 0), (numbers + f.channels).raw, align=2)
 
 
-def shift(k: Kernel, source: Pointer, out: Pointer, count: Int, name: str, zero_point: Int) -> None:
-    """Write `count` integers of an 8-bit dtype, less their zero point, as 16-bit ones."""
-    b = k.builder
-    widen = b.sext if dtype(name).kind == "signed" else b.zext
-    zero = b.trunc(zero_point.raw, I16)
+def shift_planes(
+    k: Kernel, planes: Sequence[Pointer], out: Pointer, count: Int, name: str, zero_point: Int
+) -> None:
+    """`shift` of a line of a planar map, channels last: `count` pixels of every plane."""
+    zero = k.builder.trunc(zero_point.raw, I16)
+    depth = len(planes)
 
     def part(at: Int, lanes: int) -> None:
-        kind = k.vector_type(lanes, I16)
-        wide = widen(k.load(source + at, lanes).raw, kind)
-        less = b.sub(wide, k.every_lane(zero, lanes) if lanes > 1 else zero)
-        b.store(less, (out + at).raw, align=2)
+        whole = k.joined([_less(k, plane + at, lanes, name, zero) for plane in planes])
+        order = [p * lanes + pixel for pixel in range(lanes) for p in range(depth)]
+        k.store(k.shuffle(whole, order), out + at * depth)
+
+    each_part(k, count, k.vector, part)
+
+
+def shift(k: Kernel, source: Pointer, out: Pointer, count: Int, name: str, zero_point: Int) -> None:
+    """Write `count` integers of an 8-bit dtype, less their zero point, as 16-bit ones."""
+    zero = k.builder.trunc(zero_point.raw, I16)
+
+    def part(at: Int, lanes: int) -> None:
+        k.store(_less(k, source + at, lanes, name, zero), out + at)
 
     each_part(k, count, 2 * k.vector, part)
+
+
+def _less(k: Kernel, source: Pointer, lanes: int, name: str, zero: Any) -> Integers:
+    """Integers of an 8-bit dtype less their zero point, in 16 bits."""
+    signed = dtype(name).kind == "signed"
+    kind = ir.VectorType(I16, lanes)
+    raw = k.builder.load(source.raw, typ=ir.VectorType(source.element, lanes), align=1)
+    wide = (k.builder.sext if signed else k.builder.zext)(raw, kind)
+    return Integers(k.builder, k.builder.sub(wide, k.every_lane(zero, lanes)), True)

@@ -47,6 +47,11 @@ class Layer:
         return isinstance(self.op, IntegerProduct)
 
     @property
+    def zero_point(self) -> int:
+        """What x holds for 0."""
+        return self.op.zero_point if isinstance(self.op, IntegerProduct) else 0
+
+    @property
     def numbers(self) -> str:
         """The dtype of the rows and panels that register tiles multiply."""
         return "i16" if self.is_integer else COMPUTED

@@ -23,7 +23,7 @@ from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_st
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.program.program import ArgumentValue, Code, View
-from lucid.ir.ops import Conv2d, IntegerProduct
+from lucid.ir.ops import Conv2d
 
 UNEVEN = 3
 """Panels for each thread below which one more for some of them matters: rows are split as well. 49
@@ -209,9 +209,8 @@ def _shifted_rows(
 ) -> Deferred:
     """The loader for rows of integers less their zero point; `out`: size of the map of those of a
     convolution, which may leave out pixels."""
-    assert isinstance(layer.op, IntegerProduct)
     strided = out is not None and layer.conv.stride != (1, 1)
-    arguments = {"channels": channels, "zero_point": layer.op.zero_point, **_plain_rows(x)}
+    arguments = {"channels": channels, "zero_point": layer.zero_point, **_plain_rows(x)}
     if out is not None and strided:
         arguments |= {**geometry(x, out), **window((1, 1), layer.conv.stride, (0, 0, 0, 0))}
     loader = Shifted(x.dtype, strided)

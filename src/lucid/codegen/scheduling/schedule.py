@@ -177,14 +177,11 @@ def convolutions(graph: Graph) -> list[Node]:
 def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
-    if shape.integer:
-        plain = shape.kernel == (1, 1) and op.padding == (0, 0, 0, 0)
-        return ["pointwise", "direct"] if plain else ["direct"]
     inner = shape.depth // max(1, shape.slices)
     alike = inner in (1, shape.group_columns) and shape.group_columns in GROUPS
     if alike and op.groups > 1:
         return ["depthwise", "direct"]
-    plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
+    plain = op.padding == (0, 0, 0, 0) and (shape.integer or op.stride == (1, 1))
     if shape.kernel == (1, 1) and plain and not shape.slices:
         return ["pointwise", "direct"]
     phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
@@ -266,9 +263,10 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
 
 
 def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
-    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) out."""
-    names = legal_kernels(shape)
-    return [n for n in names if not (precision == "strict" and n == "winograd4x4")]
+    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) of floats
+    out."""
+    rounds = precision == "strict" and not shape.integer
+    return [n for n in legal_kernels(shape) if not (rounds and n == "winograd4x4")]
 
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:

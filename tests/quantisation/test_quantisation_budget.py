@@ -25,7 +25,7 @@ def test_budgets_are_read(text: str, measure: str, least: float) -> None:
     "text", ["", "snr", "snr>25", "snr>=", "snr>=many", "psnr>=3", "snr>=1-2", "agreement>=nan", 25]
 )
 def test_malformed_budgets_are_refused(text: object) -> None:
-    with pytest.raises(InputError, match='budget is "agreement>=0.99"'):
+    with pytest.raises(InputError, match=r'budget is "agreement>=0\.99"'):
         Budget.parse(text)  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""`lucid.quantize` as a whole: measured by the interpreter, but for one network that is compiled."""
+"""`lucid.quantize` as a whole, measured by the interpreter; one network is compiled."""
 
 import math
 from pathlib import Path

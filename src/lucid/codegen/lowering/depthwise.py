@@ -8,8 +8,9 @@ from math import prod
 
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.expand import ExpandDepthwise, scratch_bytes
+from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import Panels, Taps
+from lucid.codegen.kernels.packing import Panels, TapPairs, Taps
 from lucid.codegen.kernels.slices import DepthwiseSlices
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.arguments import (
@@ -28,7 +29,7 @@ from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
 from lucid.ir.graph import Node
-from lucid.ir.ops import Conv2d, Fusion
+from lucid.ir.ops import Conv2d, Fusion, IntegerConv2d
 
 TASK_CYCLES = 4096
 """What a task should at least take: about 1 us."""
@@ -47,20 +48,20 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     kernel = _kernel(ctx, layer)
     slices = 1 if layer.slices is None else layer.slices.taps
-    lines, chunk = _cut(y, slices * prod(kernel.taps) * kernel.group, ctx.target)
+    products = slices * prod(kernel.taps) * kernel.group
+    lines, chunk = _cut(y, products, ctx.target, ctx.target.vector if layer.is_integer else 1)
     chunks = -(-y.shape[1] // chunk)
     cut: dict[str, ArgumentValue] = {"lines": lines, "chunk": chunk, "chunks": chunks}
     _call(ctx, layer, None, kernel, x, y, cut | geometry(x, (y.shape[2], y.shape[3])))
 
 
 def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
-    op = layer.op
-    assert isinstance(op, Conv2d)
+    op = layer.conv
     columns, group, height, width = ctx.shape(layer.weight)
     blocks, spec = _blocks(ctx, layer), Depthwise
     if layer.slices is not None:
         group, spec = group // layer.slices.taps, DepthwiseSlices
-    return spec(
+    kernel = spec(
         layer.epilogue.body,
         (height, width),
         op.stride,
@@ -69,13 +70,16 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
         columns // op.groups if group == 1 else 1,
         blocks.pixels,
         blocks.patterns,
-        feeds_attention(layer),
+        feeds_attention(layer) and not layer.is_integer,
     )
+    if not layer.is_integer:
+        return kernel
+    x, y = layer.x.type.dtype, layer.result.type.dtype
+    return IntegerDepthwise(**vars(kernel), x=x, y=y, narrow=columns < ctx.target.vector)
 
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:
-    op, (*_, taps) = layer.op, ctx.shape(layer.weight)
-    assert isinstance(op, Conv2d)
+    op, (*_, taps) = layer.conv, ctx.shape(layer.weight)
     width, out_width = ctx.shape(layer.x)[3], ctx.shape(layer.result)[3]
     return Blocks.of(width, out_width, taps, op.stride[1], op.dilation[1], op.padding[1])
 
@@ -91,8 +95,7 @@ def _call(
 ) -> None:
     """The call that computes the layer from x, over the layer `before` it if there is one; `given`:
     the arguments that say how x is read and the work cut."""
-    op = layer.op
-    assert isinstance(op, Conv2d)
+    op = layer.conv
     n, channels, height, width = y.shape
     lines = given["lines"]
     assert isinstance(lines, int)
@@ -106,12 +109,14 @@ def _call(
         results.append(region.append(PartialSums(bands), results).output)
     region.set_outputs(results)
     weight, shape = layer.by_tap(ctx.shape(layer.weight))
+    packing = TapPairs() if layer.is_integer else Taps()
     counts = enumerate(_blocks(ctx, layer).counts)
     arguments: dict[str, ArgumentValue] = {
         **given,
         **slice_arguments(layer),
+        "zero_point": layer.zero_point,
         **window(kernel.taps, op.stride, op.padding),
-        "weights": ctx.weights(weight.recipe, Taps(), shape, weight.name),
+        "weights": ctx.weights(weight.recipe, packing, shape, weight.name, layer.numbers),
         "bias": bias_of(ctx, layer, 1, ctx.target.vector),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extra_arguments,
@@ -141,8 +146,9 @@ def _call(
     )
 
 
-def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
-    """Lines of a band and channels of a chunk; `products`: multiply-adds for one output.
+def _cut(y: View, products: int, target: Target, narrowest: int) -> tuple[int, int]:
+    """Lines of a band and channels of a chunk; `products`: multiply-adds for one output,
+    `narrowest`: channels that the last of several chunks has at least.
 
     As many tasks as the work is worth, so that two threads and four have equal shares of it. What
     is summed in a band depends on the image alone, not on the batch or the team.
@@ -158,11 +164,16 @@ def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
         two, four = (_largest_share(tasks, threads) * threads for threads in (2, 4))
         return (2 * two + four) / 3 + (0.02 * len(chunks) + 0.004 * len(tasks)) * sum(tasks)
 
+    def enough(size: int) -> bool:
+        """Whether the last chunk of `size` vectors has as many channels as it must."""
+        return (channels - 1) % (size * target.vector) + 1 >= narrowest
+
     lines = sorted({-(-height // bands) for bands in range(1, min(height, most) + 1)})
+    parts = [p for p in range(1, min(vectors, CHUNKS) + 1) if p == 1 or enough(-(-vectors // p))]
     cuts = [
         (n, -(-vectors // chunks))
         for n in lines
-        for chunks in range(1, min(vectors, CHUNKS) + 1)
+        for chunks in parts
         if -(-height // n) * chunks <= most
     ]
     best = min(cuts, key=cost, default=(height, vectors))
@@ -198,7 +209,9 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and its
     result is large."""
     result = layer.result
-    if layer.epilogue.extras or result in ctx.placements or ctx.output_view(result) is not None:
+    if layer.is_integer or layer.epilogue.extras:
+        return False
+    if result in ctx.placements or ctx.output_view(result) is not None:
         return False
     if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
         return False
@@ -221,7 +234,7 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
 def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
     """Cycles for each element of the expanded map that go into lines which two bands share."""
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     columns, depth, *_ = ctx.shape(layer.weight)
     taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
     panel = panel_vectors(columns, ctx.target) * ctx.target.vector

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.body import PLAIN
+from lucid.codegen.kernels.integer_winograd import IntegerWinograd
+from lucid.codegen.kernels.integer_winograd import scratch_bytes as integer_scratch_bytes
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import WinogradPanels
+from lucid.codegen.kernels.packing import WinogradPairPanels, WinogradPanels, WinogradParts
 from lucid.codegen.kernels.slices import WinogradSlices
 from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
 from lucid.codegen.lowering.arguments import (
@@ -26,7 +29,7 @@ from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.scheduling.schedule import phase_tiles
-from lucid.ir.ops import Conv2d
+from lucid.ir.ops import IntegerConv2d
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,7 @@ class Tiling:
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
-    op, m = layer.op, int(layer.choice.kernel[-1])
-    assert isinstance(op, Conv2d)
+    op, m = layer.conv, int(layer.choice.kernel[-1])
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
@@ -78,14 +80,11 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
-    if feeds_attention(layer):
+    if feeds_attention(layer) and not layer.is_integer:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
-    spec = Winograd if layer.slices is None else WinogradSlices
-    kernel = spec(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
-    tile = Tile(vectors, PLAIN, raw=True)
-    weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
+    form = _form(ctx, layer, m, len(writes) > 1, vectors)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **slice_arguments(layer, depth),
@@ -93,11 +92,11 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "pad_left": op.padding[1] // op.dilation[1],
         "dilation_h": op.dilation[0],
         "dilation_w": op.dilation[1],
-        "weights": ctx.weights(weight.recipe, packing, ctx.shape(weight), weight.name),
+        **form.arguments,
         "bias": bias_of(ctx, layer, op.groups, panel),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extras,
-        **{export: Code(tile, export) for export in Tile.exports},
+        **{export: Code(form.tile, export) for export in Tile.exports},
         **result_strides(y),
         "images": n,
         "groups": op.groups,
@@ -112,14 +111,44 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "prefetch": 1,
     }
     ctx.call(
-        kernel,
+        form.kernel,
         op.groups * tiling.blocks * chunks,
-        only_declared(kernel, arguments),
+        only_declared(form.kernel, arguments),
         [x, *tensors],
         writes,
         region,
         layer.origin,
         algorithm=layer.choice.kernel,
-        scratch=scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
+        scratch=form.scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What floats and integers have of their own: kernel and tile, the arguments that are packed
+    weights, and how much scratch a task takes."""
+
+    kernel: Winograd
+    tile: Tile
+    arguments: dict[str, ArgumentValue]
+    scratch_bytes: Callable[[int, int, int, int, int], int]
+
+
+def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int) -> _Form:
+    weight, panel, shape = layer.weight, vectors * ctx.target.vector, ctx.shape(layer.weight)
+    op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
+    tile, groups = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers), layer.conv.groups
+    if not isinstance(op, IntegerConv2d):
+        spec = Winograd if layer.slices is None else WinogradSlices
+        packed = ctx.weights(weight.recipe, WinogradPanels(m, groups, panel), shape, weight.name)
+        return _Form(spec(*options), tile, {"weights": packed}, scratch_bytes)
+    dtypes = layer.x.type.dtype, layer.result.type.dtype
+    pairs, parts = WinogradPairPanels(m, groups, panel), WinogradParts(m, op.largest(dtypes[0]))
+    arguments: dict[str, ArgumentValue] = {
+        "weights": ctx.weights(weight.recipe, pairs, shape, weight.name, layer.numbers),
+        "parts": ctx.weights(weight.recipe, parts, shape, f"{weight.name}.parts", "i64"),
+        "zero_point": layer.zero_point,
+    }
+    kernel = IntegerWinograd(*options, *dtypes, vectors)
+    return _Form(kernel, tile, arguments, integer_scratch_bytes)

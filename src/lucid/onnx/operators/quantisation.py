@@ -52,7 +52,7 @@ def read_quantize(call: Call) -> Operand:
     x = floats(call, call.operand(0))
     dtype = _dtype(call)
     scales = scales_of(call, x.type)
-    _check_scale(call, LEAST_SCALE)
+    check_scale(call, 1)
     return call.apply(Quantize(dtype, scales.axis, scales.block), x, *scales.operands)
 
 
@@ -76,7 +76,7 @@ def read_dequantize(call: Call) -> Operand:
     if all(elements) and elements[0] != elements[1]:
         raise ModelFileError(f"has a zero point of another element type than {x.type}")
     scales = scales_of(call, x.type)
-    _check_scale(call, 0.0)
+    check_scale(call, 1, 0.0)
     return call.apply(Dequantize(scales.axis, scales.block), x, *scales.operands)
 
 
@@ -131,11 +131,11 @@ def number(call: Call, operand: Operand) -> Operand:
     return call.reshape(operand, ()) if is_number(operand) else operand
 
 
-def _check_scale(call: Call, least: float) -> None:
+def check_scale(call: Call, index: int, least: float = LEAST_SCALE) -> None:
     """Raises ModelFileError where a scale that is known is below `least`, infinite or NaN."""
-    if not isinstance(call.operand(1), Known | Parameter):
+    if not isinstance(call.operand(index), Known | Parameter):
         return
-    scale = call.elements(1).reshape(-1)
+    scale = call.elements(index).reshape(-1)
     wrong = scale[~((scale >= least) & np.isfinite(scale))]
     if wrong.size:
         raise ModelFileError(f"has the scale {wrong[0]:g}: a scale is a positive number")

@@ -238,8 +238,8 @@ SCHEDULE_AND_PLAN = [
     Mutant(
         "scratch for half of the padded map",
         f"{L}.direct:direct",
-        "scratch=scratch_bytes(map_floats, ",
-        "scratch=scratch_bytes(map_floats // 2, ",
+        "scratch=scratch_bytes(size * map_numbers, ",
+        "scratch=scratch_bytes(size * map_numbers // 2, ",
     ),
 ]
 
@@ -422,14 +422,14 @@ KERNELS = [
     ),
     Mutant(
         "only the last chain of a sum counts",
-        f"{C}.kernels.microkernels:total",
+        f"{C}.kernels.accumulation:total",
         "k.load(sums + i * k.vector, align=align) + v",
         "v",
         TILES,
     ),
     Mutant(
         "chains do not begin at zero",
-        f"{C}.kernels.microkernels:put_by",
+        f"{C}.kernels.accumulation:put_by",
         "return [k.zero() for _ in tile]",
         "return tile",
         TILES,
@@ -698,7 +698,7 @@ RUNTIME = [
     ),
     Mutant(
         "an unrolled segment takes its second step twice",
-        f"{C}.kernels.microkernels:accumulate_short",
+        f"{C}.kernels.accumulation:accumulate_short",
         "k.int(number)",
         "k.int(max(number, 1))",
         TILES,

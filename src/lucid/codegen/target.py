@@ -21,8 +21,10 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line.
+    by instructions. `dot`: whether pairs of 16-bit integers are multiplied and added to 32-bit sums
+    by one instruction (VNNI). `lookups`: whether one instruction looks up each byte of a vector in
+    a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of
+    a cache line.
     """
 
     name: str
@@ -34,9 +36,11 @@ class Target:
     fused: bool = True
     masked: bool = False
     halves: bool = True
+    dot: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     line: int = 64
+    lookups: bool = False
 
     @property
     def tile_rows(self) -> int:
@@ -144,7 +148,7 @@ LEVELS: dict[str, Target] = {
         Target(
             "x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False, halves=False
         ),
-        Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16),
+        Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, lookups=True),
         Target(
             "x86-64-v4",
             X86_TRIPLE,
@@ -154,6 +158,7 @@ LEVELS: dict[str, Target] = {
             registers=32,
             masked=True,
             l2=1 << 20,
+            lookups=True,
         ),
         Target(
             "aarch64",

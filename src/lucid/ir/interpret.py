@@ -77,7 +77,7 @@ def run_node(
     op = _at_batch(node, batch)
     if isinstance(op, Fusion):
         own = op.anchor_operands(len(operands))
-        (y,) = _computed(op.anchor, operands[:own], [node.output.type], floating)
+        (y,) = _computed(op.anchor, operands[:own], [op.body.inputs[0].type], floating)
         results: tuple[Array, ...] = (np.asarray(op.applied(y, operands[own:])),)
     else:
         results = _computed(op, operands, [v.type for v in node.outputs], floating)

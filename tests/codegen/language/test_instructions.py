@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.accumulation import UNROLL
+from lucid.codegen.kernels.body import CHANNEL, PLAIN, TENSOR, Body
 from lucid.codegen.kernels.boxes import Listed, Suppress
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.direct import Direct
@@ -21,7 +22,7 @@ from lucid.codegen.kernels.fold import Fold, MaxUnpool
 from lucid.codegen.kernels.indexing import Put, Take
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
-from lucid.codegen.kernels.microkernels import UNROLL, Tile, WindowTile
+from lucid.codegen.kernels.microkernels import Tile, WindowTile
 from lucid.codegen.kernels.normalisation import (
     GroupNormalise,
     Moments,
@@ -149,8 +150,8 @@ BODIES = {
     "plain": PLAIN,
     "relu": Body((), ((Relu(), (0,)),)),
     "gelu": Body((), ((Gelu(), (0,)),)),
-    "residual": Body(("tensor",), ((Add(), (0, 1)), (Relu(), (2,)))),
-    "channel": Body(("channel", "tensor"), ((Mul(), (0, 1)), (Add(), (3, 2)), (Silu(), (4,)))),
+    "residual": Body((TENSOR,), ((Add(), (0, 1)), (Relu(), (2,)))),
+    "channel": Body((CHANNEL, TENSOR), ((Mul(), (0, 1)), (Add(), (3, 2)), (Silu(), (4,)))),
 }
 
 
@@ -200,10 +201,10 @@ KERNELS: list[KernelSpec] = [
     Product(Patch()),
     WindowTile(4, BODIES["channel"]),
     WindowTile(4, BODIES["channel"], short=9),
-    Direct(("tensor",), planes=3),
+    Direct((TENSOR,), planes=3),
     Product(Sums(2)),
     Product(Mapped(BODIES["channel"])),
-    Product(Combine(2, "folded", "fixed"), ("tensor", "channel")),
+    Product(Combine(2, "folded", "fixed"), (TENSOR, CHANNEL)),
     *(Stage(Combine(2, g, p)) for g in ("folded", "weights") for p in ("none", "inside")),
     Stage(Combine(1, "none", "padded")),
     *(Winograd(m, BODIES["channel"], sums) for m in (2, 4) for sums in (False, True)),
@@ -240,7 +241,7 @@ KERNELS: list[KernelSpec] = [
     Moments(),
     *(GroupNormalise(PLAIN, (Access(), Access()), single) for single in (True, False)),
     *(NeighbourNorm((Access(), Access()), beta) for beta in (0.75, 0.6)),
-    *(DirectSlices(("tensor",), planes) for planes in (0, 3)),
+    *(DirectSlices((TENSOR,), planes) for planes in (0, 3)),
     WinogradSlices(2, BODIES["channel"]),
     DepthwiseSlices(patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns),
     PoolIndices(),

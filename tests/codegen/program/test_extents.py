@@ -260,7 +260,8 @@ FREE = {
     *("window", "before", "top", "left"),
     *("count_n", "count_c", "count_d", "count_h", "count_w"),  # what indices are made of
     *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
-    *("step_h", "step_w", "padded_width", "map_floats", "met", "part_lines", "part_step"),
+    *("step_h", "step_w", "padded_width", "map_numbers", "met"),
+    *("part_lines", "part_step", "zero_point"),
 }
 """Arguments that move nothing in an operand, or only what is in scratch."""
 WINDOW = ("kernel_", "stride_", "pad_", "dilation_")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import splat_number
 from lucid.codegen.language.values import Vector
 from lucid.codegen.language.vector_math import lower
@@ -35,13 +36,30 @@ a float is a constant, and so is a `Whole`."""
 
 
 @dataclass(frozen=True)
+class Extra:
+    """An extra operand of a body. `kind`: how it lies to the result; of layers `tensor` (shaped
+    like it) or `channel` (one number a channel), of pools and products of tensors `vector` (side by
+    side along the inner dimension) or `constant` (the same number), else `operand`."""
+
+    kind: str
+    dtype: str = COMPUTED
+
+    def __repr__(self) -> str:
+        return self.kind + ("" if self.dtype == COMPUTED else f" {self.dtype}")
+
+
+TENSOR, CHANNEL, OPERAND = Extra("tensor"), Extra("channel"), Extra("operand")
+"""Extras of floats."""
+
+
+@dataclass(frozen=True)
 class Body:
-    """`extras`: `"tensor"` (shaped like the result) or `"channel"` (one float a channel) each.
+    """Elementwise `steps` over the anchor's result and `extras`.
 
     `result`: which value is the body's, by default the last step's or, without steps, the anchor's.
     """
 
-    extras: tuple[str, ...] = ()
+    extras: tuple[Extra, ...] = ()
     steps: tuple[tuple[Op, tuple[Operand, ...]], ...] = ()
     result: Operand | None = None
 
@@ -53,7 +71,7 @@ class Body:
 
     def tensors(self) -> list[str]:
         """The names of the operands that are shaped like the result."""
-        return [f"extra{i}" for i, kind in enumerate(self.extras) if kind == "tensor"]
+        return [f"extra{i}" for i, extra in enumerate(self.extras) if extra.kind == "tensor"]
 
     def gated(self, operand: int) -> Body:
         """The body with one more extra, the last, by which `operand` is multiplied first."""
@@ -67,7 +85,7 @@ class Body:
 
         steps = tuple((op, tuple(map(moved, read))) for op, read in self.steps)
         result = None if self.steps and self.result is None else moved(self.returned())
-        return Body((*self.extras, "operand"), ((Mul(), (operand, gate)), *steps), result)
+        return Body((*self.extras, OPERAND), ((Mul(), (operand, gate)), *steps), result)
 
     def emit(self, k: Kernel, result: Vector, extras: Sequence[Vector]) -> Vector:
         """The body applied to one vector of the anchor's result."""
@@ -79,7 +97,7 @@ class Body:
 
     def __str__(self) -> str:
         """All that the kernel's code depends on: extras take arguments whether read or not."""
-        names = ["y", *(f"{kind}{i}" for i, kind in enumerate(self.extras))]
+        names = ["y", *(f"{extra}{i}" for i, extra in enumerate(self.extras))]
         for op, operands in self.steps:
             read = ", ".join(names[o] if isinstance(o, int) else str(o) for o in operands)
             fields = [str(getattr(op, f.name)) for f in dataclasses.fields(op)]

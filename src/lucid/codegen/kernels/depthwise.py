@@ -9,13 +9,15 @@ spread over its group by a shuffle, once for all taps it meets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.language.elements import numbers
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
@@ -95,13 +97,24 @@ class Depthwise(KernelSpec):
         extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
         results = ("y", "sums") if self.sums else ("y",)
         counts = tuple(f"count{i}" for i in range(len(self.patterns)))
+        operands = ("x", "weights", "bias", *results, *extras)
         return (
-            buffers("x", "weights", "bias", *results, *extras)
+            sum((buffers(name, dtype=self.dtype_of(name)) for name in operands), ())
             + ints("image", "line", "pixel", "height", "out_height", "pad_top", "pad_left")
             + ints("channels", "chunk", "chunks", "lines", "bands")
             + ints(*counts)
             + sum(map(strides_of, ("y", *self.body.tensors())), ())
         )
+
+    def dtype_of(self, operand: str) -> str:
+        """The dtype of a buffer."""
+        extras = {f"extra{i}": extra.dtype for i, extra in enumerate(self.body.extras)}
+        return extras.get(operand, COMPUTED)
+
+    @property
+    def steps(self) -> int:
+        """What a tap multiplies for one output: the inputs of a group."""
+        return self.group
 
     def extents(self, given: Given) -> dict[str, Extent]:
         first, last, _ = self._columns(given)
@@ -116,7 +129,7 @@ class Depthwise(KernelSpec):
         """What a call reaches in its weights, results and the body's operands."""
         images, channels = self._images(given), min(given.channels, given.chunk * given.chunks)
         out = (given.lines_of(given.bands), self._columns(given)[2])
-        taps = self.taps[0] * self.taps[1] * self.group
+        taps = self.taps[0] * self.taps[1] * self.steps
         found: dict[str, Extent] = {
             "weights": ((taps, given.channels), (channels, 1)),
             "bias": ((channels, 1),),
@@ -146,7 +159,7 @@ class Depthwise(KernelSpec):
         return first, last, outputs
 
     def emit(self, target: Target) -> ir.Module:
-        f = Frame(self, target)
+        f = self.frame(target)
         k = f.kernel
         with k.loop(f.first, f.last) as task:
             begin = task.index % f.chunks * f.chunk
@@ -160,6 +173,10 @@ class Depthwise(KernelSpec):
             with k.loop(first, (first + f.lines).minimum(f.out_height)) as lines:
                 self.line(f, image, lines.index, channels, sums)
         return f.finish()
+
+    def frame(self, target: Target) -> Frame:
+        """The arguments as the code reads them."""
+        return Frame(self, target)
 
     @staticmethod
     def clear(f: Frame, sums: Pointer, channels: tuple[Int, Int]) -> None:
@@ -188,7 +205,7 @@ class Depthwise(KernelSpec):
         at = f.x + (image * f.image + (top + first * self.dilation[0]) * f.line)
         return Rows(
             at + (0 - f.pad_left * f.pixel),
-            f.weights + first * (self.taps[1] * self.group) * f.channels,
+            f.weights + first * (self.taps[1] * self.steps) * f.channels,
             last - first,
         )
 
@@ -206,7 +223,7 @@ class Depthwise(KernelSpec):
 
         def vector(along: Int, mask: Any) -> None:
             c = begin + along
-            bias = k.load(f.bias + c, mask=mask)
+            bias = self._number(f, "bias", f.bias + c, mask)
             own = c // self.multiplier
             if self.group > k.vector:
                 own = c // self.group * self.group
@@ -216,12 +233,16 @@ class Depthwise(KernelSpec):
             for pixel, value in enumerate(values):
                 here = places.moved(pixel)
                 result = self._finish(f, value, here, c, mask)
-                k.store(result, here["y"] + c, mask)
+                self.store(f, result, here["y"] + c, mask)
                 total = result if total is None else total + result
             if sums is not None and total is not None:
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
 
-        k.each_vector(end - begin, vector)
+        self.each_vector(f, end - begin, vector)
+
+    def each_vector(self, f: Frame, channels: Int, body: Callable[[Int, Any], None]) -> None:
+        """`body(offset, mask)` for all channels of a chunk."""
+        f.kernel.each_vector(channels, body)
 
     def window(
         self, f: Frame, pattern: Pattern, rows: Rows, totals: Sequence[Vector], mask: Any
@@ -230,26 +251,26 @@ class Depthwise(KernelSpec):
         k = f.kernel
         with k.loop(0, rows.count, carry=totals) as taps:
             at = rows.x + taps.index * (self.dilation[0] * f.line)
-            size = self.taps[1] * self.group
+            size = self.taps[1] * self.steps
             weights = rows.weights + taps.index * size * f.channels
-            taps.carry(self._taps(f, pattern, at, weights, taps.carried, mask))
+            taps.carry(self.add_taps(f, pattern, (at,), weights, taps.carried, mask))
         return taps.results
 
-    def _taps(
+    def add_taps(
         self,
         f: Frame,
         pattern: Pattern,
-        at: Pointer,
+        lines: Sequence[Pointer],
         weights: Pointer,
         totals: Sequence[Vector],
         mask: Any,
     ) -> list[Vector]:
-        """The sums after one more line of taps. Each input column is met by several of them."""
-        k = f.kernel
-        totals = list(totals)
-        sizes = [(t, i) for t in range(self.taps[1]) for i in range(self.group)]
-        held = [k.load(weights + n * f.channels, mask=mask) for n, _ in enumerate(sizes)]
-        columns = _Columns(at, f.pixel)
+        """The sums after one more step over lines of taps. Each input column is met by several
+        taps."""
+        sums = list(totals)
+        counted = range(self.taps[1] * self.steps)
+        held = [self.load(f, weights + n * f.channels, mask) for n in counted]
+        columns = [_Columns(at, f.pixel) for at in lines]
         for column in range(pattern.first, pattern.last):
             meets = [
                 (pixel, tap)
@@ -259,15 +280,21 @@ class Depthwise(KernelSpec):
             ]
             if not meets:
                 continue
-            for i, spread in enumerate(self._spread(f, columns[column], mask)):
+            inputs = self.spread(f, [each[column] for each in columns], mask)
+            for i, spread in enumerate(inputs):
                 for pixel, tap in meets:
-                    weight = held[tap * self.group + i]
-                    totals[pixel] = k.fma(spread, weight, totals[pixel])
-        return totals
+                    weight = held[tap * self.steps + i]
+                    sums[pixel] = self.multiply_add(f, spread, weight, sums[pixel])
+        return sums
 
-    def _spread(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
-        """For each input of a group, that input in all lanes of its group."""
-        k = f.kernel
+    def multiply_add(self, f: Frame, x: Vector, weight: Vector, total: Vector) -> Vector:
+        """total + x * weight."""
+        return f.kernel.fma(x, weight, total)
+
+    def spread(self, f: Frame, lines: Sequence[Pointer], mask: Any) -> list[Vector]:
+        """For each step of a tap, what a column of these lines (here: one) has for it, in all lanes
+        of its group."""
+        k, (at,) = f.kernel, lines
         if self.group > k.vector or self.multiplier >= k.vector:  # one input for all lanes
             return [k.splat(k.load(at + i, lanes=1)) for i in range(self.group)]
         if self.multiplier > 1:
@@ -286,10 +313,23 @@ class Depthwise(KernelSpec):
         """The body, with what it reads beside the result."""
         names = [f"extra{e}" for e in range(len(self.body.extras))]
         bases = [
-            getattr(f, n) if kind == "channel" else here[n]
-            for n, kind in zip(names, self.body.extras, strict=True)
+            getattr(f, n) if extra.kind == "channel" else here[n]
+            for n, extra in zip(names, self.body.extras, strict=True)
         ]
-        return self.body.emit(f.kernel, value, [f.kernel.load(b + c, mask=mask) for b in bases])
+        read = [self._number(f, n, b + c, mask) for n, b in zip(names, bases, strict=True)]
+        return self.body.emit(f.kernel, value, read)
+
+    def _number(self, f: Frame, operand: str, at: Pointer, mask: Any) -> Vector:
+        """A vector of an operand, as it is computed with."""
+        return numbers(f.kernel, self.load(f, at, mask).raw, self.dtype_of(operand))
+
+    def load(self, f: Frame, at: Pointer, mask: Any) -> Vector:
+        """A vector of elements, of which `mask` may leave out some."""
+        return f.kernel.load(at, mask=mask)
+
+    def store(self, f: Frame, value: Vector, at: Pointer, mask: Any) -> None:
+        """The inverse, of a result."""
+        f.kernel.store(value, at, mask)
 
 
 class _Places:

@@ -16,9 +16,13 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.arithmetic import ARITHMETIC
+from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.integer_rows import shift, shift_planes
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
 from lucid.codegen.kernels.product import (
     NEAR,
+    panel_arguments,
     pick_tile,
     prefetch_share,
     product_extents,
@@ -26,6 +30,7 @@ from lucid.codegen.kernels.product import (
     set_extras,
     task_place,
 )
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -37,37 +42,49 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import F32, I64, Int, Pointer, Vector, size_of
+from lucid.codegen.language.partial import each_part
+from lucid.codegen.language.values import I64, Int, Pointer, Vector, constant, size_of
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
 """Entries after the table of places: a tile reads six, whatever its rows."""
 
 
-def scratch_bytes(map_floats: int, rows: int) -> int:
+def scratch_bytes(map_bytes: int, rows: int) -> int:
     """Scratch for the padded map, and the table of where each row's window begins."""
-    return size_of(F32) * map_floats + size_of(I64) * (rows + TABLE_SLACK)
+    return map_bytes + size_of(I64) * (rows + TABLE_SLACK)
 
 
 @dataclass(frozen=True)
 class Direct(KernelSpec):
-    """`extras`: as in the tile's body. `planes`: channels of a planar map (NCHW), else 0."""
+    """`extras`, `numbers`: as in the tile. `planes`: channels of a planar map (NCHW), else 0. `x`,
+    `result`: the dtypes of x and y. Integers lie in the padded map less their zero point."""
 
     family: ClassVar[str] = "direct"
-    extras: tuple[str, ...] = ()
+    extras: tuple[Extra, ...] = ()
     planes: int = 0
+    x: str = COMPUTED
+    numbers: str = COMPUTED
+    result: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
-        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
         return (
-            buffers("x", "weights", "bias", "y")
-            + sum(extras, ())
+            buffers("x", dtype=self.x)
+            + panel_arguments(self.extras, self.numbers, self.result)
             + codes("tile6", "tile5", "tile4")
             + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
             + ints("stride_h", "stride_w", "pad_top", "pad_left")
             + ints("met", "part_lines", "part_step")
             + ints("lines_h", "step_h", "lines_w", "step_w", "segment", "chain")
-            + ints("padded_width", "map_floats", "images", "block_images", "lines", "bands")
+            + ints(
+                "zero_point",
+                "padded_width",
+                "map_numbers",
+                "images",
+                "block_images",
+                "lines",
+                "bands",
+            )
             + ints("y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
@@ -82,6 +99,7 @@ class Direct(KernelSpec):
             x = ((images, given.image), *line, (self.planes, given.plane))
         rows = images * given.lines_of(given.bands) * given.out_width
         depth = given.segment * given.lines_h * given.lines_w
+        depth *= ARITHMETIC[self.numbers].numbers_of_element
         return {"x": x} | product_extents(given, self.extras, rows, depth)
 
     def emit(self, target: Target) -> ir.Module:
@@ -96,10 +114,11 @@ class DirectEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
+        self.arithmetic = ARITHMETIC[spec.numbers]
         f = self.frame
-        self.line_floats = f.padded_width * f.channels
-        self.map = f.scratch.to(F32)
-        self.table = (self.map + f.map_floats).to(I64)
+        self.line_numbers = f.padded_width * f.channels
+        self.map = f.scratch.to(self.arithmetic.number)
+        self.table = (self.map + f.map_numbers).to(I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -110,7 +129,7 @@ class DirectEmitter:
             first = band * f.lines
             lines = (f.out_height - first).minimum(f.lines)
             with k.loop(0, images) as each:
-                out = self.map + each.index * f.met * self.line_floats
+                out = self.map + each.index * f.met * self.line_numbers
                 self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
             self._places(images, lines)
             taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
@@ -144,31 +163,46 @@ class DirectEmitter:
             source = source + group * f.channels
         with k.loop(0, f.met) as loop:
             inside, part = loop.index % f.part_lines, loop.index // f.part_lines
-            line, to = top + part * f.part_step + inside, out + loop.index * self.line_floats
+            line, to = top + part * f.part_step + inside, out + loop.index * self.line_numbers
 
             def fill(line: Int = line, to: Pointer = to) -> None:
                 self._zero(to, k.int(0), left)
                 self._line(source + line * f.line, to + left, columns)
-                self._zero(to, right, self.line_floats)
+                self._zero(to, right, self.line_numbers)
 
             def blank(to: Pointer = to) -> None:
-                self._zero(to, k.int(0), self.line_floats)
+                self._zero(to, k.int(0), self.line_numbers)
 
             k.either(k.both(line >= 0, line < f.height), fill, blank)
 
     def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
         k = self.kernel
-        k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), out + (begin + c), mask))
+        if self.spec.numbers == COMPUTED:
+            k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), out + (begin + c), mask))
+            return
+
+        def part(at: Int, lanes: int) -> None:
+            zero = constant(k.vector_type(lanes, out.element), 0)
+            k.store(Vector(k.builder, zero), out + (begin + at))
+
+        each_part(k, end - begin, 2 * k.vector, part)
 
     def _line(self, source: Pointer, out: Pointer, columns: Int) -> None:
         """The columns of one line, channels last."""
         f, k = self.frame, self.kernel
+        if self.spec.planes and self.spec.numbers != COMPUTED:
+            planes = [source + p * f.plane for p in range(self.spec.planes)]
+            shift_planes(k, planes, out, columns, self.spec.x, f.zero_point)
+            return
         if self.spec.planes:
             planes = [source + p * f.plane for p in range(self.spec.planes)]
             self._interleave(planes, out, columns)
             return
 
         def copy(count: Int, source: Pointer, out: Pointer) -> None:
+            if self.spec.numbers != COMPUTED:
+                shift(k, source, out, count, self.spec.x, f.zero_point)
+                return
             k.each_vector(count, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
 
         def apart() -> None:
@@ -217,7 +251,7 @@ class DirectEmitter:
         f, k = self.frame, self.kernel
         with k.loop(0, images) as image, k.loop(0, lines) as line:
             number = (image.index * lines + line.index) * f.out_width
-            start = (image.index * f.met + line.index * f.stride_h) * self.line_floats
+            start = (image.index * f.met + line.index * f.stride_h) * self.line_numbers
             with k.loop(0, f.out_width) as column:
                 place = start + column.index * f.stride_w * f.channels
                 k.store_int(place, self.table.words(number + column.index))
@@ -232,16 +266,16 @@ class DirectEmitter:
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
         size = f.segment * f.lines_h * f.lines_w * f.panel
-        tap_floats = f.segment * f.lines_w
-        weights = f.weights + packed * tap_floats * f.lines_h
-        weights = weights + taps[0] * tap_floats * f.panel
+        line = f.segment * f.lines_w
+        weights = f.weights.to(self.arithmetic.element) + packed * line * f.lines_h
+        weights = weights + taps[0] * line * f.panel
         groups = count.ceil_div(f.kernel.target.tile_rows)
         distance = k.select(groups.equals(1), size.minimum(NEAR), size)
         with k.loop(0, groups) as loop:
             offset, rows = row_group(k, loop.index, count, groups)
             at = row + offset
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
-            ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel)
+            ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel, self.arithmetic)
             operands = [
                 self.map + taps[0] * f.step_h,
                 weights,

@@ -71,7 +71,7 @@ class Loader:
         return f"{self.name}[{options}]" if options else self.name
 
 
-def _images(given: Given, rows: int) -> int:
+def images_of(given: Given, rows: int) -> int:
     """How many images have so many pixels. Raises ValueError where that is no whole number."""
     area: int = given.out_height * given.out_width
     if area < 1 or rows % area:
@@ -79,7 +79,7 @@ def _images(given: Given, rows: int) -> int:
     return rows // area
 
 
-def _position(frame: Frame, row: Int) -> tuple[Int, Int, Int]:
+def position(frame: Frame, row: Int) -> tuple[Int, Int, Int]:
     """Image, line and column of an output pixel."""
     area = frame.out_height * frame.out_width
     inside = row % area
@@ -101,12 +101,12 @@ class Patch(Loader):
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
         inputs = channels // (given.kernel_h * given.kernel_w)
         size = given.height, given.width
-        return {"x": given.map("", _images(given, rows), size, inputs)}
+        return {"x": given.map("", images_of(given, rows), size, inputs)}
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         """`channel` counts over all taps: the group's first channel is channel / taps."""
         f, k = frame, frame.kernel
-        image, line, column = _position(f, row)
+        image, line, column = position(f, row)
         source = f.x + (image * f.image + channel // (f.kernel_h * f.kernel_w))
         with k.loop(0, f.kernel_h) as tap_h, k.loop(0, f.kernel_w) as tap_w:
             y = line * f.stride_h - f.pad_top + tap_h.index * f.dilation_h
@@ -149,7 +149,7 @@ class Combine(Loader):
         return declared + (floats("scale") if self.pool == "fixed" else ())
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
-        images = _images(given, rows)
+        images = images_of(given, rows)
         size = given.height, given.width
         if self.pool == "none":  # every pixel of the map is one of the result
             size = given.out_height, given.out_width
@@ -165,7 +165,7 @@ class Combine(Loader):
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
         f, k = frame, frame.kernel
-        image, line, column = _position(f, row)
+        image, line, column = position(f, row)
         source = f.x + image * f.image + channel
         average = self._window(f, line, column)
 

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.accumulation import accumulate
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.microkernels import accumulate
 from lucid.codegen.kernels.product import row_group
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel, function_type
@@ -92,9 +92,9 @@ class MatMul(KernelSpec):
         found["a"] += ((rows, given.a_row), (depth, given.a_step))
         found["b"] += ((depth, step), (columns, column))
         found["y"] += ((rows, given.y_row), (columns, 1))
-        for i, kind in enumerate(self.body.extras):
+        for i, extra in enumerate(self.body.extras):
             row = getattr(given, f"extra{i}_row")
-            found[f"extra{i}"] += ((rows, row), (columns, 1 if kind == "vector" else 0))
+            found[f"extra{i}"] += ((rows, row), (columns, 1 if extra.kind == "vector" else 0))
         return found
 
     def emit(self, target: Target) -> ir.Module:
@@ -145,10 +145,10 @@ class _MatMulEmitter:
         with k.loop(0, groups) as loop:
             offset, height = row_group(k, loop.index, stop - start, groups)
             row = start + offset
-            for i, kind in enumerate(self.spec.body.extras):
+            for i, extra in enumerate(self.spec.body.extras):
                 stride = getattr(f, f"extra{i}_row")
                 place = at[f"extra{i}"] + row * stride
-                place = place + column if kind == "vector" else place
+                place = place + column if extra.kind == "vector" else place
                 k.store_pointer(place, self.extras.words(2 * i))
                 k.store_int(stride, self.extras.words(2 * i + 1))
             arguments = [
@@ -298,10 +298,10 @@ class _TileEmitter:
     def _store(self, value: Vector, r: int, v: int, mask: Any) -> None:
         k, row, at = self.k, self._row(r), v * self.k.vector
         read = []
-        for i, kind in enumerate(self.body.extras):
+        for i, extra in enumerate(self.body.extras):
             stride = k.load_int(self.extras.words(2 * i + 1))
             place = k.load_pointer(self.extras.words(2 * i), F32) + row * stride
-            if kind == "vector":
+            if extra.kind == "vector":
                 read.append(k.load(place + at, mask=mask))
             else:
                 read.append(k.splat(k.load(place, lanes=1)))

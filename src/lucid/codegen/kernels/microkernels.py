@@ -4,28 +4,26 @@
 
 Every convolution, Winograd's products and linear layers run through these tiles, so each output is
 the same ascending chains of multiply-adds, whatever tile it falls into. Strides are arguments.
+What the numbers are, floats or pairs of 16-bit integers, `arithmetic.py` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.accumulation import Step
+from lucid.codegen.kernels.arithmetic import ARITHMETIC, Window
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.language.builder import Kernel, Signature, function_type
+from lucid.codegen.language.dtypes import COMPUTED, dtype
+from lucid.codegen.language.elements import numbers
 from lucid.codegen.language.kernel import KernelSpec
+from lucid.codegen.language.partial import load_first, store_first
 from lucid.codegen.language.values import F32, I64, Int, Pointer, PointerTo, Vector
 from lucid.codegen.target import Target
-
-CHAIN = 256
-"""Steps of k that are added up in one chain of multiply-adds. The rounding error of a chain grows
-with the root of its length: whole chains of 4608 steps cost ResNeSt-50's logits 1.5e-6, chains of
-256, whose sums are added in turn, a third of that; putting a tile by costs 1% of its chain."""
-UNROLL = 4
-"""Steps of k in the loop body: constant offsets, the loop's own cost spread over 4 x 24 FMAs."""
 
 STEP = 0.85
 """What a step of k costs besides its multiply-adds, in those of one vector: a tile one vector wide
@@ -42,18 +40,19 @@ def panel_vectors(columns: int, target: Target) -> int:
     return min(range(target.panel_vectors, 0, -1), key=cost)
 
 
+# Elements are what `Arithmetic.element` says: floats, or pairs, which take as many bytes.
 SIGNATURE = [
     ("x", PointerTo(F32)),  # the first row
     ("panel", PointerTo(F32)),  # weights, [depth][panel width]
     ("y", PointerTo(F32)),  # the first row of the result
     ("depth", I64),
-    ("x_row", I64),  # floats from one row to the next
+    ("x_row", I64),  # elements from one row to the next
     ("y_row", I64),
     ("rows", I64),  # read by the shortest tile only, which also does fewer
     ("columns", I64),  # how many of the panel's columns the result has
     ("bias", PointerTo(F32)),  # as wide as the panel
     ("next", PointerTo(F32)),  # the part of the next panel to bring into L2 meanwhile
-    ("lines", I64),  # cache lines of it to ask for each UNROLL steps
+    ("lines", I64),  # cache lines of it to ask for each round of steps
     ("extras", PointerTo(I64)),  # for each extra operand of the body: address, row stride
 ]
 TILE_TYPE = function_type(SIGNATURE)
@@ -61,9 +60,9 @@ TILE_TYPE = function_type(SIGNATURE)
 
 WINDOW_SIGNATURE = [
     *((name, kind) for name, kind in SIGNATURE if name != "x_row"),
-    ("places", PointerTo(I64)),  # for each row, how many floats from x its window begins
-    ("lines_h", I64),  # the window's segments, of `depth` floats each: lines of them,
-    ("step_h", I64),  # how many floats apart,
+    ("places", PointerTo(I64)),  # for each row, how many numbers from x its window begins
+    ("lines_h", I64),  # the window's segments, of `depth` elements each: lines of them,
+    ("step_h", I64),  # how many numbers apart,
     ("lines_w", I64),  # and how many side by side
     ("step_w", I64),
     ("chain", I64),  # segments that are added up in one chain
@@ -71,144 +70,13 @@ WINDOW_SIGNATURE = [
 WINDOW_TYPE = function_type(WINDOW_SIGNATURE)
 
 
-Step = Callable[[list[Vector], Int], list[Vector]]
-"""From a tile and a step of k to the tile with that step's products added."""
-
-
-def steps(
-    k: Kernel,
-    tile: list[Vector],
-    start: Int,
-    stop: Int,
-    step: Step,
-    each_round: Callable[[Int], None],
-) -> list[Vector]:
-    """The tile after steps `start` to `stop`, UNROLL of them in a round."""
-    whole = start + (stop - start) // UNROLL * UNROLL
-    with k.loop(start, whole, UNROLL, carry=tile) as loop:
-        each_round(loop.index)
-        tile = loop.carried
-        for u in range(UNROLL):
-            tile = step(tile, loop.index + u)
-        loop.carry(tile)
-    with k.loop(whole, stop, carry=loop.results) as rest:
-        rest.carry(step(rest.carried, rest.index))
-    return rest.results
-
-
-def put_by(k: Kernel, tile: list[Vector], sums: Pointer, first: Any) -> list[Vector]:
-    """Add the tile to the sums of earlier chains (there are none the `first` time), and begin a new
-    chain at zero."""
-    align = k.aligned
-    for i, value in enumerate(tile):
-        place = sums + i * k.vector
-        before = k.load(place, align=align)
-        k.store(k.pick(first, k.zero(), before) + value, place, align=align)
-    return [k.zero() for _ in tile]
-
-
-def total(k: Kernel, tile: list[Vector], sums: Pointer) -> list[Vector]:
-    """The last chain's tile plus the sums of those before it."""
-    align = k.aligned
-    return [k.load(sums + i * k.vector, align=align) + v for i, v in enumerate(tile)]
-
-
-def accumulate(
-    k: Kernel,
-    depth: Int,
-    tile: list[Vector],
-    sums: Pointer,
-    step: Step,
-    each_round: Callable[[Int], None] = lambda index: None,
-) -> list[Vector]:
-    """The tile after all `depth` steps (at least one), added up in chains of CHAIN of them.
-
-    `sums`: room for the tile, where the sums of earlier chains wait. `each_round`: what to do
-    before each UNROLL steps.
-    """
-    with k.loop(0, depth, CHAIN, carry=tile, never_empty=True) as chain:
-        stop = (chain.index + CHAIN).minimum(depth)
-        tile = steps(k, chain.carried, chain.index, stop, step, each_round)
-
-        def finished() -> list[Vector]:
-            return k.merge(depth > CHAIN, lambda: total(k, tile, sums), lambda: tile)
-
-        def going_on() -> list[Vector]:
-            return put_by(k, tile, sums, chain.index.equals(0))
-
-        chain.carry(k.merge(stop.equals(depth), finished, going_on))
-    return chain.results
-
-
-def accumulate_segments(
-    k: Kernel,
-    segments: tuple[Int, Int],
-    depth: Int,
-    chain: Int,
-    tile: list[Vector],
-    sums: Pointer,
-    step: Callable[[Int, Int], Step],
-    each_round: Callable[[Int], None],
-) -> list[Vector]:
-    """`accumulate` over a window of `segments` (lines of them, and how many in each) of `depth`
-    steps: `step(h, w)` is the step of one of them. `chain` segments are one chain, or each CHAIN
-    steps of a longer one."""
-    (high, wide), count = segments, segments[0] * segments[1]
-
-    def after(before: Int) -> Callable[[Int], None]:
-        return lambda index: each_round(before + index)
-
-    def put_by_where(tile: list[Vector], condition: Any, first: Any) -> list[Vector]:
-        return k.merge(condition, lambda: put_by(k, tile, sums, first), lambda: tile)
-
-    with k.loop(0, high, carry=tile, never_empty=True) as lines:
-        with k.loop(0, wide, carry=lines.carried, never_empty=True) as line:
-            number = lines.index * wide + line.index
-            before = number * depth
-            one = step(lines.index, line.index)
-            with k.loop(0, depth, CHAIN, carry=line.carried, never_empty=True) as part:
-                stop = (part.index + CHAIN).minimum(depth)
-                ended = stop.equals(depth)
-                full = k.either_of(stop < depth, ((number + 1) % chain).equals(0))
-                going_on = k.both(full, k.negated(k.both(ended, (number + 1).equals(count))))
-                first = k.both(number < chain, part.index.equals(0))
-                tile = steps(k, part.carried, part.index, stop, one, after(before))
-                part.carry(put_by_where(tile, going_on, first))
-            line.carry(part.results)
-        lines.carry(line.results)
-    several = k.either_of(depth > CHAIN, count > chain)
-    return k.merge(several, lambda: total(k, lines.results, sums), lambda: lines.results)
-
-
-SHORT = 32
-"""Steps up to which a segment is unrolled: windows of 3x3x3, 224x224 with stride 2 to 32 channels,
-take 0.17 ms so, and 0.22 in loops of nine steps."""
-
-
-def accumulate_short(
-    k: Kernel,
-    segments: tuple[Int, Int],
-    depth: int,
-    tile: list[Vector],
-    step: Callable[[Int, Int], Step],
-) -> list[Vector]:
-    """`accumulate_segments` where all segments, `depth` steps each, are one chain."""
-    with k.loop(0, segments[0], carry=tile, never_empty=True) as lines:
-        with k.loop(0, segments[1], carry=lines.carried, never_empty=True) as line:
-            one, tile = step(lines.index, line.index), line.carried
-            for number in range(depth):
-                tile = one(tile, k.int(number))
-            line.carry(tile)
-        lines.carry(line.results)
-    return lines.results
-
-
 @dataclass(frozen=True)
 class Tile(KernelSpec):
     """Register tiles of 6, 5 and 4 (or fewer) rows by `vectors` vectors, ending in `body`.
 
     With three heights no problem of four rows or more has a tail of one to three rows. `raw` tiles
-    add no bias, have no body, and store whole aligned panels: Winograd's products.
+    add no bias, have no body, and store whole aligned panels: Winograd's products. `numbers`: the
+    dtype of rows and panels.
     """
 
     family: ClassVar[str] = "tile"
@@ -217,6 +85,7 @@ class Tile(KernelSpec):
     vectors: int
     body: Body = PLAIN
     raw: bool = False
+    numbers: str = COMPUTED
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("tile")
@@ -231,8 +100,8 @@ class WindowTile(KernelSpec):
     """`Tile` for rows that are windows of a padded map, made of segments that lie apart: each row
     begins at a place of its own, and goes on from segment to segment as all others do.
 
-    `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
-    are one chain; else 0.
+    `short`: the steps of a segment of floats where they are few, so that they are unrolled, and all
+    of them are one chain; else 0.
     """
 
     family: ClassVar[str] = "window_tile"
@@ -241,12 +110,13 @@ class WindowTile(KernelSpec):
     vectors: int
     body: Body = PLAIN
     short: int = 0
+    numbers: str = COMPUTED
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("window_tile")
         module.triple = target.triple
         for rows in (6, 5, 4):
-            tile = Tile(self.vectors, self.body)
+            tile = Tile(self.vectors, self.body, numbers=self.numbers)
             _WindowTileEmitter(module, target, tile, rows, self.short).emit()
         return module
 
@@ -263,9 +133,13 @@ class _TileEmitter:
         self.height = rows
         self.clamped = rows == 4
         self.align = self.k.aligned
-        self.sums = self.k.stack(rows * spec.vectors * target.vector)
+        self.width = spec.vectors * target.vector
+        self.arithmetic = ARITHMETIC[spec.numbers]
+        self.sums = self.k.stack(rows * self.width, self.arithmetic.element)
         for name, _ in self.signature:
             setattr(self, name, self.k.args[name])
+        for name in ("x", "panel", "bias", "next"):
+            setattr(self, name, self.k.args[name].to(self.arithmetic.element))
 
     x: Pointer
     panel: Pointer
@@ -281,9 +155,11 @@ class _TileEmitter:
     extras: Pointer
 
     def emit(self) -> None:
-        k = self.k
+        k, arithmetic = self.k, self.arithmetic
         start = [
-            k.zero() if self.spec.raw else k.load(self.bias + v * k.vector, align=self.align)
+            arithmetic.zero(k)
+            if self.spec.raw
+            else arithmetic.load(k, self.bias + v * k.vector, self.align)
             for v in range(self.spec.vectors)
         ]
         tile = [vector for _ in range(self.height) for vector in start]
@@ -298,7 +174,7 @@ class _TileEmitter:
         def step(tile: list[Vector], at: Int) -> list[Vector]:
             return self._step(tile, rows, self.panel, at)
 
-        return accumulate(self.k, self.depth, tile, self.sums, step, self._prefetch)
+        return self.arithmetic.over_row(self.k, self.depth, tile, self.sums, step, self._prefetch)
 
     def _row(self, r: int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""
@@ -310,7 +186,7 @@ class _TileEmitter:
         """Ask for `lines` lines of the next panel, spread evenly over the steps of this one."""
         k = self.k
         line = k.line(self.next.element)
-        base = self.next + step * self.lines * (line // UNROLL)
+        base = self.next + step * self.lines * (line // self.arithmetic.unroll)
         with k.loop(0, self.lines) as loop:
             k.prefetch(base + loop.index * line)
 
@@ -318,50 +194,60 @@ class _TileEmitter:
         """Ask for the extra tensors while the products are computed: their rows are far apart, so
         no hardware prefetcher knows them. Worth 10% of layers whose residual left L2. (Asking for
         the places of the result as well takes 5% back.)"""
-        k, line = self.k, self.k.line(F32)
-        for i, kind in enumerate(self.spec.body.extras):
-            for r in range(self.height if kind == "tensor" else 0):
+        k = self.k
+        for i, extra in enumerate(self.spec.body.extras):
+            for r in range(self.height if extra.kind == "tensor" else 0):
                 place = self._extra(i, self._row(r))
-                for at in range(0, self.spec.vectors * k.vector, line):
+                for at in range(0, self.width, k.line(place.element)):
                     k.prefetch(place + at, near=True)
 
     def _extra(self, i: int, row: Int) -> Pointer:
         """Where a row of an extra operand begins."""
-        k = self.k
+        k, element = self.k, dtype(self.spec.body.extras[i].dtype).element
         stride = k.load_int(self.extras.words(2 * i + 1))
-        return k.load_pointer(self.extras.words(2 * i), F32) + row * stride
+        return k.load_pointer(self.extras.words(2 * i), element) + row * stride
 
     def _step(
         self, tile: list[Vector], rows: list[Pointer], panel: Pointer, step: Int
     ) -> list[Vector]:
-        """One step of k. The panel's vectors stay in registers, the rows' floats are broadcast:
+        """One step of k. The panel's vectors stay in registers, the rows' elements are broadcast:
         the other order spills."""
-        k, vectors = self.k, self.spec.vectors
-        at = panel + step * (vectors * k.vector)
-        weights = [k.load(at + v * k.vector, align=self.align) for v in range(vectors)]
+        k, vectors, arithmetic = self.k, self.spec.vectors, self.arithmetic
+        at = panel + step * self.width
+        weights = [arithmetic.load(k, at + v * k.vector, self.align) for v in range(vectors)]
         result = []
         for r, row in enumerate(rows):
-            value = k.splat(k.load(row + step, lanes=1))
-            result += [k.fma(value, weights[v], tile[r * vectors + v]) for v in range(vectors)]
+            value, sums = arithmetic.broadcast(k, row + step), tile[r * vectors : (r + 1) * vectors]
+            result += [
+                arithmetic.multiply_add(k, value, w, s) for w, s in zip(weights, sums, strict=True)
+            ]
         return result
+
+    # -- the epilogue -------------------------------------------------------------------------
 
     def _epilogue(self, tile: list[Vector]) -> None:
         k = self.k
         if self.spec.raw:
-            self._store_rows(tile, lambda v: None, self.align)
+            self._store_vectors(tile, lambda v: None, self.align)
+            return
+        if self.spec.numbers != COMPUTED:
+            whole = self.columns >= self.width
+            k.either(whole, lambda: self._store_rows(tile), lambda: self._store_parts(tile))
             return
         masks = [k.first_lanes(self.columns - v * k.vector) for v in range(self.spec.vectors)]
         if k.target.masked:
-            self._store_rows(tile, masks.__getitem__)
+            self._store_vectors(tile, masks.__getitem__)
             return
         k.either(
-            self.columns >= self.spec.vectors * k.vector,
-            lambda: self._store_rows(tile, lambda v: None),
-            lambda: self._store_rows(tile, masks.__getitem__),
+            self.columns >= self.width,
+            lambda: self._store_vectors(tile, lambda v: None),
+            lambda: self._store_vectors(tile, masks.__getitem__),
         )
 
-    def _store_rows(self, tile: list[Vector], mask: Any, align: int | None = None) -> None:
+    def _store_vectors(self, tile: list[Vector], mask: Any, align: int | None = None) -> None:
+        """Results vector by vector, as wide as the sums."""
         k, vectors, body = self.k, self.spec.vectors, self.spec.body
+        y = self.y.to(self.arithmetic.element)
         for r in range(self.height):
             row = self._row(r)
             extras = [self._extra(i, row) for i in range(len(body.extras))]
@@ -369,7 +255,36 @@ class _TileEmitter:
                 at = v * k.vector
                 read = [k.load(e + at, mask=mask(v)) for e in extras]
                 result = body.emit(k, tile[r * vectors + v], read)
-                k.store(result, self.y + row * self.y_row + at, mask=mask(v), align=align)
+                k.store(result, y + row * self.y_row + at, mask=mask(v), align=align)
+
+    def _store_rows(self, tile: list[Vector]) -> None:
+        """Results of any dtype, a row of the panel at once: what is narrower than the sums fills
+        vectors so."""
+        k, vectors = self.k, self.spec.vectors
+        for r in range(self.height):
+            sums = k.joined(tile[r * vectors : (r + 1) * vectors])
+            self._store_row(self._row(r), sums, None)
+
+    def _store_parts(self, tile: list[Vector]) -> None:
+        """The same where the result has fewer columns than the panel: rare, so that rows share
+        their code."""
+        k = self.k
+        for i, value in enumerate(tile):
+            k.store(value, self.sums + i * k.vector, align=self.align)
+        with k.loop(0, self.rows.minimum(self.height) if self.clamped else self.height) as row:
+            sums = tile[0].of(k.load(self.sums + row.index * self.width, self.width).raw)
+            self._store_row(row.index, sums, self.columns)
+
+    def _store_row(self, row: Int, sums: Vector, columns: Int | None) -> None:
+        k, body = self.k, self.spec.body
+        read = []
+        for i, extra in enumerate(body.extras):
+            some = columns if extra.kind == "tensor" else None  # else there are whole panels
+            raw = load_first(k, self._extra(i, row), self.width, some)
+            read.append(numbers(k, raw, extra.dtype))
+        result = body.emit(k, sums, read)
+        y = self.y.to(result.raw.type.element)
+        store_first(k, result.raw, y + row * self.y_row, columns)
 
 
 class _WindowTileEmitter(_TileEmitter):
@@ -389,18 +304,14 @@ class _WindowTileEmitter(_TileEmitter):
         self.short = short
 
     def _products(self, tile: list[Vector]) -> list[Vector]:
-        k, width = self.k, self.spec.vectors * self.k.vector
-        rows = [self.x + k.load_int(self.places.words(r)) for r in range(self.height)]
+        k, first = self.k, self.x.to(self.arithmetic.number)
+        rows = [first + k.load_int(self.places.words(r)) for r in range(self.height)]
 
         def step(h: Int, w: Int) -> Step:
             moved = h * self.step_h + w * self.step_w
-            here = [row + moved for row in rows]
-            panel = self.panel + (h * self.lines_w + w) * (self.depth * width)
+            here = [(row + moved).to(self.x.element) for row in rows]
+            panel = self.panel + (h * self.lines_w + w) * (self.depth * self.width)
             return lambda tile, at: self._step(tile, here, panel, at)
 
-        window = (self.lines_h, self.lines_w)
-        if self.short:
-            return accumulate_short(k, window, self.short, tile, step)
-        return accumulate_segments(
-            k, window, self.depth, self.chain, tile, self.sums, step, self._prefetch
-        )
+        window = Window((self.lines_h, self.lines_w), self.depth, self.chain, self.short)
+        return self.arithmetic.over_window(k, window, tile, self.sums, step, self._prefetch)

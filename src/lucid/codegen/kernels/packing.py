@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.codegen.kernels.winograd_transforms import transform_filter
+from lucid.codegen.kernels.winograd_transforms import (
+    exact_below,
+    transform_filter,
+    transform_whole_filter,
+)
 from lucid.codegen.language.dtypes import dtype
 from lucid.errors import InputError
 from lucid.ir.ops.base import Array
@@ -73,6 +77,38 @@ class Panels(Packing):
 
 
 @dataclass(frozen=True)
+class PairPanels(Packing):
+    """`Panels` of integers, two steps of k side by side in each column: [group][panel][segment]
+    [pair][column][2].
+
+    `segments`: how many runs of taps a row is made of, each of which begins with a new pair, and is
+    followed by a zero where its length is odd.
+    """
+
+    groups: int
+    width: int
+    segments: int = 1
+
+    def pack(self, array: Array, out: Array) -> None:
+        columns = array.shape[0] // self.groups
+        by_tap = array.reshape(self.groups, columns, array.shape[1], -1).swapaxes(2, 3)
+        steps = by_tap.reshape(self.groups, columns, self.segments, -1)
+        pairs = -(-steps.shape[3] // 2)
+        panels = out.reshape(self.groups, -1, self.segments, pairs, self.width, 2)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            block = steps[group, first:last].transpose(1, 2, 0)
+            for half in (0, 1):
+                part = block[:, half::2]
+                panels[group, panel, :, : part.shape[1], : last - first, half] = part
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        columns = shape[0] // self.groups
+        depth = int(np.prod(shape[1:], dtype=np.int64)) // self.segments
+        packed = self.groups * -(-columns // self.width) * self.width
+        return packed * self.segments * -(-depth // 2) * 2
+
+
+@dataclass(frozen=True)
 class WinogradPanels(Packing):
     """3x3 filters, transformed: [group][panel][point][input channel][column]."""
 
@@ -91,6 +127,68 @@ class WinogradPanels(Packing):
     def elements(self, shape: tuple[int, ...]) -> int:
         columns = -(-(shape[0] // self.groups) // self.width) * self.width
         return (self.m + 2) ** 2 * self.groups * columns * shape[1]
+
+
+@dataclass(frozen=True)
+class WinogradPairPanels(Packing):
+    """3x3 filters of integers, transformed: [group][panel][point][pair of input channels]
+    [column][2]."""
+
+    m: int
+    groups: int
+    width: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        columns, inner = array.shape[0] // self.groups, array.shape[1]
+        filters = array.reshape(self.groups, columns, inner, 3, 3)
+        pairs = -(-inner // 2)
+        panels = out.reshape(self.groups, -1, (self.m + 2) ** 2, pairs, self.width, 2)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            points = transform_whole_filter(filters[group, first:last], self.m).transpose(0, 2, 1)
+            for half in (0, 1):
+                every_other = points[:, half::2]
+                place = panels[group, panel, :, : every_other.shape[1], : last - first, half]
+                place[:] = every_other
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        columns = -(-(shape[0] // self.groups) // self.width) * self.width
+        return (self.m + 2) ** 2 * self.groups * columns * 2 * -(-shape[1] // 2)
+
+
+LARGEST_SUM = 9 * 255 * 255
+"""What a channel adds to a result of a 3x3 window, at most."""
+
+
+def most_parts(depth: int, m: int) -> int:
+    """Parts that `WinogradParts` may make of so many channels: each has as many pairs as are
+    certain to be exact."""
+    certain = (exact_below(m) - 1) // (2 * LARGEST_SUM)
+    return -(-depth // (2 * certain))
+
+
+@dataclass(frozen=True)
+class WinogradParts(Packing):
+    """Into which parts a group's channels are split so that Winograd's sums over each are exact:
+    how many there are, where the first begins, and where each ends, in pairs of channels.
+
+    `largest`: of |x - zero point|. For each output the products of a part are less than
+    `exact_below(m)`, whatever x is.
+    """
+
+    m: int
+    largest: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        sums = np.abs(array.astype(np.float64)).sum((2, 3)) * self.largest
+        pairs = np.pad(sums, ((0, 0), (0, sums.shape[1] % 2))).reshape(len(sums), -1, 2).sum(2)
+        ends = [0]
+        while ends[-1] < pairs.shape[1]:
+            along = np.cumsum(pairs[:, ends[-1] :], axis=1).max(axis=0)
+            ends.append(ends[-1] + int(np.searchsorted(along, exact_below(self.m))))
+        out[0], out[1 : 1 + len(ends)] = len(ends) - 1, ends
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        return 2 + most_parts(shape[1], self.m)
 
 
 @dataclass(frozen=True)
@@ -120,6 +218,26 @@ class Taps(Packing):
 
     def elements(self, shape: tuple[int, ...]) -> int:
         return int(np.prod(shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class TapPairs(Packing):
+    """The same as pairs of numbers that are multiplied together: (C, group, KH, KW) ->
+    [tap][pair of inputs][channel][2]. For groups of one, [tap][channel][2]: each weight, and that
+    of the tap below it or 0."""
+
+    def pack(self, array: Array, out: Array) -> None:
+        channels, group, height, width = array.shape
+        if group == 1:
+            pairs = out.reshape(height, width, channels, 2)
+            lines = array[:, 0].transpose(1, 2, 0)
+            pairs[..., 0], pairs[:-1, ..., 1] = lines, lines[1:]
+            return
+        steps = array.reshape(channels, group // 2, 2, -1)
+        out.reshape(-1, group // 2, channels, 2)[:] = steps.transpose(3, 1, 0, 2)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        return int(np.prod(shape, dtype=np.int64)) * (2 if shape[1] == 1 else 1)
 
 
 @dataclass(frozen=True)

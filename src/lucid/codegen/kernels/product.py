@@ -15,9 +15,12 @@ from typing import ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.arithmetic import ARITHMETIC, FLOATS, Arithmetic
+from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.loaders import Loader
-from lucid.codegen.kernels.microkernels import TILE_TYPE, UNROLL
+from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -33,8 +36,8 @@ from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 ROW_SLACK = 8
-"""Floats between the rows a loader writes: room for its last store to run over, and rows of a power
-of two floats fall into different cache sets."""
+"""Elements between the rows a loader writes: room for its last store to run over, and rows of a
+power of two elements fall into different cache sets."""
 NEAR = 8192
 """Floats ahead to prefetch where each panel is passed once: a whole panel ahead would leave L2
 before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB/s a panel ahead."""
@@ -49,20 +52,21 @@ def scratch_bytes(depth: int, rows: int) -> int:
 class Product(KernelSpec):
     """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` floats apart.
 
-    `extras`: as in the tile's body, `"tensor"` (as y) or `"channel"` (packed like a bias).
+    `extras`: as in the tile's body, tensors (as y) or channels (packed like a bias). `numbers`: as
+    in the tile, of whose elements `depth` counts. `result`: the dtype of y.
     """
 
     family: ClassVar[str] = "product"
     loader: Loader | None = None
-    extras: tuple[str, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    numbers: str = COMPUTED
+    result: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
         rows = self.loader.arguments() if self.loader else buffers("x") + ints("x_row")
-        extras = [buffers(f"extra{i}") + ints(f"extra{i}_row") for i in range(len(self.extras))]
         return (
             rows
-            + buffers("weights", "bias", "y")
-            + sum(extras, ())
+            + panel_arguments(self.extras, self.numbers, self.result)
             + codes("tile6", "tile5", "tile4")
             + ints("y_row", "rows", "depth", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
@@ -74,14 +78,24 @@ class Product(KernelSpec):
         loaded: dict[str, Extent] = {"x": ((rows, getattr(given, "x_row", 0)), (channels, 1))}
         if self.loader is not None:
             loaded = self.loader.extents(given, rows, channels)
-        return loaded | product_extents(given, self.extras, rows, given.depth)
+        numbers = given.depth * ARITHMETIC[self.numbers].numbers_of_element
+        return loaded | product_extents(given, self.extras, rows, numbers)
 
     def emit(self, target: Target) -> ir.Module:
         return _ProductEmitter(self, target).emit()
 
 
+def panel_arguments(extras: Sequence[Extra], numbers: str, result: str) -> tuple[Arg, ...]:
+    """The declared weights, bias, result and extra operands of a product by panels."""
+    declared = buffers("weights", dtype=numbers) + buffers("bias", dtype=ARITHMETIC[numbers].sums)
+    declared += buffers("y", dtype=result)
+    for i, extra in enumerate(extras):
+        declared += buffers(f"extra{i}", dtype=extra.dtype) + ints(f"extra{i}_row")
+    return declared
+
+
 def product_extents(
-    given: Given, extras: Sequence[str], rows: int, depth: int
+    given: Given, extras: Sequence[Extra], rows: int, depth: int
 ) -> dict[str, Extent]:
     """What a product by panels reaches in its weights and bias, its result of so many rows, and the
     extra operands; `depth`: numbers that a result is summed of."""
@@ -90,10 +104,10 @@ def product_extents(
     channels = ((given.groups, given.columns), (columns, 1))
     found: dict[str, Extent] = {"weights": ((packed * depth, 1),), "bias": ((packed, 1),)}
     found["y"] = ((rows, given.y_row), *channels)
-    for i, kind in enumerate(extras):
+    for i, extra in enumerate(extras):
         name = f"extra{i}"
         tensor = ((rows, getattr(given, f"{name}_row")), *channels)
-        found[name] = tensor if kind == "tensor" else ((packed, 1),)
+        found[name] = tensor if extra.kind == "tensor" else ((packed, 1),)
     return found
 
 
@@ -103,6 +117,8 @@ class _ProductEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
+        self.arithmetic = ARITHMETIC[spec.numbers]
+        self.weights = self.frame.weights.to(self.arithmetic.element)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -119,7 +135,7 @@ class _ProductEmitter:
         f = self.frame
         if self.spec.loader is None:
             return f.x + (start * f.x_row + group * f.depth), f.x_row
-        rows, step = f.scratch.to(F32), f.depth + ROW_SLACK
+        rows, step = f.scratch.to(self.arithmetic.element), f.depth + ROW_SLACK
         self.spec.loader.rows(f, start, count, group * f.depth, f.depth, rows, step)
         return rows, step
 
@@ -130,13 +146,13 @@ class _ProductEmitter:
         f, k = self.frame, self.kernel
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
-        weights = f.weights + packed * f.depth
+        weights = self.weights + packed * f.depth
         groups = count.ceil_div(f.kernel.target.tile_rows)
         with k.loop(0, groups) as loop:
             offset, rows = row_group(k, loop.index, count, groups)
             row = start + offset
             set_extras(f, self.spec.extras, self.extras, row, column, packed)
-            ahead, lines = prefetch_share(f, loop.index, groups)
+            ahead, lines = prefetch_share(f, loop.index, groups, f.depth, self.arithmetic)
             size = f.depth * f.panel
             distance = k.select(groups.equals(1), size.minimum(NEAR), size)
             k.call(
@@ -160,13 +176,13 @@ class _ProductEmitter:
 
 
 def set_extras(
-    frame: Frame, kinds: Sequence[str], room: Pointer, row: Int, column: Int, packed: Int
+    frame: Frame, extras: Sequence[Extra], room: Pointer, row: Int, column: Int, packed: Int
 ) -> None:
     """Address and row stride of each extra operand, for the tile to read."""
     f, k = frame, frame.kernel
-    for i, kind in enumerate(kinds):
+    for i, extra in enumerate(extras):
         stride = getattr(f, f"extra{i}_row")
-        at = packed if kind == "channel" else row * stride + column
+        at = packed if extra.kind == "channel" else row * stride + column
         k.store_pointer(getattr(f, f"extra{i}") + at, room.words(2 * i))
         k.store_int(stride, room.words(2 * i + 1))
 
@@ -180,17 +196,17 @@ def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
 
 
 def prefetch_share(
-    frame: Frame, index: Int, groups: Int, depth: Int | None = None
+    frame: Frame, index: Int, groups: Int, depth: Int, arithmetic: Arithmetic = FLOATS
 ) -> tuple[Int, Int]:
-    """Which part of the next panel row group `index` of `groups` brings into L2: its offset, and
-    the cache lines to ask for each UNROLL steps. All groups together ask for the panel once.
+    """Which part of the next panel, `depth` elements of each column, row group `index` of `groups`
+    brings into L2: its offset, and the cache lines to ask for each round of steps. All groups
+    together ask for the panel once.
     """
-    f, k = frame, frame.kernel
-    depth = f.depth if depth is None else depth
-    line = k.line(f.weights.element)
-    lines = (f.panel * UNROLL * f.prefetch).ceil_div(groups * line)
-    steps = depth // UNROLL
-    ahead = index * steps * lines * line
+    f, k, unroll = frame, frame.kernel, arithmetic.unroll
+    line = k.line(arithmetic.element)
+    lines = (f.panel * unroll * f.prefetch).ceil_div(groups * line)
+    rounds = depth // unroll
+    ahead = index * rounds * lines * line
     return ahead, k.select(ahead >= depth * f.panel, 0, lines)
 
 

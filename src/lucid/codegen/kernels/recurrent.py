@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.microkernels import accumulate
+from lucid.codegen.kernels.accumulation import accumulate
 from lucid.codegen.language.builder import Kernel, function_type
 from lucid.codegen.language.kernel import (
     Arg,

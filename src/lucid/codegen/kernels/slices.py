@@ -80,9 +80,9 @@ class _DirectSlices(DirectEmitter):
         left = f.pad_left.minimum(f.padded_width) * f.channels
         with k.loop(0, f.met) as loop:
             inside, part = loop.index % f.part_lines, loop.index // f.part_lines
-            line, to = top + part * f.part_step + inside, out + loop.index * self.line_floats
+            line, to = top + part * f.part_step + inside, out + loop.index * self.line_numbers
             self._zero(to, k.int(0), left)
-            self._zero(to, left + columns * f.channels, self.line_floats)
+            self._zero(to, left + columns * f.channels, self.line_numbers)
             if self.spec.planes:
                 self._planes(image, line, to + left, columns)
             else:

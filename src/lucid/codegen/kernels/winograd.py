@@ -15,10 +15,12 @@ from typing import Any, ClassVar, TypeVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.arithmetic import FLOATS, Arithmetic
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, task_place
 from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
@@ -68,8 +70,9 @@ class Winograd(KernelSpec):
 
     def arguments(self) -> tuple[Arg, ...]:
         extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
+        operands = ("x", "weights", "bias", "y", *(["sums"] if self.sums else []), *extras)
         return (
-            buffers("x", "weights", "bias", "y", *(["sums"] if self.sums else []), *extras)
+            sum((buffers(name, dtype=self.dtype_of(name)) for name in operands), ())
             + codes("tile6", "tile5", "tile4")
             + ints("image", "line", "pixel", "height", "width", "pad_top", "pad_left")
             + sum(map(strides_of, ("y", *self.body.tensors())), ints("out_height", "out_width"))
@@ -78,6 +81,11 @@ class Winograd(KernelSpec):
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
             + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
+
+    def dtype_of(self, operand: str) -> str:
+        """The dtype of a buffer."""
+        extras = {f"extra{i}": extra.dtype for i, extra in enumerate(self.body.extras)}
+        return extras.get(operand, COMPUTED)
 
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks, given.groups)
@@ -147,6 +155,8 @@ class _Map:
 class WinogradEmitter:
     """Names: a = m + 2, the side of an input tile; a point is one of the a * a products."""
 
+    arithmetic: ClassVar[Arithmetic] = FLOATS
+
     def __init__(self, spec: Winograd, target: Target) -> None:
         self.spec = spec
         self.m, self.a = spec.m, spec.m + 2
@@ -155,15 +165,18 @@ class WinogradEmitter:
         self.kernel = self.frame.kernel
         self.vector = target.vector
         self.bytes = self.kernel.aligned
-        f = self.frame
-        self.padded = f.depth.ceil_div(self.vector) * self.vector
+        f, element = self.frame, self.arithmetic.element
+        self.depth = f.depth.ceil_div(self.arithmetic.numbers_of_element)
+        self.weights = f.weights.to(element)
+        self.padded = self.depth.ceil_div(self.vector) * self.vector
         self.v_point = skewed(f.block_tiles * self.padded)
         self.m_point = skewed(f.block_tiles * f.panel)
-        self.v = f.scratch.to(F32)
+        self.v = f.scratch.to(element)
         self.products = self.v + self.v_point * self.points
-        self.patch = self.products + self.m_point * self.points
-        self.between = self.kernel.stack(self.points * self.vector)
-        self.after = self.kernel.stack(self.m * self.a * self.vector)
+        self.patch = (self.products + self.m_point * self.points).to(f.x.element)
+        self.patch_pixel = self.padded * self.arithmetic.numbers_of_element
+        self.between = self.kernel.stack(self.points * self.vector, element)
+        self.after = self.kernel.stack(self.m * self.a * self.vector, element)
         self.x = self._map("x", "")
         self.results = {name: self._map(name, f"{name}_") for name in ("y", *spec.body.tensors())}
 
@@ -175,10 +188,15 @@ class WinogradEmitter:
             with k.loop(first, last) as tile:
                 self._input(tile.index, tile.index - first, group)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                self._multiply(last - first, group, panel.index)
-                with k.loop(first, last) as tile:
-                    self._output(tile.index, tile.index - first, piece, group, panel.index)
+                self._panel((first, last), piece, group, panel.index)
         return f.finish()
+
+    def _panel(self, tiles: tuple[Int, Int], piece: Int, group: Int, panel: Int) -> None:
+        """A panel's results for a block of tiles."""
+        k, (first, last) = self.kernel, tiles
+        self._multiply(last - first, group, panel, k.int(0), self.depth)
+        with k.loop(first, last) as tile:
+            self._output(tile.index, tile.index - first, piece, group, panel)
 
     def _tiles(self, block: Int) -> tuple[Int, Int, Int]:
         """First and last tile (counted over all images) of a block, and its number in its image.
@@ -242,17 +260,8 @@ class WinogradEmitter:
     ) -> None:
         """B^T d B for so many channels of one tile, from the first pixel of its phase. `anywhere`:
         `out` may be unaligned, and other channels may lie behind these."""
-        f, k = self.frame, self.kernel
-        height, width = self._phase_size(place, f.height, f.width)
-        top, left = place.line - f.pad_top, place.column - f.pad_left
-        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
-        with k.when(k.builder.not_(interior)):
-            self._fill_patch(phase, top, left, height, width, channels)
-        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
-        source = k.choose(interior, corner, self.patch)
-        line_step = k.select(interior, self.x.line_step, self.padded * self.a)
-        pixel_step = k.select(interior, self.x.pixel_step, self.padded)
-        rows = [source + line_step * i for i in range(self.a)]
+        k = self.kernel
+        rows, pixel_step = self._rows(place, phase, channels)
 
         def transform(c: Int, mask: Any) -> None:
             for j in range(self.a):
@@ -270,23 +279,49 @@ class WinogradEmitter:
 
         k.each_vector(channels, transform)
 
+    def _rows(self, place: Place, phase: Pointer, channels: Int) -> tuple[list[Pointer], Int]:
+        """The lines of a tile's input, and the step from one of its pixels to the next: in the map,
+        or in a copy with a border around it."""
+        f, k = self.frame, self.kernel
+        height, width = self._phase_size(place, f.height, f.width)
+        top, left = place.line - f.pad_top, place.column - f.pad_left
+        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
+        interior = k.both(interior, self.reads_in_place(channels))
+        with k.when(k.builder.not_(interior)):
+            self._fill_patch(phase, top, left, height, width, channels)
+        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
+        source = k.choose(interior, corner, self.patch)
+        line_step = k.select(interior, self.x.line_step, self.patch_pixel * self.a)
+        pixel_step = k.select(interior, self.x.pixel_step, self.patch_pixel)
+        return [source + line_step * i for i in range(self.a)], pixel_step
+
+    def reads_in_place(self, channels: Int) -> Any:
+        """Whether so many channels can be read where they are, inside the map."""
+        return self.kernel.int(0).equals(0)
+
     def _fill_patch(
         self, phase: Pointer, top: Int, left: Int, height: Int, width: Int, channels: Int
     ) -> None:
-        """A tile that reaches over the border of its phase, copied with zeros around it."""
+        """A tile that reaches over the border of its phase, copied with nothing around it."""
         k = self.kernel
         with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
             y, x = top + i.index, left + j.index
             inside = k.both(y >= 0, y < height, x >= 0, x < width)
             source = phase + (y * self.x.line_step + x * self.x.pixel_step)
-            out = self.patch + (i.index * self.a + j.index) * self.padded
+            out = self.patch + (i.index * self.a + j.index) * self.patch_pixel
             k.either(
                 inside,
-                lambda: k.each_vector(
-                    channels, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m)
-                ),
-                lambda: k.each_vector(channels, lambda c, m: k.store(k.zero(), out + c, m)),
+                lambda: self.copy_pixel(source, out, channels),
+                lambda: self.blank_pixel(out, channels),
             )
+
+    def copy_pixel(self, source: Pointer, out: Pointer, channels: Int) -> None:
+        k = self.kernel
+        k.each_vector(channels, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
+
+    def blank_pixel(self, out: Pointer, channels: Int) -> None:
+        k = self.kernel
+        k.each_vector(channels, lambda c, m: k.store(k.zero(), out + c, m))
 
     def _keep(self, room: Pointer, slot: int, value: Vector) -> None:
         self.kernel.store(value, room + slot * self.vector, align=self.bytes)
@@ -296,24 +331,25 @@ class WinogradEmitter:
 
     # -- products ---------------------------------------------------------------------------
 
-    def _multiply(self, count: Int, group: Int, panel: Int) -> None:
-        """M[point] = V[point] times the panel's weights of that point."""
+    def _multiply(self, count: Int, group: Int, panel: Int, begin: Int, depth: Int) -> None:
+        """M[point] = V[point] times the panel's weights of that point, over `depth` elements from
+        `begin` on."""
         f, k = self.frame, self.kernel
         groups = count.ceil_div(f.kernel.target.tile_rows)
-        size = f.depth * f.panel
-        packed = f.weights + (group * f.panels + panel) * self.points * size
+        size = self.depth * f.panel
+        packed = self.weights + (group * f.panels + panel) * self.points * size + begin * f.panel
         with k.loop(0, self.points) as point:
             weights = packed + point.index * size
-            v = self.v + point.index * self.v_point
+            v = self.v + point.index * self.v_point + begin
             products = self.products + point.index * self.m_point
             with k.loop(0, groups) as loop:
                 offset, rows = row_group(k, loop.index, count, groups)
-                ahead, lines = prefetch_share(f, loop.index, groups)
+                ahead, lines = prefetch_share(f, loop.index, groups, depth, self.arithmetic)
                 arguments: list[Any] = [
                     v + offset * self.padded,
                     weights,
                     products + offset * f.panel,
-                    f.depth,
+                    depth,
                     self.padded,
                     f.panel,
                     rows,
@@ -402,9 +438,9 @@ class WinogradEmitter:
         for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
             i, j = divmod(position, self.m)
             extras = []
-            for e, kind in enumerate(body.extras):
+            for e, extra in enumerate(body.extras):
                 name = f"extra{e}"
-                at = getattr(f, name) + packed if kind == "channel" else place(name, i, j)
+                at = getattr(f, name) + packed if extra.kind == "channel" else place(name, i, j)
                 extras.append(k.load(at, mask=mask))
             result = body.emit(k, value + bias, extras)
             k.store(result, place("y", i, j), mask)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import Vector
+from lucid.codegen.language.values import Integers, Vector
 from lucid.ir.ops.base import Array
 
 A, B = 2 / 3, 3 / 2
@@ -92,3 +92,71 @@ def _output2(k: Kernel, m: Sequence[Vector]) -> list[Vector]:
 
 INPUT: dict[int, Transform] = {4: _input4, 2: _input2}
 OUTPUT: dict[int, Transform] = {4: _output4, 2: _output2}
+
+
+# -- on integers ----------------------------------------------------------------------------------
+#
+# Without fractions, and exact: on the points 0, +-1, +-2, infinity (0, +-1, infinity for m = 2) with
+# the rows of G scaled to integers. All of it is arithmetic modulo 2^32; only what is multiplied has
+# to fit 16 bits, and does: inputs are at most 10 * 10 times the largest |x - zero point|, weights 7 *
+# 7 times the largest |w|, which are 8 or 9 bits. Rows of the result come times RESULT_SCALES, so that
+# y[i, j] is scaled by 9^n * 2^SHIFTS[m][i, j], n = 0 or 1: times the inverse of 9 modulo 2^32, and
+# shifted right, it is y itself where |y| < 2^(31 - shift).
+
+WholeTransform = Callable[[Sequence[Integers]], list[Integers]]
+
+WHOLE_FILTERS: dict[int, Array] = {
+    4: np.array([[6, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [0, 0, 6]]),
+    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]),
+}
+"""G, scaled to integers."""
+RESULT_SCALES: dict[int, tuple[int, ...]] = {4: (24, 12, 12, 12), 2: (2, 2)}
+INVERSE_OF_9 = pow(9, -1, 1 << 32)
+ONES: dict[int, int] = {4: 36, 2: 4}
+"""What the point (1, 1) of the input transform is of a tile of ones; all other points are 0."""
+
+
+def shift(m: int, i: int, j: int) -> int:
+    """The power of two by which a result is scaled; it is multiplied by 9 besides for m = 4."""
+    scale = RESULT_SCALES[m][i] * RESULT_SCALES[m][j]
+    return (scale & -scale).bit_length() - 1
+
+
+def exact_below(m: int) -> int:
+    """Results less than this, and more than its negative, are exact."""
+    return 1 << 31 - shift(m, 0, 0)
+
+
+def transform_whole_filter(weight: Array, m: int) -> Array:
+    """G g G^T for each 3x3 filter of integers: (O, I, 3, 3) -> ((m + 2)^2, O, I), exact."""
+    g = WHOLE_FILTERS[m].astype(np.float64)
+    outputs, inputs = weight.shape[:2]
+    points: Array = np.einsum("ia,ocab,jb->ijoc", g, weight, g, optimize=True)
+    return points.reshape(-1, outputs, inputs)
+
+
+def _whole_input4(d: Sequence[Integers]) -> list[Integers]:
+    """B^T d: six values to six."""
+    even, odd = d[4] - d[2], d[3] - d[1]
+    twice = odd + odd
+    even4, odd4 = d[4] - d[2] * 4, d[3] - d[1] * 4
+    first, last = (d[0] - d[2]) * 4 + even, (d[5] - d[3]) - (twice + twice)
+    return [first, even4 + odd4, even4 - odd4, even + twice, even - twice, last]
+
+
+def _whole_output4(m: Sequence[Integers]) -> list[Integers]:
+    """A^T m: six values to four."""
+    s1, d1, s2, d2 = m[1] + m[2], m[1] - m[2], m[3] + m[4], m[3] - m[4]
+    return [m[0] + s1 * 2 + s2, d1 + d2, s1 + s2 * 2, d1 + d2 * 4 + m[5] * 2]
+
+
+def _whole_input2(d: Sequence[Integers]) -> list[Integers]:
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _whole_output2(m: Sequence[Integers]) -> list[Integers]:
+    return [m[0] + m[1] + m[2], m[1] - m[2] - m[3]]
+
+
+WHOLE_INPUT: dict[int, WholeTransform] = {4: _whole_input4, 2: _whole_input2}
+WHOLE_OUTPUT: dict[int, WholeTransform] = {4: _whole_output4, 2: _whole_output2}

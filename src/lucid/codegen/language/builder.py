@@ -303,12 +303,24 @@ class Kernel:
         order = ir.Constant(ir.VectorType(I32, lanes), [0] * lanes)
         return self.builder.shuffle_vector(first, undefined, order)
 
-    def shuffle(self, value: Vector, lanes: Sequence[Number]) -> Vector:
+    def shuffle(self, value: V, lanes: Sequence[Number]) -> V:
         """The lanes of a vector in another order."""
         kind = value.raw.type
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))
         undefined = ir.Constant(kind, ir.Undefined)
         return value.of(self.builder.shuffle_vector(value.raw, undefined, order))
+
+    def joined(self, values: Sequence[V]) -> V:
+        """Vectors side by side as one, of as many lanes as all of them."""
+        whole = values[0]
+        for value in values[1:]:
+            pad = range(value.lanes, whole.lanes)
+            wide = self.shuffle(value, [*range(value.lanes), *(0 for _ in pad)])
+            order = [*range(whole.lanes), *(whole.lanes + i for i in range(value.lanes))]
+            kind = ir.VectorType(I32, len(order))
+            both = self.builder.shuffle_vector(whole.raw, wide.raw, ir.Constant(kind, order))
+            whole = whole.of(both)
+        return whole
 
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""
@@ -367,6 +379,27 @@ class Kernel:
             body(loop.index, None)
         with self.when(whole < count):
             body(whole, self.first_lanes(count - whole))
+
+    def each_piece(
+        self, first: Int, last: Int, lanes: Number, body: Callable[[Int, Number, Any], None]
+    ) -> None:
+        """`body(index, lanes, mask)` for numbers `first` to `last`: `lanes` at once, then as many
+        as there are floats in a vector, the last of which begin early enough to end with `last`,
+        so that some are done twice. A mask is left where there are fewer than those: of bytes, for
+        which this is meant, it is a branch for each."""
+        narrow = self.vector
+        whole = first + (last - first) // lanes * lanes
+        with self.loop(first, whole, lanes) as loop:
+            body(loop.index, lanes, None)
+
+        def vectors() -> None:
+            with self.loop(whole, last, narrow) as loop:
+                body(loop.index.minimum(last - narrow), narrow, None)
+
+        def few() -> None:
+            body(first, narrow, self.first_lanes(last - first))
+
+        self.either(last - first >= narrow, vectors, few)
 
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
         """a * b + c, rounded once where the target can."""

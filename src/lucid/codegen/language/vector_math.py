@@ -16,6 +16,7 @@ from lucid.codegen.language import trigonometry as tri
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.elements import cast
 from lucid.codegen.language.remainders import remainder, with_sign_of
+from lucid.codegen.language.saturation import saturated
 from lucid.codegen.language.transcendentals import at_least, at_most
 from lucid.codegen.language.values import Integers, Vector
 from lucid.ir import ops
@@ -211,6 +212,11 @@ def _round(k: Kernel, op: ops.Round, x: Sequence[Vector]) -> Vector:
 @lowers(ops.Cast)
 def _cast(k: Kernel, op: ops.Cast, x: Sequence[Vector]) -> Vector:
     return cast(k, x[0], op.dtype)
+
+
+@lowers(ops.Saturate)
+def _saturate(k: Kernel, op: ops.Saturate, x: Sequence[Vector]) -> Vector:
+    return saturated(k, x[0], op.dtype, op.zero_point)
 
 
 # -- transcendentals ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.packing import Channels
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import MAP, KernelSpec
@@ -26,13 +27,13 @@ def bind_extras(
     views: the stride from row to row, and for maps those of images, lines and pixels."""
     arguments: dict[str, ArgumentValue] = {}
     reads = []
-    for i, (kind, value) in enumerate(zip(epilogue.body.extras, epilogue.extras, strict=True)):
+    for i, (extra, value) in enumerate(zip(epilogue.body.extras, epilogue.extras, strict=True)):
         name = f"extra{i}"
-        if kind == "channel":
+        if extra.kind == "channel":
             assert isinstance(value, Parameter)
             packing = Channels(groups, width)
             shape = ctx.shape(value)
-            arguments[name] = ctx.weights(value.recipe, packing, shape, value.name)
+            arguments[name] = ctx.weights(value.recipe, packing, shape, value.name, extra.dtype)
             arguments[f"{name}_row"] = 0
         else:
             view = ctx.rows_view(value)
@@ -46,15 +47,17 @@ def bind_extras(
     return arguments, reads
 
 
-def kind_of(ctx: Lowering, extra: Value, result: Value) -> str | None:
-    """How a kernel can read an extra operand of a body: as a tensor, by channel, or not at all."""
-    if isinstance(extra, Parameter):
-        shape, target = ctx.shape(extra), ctx.shape(result)
-        channels, ones = target[1], (1,) * (len(target) - 2)
-        if ones and shape in ((1, channels, *ones), (channels, *ones)):
-            return "channel"
-        return "channel" if len(target) == 2 and shape in ((channels,), (1, channels)) else None
-    return "tensor" if ctx.shape(extra) == ctx.shape(result) else None
+def extra_of(ctx: Lowering, extra: Value, result: Value, axis: int) -> Extra | None:
+    """How a kernel can read an extra operand of a body: as a tensor, by channel, which the result
+    has along this axis, or not at all."""
+    kind, shape, target = extra.type.dtype, ctx.shape(extra), ctx.shape(result)
+    if not isinstance(extra, Parameter):
+        return Extra("tensor", kind) if shape == target else None
+    if len(shape) > len(target):
+        return None
+    ones = tuple(d if i == axis else 1 for i, d in enumerate(target))
+    varies = len(shape) + axis >= len(target)
+    return Extra("channel", kind) if varies and shape == ones[-len(shape) :] else None
 
 
 def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentValue:
@@ -62,7 +65,8 @@ def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentVal
     channels = (ctx.shape(layer.weight)[0],)
     recipe = layer.bias.recipe if layer.bias is not None else None
     name = layer.bias.name if layer.bias is not None else f"zeros{channels[0]}"
-    return ctx.weights(recipe, Channels(groups, width), channels, name)
+    packing = Channels(groups, width)
+    return ctx.weights(recipe, packing, channels, name, layer.arithmetic.sums)
 
 
 def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:

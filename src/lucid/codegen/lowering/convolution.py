@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucid.codegen.lowering.arguments import kind_of
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.lowering.arguments import extra_of
 from lucid.codegen.lowering.context import Lowering, lowers
 from lucid.codegen.lowering.depthwise import depthwise, expands
 from lucid.codegen.lowering.direct import direct
@@ -17,27 +18,33 @@ from lucid.codegen.lowering.strided import apply_body
 from lucid.codegen.lowering.winograd import winograd
 from lucid.codegen.scheduling.schedule import Choice
 from lucid.ir.graph import Node, Parameter, Value
-from lucid.ir.ops import Conv2d, Convolution, Linear, Op
+from lucid.ir.ops import Conv2d, Convolution, IntegerConv2d, IntegerLinear, Linear, Op
 
 
-@lowers(Convolution, Linear)
+@lowers(Convolution, Linear, IntegerConv2d, IntegerLinear)
 def _plain(ctx: Lowering, node: Node) -> None:
     _lower(ctx, _layer(ctx, node.op, node.inputs, node.output, node.origin))
 
 
-@lowers_fused(Convolution, Linear)
+@lowers_fused(Convolution, Linear, IntegerConv2d, IntegerLinear)
 def _fused(ctx: Lowering, node: Node) -> None:
     """Anchor and body in one kernel; a body that reads what no epilogue can runs on its own."""
     op, own, extras = parts(node)
-    kinds = [kind_of(ctx, e, node.output) for e in extras]
+    rank = node.output.type.rank
+    last = isinstance(op.anchor, Linear | IntegerLinear)  # where the features lie
+    found = [extra_of(ctx, e, node.output, rank - 1 if last else 1) for e in extras]
     layer = _layer(ctx, op.anchor, own, node.output, node.origin)
-    last = isinstance(op.anchor, Linear) and node.output.type.rank == 4  # features, not the width
-    if None not in kinds and not (last and extras):
-        body = to_body(op.body, [k for k in kinds if k is not None])
+    readable = [e for e in found if e is not None and (e.dtype == COMPUTED or layer.is_integer)]
+    if last and rank == 4:  # tensors of this rank lie as maps do
+        readable = [e for e in readable if e.kind == "channel"]
+    written = node.output.type.dtype == COMPUTED or layer.is_integer
+    if len(readable) == len(extras) and written:
+        body = to_body(op.body, readable)
         layer.epilogue = Epilogue(body, tuple(extras))
         _lower(ctx, layer)
         return
-    layer.result = Value(node.output.type, f"{node.output.name}.anchor", node)
+    (kind,) = op.anchor.result_types(*(v.type for v in own))
+    layer.result = Value(kind, f"{node.output.name}.anchor", node)
     _lower(ctx, layer, ctx.schedule.choices.get(node.output.name))
     apply_body(ctx, op.body, [layer.result, *extras], node.output, node.origin)
 
@@ -51,17 +58,18 @@ def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, orig
 
 
 def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
-    if isinstance(layer.op, Linear):
+    if isinstance(layer.op, Linear | IntegerLinear):
         linear(ctx, layer)
         return
     layer.choice = choice or ctx.schedule.choices[layer.result.name]
-    if not isinstance(layer.op, Conv2d):
+    if not isinstance(layer.op, Conv2d | IntegerConv2d):
         layer = in_plane(ctx, layer)
+    windows = ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None
     if layer.choice.kernel == "depthwise":
         depthwise(ctx, layer)
     elif layer.choice.kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None:
+    elif windows or (layer.is_integer and layer.choice.kernel == "direct"):
         direct(ctx, layer)
     elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         pointwise(ctx, layer)

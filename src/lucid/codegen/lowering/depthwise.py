@@ -3,13 +3,15 @@ convolution whose result nobody else reads."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from math import prod
 
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.expand import ExpandDepthwise, scratch_bytes
+from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import Panels, Taps
+from lucid.codegen.kernels.packing import Panels, TapPairs, Taps
 from lucid.codegen.kernels.slices import DepthwiseSlices
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering.arguments import (
@@ -25,10 +27,10 @@ from lucid.codegen.lowering.arguments import (
 from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, Code, View, WeightRef
 from lucid.codegen.target import Target
-from lucid.ir.graph import Node
-from lucid.ir.ops import Conv2d, Fusion
+from lucid.ir.graph import Node, Parameter
+from lucid.ir.ops import Conv2d, Fusion, IntegerConv2d
 
 TASK_CYCLES = 4096
 """What a task should at least take: about 1 us."""
@@ -55,9 +57,12 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
 
 def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     op = layer.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     columns, group, height, width = ctx.shape(layer.weight)
     blocks, spec = _blocks(ctx, layer), Depthwise
+    if isinstance(op, IntegerConv2d):
+        dtypes = {"x": layer.x.type.dtype, "y": layer.result.type.dtype}
+        spec = partial(IntegerDepthwise, **dtypes, narrow=columns < ctx.target.vector)
     if layer.slices is not None:
         group, spec = group // layer.slices.taps, DepthwiseSlices
     return spec(
@@ -75,7 +80,7 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:
     op, (*_, taps) = layer.op, ctx.shape(layer.weight)
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     width, out_width = ctx.shape(layer.x)[3], ctx.shape(layer.result)[3]
     return Blocks.of(width, out_width, taps, op.stride[1], op.dilation[1], op.padding[1])
 
@@ -92,7 +97,7 @@ def _call(
     """The call that computes the layer from x, over the layer `before` it if there is one; `given`:
     the arguments that say how x is read and the work cut."""
     op = layer.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     n, channels, height, width = y.shape
     lines = given["lines"]
     assert isinstance(lines, int)
@@ -110,8 +115,9 @@ def _call(
     arguments: dict[str, ArgumentValue] = {
         **given,
         **slice_arguments(layer),
+        "zero_point": op.zero_point if isinstance(op, IntegerConv2d) else 0,
         **window(kernel.taps, op.stride, op.padding),
-        "weights": ctx.weights(weight.recipe, Taps(), shape, weight.name),
+        "weights": _weights(ctx, op, weight, shape),
         "bias": bias_of(ctx, layer, 1, ctx.target.vector),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extra_arguments,
@@ -141,6 +147,14 @@ def _call(
     )
 
 
+def _weights(
+    ctx: Lowering, op: Conv2d | IntegerConv2d, weight: Parameter, shape: tuple[int, ...]
+) -> WeightRef:
+    if isinstance(op, IntegerConv2d):
+        return ctx.weights(weight.recipe, TapPairs(), shape, weight.name, "i16")
+    return ctx.weights(weight.recipe, Taps(), shape, weight.name)
+
+
 def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
     """Lines of a band and channels of a chunk; `products`: multiply-adds for one output.
 
@@ -151,6 +165,10 @@ def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
     cycles = height * width * channels * products // (2 * target.vector)
     most = max(1, min(MOST_TASKS, cycles // TASK_CYCLES))
     vectors = max(1, -(-channels // target.vector))
+
+    def whole(chunk: int) -> bool:
+        """Whether the last chunk has a whole vector, as bytes want it."""
+        return chunk >= channels or channels % chunk not in range(1, target.vector)
 
     def cost(cut: tuple[int, int]) -> float:
         bands, chunks = (_parts(n, size) for n, size in zip((height, vectors), cut, strict=True))
@@ -163,7 +181,7 @@ def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
         (n, -(-vectors // chunks))
         for n in lines
         for chunks in range(1, min(vectors, CHUNKS) + 1)
-        if -(-height // n) * chunks <= most
+        if -(-height // n) * chunks <= most and whole(-(-vectors // chunks) * target.vector)
     ]
     best = min(cuts, key=cost, default=(height, vectors))
     return best[0], best[1] * target.vector
@@ -198,7 +216,9 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and its
     result is large."""
     result = layer.result
-    if layer.epilogue.extras or result in ctx.placements or ctx.output_view(result) is not None:
+    if layer.is_integer or layer.epilogue.extras:
+        return False
+    if result in ctx.placements or ctx.output_view(result) is not None:
         return False
     if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
         return False
@@ -221,7 +241,7 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
 def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
     """Cycles for each element of the expanded map that go into lines which two bands share."""
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     columns, depth, *_ = ctx.shape(layer.weight)
     taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
     panel = panel_vectors(columns, ctx.target) * ctx.target.vector

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lucid.codegen.kernels.accumulation import CHAIN, SHORT
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
-from lucid.codegen.kernels.microkernels import CHAIN, SHORT, WindowTile, panel_vectors
-from lucid.codegen.kernels.packing import Panels
+from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors
 from lucid.codegen.kernels.slices import DirectSlices
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
@@ -17,7 +18,7 @@ from lucid.codegen.lowering.arguments import (
     slice_arguments,
     window,
 )
-from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
+from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
@@ -48,8 +49,7 @@ class Cut:
 
 def direct(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Direct` call."""
-    op = layer.op
-    assert isinstance(op, Conv2d)
+    op, arithmetic = layer.conv, layer.arithmetic
     _, inner, *taps = ctx.shape(layer.weight)
     x, result = ctx.view(layer.x), ctx.result(layer.result)
     planar = (
@@ -64,7 +64,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     n, channels, height, width = result.shape
     columns = channels // op.groups
     vectors = panel_vectors(columns, ctx.target)
-    size = itemsize(layer.x)
+    size = dtype(layer.numbers).bytes
     column_bytes = size * ctx.target.vector * inner * taps[0] * taps[1]
     while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
         vectors -= 1
@@ -74,26 +74,28 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     cut = _cut(ctx, layer, result, reach[0], taps[0], size * padded * inner, -(-columns // panel))
     parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
     met = parts * part_lines
-    map_floats = cut.block_images * met * padded * inner
-    map_floats += map_floats % 2  # the table is of 64-bit words
+    map_numbers = cut.block_images * met * padded * inner + arithmetic.numbers_of_element - 1
+    map_numbers += -map_numbers % (8 // size)  # the table is of 64-bit words
     lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
+    steps = -(-segment // arithmetic.numbers_of_element)
     body = layer.epilogue.body
-    kernel = Direct(body.extras, inner if planar else 0)
+    kernel = Direct(body.extras, inner if planar else 0, x.dtype, layer.numbers, result.dtype)
     if layer.slices is not None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
         kernel = DirectSlices(body.extras, inner if flat else 0)
     short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
-    tile = WindowTile(vectors, body, segment if short else 0)
+    tile = WindowTile(vectors, body, segment if short else 0, layer.numbers)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
-    packing, shape, name = Panels(op.groups, panel), ctx.shape(layer.weight), layer.weight.name
+    packing = layer.panels(op.groups, panel, taps[0] * lines_w)
+    shape, name = ctx.shape(layer.weight), layer.weight.name
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **window((taps[0], taps[1]), op.stride, op.padding),
         **slice_arguments(layer, inner),
         "plane": x.strides[1],
-        "weights": ctx.weights(layer.weight.recipe, packing, shape, name),
+        "weights": ctx.weights(layer.weight.recipe, packing, shape, name, layer.numbers),
         "bias": bias_of(ctx, layer, op.groups, panel),
         "y": result,
         "y_row": row_stride(result) or 0,
@@ -106,10 +108,11 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "step_h": (op.dilation[0] if parts == 1 else part_lines) * padded * inner,
         "lines_w": lines_w,
         "step_w": op.dilation[1] * inner,  # where there is more than one
-        "segment": segment,
+        "segment": steps,
         "chain": max(1, CHAIN // segment),
         "padded_width": padded,
-        "map_floats": map_floats,
+        "zero_point": layer.zero_point,
+        "map_numbers": map_numbers,
         "images": n,
         "channels": inner,
         "columns": columns,
@@ -128,7 +131,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         region,
         layer.origin,
         algorithm="direct",
-        scratch=scratch_bytes(map_floats, rows),
+        scratch=scratch_bytes(size * map_numbers, rows),
         work=2 * n * height * width * channels * inner * taps[0] * taps[1],
     )
 
@@ -150,8 +153,7 @@ def _cut(
     `reach`: lines from a window's first to its last, of which it meets `taps`. `line_bytes`: of a
     padded line.
     """
-    op, (n, channels, height, width) = layer.op, y.shape
-    assert isinstance(op, Conv2d)
+    op, (n, channels, height, width) = layer.conv, y.shape
     columns, stride = channels // op.groups, op.stride[0]
     chosen = layer.choice.split
     if n * height * width >= columns if chosen == "auto" else chosen == "rows":

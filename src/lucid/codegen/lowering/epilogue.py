@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lucid.codegen.kernels.body import PLAIN, Body, Operand, Whole
+from lucid.codegen.kernels.body import PLAIN, Body, Extra, Operand, Whole
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import Constant, Expand, Op
 from lucid.ir.types import Exact, is_float
 
 
-def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
-    """The steps of a body graph; `kinds` are those of its extras."""
+def to_body(graph: Graph, extras: Sequence[Extra]) -> Body:
+    """The steps of a body graph that reads these extras."""
     numbers: dict[Value, Operand] = {v: i for i, v in enumerate(graph.inputs)}
     steps: list[tuple[Op, tuple[Operand, ...]]] = []
     for node in graph.nodes:
@@ -23,7 +23,7 @@ def to_body(graph: Graph, kinds: Sequence[str]) -> Body:
             continue
         steps.append((node.op, tuple(numbers[v] for v in node.inputs)))
         numbers[node.output] = len(graph.inputs) + len(steps) - 1
-    body = Body(tuple(kinds), tuple(steps))
+    body = Body(tuple(extras), tuple(steps))
     result = numbers[graph.outputs[0]]
     return body if result == body.returned() else replace(body, result=result)
 
@@ -60,18 +60,18 @@ def _append(region: Graph, constant: float | Whole) -> Value:
 
 @dataclass
 class Epilogue:
-    """A body and its extra operands: values for `"tensor"`, parameters for `"channel"` extras."""
+    """A body and its extra operands: values for tensors, parameters for channels."""
 
     body: Body = PLAIN
     extras: tuple[Value, ...] = ()
 
     def append(self, region: Graph, result: Value, tensors: Sequence[Value]) -> Value:
-        """The body in a region, where `tensors` stand for the `"tensor"` extras."""
+        """The body in a region, where `tensors` stand for those among the extras."""
         given = iter(tensors)
         extras = [
             region.add_parameter(v.name, v.recipe)
-            if isinstance(v, Parameter) and kind == "channel"
+            if isinstance(v, Parameter) and extra.kind == "channel"
             else next(given)
-            for kind, v in zip(self.body.extras, self.extras, strict=True)
+            for extra, v in zip(self.body.extras, self.extras, strict=True)
         ]
         return append_body(region, self.body, result, extras)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from lucid.codegen.kernels.arithmetic import ARITHMETIC, Arithmetic
+from lucid.codegen.kernels.packing import Packing, PairPanels, Panels
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.scheduling.planes import Slices
 from lucid.codegen.scheduling.schedule import Choice
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import Op, SplitAttention
+from lucid.ir.ops import Conv2d, IntegerConv2d, IntegerProduct, Op, SplitAttention
 
 POINTWISE = Choice("pointwise")
 
@@ -30,6 +33,39 @@ class Layer:
     epilogue: Epilogue = field(default_factory=Epilogue)
     choice: Choice = POINTWISE
     slices: Slices | None = None
+
+    @property
+    def conv(self) -> Conv2d:
+        """The convolution of images that it is, of floats or of integers."""
+        op = self.op.of_floats() if isinstance(self.op, IntegerConv2d) else self.op
+        assert isinstance(op, Conv2d)
+        return op
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether it sums up integers; its body then reads and makes numbers of any dtype."""
+        return isinstance(self.op, IntegerProduct)
+
+    @property
+    def zero_point(self) -> int:
+        """What x holds for 0."""
+        return self.op.zero_point if isinstance(self.op, IntegerProduct) else 0
+
+    @property
+    def numbers(self) -> str:
+        """The dtype of the rows and panels that register tiles multiply."""
+        return "i16" if self.is_integer else COMPUTED
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How register tiles multiply them."""
+        return ARITHMETIC[self.numbers]
+
+    def panels(self, groups: int, width: int, segments: int = 1) -> Packing:
+        """How the weights are packed for rows of so many segments."""
+        if self.numbers == COMPUTED:
+            return Panels(groups, width)
+        return PairPanels(groups, width, segments)
 
     def by_tap(self, shape: tuple[int, ...]) -> tuple[Parameter, tuple[int, ...]]:
         """The weights with all taps of a channel behind each other, and their shape so; `shape`:

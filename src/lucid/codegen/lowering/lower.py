@@ -17,7 +17,7 @@ from lucid.codegen.scheduling.schedule import Schedule, check_schedule
 from lucid.codegen.target import Target
 from lucid.errors import UnsupportedError
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Convolution, Fusion, Linear, Recurrent
+from lucid.ir.ops import Convolution, Fusion, IntegerProduct, Linear, Recurrent
 
 
 def unsupported(graph: Graph) -> list[Node]:
@@ -41,7 +41,7 @@ def _computes_weights(node: Node) -> bool:
     weights = node.inputs[1:own]
     if isinstance(op, Recurrent):
         weights = [*weights[:3], *weights[4 + op.states :]]
-    layers = Convolution | Linear | Recurrent
+    layers = Convolution | Linear | IntegerProduct | Recurrent
     return isinstance(op, layers) and not all(isinstance(v, Parameter) for v in weights)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lucid.codegen.kernels.body import Body
+from lucid.codegen.kernels.body import CHANNEL, Body
 from lucid.codegen.kernels.loaders import Combine, Mapped
 from lucid.codegen.kernels.packing import Channels
 from lucid.codegen.lowering.context import Deferred, Lowering, row_stride
@@ -43,7 +43,7 @@ def left_to_product(ctx: Lowering, body: Body, operands: Sequence[Value], result
         own = [region.add_parameter(e.name, e.recipe) for e in extras if isinstance(e, Parameter)]
         return append_body(region, body, read[0], own)
 
-    plain = Body(("channel",) * len(extras), body.steps, body.result)
+    plain = Body((CHANNEL,) * len(extras), body.steps, body.result)
     ctx.deferred[result] = Deferred(Mapped(plain), arguments, (view,), build, origin)
     return True
 

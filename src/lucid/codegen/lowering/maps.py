@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.body import PLAIN, Body, Extra
 from lucid.codegen.kernels.packing import Flat
 from lucid.codegen.language.kernel import MAP
 from lucid.codegen.lowering.context import Lowering, channels_last
@@ -79,7 +79,9 @@ class MapNode:
         shape = ctx.shape(node.output)
         self._read = [self._operand(ctx, e, shape) for e in extras]
         self._extras = [broadcast(v, shape) for v in self._read]
-        kinds = ["constant" if v.strides[1] == 0 else "vector" for v in self._extras]
+        kinds = [
+            Extra("constant" if v.strides[1] == 0 else "vector", v.dtype) for v in self._extras
+        ]
         self.body: Body = PLAIN if graph is None else to_body(graph, kinds)
 
     @staticmethod

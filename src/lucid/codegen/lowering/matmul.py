@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from lucid.codegen.kernels.body import PLAIN, Body
+from lucid.codegen.kernels.body import PLAIN, Body, Extra
 from lucid.codegen.kernels.matmul import MatMul, scratch_bytes
 from lucid.codegen.lowering.context import Lowering, channels_last, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
@@ -40,7 +40,7 @@ def _fused(ctx: Lowering, node: Node) -> None:
     if any(s not in (0, 1) for s in steps):
         apart(ctx, node, (a, b), extras)
         return
-    body = to_body(op.body, ["constant" if s == 0 else "vector" for s in steps])
+    body = to_body(op.body, [Extra("constant" if s == 0 else "vector") for s in steps])
     _matmul(ctx, node, a, b, body, extras)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
-from lucid.codegen.kernels.body import Body
+from lucid.codegen.kernels.body import OPERAND, Body
 from lucid.codegen.kernels.normalisation import (
     GroupNormalise,
     Moments,
@@ -87,7 +87,7 @@ def standard(ctx: Lowering, node: Node) -> tuple[ops.Op, Standard]:
     tail.set_outputs([y])
     views = [*weights, *(ctx.view(v) for v in others)]
     extras = tuple(broadcast(v, x.shape) for v in views)
-    kernel_body = to_body(tail, ["operand"] * len(extras))
+    kernel_body = to_body(tail, [OPERAND] * len(extras))
     out = ctx.result(node.output, x)
     centred = not isinstance(op, ops.RmsNorm)
     return op, Standard(x, out, extras, kernel_body, op.eps, centred, node.origin)
@@ -203,7 +203,7 @@ def _in_steps(ctx: Lowering, job: Standard, axes: Sequence[int]) -> None:
         found = [statistic("squares", "squares", None)]
     views = [x, *found, *job.extras]
     chain = _standardised([v.shape for v in views], len(found), job)
-    body = to_body(chain, ["operand"] * (len(views) - 1))
+    body = to_body(chain, [OPERAND] * (len(views) - 1))
     region, inputs = ctx.region(job.origin, views)
     region.set_outputs([append_body(region, body, inputs[0], inputs[1:])])
     elementwise(ctx, body, views, job.out, region, job.origin)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import prod
 
+from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.integer_rows import Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import Panels
 from lucid.codegen.kernels.product import Product, scratch_bytes
+from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
@@ -17,7 +19,7 @@ from lucid.codegen.lowering.arguments import (
     only_declared,
     window,
 )
-from lucid.codegen.lowering.context import Deferred, Lowering, itemsize, row_major, row_stride
+from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.program.program import ArgumentValue, Code, View
@@ -60,7 +62,7 @@ def split_product(
     if layer.choice.split == "auto":
         by_rows = rows >= columns or (maps_outweigh and rows >= LEAST_ROWS)
     if by_rows:
-        fitting = max(24, min(192, ctx.target.l2 // 4 // (itemsize(layer.x) * depth)))
+        fitting = max(24, min(192, ctx.target.l2 // 4 // (dtype(layer.numbers).bytes * depth)))
         block = layer.choice.rows or fitting
         blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
@@ -90,14 +92,14 @@ def product(
     vectors = panel_vectors(columns, ctx.target)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch)
+    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
     split = split_product(ctx, layer, count, depth, panels, copied)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
-    kernel = Product(loader, body.extras)
-    tile = Tile(vectors, body)
+    kernel = Product(loader, body.extras, layer.numbers, result.dtype)
+    tile = Tile(vectors, body, numbers=layer.numbers)
     extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
@@ -105,17 +107,20 @@ def product(
     region.set_outputs([layer.append(region, x, rest)])
     shape = ctx.shape(layer.weight)
     name = layer.weight.name
-    weight_bytes = itemsize(layer.weight) * depth * columns
+    weight_bytes = dtype(layer.numbers).bytes * depth * columns
+    steps = -(-depth // layer.arithmetic.numbers_of_element)
     arguments: dict[str, ArgumentValue] = {
         **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
-        "weights": ctx.weights(layer.weight.recipe, Panels(groups, width), shape, name),
+        "weights": ctx.weights(
+            layer.weight.recipe, layer.panels(groups, width), shape, name, layer.numbers
+        ),
         "bias": bias_of(ctx, layer, groups, width),
         "y": result,
         **extra_arguments,
         **{export: Code(tile, export) for export in Tile.exports},
         "y_row": row_stride(result) or 0,
         "rows": count,
-        "depth": depth,
+        "depth": steps,
         "columns": columns,
         "groups": groups,
         "panel": width,
@@ -135,13 +140,13 @@ def product(
         region,
         layer.origin,
         algorithm=algorithm,
-        scratch=0 if loader is None else scratch_bytes(depth, -(-count // split.blocks)),
+        scratch=0 if loader is None else scratch_bytes(steps, -(-count // split.blocks)),
         work=2 * count * depth * columns * groups,
     )
 
 
 def _stage_where_split(
-    ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[str, ...]
+    ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[Extra, ...]
 ) -> Deferred | View:
     """A combination that every chunk of panels would repeat is computed once, into a buffer."""
     if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join | Mapped)):
@@ -169,19 +174,21 @@ def linear(ctx: Lowering, layer: Layer) -> None:
         ctx.views[layer.result] = result.over(shape, row_major(shape))
     else:
         x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
-    product(ctx, layer, x, result, count=count, depth=depth, groups=1, algorithm="linear")
+    rows = _shifted_rows(layer, x, depth) if layer.is_integer else x
+    product(ctx, layer, rows, result, count=count, depth=depth, groups=1, algorithm="linear")
 
 
 def pointwise(ctx: Lowering, layer: Layer) -> None:
     """A 1x1 convolution: its rows are the pixels as they lie, or, with a stride, every few of
     them."""
-    op = layer.op
-    assert isinstance(op, Conv2d)
+    op = layer.conv
     _, depth, *_ = ctx.shape(layer.weight)
     result = ctx.result(layer.result)
     n, _, height, width = result.shape
     rows: Deferred | View
-    if layer.choice.kernel == "pointwise":
+    if layer.is_integer:
+        rows = _shifted_rows(layer, ctx.rows_view(layer.x), depth, (height, width))
+    elif layer.choice.kernel == "pointwise":
         rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
         rows = _strided_rows(ctx, layer, op, (height, width))
@@ -195,6 +202,19 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
         groups=op.groups,
         algorithm=layer.choice.kernel,
     )
+
+
+def _shifted_rows(
+    layer: Layer, x: View, channels: int, out: tuple[int, int] | None = None
+) -> Deferred:
+    """The loader for rows of integers less their zero point; `out`: size of the map of those of a
+    convolution, which may leave out pixels."""
+    strided = out is not None and layer.conv.stride != (1, 1)
+    arguments = {"channels": channels, "zero_point": layer.zero_point, **_plain_rows(x)}
+    if out is not None and strided:
+        arguments |= {**geometry(x, out), **window((1, 1), layer.conv.stride, (0, 0, 0, 0))}
+    loader = Shifted(x.dtype, strided)
+    return Deferred(loader, arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
 
 
 def _strided_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.body import PLAIN
+from lucid.codegen.kernels.integer_winograd import IntegerWinograd
+from lucid.codegen.kernels.integer_winograd import scratch_bytes as integer_scratch_bytes
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import WinogradPanels
+from lucid.codegen.kernels.packing import WinogradPairPanels, WinogradPanels, WinogradParts
 from lucid.codegen.kernels.slices import WinogradSlices
 from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
 from lucid.codegen.lowering.arguments import (
@@ -26,7 +29,7 @@ from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.scheduling.schedule import phase_tiles
-from lucid.ir.ops import Conv2d
+from lucid.ir.ops import Conv2d, IntegerConv2d
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Tiling:
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
     op, m = layer.op, int(layer.choice.kernel[-1])
-    assert isinstance(op, Conv2d)
+    assert isinstance(op, Conv2d | IntegerConv2d)
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
@@ -82,10 +85,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
-    spec = Winograd if layer.slices is None else WinogradSlices
-    kernel = spec(m, layer.epilogue.body, len(writes) > 1, op.dilation != (1, 1))
-    tile = Tile(vectors, PLAIN, raw=True)
-    weight, packing = layer.weight, WinogradPanels(m, op.groups, panel)
+    form = _form(ctx, layer, m, len(writes) > 1, vectors)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **slice_arguments(layer, depth),
@@ -93,11 +93,11 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "pad_left": op.padding[1] // op.dilation[1],
         "dilation_h": op.dilation[0],
         "dilation_w": op.dilation[1],
-        "weights": ctx.weights(weight.recipe, packing, ctx.shape(weight), weight.name),
+        **form.arguments,
         "bias": bias_of(ctx, layer, op.groups, panel),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extras,
-        **{export: Code(tile, export) for export in Tile.exports},
+        **{export: Code(form.tile, export) for export in Tile.exports},
         **result_strides(y),
         "images": n,
         "groups": op.groups,
@@ -112,14 +112,47 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "prefetch": 1,
     }
     ctx.call(
-        kernel,
+        form.kernel,
         op.groups * tiling.blocks * chunks,
-        only_declared(kernel, arguments),
+        only_declared(form.kernel, arguments),
         [x, *tensors],
         writes,
         region,
         layer.origin,
         algorithm=layer.choice.kernel,
-        scratch=scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
+        scratch=form.scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=2 * n * height * width * channels * depth * 9,
     )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What floats and integers have of their own: kernel and tile, the arguments that are packed
+    weights, and how much scratch a task takes."""
+
+    kernel: Winograd
+    tile: Tile
+    arguments: dict[str, ArgumentValue]
+    scratch_bytes: Callable[[int, int, int, int, int], int]
+
+
+def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int) -> _Form:
+    op, weight, panel = layer.op, layer.weight, vectors * ctx.target.vector
+    assert isinstance(op, Conv2d | IntegerConv2d)
+    body, dilated, shape = layer.epilogue.body, op.dilation != (1, 1), ctx.shape(weight)
+    if isinstance(op, Conv2d):
+        spec = Winograd if layer.slices is None else WinogradSlices
+        packing = WinogradPanels(m, op.groups, panel)
+        packed = ctx.weights(weight.recipe, packing, shape, weight.name)
+        tile = Tile(vectors, PLAIN, raw=True)
+        return _Form(spec(m, body, sums, dilated), tile, {"weights": packed}, scratch_bytes)
+    given, result = layer.x.type.dtype, layer.result.type.dtype
+    kernel = IntegerWinograd(m, body, False, dilated, given, result, vectors)
+    pairs, parts = WinogradPairPanels(m, op.groups, panel), WinogradParts(m, op.largest(given))
+    arguments: dict[str, ArgumentValue] = {
+        "weights": ctx.weights(weight.recipe, pairs, shape, weight.name, "i16"),
+        "parts": ctx.weights(weight.recipe, parts, shape, f"{weight.name}.parts", "i64"),
+        "zero_point": op.zero_point,
+    }
+    tile = Tile(vectors, PLAIN, raw=True, numbers="i16")
+    return _Form(kernel, tile, arguments, integer_scratch_bytes)

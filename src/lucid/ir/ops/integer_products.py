@@ -14,7 +14,7 @@ from lucid.ir.ops.convolution import Conv2d
 from lucid.ir.ops.linear import Linear, MatMul
 from lucid.ir.ops.quantisation import EIGHT_BITS
 from lucid.ir.ops.windows import Padding, Pair
-from lucid.ir.types import TensorType
+from lucid.ir.types import DTYPES, TensorType
 
 WEIGHTS = ("i8", "i16")
 """The dtypes of weights: i16 holds 8-bit weights less a zero point."""
@@ -24,6 +24,11 @@ class IntegerProduct(Op):
     """Base of products of integers. `zero_point`: what x holds for 0."""
 
     zero_point: int
+
+    def largest(self, dtype: str) -> int:
+        """The largest |x - zero_point| of this dtype."""
+        bounds = np.iinfo(DTYPES[dtype])
+        return int(max(bounds.max - self.zero_point, self.zero_point - bounds.min))
 
     def _as_floats(
         self, x: TensorType, weight: TensorType, bias: TensorType | None

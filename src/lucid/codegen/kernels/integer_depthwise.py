@@ -1,0 +1,148 @@
+"""Depthwise convolution of 8-bit integers, and convolution in small groups: exact sums in 32 bits.
+
+As that of floats, but each multiply-add is of a pair of 16-bit integers, less the zero point: a
+channel on two neighbouring lines, or, in groups of several channels, two channels of one. A pair
+is one element of four bytes, so sums, weights and inputs have as many lanes as floats would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from llvmlite import ir
+
+from lucid.codegen.kernels.depthwise import Depthwise, Pattern, Rows
+from lucid.codegen.language import pairs
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.elements import elements
+from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, ints
+from lucid.codegen.language.partial import load_first, store_first
+from lucid.codegen.language.values import I8, I16, I32, Int, Integers, Pointer, Vector
+from lucid.codegen.target import Target
+
+
+@dataclass(frozen=True)
+class IntegerDepthwise(Depthwise):
+    """`Depthwise` of integers: weights [tap][pair of inputs][channel][2], or, for groups of one,
+    [tap][channel][2] with that of the line below it beside each.
+
+    `x`, `y`: their dtypes. `narrow`: whether the channels are less than a
+    vector; no chunk of others may be.
+    """
+
+    family: ClassVar[str] = "integer_depthwise"
+    x: str = "u8"
+    y: str = "u8"
+    narrow: bool = False
+
+    def dtype_of(self, operand: str) -> str:
+        own = {"x": self.x, "y": self.y, "weights": "i16", "bias": "i32"}
+        return own.get(operand) or super().dtype_of(operand)
+
+    @property
+    def steps(self) -> int:
+        return max(1, self.group // 2)
+
+    def arguments(self) -> tuple[Arg, ...]:
+        return super().arguments() + ints("zero_point")
+
+    def result_extents(self, given: Given) -> dict[str, Extent]:
+        found = super().result_extents(given)
+        (taps, channels), *each = found["weights"]
+        return found | {"weights": ((taps, 2 * channels), *((n, 2 * s) for n, s in each), (2, 1))}
+
+    def frame(self, target: Target) -> Frame:
+        f = super().frame(target)
+        k, zero = f.kernel, f.zero_point.raw
+        f.set(
+            weights=f.weights.to(I32),
+            zero_bytes=k.every_lane(k.builder.trunc(zero, I8), k.vector),
+            zeros=k.every_lane(k.builder.trunc(zero, I16), 2 * max(k.vector, self.group)),
+        )
+        return f
+
+    def each_vector(self, f: Frame, channels: Int, body: Callable[[Int, Any], None]) -> None:
+        """The last vector begins early enough to be whole, and computes some channels again. Where
+        there are fewer, `body` is given how many in place of a mask: few machines have one for
+        bytes."""
+        k = f.kernel
+        if self.narrow:
+            body(k.int(0), channels)
+            return
+        with k.loop(0, channels, k.vector, never_empty=True) as loop:
+            body(loop.index.minimum(channels - k.vector), None)
+
+    def window(
+        self, f: Frame, pattern: Pattern, rows: Rows, totals: Sequence[Vector], mask: Any
+    ) -> list[Vector]:
+        """Two lines of taps at a time where groups are of one channel, and the last one alone."""
+        if self.group > 1:
+            return super().window(f, pattern, rows, totals, mask)
+        k, below = f.kernel, self.dilation[0] * f.line
+        size, twos = self.taps[1] * f.channels, rows.count // 2
+        with k.loop(0, twos, carry=totals) as loop:
+            at, weights = rows.x + loop.index * 2 * below, rows.weights + loop.index * 2 * size
+            both = (at, at + below)
+            loop.carry(self.add_taps(f, pattern, both, weights, loop.carried, mask))
+
+        def last() -> list[Vector]:
+            at, weights = rows.x + twos * 2 * below, rows.weights + twos * 2 * size
+            return self.add_taps(f, pattern, (at,), weights, loop.results, mask)
+
+        return k.merge((rows.count % 2).equals(1), last, lambda: loop.results)
+
+    def multiply_add(self, f: Frame, x: Vector, weight: Vector, total: Vector) -> Vector:
+        assert isinstance(total, Integers)
+        return pairs.multiply_add(f.kernel, x, weight, total)
+
+    def spread(self, f: Frame, lines: Sequence[Pointer], mask: Any) -> list[Vector]:
+        k = f.kernel
+        if self.group > 1:
+            return self._of_group(f, *lines, mask)
+        inputs = max(1, k.vector // self.multiplier)
+        count = mask if mask is None else mask.ceil_div(self.multiplier)
+        each = [_vector(k, load_first(k, at, inputs, count)) for at in lines]
+        if len(each) == 1:  # beside the zero point, which is nothing
+            each.append(k.shuffle(Vector(k.builder, f.zero_bytes), range(inputs)).raw)
+        order = [place for i in range(inputs) for place in (i, inputs + i)]
+        both = self._pairs(f, k.builder.shuffle_vector(*each, _order(order)))
+        if inputs == k.vector:
+            return [both]
+        return [k.shuffle(both, [lane // self.multiplier for lane in range(k.vector)])]
+
+    def load(self, f: Frame, at: Pointer, mask: Any) -> Vector:
+        return Vector(f.kernel.builder, load_first(f.kernel, at, f.kernel.vector, mask))
+
+    def store(self, f: Frame, value: Vector, at: Pointer, mask: Any) -> None:
+        store_first(f.kernel, elements(f.kernel, value, self.y), at, mask)
+
+    def _of_group(self, f: Frame, at: Pointer, mask: Any) -> list[Vector]:
+        """Each pair of a group's channels in all lanes of its group."""
+        k, lanes = f.kernel, range(f.kernel.vector)
+        if self.group > k.vector:  # all lanes are of one group
+            whole = self._pairs(f, k.load(at, self.group).raw)
+            return [k.shuffle(whole, [i for _ in lanes]) for i in range(self.steps)]
+        whole = self._pairs(f, load_first(k, at, k.vector, mask))
+        firsts = [lane // self.group * self.steps for lane in lanes]
+        return [k.shuffle(whole, [first + i for first in firsts]) for i in range(self.steps)]
+
+    def _pairs(self, f: Frame, raw: Any) -> Vector:
+        """Bytes less the zero point, as pairs of 16 bits."""
+        k, count = f.kernel, raw.type.count
+        widen = k.builder.sext if dtype(self.x).kind == "signed" else k.builder.zext
+        wide = widen(raw, ir.VectorType(I16, count))
+        zeros = k.shuffle(Vector(k.builder, f.zeros), range(count)).raw
+        less = k.builder.sub(wide, zeros)
+        return Vector(k.builder, k.builder.bitcast(less, ir.VectorType(I32, count // 2)))
+
+
+def _vector(k: Kernel, raw: Any) -> Any:
+    """A number as a vector of one."""
+    return raw if isinstance(raw.type, ir.VectorType) else k.every_lane(raw, 1)
+
+
+def _order(lanes: Sequence[int]) -> ir.Constant:
+    return ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))

@@ -31,13 +31,15 @@ class IntegerDepthwise(Depthwise):
     """`Depthwise` of integers: weights as `TapPairs` lays them out.
 
     `x`, `y`: their dtypes. `narrow`: whether the channels are less than a
-    vector; no chunk of others may be.
+    vector; no chunk of others may be. `shifted`: whether the zero point is another than 0, which
+    behind a relu it seldom is.
     """
 
     family: ClassVar[str] = "integer_depthwise"
     x: str = "u8"
     y: str = "u8"
     narrow: bool = False
+    shifted: bool = True
 
     def dtype_of(self, operand: str) -> str:
         own = {"x": self.x, "y": self.y, "weights": "i16", "bias": "i32"}
@@ -62,7 +64,8 @@ class IntegerDepthwise(Depthwise):
 
     def frame(self, target: Target) -> Frame:
         f = super().frame(target)
-        k, zero = f.kernel, f.zero_point.raw
+        k = f.kernel
+        zero = (f.zero_point if self.shifted else k.int(0)).raw
         f.set(
             weights=f.weights.to(I32),
             zero_bytes=k.every_lane(k.builder.trunc(zero, I8), k.vector),

@@ -29,6 +29,7 @@ from lucid.ir.ops import (
     CumProd,
     CumSum,
     DeformColumns,
+    Dequantize,
     Div,
     Elu,
     Equal,
@@ -48,6 +49,10 @@ from lucid.ir.ops import (
     Gru,
     Hardsigmoid,
     Hardswish,
+    IntegerConv2d,
+    IntegerLinear,
+    IntegerMatMul,
+    IntegerSumPool2d,
     LayerNorm,
     LeakyRelu,
     Less,
@@ -55,6 +60,7 @@ from lucid.ir.ops import (
     Linear,
     LocalResponseNorm,
     Log,
+    Lookup,
     Lstm,
     MatMul,
     Max,
@@ -75,6 +81,7 @@ from lucid.ir.ops import (
     Permute,
     Pow,
     Prelu,
+    Quantize,
     RadixCombine,
     RadixMean,
     RadixSoftmax,
@@ -86,6 +93,7 @@ from lucid.ir.ops import (
     RoiAlign,
     Round,
     Rsqrt,
+    Saturate,
     ScatterElements,
     ScatterND,
     ShiftLeft,
@@ -112,6 +120,13 @@ N = BATCH
 IMAGE = f32(N, 4, 5, 6)
 VOLUME = f32(N, 4, 3, 5, 6)
 I64 = TensorType("i64", (2, 3))
+
+
+def kind(dtype, *shape):
+    return TensorType(dtype, shape)
+
+
+BYTES = kind("u8", N, 4, 5, 6)
 
 
 def each(function):
@@ -217,6 +232,24 @@ def moved(x, by):
     y = np.zeros(x.shape)
     y[:, max(0, -by) : 4 - max(0, by)] = x[:, max(0, by) : 4 - max(0, -by)] ** 2
     return y
+
+
+BEFORE_ROWS = ((0, 0), (0, 0), (1, 0), (0, 0))
+
+
+BEFORE_LINES = ((0, 0), (0, 0), (0, 0), (1, 0))
+
+
+def largest_of_rows(x):
+    """Of each three rows."""
+    return np.maximum(np.maximum(x[:, :, :-2], x[:, :, 1:-1]), x[:, :, 2:])
+
+
+def summed_windows(x, height, width):
+    """The sum over each window, as differences of sums from the corner on."""
+    total = np.pad(x, ((0, 0), (0, 0), (1, 0), (1, 0))).cumsum(2).cumsum(3)
+    rows = total[:, :, height:] - total[:, :, :-height]
+    return rows[..., width:] - rows[..., :-width]
 
 
 def columns_pooled(x):
@@ -437,6 +470,39 @@ def overlap(a, b):
     areas = [np.prod([p[i][1] - p[i][0] for p in (first, second)]) for i in (0, 1)]
     shared = common[0] * common[1] if min(common) > 0 else 0
     return shared / (sum(areas) - shared)
+
+
+def quantised(dtype):
+    """One number after the other."""
+    least, most = (0, 255) if dtype == "u8" else (-128, 127)
+    return each(lambda x, s, z=0: min(max(round(x / s) + int(z), least), most))
+
+
+def by_channel(vector):
+    return vector[:, None, None]
+
+
+def requantised():
+    """The sums y of u8 and i8 -> saturate(relu(y * scale + (residual - 3) * 0.25))."""
+    body = Graph("body")
+    y = body.add_input(kind("i32", N, 2, 5, 6), "y")
+    scale = body.add_input(f32(2, 1, 1), "scale")
+    residual = body.add_input(kind("i8", N, 2, 5, 6), "residual")
+
+    def apply(op, *operands):
+        return body.append(op, operands).output
+
+    three, quarter = apply(Constant(3.0)), apply(Constant(0.25))
+    added = apply(Mul(), apply(Sub(), apply(Cast(), residual), three), quarter)
+    total = apply(Add(), apply(Mul(), apply(Cast(), y), scale), added)
+    body.set_outputs([apply(Saturate("i8", -9), apply(Relu(), total))])
+    return body
+
+
+def requantised_values(x, w, b, s, r):
+    """What a fusion of `requantised` computes, pointwise, of bytes whose zero is 7."""
+    sums = pointwise(x.astype(np.float64) - 7, w, b) * s + (r - 3.0) * 0.25
+    return np.clip(np.rint(np.maximum(sums, 0)) - 9, -128, 127)
 
 
 CASES = [
@@ -765,6 +831,28 @@ CASES = [
         [IMAGE],
         lambda x: np.stack([x[..., c : c + 2].max((2, 3)) for c in (0, 2, 4)], 2)[:, :, None],
     ),
+    (
+        IntegerSumPool2d((2, 3), (3, 1), (1, 0, 0, 0), zero_point=250),
+        [TensorType("u8", (N, 4, 5, 6))],
+        lambda x: summed_windows(np.pad(x - 250.0, BEFORE_ROWS), 2, 3)[:, :, ::3],
+    ),
+    (
+        IntegerSumPool2d((5, 6), (5, 6), zero_point=-3),
+        [TensorType("i8", (N, 4, 5, 6))],
+        lambda x: (x + 3.0).sum((2, 3), keepdims=True),
+    ),
+    (
+        MaxPool2d((3, 2), (1, 1), (0, 1, 0, 0)),
+        [TensorType("i8", (N, 4, 5, 6))],
+        lambda x: np.stack(
+            [
+                x[:, :, i : i + 3, max(j - 1, 0) : j + 1].max((2, 3))
+                for i in range(3)
+                for j in range(6)
+            ],
+            -1,
+        ).reshape(*x.shape[:2], 3, 6),
+    ),
     (Lstm("bidirectional"), layer_types(4, 2, 2), unrolled(lstm_step, 4, (1, -1))),
     (Lstm(), layer_types(4, 1, 2), unrolled(lstm_step, 4, (1,))),
     (Gru("reverse"), layer_types(3, 1, 1), unrolled(gru_step, 3, (-1,))),
@@ -809,6 +897,57 @@ CASES = [
         Resize((5, 4), "bilinear", "tf_crop_and_resize", roi=(0.0, -0.2, 1.0, 0.4)),
         [IMAGE],
         lambda x: x[..., [0, 0, 1, 2]] * [0, 1, 1, 1],
+    ),
+    (Quantize(), [IMAGE, f32(), kind("u8")], quantised("u8")),
+    (Quantize("i8"), [IMAGE, f32()], quantised("i8")),
+    (
+        Quantize("i8", axis=1),
+        [IMAGE, f32(4), kind("i8", 4)],
+        lambda x, s, z: quantised("i8")(x, by_channel(s), by_channel(z)),
+    ),
+    (
+        Quantize("u8", axis=2, block=3),
+        [IMAGE, f32(N, 4, 2, 6), kind("u8", N, 4, 2, 6)],
+        lambda x, s, z: quantised("u8")(x, *(a[:, :, [0, 0, 0, 1, 1]] for a in (s, z))),
+    ),
+    (Dequantize(), [BYTES, f32(), kind("u8")], each(lambda x, s, z: (int(x) - int(z)) * s)),
+    (Dequantize(axis=0), [kind("i32", 5), f32(5)], each(lambda x, s: x * s)),
+    (
+        Dequantize(axis=1, block=3),
+        [kind("i8", N, 4), f32(N, 2), kind("i8", N, 2)],
+        lambda x, s, z: (x.astype(float) - z[:, [0, 0, 0, 1]]) * s[:, [0, 0, 0, 1]],
+    ),
+    (Saturate("u8", 3), [IMAGE], lambda x: quantised("u8")(x, 1, 3)),
+    (Saturate("i8", -5), [IMAGE], lambda x: quantised("i8")(x, 1, -5)),
+    (Lookup(), [BYTES, f32(256)], lambda x, t: t[x]),
+    (Lookup(), [kind("i8", N, 3), kind("u8", 256)], lambda x, t: np.roll(t, 128)[x]),
+    (
+        IntegerConv2d((2, 2), (1, 1, 1, 1), zero_point=9),
+        [BYTES, kind("i8", 3, 4, 3, 3), kind("i32", 3)],
+        lambda x, w, b: conv(x.astype(np.float64) - 9, w, b),
+    ),
+    (
+        IntegerConv2d(groups=2),
+        [kind("i8", N, 4, 5, 6), kind("i16", 6, 2, 1, 1)],
+        lambda x, w: pointwise(x.astype(np.float64), w.astype(np.float64), np.zeros(6), 2),
+    ),
+    (
+        IntegerLinear(zero_point=-4),
+        [kind("i8", N, 5, 3), kind("i8", 2, 3), kind("i32", 2)],
+        lambda x, w, b: np.einsum("nti,oi->nto", x + 4.0, w) + b,
+    ),
+    (
+        IntegerMatMul(11, -6),
+        [kind("u8", N, 2, 3, 4), kind("i8", 4, 5)],
+        lambda a, b: np.einsum("nbij,jk->nbik", a - 11.0, b + 6.0),
+    ),
+    (
+        Fusion(IntegerConv2d(zero_point=7), requantised()),
+        [
+            *(BYTES, kind("i8", 2, 4, 1, 1), kind("i32", 2)),
+            *(f32(2, 1, 1), kind("i8", N, 2, 5, 6)),
+        ],
+        requantised_values,
     ),
 ]
 

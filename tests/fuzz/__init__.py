@@ -17,4 +17,4 @@ TESTS = Path(__file__).parents[1]
 if str(TESTS) not in sys.path:  # `strategies` and `harness` are modules of their own
     sys.path.insert(0, str(TESTS))
 
-from . import indexing_cases, recurrent_cases, sampling_cases  # noqa: E402, F401
+from . import indexing_cases, quantised_cases, recurrent_cases, sampling_cases  # noqa: E402, F401

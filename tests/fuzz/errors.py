@@ -343,7 +343,8 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
 
     def around(image: Array) -> Array:
         """Of each slice, where there are several."""
-        maps = image.reshape(len(image), -1, *image.shape[-2:])
+        slices = math.prod(image.shape[1:-2])
+        maps = image.reshape(len(image), slices, *image.shape[-2:])
         return pool.evaluate(maps).reshape(image.shape)
 
     sides = zip(op.padding[: op.axes], op.padding[op.axes :], strict=True)

@@ -467,8 +467,13 @@ class OnnxModel(Imported):
         return {name: self.payload[name] for name in self.state().shapes}
 
     def _keep(self, graph: Graph) -> None:
-        """Tables that were computed while the file was read are none of its weights."""
-        tables = {n: t for n, t in graph.payload.items() if not isinstance(t, StoredTensor)}
+        """Tables that were computed while the file was read are none of its weights, nor are
+        integers."""
+        tables = {
+            name: tensor
+            for name, tensor in graph.payload.items()
+            if not isinstance(tensor, StoredTensor) or not tensor.is_floating
+        }
         self.constants.update(tables)
         super()._keep(graph)
 

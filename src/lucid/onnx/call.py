@@ -51,6 +51,9 @@ class Import(Protocol):
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph."""
 
+    def parameter(self, operand: Known, name: str) -> Parameter:
+        """Known numbers, of this name in the file, as a parameter of their dtype."""
+
     def stored(self, proto: onnx.TensorProto, name: str) -> Held:
         """A tensor of the file."""
 
@@ -301,6 +304,10 @@ class Call:
     def value(self, operand: Operand) -> Value:
         """The operand as a value of the graph."""
         return self.reader.value(operand)
+
+    def parameter(self, index: int, operand: Known) -> Parameter:
+        """The operand at `index`, or what has been made of it, as a parameter of its dtype."""
+        return self.reader.parameter(operand, self.operator.proto.input[index])
 
     def is_weight(self, operand: Operand) -> bool:
         """Whether it is computed of parameters and constants alone."""

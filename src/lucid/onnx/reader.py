@@ -102,6 +102,7 @@ class Reader:
         self._tensors = dict(program.tensors)
         self._wanted = program.wanted()
         self._expansions = 0
+        self._parameters: dict[str, Parameter] = {}  # of known numbers, by their names in the file
 
     # -- names ------------------------------------------------------------------------------
 
@@ -316,13 +317,27 @@ class Reader:
         self.weights.add(value)
         return value
 
-    def _source(self, name: str, tensor: StoredTensor | Array, shape: tuple[int, ...]) -> Parameter:
+    def parameter(self, operand: Known, name: str) -> Parameter:
+        """Known numbers, of this name in the file, as a parameter of their dtype."""
+        if name not in self._parameters:
+            tensor: StoredTensor | Array = operand.array
+            stored = self.program.opened.get(name)
+            if stored is not None and np.dtype(stored.dtype) == operand.array.dtype:
+                tensor = stored
+            self._parameters[name] = self._source(
+                name, tensor, operand.array.shape, operand.type.dtype
+            )
+        return self._parameters[name]
+
+    def _source(
+        self, name: str, tensor: StoredTensor | Array, shape: tuple[int, ...], dtype: str = "f32"
+    ) -> Parameter:
         stem, count = name, 0
         while name in self.payload:
             count += 1
             name = f"{stem}_{count}"
         self.payload[name] = tensor
-        return self.graph.add_source(name, TensorType("f32", shape))
+        return self.graph.add_source(name, TensorType(dtype, shape))
 
     # -- the stage --------------------------------------------------------------------------
 

@@ -168,4 +168,4 @@ def test_where(target: Target) -> None:
 
 def test_every_elementwise_op_is_here() -> None:
     others = set(ops.declared(ops.Elementwise)) - {type(op) for op in (*UNARY, *BINARY)}
-    assert {cls for cls in others if "f32" in cls.takes} == {ops.Where}
+    assert {cls for cls in others if "f32" in cls.takes} == {ops.Where, ops.Saturate}

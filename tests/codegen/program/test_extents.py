@@ -82,6 +82,12 @@ def _turned(b: Builder) -> None:
     b.graph.set_outputs([b.conv(x, 20)])
 
 
+@needs("lookup")
+def _lookup(b: Builder) -> None:
+    x = b.graph.add_input(TensorType("u8", (BATCH, 5, 9)))
+    b.graph.set_outputs([b.apply(ops.Lookup(), x, b.weight("table", 256))])
+
+
 @needs("grid_sample")
 def _grid_sample(b: Builder) -> None:
     grid = b.graph.add_input(f32(BATCH, 3, 5, 2))

@@ -67,6 +67,10 @@ def operands(types, batch, dtype):
         shape = kind.concrete(batch)
         if kind.dtype == "i64":
             arrays.append(rng.integers(-5, 5, shape))
+        elif kind.dtype != "f32":
+            bounds = np.iinfo(DTYPES[kind.dtype])
+            drawn = rng.integers(max(bounds.min, -256), min(bounds.max, 255), shape, endpoint=True)
+            arrays.append(drawn.astype(DTYPES[kind.dtype]))
         elif kind.rank < 2:  # variances, divisors, square roots
             arrays.append(rng.uniform(0.5, 1.5, shape).astype(dtype))
         else:
@@ -230,7 +234,7 @@ def body_of(op, *types, outputs=1):
     ("body", "message"),
     [
         (body_of(Softmax(1), IMAGE), "must be elementwise, but holds ['softmax']"),
-        (body_of(Relu(), IMAGE, outputs=2), "must give one f32[N,4,5,6]"),
+        (body_of(Relu(), IMAGE, outputs=2), "must give one result of the shape of f32[N,4,5,6]"),
         (body_of(Add(), IMAGE, f32(N, 4, 5, 6)), "takes f32[N,4,5,6], f32[N,4,5,6], given"),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 from lucid.codegen.kernels.body import Body
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.language.elements import VECTOR, Access, load, store
 from lucid.codegen.language.kernel import MAP, Arg, Extent, Frame, Given, buffers, strides_of
 from lucid.codegen.language.values import Int, Pointer, Vector
 
@@ -32,11 +34,13 @@ def extra_names(body: Body) -> tuple[str, ...]:
     return tuple(f"extra{i}" for i in range(len(body.extras)))
 
 
-def result_arguments(body: Body) -> tuple[Arg, ...]:
-    """The declared result and extra operands of a body: `"vector"` ones have their channels side by
-    side, `"constant"` ones the same number for all channels."""
+def result_arguments(body: Body, dtype: str = COMPUTED) -> tuple[Arg, ...]:
+    """The declared result, of a dtype, and extra operands of a body: `"vector"` ones have their
+    channels side by side, `"constant"` ones the same number for all channels."""
     names = ("y", *extra_names(body))
-    return buffers(*names) + sum((strides_of(n) for n in names), ())
+    dtypes = (dtype, *(extra.dtype for extra in body.extras))
+    declared = [buffers(n, dtype=d) for n, d in zip(names, dtypes, strict=True)]
+    return sum((*declared, *(strides_of(n) for n in names)), ())
 
 
 def result_extents(
@@ -52,15 +56,18 @@ def result_extents(
 
 @dataclass(frozen=True)
 class Pixel:
-    """One pixel of the result, and of the body's extra operands."""
+    """One pixel of the result, which is of a dtype, and of the body's extra operands."""
 
     kernel: Kernel
     body: Body
+    dtype: str
     out: Pointer
     extras: tuple[Pointer, ...]
 
     @staticmethod
-    def of(frame: Frame, body: Body, image: Int, line: Int, column: Int) -> Pixel:
+    def of(
+        frame: Frame, body: Body, image: Int, line: Int, column: Int, dtype: str = COMPUTED
+    ) -> Pixel:
         def place(name: str) -> Pointer:
             base: Pointer = getattr(frame, name)
             for index, step in zip((image, line, column), MAP, strict=True):
@@ -68,16 +75,19 @@ class Pixel:
             return base
 
         extras = tuple(map(place, extra_names(body)))
-        return Pixel(frame.kernel, body, place("y"), extras)
+        return Pixel(frame.kernel, body, dtype, place("y"), extras)
 
     def apply(self, value: Vector, c: Int, mask: Any) -> Vector:
         """The body's result for channels from `c` on."""
         k = self.kernel
         read = [
-            k.load(e + c, mask=mask) if extra.kind == "vector" else k.splat(k.load(e, lanes=1))
+            load(k, Access(extra.kind, extra.dtype), e, c, k.int(1), value.lanes, mask)
             for e, extra in zip(self.extras, self.body.extras, strict=True)
         ]
         return self.body.emit(k, value, read)
 
     def store(self, value: Vector, c: Int, mask: Any) -> None:
-        self.kernel.store(self.apply(value, c, mask), self.out + c, mask)
+        result = self.apply(value, c, mask)
+        store(
+            self.kernel, result, Access(VECTOR, self.dtype), self.out, c, self.kernel.int(1), mask
+        )

@@ -1,4 +1,4 @@
-"""Pooling: the largest or the mean value of each window, channels last.
+"""Pooling: the largest or the mean value of each window, or its sum, channels last.
 
 One task is one output line of one image, or a chunk of its channels where there are few lines.
 Channels are the vector dimension, several vectors at once. (An average pool before a 1x1
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -16,6 +17,9 @@ from llvmlite import ir
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.loaders import IMAGE, WINDOW
 from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments, result_extents
+from lucid.codegen.kernels.reduction import total_of_none
+from lucid.codegen.language.dtypes import COMPUTED, is_integer
+from lucid.codegen.language.elements import VECTOR, Access, cast, load, splat_number
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -27,7 +31,7 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import Int, Pointer, Vector
+from lucid.codegen.language.values import I32, Int, Pointer, Vector
 from lucid.codegen.language.vector_math import maximum
 from lucid.codegen.target import Target
 
@@ -36,9 +40,10 @@ from lucid.codegen.target import Target
 class Pool(KernelSpec):
     """y = body(pool(x), extras).
 
-    `kind`: `"max"` (NaN where the window holds one), or the divisor of an average: `"fixed"` (the
-    factor is an argument), `"inside"` (pixels inside the map) or `"padded"` (those inside the
-    padded map, for windows that hang over its end).
+    `kind`: `"max"` (NaN where the window holds one), `"sum"` (of 8-bit integers less a zero point,
+    in 32 bits), or the divisor of an average: `"fixed"` (the factor is an argument), `"inside"`
+    (pixels inside the map) or `"padded"` (those inside the padded map, for windows that hang over
+    its end). `dtypes`: those of x and y.
     `taps`: the kernel's height and width where its code is unrolled, 0 for a loop. Unrolled windows
     are not dilated, and those of a maximum hold a pixel of the map each.
     `adaptive`: windows that divide the map evenly, in place of a kernel and a stride.
@@ -49,13 +54,17 @@ class Pool(KernelSpec):
     taps: tuple[int, int] = (0, 0)
     adaptive: bool = False
     body: Body = PLAIN
+    dtypes: tuple[str, str] = (COMPUTED, COMPUTED)
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x") + result_arguments(self.body) + IMAGE + ints("channels", "chunks")
+        declared = buffers("x", dtype=self.dtypes[0]) + result_arguments(self.body, self.dtypes[1])
+        declared += IMAGE + ints("channels", "chunks")
         if not self.adaptive:
             declared += WINDOW + ints("dilation_h", "dilation_w")
         if self.kind == "padded":
             declared += ints("pad_bottom", "pad_right")
+        if self.kind == "sum":
+            declared += ints("zero_point")
         return declared + (floats("scale") if self.kind == "fixed" else ())
 
     def extents(self, given: Given) -> dict[str, Extent]:
@@ -83,8 +92,9 @@ class _Span:
         return self.first + number * self.step
 
 
-Fold = Callable[[Int, int, Any], list[Vector]]
-"""From a channel, a number of vectors and a mask to that many vectors of the result."""
+Fold = Callable[[Int, int, int, Any], list[Vector]]
+"""From a channel, a number of vectors, their lanes and a mask to those vectors of the result."""
+Finish = Callable[[Vector], Vector]
 Segment = tuple[Int, Int, Callable[[_Span], Fold]]
 
 
@@ -94,16 +104,24 @@ class _PoolEmitter:
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
         self.largest = spec.kind == "max"
+        self.dtype = spec.dtypes[0]
+        self.whole = is_integer(self.dtype)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
             chunk, rest = task.index % f.chunks, task.index // f.chunks
             image, line = rest // f.out_height, rest % f.out_height
-            first, last = share(chunk, f.channels.ceil_div(k.vector), f.chunks)
-            channels = first * k.vector, (last * k.vector).minimum(f.channels)
+            first, last = share(chunk, f.channels.ceil_div(self._wide), f.chunks)
+            channels = first * self._wide, (last * self._wide).minimum(f.channels)
             self._line(image, line, channels)
         return f.finish()
+
+    @property
+    def _wide(self) -> int:
+        """Channels that are worked on at once."""
+        wide: int = self.kernel.aligned if self.whole else self.kernel.vector
+        return wide
 
     def _line(self, image: Int, line: Int, channels: tuple[Int, Int]) -> None:
         """One output line: every pixel of it, by the fastest code that its window allows."""
@@ -112,21 +130,36 @@ class _PoolEmitter:
         for start, stop, fold in self._segments(f.x + image * f.image, rows):
             with k.loop(start, stop) as column:
                 span = self._span(column.index, "w", f.width, f.out_width)
-                pixel = Pixel.of(f, self.spec.body, image, line, column.index)
-                self._pixel(pixel, fold(span), self._scale(rows, span), channels)
+                place = image, line, column.index
+                pixel = Pixel.of(f, self.spec.body, *place, self.spec.dtypes[1])
+                self._pixel(pixel, fold(span), self._finish(rows, span), channels)
 
-    def _pixel(
-        self, pixel: Pixel, fold: Fold, scale: Vector | None, channels: tuple[Int, Int]
-    ) -> None:
+    def _pixel(self, pixel: Pixel, fold: Fold, finish: Finish, channels: tuple[Int, Int]) -> None:
         """One pixel of the result from its window."""
         k = self.kernel
 
         def block(c: Int, vectors: int, mask: Any) -> None:
-            for v, total in enumerate(fold(c, vectors, mask)):
-                pooled = total if scale is None else total * k.splat(scale)
-                pixel.store(pooled, c + v * k.vector, mask)
+            for v, total in enumerate(fold(c, vectors, k.vector, mask)):
+                pixel.store(finish(total), c + v * k.vector, mask)
 
-        each_block(k, *channels, block)
+        def piece(c: Int, lanes: int, mask: Any) -> None:
+            (total,) = fold(c, 1, lanes, mask)
+            pixel.store(finish(total), c, mask)
+
+        if self.whole:
+            k.each_piece(*channels, self._wide, piece)
+        else:
+            each_block(k, *channels, block)
+
+    def _finish(self, rows: _Span, columns: _Span) -> Finish:
+        """What becomes of the total of a window: a mean, or a sum without its zero points."""
+        f, k = self.frame, self.kernel
+        if self.spec.kind == "sum":
+            count = rows.count.maximum(0) * columns.count.maximum(0)
+            zeros = k.builder.trunc((count * f.zero_point).raw, I32)
+            return lambda total: total - total.of(k.every_lane(zeros, total.lanes))
+        scale = self._scale(rows, columns)
+        return lambda total: total if scale is None else total * k.splat(scale, total.lanes)
 
     def _segments(self, x: Pointer, rows: _Span) -> list[Segment]:
         """Output columns from where to where, and how to fold the windows there."""
@@ -197,20 +230,32 @@ class _PoolEmitter:
     def _looped(self, x: Pointer, rows: _Span, columns: _Span) -> Fold:
         """Any window. Each of its lines is folded by itself, which keeps sums' chains short."""
         f, k = self.frame, self.kernel
-        least = float("-inf") if self.largest else 0.0
 
-        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
-            initial = [k.splat_constant(least)] * vectors
+        def fold(c: Int, vectors: int, lanes: int, mask: Any) -> list[Vector]:
+            initial = [self._none(lanes)] * vectors
             with k.loop(0, rows.count, carry=initial) as h:
                 line = x + (rows.place(h.index) * f.line + c)
                 with k.loop(0, columns.count, carry=initial) as w:
                     at = line + columns.place(w.index) * f.pixel
-                    read = [k.load(at + v * k.vector, mask=mask) for v in range(vectors)]
+                    read = [self._read(at + v * lanes, lanes, mask) for v in range(vectors)]
                     w.carry(self._joined(w.carried, read))
                 h.carry(self._joined(h.carried, w.results))
             return h.results
 
         return fold
+
+    def _none(self, lanes: int) -> Vector:
+        """The total of no pixels."""
+        if self.spec.kind == "sum":
+            return splat_number(self.kernel, 0, "i32", lanes)
+        kind = "max" if self.largest else "sum"
+        return splat_number(self.kernel, total_of_none(kind, self.dtype), self.dtype, lanes)
+
+    def _read(self, at: Pointer, lanes: int, mask: Any) -> Vector:
+        """Channels of a pixel as they are added up or compared."""
+        k = self.kernel
+        value = load(k, Access(VECTOR, self.dtype), at, k.int(0), k.int(1), lanes, mask)
+        return cast(k, value, "i32") if self.spec.kind == "sum" else value
 
     def _joined(self, totals: Sequence[Vector], values: Sequence[Vector]) -> list[Vector]:
         k = self.kernel
@@ -222,12 +267,12 @@ class _PoolEmitter:
         f, k = self.frame, self.kernel
         taps = [columns.start * f.pixel + t * f.pixel for t in range(self.spec.taps[1])]
 
-        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
-            with k.loop(0, rows.count, carry=[k.zero()] * vectors) as h:
+        def fold(c: Int, vectors: int, lanes: int, mask: Any) -> list[Vector]:
+            with k.loop(0, rows.count, carry=[self._none(lanes)] * vectors) as h:
                 line = x + (rows.place(h.index) * f.line + c)
                 totals = []
                 for v, total in enumerate(h.carried):
-                    first, *others = [k.load(line + t + v * k.vector, mask=mask) for t in taps]
+                    first, *others = [self._read(line + t + v * lanes, lanes, mask) for t in taps]
                     for other in others:
                         first = first + other
                     totals.append(total + first)
@@ -237,27 +282,32 @@ class _PoolEmitter:
         return fold
 
     def _clamped(self, lines: list[Pointer], columns: _Span) -> Fold:
-        """The largest of a window, whose taps outside the map read the nearest one inside again.
-
-        NaNs are looked for two values at a time: a comparison for each would take as long again.
-        """
-        f, k = self.frame, self.kernel
+        """The largest of a window, whose taps outside the map read the nearest one inside again."""
+        f = self.frame
         taps = [
             (columns.start + t).maximum(0).minimum(f.width - 1) * f.pixel
             for t in range(self.spec.taps[1])
         ]
+        largest = self._largest_integer if self.whole else self._largest_float
 
-        def largest(c: Int, mask: Any) -> Vector:
-            values = [k.load(line + t + c, mask=mask) for line in lines for t in taps]
-            result, strange = values[0], None
-            for a, b in zip(values[::2], (values[1:] + values[-1:])[::2], strict=True):
-                unordered = k.builder.fcmp_unordered("uno", a.raw, b.raw)
-                strange = unordered if strange is None else k.builder.or_(strange, unordered)
-            for value in values[1:]:
-                result = k.pick(result.compare(">", value), result, value)
-            return k.pick(strange, k.splat_constant(float("nan")), result)
-
-        def fold(c: Int, vectors: int, mask: Any) -> list[Vector]:
-            return [largest(c + v * k.vector, mask) for v in range(vectors)]
+        def fold(c: Int, vectors: int, lanes: int, mask: Any) -> list[Vector]:
+            places = [
+                [line + t + (c + v * lanes) for line in lines for t in taps] for v in range(vectors)
+            ]
+            return [largest([self._read(p, lanes, mask) for p in window]) for window in places]
 
         return fold
+
+    def _largest_integer(self, values: list[Vector]) -> Vector:
+        return reduce(partial(maximum, self.kernel), values)
+
+    def _largest_float(self, values: list[Vector]) -> Vector:
+        """NaNs are looked for two at a time: a comparison for each would take as long again."""
+        k = self.kernel
+        result, strange = values[0], None
+        for a, b in zip(values[::2], (values[1:] + values[-1:])[::2], strict=True):
+            unordered = k.builder.fcmp_unordered("uno", a.raw, b.raw)
+            strange = unordered if strange is None else k.builder.or_(strange, unordered)
+        for value in values[1:]:
+            result = k.pick(result.compare(">", value), result, value)
+        return k.pick(strange, k.splat_constant(float("nan")), result)

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import Body
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.elements import (
     CONSTANT,
     EVERY,
+    VECTOR,
     Access,
     fetch,
     load,
@@ -38,6 +40,8 @@ from lucid.codegen.language.kernel import (
 )
 from lucid.codegen.language.values import Int, Pointer
 from lucid.codegen.target import Target
+
+FLOAT = dtype(COMPUTED).bytes
 
 
 def numbered(stem: str, count: int) -> tuple[str, ...]:
@@ -150,31 +154,46 @@ class Elementwise(KernelSpec):
         walk = Walk(self, target, accesses)
         k = walk.kernel
 
+        wide = self._lanes(target)
+
         def row(at: dict[str, Pointer], start: Int, stop: Int) -> None:
             zero = k.int(0)
             constants = {
-                o: load(k, accesses[o], at[o], zero, zero, k.vector, None)
+                (o, lanes): load(k, accesses[o], at[o], zero, zero, lanes, None)
                 for o in names
+                for lanes in {wide, k.vector}
                 if accesses[o].kind == CONSTANT and not self._moves()
             }
 
-            def step(index: Int, mask: Any) -> None:
+            def step(index: Int, lanes: int, mask: Any) -> None:
                 if self._moves():
-                    arguments = (at["x"], index, walk.stride("x"), k.vector, mask)
+                    arguments = (at["x"], index, walk.stride("x"), lanes, mask)
                     elements = fetch(k, accesses["x"], *arguments)
                     put(k, elements, accesses["y"], at["y"], index, walk.stride("y"), mask)
                     return
                 read = [
-                    constants.get(o)
-                    or load(k, accesses[o], at[o], index, walk.stride(o), k.vector, mask)
+                    constants.get((o, lanes))
+                    or load(k, accesses[o], at[o], index, walk.stride(o), lanes, mask)
                     for o in names
                 ]
                 result = self.body.emit(k, read[0], read[1:])
                 store(k, result, accesses["y"], at["y"], index, walk.stride("y"), mask)
 
-            walk.each_vector(start, stop, step)
+            if wide > k.vector:
+                k.each_piece(start, stop, wide, step)
+            else:
+                walk.each_vector(start, stop, lambda index, mask: step(index, wide, mask))
 
         return walk.rows(row)
+
+    def _lanes(self, target: Target) -> int:
+        """Numbers that are worked on at once: where some are of fewer bytes than floats, and all
+        lie side by side, as many as fill a vector of those."""
+        read = [a for a in self.accesses if a.kind != CONSTANT]
+        sizes = [dtype(a.dtype).bytes for a in read]
+        if any(a.kind != VECTOR for a in read) or max(sizes) > FLOAT:
+            return target.vector
+        return target.vector * FLOAT // min(sizes)
 
     def _moves(self) -> bool:
         """Whether elements go from x to y as they are: computing with them could change bits."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -25,6 +25,8 @@ from lucid.codegen.language.kernel import (
 from lucid.codegen.language.values import I32, Int, Pointer, Vector
 from lucid.codegen.target import Target
 
+BYTES = 16
+"""The side of a square of bytes: vectors of 128 bits, within which every x86 interleaves."""
 STRIP = 4
 """Squares that are written side by side, so that each visit to a line of memory writes much."""
 
@@ -43,6 +45,18 @@ def transposed(k: Kernel, rows: list[Vector]) -> list[Vector]:
             swapped[i + step] = _shuffle(k, rows[i], rows[i + step], high)
         rows = swapped
         step *= 2
+    return rows
+
+
+def interleaved(k: Kernel, rows: list[Vector]) -> list[Vector]:
+    """The columns of a square of vectors of 128 bits: in each of log2(n) steps, the first half of
+    the rows and the second are interleaved number by number, which is one instruction a vector."""
+    half = len(rows) // 2
+    low = [n for i in range(half) for n in (i, 2 * half + i)]
+    high = [half + n for n in low]
+    for _ in range(half.bit_length()):
+        pairs = list(zip(rows[:half], rows[half:], strict=True))
+        rows = [_shuffle(k, a, b, lanes) for a, b in pairs for lanes in (low, high)]
     return rows
 
 
@@ -85,17 +99,28 @@ class Transpose(KernelSpec):
             row, last_row = self._share(k, part, f.rows, f.parts)
             column, last = self._share(k, cut, f.columns, f.cuts)
             x, y = x + row, y + row * f.y_row
-            with k.loop(column, last, STRIP * k.vector) as strip:
-                count = (last - strip.index).minimum(STRIP * k.vector)
+            step = STRIP * self.side(target)
+            with k.loop(column, last, step) as strip:
+                count = (last - strip.index).minimum(step)
                 x_strip, y_strip = x + strip.index * f.x_column, y + strip.index
-                self._strip(f, x_strip, y_strip, last_row - row, count)
+                if self._in_bytes():
+                    self._strip_of_bytes(f, x_strip, y_strip, last_row - row, count)
+                else:
+                    self._strip(f, x_strip, y_strip, last_row - row, count)
         return f.finish()
 
-    @staticmethod
-    def _share(k: Kernel, part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
+    def _in_bytes(self) -> bool:
+        return dtype(self.dtype).bytes == 1
+
+    def side(self, target: Target) -> int:
+        """Numbers along the side of a square."""
+        return BYTES if self._in_bytes() else target.vector
+
+    def _share(self, k: Kernel, part: Int, total: Int, parts: Int) -> tuple[Int, Int]:
         """A share of whole squares."""
-        first, last = share(part, total.ceil_div(k.vector), parts)
-        return first * k.vector, (last * k.vector).minimum(total)
+        side = self.side(k.target)
+        first, last = share(part, total.ceil_div(side), parts)
+        return first * side, (last * side).minimum(total)
 
     def _strip(self, f: Frame, x: Pointer, y: Pointer, count: Int, columns: Int) -> None:
         """`count` rows of some columns. What a square has beyond the last column is read from that
@@ -117,3 +142,23 @@ class Transpose(KernelSpec):
             k.each_vector(columns, square)
 
         k.each_vector(count, rows)
+
+    def _strip_of_bytes(self, f: Frame, x: Pointer, y: Pointer, count: Int, columns: Int) -> None:
+        """The same of bytes, for which masks would be branches: what is no whole square goes one by
+        one."""
+        k = f.kernel
+        high, wide = count // BYTES * BYTES, columns // BYTES * BYTES
+
+        def singly(first: tuple[Int, Int], last: tuple[Int, Int]) -> None:
+            with k.loop(first[0], last[0]) as row, k.loop(first[1], last[1]) as column:
+                one = k.load(x + (column.index * f.x_column + row.index), 1)
+                k.store(one, y + (row.index * f.y_row + column.index))
+
+        with k.loop(0, high, BYTES) as row, k.loop(0, wide, BYTES) as column:
+            lines = [x + ((column.index + i) * f.x_column + row.index) for i in range(BYTES)]
+            turned = interleaved(k, [k.load(line, BYTES) for line in lines])
+            for i, line in enumerate(turned):
+                k.store(line, y + ((row.index + i) * f.y_row + column.index))
+        nothing = k.int(0)
+        singly((nothing, wide), (high, columns))
+        singly((high, nothing), (count, columns))

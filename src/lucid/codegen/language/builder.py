@@ -386,6 +386,27 @@ class Kernel:
         with self.when(whole < count):
             body(whole, self.first_lanes(count - whole))
 
+    def each_piece(
+        self, first: Int, last: Int, lanes: Number, body: Callable[[Int, Number, Any], None]
+    ) -> None:
+        """`body(index, lanes, mask)` for numbers `first` to `last`: `lanes` at once, then as many
+        as there are floats in a vector, the last of which begin early enough to end with `last`,
+        so that some are done twice. A mask is left where there are fewer than those: of bytes, for
+        which this is meant, it is a branch for each."""
+        narrow = self.vector
+        whole = first + (last - first) // lanes * lanes
+        with self.loop(first, whole, lanes) as loop:
+            body(loop.index, lanes, None)
+
+        def vectors() -> None:
+            with self.loop(whole, last, narrow) as loop:
+                body(loop.index.minimum(last - narrow), narrow, None)
+
+        def few() -> None:
+            body(first, narrow, self.first_lanes(last - first))
+
+        self.either(last - first >= narrow, vectors, few)
+
     def fma(self, a: Vector, b: Vector, c: Vector) -> Vector:
         """a * b + c, rounded once where the target can."""
         if not self.target.fused:
@@ -420,6 +441,14 @@ class Kernel:
     def pick(self, condition: Any, yes: V, no: V) -> V:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return yes.of(self.builder.select(condition, yes.raw, no.raw))
+
+    def frozen(self, value: V) -> V:
+        """The same numbers, as the result of no instructions that LLVM does not look into: sums of
+        integers before and after are not put into another order."""
+        kind = value.raw.type
+        register = "v" if self.target.is_x86 else "w"
+        same = ir.FunctionType(kind, [kind])
+        return value.of(self.builder.asm(same, "", f"={register},0", [value.raw], False))
 
     def prefetch(self, address: Pointer, near: bool = False) -> None:
         """Ask for a cache line that will be read: into L2, or `near`, into L1."""

@@ -79,7 +79,9 @@ class MapNode:
         shape = ctx.shape(node.output)
         self._read = [self._operand(ctx, e, shape) for e in extras]
         self._extras = [broadcast(v, shape) for v in self._read]
-        kinds = [Extra("constant" if v.strides[1] == 0 else "vector") for v in self._extras]
+        kinds = [
+            Extra("constant" if v.strides[1] == 0 else "vector", v.dtype) for v in self._extras
+        ]
         self.body: Body = PLAIN if graph is None else to_body(graph, kinds)
 
     @staticmethod

@@ -22,6 +22,7 @@ from lucid.ir.ops import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
+    IntegerSumPool2d,
     MaxPool2d,
     MaxPoolIndices,
     Op,
@@ -31,10 +32,11 @@ MOST_UNROLLED = 9
 """Taps of the largest window of a maximum whose code has no loop."""
 MOST_COLUMNS = 4
 """Taps in a line of a window that is summed without a loop."""
+ALGORITHMS = {"max": "max_pool", "sum": "sum_pool"}
 
 
-@lowers(MaxPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
-@lowers_fused(MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d)
+@lowers(MaxPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, IntegerSumPool2d)
+@lowers_fused(MaxPool2d, AvgPool2d, AdaptiveAvgPool2d, AdaptiveMaxPool2d, IntegerSumPool2d)
 def pool(ctx: Lowering, node: Node) -> None:
     """One `Pool` call, with what is fused to it."""
     made = MapNode(ctx, node)
@@ -59,7 +61,7 @@ def pool(ctx: Lowering, node: Node) -> None:
         [y],
         region,
         node.origin,
-        algorithm="max_pool" if kernel.kind == "max" else "average_pool",
+        algorithm=ALGORITHMS.get(kernel.kind, "average_pool"),
     )
 
 
@@ -195,20 +197,24 @@ def _max_pool_indices(ctx: Lowering, node: Node) -> None:
 
 def _kernel(op: Op, x: View, y: View, body: Body) -> tuple[Pool, dict[str, ArgumentValue]]:
     """The kernel for a pool, and the arguments that its windows need."""
+    dtypes = (x.dtype, y.dtype)
     if isinstance(op, AdaptiveAvgPool2d | AdaptiveMaxPool2d):
         kind = "max" if isinstance(op, AdaptiveMaxPool2d) else "inside"
-        return Pool(kind, adaptive=True, body=body), {}
-    assert isinstance(op, MaxPool2d | AvgPool2d)
+        return Pool(kind, adaptive=True, body=body, dtypes=dtypes), {}
+    assert isinstance(op, MaxPool2d | AvgPool2d | IntegerSumPool2d)
     arguments = window(op.kernel, op.stride, op.padding)
     arguments |= {"dilation_h": op.dilation[0], "dilation_w": op.dilation[1]}
-    if isinstance(op, AvgPool2d):
-        kind = divisor_kind(op)
-        side_by_side = op.dilation == (1, 1) and op.kernel[1] <= MOST_COLUMNS
-        taps = (0, op.kernel[1]) if side_by_side else (0, 0)
-        return Pool(kind, taps, body=body), arguments | _divisor(op, kind)
-    small = op.kernel[0] * op.kernel[1] <= MOST_UNROLLED
-    taps = op.kernel if small and _all_inside(op, x, y) else (0, 0)
-    return Pool("max", taps, body=body), arguments
+    if isinstance(op, MaxPool2d):
+        small = op.kernel[0] * op.kernel[1] <= MOST_UNROLLED
+        taps = op.kernel if small and _all_inside(op, x, y) else (0, 0)
+        return Pool("max", taps, body=body, dtypes=dtypes), arguments
+    side_by_side = op.dilation == (1, 1) and op.kernel[1] <= MOST_COLUMNS
+    taps = (0, op.kernel[1]) if side_by_side else (0, 0)
+    if isinstance(op, IntegerSumPool2d):
+        arguments["zero_point"] = op.zero_point
+        return Pool("sum", taps, body=body, dtypes=dtypes), arguments
+    kind = divisor_kind(op)
+    return Pool(kind, taps, body=body, dtypes=dtypes), arguments | _divisor(op, kind)
 
 
 def _all_inside(op: MaxPool2d, x: View, y: View) -> bool:

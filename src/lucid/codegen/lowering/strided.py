@@ -218,14 +218,16 @@ def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str
     outer = [i for i in range(len(grid.sizes)) if i not in (row, column)]
     arguments = grid.outer(outer, ("x", "y"), origin)
     count = prod(grid.sizes[i] for i in outer)
-    high, wide = (-(-grid.sizes[i] // ctx.target.vector) for i in (row, column))
+    kernel = Transpose(out.dtype)
+    side = kernel.side(ctx.target)
+    high, wide = (-(-grid.sizes[i] // side) for i in (row, column))
     wanted = -(-ctx.pieces(prod(out.shape), LEAST_WORK) // max(1, count))
     cuts = max(1, min(wanted, -(-wide // STRIP)))
     parts = max(1, min(-(-wanted // cuts), high))
     arguments |= {"x": source, "y": out, "rows": grid.sizes[row], "columns": grid.sizes[column]}
     arguments |= {"x_column": grid.steps[0][column], "y_row": grid.steps[1][row]}
     arguments |= {"cuts": cuts, "parts": parts}
-    kernel, tasks = Transpose(out.dtype), count * cuts * parts
+    tasks = count * cuts * parts
     ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
     return True
 

@@ -81,6 +81,7 @@ from lucid.ir.ops.pooling import (
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
     AvgPool2d,
+    IntegerSumPool2d,
     MaxPool2d,
     MaxPoolIndices,
 )
@@ -167,6 +168,7 @@ __all__ = [
     "IntegerLinear",
     "IntegerMatMul",
     "IntegerProduct",
+    "IntegerSumPool2d",
     "LayerNorm",
     "LeakyRelu",
     "Less",

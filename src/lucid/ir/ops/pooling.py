@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.quantisation import EIGHT_BITS
 from lucid.ir.ops.windows import (
     Padding,
     Pair,
@@ -19,17 +20,23 @@ from lucid.ir.ops.windows import (
     spatial_result,
     taps,
 )
-from lucid.ir.types import TensorType
+from lucid.ir.types import DTYPES, FLOATS, TensorType
+
+ORDERED = (*FLOATS, *EIGHT_BITS)
+"""What maxima are taken of: rounding to 8 bits keeps the order."""
 
 
 @op("max_pool2d")
 class MaxPool2d(Op):
-    """y[n,c,i,j] = max over x[n,c,window(i,j)], where x outside the input is -inf. NaN wins.
+    """y[n,c,i,j] = max over x[n,c,window(i,j)], where x outside the input is the least number. NaN
+    wins.
 
-    x: (N, C, H, W) -> (N, C, OH, OW). Padding is (top, left, bottom, right). With `ceil_mode` the
-    last window may hang over the end if it starts inside the input or the padding before it.
+    x: f32, u8 or i8 (N, C, H, W) -> the same (N, C, OH, OW). Padding is (top, left, bottom, right).
+    With `ceil_mode` the last window may hang over the end if it starts inside the input or the
+    padding before it.
     """
 
+    takes = ORDERED
     images_apart = True
 
     kernel: Pair
@@ -39,7 +46,7 @@ class MaxPool2d(Op):
     ceil_mode: bool = False
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         size = spatial_result(
             self, x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
         )
@@ -48,8 +55,9 @@ class MaxPool2d(Op):
     def evaluate(self, x: Array) -> Array:
         *_, rows, columns = self.infer(TensorType("f32", x.shape)).concrete(1)
         border = _reach(self.padding, self.kernel, self.stride, self.dilation, (rows, columns), x)
+        least = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
         views = taps(
-            padded(x, border, -np.inf), self.kernel, self.stride, self.dilation, (rows, columns)
+            padded(x, border, least), self.kernel, self.stride, self.dilation, (rows, columns)
         )
         y = next(views).copy()
         for view in views:
@@ -176,6 +184,50 @@ class AvgPool2d(Op):
         return counts
 
 
+@op("integer_sum_pool2d")
+class IntegerSumPool2d(Op):
+    """y[n,c,i,j] = sum of x[n,c,window(i,j)] - zero_point, where x outside the input is the zero
+    point: an average pool of quantised numbers before it is divided.
+
+    x: u8 or i8 (N, C, H, W) -> i32 (N, C, OH, OW). Exact: windows have fewer than 2^23 elements.
+    Padding and `ceil_mode` as in `avg_pool2d`.
+    """
+
+    takes = EIGHT_BITS
+    images_apart = True
+
+    kernel: Pair
+    stride: Pair
+    padding: Padding = (0, 0, 0, 0)
+    ceil_mode: bool = False
+    dilation: Pair = (1, 1)
+    zero_point: int = 0
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require_taken(x=x)
+        area = self.kernel[0] * self.kernel[1]
+        self.require(area < 1 << 23, f"windows of {area} elements have sums beyond 32 bits")
+        bounds = np.iinfo(DTYPES[x.dtype])
+        inside = bounds.min <= self.zero_point <= bounds.max
+        self.require(inside, f"the zero point {self.zero_point} is no {x.dtype}")
+        return TensorType("i32", (*x.shape[:2], *self._size(x)))
+
+    def _size(self, x: TensorType) -> tuple[int, ...]:
+        """The lines and columns of the result."""
+        return spatial_result(
+            self, x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        )
+
+    def evaluate(self, x: Array) -> Array:
+        rows, columns = self._size(TensorType("u8", x.shape))
+        border = _reach(self.padding, self.kernel, self.stride, self.dilation, (rows, columns), x)
+        steps = padded(x.astype(np.int32) - self.zero_point, border)
+        y = np.zeros((*x.shape[:2], rows, columns), np.int32)
+        for view in taps(steps, self.kernel, self.stride, self.dilation, (rows, columns)):
+            y += view
+        return y
+
+
 class AdaptivePool2d(Op):
     """Base of the pools that are told the size of their result: (N, C, H, W) -> (N, C, *size)."""
 
@@ -184,7 +236,7 @@ class AdaptivePool2d(Op):
     size: Pair
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
         height, width = self.integers(*x.shape[2:])
         wanted = len(self.size) == 2 and min(self.size) > 0
@@ -221,8 +273,11 @@ class AdaptiveAvgPool2d(AdaptivePool2d):
 class AdaptiveMaxPool2d(AdaptivePool2d):
     """y[n,c,i,j] = max over x[n, c, floor(i H/OH):ceil((i+1) H/OH), the same for columns].
 
-    NaN wins. x: (N, C, H, W) -> (N, C, *size), with torch's windows (`adaptive_bounds`).
+    NaN wins. x: f32, u8 or i8 (N, C, H, W) -> the same (N, C, *size), with torch's windows
+    (`adaptive_bounds`).
     """
+
+    takes = ORDERED
 
     size: Pair
 

@@ -7,6 +7,8 @@ a vector along `axis`, or, with `block` > 0, one number for each `block` element
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
@@ -120,6 +122,10 @@ class Saturate(Elementwise):
 
     dtype: str = "u8"
     zero_point: int = 0
+
+    @classmethod
+    def examples(cls) -> Sequence[Elementwise]:
+        return cls(), cls("u8", 131), cls("i8", -5), cls("i32")
 
     def infer(self, x: TensorType) -> TensorType:
         self.require_float(x=x)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from lucid.ir.ops.base import Array, Op, op
+from lucid.ir.ops.quantisation import EIGHT_BITS
 from lucid.ir.ops.windows import Pair
-from lucid.ir.types import TensorType
+from lucid.ir.types import FLOATS, TensorType
 
 MODES = ("nearest", "bilinear", "bicubic")
 COORDINATES = (
@@ -47,8 +48,9 @@ def nearest(source: Array, rounding: str, size: int) -> Array:
 class Resize(Op):
     """y[n,c,i,j] = x sampled at the source coordinates of row i and column j.
 
-    x: (N, C, H, W) -> (N, C, *size). With s = `scale` of the axis (result / source; None: the ratio
-    of the sizes), place i of the result lies in the source at
+    x: f32, u8 or i8 (N, C, H, W) -> (N, C, *size) of the same dtype with "nearest", else of f32,
+    which 8-bit integers become first. With s = `scale` of the axis (result / source; None: the
+    ratio of the sizes), place i of the result lies in the source at
 
         half_pixel            (i + 0.5) / s - 0.5
         pytorch_half_pixel    the same; 0 where the result has one place only
@@ -72,6 +74,7 @@ class Resize(Op):
     torch.nn.functional.interpolate.
     """
 
+    takes = (*FLOATS, *EIGHT_BITS)
     images_apart = True
 
     size: Pair
@@ -85,7 +88,7 @@ class Resize(Op):
     roi: tuple[float, float, float, float] | None = None
 
     def infer(self, x: TensorType) -> TensorType:
-        self.require_float(x=x)
+        self.require_taken(x=x)
         self.require(x.rank == 4, f"x must be (N, C, H, W), got {x}")
         height, width = self.integers(*x.shape[2:])
         for name, value, known in (
@@ -103,7 +106,10 @@ class Resize(Op):
         self.require(smooth, "antialias and exclude_outside are of weights: nearest has none")
         cut = self.roi is None or len(self.roi) == 4
         self.require(cut, f"roi is (top, left, bottom, right) or None, got {self.roi}")
-        return x.with_shape((*x.shape[:2], *self.size))
+        plain = x.dtype in FLOATS or not self.weighted
+        self.require(plain, f"{x} must be cast to f32 first: more than two neighbours are weighed")
+        blended = self.mode != "nearest"
+        return TensorType("f32" if blended else x.dtype, (*x.shape[:2], *self.size))
 
     @property
     def weighted(self) -> bool:
@@ -118,6 +124,7 @@ class Resize(Op):
             rows, columns = (self.nearest_index(a, x.shape[2 + a]) for a in (0, 1))
             y: Array = x[:, :, rows[:, None], columns]
             return y
+        x = x if x.dtype.kind == "f" else x.astype(np.float32)
         for axis in (0, 1):
             left, right, fraction = self.linear_index(axis, x.shape[2 + axis])
             share = fraction.astype(x.dtype).reshape((-1, 1) if axis == 0 else (-1,))

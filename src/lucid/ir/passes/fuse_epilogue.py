@@ -14,6 +14,10 @@ from lucid.ir.ops import (
     Elementwise,
     Fusion,
     GroupNorm,
+    IntegerConv2d,
+    IntegerLinear,
+    IntegerMatMul,
+    IntegerSumPool2d,
     LayerNorm,
     Linear,
     MatMul,
@@ -21,21 +25,26 @@ from lucid.ir.ops import (
     Resize,
     RmsNorm,
 )
+from lucid.ir.ops.quantisation import EIGHT_BITS
 from lucid.ir.ops.shape import broadcast_to
 from lucid.ir.passes.fold_batch_norm import bias_name
 from lucid.ir.passes.recipes import add, are_parameters, ints, recipe_of, reshape
 from lucid.ir.passes.regions import Region, anchor_of, by_channel, is_elementwise, scalar_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Recipe
-from lucid.ir.types import FLOATS, NUMBERS
+from lucid.ir.types import FLOATS, NUMBERS, TensorType
 
 fuse_epilogue = Pass(
     "fuse-epilogue", "Fuse elementwise ops with each other and into the layer before them"
 )
 
 PRODUCTS = (Convolution, Linear)
+INTEGER_PRODUCTS = (IntegerConv2d, IntegerLinear)
+INTEGER_SUMS = (*INTEGER_PRODUCTS, IntegerMatMul, IntegerSumPool2d)
 KERNELS = (
     MatMul,
+    IntegerMatMul,
+    IntegerSumPool2d,
     LayerNorm,
     GroupNorm,
     RmsNorm,
@@ -114,7 +123,7 @@ def into_body(node: Node, graph: Rewriter) -> None:
         _join(node, best, graph)
         return
     for y, obstacle in obstacles.items():
-        if isinstance(_producer(y).op, (*PRODUCTS, Fusion)):
+        if isinstance(_producer(y).op, (*PRODUCTS, *INTEGER_PRODUCTS, Fusion)):
             graph.miss(node, obstacle, y.producer)
 
 
@@ -134,7 +143,7 @@ def extra_into_body(node: Node, graph: Rewriter) -> None:
         maker = value.producer
         if maker is None or not is_elementwise(maker) or value in node.inputs[:own]:
             continue
-        if graph.only_user(value) is not node or value.type != node.output.type:
+        if graph.only_user(value) is not node or not _is_alike(value.type, node.output.type):
             continue
         if not all(_reads(v, node) for v in maker.inputs) or not _is_small(node, maker):
             continue
@@ -156,7 +165,7 @@ def _rank(node: Node | None) -> int | None:
     if node is None:
         return None
     anchor = anchor_of(node)
-    if isinstance(anchor, PRODUCTS):
+    if isinstance(anchor, (*PRODUCTS, *INTEGER_PRODUCTS)):
         return 2
     if isinstance(anchor, KERNELS):
         return 1
@@ -168,12 +177,39 @@ def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:
     """Why `node` and the op that makes `y` cannot be one; empty where they can."""
     if graph.only_user(y) is not node:
         return f"%{y.name} is read elsewhere too"
-    if y.type != node.output.type:
+    if y.type != node.output.type and not _may_become(y, node):
         return f"it makes {node.output.type} of %{y.name}, which is {y.type}"
+    if isinstance(anchor_of(_producer(y)), INTEGER_SUMS) and not _is_of_floats(node):
+        return "it computes integers, and epilogues floats"
     stranger = next((v for v in node.inputs if v is not y and not _reads(v, _producer(y))), None)
     if stranger is not None:
         return f"an epilogue of {y.type} cannot read {stranger!r} beside it"
     return "" if _is_small(_producer(y), node) else "the body would be too long"
+
+
+def _may_become(y: Value, node: Node) -> bool:
+    """Whether a body may turn what it has into another dtype: sums of integers into floats, and
+    floats into 8 bits."""
+    anchor, result = anchor_of(_producer(y)), node.output.type
+    if y.type.shape != result.shape:
+        return False
+    if result.dtype in EIGHT_BITS:
+        return isinstance(anchor, (*INTEGER_SUMS, Resize, Elementwise, Cast))
+    return isinstance(anchor, INTEGER_SUMS) and (y.type.dtype, result.dtype) == ("i32", "f32")
+
+
+def _is_of_floats(node: Node) -> bool:
+    """Whether a node computes with floats, whatever it begins and ends with."""
+    of_floats = all(v.type.dtype == "f32" for v in node.inputs)
+    return isinstance(anchor_of(node), Cast) or of_floats
+
+
+def _is_alike(value: TensorType, result: TensorType) -> bool:
+    """Whether an extra operand has the type of a fusion's result, or what that was before it became
+    integers of 8 bits."""
+    return value == result or (
+        result.dtype in EIGHT_BITS and value == TensorType("f32", result.shape)
+    )
 
 
 def _reads(value: Value, node: Node) -> bool:
@@ -181,13 +217,15 @@ def _reads(value: Value, node: Node) -> bool:
     kind, anchor = node.output.type, anchor_of(node)
     if scalar_of(value) is not None or value.type == kind:
         return True
-    if not isinstance(anchor, PRODUCTS):
+    if isinstance(anchor, INTEGER_SUMS) and value.type.shape == kind.shape:
+        return value.type.dtype in ("f32", *EIGHT_BITS)
+    if not isinstance(anchor, (*PRODUCTS, *INTEGER_PRODUCTS)):
         takes = NUMBERS if isinstance(anchor, Elementwise | Cast) else FLOATS
         return value.type.dtype in takes and broadcast_to(value.type.shape, kind.shape)
     by_image = (
-        isinstance(anchor, Conv2d)
+        isinstance(anchor, Conv2d | IntegerConv2d)
         and not isinstance(value, Parameter)
-        and value.type == kind.with_shape((*kind.shape[:2], 1, 1))
+        and value.type == TensorType("f32", (*kind.shape[:2], 1, 1))
     )
     return by_image or by_channel(value, kind, anchor) is not None
 

@@ -22,6 +22,9 @@ PIPELINE = [
     "sink-concats",  # so that batch norms find the layers that make the parts
     "fold-batch-norm",  # before the attention: fc1 and its norm become one convolution there
     "pool-early",  # once no batch norm stands between
+    "sink-dequantize",
+    "quantise-layers",  # once layers read what is dequantised, and batch norms are in the weights
+    "fold-quantize",  # once layers end in a multiplication
     "fold-shuffles",  # once depthwise convolutions are read by convolutions alone
     "cut-layers",  # once batch norms are in the weights
     "merge-branches",  # once batch norms are scales and shifts

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Constant, Convolution, Elementwise, Fusion, Linear, Op
+from lucid.ir.ops import (
+    Cast,
+    Constant,
+    Convolution,
+    Elementwise,
+    Fusion,
+    IntegerConv2d,
+    IntegerLinear,
+    Linear,
+    Op,
+)
+from lucid.ir.ops.quantisation import EIGHT_BITS
 from lucid.ir.passes.recipes import expand, ints, reshape
 from lucid.ir.passes.rewriter import Rewriter
 from lucid.ir.recipe import Recipe
 from lucid.ir.types import TensorType
+
+LAYERS = (Convolution, Linear, IntegerConv2d, IntegerLinear)
 
 
 class Region:
@@ -22,7 +35,7 @@ class Region:
     def __init__(self, node: Node, graph: Rewriter) -> None:
         self.graph = graph
         self.anchor, own = anchor_of(node), _own_operands(node)
-        self.kind = node.output.type
+        self.kind = anchored(node)
         self.operands = list(node.inputs[:own])
         self.body = Graph("body")
         self.result = self.body.add_input(self.kind, "y")
@@ -82,9 +95,17 @@ def anchor_of(node: Node) -> Op:
     return node.op.anchor if isinstance(node.op, Fusion) else node.op
 
 
+def anchored(node: Node) -> TensorType:
+    """The type of what a node's anchor makes, which a body may turn into another dtype."""
+    return node.op.body.inputs[0].type if isinstance(node.op, Fusion) else node.output.type
+
+
 def is_elementwise(node: Node) -> bool:
-    """Whether a node computes each element by itself: an elementwise op, or a fusion of those."""
-    return isinstance(anchor_of(node), Elementwise)
+    """Whether a node computes each element by itself: an elementwise op, or a fusion of those. So
+    is one that begins with a cast of quantised numbers; other casts are layers that others join."""
+    anchor = anchor_of(node)
+    quantised = isinstance(anchor, Cast) and node.inputs[0].type.dtype in (*EIGHT_BITS, "i32")
+    return isinstance(anchor, Elementwise) or (quantised and anchored(node).dtype == "f32")
 
 
 def _own_operands(node: Node) -> int:
@@ -107,9 +128,10 @@ def by_channel(value: Value, kind: TensorType, anchor: Op) -> Recipe | None:
     images, as (C) after a linear; None for what is none, and after any other op."""
     if not isinstance(value, Parameter) or value.type.rank > kind.rank:
         return None
-    if not isinstance(anchor, Convolution | Linear):
+    if not isinstance(anchor, LAYERS):
         return None
-    axis = 1 if isinstance(anchor, Convolution) else kind.rank - 1
+    of_images = isinstance(anchor, Convolution | IntegerConv2d)
+    axis = 1 if of_images else kind.rank - 1
     shape = ints((1,) * (kind.rank - value.type.rank) + value.type.shape)
     if any(d != 1 for i, d in enumerate(shape) if i != axis):
         return None
@@ -117,8 +139,8 @@ def by_channel(value: Value, kind: TensorType, anchor: Op) -> Recipe | None:
     if shape[axis] not in (1, channels) or not isinstance(channels, int):
         return None
     full: tuple[int, ...] = (channels,)
-    if isinstance(anchor, Convolution):
-        full = (1, channels, *(1,) * anchor.axes)
+    if of_images:
+        full = (1, channels, *(1,) * (kind.rank - 2))
     if shape[axis] == channels:
         return reshape(value.recipe, *full)
     return expand(reshape(value.recipe), *full)

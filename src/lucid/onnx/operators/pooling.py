@@ -16,10 +16,13 @@ from lucid.ir.ops import (
     Abs,
     AdaptiveAvgPool2d,
     AdaptiveMaxPool2d,
+    Add,
     Array,
     AvgPool2d,
     Cast,
     Concat,
+    Constant,
+    IntegerSumPool2d,
     Max,
     MaxPool2d,
     MaxPoolIndices,
@@ -33,7 +36,7 @@ from lucid.ir.ops import (
     Sum,
 )
 from lucid.ir.ops.windows import Sizes, adaptive_bounds
-from lucid.ir.types import TensorType
+from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.table import reads, writes
 from lucid.onnx.windows import windows
 
@@ -52,8 +55,35 @@ def write_max_pool(w: Writer, op: MaxPool2d, operands: Sequence[Edge], kind: Ten
     if op.dilation != (1, 1):
         shape["dilations"] = op.dilation
     if any(pads) and (op.dilation != (1, 1) or not _within(pads, op.kernel)):
-        return w.emit("MaxPool", _padded(w, x, pads, -math.inf), **shape)
+        numbers = DTYPES[kind.dtype]
+        least = -math.inf if numbers.kind == "f" else int(np.iinfo(numbers).min)
+        return w.emit("MaxPool", _padded(w, x, pads, least), **shape)
     return w.emit("MaxPool", x, pads=pads, **shape)
+
+
+@writes(IntegerSumPool2d)
+def write_integer_sum_pool(
+    w: Writer, op: IntegerSumPool2d, operands: Sequence[Edge], kind: TensorType
+) -> str:
+    """A convolution of each channel by ones; of bytes without a sign, as ONNX Runtime wants it."""
+    (x,) = operands
+    zero_point = op.zero_point
+    if x.type.dtype == "i8":
+        moved = w.apply(Add(), w.apply(Cast("i32"), x), w.apply(Constant(128, "i32")))
+        x, zero_point = w.apply(Cast("u8"), moved), zero_point + 128
+    (channels,) = op.integers(x.type.shape[1])
+    ones = w.constant(np.ones((channels, 1, *op.kernel)), "u8")
+    return w.emit(
+        "ConvInteger",
+        x,
+        ones,
+        w.constant(zero_point, "u8"),
+        kernel_shape=op.kernel,
+        strides=op.stride,
+        pads=_borders(op, op.dilation, x.type, kind),
+        dilations=op.dilation,
+        group=channels,
+    )
 
 
 @writes(MaxPoolIndices)
@@ -232,7 +262,10 @@ def read_global_pool(call: Call) -> Operand:
 
 
 def _borders(
-    op: MaxPool2d | MaxPoolIndices | AvgPool2d, dilation: Sizes, x: TensorType, y: TensorType
+    op: MaxPool2d | MaxPoolIndices | AvgPool2d | IntegerSumPool2d,
+    dilation: Sizes,
+    x: TensorType,
+    y: TensorType,
 ) -> Sizes:
     """The padding with which as many windows fit without `ceil_mode`: more, or less, at the end."""
     if not op.ceil_mode:
@@ -256,7 +289,7 @@ def _padded(w: Writer, x: Edge, pads: Sizes, fill: float) -> str:
         return x.name
     top, left, bottom, right = pads
     ends = w.integers(0, 0, top, left, 0, 0, bottom, right)
-    return w.emit("Pad", x, ends, w.constant(fill))
+    return w.emit("Pad", x, ends, w.constant(fill, x.type.dtype))
 
 
 # -- pools to a size, for which ONNX has no operator ---------------------------------------------

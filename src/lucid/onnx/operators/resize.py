@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
-from lucid.ir.ops import Add, Array, Gather, Mul, Resize
+from lucid.ir.ops import Add, Array, Cast, Gather, Mul, Resize
 from lucid.ir.ops.resize import COORDINATES, ROUNDING, nearest
 from lucid.ir.ops.windows import Pair
 from lucid.ir.types import Dim, TensorType
@@ -40,6 +40,8 @@ def write_resize(w: Writer, op: Resize, operands: Sequence[Edge], kind: TensorTy
     """By scales where these are given or whole, else by sizes; as gathered rows and columns where
     runtimes may differ, and as products with the weights where ONNX has no words for them."""
     (x,) = operands
+    if x.type.dtype != kind.dtype:
+        x = w.apply(Cast(kind.dtype), x)
     height, width = op.integers(*x.type.shape[2:])
     before = (height, width)
     scaled = op.scale is None or _scaled(before, np.array(op.scale, np.float32)) == op.size

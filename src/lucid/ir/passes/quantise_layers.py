@@ -1,0 +1,297 @@
+"""quantise-layers: layers of dequantised tensors become exact sums of integers, times a scale.
+
+What the integers stand for is computed as floats from there on, step by step: the cast of the sum,
+its product with one number for each channel, the bias. `fold-quantize` has the scale of a quantize
+that comes next join these, and `fuse-epilogue` the layer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import (
+    Add,
+    AvgPool2d,
+    Cast,
+    Clip,
+    Constant,
+    Conv2d,
+    Dequantize,
+    Div,
+    Expand,
+    IntegerConv2d,
+    IntegerLinear,
+    IntegerMatMul,
+    IntegerSumPool2d,
+    Linear,
+    MatMul,
+    Mean,
+    Mul,
+    Op,
+    Pad,
+    Resize,
+    Sub,
+)
+from lucid.ir.passes.fold_batch_norm import bias_name
+from lucid.ir.passes.quantised import Step, Weights, is_quantised, step_of, weights_of
+from lucid.ir.passes.recipes import apply, expand, ints, mul, recipe_of, reshape
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.recipe import Apply, Literal, Recipe, Source
+from lucid.ir.types import TensorType
+
+quantise_layers = Pass(
+    "quantise-layers", "Turn layers of dequantised tensors into exact sums of integers"
+)
+
+SPATIAL = (2, 3)
+SUMS = 1 << 31  # of 32 bits
+LARGEST_WINDOW = 1 << 23
+
+
+# -- products -------------------------------------------------------------------------------------
+
+
+@rewrite(quantise_layers, Conv2d, Linear)
+def of_integers(layer: Node, graph: Rewriter) -> None:
+    """conv2d(dequantize(x), dequantize(w), b) == cast(integer_conv2d(x, w)) * s + b
+
+    With s the product of both scales, one number for each output channel. A linear likewise.
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor, and the
+    weights are 8-bit integers with a scale for all or one for each output channel, and no sum can
+    leave 32 bits. A bias of 32 bits whose scale is s, by its recipe or as a number, is added to the
+    sums; any other as floats.
+    """
+    x, weight, *biases = layer.inputs
+    recipe = weight.recipe if isinstance(weight, Parameter) else None
+    weights = weights_of(recipe) if recipe is not None else None
+    found = x.producer if is_quantised(x) else None
+    step = step_of(found)
+    if found is None or step is None:
+        if weights is not None:
+            graph.miss(layer, f"its weights are integers, but %{x.name} is {_no_step(x)}")
+        return
+    if weights is None:
+        graph.miss(layer, f"its weights are {_no_weights(weight)}", found)
+    elif not all(isinstance(b, Parameter) for b in biases):
+        graph.miss(layer, "its bias is computed, no parameter", found)
+    elif not _fits(weights, step):
+        graph.miss(layer, f"sums of {_depth(weights)} products may need more than 32 bits", found)
+    else:
+        _replace(layer, found.inputs[0], step, weights, graph)
+
+
+def _no_step(x: Value) -> str:
+    """Why a value is not taken for a quantised tensor."""
+    node = x.producer
+    if node is None or not isinstance(node.op, Dequantize):
+        return "not dequantised"
+    return "dequantised by what is no number known for the whole tensor, or from other than 8 bits"
+
+
+def _no_weights(weight: Value) -> str:
+    if not isinstance(weight, Parameter):
+        return "computed, no parameter"
+    return "not dequantised from 8 bits, with one scale or one for each output channel"
+
+
+def _depth(weights: Weights) -> int:
+    """How many products each sum has."""
+    return math.prod(ints(weights.integers.type.shape)[1:])
+
+
+def _fits(weights: Weights, step: Step) -> bool:
+    return _depth(weights) * weights.reach * step.reach < SUMS
+
+
+def _replace(layer: Node, x: Value, step: Step, weights: Weights, graph: Rewriter) -> None:
+    """Put the product of integers, and what makes floats of it, in the place of the layer."""
+    weight, *biases = layer.inputs[1:]
+    name = weight.name.removesuffix(".folded")
+    operands = [x, _parameter(graph, f"{name}.integers", weights.integers)]
+    scale = mul(weights.scale, Literal(step.scale))
+    integers = _integer_bias(biases[0], weights, step) if biases else None
+    if integers is not None:
+        operands.append(_parameter(graph, f"{biases[0].name}.integers", integers))
+        biases = []
+    sums = graph.insert_before(layer, _integer_op(layer.op, step), operands)
+    y = graph.insert_before(layer, Cast("f32"), [sums])
+    factor = graph.parameter(f"{name}.scale", _by_channel(scale, layer))
+    if not biases:
+        graph.substitute(layer, Mul(), [y, factor], fuses=[layer])
+        return
+    scaled = graph.insert_before(layer, Mul(), [y, factor])
+    bias = _by_channel(recipe_of(biases[0]), layer)
+    shift = biases[0]
+    if bias != recipe_of(shift):
+        shift = graph.parameter(f"{bias_name(weight)}.reshaped", bias)
+    graph.substitute(layer, Add(), [scaled, shift], fuses=[layer])
+
+
+def _parameter(graph: Rewriter, name: str, recipe: Recipe) -> Value:
+    """A parameter given by a recipe, under its own name where it is a tensor of the model."""
+    if isinstance(recipe, Source):
+        return graph.graph.add_parameter(recipe.name, recipe)
+    return graph.parameter(name, recipe)
+
+
+def _integer_op(op: Op, step: Step) -> Op:
+    if isinstance(op, Conv2d):
+        return IntegerConv2d(op.stride, op.padding, op.dilation, op.groups, step.zero_point)
+    return IntegerLinear(step.zero_point)
+
+
+def _by_channel(vector: Recipe, layer: Node) -> Recipe:
+    """A vector so that it broadcasts with the layer's result."""
+    if isinstance(layer.op, Conv2d):
+        return reshape(vector, 1, *ints(vector.type.shape), 1, 1)
+    return vector
+
+
+def _integer_bias(bias: Value, weights: Weights, step: Step) -> Recipe | None:
+    """The bias as an operand of the sums, where it is of 32 bits at just their scale."""
+    match recipe_of(bias):
+        case Apply(Dequantize(block=0), (integers, scale)) if integers.type.dtype == "i32":
+            sums = mul(weights.scale, Literal(step.scale))
+            turned = mul(Literal(step.scale), weights.scale)
+            given = expand(scale, *ints(integers.type.shape))
+            if given in (sums, turned) or _same_number(scale, weights.scale, step):
+                return integers
+    return None
+
+
+def _same_number(scale: Recipe, of_weights: Recipe, step: Step) -> bool:
+    """Whether a bias's scale is the float32 number that both others' product is rounded to."""
+    match scale, of_weights:
+        case Literal(value=its), Apply(Expand(), (Literal(value=number),)):
+            product = np.float32(number) * np.float32(step.scale)
+            return bool(np.float32(its) == product)
+    return False
+
+
+@rewrite(quantise_layers, MatMul)
+def product_of_integers(node: Node, graph: Rewriter) -> None:
+    """matmul(dequantize(a), dequantize(b)) == cast(integer_matmul(a, b)) * s
+
+    With s the product of both scales. Fires where both are of 8 bits, with scales and zero points
+    known for the whole tensors, and no sum can leave 32 bits.
+    """
+    left, right = (v.producer if is_quantised(v) else None for v in node.inputs)
+    steps = step_of(left), step_of(right)
+    depth = node.inputs[0].type.shape[-1]
+    if left is None or right is None or steps[0] is None or steps[1] is None:
+        other = next((v for v in node.inputs if not is_quantised(v)), None)
+        if other is not None and (left or right) is not None:
+            graph.miss(node, f"%{other.name} is {_no_step(other)}", left or right)
+        return
+    if not isinstance(depth, int) or depth * steps[0].reach * steps[1].reach >= SUMS:
+        graph.miss(node, f"sums of {depth} products may need more than 32 bits", left, right)
+        return
+    op = IntegerMatMul(steps[0].zero_point, steps[1].zero_point)
+    sums = graph.insert_before(node, op, [left.inputs[0], right.inputs[0]])
+    _scaled(node, sums, steps[0].scale * steps[1].scale, graph)
+
+
+def _scaled(node: Node, integers: Value, scale: float, graph: Rewriter) -> None:
+    """Integers times a number in the place of a node."""
+    y = graph.insert_before(node, Cast("f32"), [integers])
+    factor = graph.insert_before(node, Constant(scale), [])
+    graph.substitute(node, Mul(), [y, factor], fuses=[node])
+
+
+# -- pools and resizes ----------------------------------------------------------------------------
+
+
+@rewrite(quantise_layers, Mean)
+def mean_of_integers(node: Node, graph: Rewriter) -> None:
+    """mean(dequantize(x)) == cast(integer_sum_pool2d(x)) * s / (h * w), over height and width
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
+    """
+    op, found = node.op, node.inputs[0].producer
+    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    assert isinstance(op, Mean)
+    if found is None or step is None:
+        return
+    if op.axes != SPATIAL or not op.keepdims or found.output.type.rank != 4:
+        graph.miss(node, f"a mean over {op.axes} is none over height and width", found)
+        return
+    height, width = ints(found.output.type.shape[2:])
+    if height * width >= LARGEST_WINDOW:
+        graph.miss(node, f"sums of {height * width} numbers may need more than 32 bits", found)
+        return
+    pool = IntegerSumPool2d((height, width), (1, 1), zero_point=step.zero_point)
+    sums = graph.insert_before(node, pool, found.inputs[:1])
+    _scaled(node, sums, step.scale / (height * width), graph)
+
+
+@rewrite(quantise_layers, AvgPool2d)
+def pool_of_integers(node: Node, graph: Rewriter) -> None:
+    """avg_pool2d(dequantize(x)) == cast(integer_sum_pool2d(x)) * s / divisor
+
+    Where windows that hang over the border count fewer pixels, the quotient is one for each place.
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
+    """
+    op, found = node.op, node.inputs[0].producer
+    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    assert isinstance(op, AvgPool2d)
+    if found is None or step is None:
+        return
+    area = math.prod(op.kernel)
+    if area >= LARGEST_WINDOW:
+        graph.miss(node, f"sums of {area} numbers may need more than 32 bits", found)
+        return
+    sums = graph.insert_before(
+        node,
+        IntegerSumPool2d(
+            op.kernel, op.stride, op.padding, op.ceil_mode, op.dilation, step.zero_point
+        ),
+        found.inputs[:1],
+    )
+    divisor = op.uniform_divisor(*ints(found.output.type.shape[2:]))
+    if divisor is not None:
+        _scaled(node, sums, step.scale / divisor, graph)
+        return
+    quotient = apply(Div(), Literal(step.scale), _divisors(op, found.output.type))
+    y = graph.insert_before(node, Cast("f32"), [sums])
+    factor = graph.parameter(f"{node.output.name}.scale", quotient)
+    graph.substitute(node, Mul(), [y, factor], fuses=[node])
+
+
+def _divisors(op: AvgPool2d, image: TensorType) -> Recipe:
+    """How many pixels each window counts, (1, 1, OH, OW): the pool of an image of ones."""
+    ones = expand(Literal(1.0), 1, 1, *ints(image.shape[2:]))
+    padding = op.padding
+    if op.count_include_pad:  # what lies behind the padding does not count
+        top, left, bottom, right = padding
+        ones = apply(Pad((0, 0, top, left), (0, 0, bottom, right), 1.0), ones)
+        padding = (0, 0, 0, 0)
+    counts = apply(replace(op, padding=padding, divisor=1), ones)
+    return apply(Clip(low=1.0), counts)
+
+
+@rewrite(quantise_layers, Resize)
+def resize_of_integers(node: Node, graph: Rewriter) -> None:
+    """resize{bilinear}(dequantize(x)) == (resize{bilinear}(x) - zero_point) * s
+
+    For the weights of each pixel add up to 1: not where pixels beyond the image are 0. Fires where
+    x is of 8 bits, with a scale and a zero point known for the whole tensor.
+    """
+    op, found = node.op, node.inputs[0].producer
+    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    assert isinstance(op, Resize)
+    if found is None or step is None or op.mode == "nearest":
+        return
+    if op.weighted or op.coordinates == "tf_crop_and_resize":
+        graph.miss(node, "it weighs more than two neighbours, or pixels beyond the image", found)
+        return
+    y = graph.insert_before(node, op, found.inputs[:1])
+    zero = graph.insert_before(node, Constant(float(step.zero_point)), [])
+    centred = graph.insert_before(node, Sub(), [y, zero]) if step.zero_point else y
+    factor = graph.insert_before(node, Constant(step.scale), [])
+    graph.substitute(node, Mul(), [centred, factor], fuses=[node])

@@ -1,0 +1,135 @@
+"""sink-dequantize: what only moves numbers, or compares them, is applied to the integers.
+
+A dequantize keeps the order of numbers, and does the same to each: so a reshape, a concatenation, a
+max pool or a relu may as well come before it. It then stands before the layer that takes it in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lucid.ir.graph import Node, Value
+from lucid.ir.ops import (
+    AdaptiveMaxPool2d,
+    Concat,
+    Constant,
+    Dequantize,
+    Max,
+    Maximum,
+    MaxPool2d,
+    Min,
+    Op,
+    Pad,
+    Permute,
+    Relu,
+    Reshape,
+    Resize,
+    Slice,
+)
+from lucid.ir.passes.quantised import is_quantised, step_of
+from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+
+sink_dequantize = Pass(
+    "sink-dequantize", "Move elements of quantised tensors, and compare them, as 8-bit integers"
+)
+
+MOVES = (Reshape, Permute, Slice)
+EXTREMES = (Max, Min, AdaptiveMaxPool2d)
+
+
+@rewrite(sink_dequantize, *MOVES, *EXTREMES, MaxPool2d, Resize)
+def below(node: Node, graph: Rewriter) -> None:
+    """op(dequantize(x)) == dequantize(op(x)), for an op that moves or compares elements
+
+    A reshape, a permute, a slice, a maximum, a max pool, a resize to the nearest pixels.
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor. Not where
+    a window of a pool may lie in the padding, which is less than all integers.
+    """
+    (value,) = node.inputs
+    if not is_quantised(value):
+        return
+    if isinstance(node.op, Resize) and node.op.mode != "nearest":
+        return
+    if isinstance(node.op, MaxPool2d) and not _reaches_inside(node.op):
+        graph.miss(node, "a window may lie in the padding, which no integer stands for")
+        return
+    _sink(node, node.op, [_integers(value)], value, graph)
+
+
+@rewrite(sink_dequantize, Concat)
+def below_concat(node: Node, graph: Rewriter) -> None:
+    """concat(dequantize(x), dequantize(y)) == dequantize(concat(x, y)), of one scale
+
+    Fires where all parts are of 8 bits, with one scale and one zero point known for all of them.
+    """
+    steps = {step_of(v.producer) if is_quantised(v) else None for v in node.inputs}
+    if len(steps) == 1 and None not in steps:
+        _sink(node, node.op, [_integers(v) for v in node.inputs], node.inputs[0], graph)
+
+
+@rewrite(sink_dequantize, Pad)
+def below_pad(node: Node, graph: Rewriter) -> None:
+    """pad{0}(dequantize(x)) == dequantize(pad{zero_point}(x))
+
+    And so with any other number that an integer stands for.
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
+    """
+    op, (value,) = node.op, node.inputs
+    step = step_of(value.producer) if is_quantised(value) else None
+    assert isinstance(op, Pad)
+    if step is None:
+        return
+    if op.mode != "constant":
+        _sink(node, op, [_integers(value)], value, graph)
+        return
+    border = step.nearest(op.value)
+    if step.number(border) != op.value:
+        graph.miss(node, f"no integer stands for {op.value:g}, which it pads with", value.producer)
+        return
+    _sink(node, replace(op, value=float(border)), [_integers(value)], value, graph)
+
+
+@rewrite(sink_dequantize, Relu)
+def below_relu(node: Node, graph: Rewriter) -> None:
+    """relu(dequantize(x)) == dequantize(maximum(x, zero_point))
+
+    Where the zero point is the least integer, nothing is below 0: relu(dequantize(x)) ==
+    dequantize(x). Fires where x is of 8 bits, with a scale and a zero point known for the whole
+    tensor.
+    """
+    (value,) = node.inputs
+    step = step_of(value.producer) if is_quantised(value) else None
+    if step is None:
+        return
+    if step.zero_point == step.bounds[0]:
+        graph.replace(node, [value])
+        return
+    zero = graph.insert_before(node, Constant(step.zero_point, step.dtype), [])
+    _sink(node, Maximum(), [_integers(value), zero], value, graph)
+
+
+def _reaches_inside(op: MaxPool2d) -> bool:
+    """Whether each window has a pixel of the image: there is no padding as wide as a window, and
+    none at all where taps lie apart and could step over the image."""
+    if not any(op.padding):
+        return True
+    top, left, bottom, right = op.padding
+    narrow = max(top, bottom) < op.kernel[0] and max(left, right) < op.kernel[1]
+    return narrow and op.dilation == (1, 1)
+
+
+def _integers(value: Value) -> Value:
+    """What a dequantized value is made of."""
+    assert value.producer is not None
+    return value.producer.inputs[0]
+
+
+def _sink(node: Node, op: Op, integers: list[Value], value: Value, graph: Rewriter) -> None:
+    """Let `node` be the dequantize of `op`, applied to integers, with the scale of `value`."""
+    dequantize = value.producer
+    assert dequantize is not None
+    assert isinstance(dequantize.op, Dequantize)
+    moved = graph.insert_before(node, op, integers)
+    graph.substitute(node, Dequantize(), [moved, *dequantize.inputs[1:]], fuses=[node])

@@ -68,6 +68,7 @@ from lucid.ir.ops import (
     Where,
     declared,
 )
+from lucid.ir.types import DTYPES
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -356,10 +357,17 @@ def graphs(
 
 
 def random_inputs(graph: Graph, batch: int = 2, seed: int = 0) -> list[np.ndarray]:
-    """Normal float32 inputs for a graph at one size of the batch."""
+    """Normal float32 inputs for a graph at one size of the batch, and any integers of 8 bits."""
     rng = np.random.default_rng(seed)
-    shapes = [v.type.concrete(batch) for v in graph.inputs]
-    return [rng.standard_normal(s).astype(np.float32) for s in shapes]
+    return [random_array(rng, v.type.dtype, v.type.concrete(batch)) for v in graph.inputs]
+
+
+def random_array(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal numbers as float32, or integers of 8 bits of which all occur."""
+    if dtype not in ("u8", "i8"):
+        return rng.standard_normal(shape).astype(np.float32)
+    bounds = np.iinfo(DTYPES[dtype])
+    return rng.integers(bounds.min, bounds.max, shape, DTYPES[dtype], endpoint=True)
 
 
 def assert_equivalent(

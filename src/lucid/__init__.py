@@ -31,6 +31,7 @@ from lucid.frontend.trace import trace
 if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
     from lucid.loading import load
+    from lucid.quantisation.quantiser import quantize
 
 notebook.register()
 
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "models",
     "nn",
+    "quantize",
     "random",
     "trace",
     "vision",
@@ -70,6 +72,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module("lucid.compiler"), name)
     if name == "load":
         return import_module("lucid.loading").load
+    if name == "quantize":
+        return import_module("lucid.quantisation.quantiser").quantize
     raise AttributeError(f"module 'lucid' has no attribute {name!r}")
 
 

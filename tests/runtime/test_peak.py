@@ -7,19 +7,20 @@ from lucid.codegen.language.llvm import assembly
 from lucid.codegen.target import LEVELS, Target
 from lucid.runtime.peak import calls_per_second, measured_peak
 
-INSTRUCTION = {"x86-64": "mulps", "x86-64-v3": "vfmadd", "x86-64-v4": "vfmadd", "aarch64": "fmla"}
+INSTRUCTION = {"x86-64": "mulps", "aarch64": "fmla"}
+"""The multiply-add, where it is none of x86 with AVX2."""
 
 
 @pytest.mark.parametrize("target", LEVELS.values(), ids=LEVELS)
 def test_the_loop_is_all_multiply_adds(target):
     text = assembly(Peak(), target)
-    assert text.count(INSTRUCTION[target.name]) == UNROLL * chains(target)
+    assert text.count(INSTRUCTION.get(target.name, "vfmadd")) == UNROLL * chains(target)
     if target.is_x86:
         assert "rsp" not in text
 
 
 def test_wider_vectors_do_more():
-    levels = [t for t in LEVELS.values() if t.runs_here()]
+    levels = [t for t in LEVELS.values() if t.runs_here() and not t.dot]
     peaks = [measured_peak(t) for t in levels]
     assert peaks == sorted(peaks)
     assert peaks[0] > 1

@@ -15,6 +15,7 @@ COMMANDS = (
     "compile",
     "tune",
     "export",
+    "quantize",
     "ir",
     "opt",
     "explain",

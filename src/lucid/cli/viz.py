@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lucid.codegen.program.program import Program, View
     from lucid.ir.graph import Graph, Node
     from lucid.view import Picture
-    from lucid.view.overlay import MemoryPlan, Timing
+    from lucid.view.overlay import MemoryPlan, Ratio, Timing
 
 FIGURES = (".svg", ".png", ".pdf")
 """The endings of files that hold one figure."""
@@ -72,6 +72,12 @@ def viz(
             metavar="FILE", help="JSON rows with origin and ms, as lucid profile --json writes."
         ),
     ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON of a quantised model, as lucid quantize --json writes it."
+        ),
+    ] = None,
     size: Size = None,
     batch: Batch = 1,
     disable: Disable = None,
@@ -82,7 +88,8 @@ def viz(
     g.svg    one figure; modules that repeat are drawn once
     g.png    the same as pixels, and g.pdf as a page; by Chromium, or by cairosvg
     g.html   a page: modules fold and unfold, search, a slider through the passes,
-             physical layouts, the plan of memory, and times with --profile
+             physical layouts, the plan of memory, times with --profile,
+             and what quantising costs with --noise
     g.dot    for Graphviz: dot -Tsvg g.dot -o g.svg
     g.json   for Google's Model Explorer
 
@@ -93,7 +100,7 @@ def viz(
     """
     from lucid.codegen.target import Target
     from lucid.view import FORMS, to_dot, to_explorer, to_pdf, to_png, to_svg
-    from lucid.view.overlay import read_profile
+    from lucid.view.overlay import read_noise, read_profile
 
     check_stage(stage, code=False)
     form, right = output.suffix.lower(), direction is Direction.RIGHT
@@ -104,15 +111,18 @@ def viz(
     if right and form not in FIGURES and form != ".dot":
         raise typer.BadParameter(f"{output}: --direction is for {', '.join((*FIGURES, '.dot'))}")
     disabled = check_passes(disable or [])
-    times = read_profile(profile.read_text(encoding="utf-8")) if profile else []
+    known = _Known(
+        read_profile(profile.read_text(encoding="utf-8")) if profile else [],
+        read_noise(noise.read_text(encoding="utf-8")) if noise else [],
+    )
     subject = load_subject(model)
     stages = Stages(subject, subject.shapes(batch, size), Target.host(), disabled)
     graphs = stages.graphs()
     check_name(stage, list(graphs), "stage")
     if form == ".html":
-        write_text(_page(stages, graphs, stage, op, times, depth), output)
+        write_text(_page(stages, graphs, stage, op, known, depth), output)
         return
-    drawn = _known(_pictures({stage: graphs[stage]}, op)[stage], times, stage)
+    drawn = known.on(_pictures({stage: graphs[stage]}, op)[stage], stage)
     if form in FIGURES:
         figure = to_svg(replace(drawn, name=f"{drawn.name}, {stage}"), depth, right)
     if form in (".png", ".pdf"):
@@ -140,11 +150,20 @@ def _pictures(graphs: dict[str, Graph], pattern: str | None) -> dict[str, Pictur
     return parts
 
 
-def _known(drawn: Picture, times: list[Timing], stage: str) -> Picture:
-    """The picture with the times, which are those of the kernels of the fused graph."""
-    from lucid.view.overlay import with_times
+@dataclass(frozen=True)
+class _Known:
+    """What is known of layers from files: times of kernels, and what quantising costs."""
 
-    return with_times(drawn, times) if times and stage == "fused" else drawn
+    times: list[Timing]
+    ratios: list[Ratio]
+
+    def on(self, drawn: Picture, stage: str) -> Picture:
+        """The picture with both; times are those of the kernels of the fused graph."""
+        from lucid.view.overlay import with_ratios, with_times
+
+        if self.ratios:
+            drawn = with_ratios(drawn, self.ratios)
+        return with_times(drawn, self.times) if self.times and stage == "fused" else drawn
 
 
 def _page(
@@ -152,7 +171,7 @@ def _page(
     graphs: dict[str, Graph],
     stage: str,
     op: str | None,
-    times: list[Timing],
+    known: _Known,
     depth: int | None,
 ) -> str:
     """The page, with what each pass did, and what is known of the fused graph."""
@@ -169,9 +188,9 @@ def _page(
         steps.append(Stage(name, compare(before, drawn), f"{PASSES[name].summary}."))
         before = drawn
     programs, on_host = _programs(stages)
-    final = _known(before, times, "fused")
-    known = {name: kind for program in programs for name, kind in layouts(program).items()}
-    final = with_host(with_layouts(final, known), [n.outputs[0].name for n in on_host])
+    final = known.on(before, "fused")
+    kinds = {name: kind for program in programs for name, kind in layouts(program).items()}
+    final = with_host(with_layouts(final, kinds), [n.outputs[0].name for n in on_host])
     largest = max(programs, key=lambda program: program.arena, default=None)
     steps.append(Stage("fused", final, "What is scheduled and compiled."))
     opens = {"canonical": "canonicalise"}.get(stage, stage)

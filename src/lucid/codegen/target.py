@@ -72,8 +72,11 @@ class Target:
 
     def runs_here(self) -> bool:
         """Whether this machine can run code generated for the target."""
-        host = Target.host()
-        return host.triple == self.triple and self.level <= host.level
+        return self._runs_on(Target.host())
+
+    def _runs_on(self, level: Target) -> bool:
+        """Whether a machine of this level has all that the target needs."""
+        return level.triple == self.triple and set(NEEDS[self.name]) <= set(NEEDS[level.name])
 
     @staticmethod
     def named(name: str) -> Target:
@@ -93,7 +96,7 @@ class Target:
         forced = os.environ.get("LUCID_TARGET")
         if forced and forced != "host":
             lower = Target.named(forced)
-            if lower.triple != level.triple or lower.level > level.level:
+            if not lower._runs_on(level):
                 raise UnknownNameError(
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
@@ -142,23 +145,31 @@ def _l2_bytes() -> int | None:
 
 X86_TRIPLE = "x86_64-unknown-linux-gnu"
 
+_WHOLE = "+fast-dpwssd"
+"""LLVM is not to take half of VNNI's multiply-adds apart again, for the sake of latency."""
+_AVX2 = Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, lookups=True)
+_AVX512 = Target(
+    "x86-64-v4",
+    X86_TRIPLE,
+    "skylake-avx512",
+    "",
+    vector=16,
+    registers=32,
+    masked=True,
+    l2=1 << 20,
+    lookups=True,
+)
 LEVELS: dict[str, Target] = {
     t.name: t
     for t in (
         Target(
             "x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False, halves=False
         ),
-        Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, lookups=True),
-        Target(
-            "x86-64-v4",
-            X86_TRIPLE,
-            "skylake-avx512",
-            "",
-            vector=16,
-            registers=32,
-            masked=True,
-            l2=1 << 20,
-            lookups=True,
+        _AVX2,
+        dataclasses.replace(_AVX2, name="x86-64-v3-vnni", features=f"+avxvnni,{_WHOLE}", dot=True),
+        _AVX512,
+        dataclasses.replace(
+            _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
         ),
         Target(
             "aarch64",
@@ -170,13 +181,17 @@ LEVELS: dict[str, Target] = {
         ),
     )
 }
-"""Every target by name, the levels of one architecture in ascending order."""
+"""Every target by name, the levels of one architecture in ascending order. Those with VNNI differ
+in products of integers alone."""
 
 _V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
+_V4 = (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")))
 NEEDS = {
     "x86-64": (),
     "x86-64-v3": _V3,
-    "x86-64-v4": (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl"))),
+    "x86-64-v3-vnni": (*_V3, "avxvnni"),
+    "x86-64-v4": _V4,
+    "x86-64-v4-vnni": (*_V4, "avx512vnni"),
     "aarch64": ("neon", "lse"),
 }
 """What a processor must have to run a target's code, in LLVM's words: all that LLVM may use for its

@@ -89,11 +89,11 @@ class Drawing {
       `transform="translate(${x},${y})">${this.data.looks[scope.look][4]}</g>`;
   }
 
-  /** The time of everything in a scope; null where none is known. */
-  milliseconds(number) {
+  /** The sum of a field of the nodes over everything in a scope; null where none is known. */
+  total(number, field) {
     let sum = null;
     for (const item of this.data.scopes[number].items) {
-      const own = item < 0 ? this.milliseconds(-1 - item) : this.data.nodes[item][10];
+      const own = item < 0 ? this.total(-1 - item, field) : this.data.nodes[item][field];
       if (own !== null) sum = (sum || 0) + own;
     }
     return sum;

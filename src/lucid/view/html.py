@@ -145,6 +145,7 @@ class _Tables:
             tuple(map(short_type, box.results)),
             tuple(_name(e.source, e.result) for e in box.edges if not e.gone),
             box.milliseconds,
+            None if box.decibels is None else _noise(box.decibels),
         )
         return self.nodes.number(row, row)
 
@@ -155,6 +156,11 @@ class _Tables:
     def _order(self, order: Order) -> int:
         row = (order.ins, order.outs, order.lanes, order.layers, order.links)
         return self.orders.number(order, row)
+
+
+def _noise(decibels: float) -> float:
+    """What a signal-to-noise ratio says of noise: its power, as a share of the signal's."""
+    return min(10 ** (-decibels / 10), 1.0)
 
 
 def _name(source: str, result: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -62,8 +63,9 @@ def box_look(box: Box, path: str, right: bool = False) -> Look:
     """A box in the scope `path`. `right`: in a figure that flows to the right."""
     name = box.origin.removeprefix(f"{path}.") if box.origin != path.split("#")[0] else ""
     parts = box.parts if box.kind not in ("input", "output") else ()
-    notes = () if box.milliseconds is None else (told_time(box.milliseconds),)
-    return _box(box.title, name, box.detail, box.kind, parts, box.results, notes, right)
+    times = () if box.milliseconds is None else (told_time(box.milliseconds),)
+    ratios = () if box.decibels is None else (told_ratio(box.decibels),)
+    return _box(box.title, name, box.detail, box.kind, parts, box.results, (*times, *ratios), right)
 
 
 def told_time(milliseconds: float) -> str:
@@ -71,6 +73,11 @@ def told_time(milliseconds: float) -> str:
     if milliseconds < 0.1:
         return f"{1000 * milliseconds:.3g} us"
     return f"{milliseconds:.3g} ms"
+
+
+def told_ratio(decibels: float) -> str:
+    """A signal-to-noise ratio."""
+    return f"{decibels:.1f} dB" if math.isfinite(decibels) else "exact" if decibels > 0 else "lost"
 
 
 @lru_cache(maxsize=4096)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -67,17 +68,59 @@ def _timings(data: Any) -> list[Timing]:
 def with_times(drawn: Picture, rows: Iterable[Timing]) -> Picture:
     """The picture with the time of each box: that of the rows of its origin, or of the modules it
     was fused from. Of boxes with the same origin the one that does the work is given it."""
-    owner: dict[str, str] = {}
-    for box in sorted(drawn.boxes, key=_work):
-        for origin in (*(p.origin for p in box.parts), box.origin):
-            owner.setdefault(origin, box.id)
-    owner |= {b.origin: b.id for b in sorted(drawn.boxes, key=_work, reverse=True) if b.origin}
+    owner = _owners(drawn)
     total: dict[str, float] = {}
     for row in rows:
         if row.origin in owner:
             name = owner[row.origin]
             total[name] = total.get(name, 0) + row.milliseconds
     boxes = (replace(b, milliseconds=total.get(b.id)) for b in drawn.boxes)
+    return Picture(drawn.name, tuple(boxes))
+
+
+def _owners(drawn: Picture) -> dict[str, str]:
+    """The box that does the work of each origin."""
+    owner: dict[str, str] = {}
+    for box in sorted(drawn.boxes, key=_work):
+        for origin in (*(p.origin for p in box.parts), box.origin):
+            owner.setdefault(origin, box.id)
+    return owner | {
+        b.origin: b.id for b in sorted(drawn.boxes, key=_work, reverse=True) if b.origin
+    }
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How far the result of a quantised layer is off: signal to noise in decibels; `origin` is a
+    module path."""
+
+    origin: str
+    decibels: float
+
+
+def read_noise(text: str) -> list[Ratio]:
+    """The layers of a report in JSON, as `lucid quantize --json` writes it. Raises ParseError."""
+    try:
+        data = json.loads(text)
+        found = [Ratio(row["origin"], _decibels(row["snr"])) for row in data["layers"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ParseError(
+            "a report of noise is what `lucid quantize --json` writes: an object with `layers`, "
+            "each with `origin` and `snr`"
+        ) from error
+    return found
+
+
+def _decibels(told: float | None) -> float:
+    return math.inf if told is None else float(told)
+
+
+def with_ratios(drawn: Picture, rows: Iterable[Ratio]) -> Picture:
+    """The picture with the signal-to-noise ratio of each layer: of each row's origin the box that
+    does the work, or that was fused from it."""
+    owner = _owners(drawn)
+    known = {owner[row.origin]: row.decibels for row in rows if row.origin in owner}
+    boxes = (replace(b, decibels=known.get(b.id)) for b in drawn.boxes)
     return Picture(drawn.name, tuple(boxes))
 
 

@@ -59,16 +59,16 @@ function draw() {
   mark();
 }
 
-/** Colour what is visible by its share of the slowest that is; by roots, which tell more apart. */
+/** Colour what is visible by its share of the most that is; by roots, which tell more apart. */
 function heat() {
-  const byTime = camera.classList.contains("by-time");
-  const boxes = byTime ? [...camera.querySelectorAll(".box")] : [];
-  const times = boxes.map(({ dataset }) => (dataset.node
-    ? data.nodes[dataset.node][10]
-    : drawing.milliseconds(paths.get(dataset.scope).at(-1))));
-  const most = Math.max(...times);
+  const field = HEATS[camera.dataset.by];
+  const boxes = field ? [...camera.querySelectorAll(".box")] : [];
+  const heats = boxes.map(({ dataset }) => (dataset.node
+    ? data.nodes[dataset.node][field]
+    : drawing.total(paths.get(dataset.scope).at(-1), field)));
+  const most = Math.max(...heats) || 1;
   boxes.forEach((box, i) => {
-    box.style.setProperty("--heat", `${Math.round(100 * Math.sqrt((times[i] || 0) / most))}%`);
+    box.style.setProperty("--heat", `${Math.round(100 * Math.sqrt((heats[i] || 0) / most))}%`);
   });
 }
 
@@ -222,13 +222,21 @@ function step(by) {
 
 // -- colour ---------------------------------------------------------------------------------------
 
+/** What can be coloured by besides kinds: the field of the nodes. */
+const HEATS = { time: 10, noise: 11 };
+const LEGENDS = { time: "the redder, the slower", noise: "the redder, the more noise by quantising" };
+
 function colour() {
-  const timed = drawing.milliseconds(stage.root) !== null;
-  $("colour-label").hidden = !timed;
-  const byTime = timed && $("colour").value === "time";
-  camera.classList.toggle("by-time", byTime);
-  $("legend").innerHTML = byTime
-    ? '<span class="scale"></span> the redder, the slower'
+  const known = Object.keys(HEATS).filter((by) => drawing.total(stage.root, HEATS[by]) !== null);
+  $("colour-label").hidden = !known.length;
+  for (const option of $("colour").options) {
+    option.hidden = option.disabled = option.value !== "kind" && !known.includes(option.value);
+  }
+  const by = known.includes($("colour").value) ? $("colour").value : "";
+  camera.dataset.by = by;
+  camera.classList.toggle("by-heat", by !== "");
+  $("legend").innerHTML = by
+    ? `<span class="scale"></span> ${LEGENDS[by]}`
     : families().map(([name, style]) => `<span>${swatch(style)} ${name}</span>`).join("");
   heat();
 }

@@ -7,7 +7,7 @@ function describe() {
   const aside = $("details");
   aside.hidden = selected === null;
   if (selected === null) return;
-  const [id, title, kind, origin, status, , facts, parts, results, reads, ms] = data.nodes[selected];
+  const [id, title, kind, origin, status, , facts, parts, results, reads, ms, noise] = data.nodes[selected];
   const known = new Set(["op", "origin", "fused from"]);
   const rows = data.facts[facts].filter(([key]) => !known.has(key));
   const sections = [
@@ -15,6 +15,7 @@ function describe() {
     `<p class="faint">%${escaped(id)}${origin ? ` in <b>${escaped(origin)}</b>` : ""} · ${escaped(kind)}</p>`,
     status ? `<p class="status ${status}">${status} by ${escaped(stage.name)}</p>` : "",
     ms === null ? "" : `<p>${ms.toPrecision(3)} ms</p>`,
+    noise ? `<p>${(-10 * Math.log10(noise)).toFixed(1)} dB signal to noise</p>` : "",
     section("results", results.map((r) => `<code>${escaped(r)}</code>`)),
     section("reads", reads.map(link)),
     section("read by", readers(id).map((item) => link(`${data.nodes[item][0]}:0`))),

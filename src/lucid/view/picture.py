@@ -55,7 +55,8 @@ class Box:
     """One thing drawn. `kind`: `input`, `output`, or the family of the op, such as `pooling`.
 
     `status`, where the picture is compared with one before: `added`, `changed`, or `removed`.
-    `milliseconds`, where a profile is known.
+    `milliseconds`, where a profile is known. `decibels`, where it is known how far a quantised
+    layer's result is off: signal to noise.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Box:
     parts: tuple[Part, ...] = ()
     status: str = ""
     milliseconds: float | None = None
+    decibels: float | None = None
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,22 @@ def test_parts_are_exact(m: int, depth: int) -> None:
     """The products of a part are less than what is exact, also of the largest numbers there are;
     together they are all channels."""
     generator = np.random.default_rng(depth)
-    drawn = generator.integers(-127, 128, (3, depth, 3, 3)) * (generator.random((depth, 1, 1)) < 0.5)
+    drawn = generator.integers(-127, 128, (3, depth, 3, 3)) * (
+        generator.random((depth, 1, 1)) < 0.5
+    )
     eight = drawn * 0 - 128, 255, np.int8
-    for weights, largest, kind in ((drawn, 128, np.float64), eight, (drawn * 0 + 255, 255, np.int16)):
+    for weights, largest, kind in (
+        (drawn, 128, np.float64),
+        eight,
+        (drawn * 0 + 255, 255, np.int16),
+    ):
         packing = WinogradParts(m, largest)
         packed = np.zeros(packing.elements(weights.shape), np.int64)
         packing.pack(weights.astype(kind), packed)
         count, ends = packed[0], packed[1 : 2 + packed[0]]
         assert 1 <= count <= most_parts(depth, m)
-        assert (ends[0], ends[-1]) == (0, -(-depth // 2)) and (np.diff(ends) > 0).all()
+        assert (ends[0], ends[-1]) == (0, -(-depth // 2))
+        assert (np.diff(ends) > 0).all()
         for begin, end in zip(ends[:-1] * 2, ends[1:] * 2, strict=True):
             sums = abs(weights[:, begin:end]).sum((1, 2, 3)) * largest
             assert sums.max() < exact_below(m)
@@ -110,7 +117,10 @@ def test_generated_layers(seed: int, m: int) -> None:
 )
 def test_extreme_numbers(numbers: str, dtype: str, zero: int, weights: str) -> None:
     """Sums beyond what F(4x4) gives exactly at once: in several parts."""
-    x, op = TensorType(dtype, (BATCH, 300, 5, 6)), ops.IntegerConv2d((1, 1), (1,) * 4, (1, 1), 1, zero)
+    x, op = (
+        TensorType(dtype, (BATCH, 300, 5, 6)),
+        ops.IntegerConv2d((1, 1), (1,) * 4, (1, 1), 1, zero),
+    )
     graph = layer_graph(op, x, (18, 300, 3, 3), "sums", weights=weights, numbers=numbers)
     check_exact(graph, 1, numbers, {"*": "winograd4x4"})
 

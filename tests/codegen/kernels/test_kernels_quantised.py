@@ -239,3 +239,61 @@ def test_pools_of_floats_end_in_bytes() -> None:
     factor = made.parameter(np.float32(1.7), "f32")
     op = ops.MaxPool2d((3, 3), (2, 2), (1, 1, 1, 1))
     made.check(made.apply(requantised(op, x, "u8", factor), x, factor))
+
+
+# -- resizing, padding, gathering -----------------------------------------------------------------
+
+RESIZES = [
+    ops.Resize((10, 14)),
+    ops.Resize((3, 9), coordinates="asymmetric", rounding="ceil"),
+    ops.Resize((10, 14), "bilinear"),
+    ops.Resize((3, 9), "bilinear", "align_corners"),
+    ops.Resize((8, 6), "bilinear", scale=(1.7, 0.9)),
+]
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+@pytest.mark.parametrize("op", RESIZES, ids=lambda op: f"{op.mode}-{op.size}")
+def test_resizes_of_integers(op: ops.Resize, dtype: str) -> None:
+    """Blends are the same bits as the reference's, too."""
+    for channels in CHANNELS:
+        made = Making()
+        x = made.input(dtype, channels, 5, 7)
+        factor = made.parameter(np.float32(0.9), "f32")
+        fusion = made.apply(requantised(op, x, "u8", factor), x, factor)
+        made.check(made.apply(op, x), fusion)
+
+
+@pytest.mark.parametrize("dtype", [*EIGHT, "i16", "u32", "i64"])
+def test_borders_of_integers(dtype: str) -> None:
+    pads = [((0, 0, 1, 2), (0, 0, 3, 1)), ((0, 2, 0, 0), (0, 0, 0, 1))]
+    for channels in (1, 3, 20, 37, 66):
+        made = Making()
+        x = made.input(dtype, channels, 5, 7)
+        first = made.apply(ops.Lookup(), x, _identity(made, dtype)) if dtype in EIGHT else x
+        borders = [made.apply(ops.Pad(*p, value=99.0), v) for p in pads for v in (x, first)]
+        mirrored = made.apply(ops.Pad(*pads[0], mode="reflect"), first)
+        made.check(*borders, mirrored)
+
+
+def _identity(made: Making, dtype: str) -> Parameter:
+    least = np.iinfo(DTYPES[dtype]).min
+    return made.parameter((np.arange(256) + least).astype(DTYPES[dtype]), dtype)
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_bytes_are_gathered_joined_and_cut(dtype: str) -> None:
+    """As of a ShuffleNet: channels split, shuffled, and joined again."""
+    for channels in (4, 6, 40, 66, 232):
+        made = Making()
+        x = made.input(dtype, channels, 5, 7)
+        copied = made.apply(ops.Lookup(), x, _identity(made, dtype))
+        half = channels // 2
+        order = np.random.default_rng(0).permutation(channels)
+        indices = made.apply(ops.Constant(tuple(map(int, order)), "i64"))
+        halves = [made.apply(ops.Slice(1, i, i + half, 1), copied) for i in (0, half)]
+        joined = made.apply(ops.Concat(1), halves[1], halves[0], copied)
+        pairs = made.apply(ops.Reshape((BATCH, 2, half, 5, 7)), copied)
+        shuffled = made.apply(ops.Permute((0, 2, 1, 3, 4)), pairs)
+        whole = made.apply(ops.Reshape((BATCH, channels, 5, 7)), shuffled)
+        made.check(made.apply(ops.Gather(1), copied, indices), joined, whole)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from lucid.codegen.kernels.accumulation import UNROLL
-from lucid.codegen.kernels.body import CHANNEL, PLAIN, TENSOR, Body
+from lucid.codegen.kernels.arithmetic import ARITHMETIC
+from lucid.codegen.kernels.body import CHANNEL, PLAIN, TENSOR, Body, Extra
 from lucid.codegen.kernels.boxes import Listed, Suppress
 from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.direct import Direct
@@ -20,6 +21,9 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.expand import ExpandDepthwise
 from lucid.codegen.kernels.fold import Fold, MaxUnpool
 from lucid.codegen.kernels.indexing import Put, Take
+from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
+from lucid.codegen.kernels.integer_rows import Shifted
+from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.microkernels import Tile, WindowTile
@@ -48,7 +52,7 @@ from lucid.codegen.language.elements import Access
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import assembly, compile_object
 from lucid.codegen.target import LEVELS, Target
-from lucid.ir.ops import Add, Div, Gelu, Gru, Lstm, Mod, Mul, Pow, Relu, Rnn, Silu
+from lucid.ir.ops import Add, Cast, Div, Gelu, Gru, Lstm, Mod, Mul, Pow, Relu, Rnn, Saturate, Silu
 
 # -- a little of assembly -------------------------------------------------------------------------
 
@@ -99,7 +103,7 @@ def blocks_of(text: str, function: str) -> dict[str, Block]:
 
 
 def is_product(code: str) -> bool:
-    return bool(re.match(r"(vfmadd\d+ps|fmla|mulps)\s", code))
+    return bool(re.match(r"(\{vex\}\s+)?(vfmadd\d+ps|fmla|mulps|v?pmaddwd|vpdpwssd|smlal)\s", code))
 
 
 def inner_loop(text: str, function: str) -> list[str]:
@@ -155,10 +159,14 @@ BODIES = {
 }
 
 
+FLOAT_LEVELS = [target for target in LEVELS.values() if not target.dot]
+"""Those whose code for floats differs."""
+
+
 def tiles() -> list:
     return [
         pytest.param(target, Tile(vectors, body, raw), id=f"{target.name}-{vectors}-{name}")
-        for target in LEVELS.values()
+        for target in FLOAT_LEVELS
         for vectors in range(1, target.panel_vectors + 1)
         for name, body, raw in [("raw", PLAIN, True), *((n, b, False) for n, b in BODIES.items())]
     ]
@@ -184,12 +192,67 @@ def test_the_inner_loop_of_a_tile(target: Target, tile: Tile) -> None:
         assert len(stack) <= 2, (export, stack)
 
 
+QUANTISED = Body(
+    (CHANNEL, Extra("tensor", "u8")),
+    ((Cast("f32"), (0,)), (Mul(), (3, 1)), (Relu(), (4,)), (Saturate("u8", 3), (5,))),
+)
+
+
 @pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("tile", [Tile(2, QUANTISED, numbers="i16"), Tile(2, PLAIN, True, "i16")])
+def test_the_inner_loop_of_a_tile_of_integers(target: Target, tile: Tile) -> None:
+    """One multiply-add of pairs for each element of the tile and step (of each number elsewhere
+    than on x86), and an addition where it does not add; no vector to or from the stack."""
+    tile = replace(tile, vectors=target.panel_vectors)
+    text, pairs = assembly(tile, target), ARITHMETIC["i16"]
+    for export in tile.exports:
+        loop = inner_loop(text, export)
+        kinds = Counter(line.removeprefix("{vex}").split()[0] for line in loop)
+        wanted = int(export.removeprefix("tile")) * tile.vectors * pairs.unroll
+        assert sum(map(is_product, loop)) == wanted * (1 if target.is_x86 else 2), export
+        assert kinds["vpdpwssd"] == (wanted if target.dot else 0), export
+        apart = target.is_x86 and not target.dot
+        assert kinds["vpaddd"] + kinds["paddd"] == (wanted if apart else 0), export
+        stack = [s for s in stack_accesses(text, export, loop) if VECTOR.search(s)]
+        assert not stack or not target.fused or not target.is_x86, export
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+def test_a_body_multiplies_and_adds_apart(target: Target) -> None:
+    """Each operation of a quantised body is rounded, so that all targets give the same bits."""
+    steps = ((Cast("f32"), (0,)), (Mul(), (3, 1)), (Add(), (4, 2)))
+    text = assembly(Tile(2, Body((CHANNEL, CHANNEL), steps), numbers="i16"), target)
+    assert not re.search(r"vfm(add|sub)|fml[as]|fmadd", text)
+
+
+@pytest.mark.parametrize("target", FLOAT_LEVELS, ids=lambda t: t.name)
 @pytest.mark.parametrize("m", [2, 4])
 def test_winograd_needs_no_gather(m: int, target: Target) -> None:
     text = assembly(Winograd(m, BODIES["residual"], sums=True), target)
     assert "gather" not in text
     assert "scatter" not in text
+
+
+REQUANTISED = Body((CHANNEL,), ((Cast("f32"), (0,)), (Mul(), (2, 1)), (Saturate("u8", 3), (3,))))
+"""What follows the sums of integers: a multiplication by channel, rounded to a byte."""
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("m", [2, 4])
+def test_integer_winograd_needs_no_gather(m: int, target: Target) -> None:
+    text = assembly(IntegerWinograd(m, REQUANTISED), target)
+    assert "gather" not in text
+    assert "scatter" not in text
+
+
+@pytest.mark.parametrize("target", [t for t in LEVELS.values() if t.is_x86], ids=lambda t: t.name)
+def test_integer_depthwise_multiplies_pairs(target: Target) -> None:
+    """Three pairs of taps on two lines and three single ones for each output, and nothing wider."""
+    patterns = Blocks.of(34, 32, 3, 1, 1, 0).patterns
+    text = assembly(IntegerDepthwise(REQUANTISED, patterns=patterns), target)
+    taps = sum(pattern.outputs * 6 for pattern in patterns)
+    kinds = Counter(re.findall(r"\bv?(pmaddwd|pmulld|pdpwssd)\b", text))
+    assert kinds == {"pdpwssd" if target.dot else "pmaddwd": taps}, kinds
 
 
 # -- every kernel, for a machine that need not be here -------------------------------------------
@@ -199,6 +262,9 @@ KERNELS: list[KernelSpec] = [
     Tile(4, raw=True),
     Product(),
     Product(Patch()),
+    *(Product(Shifted("i8", strided), QUANTISED.extras, "i16", "u8") for strided in (False, True)),
+    *(Direct(QUANTISED.extras, planes, "u8", "i16", "i8") for planes in (0, 3)),
+    *(WindowTile(vectors, QUANTISED, numbers="i16") for vectors in (1, 2, 4)),
     WindowTile(4, BODIES["channel"]),
     WindowTile(4, BODIES["channel"], short=9),
     Direct((TENSOR,), planes=3),
@@ -212,6 +278,12 @@ KERNELS: list[KernelSpec] = [
         Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
         for g in (1, 4, 8)
     ),
+    *(IntegerWinograd(m, REQUANTISED, x="i8") for m in (2, 4)),
+    *(
+        IntegerDepthwise(REQUANTISED, group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
+        for g in (1, 4, 8)
+    ),
+    IntegerDepthwise(patterns=Blocks.of(9, 9, 3, 1, 1, 1).patterns, narrow=True, y="i32"),
     ExpandDepthwise(Depthwise(patterns=Blocks.of(28, 28, 3, 1, 1, 1).patterns)),
     *(Pool(kind, taps) for kind, taps in (("max", (3, 3)), ("max", (0, 0)), ("inside", (0, 3)))),
     Pool("inside", adaptive=True, body=BODIES["channel"]),

@@ -9,7 +9,9 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from functools import cache
 
+import numpy as np
 import pytest
+from integer_layers import layer_graph
 from strategies import Builder
 
 from lucid.codegen import kernels as families
@@ -31,7 +33,11 @@ TARGET = dataclasses.replace(Target.named("x86-64-v3"), l2=1 << 16)
 
 Build = Callable[[Builder], None]
 BUILDS: dict[str, Build] = {}
-"""For each family of kernels, by its name, a graph that needs one."""
+"""For each family of kernels, by its name, a graph that needs one; of some another of integers."""
+
+
+def family_of(name: str) -> str:
+    return name.removesuffix(" of integers")
 
 
 def needs(*names: str) -> Callable[[Build], Build]:
@@ -74,6 +80,12 @@ BUILDS |= {
 def _turned(b: Builder) -> None:
     x = b.input(20, 9, 8)
     b.graph.set_outputs([b.conv(x, 20)])
+
+
+@needs("lookup")
+def _lookup(b: Builder) -> None:
+    x = b.graph.add_input(TensorType("u8", (BATCH, 5, 9)))
+    b.graph.set_outputs([b.apply(ops.Lookup(), x, b.weight("table", 256))])
 
 
 @needs("grid_sample")
@@ -159,6 +171,25 @@ def _direct(b: Builder) -> None:
     b.graph.set_outputs([y])
 
 
+def of_integers(op: ops.IntegerProduct, x: tuple[int, ...], weight: tuple[int, ...]) -> Build:
+    """A layer of bytes, with a body that reads another map's."""
+
+    def build(b: Builder) -> None:
+        kind = TensorType("u8", (BATCH, *x))
+        b.graph = layer_graph(op, kind, weight, "residual")
+        b.graph.nodes[-1].origin = "direct" if weight[2:] == (3, 3) else ""
+
+    return build
+
+
+BUILDS |= {
+    "product of integers": of_integers(ops.IntegerLinear(3), (19,), (30, 19)),
+    "direct of integers": of_integers(
+        ops.IntegerConv2d((1, 2), (1,) * 4, groups=2, zero_point=3), (10, 6, 7), (20, 5, 3, 3)
+    ),
+}
+
+
 @needs("winograd")
 def _winograd(b: Builder) -> None:
     y = b.conv(b.conv(b.input(8, 6, 7), 8), 20, (3, 3), origin="winograd", padding=(1,) * 4)
@@ -202,6 +233,26 @@ def _depthwise(b: Builder) -> None:
     b.graph.set_outputs([y])
 
 
+def of_integers(name: str, groups: int = 1) -> Build:
+    """A convolution of integers, 9 channels wide, by a kernel of its own."""
+
+    def build(b: Builder) -> None:
+        x = b.graph.add_input(TensorType("u8", (BATCH, 9, 6, 7)))
+        channels = 9 if groups > 1 else 20
+        b.payload["w"] = np.ones((channels, 9 // groups, 3, 3), np.int8)
+        weight = b.graph.add_source("w", TensorType("i8", b.payload["w"].shape))
+        op = ops.IntegerConv2d((1, 1), (1,) * 4, groups=groups, zero_point=3)
+        b.graph.set_outputs([b.apply(op, x, weight, origin=name)])
+
+    return build
+
+
+BUILDS |= {
+    "integer_winograd": of_integers("winograd"),
+    "integer_depthwise": of_integers("depthwise", 9),
+}
+
+
 @needs("expand_depthwise")
 def _inverted(b: Builder) -> None:
     y = b.apply(ops.Relu(), b.conv(b.conv(b.input(16, 40, 40), 16), 64, origin="pointwise"))
@@ -232,7 +283,7 @@ def program(family: str) -> tuple[Program, int, int]:
     found = lower(graph, choices, TARGET, 2, threads=2)
     for number, phase in enumerate(found.phases):
         for place, call in enumerate(phase):
-            if call.kernel.family == family:
+            if call.kernel.family == family_of(family):
                 return found, number, place
     raise AssertionError(f"no call of {family}:\n{found}")
 
@@ -257,7 +308,7 @@ def with_argument(name: str, value: object) -> Callable[[KernelCall], KernelCall
 
 FREE = {
     *("prefetch", "chain", "block_stride", "chunk_stride"),  # when, not what
-    *("window", "before", "top", "left"),
+    *("window", "before", "top", "left", "zero_point"),
     *("count_n", "count_c", "count_d", "count_h", "count_w"),  # what indices are made of
     *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
     *("step_h", "step_w", "padded_width", "map_numbers", "met"),
@@ -281,6 +332,8 @@ def counts_and_strides(family: str) -> Iterator[str]:
     idle |= {f"{o}_row" for o in call.arguments if alone(call, "rows")}
     idle |= {f"x_reduced{i}" for i in range(REDUCED) if alone(call, f"reduced{i}")}
     idle |= {"plane"} if getattr(call.kernel, "planes", 1) == 0 else set()
+    extras = enumerate(getattr(call.kernel, "extras", ()))
+    idle |= {f"extra{i}_row" for i, extra in extras if extra.kind == "channel"}
     for argument in call.kernel.arguments():
         free = argument.name in FREE | idle or argument.name.startswith(WINDOW)
         if argument.kind == "int" and not free and argument.name not in CUTS:
@@ -306,7 +359,7 @@ def every_family() -> set[str]:
 
 def test_every_family_is_here() -> None:
     assert families.__name__
-    assert set(BUILDS) == every_family()
+    assert set(map(family_of, BUILDS)) == every_family()
 
 
 @pytest.mark.parametrize("family", sorted(BUILDS))

@@ -1,6 +1,9 @@
 """What a tuner may try, and by what layers are known again."""
 
+from dataclasses import replace
+
 import pytest
+from integer_layers import layer_graph
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.candidates import (
@@ -16,9 +19,12 @@ from lucid.codegen.scheduling.schedule import (
     Schedule,
     allowed_kernels,
     convolutions,
+    cycles,
+    legal_kernels,
     schedule,
 )
 from lucid.codegen.target import LEVELS
+from lucid.ir import BATCH, ops
 from lucid.ir.graph import Graph
 from lucid.ir.text import parse_graph
 from lucid.ir.types import TensorType
@@ -113,6 +119,23 @@ def test_signatures_tell_what_matters() -> None:
     bytes_in = product()
     bytes_in.inputs[0].type = TensorType("i8", bytes_in.inputs[0].type.shape)
     assert of(bytes_in) == "conv2d; i8 1x256x14x14 by 512x256x1x1; from input"
+
+
+def test_signatures_of_integers_leave_out_what_stands_for_zero() -> None:
+    def of(zero: int) -> str:
+        kind, op = TensorType("u8", (BATCH, 8, 5, 5)), ops.IntegerConv2d(zero_point=zero)
+        return signature(convolutions(layer_graph(op, kind, (9, 8, 1, 1)))[0], 1)
+
+    assert of(0) == of(128)
+    assert "u8 1x8x5x5 by i8 9x8x1x1" in of(0)
+
+
+def test_pairs_of_integers_are_modelled_faster_than_floats() -> None:
+    floats = shape_of(product())
+    for kernel in ("pointwise", "direct"):
+        pairs = replace(floats, integer=True, itemsize=2)
+        assert cycles(pairs, kernel, TARGET) < cycles(floats, kernel, TARGET)
+    assert legal_kernels(replace(floats, integer=True)) == ["pointwise", "direct"]
 
 
 def test_signatures_of_a_real_network_name_loaders_bodies_and_sums() -> None:

@@ -5,19 +5,26 @@ from __future__ import annotations
 import numpy as np
 from strategies import assert_equivalent
 
-from lucid.ir import Graph
+from lucid.ir import Graph, TensorType
 from lucid.ir.passes import Firing, Miss, run_passes
 from lucid.ir.text import parse_graph, print_graph
+from lucid.ir.types import DTYPES
 
 
 def with_payload(text: str, seed: int = 0) -> Graph:
-    """The graph of a text, with random tensors for its sources; positive ones, as variances are."""
+    """The graph of a text, with random tensors for its sources; positive ones, as variances are,
+    or integers."""
     graph = parse_graph(text)
     rng = np.random.default_rng(seed)
-    graph.payload = {
-        name: rng.uniform(0.5, 1.5, source.type.concrete(1))
-        for name, source in graph.sources().items()
-    }
+
+    def drawn(kind: TensorType) -> np.ndarray:
+        if kind.dtype == "f32":
+            return rng.uniform(0.5, 1.5, kind.concrete(1))
+        dtype = DTYPES[kind.dtype]
+        most = min(1000, int(np.iinfo(dtype).max))
+        return rng.integers(max(-most, np.iinfo(dtype).min), most, kind.concrete(1), dtype)
+
+    graph.payload = {name: drawn(source.type) for name, source in graph.sources().items()}
     return graph
 
 
@@ -40,6 +47,16 @@ def after(names: str | list[str], text: str, ops: list[str]) -> Graph:
     graph = with_payload(text)
     result = run_passes(graph, [names] if isinstance(names, str) else names)
     assert [n.op.name for n in result.nodes] == ops, str(result)
+    assert_equivalent(graph, result)
+    return result
+
+
+def computes(names: str | list[str], text: str, ops: str) -> Graph:
+    """As `after`, with ops as words, constants left out."""
+    graph = with_payload(text)
+    result = run_passes(graph, [names] if isinstance(names, str) else names)
+    found = [n.op.name for n in result.nodes if n.op.name != "constant"]
+    assert found == ops.split(), str(result)
     assert_equivalent(graph, result)
     return result
 

@@ -9,7 +9,6 @@ have more than one part.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,7 +24,6 @@ from lucid.codegen.kernels.winograd_transforms import (
     WHOLE_OUTPUT,
     shift,
 )
-from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.elements import elements, numbers
 from lucid.codegen.language.integer_math import bits
@@ -225,7 +223,9 @@ class _Emitter(WinogradEmitter):
             for name, m in self.results.items()
         }
         by_channel = {
-            f"extra{e}": numbers(k, k.load(getattr(f, f"extra{e}") + packed, self.width).raw, x.dtype)
+            f"extra{e}": numbers(
+                k, k.load(getattr(f, f"extra{e}") + packed, self.width).raw, x.dtype
+            )
             for e, x in enumerate(body.extras)
             if x.kind == "channel"
         }
@@ -238,7 +238,9 @@ class _Emitter(WinogradEmitter):
                     for name, m in self.results.items()
                 }
                 extras = [
-                    by_channel[name] if name in by_channel else self._number(at[name], x.dtype, some)
+                    by_channel[name]
+                    if name in by_channel
+                    else self._number(at[name], x.dtype, some)
                     for name, x in ((f"extra{e}", x) for e, x in enumerate(body.extras))
                 ]
                 value = k.load(self.values + (i.index * self.m + j.index) * self.width, self.width)

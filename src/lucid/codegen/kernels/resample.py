@@ -15,8 +15,8 @@ from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.maps import Pixel, each_block, result_arguments, result_extents
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.dtypes import COMPUTED
-from lucid.codegen.language.elements import Access
+from lucid.codegen.language.dtypes import COMPUTED, dtype, is_integer
+from lucid.codegen.language.elements import VECTOR, Access, cast, load
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -33,7 +33,7 @@ from lucid.codegen.language.kernel import (
     share,
     strides_of,
 )
-from lucid.codegen.language.values import I64, Int, Pointer, Vector
+from lucid.codegen.language.values import I64, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
@@ -51,7 +51,25 @@ def copy_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
             at = c + v * k.vector
             k.store(k.load(source + at, mask=mask), out + at, mask)
 
-    each_block(k, k.int(0), count, block)
+    def piece(c: Int, lanes: int, mask: Any) -> None:
+        k.store(k.load(source + c, lanes, mask), out + c, mask)
+
+    if size_of(source.element) == 1:
+        k.each_piece(k.int(0), count, k.aligned, piece)
+    else:
+        each_block(k, k.int(0), count, block)
+
+
+def fill_numbers(k: Kernel, value: Vector, out: Pointer, count: Int) -> None:
+    """Write the same number to each of `count` places."""
+
+    def piece(c: Int, lanes: int, mask: Any) -> None:
+        k.store(k.splat(value, lanes), out + c, mask)
+
+    if size_of(out.element) == 1:
+        k.each_piece(k.int(0), count, k.aligned, piece)
+    else:
+        k.each_vector(count, lambda c, mask: piece(c, k.vector, mask))
 
 
 # -- resizing -------------------------------------------------------------------------------------
@@ -59,20 +77,23 @@ def copy_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
 
 @dataclass(frozen=True)
 class Resize(KernelSpec):
-    """y = body(x sampled at each line and column).
+    """y = body(x sampled at each line and column). `dtypes`: those of x and y.
 
     `lines` and `columns` are tables: for each line or column of the result the two neighbours in
     x, and then how much of the second it takes; just one neighbour unless `bilinear`.
-    `planar`: y has the pixels of a line side by side, and no body.
+    `planar`: y has the pixels of a line side by side, and no body; of floats only.
+    8-bit integers are blended as the op's reference does it: first rows, then columns.
     """
 
     family: ClassVar[str] = "resize"
     bilinear: bool = False
     planar: bool = False
     body: Body = PLAIN
+    dtypes: tuple[str, str] = (COMPUTED, COMPUTED)
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("x", "lines", "columns") + strides_of("x") + result_arguments(self.body)
+        declared = buffers("x", dtype=self.dtypes[0]) + buffers("lines", "columns")
+        declared += strides_of("x") + result_arguments(self.body, self.dtypes[1])
         planes = ints("y_channel") if self.planar else ()
         return declared + planes + ints("channels", "out_height", "out_width")
 
@@ -109,6 +130,7 @@ class _ResizeEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
+        self.whole = is_integer(spec.dtypes[0])
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -120,8 +142,12 @@ class _ResizeEmitter:
                 self._planes(source, rows, f.y + (image * f.y_image + line * f.y_line))
             else:
                 with k.loop(0, f.out_width) as column:
-                    pixel = Pixel.of(f, self.spec.body, image, line, column.index)
-                    self._pixel(source, rows, column.index, pixel)
+                    place = image, line, column.index
+                    pixel = Pixel.of(f, self.spec.body, *place, self.spec.dtypes[1])
+                    if self.whole:
+                        self._integers(source, rows, column.index, pixel)
+                    else:
+                        self._pixel(source, rows, column.index, pixel)
         return f.finish()
 
     def _samples(self, table: Pointer, index: Int, count: Int, step: Int) -> _Samples:
@@ -162,6 +188,32 @@ class _ResizeEmitter:
 
         each_block(k, k.int(0), f.channels, block)
 
+    def _integers(self, x: Pointer, rows: _Samples, column: Int, pixel: Pixel) -> None:
+        """A pixel of integers, in as few operations as their bits allow."""
+        f, k = self.frame, self.kernel
+        columns = self._samples(f.columns, column, f.out_width, f.x_pixel)
+        access = Access(VECTOR, self.spec.dtypes[0])
+
+        def piece(c: Int, lanes: int, mask: Any) -> None:
+            def read(row: Int, column: Int) -> Vector:
+                place = x + (row + column)
+                value = load(k, access, place, c, k.int(1), lanes, mask)
+                return cast(k, value, COMPUTED) if self.spec.bilinear else value
+
+            def blended(shares: tuple[Vector, Vector] | None, values: list[Vector]) -> Vector:
+                if shares is None:
+                    return values[0]
+                first, second = (k.splat(share, lanes) for share in shares)
+                return values[0] * first + values[1] * second
+
+            lines = [
+                blended(rows.shares, [read(row, column) for row in rows.offsets])
+                for column in columns.offsets
+            ]
+            pixel.store(blended(columns.shares, lines), c, mask)
+
+        k.each_piece(k.int(0), f.channels, k.aligned, piece)
+
     def _planes(self, x: Pointer, rows: _Samples, out: Pointer) -> None:
         """A line, a square of pixels by channels at a time. Lanes beyond the last channel are
         written first, to the place of the last one, which is written then."""
@@ -189,8 +241,8 @@ class _ResizeEmitter:
 
 @dataclass(frozen=True)
 class Pad(KernelSpec):
-    """A map with a border: `mode` is `"constant"` (the argument `value`; of float32 only),
-    `"reflect"`, `"edge"` or `"wrap"`.
+    """A map with a border: `mode` is `"constant"` (the argument `value`), `"reflect"`, `"edge"` or
+    `"wrap"`.
 
     `runs`: into how many copies to cut what a line takes from x as it is, `run` floats each.
     """
@@ -203,7 +255,8 @@ class Pad(KernelSpec):
         sizes = ints("height", "width", "channels", "out_height", "out_width")
         declared = buffers("x", "y", dtype=self.dtype) + strides_of("x") + strides_of("y") + sizes
         declared += ints("top", "left", "runs", "run")
-        return declared + (floats("value") if self.mode == "constant" else ())
+        value = floats("value") if self.dtype == COMPUTED else ints("value")
+        return declared + (value if self.mode == "constant" else ())
 
     def extents(self, given: Given) -> dict[str, Extent]:
         images, channels = given.tasks_over(given.out_height), given.channels
@@ -261,15 +314,22 @@ class Pad(KernelSpec):
             copy_numbers(k, source, place, f.run)
         self._border(f, x, out, f.left + f.width, f.out_width)
 
+    def _value(self, f: Frame) -> Vector:
+        """The number of a constant border."""
+        if self.dtype == COMPUTED:
+            value: Vector = f.value
+            return value
+        element = dtype(self.dtype).element
+        whole = f.value.raw
+        return Vector(f.kernel.builder, f.kernel.builder.trunc(whole, element))
+
     def _border(self, f: Frame, x: Pointer, out: Pointer, first: Int, last: Int) -> None:
         """Columns `first` to `last` of the result, which are not in x."""
         k = f.kernel
         with k.loop(first, last) as column:
             place = out + column.index * f.y_pixel
             if self.mode == "constant":
-                k.each_vector(
-                    f.channels, lambda c, mask: k.store(k.splat(f.value), place + c, mask)
-                )
+                fill_numbers(k, self._value(f), place, f.channels)
             else:
                 source = self._source(f, column.index - f.left, f.width)
                 copy_numbers(k, x + source * f.x_pixel, place, f.channels)

@@ -96,12 +96,12 @@ OUTPUT: dict[int, Transform] = {4: _output4, 2: _output2}
 
 # -- on integers ----------------------------------------------------------------------------------
 #
-# Without fractions, and exact: on the points 0, +-1, +-2, infinity (0, +-1, infinity for m = 2) with
-# the rows of G scaled to integers. All of it is arithmetic modulo 2^32; only what is multiplied has
-# to fit 16 bits, and does: inputs are at most 10 * 10 times the largest |x - zero point|, weights 7 *
-# 7 times the largest |w|, which are 8 or 9 bits. Rows of the result come times RESULT_SCALES, so that
-# y[i, j] is scaled by 9^n * 2^SHIFTS[m][i, j], n = 0 or 1: times the inverse of 9 modulo 2^32, and
-# shifted right, it is y itself where |y| < 2^(31 - shift).
+# Without fractions, and exact: on the points 0, +-1, +-2, infinity (of m = 2 without +-2), with the
+# rows of G scaled to integers. All of it is arithmetic modulo 2^32. Only what is multiplied has to
+# fit 16 bits, and does: inputs are at most 100 times the largest |x - zero point|, weights 49 times
+# the largest |w|, numbers of 8 or 9 bits. Rows of the result come times RESULT_SCALES, so that a
+# result is 2^shift times too large, and 9 times besides for m = 4. Times the inverse of 9 modulo
+# 2^32, and shifted right, it is exact where it is less than 2^(31 - shift).
 
 WholeTransform = Callable[[Sequence[Integers]], list[Integers]]
 

@@ -3,7 +3,6 @@ convolution whose result nobody else reads."""
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -27,9 +26,9 @@ from lucid.codegen.lowering.arguments import (
 from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
-from lucid.codegen.program.program import ArgumentValue, Code, View, WeightRef
+from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.target import Target
-from lucid.ir.graph import Node, Parameter
+from lucid.ir.graph import Node
 from lucid.ir.ops import Conv2d, Fusion, IntegerConv2d
 
 TASK_CYCLES = 4096
@@ -49,23 +48,20 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     kernel = _kernel(ctx, layer)
     slices = 1 if layer.slices is None else layer.slices.taps
-    lines, chunk = _cut(y, slices * prod(kernel.taps) * kernel.group, ctx.target)
+    products = slices * prod(kernel.taps) * kernel.group
+    lines, chunk = _cut(y, products, ctx.target, ctx.target.vector if layer.is_integer else 1)
     chunks = -(-y.shape[1] // chunk)
     cut: dict[str, ArgumentValue] = {"lines": lines, "chunk": chunk, "chunks": chunks}
     _call(ctx, layer, None, kernel, x, y, cut | geometry(x, (y.shape[2], y.shape[3])))
 
 
 def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
-    op = layer.op
-    assert isinstance(op, Conv2d | IntegerConv2d)
+    op = layer.conv
     columns, group, height, width = ctx.shape(layer.weight)
     blocks, spec = _blocks(ctx, layer), Depthwise
-    if isinstance(op, IntegerConv2d):
-        dtypes = {"x": layer.x.type.dtype, "y": layer.result.type.dtype}
-        spec = partial(IntegerDepthwise, **dtypes, narrow=columns < ctx.target.vector)
     if layer.slices is not None:
         group, spec = group // layer.slices.taps, DepthwiseSlices
-    return spec(
+    kernel = spec(
         layer.epilogue.body,
         (height, width),
         op.stride,
@@ -74,13 +70,16 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
         columns // op.groups if group == 1 else 1,
         blocks.pixels,
         blocks.patterns,
-        feeds_attention(layer),
+        feeds_attention(layer) and not layer.is_integer,
     )
+    if not layer.is_integer:
+        return kernel
+    x, y = layer.x.type.dtype, layer.result.type.dtype
+    return IntegerDepthwise(**vars(kernel), x=x, y=y, narrow=columns < ctx.target.vector)
 
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:
-    op, (*_, taps) = layer.op, ctx.shape(layer.weight)
-    assert isinstance(op, Conv2d | IntegerConv2d)
+    op, (*_, taps) = layer.conv, ctx.shape(layer.weight)
     width, out_width = ctx.shape(layer.x)[3], ctx.shape(layer.result)[3]
     return Blocks.of(width, out_width, taps, op.stride[1], op.dilation[1], op.padding[1])
 
@@ -96,8 +95,7 @@ def _call(
 ) -> None:
     """The call that computes the layer from x, over the layer `before` it if there is one; `given`:
     the arguments that say how x is read and the work cut."""
-    op = layer.op
-    assert isinstance(op, Conv2d | IntegerConv2d)
+    op = layer.conv
     n, channels, height, width = y.shape
     lines = given["lines"]
     assert isinstance(lines, int)
@@ -111,13 +109,14 @@ def _call(
         results.append(region.append(PartialSums(bands), results).output)
     region.set_outputs(results)
     weight, shape = layer.by_tap(ctx.shape(layer.weight))
+    packing = TapPairs() if layer.is_integer else Taps()
     counts = enumerate(_blocks(ctx, layer).counts)
     arguments: dict[str, ArgumentValue] = {
         **given,
         **slice_arguments(layer),
-        "zero_point": op.zero_point if isinstance(op, IntegerConv2d) else 0,
+        "zero_point": layer.zero_point,
         **window(kernel.taps, op.stride, op.padding),
-        "weights": _weights(ctx, op, weight, shape),
+        "weights": ctx.weights(weight.recipe, packing, shape, weight.name, layer.numbers),
         "bias": bias_of(ctx, layer, 1, ctx.target.vector),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extra_arguments,
@@ -147,16 +146,9 @@ def _call(
     )
 
 
-def _weights(
-    ctx: Lowering, op: Conv2d | IntegerConv2d, weight: Parameter, shape: tuple[int, ...]
-) -> WeightRef:
-    if isinstance(op, IntegerConv2d):
-        return ctx.weights(weight.recipe, TapPairs(), shape, weight.name, "i16")
-    return ctx.weights(weight.recipe, Taps(), shape, weight.name)
-
-
-def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
-    """Lines of a band and channels of a chunk; `products`: multiply-adds for one output.
+def _cut(y: View, products: int, target: Target, narrowest: int) -> tuple[int, int]:
+    """Lines of a band and channels of a chunk; `products`: multiply-adds for one output,
+    `narrowest`: channels that the last of several chunks has at least.
 
     As many tasks as the work is worth, so that two threads and four have equal shares of it. What
     is summed in a band depends on the image alone, not on the batch or the team.
@@ -166,22 +158,23 @@ def _cut(y: View, products: int, target: Target) -> tuple[int, int]:
     most = max(1, min(MOST_TASKS, cycles // TASK_CYCLES))
     vectors = max(1, -(-channels // target.vector))
 
-    def whole(chunk: int) -> bool:
-        """Whether the last chunk has a whole vector, as bytes want it."""
-        return chunk >= channels or channels % chunk not in range(1, target.vector)
-
     def cost(cut: tuple[int, int]) -> float:
         bands, chunks = (_parts(n, size) for n, size in zip((height, vectors), cut, strict=True))
         tasks = [band * chunk for band in bands for chunk in chunks]
         two, four = (_largest_share(tasks, threads) * threads for threads in (2, 4))
         return (2 * two + four) / 3 + (0.02 * len(chunks) + 0.004 * len(tasks)) * sum(tasks)
 
+    def enough(size: int) -> bool:
+        """Whether the last chunk of `size` vectors has as many channels as it must."""
+        return (channels - 1) % (size * target.vector) + 1 >= narrowest
+
     lines = sorted({-(-height // bands) for bands in range(1, min(height, most) + 1)})
+    parts = [p for p in range(1, min(vectors, CHUNKS) + 1) if p == 1 or enough(-(-vectors // p))]
     cuts = [
         (n, -(-vectors // chunks))
         for n in lines
-        for chunks in range(1, min(vectors, CHUNKS) + 1)
-        if -(-height // n) * chunks <= most and whole(-(-vectors // chunks) * target.vector)
+        for chunks in parts
+        if -(-height // n) * chunks <= most
     ]
     best = min(cuts, key=cost, default=(height, vectors))
     return best[0], best[1] * target.vector

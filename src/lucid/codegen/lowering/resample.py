@@ -57,11 +57,12 @@ def _resize(ctx: Lowering, node: Node) -> None:
     x = pixels(ctx, made.source)
     user = ctx.output_view(node.output)
     alone = user is not None and not node.output.users and not made.body.steps
+    alone = alone and x.dtype == COMPUTED
     y = ctx.result(node.output, like=user if alone else None)
     planar = y.shape[1] > 1 and y.strides[1] != 1
     n, channels, height, width = y.shape
     bilinear = op.mode == "bilinear"
-    kernel = ResizeKernel(bilinear, planar, made.body)
+    kernel = ResizeKernel(bilinear, planar, made.body, (x.dtype, y.dtype))
     reads, region = made.meaning(ctx, x)
     arguments: dict[str, ArgumentValue] = {
         **map_strides("x", x),
@@ -96,15 +97,18 @@ def _table(ctx: Lowering, op: Resize, axis: int, size: int) -> WeightRef:
 
 # -- padding --------------------------------------------------------------------------------------
 
+NARROW = ("u8", "i8", "u16", "i16", "u32", "i32")
+"""Integers that are cut out of a word."""
+
 
 @lowers(Pad)
 def _pad(ctx: Lowering, node: Node) -> None:
-    """A border around maps is made by one kernel. Other constant borders, and those of other dtypes
-    than float32, are written beside a copy of x, other reflections gathered, one axis after the
-    other."""
-    op = node.op
+    """A border around maps is made by one kernel. Other constant borders, and those of dtypes that
+    have no number for it in a word, are written beside a copy of x, other reflections gathered, one
+    axis after the other."""
+    op, kind = node.op, node.output.type.dtype
     assert isinstance(op, Pad)
-    constant, plain = op.mode == "constant", node.output.type.dtype == COMPUTED
+    constant, plain = op.mode == "constant", kind == COMPUTED or kind in NARROW
     axes = [i for i, ends in enumerate(zip(op.before, op.after, strict=True)) if any(ends)]
     if not axes:
         ctx.views[node.output] = ctx.view(node.inputs[0])
@@ -140,7 +144,7 @@ def _pad_map(ctx: Lowering, node: Node, op: Pad) -> None:
         "left": op.before[3],
         "runs": 1 if dense else width,
         "run": width * channels if dense else channels,
-        "value": op.value,
+        "value": op.value if y.dtype == COMPUTED else _number(op.value, y.dtype),
     }
     kernel = PadKernel(op.mode, y.dtype)
     region = region_of(ctx, op, [x], node.origin)
@@ -205,11 +209,11 @@ def _number(value: float, dtype: str) -> float:
 @lowers(Gather)
 def _take(ctx: Lowering, node: Node) -> None:
     """By known indices: evenly spaced ones are another view of x, others one `Gather` call; by
-    computed ones, or of integers, one `Take` call."""
+    computed ones one `Take` call."""
     op, (source, indices) = node.op, node.inputs
     assert isinstance(op, Gather)
     recipe = _recipe(indices)
-    if recipe is None or source.type.dtype != COMPUTED:
+    if recipe is None:
         gather_along(ctx, node)
         return
     x, shape, axis = ctx.view(source), ctx.shape(node.output), op.axis

@@ -29,7 +29,7 @@ from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.codegen.scheduling.schedule import phase_tiles
-from lucid.ir.ops import Conv2d, IntegerConv2d
+from lucid.ir.ops import IntegerConv2d
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class Tiling:
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
-    op, m = layer.op, int(layer.choice.kernel[-1])
-    assert isinstance(op, Conv2d | IntegerConv2d)
+    op, m = layer.conv, int(layer.choice.kernel[-1])
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
@@ -81,7 +80,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
-    if feeds_attention(layer):
+    if feeds_attention(layer) and not layer.is_integer:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
@@ -137,22 +136,19 @@ class _Form:
 
 
 def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int) -> _Form:
-    op, weight, panel = layer.op, layer.weight, vectors * ctx.target.vector
-    assert isinstance(op, Conv2d | IntegerConv2d)
-    body, dilated, shape = layer.epilogue.body, op.dilation != (1, 1), ctx.shape(weight)
-    if isinstance(op, Conv2d):
+    weight, panel, shape = layer.weight, vectors * ctx.target.vector, ctx.shape(layer.weight)
+    op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
+    tile, groups = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers), layer.conv.groups
+    if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
-        packing = WinogradPanels(m, op.groups, panel)
-        packed = ctx.weights(weight.recipe, packing, shape, weight.name)
-        tile = Tile(vectors, PLAIN, raw=True)
-        return _Form(spec(m, body, sums, dilated), tile, {"weights": packed}, scratch_bytes)
-    given, result = layer.x.type.dtype, layer.result.type.dtype
-    kernel = IntegerWinograd(m, body, False, dilated, given, result, vectors)
-    pairs, parts = WinogradPairPanels(m, op.groups, panel), WinogradParts(m, op.largest(given))
+        packed = ctx.weights(weight.recipe, WinogradPanels(m, groups, panel), shape, weight.name)
+        return _Form(spec(*options), tile, {"weights": packed}, scratch_bytes)
+    dtypes = layer.x.type.dtype, layer.result.type.dtype
+    pairs, parts = WinogradPairPanels(m, groups, panel), WinogradParts(m, op.largest(dtypes[0]))
     arguments: dict[str, ArgumentValue] = {
-        "weights": ctx.weights(weight.recipe, pairs, shape, weight.name, "i16"),
+        "weights": ctx.weights(weight.recipe, pairs, shape, weight.name, layer.numbers),
         "parts": ctx.weights(weight.recipe, parts, shape, f"{weight.name}.parts", "i64"),
-        "zero_point": op.zero_point,
+        "zero_point": layer.zero_point,
     }
-    tile = Tile(vectors, PLAIN, raw=True, numbers="i16")
+    kernel = IntegerWinograd(*options, *dtypes, vectors)
     return _Form(kernel, tile, arguments, integer_scratch_bytes)

@@ -8,6 +8,7 @@ that equal layers, of one model or of several, are measured once.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 
 from lucid.codegen.kernels.microkernels import panel_vectors
@@ -17,7 +18,17 @@ from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.schedule import Choice, ConvShape, cycles, tile_block
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import AvgPool2d, Concat, Constant, Fusion, RadixCombine, SplitAttention
+from lucid.ir.ops import (
+    AvgPool2d,
+    Concat,
+    Constant,
+    Fusion,
+    IntegerConv2d,
+    Op,
+    RadixCombine,
+    Saturate,
+    SplitAttention,
+)
 from lucid.ir.printer import print_op
 
 TILES = (49, 25, 98, 16, 64, 32, 12, 8, 196)
@@ -109,7 +120,7 @@ def signature(node: Node, batch: int) -> str:
     anchor = op.anchor if isinstance(op, Fusion) else op
     own = op.anchor_operands(len(node.inputs)) if isinstance(op, Fusion) else len(node.inputs)
     x, weight, *bias = node.inputs[:own]
-    parts = [print_op(anchor), f"{_sizes(x, batch)} by {_sizes(weight, batch)}"]
+    parts = [_print(anchor), f"{_sizes(x, batch)} by {_sizes(weight, batch)}"]
     parts += ["bias"] * len(bias)
     if isinstance(op, Fusion):
         parts += [_body(op.body, node.inputs[own:])]
@@ -120,9 +131,14 @@ def signature(node: Node, batch: int) -> str:
     return "; ".join(parts)
 
 
+def _print(op: Op) -> str:
+    """The op; no speed depends on what stands for 0."""
+    return print_op(replace(op, zero_point=0) if isinstance(op, IntegerConv2d | Saturate) else op)
+
+
 def _body(body: Graph, extras: Sequence[Value]) -> str:
     """`add relu of tensor`"""
-    steps = [print_op(n.op) for n in body.nodes if not isinstance(n.op, Constant)]
+    steps = [_print(n.op) for n in body.nodes if not isinstance(n.op, Constant)]
     kinds = ["channel" if isinstance(e, Parameter) else "tensor" for e in extras]
     return " ".join([*steps, *(["of", *kinds] if kinds else [])])
 

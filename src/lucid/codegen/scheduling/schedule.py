@@ -177,14 +177,11 @@ def convolutions(graph: Graph) -> list[Node]:
 def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first."""
     op = shape.op
-    if shape.integer:
-        plain = shape.kernel == (1, 1) and op.padding == (0, 0, 0, 0)
-        return ["pointwise", "direct"] if plain else ["direct"]
     inner = shape.depth // max(1, shape.slices)
     alike = inner in (1, shape.group_columns) and shape.group_columns in GROUPS
     if alike and op.groups > 1:
         return ["depthwise", "direct"]
-    plain = op.stride == (1, 1) and op.padding == (0, 0, 0, 0)
+    plain = op.padding == (0, 0, 0, 0) and (shape.integer or op.stride == (1, 1))
     if shape.kernel == (1, 1) and plain and not shape.slices:
         return ["pointwise", "direct"]
     phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
@@ -266,9 +263,10 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
 
 
 def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
-    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) out."""
-    names = legal_kernels(shape)
-    return [n for n in names if not (precision == "strict" and n == "winograd4x4")]
+    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) of floats
+    out."""
+    rounds = precision == "strict" and not shape.integer
+    return [n for n in legal_kernels(shape) if not (rounds and n == "winograd4x4")]
 
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
@@ -293,6 +291,14 @@ PAIRS_RATE = 1.5
 operands in cache do 74 thousand million a second, and 48 of floats (AVX2, Zen 3)."""
 
 
+TRANSFORMS = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}
+"""Cycles that Winograd's transforms of a tile take for a vector of input channels, and of output
+channels: operations, loads and stores."""
+INTEGER_TRANSFORMS = {4: (72, 165), 2: (35, 35)}
+"""The same of integers, twice as many of which are a vector of input channels: 64 to 64 channels at
+56x56 take 0.65 ms by F(4x4), 0.11 of it for transforms."""
+
+
 def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
     rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
@@ -311,7 +317,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     points = (m + 2) ** 2
     tiles = shape.batch * shape.tiles(m)
     products = tiles * points * shape.columns * shape.depth * lanes / (0.8 * rate)
-    operations = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}[m]
+    operations = (INTEGER_TRANSFORMS if shape.integer else TRANSFORMS)[m]
     transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
     weights = shape.itemsize * points * shape.columns * shape.depth / BYTES_PER_CYCLE
     return max(products, weights) + transforms

@@ -353,7 +353,7 @@ def test_what_runs_in_torch_is_refused_where_that_is_wanted() -> None:
     """A number that is read of a tensor is nothing that runs."""
     options = lucid.CompileOptions(host_ops="refuse")
     module = Of(lambda m, x: x.relu().nonzero() + 1)
-    with pytest.raises(UnsupportedError, match=r"1 operators of Of would run .*\n  aten\.nonzero"):
+    with pytest.raises(UnsupportedError, match=r"1 operator of Of would run .*\n  aten\.nonzero"):
         lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)
     module = Of(lambda m, x: x * x.sum().item())
     fast = lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)

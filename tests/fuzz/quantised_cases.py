@@ -160,7 +160,7 @@ def _integer_sum_pool(make: Maker) -> Value:
     x = make.image()
     window = drawn_window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 1, 2])
     if draw.chance(0.3):  # of the whole image
-        window = {"kernel": sizes(x)[2:], "stride": (1, 1)}
+        window |= {"kernel": sizes(x)[2:], "padding": (0, 0, 0, 0), "dilation": (1, 1)}
     zero_point = whole(draw, (), x.type.dtype).item()
     y = make.apply(drawn(draw, ops.IntegerSumPool2d, **window, zero_point=zero_point), x)
     return y if draw.chance(0.4) else _requantised(make, y)

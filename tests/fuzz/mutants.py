@@ -443,7 +443,7 @@ KERNELS = [
     ),
     Mutant(
         "Winograd's interior is a column too wide",
-        f"{K}.winograd:WinogradEmitter._transform",
+        f"{K}.winograd:WinogradEmitter._rows",
         "left + self.a <= width",
         "left + self.a <= width + 1",
         ("winograd",),
@@ -699,6 +699,69 @@ QUANTISED_MAPS = [
     ),
 ]
 
+QUANTISED = [
+    Mutant(
+        "sums of Winograd on integers are shifted by one less",
+        f"{K}.winograd_transforms:shift",
+        "bit_length() - 1",
+        "bit_length() - 2",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "Winograd on integers keeps the zero points",
+        f"{K}.integer_winograd:_Emitter._both_ways",
+        "if (i, j) == (1, 1):",
+        "if False:",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "borders of Winograd on integers are 0, not the zero point",
+        f"{K}.integer_winograd:_Emitter.blank_pixel",
+        "self.frame.zero_point.raw",
+        "k.int(0).raw",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "the last channels of Winograd on integers begin too late",
+        f"{K}.integer_winograd:_Emitter._transform",
+        "last = (channels - self.lanes).maximum(0)",
+        "last = channels",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "an odd channel of Winograd on integers has its neighbour's weights",
+        f"{K}.packing:WinogradPairPanels.pack",
+        "every_other = points[:, half::2]",
+        "every_other = points[:, ::2]",
+    ),
+    Mutant(
+        "depthwise integers forget the zero point",
+        f"{L}.depthwise:_kernel",
+        "layer.zero_point != 0",
+        "layer.zero_point > 99",
+    ),
+    Mutant(
+        "depthwise integers pair their last line with the first column",
+        f"{K}.packing:TapPairs.pack",
+        "lines[:, ::2], lines[:, 1::2]",
+        "lines[:, ::2], lines[:, : width // 2]",
+    ),
+    Mutant(
+        "the last vector of depthwise integers is not moved back",
+        f"{K}.integer_depthwise:IntegerDepthwise.each_vector",
+        "loop.index.minimum(channels - k.vector)",
+        "loop.index.minimum(channels - k.vector + 1)",
+        ("integer_depthwise",),
+    ),
+    Mutant(
+        "the columns beside a line of depthwise integers are 0, not the zero point",
+        f"{K}.integer_depthwise:IntegerDepthwise.spread",
+        "Vector(k.builder, f.zero_bytes)",
+        "Vector(k.builder, k.every_lane(k.builder.trunc(k.int(0).raw, I8), k.vector))",
+        ("integer_depthwise",),
+    ),
+]
+
 RUNTIME = [
     Mutant(
         "the first barrier is missing",
@@ -801,5 +864,14 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *RUNTIME]
-MUTANTS += QUANTISED_MAPS
+MUTANTS = [
+    *PASSES,
+    *SCHEDULE_AND_PLAN,
+    *VIEWS,
+    *PACKING,
+    *KERNELS,
+    *INTEGERS,
+    *QUANTISED,
+    *QUANTISED_MAPS,
+    *RUNTIME,
+]

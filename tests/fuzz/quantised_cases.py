@@ -15,6 +15,7 @@ from lucid.ir import TensorType, Value, ops
 from lucid.ir.ops.integer_products import WEIGHTS, IntegerProduct
 from lucid.ir.ops.quantisation import EIGHT_BITS, QUANTISED
 
+from .attributes import drawn
 from .errors import Known, Pair, U, rule
 from .maker import Maker, drawn_window, makes
 from .values import whole
@@ -152,6 +153,19 @@ def _integer_matmul(make: Maker) -> Value:
     return make.apply(op, a, b)
 
 
+@makes("integer_sum_pool2d")
+def _integer_sum_pool(make: Maker) -> Value:
+    """As an average pool has it: divided by what each window counts, and 8 bits again."""
+    draw = make.draw
+    x = make.image()
+    window = drawn_window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 1, 2])
+    if draw.chance(0.3):  # of the whole image
+        window = {"kernel": sizes(x)[2:], "stride": (1, 1)}
+    zero_point = whole(draw, (), x.type.dtype).item()
+    y = make.apply(drawn(draw, ops.IntegerSumPool2d, **window, zero_point=zero_point), x)
+    return y if draw.chance(0.4) else _requantised(make, y)
+
+
 # -- errors ---------------------------------------------------------------------------------------
 
 
@@ -186,7 +200,7 @@ def _looked_up(op: ops.Lookup, x: Sequence[Known]) -> Pair:
     return value, np.zeros(value.shape)
 
 
-@rule(IntegerProduct, ops.IntegerMatMul)
+@rule(IntegerProduct, ops.IntegerMatMul, ops.IntegerSumPool2d)
 def _summed(op: IntegerProduct | ops.IntegerMatMul, x: Sequence[Known]) -> Pair:
     off = any(k.error.any() for k in x)
     value = op.evaluate(*(k.value for k in x))

@@ -76,16 +76,8 @@ class Direct(KernelSpec):
             + ints("stride_h", "stride_w", "pad_top", "pad_left")
             + ints("met", "part_lines", "part_step")
             + ints("lines_h", "step_h", "lines_w", "step_w", "segment", "chain")
-            + ints(
-                "zero_point",
-                "padded_width",
-                "map_numbers",
-                "images",
-                "block_images",
-                "lines",
-                "bands",
-            )
-            + ints("y_row", "channels", "columns", "groups", "panel", "panels")
+            + ints("padded_width", "map_numbers", "images", "block_images", "lines", "bands")
+            + ints("zero_point", "y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
 
@@ -103,7 +95,8 @@ class Direct(KernelSpec):
         return {"x": x} | product_extents(given, self.extras, rows, depth)
 
     def emit(self, target: Target) -> ir.Module:
-        return DirectEmitter(self, target).emit()
+        floats = self.numbers == COMPUTED
+        return (DirectEmitter if floats else _IntegerEmitter)(self, target).emit()
 
 
 class DirectEmitter:
@@ -177,44 +170,27 @@ class DirectEmitter:
 
     def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
         k = self.kernel
-        if self.spec.numbers == COMPUTED:
-            k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), out + (begin + c), mask))
-            return
+        k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), out + (begin + c), mask))
 
-        def part(at: Int, lanes: int) -> None:
-            zero = constant(k.vector_type(lanes, out.element), 0)
-            k.store(Vector(k.builder, zero), out + (begin + at))
-
-        each_part(k, end - begin, 2 * k.vector, part)
+    def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
+        k = self.kernel
+        k.each_vector(count, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
 
     def _line(self, source: Pointer, out: Pointer, columns: Int) -> None:
         """The columns of one line, channels last."""
         f, k = self.frame, self.kernel
-        if self.spec.planes and self.spec.numbers != COMPUTED:
-            planes = [source + p * f.plane for p in range(self.spec.planes)]
-            shift_planes(k, planes, out, columns, self.spec.x, f.zero_point)
-            return
         if self.spec.planes:
             planes = [source + p * f.plane for p in range(self.spec.planes)]
             self._interleave(planes, out, columns)
             return
 
-        def copy(count: Int, source: Pointer, out: Pointer) -> None:
-            if self.spec.numbers != COMPUTED:
-                shift(k, source, out, count, self.spec.x, f.zero_point)
-                return
-            k.each_vector(count, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
-
         def apart() -> None:
             with k.loop(0, columns) as pixel:
-                copy(
-                    f.channels,
-                    source + pixel.index * f.pixel,
-                    out + pixel.index * f.channels,
-                )
+                at, to = source + pixel.index * f.pixel, out + pixel.index * f.channels
+                self._copy_numbers(f.channels, at, to)
 
         dense = f.pixel.equals(f.channels)
-        k.either(dense, lambda: copy(columns * f.channels, source, out), apart)
+        k.either(dense, lambda: self._copy_numbers(columns * f.channels, source, out), apart)
 
     def _interleave(
         self, sources: Sequence[Pointer], out: Pointer, columns: Int, exist: Sequence[Any] = ()
@@ -296,3 +272,24 @@ class DirectEmitter:
                 f.chain,
             ]
             k.call(pick_tile(f, rows), WINDOW_TYPE, operands)
+
+
+class _IntegerEmitter(DirectEmitter):
+    """The padded map holds 8-bit integers less their zero point, in 16 bits."""
+
+    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
+        k = self.kernel
+
+        def part(at: Int, lanes: int) -> None:
+            zero = constant(k.vector_type(lanes, out.element), 0)
+            k.store(Vector(k.builder, zero), out + (begin + at))
+
+        each_part(k, end - begin, 2 * k.vector, part)
+
+    def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
+        shift(self.kernel, source, out, count, self.spec.x, self.frame.zero_point)
+
+    def _interleave(
+        self, sources: Sequence[Pointer], out: Pointer, columns: Int, exist: Sequence[Any] = ()
+    ) -> None:
+        shift_planes(self.kernel, sources, out, columns, self.spec.x, self.frame.zero_point)

@@ -30,6 +30,7 @@ from lucid.frontend.torch import (
     layers,
     ordering,
     products,
+    quantisation,
     recurrent,
     reductions,
     sampling,
@@ -45,7 +46,7 @@ from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.state import refuse_kept_state
 from lucid.frontend.torch.tables import Known, Tables, depends_on_shape_only
 from lucid.frontend.torch.weights import floating_tensors, payload_of
-from lucid.frontend.torch.writer import Notes, Writer, emitter_name, emitter_of
+from lucid.frontend.torch.writer import KEEPING, Notes, Writer, emitter_name, emitter_of
 from lucid.frontend.trace import checked_shape
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
@@ -59,6 +60,7 @@ FAMILIES = (
     layers,
     ordering,
     products,
+    quantisation,
     recurrent,
     reductions,
     sampling,
@@ -389,7 +391,8 @@ class Importer:
         if any(o is None for o in operands):
             raise Refused("it reads a result that is only there for training")
         known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
-        if known and isinstance(value, torch.Tensor | tuple | list):
+        keeps = _target_name(node) in KEEPING
+        if known and isinstance(value, torch.Tensor | tuple | list) and not keeps:
             return self._known(node)
         given: Any = map_arg((node.args, node.kwargs), self._now)
         args, kwargs = given

@@ -49,7 +49,7 @@ def below(node: Node, graph: Rewriter) -> None:
     (value,) = node.inputs
     if not is_quantised(value):
         return
-    if isinstance(node.op, Resize) and node.op.mode != "nearest":
+    if isinstance(node.op, Resize) and not is_nearest(node.op):
         return
     if isinstance(node.op, MaxPool2d) and not _reaches_inside(node.op):
         graph.miss(node, "a window may lie in the padding, which no integer stands for")
@@ -108,6 +108,11 @@ def below_relu(node: Node, graph: Rewriter) -> None:
         return
     zero = graph.insert_before(node, Constant(step.zero_point, step.dtype), [])
     _sink(node, Maximum(), [_integers(value), zero], value, graph)
+
+
+def is_nearest(op: Op) -> bool:
+    """Whether an op resizes to pixels as they are."""
+    return isinstance(op, Resize) and op.mode == "nearest"
 
 
 def _reaches_inside(op: MaxPool2d) -> bool:

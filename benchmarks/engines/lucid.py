@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import Engine
+from engines.base import Engine, Outputs
 from job import Job
 
 
@@ -39,7 +39,7 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
         )
         self.facts["compile_cached"] = time.perf_counter() - start
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def run(self, images: np.ndarray) -> Outputs:
         return self.compiled(images)
 
 

@@ -41,8 +41,9 @@ class Job:
 
     `callers`: how many call at the same time, each on `threads` threads. `isa`: "native", or "avx2"
     for a machine without AVX-512. `folder` holds the files. `imported`: the model is not in Lucid's
-    registry, which starts from the ONNX file like the others. `file`: that file, where it is not one
-    of the folder; `lengths`: the shape of its input, where that is no batch of square images.
+    registry, which starts from the ONNX file like the others. `file`: that file, where it is not
+    one of the folder; `lengths`: the shape of its input, where that is no batch of square images.
+    `quantised`: every engine runs the same int8 file, made of that one.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Job:
     imported: bool = False
     file: str = ""
     lengths: tuple[int, ...] = ()
+    quantised: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,13 +82,19 @@ class Job:
         return self.model_file(".safetensors")
 
     @property
-    def onnx(self) -> Path:
+    def float_onnx(self) -> Path:
         return Path(self.file) if self.file else self.sized_file(".onnx")
+
+    @property
+    def onnx(self) -> Path:
+        """What engines run."""
+        return self.sized_file("-int8.onnx") if self.quantised else self.float_onnx
 
     @property
     def reference(self) -> Path:
         """All outputs, the first as `logits`, and `flops` of one run (2 for a multiply-add)."""
-        return self.sized_file(f"-batch{self.batch}.npz")
+        kind = "-int8" if self.quantised else ""
+        return self.sized_file(f"{kind}-batch{self.batch}.npz")
 
 
 @contextlib.contextmanager

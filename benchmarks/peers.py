@@ -2,6 +2,7 @@
 
     python benchmarks/peers.py --model resnest_50 --batch 1 --threads 2 --json result.json
     python benchmarks/peers.py --threads 2 --onnx detector.onnx reader.onnx
+    python benchmarks/peers.py --threads 2 --int8 --model resnet_50
 
 Every engine runs in a worker process of its own. All workers but one are stopped (SIGSTOP), so that
 no idle spinning thread spoils its neighbour's time, and the turns come in random order. A worker
@@ -38,7 +39,9 @@ from worker import EngineError, Worker
 BASE = "lucid"  # the engine the ratios are taken against
 BURST = 5  # timed runs of a caller in one turn
 FEWEST = 30  # timed runs below which a minimum means little
-TOLERANCE = 1e-5  # the error above which an engine does not count
+TOLERANCE = 1e-5  # the error above which an engine does not count, of float32
+FLOATS = "lucid float32"  # beside int8
+QUANTISED = [BASE, FLOATS, "onnxruntime", "openvino"]  # what runs int8 files as fast as float32
 
 Facts = dict[str, dict[str, Any]]  # engine -> what is known about it
 
@@ -61,7 +64,7 @@ def ready(
                 found |= worker.load()
                 if name != "peak":
                     found["error"] = worker.check()
-            if not found.get("error", 0) <= TOLERANCE:  # NaN too
+            if not job.quantised and not found.get("error", 0) <= TOLERANCE:  # NaN too
                 raise EngineError(f"{name}: error {found['error']:.1e}: it does not count")
             facts[name] = found
             workers.append(worker)
@@ -143,7 +146,7 @@ def summary(facts: Facts, seconds: Mapping[str, list[float]], job: Job) -> Facts
 
 def fastest(engines: Facts) -> dict[str, Any] | None:
     """The peer with the least minimum, and its time divided by `BASE`'s where that ran."""
-    peers = {name: engine["min"] for name, engine in engines.items() if name != BASE}
+    peers = {n: engine["min"] for n, engine in engines.items() if not n.startswith(BASE)}
     if not peers:
         return None
     name = min(peers, key=peers.__getitem__)
@@ -165,7 +168,7 @@ def cpu_name() -> str:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    engines = [name for name in Engine.registry if name != "peak"]
+    engines = [name for name in Engine.registry if name not in ("peak", FLOATS)]
     parser.add_argument("--model", default="resnest_50", help="a name that `lucid models` lists")
     parser.add_argument("--onnx", nargs="+", type=Path, help="files of one float32 input instead")
     parser.add_argument("--batch", type=int, default=1)
@@ -175,11 +178,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--isa", default="native", choices=["native", "avx2"])
     parser.add_argument("--precision", default="fast", choices=["fast", "strict"], help="Lucid's")
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
-    parser.add_argument("--engines", nargs="+", default=engines, choices=engines)
-    parser.add_argument("--json", type=Path, help="write the result, with every time, here (files: a list)")
+    parser.add_argument("--engines", nargs="+", default=engines, choices=[*engines, FLOATS])
+    parser.add_argument("--int8", action="store_true", help=f"quantised; by default {QUANTISED}")
+    parser.add_argument(
+        "--json", type=Path, help="write the result, with every time, here (files: a list)"
+    )
     parser.add_argument("--markdown", type=Path, help="append the table as Markdown to this file")
     parser.add_argument("--workdir", type=Path, help="keep weights, models, references, logs here")
     chosen = parser.parse_args()
+    if chosen.int8 and chosen.engines is engines:
+        chosen.engines = QUANTISED
     if chosen.runs < FEWEST:
         parser.error(f"--runs {chosen.runs}: a minimum of fewer than {FEWEST} means little")
     if min(chosen.batch, chosen.threads, chosen.callers) < 1:
@@ -191,6 +199,7 @@ def jobs(chosen: argparse.Namespace, folder: Path) -> list[Job]:
     """What is to be measured. Raises UnknownNameError for a model that is not registered."""
     common = {"threads": chosen.threads, "callers": chosen.callers, "isa": chosen.isa}
     common |= {"precision": chosen.precision, "folder": str(folder.resolve())}
+    common |= {"quantised": chosen.int8}
     if chosen.onnx:
         return [of_file(path, common) for path in chosen.onnx]
     from lucid.models import model_info
@@ -214,7 +223,7 @@ def of_file(path: Path, common: Mapping[str, Any]) -> Job:
 
 def prepared(job: Job) -> int:
     """Make what is missing of the job's files in another process; its exit status."""
-    needed = [job.reference] if job.file else [job.weights, job.onnx, job.reference]
+    needed = [job.reference, job.onnx] if job.file else [job.weights, job.onnx, job.reference]
     if all(path.exists() for path in needed):
         return 0
     command = [sys.executable, __file__, "prepare", json.dumps(asdict(job))]

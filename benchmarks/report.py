@@ -21,6 +21,10 @@ FIGURES = {
 """Each column: its head, and the form of its numbers."""
 
 
+def numbers(job: dict[str, Any]) -> str:
+    return "int8" if job.get("quantised") else "float32"
+
+
 def title(result: dict[str, Any]) -> str:
     """What was run, and where."""
     job, machine = result["job"], result["machine"]
@@ -32,7 +36,7 @@ def title(result: dict[str, Any]) -> str:
     )
     size = "x".join(map(str, job.get("lengths", ()))) or job["size"]
     return (
-        f"{job['model']} at {size}, float32, batch {job['batch']}, {who}, "
+        f"{job['model']} at {size}, {numbers(job)}, batch {job['batch']}, {who}, "
         f"{result['runs']} runs each, on {machine['cpu']}, {machine['cores']} core(s), "
         f"load {machine['load']:.1f} before"
     )
@@ -121,8 +125,9 @@ def conditions(results: Sequence[dict[str, Any]]) -> str:
     loads = [result["machine"]["load"] for result in results]
     peaks = [result["machine"].get("peak_gflops", float("nan")) for result in results]
     return (
-        f"ms, fastest (median) of {results[0]['runs']} runs, float32, {job['threads']} thread(s), "
-        f"{machine['cpu']}, {machine['cores']} core(s), load {min(loads):.1f} to {max(loads):.1f}, "
+        f"ms, fastest (median) of {results[0]['runs']} runs, {numbers(job)}, "
+        f"{job['threads']} thread(s), {machine['cpu']}, {machine['cores']} core(s), "
+        f"load {min(loads):.1f} to {max(loads):.1f}, "
         f"FMA peak {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s"
     )
 

@@ -41,8 +41,8 @@ class Job:
 
     `callers`: how many call at the same time, each on `threads` threads. `isa`: "native", or "avx2"
     for a machine without AVX-512. `folder` holds the files. `imported`: the model is not in Lucid's
-    registry, which starts from the ONNX file like the others. `file`: that file, where it is not one
-    of the folder; `lengths`: the shape of its input, where that is no batch of square images.
+    registry, which starts from the ONNX file like the others. `file`: that file, where it is not
+    one of the folder; `lengths`: the shape of its input, where that is no batch of square images.
     """
 
     model: str

@@ -176,7 +176,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--precision", default="fast", choices=["fast", "strict"], help="Lucid's")
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
     parser.add_argument("--engines", nargs="+", default=engines, choices=engines)
-    parser.add_argument("--json", type=Path, help="write the result, with every time, here (files: a list)")
+    parser.add_argument(
+        "--json", type=Path, help="write the result, with every time, here (files: a list)"
+    )
     parser.add_argument("--markdown", type=Path, help="append the table as Markdown to this file")
     parser.add_argument("--workdir", type=Path, help="keep weights, models, references, logs here")
     chosen = parser.parse_args()

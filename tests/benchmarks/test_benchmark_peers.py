@@ -199,11 +199,8 @@ def test_files_are_rows_of_one_table(result, capsys):
     result["job"]["lengths"] = [1, 3, 8, 4]
     head, first, second = report.files_rows([result, result])
     assert head == ["network", "lucid", "other", "third", "fastest peer", "largest error"]
-    assert (
-        first
-        == second
-        == ["m", "10.00 (20.00)", "20.00 (50.00)", "100.00 (100.00)", "2.00"] + ["3.0e-07"]
-    )
+    times = ["10.00 (20.00)", "20.00 (50.00)", "100.00 (100.00)"]
+    assert first == second == ["m", *times, "2.00", "3.0e-07"]
     assert "at 1x3x8x4," in report.title(result)
     report.show_files([result])
     assert "load 0.0 to 0.0" in capsys.readouterr().out

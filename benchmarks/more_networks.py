@@ -1,4 +1,4 @@
-"""The ONNX files of networks that are no plain classifiers: detectors, readers, sequences, attention.
+"""The ONNX files of networks that are no plain classifiers: detectors, readers, sound, attention.
 
     python benchmarks/more_networks.py /tmp/more
     python benchmarks/peers.py --threads 2 --onnx /tmp/more/*.onnx
@@ -17,6 +17,7 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
@@ -51,7 +52,7 @@ class Crnn(nn.Module):
         channels = [1, 64, 128, 256, 256, 512, 512, 512]
         pools = {0: (2, 2), 1: (2, 2), 3: (2, 1), 5: (2, 1)}
         layers: list[nn.Module] = []
-        for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(channels)):
             last = i == len(channels) - 2
             layers += [nn.Conv2d(before, after, 2 if last else 3, padding=0 if last else 1)]
             layers += [nn.BatchNorm2d(after)] if i in (2, 4, 6) else []

@@ -23,7 +23,7 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops import Array
 from lucid.ir.pieces import Pieces, pays
 from lucid.ir.types import TensorType
-from lucid.onnx.host import contributed, control, rational, reference
+from lucid.onnx.host import contributed, control, plain, rational, reference
 from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
@@ -151,7 +151,7 @@ class Runner:
         wanted: Sequence[str],
         varied: bool = False,
     ) -> Entry:
-        read = program.wanted()
+        read = program.wanted
         given = {
             name: _given(name, value, types.get(name, 0), name in wanted)
             for name, value in live.items()
@@ -213,6 +213,8 @@ class Runner:
             return control.RUNS[operator.proto.op_type](operator, values, self)
         if rational.is_rational(operator, values):
             return rational.evaluate(operator, values)
+        if plain.is_plain(operator):
+            return plain.evaluate(operator, values)
         if contributed.is_contributed(operator):
             return contributed.evaluate(operator, values)
         return reference.evaluate(operator, values)

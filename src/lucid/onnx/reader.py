@@ -100,7 +100,7 @@ class Reader:
         self._given: dict[Value, Value] = {}  # inputs of other floats or of truth, by their casts
         self._held: dict[str, Held] = dict(program.constants)
         self._tensors = dict(program.tensors)
-        self._wanted = program.wanted()
+        self._wanted = program.wanted
         self._expansions = 0
         self._parameters: dict[str, Parameter] = {}  # of known numbers, by their names in the file
 

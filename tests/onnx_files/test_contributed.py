@@ -183,7 +183,7 @@ def test_what_is_quantised_when_the_model_runs_has_the_bits_of_onnx_runtime():
     wanted = session.run(None, {"x": x})
     for value, right in zip(results[:2], wanted[:2], strict=True):
         np.testing.assert_array_equal(value, right)
-    assert [op.op for op in compiled.host_ops] == ["Sigmoid", "DynamicQuantizeLinear"]
+    assert "Sigmoid" in [op.op for op in compiled.host_ops]
     np.testing.assert_allclose(rational.tanh(x), np.tanh(x), rtol=4e-7, atol=1e-7)
     exact = 1 / (1 + np.exp(-x.astype(np.float64)))
     np.testing.assert_allclose(rational.logistic(x), exact, rtol=4e-7, atol=2e-7)

@@ -1,15 +1,24 @@
 """Times, layouts and the plan of memory on top of pictures."""
 
 import json
+import math
 
 import pytest
 
 from lucid.errors import ParseError
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph
-from lucid.view import picture
-from lucid.view.looks import box_look, short_type, told_time
-from lucid.view.overlay import Timing, read_profile, with_layouts, with_times
+from lucid.view import Stage, page, picture
+from lucid.view.looks import box_look, short_type, told_ratio, told_time
+from lucid.view.overlay import (
+    Ratio,
+    Timing,
+    read_noise,
+    read_profile,
+    with_layouts,
+    with_ratios,
+    with_times,
+)
 from lucid.view.text_width import shortened, text_width
 
 SMALL = """
@@ -47,6 +56,35 @@ def test_times_find_their_boxes():
     assert times == {"conv2d + relu": 1.5}
     fused = next(b for b in timed.boxes if b.milliseconds)
     assert "1.5 ms" in box_look(fused, "").svg
+
+
+def test_reports_of_noise_are_read():
+    layers = [{"origin": "a", "snr": 30.5, "op": "conv2d"}, {"origin": "b", "snr": None}]
+    text = json.dumps({"model": "m", "layers": layers})
+    assert read_noise(text) == [Ratio("a", 30.5), Ratio("b", math.inf)]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"layers": [{"snr": 1}]}', '{"layers": [{"origin": "a", "snr": []}]}']
+)
+def test_what_is_no_report_of_noise(text):
+    with pytest.raises(ParseError, match="a report of noise is"):
+        read_noise(text)
+
+
+def test_ratios_find_their_boxes():
+    drawn = picture(run_passes(parse_graph(SMALL)))
+    known = with_ratios(drawn, [Ratio("a", 31.26), Ratio("nobody", 9)])
+    ratios = {b.title: b.decibels for b in known.boxes if b.decibels is not None}
+    assert ratios == {"conv2d + relu": 31.26}
+    fused = next(b for b in known.boxes if b.decibels)
+    assert "31.3 dB" in box_look(fused, "").svg
+    data = page([Stage("quantised", known)])
+    assert str(10**-3.126)[:8] in data
+
+
+def test_told_ratio():
+    assert [told_ratio(r) for r in (31.26, math.inf, -math.inf)] == ["31.3 dB", "exact", "lost"]
 
 
 def test_layouts_stand_with_types():

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
 from lucid.artifact.contents import SUFFIX, Artifact
-from lucid.errors import InputError, ShapeError, WeightsError
+from lucid.errors import InputError, ShapeError
 from lucid.frontend.sources import Plain, Weights, kind
-from lucid.frontend.weights import match_weights, normalise_keys
+from lucid.frontend.weights import match_weights, without_tables
 from lucid.ir.graph import Graph, State
 from lucid.ir.resize import resized
 from lucid.ir.structure import Structure
@@ -88,14 +86,8 @@ class SavedModel(Plain):
         return State(manifest.state, {name: payload[name] for name in manifest.tables})
 
     def match(self, weights: Weights, origin: str) -> Weights:
-        payload, manifest = self.artifact.payload, self.artifact.manifest
-        found = normalise_keys(weights, origin)
-        for name in manifest.tables:
-            if name in found and not np.array_equal(np.asarray(found.pop(name)), payload[name]):
-                raise WeightsError(
-                    f"{origin}: {name}, a table of integers, differs from the one that "
-                    f"{self.name} was saved with; compile the model with these weights"
-                )
+        manifest = self.artifact.manifest
+        found = without_tables(weights, self.state().tables, origin, self.name)
         matched, _ = match_weights(manifest.state, found, origin, self.name)
         return {**self.constants, **matched}
 

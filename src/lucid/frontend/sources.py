@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from lucid.errors import InputError, ShapeError, TraceError, kind_of
 from lucid.frontend.trace import trace
-from lucid.frontend.weights import match_weights
+from lucid.frontend.weights import match_weights, without_tables
 from lucid.ir.arguments import in_order, takes
 from lucid.ir.batch import batch_of, misfit
 from lucid.ir.graph import Graph, State
 from lucid.ir.stage import CompileStage, Rest
 from lucid.ir.structure import Structure
-from lucid.ir.types import BATCH, Shapes, f32
+from lucid.ir.types import BATCH, Shapes, f32, is_float
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
 
@@ -216,7 +216,6 @@ class GivenGraph(Plain):
     """A graph, which has just one size but for its batch."""
 
     by_name = False
-    constants: ClassVar[Weights] = {}
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -245,6 +244,10 @@ class GivenGraph(Plain):
             raise InputError(misfit(self.graph, shapes))
         return self.graph
 
+    @property
+    def constants(self) -> Weights:
+        return self.state().tables
+
     def tensors(self) -> Weights:
         return self.graph.payload
 
@@ -254,10 +257,19 @@ class GivenGraph(Plain):
         match_weights(shapes, given, "the graph's payload", self.name)
 
     def state(self) -> State:
-        return State({n: source.type.concrete(1) for n, source in self.graph.sources().items()})
+        shapes: dict[str, tuple[int, ...]] = {}
+        tables: dict[str, Any] = {}
+        for name, source in self.graph.sources().items():
+            if is_float(source.type.dtype):
+                shapes[name] = source.type.concrete(1)
+            elif name in self.graph.payload:
+                tables[name] = self.graph.payload[name]
+        return State(shapes, tables)
 
     def match(self, weights: Weights, origin: str) -> Weights:
-        return match_weights(self.state().shapes, weights, origin, self.name)[0]
+        state = self.state()
+        found = without_tables(weights, state.tables, origin, self.name)
+        return {**state.tables, **match_weights(state.shapes, found, origin, self.name)[0]}
 
 
 class Imported(Plain):
@@ -450,6 +462,11 @@ class OnnxModel(Imported):
         """The operators that have run in NumPy behind its graphs so far, and why."""
         return {} if self._runner is None else self._runner.hosted
 
+    @property
+    def interpreted(self) -> bool:
+        """Whether a graph behind sizes that its data tell has been interpreted so far."""
+        return self._runner is not None and self._runner.interpreted
+
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         """Later stages are kept for all sizes together."""
         from lucid.frontend.onnx_rest import OnnxRest, compiler
@@ -478,8 +495,16 @@ class OnnxModel(Imported):
         super()._keep(graph)
 
     def state(self) -> State:
-        return State({n: t.shape for n, t in self.payload.items() if n not in self.constants})
+        floats = {n: t.shape for n, t in self.payload.items() if n not in self.constants}
+        stored: dict[str, Any] = {
+            name: tensor
+            for name, tensor in self.constants.items()
+            if isinstance(tensor, StoredTensor)
+        }
+        return State(floats, stored)
 
     def match(self, weights: Weights, origin: str) -> Weights:
-        found, _ = match_weights(self.state().shapes, weights, origin, self.name)
+        state = self.state()
+        weights = without_tables(weights, state.tables, origin, self.name)
+        found, _ = match_weights(state.shapes, weights, origin, self.name)
         return ChainMap(found, self.constants)

@@ -187,6 +187,21 @@ def _readable(value: Any) -> Any:
     return (value.float() if value.is_floating_point() else value).numpy()
 
 
+def without_tables(
+    found: Mapping[str, Any], tables: Mapping[str, Any], source: str, model: str
+) -> dict[str, Any]:
+    """What is found, without tables of integers, which may not change. Raises WeightsError where
+    one differs from the model's own."""
+    found = normalise_keys(found, source)
+    for name, own in tables.items():
+        if name in found and not np.array_equal(np.asarray(found.pop(name)), np.asarray(own)):
+            raise WeightsError(
+                f"{source}: {name}, a table of integers, differs from the one that {model} has;"
+                " compile the model with these weights"
+            )
+    return found
+
+
 def match_weights(
     expected: Mapping[str, tuple[int, ...]],
     found: Mapping[str, Any],

@@ -305,9 +305,11 @@ class Call:
         """The operand as a value of the graph."""
         return self.reader.value(operand)
 
-    def parameter(self, index: int, operand: Known) -> Parameter:
-        """The operand at `index`, or what has been made of it, as a parameter of its dtype."""
-        return self.reader.parameter(operand, self.operator.proto.input[index])
+    def parameter(self, index: int, operand: Known, form: str = "") -> Parameter:
+        """The operand at `index`, or what has been made of it, as a parameter of its dtype.
+        `form`: what that is called, behind the operand's name."""
+        name = self.operator.proto.input[index]
+        return self.reader.parameter(operand, f"{name}.{form}" if form else name)
 
     def is_weight(self, operand: Operand) -> bool:
         """Whether it is computed of parameters and constants alone."""

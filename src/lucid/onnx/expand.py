@@ -10,7 +10,7 @@ from lucid.onnx.operator import Expansion, Operator
 if TYPE_CHECKING:
     import onnx
 
-AS_THEY_ARE = frozenset({"SequenceMap", "Bernoulli", "DynamicQuantizeLinear"})
+AS_THEY_ARE = frozenset({"SequenceMap", "Bernoulli"})
 """Functions that gain nothing by it: their bodies hold what runs on the host anyway."""
 
 

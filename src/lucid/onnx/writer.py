@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
 OPSET = 18
 """The version of the standard operators: the first where all reductions take axes as operands."""
-IR_VERSION = 8
-"""The version of the file format that goes with OPSET, so that older runtimes read the file."""
+IR_VERSIONS = {OPSET: 8, 21: 10}
+"""The version of the file format that goes with one of the operators, so that older runtimes read
+the file. A newer one than OPSET is written where a graph needs it (`Writer.require`)."""
 LARGEST = 2**31 - 1
 """Bytes of the largest message that protobuf holds."""
 
@@ -65,8 +66,8 @@ def to_onnx(graph: Graph, payload: Mapping[str, Any] | None = None) -> onnx.Mode
     return helper.make_model(
         proto,
         producer_name="lucid",
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid("", writer.opset)],
+        ir_version=IR_VERSIONS[writer.opset],
     )
 
 
@@ -94,6 +95,7 @@ class Writer:
     """An ONNX graph that grows operator by operator, under names that no two values share."""
 
     def __init__(self, graph: Graph, tensors: Tensors) -> None:
+        self.opset = OPSET
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self._graph = graph
@@ -148,6 +150,10 @@ class Writer:
         return True
 
     # -- for operators ----------------------------------------------------------------------
+
+    def require(self, opset: int) -> None:
+        """Let the model speak this version of the operators, one of IR_VERSIONS, or a newer one."""
+        self.opset = max(self.opset, opset)
 
     def edge(self, name: str, kind: TensorType) -> Edge:
         """A result of `emit` as an operand of `apply`, which wants its type."""

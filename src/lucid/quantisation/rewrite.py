@@ -17,7 +17,8 @@ import numpy as np
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import Clip, Constant, Dequantize, Div, Mul, Quantize, Round
 from lucid.ir.ops.base import Array
-from lucid.ir.recipe import Source
+from lucid.ir.passes.recipes import mul, recipe_of
+from lucid.ir.recipe import Literal, Source
 from lucid.ir.types import TensorType
 from lucid.quantisation.places import Places
 from lucid.quantisation.ranges import LEVELS, Scaling, quantised_weight
@@ -102,16 +103,20 @@ class Integers:
         return graph.append(Dequantize(), [held, scale, zero], origin=origin).output
 
     def weight(self, weights: Weights, origin: str) -> Value:
-        return self._dequantized(weights.name, weights.values, weights.scales, origin)
+        scale = self._stored(f"{weights.name}.scale", weights.scales)
+        return self._dequantized(weights.name, weights.values, scale, origin)
 
     def bias(self, weights: Weights, x: Scaling, origin: str) -> Value:
         steps = weights.integer_bias(x)
         if steps is None:
             return self._stored(weights.bias_name, weights.bias.astype(np.float32))
-        return self._dequantized(weights.bias_name, steps, weights.bias_scales(x), origin)
+        own = self._stored(f"{weights.name}.scale", weights.scales)
+        product = mul(recipe_of(own), Literal(x.scale))  # as passes look for it
+        scale = self._graph.add_parameter(f"{weights.bias_name}.scale", product)
+        return self._dequantized(weights.bias_name, steps, scale, origin)
 
-    def _dequantized(self, name: str, values: Array, scales: Array, origin: str) -> Value:
-        operands = [self._stored(name, values), self._stored(f"{name}.scale", scales)]
+    def _dequantized(self, name: str, values: Array, scale: Value, origin: str) -> Value:
+        operands = [self._stored(name, values), scale]
         return self._graph.append(Dequantize(), operands, origin=origin).output
 
     def _stored(self, name: str, array: Array) -> Parameter:

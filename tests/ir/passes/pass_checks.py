@@ -51,6 +51,16 @@ def after(names: str | list[str], text: str, ops: list[str]) -> Graph:
     return result
 
 
+def computes(names: str | list[str], text: str, ops: str) -> Graph:
+    """As `after`, with ops as words, constants left out."""
+    graph = with_payload(text)
+    result = run_passes(graph, [names] if isinstance(names, str) else names)
+    found = [n.op.name for n in result.nodes if n.op.name != "constant"]
+    assert found == ops.split(), str(result)
+    assert_equivalent(graph, result)
+    return result
+
+
 def missed(name: str, text: str) -> list[str]:
     """What a pass that leaves a graph as it is says of it."""
     misses: list[Miss] = []

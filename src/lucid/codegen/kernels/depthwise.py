@@ -116,6 +116,11 @@ class Depthwise(KernelSpec):
         """What a tap multiplies for one output: the inputs of a group."""
         return self.group
 
+    @property
+    def line_weights(self) -> int:
+        """Weights of a line of taps, for one output."""
+        return self.taps[1] * self.steps
+
     def extents(self, given: Given) -> dict[str, Extent]:
         first, last, _ = self._columns(given)
         images, channels = self._images(given), given.channels // self.multiplier
@@ -129,7 +134,7 @@ class Depthwise(KernelSpec):
         """What a call reaches in its weights, results and the body's operands."""
         images, channels = self._images(given), min(given.channels, given.chunk * given.chunks)
         out = (given.lines_of(given.bands), self._columns(given)[2])
-        taps = self.taps[0] * self.taps[1] * self.steps
+        taps = self.taps[0] * self.line_weights
         found: dict[str, Extent] = {
             "weights": ((taps, given.channels), (channels, 1)),
             "bias": ((channels, 1),),
@@ -189,7 +194,7 @@ class Depthwise(KernelSpec):
     ) -> None:
         """One line of outputs, block by block."""
         k, rows = f.kernel, self.rows(f, image, line)
-        lines, done = _Places.of(f, self.body, image, line), k.int(0)
+        lines, done = Places.of(f, self.body, image, line), k.int(0)
         for i, pattern in enumerate(self.patterns):
             count = getattr(f, f"count{i}")
             with k.loop(done, done + count, never_empty=True) as blocks:
@@ -205,7 +210,7 @@ class Depthwise(KernelSpec):
         at = f.x + (image * f.image + (top + first * self.dilation[0]) * f.line)
         return Rows(
             at + (0 - f.pad_left * f.pixel),
-            f.weights + first * (self.taps[1] * self.steps) * f.channels,
+            f.weights + first * self.line_weights * f.channels,
             last - first,
         )
 
@@ -214,7 +219,7 @@ class Depthwise(KernelSpec):
         f: Frame,
         pattern: Pattern,
         rows: Rows,
-        places: _Places,
+        places: Places,
         channels: tuple[Int, Int],
         sums: Pointer | None,
     ) -> None:
@@ -229,13 +234,8 @@ class Depthwise(KernelSpec):
                 own = c // self.group * self.group
             at = replace(rows, x=rows.x + own, weights=rows.weights + c)
             values = self.window(f, pattern, at, [bias] * pattern.outputs, mask)
-            total = None
-            for pixel, value in enumerate(values):
-                here = places.moved(pixel)
-                result = self._finish(f, value, here, c, mask)
-                self.store(f, result, here["y"] + c, mask)
-                total = result if total is None else total + result
-            if sums is not None and total is not None:
+            total = self.finish(f, values, places, c, mask)
+            if sums is not None:
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
 
         self.each_vector(f, end - begin, vector)
@@ -251,8 +251,7 @@ class Depthwise(KernelSpec):
         k = f.kernel
         with k.loop(0, rows.count, carry=totals) as taps:
             at = rows.x + taps.index * (self.dilation[0] * f.line)
-            size = self.taps[1] * self.steps
-            weights = rows.weights + taps.index * size * f.channels
+            weights = rows.weights + taps.index * self.line_weights * f.channels
             taps.carry(self.add_taps(f, pattern, (at,), weights, taps.carried, mask))
         return taps.results
 
@@ -270,7 +269,7 @@ class Depthwise(KernelSpec):
         sums = list(totals)
         counted = range(self.taps[1] * self.steps)
         held = [self.load(f, weights + n * f.channels, mask) for n in counted]
-        columns = [_Columns(at, f.pixel) for at in lines]
+        columns = self.columns(f, lines)
         for column in range(pattern.first, pattern.last):
             meets = [
                 (pixel, tap)
@@ -280,12 +279,17 @@ class Depthwise(KernelSpec):
             ]
             if not meets:
                 continue
-            inputs = self.spread(f, [each[column] for each in columns], mask)
+            inputs = self.spread(f, columns(column), mask)
             for i, spread in enumerate(inputs):
                 for pixel, tap in meets:
                     weight = held[tap * self.steps + i]
                     sums[pixel] = self.multiply_add(f, spread, weight, sums[pixel])
         return sums
+
+    def columns(self, f: Frame, lines: Sequence[Pointer]) -> Callable[[int], list[Pointer]]:
+        """Where the pixels of a column are on these lines."""
+        each = [Columns(at, f.pixel) for at in lines]
+        return lambda column: [columns[column] for columns in each]
 
     def multiply_add(self, f: Frame, x: Vector, weight: Vector, total: Vector) -> Vector:
         """total + x * weight."""
@@ -309,15 +313,27 @@ class Depthwise(KernelSpec):
         orders = [[lane - lane % self.group + i for lane in lanes] for i in range(self.group)]
         return [k.shuffle(whole, order) for order in orders]
 
-    def _finish(self, f: Frame, value: Vector, here: _Places, c: Int, mask: Any) -> Vector:
-        """The body, with what it reads beside the result."""
+    def finish(
+        self, f: Frame, values: Sequence[Vector], places: Places, c: Int, mask: Any
+    ) -> Vector:
+        """Body and store of a block's outputs; gives the sum of what was stored."""
+        total = None
+        for pixel, value in enumerate(values):
+            here = places.moved(pixel)
+            result = self.body.emit(f.kernel, value, self.extras(f, here, c, mask))
+            self.store(f, result, here["y"] + c, mask)
+            total = result if total is None else total + result
+        assert total is not None, "a block has outputs"
+        return total
+
+    def extras(self, f: Frame, here: Places, c: Int, mask: Any) -> list[Vector]:
+        """What the body reads beside the result."""
         names = [f"extra{e}" for e in range(len(self.body.extras))]
         bases = [
             getattr(f, n) if extra.kind == "channel" else here[n]
             for n, extra in zip(names, self.body.extras, strict=True)
         ]
-        read = [self._number(f, n, b + c, mask) for n, b in zip(names, bases, strict=True)]
-        return self.body.emit(f.kernel, value, read)
+        return [self._number(f, n, b + c, mask) for n, b in zip(names, bases, strict=True)]
 
     def _number(self, f: Frame, operand: str, at: Pointer, mask: Any) -> Vector:
         """A vector of an operand, as it is computed with."""
@@ -332,25 +348,25 @@ class Depthwise(KernelSpec):
         f.kernel.store(value, at, mask)
 
 
-class _Places:
+class Places:
     """A pixel in the result, and in each operand of the body that is shaped like it."""
 
     def __init__(self, at: dict[str, Pointer], steps: dict[str, Int]) -> None:
         self._at, self._steps = at, steps
 
     @staticmethod
-    def of(f: Frame, body: Body, image: Int, line: Int) -> _Places:
+    def of(f: Frame, body: Body, image: Int, line: Int) -> Places:
         """The first pixel of a line."""
         at, steps = {}, {}
         for name in ("y", *body.tensors()):
             first, below, beside = (getattr(f, f"{name}_{axis}") for axis in MAP)
             at[name] = getattr(f, name) + (image * first + line * below)
             steps[name] = beside
-        return _Places(at, steps)
+        return Places(at, steps)
 
-    def moved(self, pixels: int | Int) -> _Places:
+    def moved(self, pixels: int | Int) -> Places:
         """The place some pixels along the line."""
-        return _Places({n: p + pixels * self._steps[n] for n, p in self._at.items()}, self._steps)
+        return Places({n: p + pixels * self._steps[n] for n, p in self._at.items()}, self._steps)
 
     def __getitem__(self, name: str) -> Pointer:
         return self._at[name]
@@ -370,7 +386,7 @@ class Rows:
         return replace(self, x=self.x + floats)
 
 
-class _Columns:
+class Columns:
     """Addresses of columns `pixel` floats apart: every third is a register, the two after it are
     reached by an index, so that many columns take few registers."""
 

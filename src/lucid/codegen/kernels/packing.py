@@ -139,6 +139,14 @@ class WinogradPairPanels(Packing):
     width: int
 
     def pack(self, array: Array, out: Array) -> None:
+        """Raises InputError for weights of more than eight bits and a sign."""
+        least, largest = array.min(initial=0), array.max(initial=0)
+        if least < -255 or largest > 255:
+            raise InputError(
+                f"weights from {least:.0f} to {largest:.0f}: Winograd's convolution of integers"
+                " takes those that are 8-bit ones less a zero point, within -255..255; choose the"
+                " kernel direct for this layer"
+            )
         columns, inner = array.shape[0] // self.groups, array.shape[1]
         filters = array.reshape(self.groups, columns, inner, 3, 3)
         pairs = -(-inner // 2)
@@ -223,21 +231,26 @@ class Taps(Packing):
 @dataclass(frozen=True)
 class TapPairs(Packing):
     """The same as pairs of numbers that are multiplied together: (C, group, KH, KW) ->
-    [tap][pair of inputs][channel][2]. For groups of one, [tap][channel][2]: each weight, and that
-    of the tap below it or 0."""
+    [tap][pair of inputs][channel][2]. For groups of one, [line of taps][pair][channel][2]: each
+    weight and the one below it, then the line's first two, its third and fourth, and so on; 0 for
+    those that are not there."""
 
     def pack(self, array: Array, out: Array) -> None:
         channels, group, height, width = array.shape
-        if group == 1:
-            pairs = out.reshape(height, width, channels, 2)
-            lines = array[:, 0].transpose(1, 2, 0)
-            pairs[..., 0], pairs[:-1, ..., 1] = lines, lines[1:]
+        if group > 1:
+            steps = array.reshape(channels, group // 2, 2, -1)
+            out.reshape(-1, group // 2, channels, 2)[:] = steps.transpose(3, 1, 0, 2)
             return
-        steps = array.reshape(channels, group // 2, 2, -1)
-        out.reshape(-1, group // 2, channels, 2)[:] = steps.transpose(3, 1, 0, 2)
+        lines, pairs = array[:, 0].transpose(1, 2, 0), out.reshape(height, -1, channels, 2)
+        pairs[:, :width, :, 0], pairs[:-1, :width, :, 1] = lines, lines[1:]
+        beside = pairs[:, width:]
+        beside[..., 0], beside[:, : width // 2, :, 1] = lines[:, ::2], lines[:, 1::2]
 
     def elements(self, shape: tuple[int, ...]) -> int:
-        return int(np.prod(shape, dtype=np.int64)) * (2 if shape[1] == 1 else 1)
+        channels, group, height, width = shape
+        if group > 1:
+            return int(np.prod(shape, dtype=np.int64))
+        return 2 * channels * height * (width + -(-width // 2))
 
 
 @dataclass(frozen=True)

@@ -150,6 +150,12 @@ class Kernel:
         raw = self.builder.select(condition, yes.raw, no.raw)
         return Pointer(self.builder, raw, yes.element)
 
+    def opaque(self, address: Pointer) -> Pointer:
+        """The same address, of which LLVM does not know how it was made."""
+        kind = ir.FunctionType(PTR, [PTR])
+        raw = self.builder.asm(kind, "", "=r,0", [address.raw], False)
+        return Pointer(self.builder, raw, address.element)
+
     # -- control ----------------------------------------------------------------------------
 
     @contextlib.contextmanager

@@ -26,6 +26,7 @@ from lucid.ir.passes import (
     sink_concats,
     sink_dequantize,
     sink_permutes,
+    spell_quantize,
     trim_taps,
 )
 from lucid.ir.passes.pipeline import PIPELINE, find_pass, run_passes
@@ -65,5 +66,6 @@ __all__ = [
     "sink_concats",
     "sink_dequantize",
     "sink_permutes",
+    "spell_quantize",
     "trim_taps",
 ]

@@ -40,7 +40,7 @@ from lucid.ir.ops import (
 from lucid.ir.passes.quantised import is_quantised, number_of, step_of
 from lucid.ir.passes.recipes import apply
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
-from lucid.ir.passes.sink_dequantize import MOVES
+from lucid.ir.passes.sink_dequantize import MOVES, is_nearest
 from lucid.ir.passes.tables import Chain, Function, composed
 from lucid.ir.recipe import Literal
 from lucid.ir.types import DTYPES, INTEGERS
@@ -123,8 +123,8 @@ def table_of_table(node: Node, graph: Rewriter) -> None:
 def before_moves(node: Node, graph: Rewriter) -> None:
     """quantize(op(x)) == op(quantize(x)), for an op that moves elements
 
-    A reshape, a permute, a slice, a concatenation, whose parts are quantised one by one, a padding,
-    and a max pool of what layers make.
+    A reshape, a permute, a slice, a resize to the nearest pixels, a padding, a concatenation, whose
+    parts are quantised one by one, and a max pool of what layers make.
 
     Fires where the quantize alone reads the op's result, with a scale known for the whole tensor.
     """
@@ -139,8 +139,10 @@ def before_moves(node: Node, graph: Rewriter) -> None:
     elif isinstance(op, Pad):
         if op.mode == "constant":
             op = replace(op, value=float(step.nearest(op.value)))
-    elif not isinstance(op, (*MOVES, Concat)):
+    elif not isinstance(op, (*MOVES, Concat)) and not is_nearest(op):
         return
+    constants = [v.producer.op for v in scales if v.producer is not None]  # step_of has seen them
+    scales = [graph.insert_before(mover, constant, []) for constant in constants]
     quantised = [graph.insert_before(mover, node.op, [v, *scales]) for v in mover.inputs]
     graph.substitute(node, op, quantised, fuses=[mover, node])
 
@@ -194,9 +196,14 @@ def _of_integers(value: Value, reader: Node, graph: Rewriter) -> bool:
     )
 
 
+def _is_known(value: Value) -> bool:
+    """Whether a value is known when the model is compiled, as a parameter or a number."""
+    return isinstance(value, Parameter) or number_of(value) is not None
+
+
 @dataclass(frozen=True)
 class _Division:
-    """What is quantised, divided by the scale: each new node before the one that it is in the place
+    """What is quantised, divided by a scale: each new node before the one that it is in the place
     of, or that reads it."""
 
     scale: float
@@ -204,9 +211,8 @@ class _Division:
 
     def of(self, value: Value, reader: Node) -> Value:
         """`value` / scale, for the node that reads `value`."""
-        known = self._known(value, reader)
-        if known is not None:
-            return known
+        if _is_known(value):
+            return self._known(value, reader)
         node = value.producer
         if node is not None and is_quantised(value):
             return self._dequantised(node, reader)
@@ -220,47 +226,80 @@ class _Division:
                 return self._insert(node, Clip(*bounds), self.of(node.inputs[0], node))
             case Where():
                 condition, *cases = node.inputs
-                return self._insert(node, node.op, condition, *(self.of(v, node) for v in cases))
+                chosen = (self.of(v, node) for v in cases)
+                return self._insert(node, node.op, self.whole(condition, node), *chosen)
             case Add() | Sub() | Maximum() | Minimum():
                 return self._insert(node, node.op, *(self.of(v, node) for v in node.inputs))
             case Relu() | LeakyRelu() | Prelu() | Abs() | Neg() | Div():
                 first, *others = node.inputs
-                return self._insert(node, node.op, self.of(first, node), *others)
+                divided = self.of(first, node)
+                return self._insert(node, node.op, divided, *(self.whole(v, node) for v in others))
         return self._multiplied(value, reader)
 
+    def whole(self, value: Value, reader: Node) -> Value:
+        """`value` as it is, but for dequantised tensors that it is computed of: those become
+        products of their integers."""
+        node = value.producer
+        if node is None or not _of_integers(value, reader, self.graph):
+            return value
+        if is_quantised(value):
+            return _Division(1.0, self.graph)._dequantised(node, reader)
+        if isinstance(node.op, Cast):
+            return value
+        operands = [self.whole(v, node) for v in node.inputs]
+        return value if operands == node.inputs else self._insert(node, node.op, *operands)
+
     def _product(self, node: Node, reader: Node) -> Value:
-        """A product, of which one factor is divided: a known one, or else one of integers."""
+        """A product, of which one factor is divided: a known one, or else one of integers. The
+        scale of the other, if it is dequantised, joins the division."""
         a, b = node.inputs
         for divided, other in ((b, a), (a, b)):
-            known = self._known(divided, node)
-            if known is not None:
-                return self._insert(node, Mul(), other, known)
+            if _is_known(divided):
+                return self._insert(node, Mul(), *self._factors(other, divided, node))
         for divided, other in ((a, b), (b, a)):
             if a is not b and _of_integers(divided, node, self.graph):
-                return self._insert(node, Mul(), self.of(divided, node), other)
+                return self._insert(node, Mul(), *self._factors(other, divided, node))
         return self._multiplied(node.output, reader)
 
-    def _known(self, value: Value, reader: Node) -> Value | None:
-        """A parameter or a number, divided; None for what is computed."""
+    def _factors(self, whole: Value, divided: Value, reader: Node) -> tuple[Value, Value]:
+        """Two factors, the second of which is divided; what is dequantised keeps no scale of its
+        own, which joins the division."""
+        if is_quantised(whole) and whole.producer is not None:
+            step = step_of(whole.producer)
+            assert step is not None
+            rest = _Division(self.scale / step.scale, self.graph)
+            return self._centred(whole.producer, reader), rest.of(divided, reader)
+        return self.whole(whole, reader), self.of(divided, reader)
+
+    def _known(self, value: Value, reader: Node) -> Value:
+        """A parameter or a number, divided."""
         if isinstance(value, Parameter):
             quotient = apply(Div(), value.recipe, Literal(self.scale))
             return self.graph.parameter(f"{value.name}.steps", quotient)
         number = number_of(value)
-        return None if number is None else self._number(number / self.scale, reader)
+        assert number is not None
+        return self._number(number / self.scale, reader)
 
     def _dequantised(self, node: Node, reader: Node) -> Value:
         """A dequantised tensor in other steps: its integers times the quotient of both scales."""
-        step = step_of(node)
+        step, x = step_of(node), self._centred(node, reader)
         assert step is not None
-        x = self._insert(reader, Cast("f32"), node.inputs[0])
-        if step.zero_point:
-            x = self._insert(reader, Sub(), x, self._number(float(step.zero_point), reader))
         if step.scale == self.scale:
             return x
         return self._insert(reader, Mul(), x, self._number(step.scale / self.scale, reader))
 
+    def _centred(self, node: Node, reader: Node) -> Value:
+        """The integers of a dequantised tensor, less their zero point, as floats."""
+        step = step_of(node)
+        assert step is not None
+        x = self._insert(reader, Cast("f32"), node.inputs[0])
+        if not step.zero_point:
+            return x
+        return self._insert(reader, Sub(), x, self._number(float(step.zero_point), reader))
+
     def _multiplied(self, value: Value, reader: Node) -> Value:
-        return self._insert(reader, Mul(), value, self._number(1 / self.scale, reader))
+        factor = self._number(1 / self.scale, reader)
+        return self._insert(reader, Mul(), self.whole(value, reader), factor)
 
     def _number(self, number: float, reader: Node) -> Value:
         return self._insert(reader, Constant(number))

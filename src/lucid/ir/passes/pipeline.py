@@ -29,6 +29,7 @@ PIPELINE = [
     "cut-layers",  # once batch norms are in the weights
     "merge-branches",  # once batch norms are scales and shifts
     "fuse-split-attention",  # before the epilogues, which would hide fc1's activation in a fusion
+    "spell-quantize",  # once what other passes look for is found
     "fold-scales",  # while convolutions stand alone, and split attentions do already
     "fuse-epilogue",
     "merge-shortcut",  # once the block's add is part of its last convolution

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import ModelFileError
@@ -43,7 +43,7 @@ def read_convolution(call: Call) -> Operand:
     if weight.type.rank != call.rank():
         raise ModelFileError(f"has a weight {weight.type} for an operand {x.type}")
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
-    _check_kernel(call, kernel)
+    check_kernel(call, kernel, weight)
     w = windows(call, kernel)
     bias = [call.operand(2)] if call.has(2) else []
     convolution = CONVOLUTIONS[len(kernel)]
@@ -68,13 +68,11 @@ def _convolved(
     return call.apply(op, x, weight, *([] if bias is None else [bias]))
 
 
-def _check_kernel(call: Call, kernel: tuple[int, ...]) -> None:
+def check_kernel(call: Call, kernel: tuple[int, ...], weight: Operand) -> None:
     """Raises ModelFileError where the file says another kernel than its weight has."""
     stated = call.integer_list("kernel_shape")
     if stated is not None and stated != kernel:
-        raise ModelFileError(
-            f"says kernel_shape={list(stated)}, but its weight is {call.operand(1).type}"
-        )
+        raise ModelFileError(f"says kernel_shape={list(stated)}, but its weight is {weight.type}")
 
 
 @reads("ConvTranspose")
@@ -87,7 +85,7 @@ def read_transposed_convolution(call: Call) -> Operand:
     if call.rank(1) != call.rank():
         raise ModelFileError(f"has a weight {weight.type} for an operand {x.type}")
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
-    _check_kernel(call, kernel)
+    check_kernel(call, kernel, weight)
     stride, dilation = per_axis(call, "strides", 1), per_axis(call, "dilations", 1)
     more, before, wanted = per_axis(call, "output_padding", 0), padding(call), _output_size(call)
     automatic = auto_pad(call)
@@ -173,22 +171,33 @@ def read_matmul(call: Call) -> Operand:
         raise ModelFileError(f"takes matrices, got {a.type} and {b.type}")
     if b.type.rank == 2 and call.is_weight(b):
         return call.apply(Linear(), a, call.apply(Permute((1, 0)), b))
+    a, b, restored = as_matrices(call, a, b)
+    if call.element(0) == BFLOAT16 and not (call.is_weight(a) or call.is_weight(b)):
+        a, b = (bfloat16.rounded(call, operand) for operand in (a, b))
+        return restored(bfloat16.rounded(call, call.apply(MatMul(), a, b)))
+    return restored(call.apply(MatMul(), a, b))
+
+
+def as_matrices(
+    call: Call, a: Operand, b: Operand
+) -> tuple[Operand, Operand, Callable[[Operand], Operand]]:
+    """The operands of a product with vectors as matrices of one row or column, and what takes these
+    out of the result again."""
     vectors = a.type.rank == 1, b.type.rank == 1
     if vectors[0]:
         a = call.reshape(a, (1, *a.type.shape))
     if vectors[1]:
         b = call.reshape(b, (*b.type.shape, 1))
-    if call.element(0) == BFLOAT16 and not (call.is_weight(a) or call.is_weight(b)):
-        a, b = (bfloat16.rounded(call, operand) for operand in (a, b))
-        y = bfloat16.rounded(call, call.apply(MatMul(), a, b))
-    else:
-        y = call.apply(MatMul(), a, b)
-    shape = list(y.type.shape)
-    if vectors[1]:
-        del shape[-1]
-    if vectors[0]:
-        del shape[-1 if vectors[1] else -2]
-    return call.reshape(y, tuple(shape))
+
+    def restored(y: Operand) -> Operand:
+        shape = list(y.type.shape)
+        if vectors[1]:
+            del shape[-1]
+        if vectors[0]:
+            del shape[-1 if vectors[1] else -2]
+        return call.reshape(y, tuple(shape))
+
+    return a, b, restored
 
 
 @reads("Einsum")

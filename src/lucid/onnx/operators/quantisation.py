@@ -7,23 +7,28 @@ no dtype for, are held as 8-bit ones; what would be quantised to them runs on th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError
 from lucid.ir.graph import Parameter
-from lucid.ir.ops import Cast, Dequantize, Quantize
+from lucid.ir.ops import Cast, Dequantize, Lookup, Quantize, Saturate
 from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.known import Foreign, Known, Operand, known
-from lucid.onnx.table import reads
+from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import graph_dtype
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
+    from lucid.onnx.writer import Edge, Writer
 
-CHANNELS_SINCE = 13
-"""The version of QuantizeLinear and DequantizeLinear from which on channels have scales."""
+CHANNELS_SINCE, WIDE_SINCE = 13, 21
+"""The versions of QuantizeLinear and DequantizeLinear from which on channels have scales, and
+blocks, and 16 bits are written."""
+INT32 = 6
+"""ONNX's number of the element type."""
 WIDER = {"int2": "i8", "int4": "i8", "uint2": "u8", "uint4": "u8"}
 """The dtypes that hold packed integers, by NumPy's names for those."""
 LEAST_SCALE = float(np.finfo(np.float32).tiny)
@@ -52,7 +57,7 @@ def read_quantize(call: Call) -> Operand:
     x = floats(call, call.operand(0))
     dtype = _dtype(call)
     scales = scales_of(call, x.type)
-    _check_scale(call, LEAST_SCALE)
+    check_scale(call, 1)
     return call.apply(Quantize(dtype, scales.axis, scales.block), x, *scales.operands)
 
 
@@ -76,7 +81,7 @@ def read_dequantize(call: Call) -> Operand:
     if all(elements) and elements[0] != elements[1]:
         raise ModelFileError(f"has a zero point of another element type than {x.type}")
     scales = scales_of(call, x.type)
-    _check_scale(call, 0.0)
+    check_scale(call, 1, 0.0)
     return call.apply(Dequantize(scales.axis, scales.block), x, *scales.operands)
 
 
@@ -111,14 +116,20 @@ def scales_of(call: Call, x: TensorType, scale: int = 1, zero_point: int = 2) ->
     given = call.operand(scale)
     zero = widened(call, zero_point) if call.has(zero_point) else None
     if is_number(given):
-        return Scales(number(call, given), None if zero is None else number(call, zero), 0, 0)
+        zero = None if zero is None or _is_zero(zero) else number(call, zero)
+        return Scales(number(call, given), zero, 0, 0)
     if not block and given.type.rank != 1:
         raise ModelFileError(f"has scales {given.type} for {x}: neither one, nor for an axis")
     if not call.operator.domain and call.opset < CHANNELS_SINCE:
         raise ModelFileError(f"has scales {given.type}: one for each channel came with opset 13")
-    if isinstance(zero, Known):  # as a rule they are 0, which is worth knowing
-        zero = call.parameter(zero_point, zero) if zero.array.any() else None
+    if isinstance(zero, Known):
+        zero = None if _is_zero(zero) else call.parameter(zero_point, zero)
     return Scales(call.value(given), zero, call.counted(axis, x.rank), max(0, block))
+
+
+def _is_zero(zero: Operand) -> bool:
+    """Whether zero points are known to be 0, as those of weights are as a rule."""
+    return isinstance(zero, Known) and not zero.array.any()
 
 
 def is_number(operand: Operand) -> bool:
@@ -131,11 +142,77 @@ def number(call: Call, operand: Operand) -> Operand:
     return call.reshape(operand, ()) if is_number(operand) else operand
 
 
-def _check_scale(call: Call, least: float) -> None:
+def check_scale(call: Call, index: int, least: float = LEAST_SCALE) -> None:
     """Raises ModelFileError where a scale that is known is below `least`, infinite or NaN."""
-    if not isinstance(call.operand(1), Known | Parameter):
+    if not isinstance(call.operand(index), Known | Parameter):
         return
-    scale = call.elements(1).reshape(-1)
+    scale = call.elements(index).reshape(-1)
     wrong = scale[~((scale >= least) & np.isfinite(scale))]
     if wrong.size:
         raise ModelFileError(f"has the scale {wrong[0]:g}: a scale is a positive number")
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+@writes(Quantize)
+def write_quantize(w: Writer, op: Quantize, operands: Sequence[Edge], kind: TensorType) -> str:
+    x, scale, *given = operands
+    _require_operator(w, op.dtype, op.block)
+    zero = given[0] if given else _zeros(w, op.dtype, scale)
+    return w.emit("QuantizeLinear", x, scale, zero, **_granularity(op, scale))
+
+
+@writes(Dequantize)
+def write_dequantize(w: Writer, op: Dequantize, operands: Sequence[Edge], kind: TensorType) -> str:
+    """Integers of 32 bits have no zero point in ONNX."""
+    x, scale, *zero = operands
+    _require_operator(w, "i8" if x.type.dtype == "i32" else x.type.dtype, op.block)
+    if zero and x.type.dtype == "i32":
+        x, zero = w.edge(w.emit("Sub", x, _beside(w, op, x.type, *zero)), x.type), []
+    return w.emit("DequantizeLinear", x, scale, *zero, **_granularity(op, scale))
+
+
+@writes(Saturate)
+def write_saturate(w: Writer, op: Saturate, operands: Sequence[Edge], kind: TensorType) -> str:
+    """A QuantizeLinear by a scale of 1."""
+    _require_operator(w, op.dtype, 0)
+    return w.emit("QuantizeLinear", *operands, w.constant(1.0), w.constant(op.zero_point, op.dtype))
+
+
+@writes(Lookup)
+def write_lookup(w: Writer, op: Lookup, operands: Sequence[Edge], kind: TensorType) -> str:
+    x, table = operands
+    index = w.emit("Cast", x, to=INT32)
+    if x.type.dtype == "i8":
+        index = w.emit("Add", index, w.constant(128, "i32"))
+    return w.emit("Gather", table, index, axis=0)
+
+
+def _granularity(op: Quantize | Dequantize, scale: Edge) -> dict[str, int]:
+    """The attributes for scales of channels and of blocks."""
+    if not scale.type.rank:
+        return {}
+    return {"axis": op.axis, "block_size": op.block} if op.block else {"axis": op.axis}
+
+
+def _require_operator(w: Writer, dtype: str, block: int) -> None:
+    """Write a version of QuantizeLinear and DequantizeLinear that has this."""
+    if dtype not in ("u8", "i8", "u16", "i16"):
+        raise UnsupportedError(f"QuantizeLinear to {dtype}")
+    if block or dtype not in ("u8", "i8"):
+        w.require(WIDE_SINCE)
+
+
+def _zeros(w: Writer, dtype: str, scale: Edge) -> str:
+    """A zero point of 0, which says what the dtype is, for each scale."""
+    shape = [d for d in scale.type.shape if isinstance(d, int)]
+    return w.constant(np.zeros(shape), dtype)
+
+
+def _beside(w: Writer, op: Dequantize, x: TensorType, zero: Edge) -> str:
+    """Zero points as an operand of x."""
+    if op.block and zero.type.rank:
+        raise UnsupportedError("zero points of blocks of 32-bit integers")
+    after = x.rank - op.axis - 1
+    return w.emit("Reshape", zero, w.integers(-1, *(1,) * after)) if zero.type.rank else zero.name

@@ -819,8 +819,41 @@ RUNTIME = [
     Mutant(
         "an unrolled segment takes its second step twice",
         f"{C}.kernels.accumulation:accumulate_short",
-        "k.int(number)",
-        "k.int(max(number, 1))",
+        "k.int(0), number)",
+        "k.int(0), max(number, 1))",
+        TILES,
+    ),
+    Mutant(
+        "signed bytes are read as unsigned ones",
+        f"{K}.integer_rows:_less",
+        "k.builder.sext if signed",
+        "k.builder.zext if signed",
+        ("product", "direct"),
+    ),
+    Mutant(
+        "the second half of a pair of weights is its first",
+        f"{K}.packing:PairPanels.pack",
+        "block[:, half::2]",
+        "block[:, 0::2]",
+    ),
+    Mutant(
+        "a line of several segments begins in the middle of a pair",
+        f"{L}.direct:direct",
+        "steps = -(-segment //",
+        "steps = max(1, segment //",
+    ),
+    Mutant(
+        "a byte's zero point is added before it is kept in range",
+        "lucid.codegen.language.saturation:saturated",
+        "int(bounds.min) - zero_point",
+        "int(bounds.min)",
+        EVERY,
+    ),
+    Mutant(
+        "a result narrower than its panel lacks its last number",
+        "lucid.codegen.language.partial:store_first",
+        "count.minimum(lanes), lanes",
+        "(count - 1).minimum(lanes), lanes",
         TILES,
     ),
     Mutant(

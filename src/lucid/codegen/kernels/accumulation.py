@@ -16,8 +16,9 @@ UNROLL = 4
 """Steps of k in the loop body: constant offsets, the loop's own cost spread over 4 x 24 FMAs."""
 
 
-Step = Callable[[list[Vector], Int], list[Vector]]
-"""From a tile and a step of k to the tile with that step's products added."""
+Step = Callable[[list[Vector], Int, int], list[Vector]]
+"""From a tile, a step of k, and how many steps further (a constant, so that addresses need no
+instructions), to the tile with that step's products added."""
 
 
 def steps(
@@ -35,10 +36,10 @@ def steps(
         each_round(loop.index)
         tile = loop.carried
         for u in range(unroll):
-            tile = step(tile, loop.index + u)
+            tile = step(tile, loop.index, u)
         loop.carry(tile)
     with k.loop(whole, stop, carry=loop.results) as rest:
-        rest.carry(step(rest.carried, rest.index))
+        rest.carry(step(rest.carried, rest.index, 0))
     return rest.results
 
 
@@ -143,7 +144,7 @@ def accumulate_short(
         with k.loop(0, segments[1], carry=lines.carried, never_empty=True) as line:
             one, tile = step(lines.index, line.index), line.carried
             for number in range(depth):
-                tile = one(tile, k.int(number))
+                tile = one(tile, k.int(0), number)
             line.carry(tile)
         lines.carry(line.results)
     return lines.results

@@ -199,7 +199,7 @@ def _held(k: Kernel, segment: Segment) -> Segment:
 
     def held(h: Int, w: Int) -> Step:
         step = segment(h, w)
-        return lambda tile, at: [k.frozen(v) for v in step(tile, at)]
+        return lambda tile, at, further: [k.frozen(v) for v in step(tile, at, further)]
 
     return held
 

@@ -20,7 +20,7 @@ from lucid.codegen.language.values import I16, Int, Integers, Pointer
 class Shifted(Loader):
     """Rows of `dtype`, as many as there are pixels; `strided`: of every few pixels of a map.
 
-    An odd number of `channels` is followed by a zero.
+    What follows an odd number of `channels` is of no meaning: its weights are 0.
     """
 
     name: ClassVar[str] = "shifted"
@@ -50,8 +50,6 @@ class Shifted(Loader):
         else:
             source = first + row * f.x_row
         shift(k, source, numbers, f.channels, self.dtype, f.zero_point)
-        with k.when((f.channels % 2).equals(1)):
-            k.builder.store(ir.Constant(I16, 0), (numbers + f.channels).raw, align=2)
 
 
 def shift_planes(

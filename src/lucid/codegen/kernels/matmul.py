@@ -258,7 +258,8 @@ class _TileEmitter:
         rows = [self.a + self._row(r) * self.a_row for r in range(self.height)]
         width = self.vectors * k.vector
 
-        def step(tile: list[Vector], at: Int) -> list[Vector]:
+        def step(tile: list[Vector], first: Int, further: int) -> list[Vector]:
+            at = first + further
             place = self.panel + at * width
             b = [k.load(place + v * k.vector, align=k.aligned) for v in range(self.vectors)]
             result = []

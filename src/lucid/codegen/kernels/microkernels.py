@@ -171,8 +171,8 @@ class _TileEmitter:
         """The tile with all products added."""
         rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
 
-        def step(tile: list[Vector], at: Int) -> list[Vector]:
-            return self._step(tile, rows, self.panel, at)
+        def step(tile: list[Vector], at: Int, further: int) -> list[Vector]:
+            return self._step(tile, rows, self.panel, at, further)
 
         return self.arithmetic.over_row(self.k, self.depth, tile, self.sums, step, self._prefetch)
 
@@ -208,16 +208,19 @@ class _TileEmitter:
         return k.load_pointer(self.extras.words(2 * i), element) + row * stride
 
     def _step(
-        self, tile: list[Vector], rows: list[Pointer], panel: Pointer, step: Int
+        self, tile: list[Vector], rows: list[Pointer], panel: Pointer, at: Int, further: int
     ) -> list[Vector]:
-        """One step of k. The panel's vectors stay in registers, the rows' elements are broadcast:
-        the other order spills."""
+        """One step of k, so much further than `at`. The panel's vectors stay in registers, the
+        rows' elements are broadcast: the other order spills."""
         k, vectors, arithmetic = self.k, self.spec.vectors, self.arithmetic
-        at = panel + step * self.width
-        weights = [arithmetic.load(k, at + v * k.vector, self.align) for v in range(vectors)]
+        place = panel + at * self.width + further * self.width
+        weights = [arithmetic.load(k, place + v * k.vector, self.align) for v in range(vectors)]
         result = []
         for r, row in enumerate(rows):
-            value, sums = arithmetic.broadcast(k, row + step), tile[r * vectors : (r + 1) * vectors]
+            value, sums = (
+                arithmetic.broadcast(k, row + at + further),
+                tile[r * vectors : (r + 1) * vectors],
+            )
             result += [
                 arithmetic.multiply_add(k, value, w, s) for w, s in zip(weights, sums, strict=True)
             ]
@@ -311,7 +314,7 @@ class _WindowTileEmitter(_TileEmitter):
             moved = h * self.step_h + w * self.step_w
             here = [(row + moved).to(self.x.element) for row in rows]
             panel = self.panel + (h * self.lines_w + w) * (self.depth * self.width)
-            return lambda tile, at: self._step(tile, here, panel, at)
+            return lambda tile, at, further: self._step(tile, here, panel, at, further)
 
         window = Window((self.lines_h, self.lines_w), self.depth, self.chain, self.short)
         return self.arithmetic.over_window(k, window, tile, self.sums, step, self._prefetch)

@@ -352,7 +352,8 @@ class _TileEmitter:
         states = [self.h + r * self.depth for r in rows]
         weights = [self.weights + p * each for p in panels]
 
-        def step(tile: list[Vector], at: Int) -> list[Vector]:
+        def step(tile: list[Vector], first: Int, further: int) -> list[Vector]:
+            at = first + further
             state = [k.splat(k.load(h + at, lanes=1)) for h in states]
             result = []
             for p, panel in enumerate(weights):

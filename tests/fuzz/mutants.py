@@ -665,10 +665,10 @@ QUANTISED = [
         ("integer_winograd",),
     ),
     Mutant(
-        "the last channels of Winograd on integers begin too late",
+        "the last channels of Winograd on integers are left out",
         f"{K}.integer_winograd:_Emitter._transform",
         "last = (channels - self.lanes).maximum(0)",
-        "last = channels",
+        "last = (channels - self.lanes - 1).maximum(0)",
         ("integer_winograd",),
     ),
     Mutant(

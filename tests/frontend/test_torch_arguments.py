@@ -72,7 +72,14 @@ NO_MATTER_TO = {
         _upsample_bilinear2d_aa.output_size
         native_group_norm.N native_group_norm.C native_group_norm.HxW
     """,
-    OF_DTYPE: "_to_copy.dtype to.dtype to.other type_as.other",
+    OF_DTYPE: """
+        _to_copy.dtype to.dtype to.other type_as.other
+        dequantize_per_tensor.out_dtype dequantize_per_channel.out_dtype
+    """,
+    "what is within it is dequantised as what is not": """
+        dequantize_per_tensor.quant_min dequantize_per_tensor.quant_max
+        dequantize_per_channel.quant_min dequantize_per_channel.quant_max
+    """,
     "no element of it is left": "copy.self fill.self",
     "values are never shared in a graph": "to.copy",
 }

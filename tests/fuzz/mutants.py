@@ -548,9 +548,9 @@ KERNELS = [
     ),
     Mutant(
         "a maximum is never negative",
-        f"{K}.pooling:_PoolEmitter._looped",
-        'float("-inf")',
-        "0.0",
+        f"{K}.pooling:_PoolEmitter._none",
+        '"max" if self.largest else "sum"',
+        '"sum"',
         ("pool",),
     ),
     Mutant(
@@ -642,7 +642,7 @@ INTEGERS = [
     ),
 ]
 
-QUANTISED = [
+QUANTISED_LAYERS = [
     Mutant(
         "sums of Winograd on integers are shifted by one less",
         f"{K}.winograd_transforms:shift",
@@ -702,6 +702,63 @@ QUANTISED = [
         "Vector(k.builder, f.zero_bytes)",
         "Vector(k.builder, k.every_lane(k.builder.trunc(k.int(0).raw, I8), k.vector))",
         ("integer_depthwise",),
+    ),
+]
+
+QUANTISED_MAPS = [
+    Mutant(
+        "zero points are added to a sum once more",
+        f"{K}.pooling:_PoolEmitter._finish",
+        "total - total.of(",
+        "total + total.of(",
+        ("pool",),
+    ),
+    Mutant(
+        "a table of signed bytes begins elsewhere",
+        f"{K}.lookup:Lookup.emit",
+        "constant(x.element, 128)",
+        "constant(x.element, 64)",
+        ("lookup",),
+    ),
+    Mutant(
+        "the second half of a table is looked for in the first",
+        f"{C}.language.tables:ByteTable.at",
+        "b.xor(places, constant(self.kind, 128))",
+        "places",
+        ("lookup",),
+    ),
+    Mutant(
+        "the last bytes of a row are forgotten",
+        f"{C}.language.builder:Kernel.each_piece",
+        "with self.loop(whole, last, narrow) as loop:",
+        "with self.loop(whole, last - narrow + 1, narrow) as loop:",
+        EVERY,
+    ),
+    Mutant(
+        "interleaved columns are in the opposite order",
+        f"{K}.transpose:Interleave._rows",
+        "[i * lanes + row for",
+        "[(self.columns - 1 - i) * lanes + row for",
+        ("interleave",),
+    ),
+    Mutant(
+        "squares of bytes repeat their first half",
+        f"{K}.transpose:interleaved",
+        "high = [half + n for n in low]",
+        "high = low",
+        ("transpose",),
+    ),
+    Mutant(
+        "a quantize that is spelled out has no zero point",
+        f"{P}.spell_quantize:as_quotient",
+        "step.zero_point",
+        "0",
+    ),
+    Mutant(
+        "the zero point of a dequantize is added",
+        f"{P}.spell_quantize:_floats",
+        "float(step.zero_point)",
+        "float(-step.zero_point)",
     ),
 ]
 
@@ -807,4 +864,5 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *QUANTISED, *RUNTIME]
+MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *RUNTIME]
+MUTANTS += [*QUANTISED_LAYERS, *QUANTISED_MAPS]

@@ -30,6 +30,7 @@ from lucid.frontend.torch import (
     layers,
     ordering,
     products,
+    quantisation,
     recurrent,
     reductions,
     sampling,
@@ -44,8 +45,9 @@ from lucid.frontend.torch.refused import DependsOnElements, Refused
 from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.state import refuse_kept_state
 from lucid.frontend.torch.tables import Known, Tables, depends_on_shape_only
+from lucid.frontend.torch.unbatched import written
 from lucid.frontend.torch.weights import floating_tensors, payload_of
-from lucid.frontend.torch.writer import Notes, Writer, emitter_name, emitter_of
+from lucid.frontend.torch.writer import KEEPING, Notes, Writer, emitter_name, emitter_of
 from lucid.frontend.trace import checked_shape
 from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
@@ -59,6 +61,7 @@ FAMILIES = (
     layers,
     ordering,
     products,
+    quantisation,
     recurrent,
     reductions,
     sampling,
@@ -389,7 +392,8 @@ class Importer:
         if any(o is None for o in operands):
             raise Refused("it reads a result that is only there for training")
         known = all(not _reads_graph(o) for o in operands) or depends_on_shape_only(node)
-        if known and isinstance(value, torch.Tensor | tuple | list):
+        keeps = _target_name(node) in KEEPING
+        if known and isinstance(value, torch.Tensor | tuple | list) and not keeps:
             return self._known(node)
         given: Any = map_arg((node.args, node.kwargs), self._now)
         args, kwargs = given
@@ -399,7 +403,9 @@ class Importer:
             raise Refused("")
         if isinstance(value, torch.Tensor) and value.is_complex():
             raise Refused("its result is of complex numbers")
-        return self._emitted(node, emitter(self._writer(node), *_arguments(target, args, kwargs)))
+        arguments = _arguments(target, args, kwargs)
+        name = _target_name(node)
+        return self._emitted(node, written(name, emitter, self._writer(node), arguments))
 
     def _number(self, value: Any) -> Any:
         """A number; where it is a size that is no dimension, the tensor that it is of has been told

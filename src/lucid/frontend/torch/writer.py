@@ -27,25 +27,31 @@ from lucid.ir import ops
 from lucid.ir.graph import Graph, Parameter, Value
 from lucid.ir.ops import OPS, Array, Op
 from lucid.ir.ops.constant import nested
-from lucid.ir.types import DTYPES, INTEGERS, Dim, Shape, f32
+from lucid.ir.types import DTYPES, INTEGERS, Dim, Shape, TensorType
 
 Emitter = Callable[..., Any]
 EMITTERS: dict[str, Emitter] = {}
 """What writes each operator, by torch's name for its overload: `aten.relu.default`."""
+
+KEEPING: set[str] = set()
+"""The operators among them that are written even where all their operands are known: tables of
+integers that stand for weights, which stay integers."""
 
 F = TypeVar("F", bound=Emitter)
 LARGEST_CONSTANT = 4096
 """Elements of a floating table that is written into the graph; larger ones join the payload."""
 
 
-def emits(*names: str, namespace: str = "aten") -> Callable[[F], F]:
+def emits(*names: str, namespace: str = "aten", keeps: bool = False) -> Callable[[F], F]:
     """Register a function as what writes the overloads of these names, ATen's or another
-    library's. That library need not be there."""
+    library's. That library need not be there. `keeps`: see KEEPING."""
 
     def register(function: F) -> F:
         for name in names:
             assert f"{namespace}.{name}" not in EMITTERS, f"two functions emit {name}"
             EMITTERS[f"{namespace}.{name}"] = function
+            if keeps:
+                KEEPING.add(f"{namespace}.{name}")
         return function
 
     return register
@@ -313,9 +319,16 @@ class Writer:
             return x in self._notes.truths
         return self.known(x)[0].dtype == bool
 
-    def _table(self, array: Array) -> Value:
+    def integers(self, x: Any, dtype: str) -> Value:
+        """Integers that stand for weights: a known table as a tensor of the payload."""
+        if isinstance(x, Value):
+            return x
+        array, _ = self.known(x)
+        return self._table(np.ascontiguousarray(array, DTYPES[dtype]), dtype)
+
+    def _table(self, array: Array, dtype: str = "f32") -> Value:
         """A table as a tensor of the payload. Its name tells it from those of other image sizes."""
         digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]
         name = f"{self._name}.{digest}"
         self._notes.payload[name] = array
-        return self._notes.graph.add_source(name, f32(*array.shape))
+        return self._notes.graph.add_source(name, TensorType(dtype, array.shape))

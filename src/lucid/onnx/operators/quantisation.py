@@ -116,14 +116,20 @@ def scales_of(call: Call, x: TensorType, scale: int = 1, zero_point: int = 2) ->
     given = call.operand(scale)
     zero = widened(call, zero_point) if call.has(zero_point) else None
     if is_number(given):
-        return Scales(number(call, given), None if zero is None else number(call, zero), 0, 0)
+        zero = None if zero is None or _is_zero(zero) else number(call, zero)
+        return Scales(number(call, given), zero, 0, 0)
     if not block and given.type.rank != 1:
         raise ModelFileError(f"has scales {given.type} for {x}: neither one, nor for an axis")
     if not call.operator.domain and call.opset < CHANNELS_SINCE:
         raise ModelFileError(f"has scales {given.type}: one for each channel came with opset 13")
-    if isinstance(zero, Known):  # as a rule they are 0, which is worth knowing
-        zero = call.parameter(zero_point, zero) if zero.array.any() else None
+    if isinstance(zero, Known):
+        zero = None if _is_zero(zero) else call.parameter(zero_point, zero)
     return Scales(call.value(given), zero, call.counted(axis, x.rank), max(0, block))
+
+
+def _is_zero(zero: Operand) -> bool:
+    """Whether zero points are known to be 0, as those of weights are as a rule."""
+    return isinstance(zero, Known) and not zero.array.any()
 
 
 def is_number(operand: Operand) -> bool:

@@ -642,6 +642,69 @@ INTEGERS = [
     ),
 ]
 
+QUANTISED_LAYERS = [
+    Mutant(
+        "sums of Winograd on integers are shifted by one less",
+        f"{K}.winograd_transforms:shift",
+        "bit_length() - 1",
+        "bit_length() - 2",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "Winograd on integers keeps the zero points",
+        f"{K}.integer_winograd:_Emitter._both_ways",
+        "if (i, j) == (1, 1):",
+        "if False:",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "borders of Winograd on integers are 0, not the zero point",
+        f"{K}.integer_winograd:_Emitter.blank_pixel",
+        "self.frame.zero_point.raw",
+        "k.int(0).raw",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "the last channels of Winograd on integers are left out",
+        f"{K}.integer_winograd:_Emitter._transform",
+        "last = (channels - self.lanes).maximum(0)",
+        "last = (channels - self.lanes - 1).maximum(0)",
+        ("integer_winograd",),
+    ),
+    Mutant(
+        "an odd channel of Winograd on integers has its neighbour's weights",
+        f"{K}.packing:WinogradPairPanels.pack",
+        "every_other = points[:, half::2]",
+        "every_other = points[:, ::2]",
+    ),
+    Mutant(
+        "depthwise integers forget the zero point",
+        f"{L}.depthwise:_kernel",
+        "layer.zero_point != 0",
+        "layer.zero_point > 99",
+    ),
+    Mutant(
+        "depthwise integers pair their last line with the first column",
+        f"{K}.packing:TapPairs.pack",
+        "lines[:, ::2], lines[:, 1::2]",
+        "lines[:, ::2], lines[:, : width // 2]",
+    ),
+    Mutant(
+        "the last vector of depthwise integers is not moved back",
+        f"{K}.integer_depthwise:IntegerDepthwise.each_vector",
+        "loop.index.minimum(channels - k.vector)",
+        "loop.index.minimum(channels - k.vector + 1)",
+        ("integer_depthwise",),
+    ),
+    Mutant(
+        "the columns beside a line of depthwise integers are 0, not the zero point",
+        f"{K}.integer_depthwise:IntegerDepthwise.spread",
+        "Vector(k.builder, f.zero_bytes)",
+        "Vector(k.builder, k.every_lane(k.builder.trunc(k.int(0).raw, I8), k.vector))",
+        ("integer_depthwise",),
+    ),
+]
+
 QUANTISED_MAPS = [
     Mutant(
         "zero points are added to a sum once more",
@@ -696,69 +759,6 @@ QUANTISED_MAPS = [
         f"{P}.spell_quantize:_floats",
         "float(step.zero_point)",
         "float(-step.zero_point)",
-    ),
-]
-
-QUANTISED = [
-    Mutant(
-        "sums of Winograd on integers are shifted by one less",
-        f"{K}.winograd_transforms:shift",
-        "bit_length() - 1",
-        "bit_length() - 2",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "Winograd on integers keeps the zero points",
-        f"{K}.integer_winograd:_Emitter._both_ways",
-        "if (i, j) == (1, 1):",
-        "if False:",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "borders of Winograd on integers are 0, not the zero point",
-        f"{K}.integer_winograd:_Emitter.blank_pixel",
-        "self.frame.zero_point.raw",
-        "k.int(0).raw",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "the last channels of Winograd on integers begin too late",
-        f"{K}.integer_winograd:_Emitter._transform",
-        "last = (channels - self.lanes).maximum(0)",
-        "last = channels",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "an odd channel of Winograd on integers has its neighbour's weights",
-        f"{K}.packing:WinogradPairPanels.pack",
-        "every_other = points[:, half::2]",
-        "every_other = points[:, ::2]",
-    ),
-    Mutant(
-        "depthwise integers forget the zero point",
-        f"{L}.depthwise:_kernel",
-        "layer.zero_point != 0",
-        "layer.zero_point > 99",
-    ),
-    Mutant(
-        "depthwise integers pair their last line with the first column",
-        f"{K}.packing:TapPairs.pack",
-        "lines[:, ::2], lines[:, 1::2]",
-        "lines[:, ::2], lines[:, : width // 2]",
-    ),
-    Mutant(
-        "the last vector of depthwise integers is not moved back",
-        f"{K}.integer_depthwise:IntegerDepthwise.each_vector",
-        "loop.index.minimum(channels - k.vector)",
-        "loop.index.minimum(channels - k.vector + 1)",
-        ("integer_depthwise",),
-    ),
-    Mutant(
-        "the columns beside a line of depthwise integers are 0, not the zero point",
-        f"{K}.integer_depthwise:IntegerDepthwise.spread",
-        "Vector(k.builder, f.zero_bytes)",
-        "Vector(k.builder, k.every_lane(k.builder.trunc(k.int(0).raw, I8), k.vector))",
-        ("integer_depthwise",),
     ),
 ]
 
@@ -819,41 +819,8 @@ RUNTIME = [
     Mutant(
         "an unrolled segment takes its second step twice",
         f"{C}.kernels.accumulation:accumulate_short",
-        "k.int(0), number)",
-        "k.int(0), max(number, 1))",
-        TILES,
-    ),
-    Mutant(
-        "signed bytes are read as unsigned ones",
-        f"{K}.integer_rows:_less",
-        "k.builder.sext if signed",
-        "k.builder.zext if signed",
-        ("product", "direct"),
-    ),
-    Mutant(
-        "the second half of a pair of weights is its first",
-        f"{K}.packing:PairPanels.pack",
-        "block[:, half::2]",
-        "block[:, 0::2]",
-    ),
-    Mutant(
-        "a line of several segments begins in the middle of a pair",
-        f"{L}.direct:direct",
-        "steps = -(-segment //",
-        "steps = max(1, segment //",
-    ),
-    Mutant(
-        "a byte's zero point is added before it is kept in range",
-        "lucid.codegen.language.saturation:saturated",
-        "int(bounds.min) - zero_point",
-        "int(bounds.min)",
-        EVERY,
-    ),
-    Mutant(
-        "a result narrower than its panel lacks its last number",
-        "lucid.codegen.language.partial:store_first",
-        "count.minimum(lanes), lanes",
-        "(count - 1).minimum(lanes), lanes",
+        "k.int(number)",
+        "k.int(max(number, 1))",
         TILES,
     ),
     Mutant(
@@ -897,14 +864,5 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [
-    *PASSES,
-    *SCHEDULE_AND_PLAN,
-    *VIEWS,
-    *PACKING,
-    *KERNELS,
-    *INTEGERS,
-    *QUANTISED,
-    *QUANTISED_MAPS,
-    *RUNTIME,
-]
+MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *RUNTIME]
+MUTANTS += [*QUANTISED_LAYERS, *QUANTISED_MAPS]

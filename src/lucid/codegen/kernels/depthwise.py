@@ -320,13 +320,13 @@ class Depthwise(KernelSpec):
         total = None
         for pixel, value in enumerate(values):
             here = places.moved(pixel)
-            result = self.body.emit(f.kernel, value, self.extras(f, here, c, mask))
+            result = self.body.emit(f.kernel, value, self.operands(f, here, c, mask))
             self.store(f, result, here["y"] + c, mask)
             total = result if total is None else total + result
         assert total is not None, "a block has outputs"
         return total
 
-    def extras(self, f: Frame, here: Places, c: Int, mask: Any) -> list[Vector]:
+    def operands(self, f: Frame, here: Places, c: Int, mask: Any) -> list[Vector]:
         """What the body reads beside the result."""
         names = [f"extra{e}" for e in range(len(self.body.extras))]
         bases = [

@@ -177,7 +177,7 @@ class IntegerDepthwise(Depthwise):
             pixels = range(first, min(first + most, len(values)))
             padded = [*pixels, *([pixels[-1]] if len(pixels) == 3 else [])]
             heres = [places.moved(pixel) for pixel in padded]
-            read = zip(*(self.extras(f, here, c, mask) for here in heres), strict=True)
+            read = zip(*(self.operands(f, here, c, mask) for here in heres), strict=True)
             total = k.joined([values[pixel] for pixel in padded])
             result = self.body.emit(k, total, [k.joined(list(each)) for each in read])
             whole = Vector(k.builder, elements(k, result, self.y))

@@ -277,3 +277,17 @@ def test_the_input_is_quantised_by_a_division():
     after = fused(build.graph)
     assert names(after) == ["div", "integer_conv2d"]
     assert_close(build, after)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.02, np.nan, np.inf, 1e-40, 1e35])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_layers_between_scales_that_are_none_compute_what_the_file_says(scale, where):
+    build = Network(seed=9)
+    x = build.quantised_input("u8", 3, 5, 5)
+    before, after = (scale, 0.06) if where == "before" else (0.02, scale)
+    y = build.conv_of(build.dequantised(x, before, 3), 4, kernel=(1, 1))
+    build.graph.set_outputs([build.quantised(y, after, 120)])
+    inputs = random_inputs(build.graph, 2)
+    with np.errstate(all="ignore"):
+        (wanted,), (given,) = (interpret(g, inputs) for g in (build.graph, fused(build.graph)))
+    np.testing.assert_array_equal(given, wanted)

@@ -34,8 +34,9 @@ class _Scaled(Op):
         """Raise ShapeError unless scale and zero point are for an `x` quantised to `dtype`."""
         self.require(dtype in QUANTISED, f"dtype is one of {', '.join(QUANTISED)}, got {dtype!r}")
         self.require_float(scale=scale)
-        same = zero_point is None or zero_point == TensorType(dtype, scale.shape)
-        self.require(same, f"the zero point must be {dtype} of {scale.shape}, got {zero_point}")
+        wanted = TensorType(dtype, scale.shape)
+        same = zero_point is None or zero_point == wanted
+        self.require(same, f"the zero point must be {wanted}, got {zero_point}")
         if scale.rank == 0:
             return
         self.require(0 <= self.axis < x.rank, f"axis {self.axis} is none of {x}")
@@ -47,8 +48,9 @@ class _Scaled(Op):
         (length,) = self.integers(along)
         blocks = list(x.shape)
         blocks[self.axis] = -(-length // self.block)
-        wanted = f"{self.block} numbers share a scale: its shape must be {tuple(blocks)}"
-        self.require(scale.shape == tuple(blocks), f"{wanted}, got {scale} for {x}")
+        wanted = scale.with_shape(tuple(blocks))
+        message = f"{self.block} numbers share a scale: it must be {wanted}, got {scale} for {x}"
+        self.require(scale == wanted, message)
 
     def _spread(self, scales: Array, shape: tuple[int, ...]) -> Array:
         """Scales or zero points so that they broadcast with an array of this shape."""

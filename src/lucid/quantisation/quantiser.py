@@ -172,7 +172,8 @@ def _chosen(graph: Graph, ignored: tuple[str, ...]) -> list[Node]:
         if not any(is_ignored(node, (pattern,)) for node in layers):
             known = dict.fromkeys(origins(node)[0] for node in layers)
             raise UnknownNameError(
-                f"ignore: no layer is of a module that matches {pattern!r}; they are {', '.join(list(known)[:12])}"
+                f"ignore: no layer is of a module that matches {pattern!r}; they are "
+                + ", ".join(list(known)[:12])
                 + (", ..." if len(known) > 12 else "")
             )
     return [node for node in layers if not is_ignored(node, ignored)]

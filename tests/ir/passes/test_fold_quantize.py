@@ -174,6 +174,17 @@ def test_what_a_layer_makes_is_quantised_first(op, size):
     computes("fold-quantize", text, f"{parts}{' quantize' if name == 'concat' else ''} {name}")
 
 
+def test_a_scale_may_be_written_after_what_is_quantised():
+    text = behind_a_layer(
+        """%v = reshape(%c) {shape=(N,100)} : f32[N,100]
+        %scale = constant() {value=0.5} : f32[]
+        %y = quantize(%v, %scale, %z) : u8[N,100]""",
+        inputs="%x: u8[N,3,5,5]",
+        results="u8[N,100]",
+    )
+    computes("fold-quantize", text, "integer_conv2d cast mul saturate reshape")
+
+
 def test_of_floats_the_largest_is_found_first():
     """For it may be NaN, of which a quantize makes the least."""
     assert_unchanged(

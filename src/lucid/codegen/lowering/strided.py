@@ -252,7 +252,8 @@ def interleave(ctx: Lowering, source: View, out: View, region: Graph, origin: st
     outer = [i for i in range(len(grid.sizes)) if i not in (row, column)]
     arguments = grid.outer(outer, ("x", "y"), origin)
     count = prod(grid.sizes[i] for i in outer)
-    parts = max(1, min(-(-ctx.pieces(prod(out.shape), LEAST_WORK) // count), rows // LEAST_WORK))
+    wanted = -(-ctx.pieces(prod(out.shape), LEAST_WORK) // max(1, count))
+    parts = max(1, min(wanted, rows // LEAST_WORK))
     arguments |= {"x": source, "y": out, "rows": rows, "parts": parts}
     arguments |= {"x_column": grid.steps[0][column]}
     kernel, tasks = Interleave(columns, out.dtype), count * parts

@@ -141,6 +141,8 @@ def before_moves(node: Node, graph: Rewriter) -> None:
             op = replace(op, value=float(step.nearest(op.value)))
     elif not isinstance(op, (*MOVES, Concat)) and not is_nearest(op):
         return
+    constants = [v.producer.op for v in scales if v.producer is not None]  # step_of has seen them
+    scales = [graph.insert_before(mover, constant, []) for constant in constants]
     quantised = [graph.insert_before(mover, node.op, [v, *scales]) for v in mover.inputs]
     graph.substitute(node, op, quantised, fuses=[mover, node])
 

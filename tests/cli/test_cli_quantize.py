@@ -115,7 +115,7 @@ def test_random_weights_are_told(lucid_command, net):
         (("--page", "page.svg"), 2, ".html"),
         (("--method", "mean"), 1, "method is one of"),
         (("--budget", "good"), 1, "budget is"),
-        (("--ignore", "layer9"), 1, "no module matches 'layer9'"),
+        (("--ignore", "layer9"), 1, "matches 'layer9'"),
         (("--preprocess", "mean"), 2, "KEY=VALUE"),
     ],
 )

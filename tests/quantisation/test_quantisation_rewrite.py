@@ -90,6 +90,43 @@ def graph_of_bias(graph):
     return copy
 
 
+SHARED = """graph g(%x: f32[N,4]) -> f32[N,4] {
+  param @w: f32[4,4]
+  param @b: f32[4]
+  %p = linear(%x, @w, @b) : f32[N,4] at "first"
+  %q = linear(%p, @w, @b) : f32[N,4] at "second"
+  %r = linear(%q, @w) : f32[N,4] at "third"
+  return %r
+}"""
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+@pytest.mark.parametrize("ignored", [(), ("second",), ("first", "third")])
+def test_layers_that_share_weights(ignored: tuple[str, ...], zeros: bool) -> None:
+    graph = graph_of(SHARED)
+    generator = np.random.default_rng(0)
+    graph.payload = {
+        name: (generator.standard_normal(a.shape) * (not zeros)).astype(np.float32)
+        for name, a in graph.payload.items()
+    }
+    layers = [n for n in layers_of(graph) if n.origin not in ignored]
+    where = places(graph, layers)
+    scalings = {
+        v: Scaling(float(np.float32(0.05 * (i + 1))), 99) for i, v in enumerate(where.values)
+    }
+    numbers = {
+        n: Weights.of(n, graph.payload, weight_scales(graph.payload["w"], "mse")) for n in layers
+    }
+    x = generator.standard_normal((5, 4)).astype(np.float32)
+    integers, floats = (f(graph, where, scalings, numbers) for f in (quantised, simulated))
+    for made in (integers, floats):
+        verify(made)
+    (a,), (b,) = interpret(integers, [x]), interpret(floats, [x])
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    (wanted,) = interpret(graph, [x])
+    assert np.abs(a - wanted).max() <= 0.15 * np.abs(wanted).max()
+
+
 def test_outputs_are_not_rounded() -> None:
     _, integers, _ = both()
     assert all(v.producer.op.name != "dequantize" for v in integers.outputs)

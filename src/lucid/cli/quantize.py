@@ -158,7 +158,7 @@ def quantize(
     with progress() as told:
         try:
             result = lucid.quantize(
-                _weighted(subject),
+                _weighted(subject, size),
                 data,
                 method=method,
                 percentile=percentile,
@@ -187,11 +187,11 @@ def quantize(
         _show(result, report)
 
 
-def _weighted(subject: Subject) -> Any:
+def _weighted(subject: Subject, size: str | None) -> Any:
     """What is quantised: the model, or its graph with the weights of a file in it."""
     if subject.weights is None:
         return subject.model
-    return subject.source().captured(subject.own_shapes)
+    return subject.source().captured(subject.shapes(1, size))
 
 
 def _write(

@@ -169,10 +169,11 @@ def _chosen(graph: Graph, ignored: tuple[str, ...]) -> list[Node]:
             "quantised"
         )
     for pattern in ignored:
-        if not any(is_ignored(node, (pattern,)) for node in graph.nodes):
+        if not any(is_ignored(node, (pattern,)) for node in layers):
             known = dict.fromkeys(origins(node)[0] for node in layers)
             raise UnknownNameError(
-                f"ignore: no module matches {pattern!r}; layers are {', '.join(list(known)[:12])}"
+                f"ignore: no layer is of a module that matches {pattern!r}; they are "
+                + ", ".join(list(known)[:12])
                 + (", ..." if len(known) > 12 else "")
             )
     return [node for node in layers if not is_ignored(node, ignored)]

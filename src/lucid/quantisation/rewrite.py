@@ -156,11 +156,15 @@ def stored(graph: Graph, payload: dict[str, Array], name: str, array: Array) -> 
     """A parameter that is a tensor of its own, called `name`, or like it where that is taken by
     another one."""
     stem, count = name, 0
-    while name in payload and not np.array_equal(payload[name], array):
+    while name in payload and not _same(payload[name], array):
         count += 1
         name = f"{stem}_{count}"
     payload[name] = array
     return graph.add_source(name, TensorType(DTYPES[array.dtype.name], array.shape))
+
+
+def _same(a: Array, b: Array) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b)
 
 
 def append_quantised(

@@ -19,6 +19,7 @@ import numpy as np
 
 from engines import Caller, Engine
 from job import Job
+from reference import error, leaves, outputs
 
 WARM = 2  # untimed runs of each caller before a timed burst
 
@@ -51,13 +52,12 @@ class Host:
         return {"load": seconds, "version": version, **self._engine.facts}
 
     def check(self) -> dict[str, Any]:
-        """The largest error of the logits, divided by the largest logit of the reference."""
-        with np.load(self._job.reference) as data:
-            expected = data["logits"]
-        found = np.asarray(self._engine.run(self._images), np.float64)
-        if found.shape != expected.shape:
-            raise ValueError(f"logits have shape {found.shape}, not {expected.shape}")
-        return {"error": float(np.abs(found - expected).max() / np.abs(expected).max())}
+        """The largest error of any output, as `reference.error` says."""
+        found, expected = leaves(self._engine.run(self._images)), outputs(self._job)
+        shapes = [np.shape(x) for x in found], [x.shape for x in expected]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"outputs have shapes {shapes[0]}, not {shapes[1]}")
+        return {"error": error(found, expected)}
 
     def warm(self) -> dict[str, Any]:
         """Untimed runs of every caller, which bring caches and threads back."""

@@ -41,7 +41,9 @@ class Job:
 
     `callers`: how many call at the same time, each on `threads` threads. `isa`: "native", or "avx2"
     for a machine without AVX-512. `folder` holds the files. `imported`: the model is not in Lucid's
-    registry, which starts from the ONNX file like the others.
+    registry, which starts from the ONNX file like the others. `file`: that file, where it is not
+    one of the folder; `lengths`: the shape of its input, where that is no batch of square images.
+    `quantised`: every engine runs the same int8 file, made of that one.
     """
 
     model: str
@@ -54,35 +56,45 @@ class Job:
     isa: str = "native"
     precision: str = "fast"
     imported: bool = False
+    file: str = ""
+    lengths: tuple[int, ...] = ()
+    quantised: bool = False
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        return (self.batch, self.channels, self.size, self.size)
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.lengths) or (self.batch, self.channels, self.size, self.size)
 
     def images(self) -> np.ndarray:
         """Normal float32 numbers, the same in every process."""
         return np.random.default_rng(self.shape).standard_normal(self.shape, np.float32)
 
-    def file(self, ending: str) -> Path:
+    def model_file(self, ending: str) -> Path:
         """A file that depends on the model alone."""
         return Path(self.folder, f"{self.model}{ending}")
 
     def sized_file(self, ending: str) -> Path:
-        """A file that depends on the image size too."""
-        return Path(self.folder, f"{self.model}-{self.size}{ending}")
+        """A file that depends on the input's size too."""
+        size = "x".join(map(str, self.lengths)) or self.size
+        return Path(self.folder, f"{self.model}-{size}{ending}")
 
     @property
     def weights(self) -> Path:
-        return self.file(".safetensors")
+        return self.model_file(".safetensors")
+
+    @property
+    def float_onnx(self) -> Path:
+        return Path(self.file) if self.file else self.sized_file(".onnx")
 
     @property
     def onnx(self) -> Path:
-        return self.sized_file(".onnx")
+        """What engines run."""
+        return self.sized_file("-int8.onnx") if self.quantised else self.float_onnx
 
     @property
     def reference(self) -> Path:
-        """`logits` (batch, classes) in float64 and `flops` of one run (2 for a multiply-add)."""
-        return self.sized_file(f"-batch{self.batch}.npz")
+        """All outputs, the first as `logits`, and `flops` of one run (2 for a multiply-add)."""
+        kind = "-int8" if self.quantised else ""
+        return self.sized_file(f"{kind}-batch{self.batch}.npz")
 
 
 @contextlib.contextmanager

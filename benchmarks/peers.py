@@ -1,6 +1,8 @@
 """Lucid against its peers: the same network, weights and images, the machine to itself in turns.
 
     python benchmarks/peers.py --model resnest_50 --batch 1 --threads 2 --json result.json
+    python benchmarks/peers.py --threads 2 --onnx detector.onnx reader.onnx
+    python benchmarks/peers.py --threads 2 --int8 --model resnet_50
 
 Every engine runs in a worker process of its own. All workers but one are stopped (SIGSTOP), so that
 no idle spinning thread spoils its neighbour's time, and the turns come in random order. A worker
@@ -31,13 +33,15 @@ import numpy as np
 from engines import Engine
 from isa import hiding
 from job import Job
-from report import markdown, show
+from report import files_markdown, markdown, show, show_files
 from worker import EngineError, Worker
 
 BASE = "lucid"  # the engine the ratios are taken against
 BURST = 5  # timed runs of a caller in one turn
 FEWEST = 30  # timed runs below which a minimum means little
-TOLERANCE = 1e-5  # the error above which an engine does not count
+TOLERANCE = 1e-5  # the error above which an engine does not count, of float32
+FLOATS = "lucid float32"  # beside int8
+QUANTISED = [BASE, FLOATS, "onnxruntime", "openvino"]  # what runs int8 files as fast as float32
 
 Facts = dict[str, dict[str, Any]]  # engine -> what is known about it
 
@@ -60,7 +64,7 @@ def ready(
                 found |= worker.load()
                 if name != "peak":
                     found["error"] = worker.check()
-            if not found.get("error", 0) <= TOLERANCE:  # NaN too
+            if not job.quantised and not found.get("error", 0) <= TOLERANCE:  # NaN too
                 raise EngineError(f"{name}: error {found['error']:.1e}: it does not count")
             facts[name] = found
             workers.append(worker)
@@ -111,7 +115,8 @@ def compare(names: list[str], job: Job, runs: int) -> dict[str, Any]:
     peak = facts.pop("peak", None)
     if peak is not None:
         machine["peak_gflops"] = peak["flops"] / min(seconds["peak"]) / 1e9
-        machine["peak_ms"] = flops / machine["peak_gflops"] / 1e6
+        if not math.isnan(flops):
+            machine["peak_ms"] = flops / machine["peak_gflops"] / 1e6
     engines = summary(facts, seconds, job)
     return {
         "job": {key: value for key, value in asdict(job).items() if key != "folder"},
@@ -141,7 +146,7 @@ def summary(facts: Facts, seconds: Mapping[str, list[float]], job: Job) -> Facts
 
 def fastest(engines: Facts) -> dict[str, Any] | None:
     """The peer with the least minimum, and its time divided by `BASE`'s where that ran."""
-    peers = {name: engine["min"] for name, engine in engines.items() if name != BASE}
+    peers = {n: engine["min"] for n, engine in engines.items() if not n.startswith(BASE)}
     if not peers:
         return None
     name = min(peers, key=peers.__getitem__)
@@ -163,8 +168,9 @@ def cpu_name() -> str:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    engines = [name for name in Engine.registry if name != "peak"]
+    engines = [name for name in Engine.registry if name not in ("peak", FLOATS)]
     parser.add_argument("--model", default="resnest_50", help="a name that `lucid models` lists")
+    parser.add_argument("--onnx", nargs="+", type=Path, help="files of one float32 input instead")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of each caller")
     parser.add_argument("--callers", type=int, default=1, help="that call at the same time")
@@ -172,11 +178,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--isa", default="native", choices=["native", "avx2"])
     parser.add_argument("--precision", default="fast", choices=["fast", "strict"], help="Lucid's")
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
-    parser.add_argument("--engines", nargs="+", default=engines, choices=engines)
-    parser.add_argument("--json", type=Path, help="write the result, with every time, here")
+    parser.add_argument("--engines", nargs="+", default=engines, choices=[*engines, FLOATS])
+    parser.add_argument("--int8", action="store_true", help=f"quantised; by default {QUANTISED}")
+    parser.add_argument(
+        "--json", type=Path, help="write the result, with every time, here (files: a list)"
+    )
     parser.add_argument("--markdown", type=Path, help="append the table as Markdown to this file")
     parser.add_argument("--workdir", type=Path, help="keep weights, models, references, logs here")
     chosen = parser.parse_args()
+    if chosen.int8 and chosen.engines is engines:
+        chosen.engines = QUANTISED
     if chosen.runs < FEWEST:
         parser.error(f"--runs {chosen.runs}: a minimum of fewer than {FEWEST} means little")
     if min(chosen.batch, chosen.threads, chosen.callers) < 1:
@@ -184,49 +195,77 @@ def options() -> argparse.Namespace:
     return chosen
 
 
+def jobs(chosen: argparse.Namespace, folder: Path) -> list[Job]:
+    """What is to be measured. Raises UnknownNameError for a model that is not registered."""
+    common = {"threads": chosen.threads, "callers": chosen.callers, "isa": chosen.isa}
+    common |= {"precision": chosen.precision, "folder": str(folder.resolve())}
+    common |= {"quantised": chosen.int8}
+    if chosen.onnx:
+        return [of_file(path, common) for path in chosen.onnx]
+    from lucid.models import model_info
+
+    _, channels, size, _ = model_info(chosen.model).input_shape
+    size = chosen.size or size
+    return [Job(chosen.model, chosen.batch, size=size, channels=channels, **common)]
+
+
+def of_file(path: Path, common: Mapping[str, Any]) -> Job:
+    """The job of an ONNX file, which says what shape its input has. Raises ValueError."""
+    import onnx
+
+    (x,) = onnx.load(path, load_external_data=False).graph.input
+    lengths = tuple(d.dim_value for d in x.type.tensor_type.shape.dim)
+    if not all(lengths):
+        raise ValueError(f"{path}: the shape of its input is not known: {lengths}")
+    file = str(path.resolve())
+    return Job(path.stem, lengths[0], size=0, imported=True, file=file, lengths=lengths, **common)
+
+
+def prepared(job: Job) -> int:
+    """Make what is missing of the job's files in another process; its exit status."""
+    needed = [job.reference, job.onnx] if job.file else [job.weights, job.onnx, job.reference]
+    if all(path.exists() for path in needed):
+        return 0
+    command = [sys.executable, __file__, "prepare", json.dumps(asdict(job))]
+    return subprocess.run(command).returncode  # it has said why
+
+
 def main() -> int:
     """The command line; 1 when an engine that was asked for failed."""
     from lucid.errors import UnknownNameError
-    from lucid.models import model_info
 
     chosen = options()
-    try:
-        info = model_info(chosen.model)
-    except UnknownNameError as error:
-        print(error, file=sys.stderr)
-        return 2
+    results = []
     with contextlib.ExitStack() as stack:
         folder = chosen.workdir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        job = Job(
-            chosen.model,
-            chosen.batch,
-            chosen.threads,
-            chosen.size or info.input_shape[2],
-            str(folder.resolve()),
-            info.input_shape[1],
-            chosen.callers,
-            chosen.isa,
-            chosen.precision,
-        )
-        if not all(path.exists() for path in (job.weights, job.onnx, job.reference)):
-            command = [sys.executable, __file__, "prepare", json.dumps(asdict(job))]
-            if code := subprocess.run(command).returncode:  # it has said why
+        try:
+            todo = jobs(chosen, folder)
+        except (UnknownNameError, ValueError) as error:
+            print(error, file=sys.stderr)
+            return 2
+        for job in todo:
+            if code := prepared(job):
                 return code
-        result = compare(chosen.engines, job, chosen.runs)
-    show(result)
-    if chosen.json:
-        chosen.json.write_text(json.dumps(result, indent=1) + "\n")
+            results.append(compare(chosen.engines, job, chosen.runs))
+            show(results[-1])
+            if chosen.json:
+                record = results if chosen.onnx else results[0]
+                chosen.json.write_text(json.dumps(record, indent=1) + "\n")
+    if chosen.onnx:
+        show_files(results)
     if chosen.markdown:
+        text = files_markdown(results) if chosen.onnx else markdown(results[0])
         with chosen.markdown.open("a", encoding="utf-8") as file:
-            file.write(markdown(result))
-    return 1 if result["failures"] else 0
+            file.write(text)
+    return 1 if any(result["failures"] for result in results) else 0
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["prepare"]:
-        from prepare import prepare
+        from prepare import prepare, prepare_file
 
-        prepare(Job(**json.loads(sys.argv[2])))
+        wanted = Job(**json.loads(sys.argv[2]))
+        (prepare_file if wanted.file else prepare)(wanted)
     else:
         sys.exit(main())

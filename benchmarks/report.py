@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from lucid.cli.output import print_table
@@ -20,6 +21,10 @@ FIGURES = {
 """Each column: its head, and the form of its numbers."""
 
 
+def numbers(job: dict[str, Any]) -> str:
+    return "int8" if job.get("quantised") else "float32"
+
+
 def title(result: dict[str, Any]) -> str:
     """What was run, and where."""
     job, machine = result["job"], result["machine"]
@@ -29,8 +34,9 @@ def title(result: dict[str, Any]) -> str:
         if callers > 1
         else (f"{job['threads']} thread(s)")
     )
+    size = "x".join(map(str, job.get("lengths", ()))) or job["size"]
     return (
-        f"{job['model']} at {job['size']}, float32, batch {job['batch']}, {who}, "
+        f"{job['model']} at {size}, {numbers(job)}, batch {job['batch']}, {who}, "
         f"{result['runs']} runs each, on {machine['cpu']}, {machine['cores']} core(s), "
         f"load {machine['load']:.1f} before"
     )
@@ -91,3 +97,52 @@ def markdown(result: dict[str, Any]) -> str:
     failures = [f"Failed: {failure}" for failure in result["failures"].values()]
     points = [f"- {line}" for line in (*notes(result), *failures)]
     return "\n".join([f"### {title(result)}", "", *table, "", *points, "", ""])
+
+
+# ---- several networks ---------------------------------------------------------------------------
+
+
+def files_rows(results: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """A row a network: each engine's fastest run (its median), and the ratio of the fastest peer;
+    the head first."""
+    engines = list(dict.fromkeys(name for result in results for name in result["engines"]))
+    body = []
+    for result in results:
+        found, best = result["engines"], result["fastest"] or {"ratio": None}
+        times = [
+            f"{found[name]['min']:.2f} ({found[name]['median']:.2f})" if name in found else ""
+            for name in engines
+        ]
+        error = max((engine["error"] for engine in found.values()), default=float("nan"))
+        ratio = f"{best['ratio']:.2f}" if best["ratio"] else ""
+        body.append([result["job"]["model"], *times, ratio, f"{error:.1e}"])
+    return [["network", *engines, "fastest peer", "largest error"], *body]
+
+
+def conditions(results: Sequence[dict[str, Any]]) -> str:
+    """Where and how several networks were measured."""
+    job, machine = results[0]["job"], results[0]["machine"]
+    loads = [result["machine"]["load"] for result in results]
+    peaks = [result["machine"].get("peak_gflops", float("nan")) for result in results]
+    return (
+        f"ms, fastest (median) of {results[0]['runs']} runs, {numbers(job)}, "
+        f"{job['threads']} thread(s), {machine['cpu']}, {machine['cores']} core(s), "
+        f"load {min(loads):.1f} to {max(loads):.1f}, "
+        f"FMA peak {min(peaks):.0f} to {max(peaks):.0f} GFLOP/s"
+    )
+
+
+def show_files(results: Sequence[dict[str, Any]]) -> None:
+    """Print several networks as one table."""
+    head, *body = files_rows(results)
+    print(conditions(results))
+    print_table(head, body, right=head[1:])
+
+
+def files_markdown(results: Sequence[dict[str, Any]]) -> str:
+    """The same for a page."""
+    head, *body = files_rows(results)
+    align = ["---", *("---:" for _ in head[1:])]
+    table = ["| " + " | ".join(row) + " |" for row in (head, align, *body)]
+    failures = [f"Failed: {f}" for result in results for f in result["failures"].values()]
+    return "\n".join([*table, "", conditions(results), *failures, "", ""])

@@ -102,7 +102,7 @@ class Worker:
         return replies[0] | {"load": max(reply["load"] for reply in replies)}
 
     def check(self) -> float:
-        """The largest error of the logits, relative to the largest logit."""
+        """The largest error of an output, relative to its largest element."""
         return max(reply["error"] for reply in self.ask("check"))
 
     def memory(self) -> float:

@@ -1,7 +1,8 @@
 """onnx's own node tests through `lucid.compile`: what becomes of each.
 
-A status is `native` (right, and nothing ran in NumPy), `host` (right), `refused` (a LucidError), or
-why it is none of these.
+A status is `native` (right, and nothing ran in NumPy), `interpreted` (right, and NumPy ran nothing
+but a small graph behind sizes that are computed at run time), `host` (right), `refused` (a
+LucidError), or why it is none of these.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lucid.errors import LucidError
 RECORD = Path(__file__).parent / "data" / "onnx_node_tests.json"
 """Statuses by test, as `python docs/draw_node_tests.py` has last seen them."""
 
-ORDER = ("refused", "host", "native")
+ORDER = ("refused", "host", "interpreted", "native")
 """Statuses, from the least."""
 
 
@@ -60,7 +61,9 @@ def status_of(case: Any) -> str:
         problem = difference(case, got, want)
         if problem:
             return problem
-    return "host" if ran_on_host(compiled) else "native"
+    if ran_on_host(compiled):
+        return "host"
+    return "interpreted" if compiled._source.model.interpreted else "native"
 
 
 def ran_on_host(compiled: Any) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from job import Job
 
-Caller = Callable[[np.ndarray], np.ndarray]
+Outputs = np.ndarray | Sequence[np.ndarray]
+Caller = Callable[[np.ndarray], Outputs]
 
 
 class Engine(ABC):
@@ -47,8 +48,8 @@ class Engine(ABC):
         """Make the model ready to run on `job.threads` threads for each of `job.callers`."""
 
     @abstractmethod
-    def run(self, images: np.ndarray) -> np.ndarray:
-        """(N, C, H, W) -> (N, classes)."""
+    def run(self, images: np.ndarray) -> Outputs:
+        """The model's output, or all of them, for its input."""
 
     def caller(self) -> Caller:
         """`run`, for one of several threads that call at the same time."""

@@ -9,25 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from engines.base import Engine
+from engines.base import Engine, Outputs
 from job import Job
 
 
 class Lucid(Engine, name="lucid", package="lucid-compiler"):
     @classmethod
     def environment(cls, job: Job) -> dict[str, str]:
-        return {"LUCID_CACHE_DIR": str(_cache(job))}
+        return {"LUCID_CACHE_DIR": str(_cache(job, cls.__name__))}
 
     def prepare(self, job: Job) -> dict[str, Any]:
         """Compile with no kernel cached yet; `load` then finds them all."""
-        shutil.rmtree(_cache(job), ignore_errors=True)
+        shutil.rmtree(_cache(job, type(self).__name__), ignore_errors=True)
         self.load(job)
         return {"compile_cold": self.facts["compile_cached"]}
 
     def load(self, job: Job) -> None:
         import lucid
 
-        model = str(job.onnx) if job.imported else _registered(job)
+        model = self.model(job)
         target = "x86-64-v3" if job.isa == "avx2" else "host"
         start = time.perf_counter()
         self.compiled = lucid.compile(
@@ -39,8 +39,18 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
         )
         self.facts["compile_cached"] = time.perf_counter() - start
 
-    def run(self, images: np.ndarray) -> np.ndarray:
+    def model(self, job: Job) -> Any:
+        return str(job.onnx) if job.imported or job.quantised else _registered(job)
+
+    def run(self, images: np.ndarray) -> Outputs:
         return self.compiled(images)
+
+
+class LucidFloats(Lucid, name="lucid float32", package="lucid-compiler"):
+    """The same from the float32 file that a quantised job's int8 file was made of."""
+
+    def model(self, job: Job) -> Any:
+        return str(job.float_onnx)
 
 
 def _registered(job: Job) -> Any:
@@ -51,5 +61,5 @@ def _registered(job: Job) -> Any:
     return model
 
 
-def _cache(job: Job) -> Path:
-    return Path(job.folder, "lucid-cache")
+def _cache(job: Job, engine: str) -> Path:
+    return Path(job.folder, f"cache-{engine}")

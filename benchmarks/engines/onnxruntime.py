@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.base import Engine
+from engines.base import Engine, Outputs
 from job import Job
 
 
@@ -24,5 +24,5 @@ class OnnxRuntime(Engine, name="onnxruntime", package="onnxruntime"):
         )
         self.input = self.session.get_inputs()[0].name
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        return self.session.run(None, {self.input: images})[0]
+    def run(self, images: np.ndarray) -> Outputs:
+        return self.session.run(None, {self.input: images})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engines.base import Caller, Engine
+from engines.base import Caller, Engine, Outputs
 from job import Job
 
 
@@ -30,9 +30,9 @@ class OpenVino(Engine, name="openvino", package="openvino"):
         self.compiled = core.compile_model(model, "CPU", settings)
         self.request = self.compiled.create_infer_request()
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        return self.request.infer({0: images}, share_inputs=True)[0]
+    def run(self, images: np.ndarray) -> Outputs:
+        return list(self.request.infer({0: images}, share_inputs=True).values())
 
     def caller(self) -> Caller:
         request = self.compiled.create_infer_request()
-        return lambda images: request.infer({0: images}, share_inputs=True)[0]
+        return lambda images: list(request.infer({0: images}, share_inputs=True).values())

@@ -107,12 +107,3 @@ def calibrate(model: nn.Module, images: torch.Tensor) -> None:
 def _random(key: str) -> np.random.Generator:
     """Numbers that follow from a name alone."""
     return np.random.default_rng([0, zlib.crc32(key.encode())])
-
-
-def leaves(result: object) -> list[object]:
-    """The tensors or arrays of a result: one, a sequence, or a mapping by name, in order."""
-    if isinstance(result, dict):
-        return [leaf for value in result.values() for leaf in leaves(value)]
-    if isinstance(result, tuple | list):
-        return [leaf for value in result for leaf in leaves(value)]
-    return [result]

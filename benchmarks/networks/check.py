@@ -10,8 +10,8 @@ from typing import Any
 
 from job import Job
 from networks import Network
-from networks.build import build, leaves
-from networks.files import error, outputs
+from networks.build import build
+from reference import error, leaves, outputs
 
 
 def check(network: Network, job: Job, batches: Sequence[int], source: str) -> dict[str, Any]:

@@ -10,39 +10,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from job import Job, written
 from networks import Network
 from networks import build as generated
-from networks.build import build, leaves
+from networks.build import build
+from reference import error, leaves, outputs, write
 
 
 def facts_file(job: Job) -> Path:
     return job.sized_file("-facts.json")
-
-
-def outputs(job: Job) -> list[np.ndarray]:
-    """What the network gives in float64 for the job's images."""
-    with np.load(job.reference) as data:
-        others = sorted(key for key in data.files if key.startswith("output"))
-        return [data[key] for key in ("logits", *others)]
-
-
-def error(found: list[Any], expected: list[np.ndarray]) -> float:
-    """The largest absolute error of any output, divided by that output's largest magnitude.
-    Infinite where counts, shapes or non-finite numbers do not agree."""
-    if len(found) != len(expected):
-        return float("inf")
-    worst = 0.0
-    for a, b in zip(found, expected, strict=True):
-        a = np.asarray(a, np.float64)
-        if a.shape != b.shape or not np.isfinite(a).all():
-            return float("inf")
-        worst = max(worst, float(np.abs(a - b).max() / np.abs(b).max()))
-    return worst
 
 
 def export(network: Network, job: Job, batches: Sequence[int]) -> dict[str, Any]:
@@ -111,7 +90,4 @@ def _write_reference(model: torch.nn.Module, job: Job, flops: int) -> None:
     images = torch.from_numpy(job.images()).double()
     with torch.no_grad():
         parts = [leaves(model(image[None])) for image in images]
-    first, *others = (torch.cat(list(part)).numpy() for part in zip(*parts, strict=True))
-    named = {f"output{i}": value for i, value in enumerate(others, 1)}
-    with written(job.reference) as path, path.open("wb") as file:
-        np.savez(file, logits=first, flops=flops, **named)
+    write(job, [torch.cat(list(part)).numpy() for part in zip(*parts, strict=True)], flops)

@@ -195,6 +195,37 @@ def test_the_result_is_a_markdown_table(result):
     assert "- AVX-512 is hidden from all engines" in lines
 
 
+def test_files_are_rows_of_one_table(result, capsys):
+    result["job"]["lengths"] = [1, 3, 8, 4]
+    head, first, second = report.files_rows([result, result])
+    assert head == ["network", "lucid", "other", "third", "fastest peer", "largest error"]
+    times = ["10.00 (20.00)", "20.00 (50.00)", "100.00 (100.00)"]
+    assert first == second == ["m", *times, "2.00", "3.0e-07"]
+    assert "at 1x3x8x4," in report.title(result)
+    report.show_files([result])
+    assert "load 0.0 to 0.0" in capsys.readouterr().out
+    assert "Failed: late: it broke" in report.files_markdown([result])
+
+
+def test_a_file_says_what_it_takes(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    from onnx import helper
+
+    def saved(*shape):
+        kind = onnx.TensorProto.FLOAT
+        x, y = (helper.make_tensor_value_info(name, kind, shape) for name in "xy")
+        node = helper.make_node("Relu", ["x"], ["y"])
+        path = tmp_path / "net.onnx"
+        onnx.save(helper.make_model(helper.make_graph([node], "g", [x], [y])), path)
+        return path
+
+    job = peers.of_file(saved(2, 5), {"threads": 1, "folder": str(tmp_path)})
+    assert (job.shape, job.batch, job.onnx.name) == ((2, 5), 2, "net.onnx")
+    assert job.reference.name == "net-2x5-batch2.npz"
+    with pytest.raises(ValueError, match="not known"):
+        peers.of_file(saved("N", 5), {"threads": 1, "folder": str(tmp_path)})
+
+
 def test_without_lucid_there_are_no_ratios():
     found = peers.summary({"other": {"version": "1"}}, {"other": [0.5]}, Job("m", 1, 1, 8, ""))
     assert "min_ratio" not in found["other"]

@@ -158,7 +158,7 @@ def test_a_process_that_dies_is_a_failure(tmp_path):
 
 def test_the_error_is_of_the_worst_output():
     pytest.importorskip("torch", reason="torch is not installed")
-    from networks.files import error
+    from reference import error
 
     a, b = np.array([1.0, -2.0]), np.array([[10.0]])
     assert error([a, b], [a, b]) == 0
@@ -170,7 +170,8 @@ def test_the_error_is_of_the_worst_output():
 
 def test_weights_are_generated_and_statistics_fit_the_images():
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    from networks.build import calibrate, fill, leaves
+    from networks.build import calibrate, fill
+    from reference import leaves
 
     def made():
         model = torch.nn.Sequential(

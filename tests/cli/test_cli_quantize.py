@@ -74,6 +74,23 @@ def test_a_compiled_file(lucid_command, net, tmp_path):
     assert first[0]["probability"] == pytest.approx(second[0]["probability"], abs=0.02)
 
 
+def test_a_file_of_onnx(lucid_command, net, tmp_path):
+    """From a file to a file, which is run as it is."""
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    plain, small = tmp_path / "net.onnx", tmp_path / "net.int8.onnx"
+    assert lucid_command("export", net[0], "-o", plain, "--random-weights").exit_code == 0
+    result = lucid_command("quantize", plain, net[1], "-o", small, "--random-weights")
+    assert result.exit_code == 0
+    assert str(small) in result.stderr
+    operators = [node.op_type for node in onnx.load(small).graph.node]
+    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= set(operators)
+    run = lucid_command("run", small, net[1] / "0.png", "--random-weights", "--json")
+    assert run.exit_code == 0
+    again = lucid_command("quantize", small, net[1], "--random-weights")
+    assert again.exit_code == 1
+    assert "quantised already" in again.stderr
+
+
 def test_images_that_cannot_be_read_are_named(lucid_command, net):
     (net[1] / "broken.png").write_bytes(b"no image")
     result = lucid_command("quantize", *net, "--random-weights")

@@ -311,6 +311,17 @@ STAGED: dict[str, tuple[Any, list[Any], dict[str, Any]]] = {
     "nonzero": (lambda m, x: (x > 0).nonzero(), [(r(2, 3),), (r(3, 5),)], {}),
     "mask": (lambda m, x: m.l(x[x[:, 0] > 0]), [(r(6, 3),), (r(7, 3),)], {"l": nn.Linear(3, 2)}),
     "nothing": (lambda m, x: x[x > 1e9] + 1, [(r(6, 3),)], {}),
+    "one mask for several": (
+        lambda m, x: (x[(k := x[:, 0] > 0)] * 2, (x + 1)[k].relu(), x.sum(1)[k]),
+        [(r(6, 3),), (r(6, 3),), (r(6, 3),)],
+        {},
+    ),
+    "masked_select": (lambda m, x: x.masked_select(x[:, :1] > 0) * 2, [(r(6, 3),)], {}),
+    "bfloat16": (
+        lambda m, x: (x.bfloat16()[x[:, 0] > 0] * 2).float(),
+        [(r(6, 3),), (r(6, 3),), (r(6, 3),)],
+        {},
+    ),
     "unique": (
         lambda m, x: torch.unique((x * 2).int(), return_inverse=True),
         [(r(6, 3),), (r(6, 3),)],
@@ -353,7 +364,7 @@ def test_what_runs_in_torch_is_refused_where_that_is_wanted() -> None:
     """A number that is read of a tensor is nothing that runs."""
     options = lucid.CompileOptions(host_ops="refuse")
     module = Of(lambda m, x: x.relu().nonzero() + 1)
-    with pytest.raises(UnsupportedError, match=r"1 operators of Of would run .*\n  aten\.nonzero"):
+    with pytest.raises(UnsupportedError, match=r"1 operator of Of would run .*\n  aten\.nonzero"):
         lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)
     module = Of(lambda m, x: x * x.sum().item())
     fast = lucid.compile(module, example_inputs=(r(2, 3),), threads=1, options=options)

@@ -15,6 +15,7 @@ from lucid.ir import TensorType, Value, ops
 from lucid.ir.ops.integer_products import WEIGHTS, IntegerProduct
 from lucid.ir.ops.quantisation import EIGHT_BITS, QUANTISED
 
+from .attributes import drawn
 from .errors import Known, Pair, U, rule
 from .maker import Maker, drawn_window, makes
 from .values import whole
@@ -39,15 +40,27 @@ def _scaled(make: Maker, dtype: str) -> tuple[Value, Value, int, int]:
         return x, make.weight(rows, -(-columns // block), positive=True), 1, block
     shape = draw.shape(1, 4)
     axis = draw.integer(1, len(shape))
-    scale = make.weight(*draw.pick([(), shape[axis - 1 : axis]]), positive=True)
+    if draw.chance(0.4):  # a number, as files have it
+        scale = make.apply(ops.Constant(draw.pick([0.1, 0.5, 0.037, 3.0])))
+    else:
+        scale = make.weight(*draw.pick([(), shape[axis - 1 : axis]]), positive=True)
     return make.array(*shape, dtype=dtype), scale, axis, 0
+
+
+def _zero_points(make: Maker, dtype: str, scale: Value) -> list[Value]:
+    """None, or what the numbers of a scale go with."""
+    if make.draw.chance(0.3):
+        return []
+    if scale.producer is None:
+        return [_table(make, dtype, *sizes(scale))]
+    return [make.apply(ops.Constant(whole(make.draw, (), dtype).item(), dtype))]
 
 
 @makes("quantize")
 def _quantize(make: Maker) -> Value:
     dtype = make.draw.pick(QUANTISED)
     x, scale, axis, block = _scaled(make, "f32")
-    zero_points = [_table(make, dtype, *sizes(scale))] if make.draw.chance(0.7) else []
+    zero_points = _zero_points(make, dtype, scale)
     return make.apply(ops.Quantize(dtype, axis, block), x, scale, *zero_points)
 
 
@@ -55,7 +68,7 @@ def _quantize(make: Maker) -> Value:
 def _dequantize(make: Maker) -> Value:
     dtype = make.draw.pick([*EIGHT_BITS, *QUANTISED])
     x, scale, axis, block = _scaled(make, dtype)
-    zero_points = [_table(make, dtype, *sizes(scale))] if make.draw.chance(0.7) else []
+    zero_points = _zero_points(make, dtype, scale)
     return make.followed(make.apply(ops.Dequantize(axis, block), x, scale, *zero_points))
 
 
@@ -152,6 +165,19 @@ def _integer_matmul(make: Maker) -> Value:
     return make.apply(op, a, b)
 
 
+@makes("integer_sum_pool2d")
+def _integer_sum_pool(make: Maker) -> Value:
+    """As an average pool has it: divided by what each window counts, and 8 bits again."""
+    draw = make.draw
+    x = make.image()
+    window = drawn_window(make, x, [1, 2, 3, 3, 5, 7], [1, 1, 1, 2])
+    if draw.chance(0.3):  # of the whole image
+        window |= {"kernel": sizes(x)[2:], "padding": (0, 0, 0, 0), "dilation": (1, 1)}
+    zero_point = whole(draw, (), x.type.dtype).item()
+    y = make.apply(drawn(draw, ops.IntegerSumPool2d, **window, zero_point=zero_point), x)
+    return y if draw.chance(0.4) else _requantised(make, y)
+
+
 # -- errors ---------------------------------------------------------------------------------------
 
 
@@ -186,7 +212,7 @@ def _looked_up(op: ops.Lookup, x: Sequence[Known]) -> Pair:
     return value, np.zeros(value.shape)
 
 
-@rule(IntegerProduct, ops.IntegerMatMul)
+@rule(IntegerProduct, ops.IntegerMatMul, ops.IntegerSumPool2d)
 def _summed(op: IntegerProduct | ops.IntegerMatMul, x: Sequence[Known]) -> Pair:
     off = any(k.error.any() for k in x)
     value = op.evaluate(*(k.value for k in x))

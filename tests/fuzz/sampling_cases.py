@@ -37,7 +37,10 @@ def _resize(make: Maker) -> Value:
     }
     for name in ("antialias", "exclude_outside"):
         fields[name] = mode != "nearest" and draw.chance(0.5)
-    return make.followed(make.apply(drawn(draw, ops.Resize, **fields), x))
+    op = drawn(draw, ops.Resize, **fields)
+    if op.weighted and x.type.dtype != "f32":
+        x = make.apply(ops.Cast("f32"), x)
+    return make.followed(make.apply(op, x))
 
 
 @makes("grid_sample")
@@ -127,6 +130,8 @@ def _max_unpool(make: Maker) -> Value:
 @rule(ops.Resize)
 def _resize_error(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
     value = op.evaluate(x[0].value)
+    if x[0].value.dtype.kind != "f":  # integers are blended to the bit
+        return value, np.zeros(value.shape)
     if op.weighted:
         return _weighed(op, x[0], value)
     if op.mode == "nearest":

@@ -8,7 +8,7 @@ import pytest
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.ops import Linear, NonMaxSuppression, RoiAlign
-from lucid.ir.pieces import Pieces
+from lucid.ir.pieces import LIGHT, OFTEN, Pieces, pays
 from lucid.ir.types import TensorType
 
 
@@ -76,3 +76,12 @@ def test_nothing_has_no_piece():
     pieces = Pieces(counting([]))
     (y,) = interpret(graph, [np.zeros((1, 3, 8, 9)), np.zeros((0, 5))], natively=pieces)
     assert y.shape == (0, 3, 2, 2)
+
+
+def test_graphs_that_are_worth_compiling():
+    rows = np.zeros((LIGHT // 64, 8), np.float32)
+    large, small = (one_op(Linear(), [x], [np.zeros((16, 8))]) for x in (rows, rows[:4]))
+    assert pays(large, varied=False, calls=1)
+    assert pays(large, varied=True, calls=OFTEN)
+    assert not pays(large, varied=True, calls=OFTEN - 1)
+    assert not pays(small, varied=False, calls=OFTEN)

@@ -4,7 +4,7 @@ import pytest
 
 from lucid.errors import ParseError, ShapeError
 from lucid.ir import BATCH, Dim, TensorType, f32
-from lucid.ir.types import broadcast, concrete, parse_dim, volume
+from lucid.ir.types import broadcast, concrete, parse_dim, sizes_text, volume
 
 N = BATCH
 
@@ -16,6 +16,10 @@ def test_dimensions():
     for text in ("", "-1", "N2x!", "2.0"):
         with pytest.raises(ParseError, match="is not a dimension"):
             parse_dim(text)
+
+
+def test_sizes_of_inputs():
+    assert sizes_text([(1, 3, 8, 8), ()]) == "1x3x8x8, scalar"
 
 
 def test_types():

@@ -238,3 +238,19 @@ def test_the_compiler_takes_it(digits, tmp_path: Path) -> None:
     compiled.save(tmp_path / "q.lucid")
     loaded = lucid.load(tmp_path / "q.lucid")
     np.testing.assert_array_equal(loaded(images[:4]), compiled(images[:4]))
+
+
+@pytest.mark.slow
+def test_the_file_means_the_same_to_onnx_runtime(digits, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
+    runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
+    model, images, predicted = digits
+    model.save_onnx(tmp_path / "q.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "q.onnx"))
+    options = runtime.SessionOptions()  # its fast integers saturate where there is no VNNI
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(str(tmp_path / "q.onnx"), options)
+    (given,) = session.run(None, {session.get_inputs()[0].name: images})
+    assert (given.argmax(1) == predicted).sum() >= 447
+    (wanted,) = interpret(model.graph, [images[:50]])
+    assert decibels(wanted, given[:50]) > 45

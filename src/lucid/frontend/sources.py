@@ -462,6 +462,11 @@ class OnnxModel(Imported):
         """The operators that have run in NumPy behind its graphs so far, and why."""
         return {} if self._runner is None else self._runner.hosted
 
+    @property
+    def interpreted(self) -> bool:
+        """Whether a graph behind sizes that its data tell has been interpreted so far."""
+        return self._runner is not None and self._runner.interpreted
+
     def rest(self, shapes: Shapes, compile_stage: CompileStage) -> Rest | None:
         """Later stages are kept for all sizes together."""
         from lucid.frontend.onnx_rest import OnnxRest, compiler

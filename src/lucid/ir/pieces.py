@@ -12,12 +12,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 
 from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.ops import Array, Conv2d, Linear, NonMaxSuppression, Op, RoiAlign
+from lucid.ir.ops import (
+    Array,
+    AvgPool2d,
+    Conv2d,
+    Linear,
+    MatMul,
+    MaxPool2d,
+    NonMaxSuppression,
+    Op,
+    RoiAlign,
+)
 from lucid.ir.types import BATCH, TensorType, f32
 
 RunGraph = Callable[[Sequence[Array]], Sequence[Array]]
@@ -52,15 +63,16 @@ class Pieces:
             return None
         match node.op:
             case NonMaxSuppression() as op:
-                return self._suppressed(op, *map(value_of, node.inputs))
+                return self.suppressed(op, *map(value_of, node.inputs))
             case RoiAlign() as op:
                 return self._aligned(op, *map(value_of, node.inputs))
             case Linear() | Conv2d() if all(isinstance(v, Parameter) for v in node.inputs[1:]):
                 return self._multiplied(graph, node, value_of(node.inputs[0]))
         return None
 
-    def _suppressed(self, op: NonMaxSuppression, boxes: Array, scores: Array) -> tuple[Array, ...]:
-        """With boxes behind the others whose scores are the lowest ones: they are kept last."""
+    def suppressed(self, op: NonMaxSuppression, boxes: Array, scores: Array) -> tuple[Array, ...]:
+        """The results of the op for at least one box: with boxes behind the others whose scores are
+        the lowest ones, so that they are kept last."""
         count = boxes.shape[1]
         added = rounded(count) - count
         op_rounded = replace(op, max_boxes=min(op.max_boxes, count + added))
@@ -113,3 +125,34 @@ class Pieces:
                 self._compiled[key] = self._compile(part)
             run = self._compiled[key]
         return run([np.ascontiguousarray(operand, np.float32) for operand in operands])
+
+
+# -- whether a graph is compiled whole ------------------------------------------------------------
+
+OFTEN = 8
+"""Calls of the same sizes, where others were met, that make it worth compiling a graph for them."""
+
+LIGHT = 2_000_000
+"""Operations that NumPy does in the time that planning a small graph takes: on one busy machine
+three elementwise ops over 1.3 million elements took 106 ms, planning them 53 to 101 ms."""
+
+
+def pays(graph: Graph, varied: bool, calls: int) -> bool:
+    """Whether to compile a graph whose sizes come of data. `varied`: it had others before; `calls`:
+    how often it had these."""
+    return (calls >= OFTEN or not varied) and work(graph) > LIGHT
+
+
+def work(graph: Graph) -> float:
+    """About how many operations a graph is: products by what they add up, all else by the elements
+    of results; infinite where there is a convolution or a pool, which take NumPy long."""
+    total = 0.0
+    for node in graph.nodes:
+        sizes = [prod(value.type.concrete(1)) for value in node.outputs]
+        if isinstance(node.op, Conv2d | MaxPool2d | AvgPool2d):
+            return inf
+        inner = 1
+        if isinstance(node.op, Linear | MatMul):
+            inner = node.inputs[0].type.concrete(1)[-1]
+        total += max(sizes) * inner
+    return total

@@ -96,8 +96,8 @@ ShapeArgument = Sequence[int] | Sequence[Sequence[int]]
 
 
 def size_text(shape: Iterable[int]) -> str:
-    """`1x3x224x224`"""
-    return "x".join(map(str, shape))
+    """`1x3x224x224`; `scalar` where there are no axes."""
+    return "x".join(map(str, shape)) or "scalar"
 
 
 def sizes_text(shapes: Iterable[Iterable[int]]) -> str:

@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -21,10 +20,10 @@ import numpy as np
 from lucid.errors import InputError, LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
-from lucid.ir.ops import Array, AvgPool2d, Conv2d, Linear, MatMul, MaxPool2d
-from lucid.ir.pieces import Pieces
+from lucid.ir.ops import Array
+from lucid.ir.pieces import Pieces, pays
 from lucid.ir.types import TensorType
-from lucid.onnx.host import contributed, control, rational, reference
+from lucid.onnx.host import contributed, control, plain, rational, reference
 from lucid.onnx.known import Known, Nothing, Opaque
 from lucid.onnx.operator import Operator
 from lucid.onnx.reader import read_stage
@@ -73,7 +72,7 @@ class Runner:
 
     `compile_graph`: for the graphs of later stages. `refuse`: whether operators that would run on
     the host are refused. `loop_limit`: how often a loop may go round. `hosted`: the operators that
-    have run on the host so far, by name, with the reason.
+    have run on the host so far, by name, with the reason; `interpreted`: whether a graph has.
     """
 
     def __init__(
@@ -88,6 +87,7 @@ class Runner:
         self.refuse = refuse
         self.loop_limit = given_limit() if loop_limit is None else loop_limit
         self.hosted: dict[str, str] = {}
+        self.interpreted = False
         self._pieces = Pieces(compile_graph)
         self._entries: dict[Program, OrderedDict[Any, Entry]] = {}
         self._lock = threading.RLock()
@@ -151,7 +151,7 @@ class Runner:
         wanted: Sequence[str],
         varied: bool = False,
     ) -> Entry:
-        read = program.wanted()
+        read = program.wanted
         given = {
             name: _given(name, value, types.get(name, 0), name in wanted)
             for name, value in live.items()
@@ -177,8 +177,8 @@ class Runner:
         arrays = [_element(live, value.name) for value in graph.inputs]
         if all(value in graph.inputs for value in graph.outputs):
             return [arrays[graph.inputs.index(value)] for value in graph.outputs]
-        rare = entry.varied and entry.calls < OFTEN
-        if entry.run is None and passing and (rare or work(graph) <= LIGHT):
+        if entry.run is None and passing and not pays(graph, entry.varied, entry.calls):
+            self.interpreted = True
             return interpret(graph, arrays, natively=self._pieces)
         with self._lock:
             if entry.run is None:
@@ -213,6 +213,8 @@ class Runner:
             return control.RUNS[operator.proto.op_type](operator, values, self)
         if rational.is_rational(operator, values):
             return rational.evaluate(operator, values)
+        if plain.is_plain(operator):
+            return plain.evaluate(operator, values)
         if contributed.is_contributed(operator):
             return contributed.evaluate(operator, values)
         return reference.evaluate(operator, values)
@@ -288,26 +290,3 @@ def _element_type(value: Any) -> int:
 
 def _as_output(value: Live, output: Output, stage: Stage) -> Any:
     return _as_file(value, output.element or stage.rest.types.get(output.name, 0))
-
-
-OFTEN = 8
-"""Calls of the same sizes, where others were met, that make it worth compiling a graph for them."""
-
-LIGHT = 2_000_000
-"""Operations that NumPy does in the time that planning a small graph takes: on one busy machine
-three elementwise ops over 1.3 million elements took 106 ms, planning them 53 to 101 ms."""
-
-
-def work(graph: Graph) -> float:
-    """About how many operations a graph is: products by what they add up, all else by the elements
-    of results; infinite where there is a convolution or a pool, which take NumPy long."""
-    total = 0.0
-    for node in graph.nodes:
-        sizes = [prod(value.type.concrete(1)) for value in node.outputs]
-        if isinstance(node.op, Conv2d | MaxPool2d | AvgPool2d):
-            return inf
-        inner = 1
-        if isinstance(node.op, Linear | MatMul):
-            inner = node.inputs[0].type.concrete(1)[-1]
-        total += max(sizes) * inner
-    return total

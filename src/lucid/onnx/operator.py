@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 from lucid.onnx.order import in_order
@@ -43,7 +43,7 @@ class Operator:
         path = origin(self.proto)
         return f"{place!r}" if path in (place, "") else f"{place!r} ({path})"
 
-    @property
+    @cached_property
     def reads(self) -> list[str]:
         """The names that it reads, those of its subgraphs that are defined outside included."""
         names = dict.fromkeys(name for name in self.proto.input if name)

@@ -19,7 +19,7 @@ import numpy as np
 
 from lucid.errors import LucidError, ModelFileError, UnsupportedError
 from lucid.ir.graph import Graph, Parameter, Value
-from lucid.ir.ops import OPS, Array, Cast, Constant, Op
+from lucid.ir.ops import OPS, Array, Cast, Constant, Expand, Op
 from lucid.ir.ops.constant import nested
 from lucid.ir.types import DTYPES, TensorType
 from lucid.onnx.call import Call, DemandError
@@ -100,7 +100,7 @@ class Reader:
         self._given: dict[Value, Value] = {}  # inputs of other floats or of truth, by their casts
         self._held: dict[str, Held] = dict(program.constants)
         self._tensors = dict(program.tensors)
-        self._wanted = program.wanted()
+        self._wanted = program.wanted
         self._expansions = 0
         self._parameters: dict[str, Parameter] = {}  # of known numbers, by their names in the file
 
@@ -313,7 +313,11 @@ class Reader:
         if kind.dtype == "f32" and array.ndim > 0 and array.size:
             digest = hashlib.sha256(array.tobytes()).hexdigest()[:8]  # differs by image size
             return self._source(f"computed.{digest}", array, array.shape)
-        value = self.graph.append(Constant(nested(array), kind.dtype), []).output
+        if array.size:
+            value = self.graph.append(Constant(nested(array), kind.dtype), []).output
+        else:  # nested lists would lose the axes behind the empty one
+            zero = self.graph.append(Constant(0, kind.dtype), []).output
+            value = self.graph.append(Expand(kind.shape), [zero]).output
         self.weights.add(value)
         return value
 

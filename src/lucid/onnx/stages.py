@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lucid.ir.graph import Graph, Value
@@ -69,6 +70,7 @@ class Program:
     depth: int = 0
     opened: dict[str, StoredTensor] = field(default_factory=dict)
 
+    @cached_property
     def wanted(self) -> set[str]:
         """The names that somebody reads."""
         read = {name for operator in self.operators for name in operator.reads}

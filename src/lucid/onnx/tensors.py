@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -87,6 +88,7 @@ def graph_dtype(number: int) -> str:
     return "f32" if dtype in ("f16", "bf16", "f64", "bool") else dtype
 
 
+@cache
 def element_of(dtype: np.dtype[Any]) -> int:
     """ONNX's number of the element type that NumPy holds like this."""
     from onnx import TensorProto
@@ -99,17 +101,27 @@ def element_of(dtype: np.dtype[Any]) -> int:
 
 def as_stored(array: Array) -> Array:
     """An array as compiled graphs take it: bfloat16, which NumPy lacks, in its bits."""
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    is_bfloat16 = array.dtype.kind == "V" and array.dtype.name == "bfloat16"
+    return array.view(np.uint16) if is_bfloat16 else array
 
 
 def as_elements(array: Array, number: int) -> Array:
     """An array that a graph has computed as one of an element type of the file."""
+    dtype = numpy_dtype(number)
+    if array.dtype == dtype:
+        return array
+    if number == BFLOAT16 and array.dtype == np.uint16:  # as graphs store them
+        return array.view(dtype)
+    with np.errstate(all="ignore"):
+        return array.astype(dtype, copy=False)
+
+
+@cache
+def numpy_dtype(number: int) -> np.dtype[Any]:
+    """What NumPy, or the package ml_dtypes, holds an element type in."""
     from onnx.helper import tensor_dtype_to_np_dtype
 
-    if number == BFLOAT16 and array.dtype == np.uint16:  # as graphs store them
-        return array.view(tensor_dtype_to_np_dtype(number))
-    with np.errstate(all="ignore"):
-        return array.astype(tensor_dtype_to_np_dtype(number), copy=False)
+    return np.dtype(tensor_dtype_to_np_dtype(number))
 
 
 def as_computed(array: Array, number: int) -> Array:

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.compiler import CompiledModel, compile
+from lucid.compiler import CompiledModel, CompileOptions, compile
 from lucid.errors import HostOpsWarning, InputError
 from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import Sub, Sum, SumSquares
 from lucid.ir.ops.base import Array
+from lucid.ir.passes import PIPELINE
 from lucid.quantisation.observers import Histogram
 from lucid.quantisation.places import Places
 from lucid.quantisation.rewrite import Floats, Numbers, Scalings, append_quantised, simulated
+
+NEEDED = ("canonicalise", "fuse-epilogue", "drop-dead-parameters")
+"""The passes over graphs that are measured; the others have done their work, or do not pay for a
+few images."""
 
 Pass = Callable[[str], Iterator[list[Array]]]
 """The inputs of each call in one pass over the data, told what it is for."""
@@ -53,6 +58,7 @@ class Noise:
 def runner(graph: Graph, threads: int | None) -> Callable[[Sequence[Array]], list[Array]]:
     """What gives the outputs of a graph, in order: compiled for the sizes of the first call."""
     compiled: list[CompiledModel] = []
+    options = CompileOptions(disable=[name for name in PIPELINE if name not in NEEDED])
 
     def run(arrays: Sequence[Array]) -> list[Array]:
         given = [np.ascontiguousarray(array) for array in arrays]
@@ -60,7 +66,7 @@ def runner(graph: Graph, threads: int | None) -> Callable[[Sequence[Array]], lis
             warnings.simplefilter("ignore", HostOpsWarning)  # of the model, once it is compiled
             if not compiled:
                 shapes = tuple(array.shape for array in given)
-                compiled.append(compile(graph, shapes, threads=threads))
+                compiled.append(compile(graph, shapes, threads=threads, options=options))
             return compiled[0].results(given)
 
     return run

@@ -24,7 +24,7 @@ from lucid.runtime.library import Objects, Progress, library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Saved, Sized, Slices, Source, continued
 from lucid.runtime.running import Runner
-from lucid.runtime.steps import HostStep, NativeStep
+from lucid.runtime.steps import HostOp, HostStep, NativeStep, listed
 from lucid.runtime.weights import WeightStore
 
 MAX_BATCH = 16
@@ -143,9 +143,10 @@ class Planner:
         if rest is None or self._runs_host_nodes:
             return rest
         if rest.host_ops:
-            listed = "".join(f"\n  {kind} {where}" for kind, where in rest.host_ops)
+            ops = [HostOp(kind, "", where, None) for kind, where in rest.host_ops]
+            count = f"{len(ops)} operators" if len(ops) > 1 else "1 operator"
             raise UnsupportedError(
-                f"{len(rest.host_ops)} operators of {self._source.name} would run in NumPy:{listed}"
+                f"{count} of {self._source.name} would run in NumPy:{listed(ops)}"
             )
         rest.refuse_host_ops()
         return rest

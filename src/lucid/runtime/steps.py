@@ -33,8 +33,12 @@ class HostOp(NamedTuple):
     location: str | None
 
     def __str__(self) -> str:
+        return f"{self.op} in {self.place}"
+
+    @property
+    def place(self) -> str:
         where = self.origin or "the model"
-        return f"{self.op} in {where}" + (f" ({self.location})" if self.location else "")
+        return where + (f" ({self.location})" if self.location else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,12 +168,23 @@ def _place(value: Value, places: Mapping[Value, Array], batch: int) -> Array:
     return np.empty(value.type.concrete(batch), dtype(value.type.dtype).storage)
 
 
+def listed(ops: Sequence[HostOp]) -> str:
+    """A line for each kind of op: how many there are, and where the first is."""
+    kinds: dict[str, list[HostOp]] = {}
+    for op in ops:
+        kinds.setdefault(op.op, []).append(op)
+    return "".join(
+        f"\n  {kind}{f', {len(those)} times, first' if len(those) > 1 else ''} in {those[0].place}"
+        for kind, those in kinds.items()
+    )
+
+
 def warn_of_host_ops(model: str, ops: Sequence[HostOp]) -> None:
     """One HostOpsWarning that names them, at the line of the user's that led here."""
-    listed = "".join(f"\n  {op}" for op in ops)
+    noun, verb, them = ("ops", "run", "them") if len(ops) > 1 else ("op", "runs", "it")
     message = (
-        f"{len(ops)} op{'s' if len(ops) > 1 else ''} of {model} without a kernel run in NumPy, "
-        f"between native calls:{listed}\nlucid.CompileOptions(host_ops='refuse') refuses them"
+        f"{len(ops)} {noun} of {model} without a kernel {verb} in NumPy, between native calls:"
+        f"{listed(ops)}\nlucid.CompileOptions(host_ops='refuse') refuses {them}"
     )
     package = str(Path(__file__).parents[1])
     frame, level = inspect.currentframe(), 0

@@ -247,18 +247,22 @@ def test_running_totals(op: Any, data: st.DataObject) -> None:
 @examples(0.6)
 @given(data=st.data())
 def test_boxes(data: st.DataObject) -> None:
-    """That touch, overlap by just as much as the threshold, are empty or turned over."""
+    """That touch, overlap by just as much as the threshold, are empty or turned over, lie far
+    apart, or have sides that are no finite numbers."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     images, classes = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 3))
     count = data.draw(st.sampled_from([1, 2, 9, 40, 120]))
     low = rng.integers(0, 6, (images, count, 2))
+    low += rng.integers(0, 5, (images, count, 1)) * data.draw(st.sampled_from([0, 7, 10**6]))
     boxes = np.concatenate([low, low + rng.integers(-1, 4, low.shape)], -1).astype(np.float32)
     if data.draw(st.booleans()):
         boxes += rng.random(boxes.shape).astype(np.float32)
+    if data.draw(st.booleans()):
+        boxes[rng.random(boxes.shape) < 0.05] = rng.choice([np.nan, np.inf, -np.inf])
     scores = rng.integers(0, 5, (images, classes, count)).astype(np.float32) / 4
     op = ops.NonMaxSuppression(
         data.draw(st.sampled_from([0, 1, 3, 200])),
-        data.draw(st.sampled_from([0.0, 0.25, 1 / 3, 0.5, 0.7])),
+        data.draw(st.sampled_from([-0.5, 0.0, 0.25, 1 / 3, 0.5, 0.7])),
         data.draw(st.sampled_from([None, 0.0, 0.5])),
         data.draw(st.sampled_from(["corners", "centre", "sides"])),
     )

@@ -60,13 +60,19 @@ def test_bodies(body: str, channels: int) -> None:
 
 
 def test_pairs_of_taps() -> None:
-    """Groups of one pair neighbouring lines, others neighbouring channels."""
+    """Groups of one pair neighbours on two lines, then on one; others neighbouring channels."""
     filters = np.arange(6.0).reshape(1, 1, 3, 2) + np.array([1, 10]).reshape(2, 1, 1, 1)
     packed = np.zeros(TapPairs().elements(filters.shape))
     TapPairs().pack(filters, packed)
-    lines = [[[1, 3], [10, 12]], [[2, 4], [11, 13]], [[3, 5], [12, 14]], [[4, 6], [13, 15]]]
-    lines += [[[5, 0], [14, 0]], [[6, 0], [15, 0]]]
-    assert packed.reshape(6, 2, 2).tolist() == lines
+    assert packed.reshape(3, 3, 2, 2).tolist() == [
+        [[[1, 3], [10, 12]], [[2, 4], [11, 13]], [[1, 2], [10, 11]]],
+        [[[3, 5], [12, 14]], [[4, 6], [13, 15]], [[3, 4], [12, 13]]],
+        [[[5, 0], [14, 0]], [[6, 0], [15, 0]], [[5, 6], [14, 15]]],
+    ]
+    odd = np.arange(1.0, 4.0).reshape(1, 1, 1, 3)
+    packed = np.zeros(TapPairs().elements(odd.shape))
+    TapPairs().pack(odd, packed)
+    assert packed.reshape(5, 2).tolist() == [[1, 0], [2, 0], [3, 0], [1, 2], [3, 0]]
     grouped = np.arange(8.0).reshape(2, 4, 1, 1)
     packed = np.zeros(8)
     TapPairs().pack(grouped, packed)

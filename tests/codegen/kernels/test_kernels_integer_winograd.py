@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from integer_layers import BODIES, EXTREMES, check_exact, dtype_and_zero, layer_graph
 
-from lucid.codegen.kernels.packing import WinogradParts, most_parts
+from lucid.codegen.kernels.packing import WinogradPairPanels, WinogradParts, most_parts
 from lucid.codegen.kernels.winograd_transforms import (
     ONES,
     RESULT_SCALES,
@@ -19,6 +19,7 @@ from lucid.codegen.kernels.winograd_transforms import (
     shift,
     transform_whole_filter,
 )
+from lucid.errors import InputError
 from lucid.ir import BATCH, TensorType, ops
 
 SIZES = (2, 4)
@@ -86,6 +87,13 @@ def test_parts_are_exact(m: int, depth: int) -> None:
         for begin, end in zip(ends[:-1] * 2, ends[1:] * 2, strict=True):
             sums = abs(weights[:, begin:end]).sum((1, 2, 3)) * largest
             assert sums.max() < exact_below(m)
+
+
+@pytest.mark.parametrize("weight", [256, -256, -32768])
+def test_weights_that_do_not_fit_are_refused(weight: int) -> None:
+    packing, weights = WinogradPairPanels(4, 1, 16), np.full((1, 1, 3, 3), weight, np.int16)
+    with pytest.raises(InputError, match="choose the kernel direct"):
+        packing.pack(weights, np.zeros(packing.elements(weights.shape), np.int16))
 
 
 # -- the kernel -----------------------------------------------------------------------------------

@@ -297,3 +297,26 @@ def test_bytes_are_gathered_joined_and_cut(dtype: str) -> None:
         shuffled = made.apply(ops.Permute((0, 2, 1, 3, 4)), pairs)
         whole = made.apply(ops.Reshape((BATCH, channels, 5, 7)), shuffled)
         made.check(made.apply(ops.Gather(1), copied, indices), joined, whole)
+
+
+@pytest.mark.parametrize("dtype", [*EIGHT, "f32", "i64"])
+def test_few_planes_become_pixels(dtype: str) -> None:
+    for channels, height, width in ((2, 4, 5), (3, 3, 5), (3, 7, 9), (4, 40, 61), (5, 8, 8)):
+        made = Making()
+        x = made.input(dtype, channels, height, width)
+        last = made.apply(ops.Permute((0, 2, 3, 1)), x)
+        flat = made.apply(ops.Reshape((BATCH, channels * height * width)), last)
+        made.check(last, flat)
+        check(made.graph, 0)
+
+
+def test_channels_are_shuffled_in_one_copy() -> None:
+    made = Making()
+    x = made.input("u8", 5, 7, 60)
+    pairs = made.apply(ops.Reshape((BATCH, 3, 20, 5, 7)), made.apply(ops.Permute((0, 3, 1, 2)), x))
+    shuffled = made.apply(ops.Permute((0, 2, 1, 3, 4)), pairs)
+    y = made.apply(ops.Reshape((BATCH, 60, 5, 7)), shuffled)
+    made.check(made.apply(ops.MaxPool2d((2, 2), (1, 1)), y))
+    program = lower(made.graph, Schedule({}), TARGETS[-1], 2)
+    families = [call.kernel.family for call in program.calls()]
+    assert families == ["interleave", "pool", "transpose"]  # the result as the user wants it

@@ -217,6 +217,17 @@ def test_the_inner_loop_of_a_tile_of_integers(target: Target, tile: Tile) -> Non
         assert not stack or not target.fused or not target.is_x86, export
 
 
+def test_short_segments_of_integers_are_added_up_in_order() -> None:
+    target = LEVELS["x86-64-v3"]
+    tile = WindowTile(2, QUANTISED, 11, "i16")
+    text = assembly(tile, target)
+    for export in tile.exports:
+        loop = inner_loop(text, export)
+        assert sum(map(is_product, loop)) == int(export.removeprefix("tile")) * 2 * 11
+        stack = stack_accesses(text, export, loop)
+        assert len([s for s in stack if VECTOR.search(s)]) <= 8  # 74 in an order of LLVM's own
+
+
 @pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
 def test_a_body_multiplies_and_adds_apart(target: Target) -> None:
     """Each operation of a quantised body is rounded, so that all targets give the same bits."""
@@ -264,7 +275,7 @@ KERNELS: list[KernelSpec] = [
     Product(Patch()),
     *(Product(Shifted("i8", strided), QUANTISED.extras, "i16", "u8") for strided in (False, True)),
     *(Direct(QUANTISED.extras, planes, "u8", "i16", "i8") for planes in (0, 3)),
-    *(WindowTile(vectors, QUANTISED, numbers="i16") for vectors in (1, 2, 4)),
+    *(WindowTile(n, QUANTISED, short, "i16") for n in (1, 2, 4) for short in (0, 5)),
     WindowTile(4, BODIES["channel"]),
     WindowTile(4, BODIES["channel"], short=9),
     Direct((TENSOR,), planes=3),

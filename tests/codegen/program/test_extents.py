@@ -82,6 +82,12 @@ def _turned(b: Builder) -> None:
     b.graph.set_outputs([b.conv(x, 20)])
 
 
+@needs("interleave")
+def _interleaved(b: Builder) -> None:
+    x = b.graph.add_input(TensorType("u8", (BATCH, 3, 6, 7)))
+    b.graph.set_outputs([b.apply(ops.Permute((0, 2, 3, 1)), x)])
+
+
 @needs("lookup")
 def _lookup(b: Builder) -> None:
     x = b.graph.add_input(TensorType("u8", (BATCH, 5, 9)))

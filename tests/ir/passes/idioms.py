@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 from strategies import STEPS, Builder, Draw, sizes
 
@@ -15,18 +16,23 @@ from lucid.ir.ops import (
     Clip,
     Concat,
     Constant,
+    Conv2d,
+    Dequantize,
     Div,
     Erf,
     Gelu,
     LayerNorm,
     MatMul,
     MaxPool2d,
+    Mean,
     Mul,
     Pad,
     Permute,
+    Quantize,
     Relu,
     Reshape,
     RmsNorm,
+    Sigmoid,
     Silu,
     Slice,
     Softmax,
@@ -35,7 +41,7 @@ from lucid.ir.ops import (
     Sum,
     Tanh,
 )
-from lucid.ir.types import BATCH
+from lucid.ir.types import BATCH, TensorType
 
 
 def constant(build: Builder, value: float) -> Value:
@@ -184,6 +190,64 @@ def attention(draw: Draw, build: Builder, values: list[Value]) -> Value:
     return build.apply(Reshape((BATCH, channels, height, width)), y)
 
 
+def quantised(draw: Draw, build: Builder, values: list[Value]) -> Value:
+    """A few layers between quantize and dequantize, as exporters of quantised networks write them.
+
+    Scales are drawn: numbers in the middle of two steps would round to either.
+    """
+    tensors: list[tuple[Value, list[Value]]] = []
+
+    def quantise(value: Value) -> None:
+        dtype = draw(st.sampled_from(["u8", "i8"]))
+        zero = draw(st.integers(*((0, 200) if dtype == "u8" else (-128, 60))))
+        scale = float(np.float32(build.rng.uniform(0.02, 0.05)))
+        numbers = [constant(build, scale), build.apply(Constant(zero, dtype))]
+        tensors.append((build.apply(Quantize(dtype), value, *numbers), numbers))
+
+    def floats(number: int) -> Value:
+        x, numbers = tensors[number]
+        return build.apply(Dequantize(), x, *numbers)
+
+    quantise(values[0])
+    for _ in range(draw(st.integers(1, 4))):
+        x = floats(-1)
+        fitting = [i for i, (q, _) in enumerate(tensors) if q.type.shape == x.type.shape]
+        y = _quantised_step(draw, build, x, floats(draw(st.sampled_from(fitting))))
+        if draw(st.booleans()):
+            y = build.apply(draw(st.sampled_from([Relu(), Clip(-0.5, 3.0), Silu()])), y)
+        quantise(y)
+    return floats(-1)
+
+
+def _quantised_step(draw: Draw, build: Builder, x: Value, other: Value) -> Value:
+    """A layer of a dequantised tensor, and at times of another one of its shape."""
+    match draw(st.sampled_from(["conv", "conv", "add", "mul", "concat", "pool", "mean", "none"])):
+        case "conv":
+            out, kernel = draw(st.integers(1, 5)), draw(st.sampled_from([1, 3]))
+            name = build.next_origin("integers")
+            shape = (out, sizes(x)[1], kernel, kernel)
+            build.payload[name] = build.rng.integers(-128, 128, shape).astype(np.int8)
+            integers = build.graph.add_source(name, TensorType("i8", shape))
+            scale = build.weight(f"{name}.scale", out, positive=True)
+            build.payload[f"{name}.scale"] /= 100 * np.float32(shape[1])
+            weight = build.apply(Dequantize(), integers, scale)
+            biases = [build.weight(f"{name}.bias", out)] if draw(st.booleans()) else []
+            return build.apply(Conv2d(padding=(kernel // 2,) * 4), x, weight, *biases)
+        case "add":
+            return build.apply(Add(), x, other)
+        case "mul":
+            return build.apply(Mul(), x, other)
+        case "concat":
+            return build.apply(Concat(1), x, other)
+        case "pool":
+            pool = draw(st.sampled_from([MaxPool2d, AvgPool2d]))
+            return build.apply(pool((3, 3), (1, 1), (1, 1, 1, 1)), x)
+        case "mean":
+            mean = build.apply(Mean((2, 3), keepdims=True), x)
+            return build.apply(Mul(), x, build.apply(Sigmoid(), mean))
+    return x
+
+
 IDIOMS = {
     idiom.__name__: idiom
     for idiom in (
@@ -196,6 +260,7 @@ IDIOMS = {
         transition,
         written_out,
         attention,
+        quantised,
     )
 }
 

@@ -1,7 +1,7 @@
 """fuse-epilogue: text before and after, and what must stay apart."""
 
 import pytest
-from pass_checks import after, assert_rewrites, assert_unchanged
+from pass_checks import after, assert_rewrites, assert_unchanged, computes, missed
 
 Y = "f32[N,4,5,5]"
 HEAD = f"graph g(%x: f32[N,3,5,5], %r: {Y}) -> {Y}"
@@ -309,3 +309,105 @@ def test_bodies_have_an_end():
     )
     result = after("fuse-epilogue", text, ["fusion", "fusion"])
     assert all(len(n.op.body.nodes) <= 48 for n in result.nodes)
+
+
+# -- layers of integers ---------------------------------------------------------------------------
+
+SUMS = f"""
+  param @q: i8[4,3,1,1]
+  param @m: f32[1,4,1,1]
+  %i = integer_conv2d(%x, @q) : i32[N,4,5,5] at "conv"
+  %f = cast(%i) : {Y} at "conv"
+  %c = mul(%f, @m) : {Y} at "conv"
+"""
+
+
+def integers(lines: str, inputs: str = "", results: str = "u8[N,4,5,5]") -> str:
+    return f"graph g(%x: u8[N,3,5,5]{inputs}) -> {results} {{\n{SUMS}\n{lines}\nreturn %y\n}}"
+
+
+def test_sums_of_integers_become_floats_and_8_bits_in_the_body():
+    assert_rewrites(
+        "fuse-epilogue",
+        before=integers('%y = saturate(%c) {zero_point=3} : u8[N,4,5,5] at "q"'),
+        after=f"""graph g(%x: u8[N,3,5,5]) -> u8[N,4,5,5] {{
+          param @q: i8[4,3,1,1]
+          param @m: f32[1,4,1,1]
+          %y = fusion(%x, @q, @m) {{anchor=integer_conv2d, body=
+            graph body(%y: i32[N,4,5,5], %e: f32[1,4,1,1]) -> u8[N,4,5,5] {{
+              %cast = cast(%y) : {Y}
+              %mul = mul(%cast, %e) : {Y}
+              %saturate = saturate(%mul) {{zero_point=3}} : u8[N,4,5,5]
+              return %saturate
+            }}}} : u8[N,4,5,5]
+            at "conv" from ("integer_conv2d conv", "cast conv", "mul conv", "saturate q")
+          return %y
+        }}""",
+    )
+
+
+def test_a_residual_of_8_bits_is_read_as_it_is():
+    text = integers(
+        f"""%o = constant() {{value=3.0}} : f32[]
+        %g = cast(%r) : {Y}
+        %s = sub(%g, %o) : {Y}
+        %a = add(%s, %c) : {Y}
+        %y = saturate(%a) : u8[N,4,5,5]""",
+        inputs=", %r: i8[N,4,5,5]",
+    )
+    (fusion,) = computes("fuse-epilogue", text, "fusion").nodes
+    assert {str(v.type) for v in fusion.inputs[2:]} == {"f32[1,4,1,1]", "i8[N,4,5,5]"}
+
+
+@pytest.mark.parametrize(
+    ("behind", "ops"),
+    [
+        (f"%y = cast(%u) : {Y}", "fusion cast"),
+        (f"%g = cast(%u) : {Y}\n%y = relu(%g) : {Y}", "fusion fusion"),
+        (f"%g = cast(%u) : {Y}\n%h = relu(%g) : {Y}\n%y = saturate(%h) : u8[N,4,5,5]", "fusion"),
+        ('%k = constant() {value=3, dtype="u8"} : u8[]\n%y = maximum(%u, %k) : u8[N,4,5,5]',
+         "fusion maximum"),
+    ],
+)  # fmt: skip
+def test_what_follows_8_bits_joins_if_it_ends_in_8_bits(behind, ops):
+    result = Y if ops in ("fusion cast", "fusion fusion") else "u8[N,4,5,5]"
+    text = integers(f"%u = saturate(%c) : u8[N,4,5,5]\n{behind}", results=result)
+    computes("fuse-epilogue", text, ops)
+
+
+def test_a_chain_of_casts_is_one_kernel_that_reads_8_bits():
+    text = f"""graph g(%a: u8[N,4,5,5], %b: i8[N,4,5,5], %c: u8[N,4,1,1]) -> u8[N,4,5,5] {{
+      %f = cast(%a) : {Y}
+      %g = cast(%b) : {Y}
+      %h = cast(%c) : f32[N,4,1,1]
+      %s = sub(%f, %g) : {Y}
+      %m = mul(%s, %h) : {Y}
+      %t = saturate(%m) {{dtype="i8"}} : i8[N,4,5,5]
+      %u = cast(%t) : {Y}
+      %v = add(%u, %u) : {Y}
+      %y = saturate(%v) : u8[N,4,5,5]
+      return %y
+    }}"""
+    (fusion,) = computes("fuse-epilogue", text, "fusion").nodes
+    assert {v.type.dtype for v in fusion.inputs} == {"u8", "i8"}
+
+
+def test_several_that_read_a_cast_of_8_bits_have_one_each():
+    text = f"""graph g(%a: u8[N,4,5,5], %b: {Y}) -> {Y}, {Y} {{
+      %f = cast(%a) : {Y}
+      %y = mul(%f, %b) : {Y}
+      %z = relu(%f) : {Y}
+      return %y, %z
+    }}"""
+    result = computes("fuse-epilogue", text, "fusion fusion")
+    assert all(n.inputs[0] is result.inputs[0] for n in result.nodes)
+
+
+def test_layers_of_floats_end_in_floats():
+    text = f"""graph g(%x: f32[N,3,5,5]) -> u8[N,4,5,5] {{
+      {WEIGHT}
+      {CONV}
+      %y = saturate(%c) : u8[N,4,5,5]
+      return %y
+    }}"""
+    assert missed("fuse-epilogue", text) == [f"it makes u8[N,4,5,5] of %c, which is {Y}"]

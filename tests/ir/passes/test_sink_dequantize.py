@@ -169,3 +169,53 @@ def test_what_has_no_scale_known_for_the_whole_tensor_stays(inputs, dequantize):
       return %y
     }}"""
     assert missed("sink-dequantize", text) == []
+
+
+# -- sums over a few places -----------------------------------------------------------------------
+
+
+def splits(lines: str, shape: str = "N,2,3,4,4", places: str = "2") -> str:
+    """An image of 2 x 3 channels, of which the splits are added up."""
+    return f"""graph g(%x: u8[N,6,4,4], %g: u8[N,6,1,1]) -> f32[{shape.replace("2,", "", 1)}] {{
+      {NUMBERS}
+      %a = reshape(%x) {{shape=({shape})}} : u8[{shape}]
+      %d = dequantize(%a, %s, %z) : f32[{shape}]
+      {lines}
+      %y = sum(%v) {{axes=(1)}} : f32[{shape.replace(f"{places},", "", 1)}]
+      return %y
+    }}"""
+
+
+def test_splits_are_added_as_slices_of_the_image():
+    text = splits("%v = dequantize(%a, %s, %z) : f32[N,2,3,4,4]")
+    result = computes(
+        "sink-dequantize", text, "reshape dequantize slice dequantize slice dequantize add"
+    )
+    assert [n.op.axis for n in result.nodes if n.op.name == "slice"] == [1, 1]
+
+
+def test_what_is_computed_of_splits_for_their_sum_is_computed_split_by_split():
+    text = splits(
+        """%h = reshape(%g) {shape=(N,2,3,1,1)} : u8[N,2,3,1,1]
+        %e = dequantize(%h, %s) : f32[N,2,3,1,1]
+        %m = mul(%d, %e) : f32[N,2,3,4,4]
+        %q = quantize(%m, %s) : u8[N,2,3,4,4]
+        %v = dequantize(%q, %s) : f32[N,2,3,4,4]"""
+    )
+    one = "slice dequantize slice dequantize mul quantize dequantize"
+    computes("sink-dequantize", text, f"{one} {one} add")
+    text = text.replace("-> f32[N,3,4,4]", "-> u8[N,3,4,4]")
+    text = text.replace("return %y", "%w = quantize(%y, %s) : u8[N,3,4,4]\n return %w")
+    passes = ["sink-dequantize", "fold-quantize", "fuse-epilogue"]
+    fused = computes(passes, text, "slice slice slice slice fusion")
+    assert [v.type.dtype for v in fused.nodes[-1].inputs] == ["u8"] * 4
+
+
+def test_a_sum_over_many_places_stays():
+    text = f"""graph g(%x: u8[N,6,4,4]) -> f32[N,4,4] {{
+      {NUMBERS}
+      %d = dequantize(%x, %s, %z) : f32[N,6,4,4]
+      %y = sum(%d) {{axes=(1)}} : f32[N,4,4]
+      return %y
+    }}"""
+    assert missed("sink-dequantize", text) == ["6 places along axis 1 are not few"]

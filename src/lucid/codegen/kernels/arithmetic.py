@@ -172,6 +172,8 @@ class Pairs(Arithmetic):
         step: Segment,
         each: EachRound,
     ) -> list[Vector]:
+        if window.short:
+            return accumulate_short(k, window.segments, window.short, tile, _held(k, step))
         (high, wide), depth = window.segments, window.depth
 
         def after(before: Int) -> EachRound:
@@ -188,6 +190,18 @@ class Pairs(Arithmetic):
     @staticmethod
     def _integers(k: Kernel, raw: Any) -> Integers:
         return Integers(k.builder, raw, signed=True)
+
+
+def _held(k: Kernel, segment: Segment) -> Segment:
+    """The same steps, the sums of each made before the next one's: LLVM would add up the products
+    of all of them first, and spill. Windows of 7x7x3, 224x224 with stride 2 to 64 channels, take
+    2.0 ms so, and 2.5 in rounds of two steps."""
+
+    def held(h: Int, w: Int) -> Step:
+        step = segment(h, w)
+        return lambda tile, at: [k.frozen(v) for v in step(tile, at)]
+
+    return held
 
 
 FLOATS = Floats()

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
+from lucid.codegen.kernels.box_strips import Box, Strips, higher, lower
+from lucid.codegen.kernels.box_strips import scratch_bytes as bytes_of_strips
 from lucid.codegen.kernels.ranks import Ranks
 from lucid.codegen.kernels.ranks import scratch_bytes as bytes_of_ranks
-from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -20,16 +21,13 @@ from lucid.codegen.language.kernel import (
     floats,
     ints,
 )
-from lucid.codegen.language.values import F32, I1, Int, Pointer, Vector
+from lucid.codegen.language.values import I1, Int, Pointer, Vector
 from lucid.codegen.target import Target
 
-KEPT = 5
-"""Numbers that are known of each box that is kept: its four sides, and its area."""
 
-
-def scratch_bytes(count: int, kept: int, vector: int) -> int:
-    """Scratch for `count` boxes, of which up to `kept` are."""
-    return bytes_of_ranks("f32", count) + KEPT * (kept + vector) * 4
+def scratch_bytes(count: int, vector: int) -> int:
+    """Scratch for `count` boxes."""
+    return bytes_of_ranks("f32", count) + bytes_of_strips(count, vector)
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Suppress(KernelSpec):
 
     boxes: [image][box][4], scores: [image][class][box] -> kept: [image][class][most], the rest -1,
     and counts: [image][class]. A task is one class of one image: its ranks are sorted, and each box
-    is compared with those kept so far, a vector of them at a time.
+    is compared with those kept so far, as far as they are near, a vector of them at a time.
     """
 
     family: ClassVar[str] = "suppress"
@@ -70,8 +68,7 @@ class _Emitter:
         self.frame = f = Frame(spec, target)
         self.kernel = k = f.kernel
         self.ranks = Ranks(k, "f32", True, f.scratch, f.count)
-        self.room = f.most + k.vector
-        self.known = self.ranks.end.to(F32)
+        self.strips = Strips(k, self.ranks.end, f.count)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -103,18 +100,25 @@ class _Emitter:
         """Take the boxes in order; how many are kept."""
         f, k, b, r = self.frame, self.kernel, self.kernel.builder, self.ranks
 
+        def numbered(number: Int) -> tuple[Int, Box]:
+            index = r.index_of(r.load(ordered + number))
+            return index, self._box(boxes + index * 4)
+
+        # Below 0, boxes that have nothing in common overlap as well.
+        apart = f.share.compare(">=", 0.0)
+        self.strips.lay_out(found, lambda number: numbered(number)[1], apart)
+
         def left(values: list[Any]) -> Any:
             number, count = (Int(b, value) for value in values)
             return k.both(number < found, count < f.most)
 
         def step(values: list[Any]) -> list[Any]:
             number, count = (Int(b, value) for value in values)
-            index = r.index_of(r.load(ordered + number))
-            box = self._box(boxes + index * 4)
-            over = self._overlaps(box, count)
+            index, box = numbered(number)
+            strip = self.strips.of(box)
+            over = self._overlaps(box, strip)
             with k.when(k.negated(over)):
-                for i, value in enumerate(box):
-                    k.store(value, self.known + (self.room * i + count))
+                self.strips.keep(box, strip)
                 k.store_int(index, kept + count)
             return [(number + 1).raw, k.select(over, count, count + 1).raw]
 
@@ -122,7 +126,7 @@ class _Emitter:
         _, count = k.repeat([zero, zero], left, step)
         return Int(b, count)
 
-    def _box(self, at: Pointer) -> list[Vector]:
+    def _box(self, at: Pointer) -> Box:
         """The sides of a box, lower ones first, and its area."""
         k = self.kernel
         a, b, c, d = (k.load(at + i, lanes=1) for i in range(4))
@@ -130,38 +134,51 @@ class _Emitter:
             half, other = c / 2.0, d / 2.0
             a, b, c, d = a - half, b - other, a + half, b + other
         elif self.spec.form == "corners":
-            a, b, c, d = _low(k, a, c), _low(k, b, d), _high(k, a, c), _high(k, b, d)
+            a, b, c, d = lower(k, a, c), lower(k, b, d), higher(k, a, c), higher(k, b, d)
         return [a, b, c, d, (c - a) * (d - b)]
 
-    def _overlaps(self, box: list[Vector], count: Int) -> Any:
-        """Whether a box overlaps one of the first `count` that are kept by more than the share."""
+    def _overlaps(self, box: Box, strip: Int) -> Any:
+        """Whether a box of a strip overlaps one that is kept by more than the share."""
         k, b = self.kernel, self.kernel.builder
         own = [k.splat(value) for value in box]
-        none = ir.Constant(I1, 0)
+
+        def going(values: list[Any]) -> Any:
+            near, over = values
+            return b.and_(Int(b, near) <= strip + 1, b.not_(over))
+
+        def step(values: list[Any]) -> list[Any]:
+            near = Int(b, values[0])
+            return [(near + 1).raw, self._overlaps_some(own, *self.strips.kept(near))]
+
+        _, over = k.repeat([(strip - 1).raw, ir.Constant(I1, 0)], going, step)
+        return over
+
+    def _overlaps_some(self, own: Box, start: Int, stop: Int) -> Any:
+        """Whether a box, in all lanes, overlaps one of those kept from `start` to `stop`."""
+        k, b = self.kernel, self.kernel.builder
 
         def going(values: list[Any]) -> Any:
             place, over = values
-            return b.and_(Int(b, place) < count, b.not_(over))
+            return b.and_(Int(b, place) < stop, b.not_(over))
 
         def step(values: list[Any]) -> list[Any]:
             place = Int(b, values[0])
-            known = [k.load(self.known + (self.room * i + place)) for i in range(KEPT)]
-            lanes = k.both(self._above(known, own), k.first_lanes(count - place))
+            lanes = k.both(self._above(self.strips.at(place), own), k.first_lanes(stop - place))
             bits = ir.IntType(k.vector)
             some = b.icmp_unsigned("!=", b.bitcast(lanes, bits), ir.Constant(bits, 0))
             return [(place + k.vector).raw, some]
 
-        _, over = k.repeat([k.int(0).raw, none], going, step)
+        _, over = k.repeat([start.raw, ir.Constant(I1, 0)], going, step)
         return over
 
     def _above(self, a: list[Vector], b: list[Vector]) -> Any:
         """Where the share that two boxes have in common is above the threshold."""
         f, k = self.frame, self.kernel
         strict = self.spec.form != "sides"
-        width = _low(k, a[2], b[2]) - _high(k, a[0], b[0])
-        height = _low(k, a[3], b[3]) - _high(k, a[1], b[1])
+        width = lower(k, a[2], b[2]) - higher(k, a[0], b[0])
+        height = lower(k, a[3], b[3]) - higher(k, a[1], b[1])
         if not strict:
-            width, height = (_high(k, k.zero(), size) for size in (width, height))
+            width, height = (higher(k, k.zero(), size) for size in (width, height))
         shared = width * height
         union = a[4] + b[4] - shared
         over = (shared / union).compare(">", k.splat(f.share))
@@ -169,14 +186,6 @@ class _Emitter:
             positive = [v.compare(">", 0.0) for v in (width, height, shared, a[4], b[4], union)]
             return k.both(over, *positive)
         return over
-
-
-def _low(k: Kernel, a: Vector, b: Vector) -> Vector:
-    return k.pick(b.compare("<", a), b, a)
-
-
-def _high(k: Kernel, a: Vector, b: Vector) -> Vector:
-    return k.pick(a.compare("<", b), b, a)
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,7 @@ class Depthwise(KernelSpec):
         sums = list(totals)
         counted = range(self.taps[1] * self.steps)
         held = [self.load(f, weights + n * f.channels, mask) for n in counted]
-        columns = [Columns(at, f.pixel) for at in lines]
+        columns = self.columns(f, lines)
         for column in range(pattern.first, pattern.last):
             meets = [
                 (pixel, tap)
@@ -279,12 +279,17 @@ class Depthwise(KernelSpec):
             ]
             if not meets:
                 continue
-            inputs = self.spread(f, [each[column] for each in columns], mask)
+            inputs = self.spread(f, columns(column), mask)
             for i, spread in enumerate(inputs):
                 for pixel, tap in meets:
                     weight = held[tap * self.steps + i]
                     sums[pixel] = self.multiply_add(f, spread, weight, sums[pixel])
         return sums
+
+    def columns(self, f: Frame, lines: Sequence[Pointer]) -> Callable[[int], list[Pointer]]:
+        """Where the pixels of a column are on these lines."""
+        each = [Columns(at, f.pixel) for at in lines]
+        return lambda column: [columns[column] for columns in each]
 
     def multiply_add(self, f: Frame, x: Vector, weight: Vector, total: Vector) -> Vector:
         """total + x * weight."""

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.depthwise import Columns, Depthwise, Pattern, Places, Rows
+from lucid.codegen.kernels.depthwise import Depthwise, Pattern, Places, Rows
 from lucid.codegen.language import pairs
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import dtype
@@ -31,13 +31,15 @@ class IntegerDepthwise(Depthwise):
     """`Depthwise` of integers: weights as `TapPairs` lays them out.
 
     `x`, `y`: their dtypes. `narrow`: whether the channels are less than a
-    vector; no chunk of others may be.
+    vector; no chunk of others may be. `shifted`: whether the zero point is another than 0, which
+    behind a relu it seldom is.
     """
 
     family: ClassVar[str] = "integer_depthwise"
     x: str = "u8"
     y: str = "u8"
     narrow: bool = False
+    shifted: bool = True
 
     def dtype_of(self, operand: str) -> str:
         own = {"x": self.x, "y": self.y, "weights": "i16", "bias": "i32"}
@@ -62,7 +64,8 @@ class IntegerDepthwise(Depthwise):
 
     def frame(self, target: Target) -> Frame:
         f = super().frame(target)
-        k, zero = f.kernel, f.zero_point.raw
+        k = f.kernel
+        zero = (f.zero_point if self.shifted else k.int(0)).raw
         f.set(
             weights=f.weights.to(I32),
             zero_bytes=k.every_lane(k.builder.trunc(zero, I8), k.vector),
@@ -111,7 +114,7 @@ class IntegerDepthwise(Depthwise):
         mask: Any,
     ) -> list[Vector]:
         """The sums after one line of taps, two of them at a time."""
-        sums, step, columns = list(totals), self.dilation[1], Columns(at, f.pixel)
+        sums, step, columns = list(totals), self.dilation[1], self.columns(f, (at,))
         pairs = range(-(-self.taps[1] // 2))
         held = [self.load(f, weights + n * f.channels, mask) for n in pairs]
         meets: dict[int, list[tuple[int, int]]] = {}
@@ -122,7 +125,8 @@ class IntegerDepthwise(Depthwise):
         for first in sorted(meets):
             second = first + step if any(pair != alone for _, pair in meets[first]) else -1
             inside = [
-                columns[c] if pattern.first <= c < pattern.last else None for c in (first, second)
+                columns(c)[0] if pattern.first <= c < pattern.last else None
+                for c in (first, second)
             ]
             if inside == [None, None]:
                 continue
@@ -130,6 +134,18 @@ class IntegerDepthwise(Depthwise):
             for pixel, pair in meets[first]:
                 sums[pixel] = self.multiply_add(f, both, held[pair], sums[pixel])
         return sums
+
+    def columns(self, f: Frame, lines: Sequence[Pointer]) -> Callable[[int], list[Pointer]]:
+        """Each is reached from the one before it, and the second line from the first: LLVM would
+        else keep all their addresses, and has no registers for them."""
+        known, below = {0: f.kernel.opaque(lines[0])}, self.dilation[0] * f.line
+
+        def places(column: int) -> list[Pointer]:
+            for c in range(max(known) + 1, column + 1):
+                known[c] = known[c - 1] + f.pixel
+            return [known[column], known[column] + below][: len(lines)]
+
+        return places
 
     def multiply_add(self, f: Frame, x: Vector, weight: Vector, total: Vector) -> Vector:
         assert isinstance(total, Integers)

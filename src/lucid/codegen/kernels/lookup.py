@@ -51,20 +51,27 @@ class Lookup(KernelSpec):
                 found = k.load(table + Int(k.builder, k.builder.zext(place, I64)), lanes=1)
                 k.store(found, y + index * walk.stride("y"))
 
-            if rows is not None:
-                whole = start + (stop - start) // rows.lanes * rows.lanes
-                with k.loop(start, whole, rows.lanes) as loop:
-                    places = k.load(x + loop.index, rows.lanes)
+            def singly() -> None:
+                whole = start + (stop - start) // UNROLL * UNROLL
+                with k.loop(start, whole, UNROLL) as loop:
+                    for i in range(UNROLL):
+                        one(loop.index + i)
+                with k.loop(whole, stop) as loop:
+                    one(loop.index)
+
+            def vectors(rows: ByteTable) -> None:
+                """The last one ends with the row, and does some again."""
+                with k.loop(start, stop, rows.lanes) as loop:
+                    index = loop.index.minimum(stop - rows.lanes)
+                    places = k.load(x + index, rows.lanes)
                     if signed:
                         places = places.of(k.builder.xor(places.raw, constant(rows.kind, 128)))
-                    k.store(places.of(rows.at(places.raw)), y + loop.index)
-                start = whole
-            whole = start + (stop - start) // UNROLL * UNROLL
-            with k.loop(start, whole, UNROLL) as loop:
-                for i in range(UNROLL):
-                    one(loop.index + i)
-            with k.loop(whole, stop) as loop:
-                one(loop.index)
+                    k.store(places.of(rows.at(places.raw)), y + index)
+
+            if rows is None:
+                singly()
+            else:
+                k.either(stop - start >= rows.lanes, lambda: vectors(rows), singly)
 
         return walk.rows(row)
 

@@ -100,8 +100,8 @@ class WindowTile(KernelSpec):
     """`Tile` for rows that are windows of a padded map, made of segments that lie apart: each row
     begins at a place of its own, and goes on from segment to segment as all others do.
 
-    `short`: the steps of a segment of floats where they are few, so that they are unrolled, and all
-    of them are one chain; else 0.
+    `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
+    are one chain; else 0.
     """
 
     family: ClassVar[str] = "window_tile"

@@ -139,6 +139,14 @@ class WinogradPairPanels(Packing):
     width: int
 
     def pack(self, array: Array, out: Array) -> None:
+        """Raises InputError for weights of more than eight bits and a sign."""
+        least, largest = array.min(initial=0), array.max(initial=0)
+        if least < -255 or largest > 255:
+            raise InputError(
+                f"weights from {least:.0f} to {largest:.0f}: Winograd's convolution of integers"
+                " takes those that are 8-bit ones less a zero point, within -255..255; choose the"
+                " kernel direct for this layer"
+            )
         columns, inner = array.shape[0] // self.groups, array.shape[1]
         filters = array.reshape(self.groups, columns, inner, 3, 3)
         pairs = -(-inner // 2)

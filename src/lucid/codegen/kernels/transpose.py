@@ -1,4 +1,4 @@
-"""Transposition: squares in registers, and a copy between two layouts in memory."""
+"""Transposition: squares in registers, and copies between two layouts in memory."""
 
 from __future__ import annotations
 
@@ -162,3 +162,64 @@ class Transpose(KernelSpec):
         nothing = k.int(0)
         singly((nothing, wide), (high, columns))
         singly((high, nothing), (count, columns))
+
+
+@dataclass(frozen=True)
+class Interleave(KernelSpec):
+    """y = x, of few columns: x is contiguous along rows, and y has `columns` numbers for each row,
+    side by side, as the pixels of images have.
+
+    One task is one outer index by a share of the rows.
+    """
+
+    family: ClassVar[str] = "interleave"
+    columns: int
+    dtype: str = COMPUTED
+
+    def arguments(self) -> tuple[Arg, ...]:
+        declared = buffers("x", "y", dtype=self.dtype) + repeated("x", "y")
+        return declared + ints("rows", "x_column", "parts")
+
+    def extents(self, given: Given) -> dict[str, Extent]:
+        found = repeated_extents(given, given.tasks_over(given.parts), "x", "y")
+        found["x"] += ((given.rows, 1), (self.columns, given.x_column))
+        found["y"] += ((given.rows, self.columns), (self.columns, 1))
+        return found
+
+    def emit(self, target: Target) -> ir.Module:
+        f = Frame(self, target)
+        k, lanes = f.kernel, BYTES if dtype(self.dtype).bytes == 1 else target.vector
+        with k.loop(f.first, f.last) as task:
+            part, rest = task.index % f.parts, task.index // f.parts
+            x, y = places(f, rest, "x", "y")
+            self._some(f, x, y, *share(part, f.rows, f.parts), lanes)
+        return f.finish()
+
+    def _some(self, f: Frame, x: Pointer, y: Pointer, first: Int, last: Int, lanes: int) -> None:
+        """Rows `first` to `last`: the last vector of them ends there, and does some again."""
+        k = f.kernel
+
+        def vectors() -> None:
+            with k.loop(first, last, lanes) as loop:
+                self._rows(f, x, y, loop.index.minimum(last - lanes), lanes)
+
+        def singly() -> None:
+            with k.loop(first, last) as loop:
+                self._rows(f, x, y, loop.index, 1)
+
+        k.either(last - first >= lanes, vectors, singly)
+
+    def _rows(self, f: Frame, x: Pointer, y: Pointer, row: Int, lanes: int) -> None:
+        """`lanes` rows from `row` on."""
+        k, out = f.kernel, y + row * self.columns
+        read = [k.load(x + (row + i * f.x_column), lanes) for i in range(self.columns)]
+        if lanes == 1:
+            for i, one in enumerate(read):
+                k.store(one, out + i)
+            return
+        pairs = read + read[-1:] * (len(read) % 2)
+        while len(pairs) > 1:
+            wide = list(range(2 * pairs[0].lanes))
+            pairs = [_shuffle(k, a, b, wide) for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
+        order = [i * lanes + row for row in range(lanes) for i in range(self.columns)]
+        k.store(k.shuffle(pairs[0], order), out)

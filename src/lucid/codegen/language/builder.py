@@ -150,6 +150,12 @@ class Kernel:
         raw = self.builder.select(condition, yes.raw, no.raw)
         return Pointer(self.builder, raw, yes.element)
 
+    def opaque(self, address: Pointer) -> Pointer:
+        """The same address, of which LLVM does not know how it was made."""
+        kind = ir.FunctionType(PTR, [PTR])
+        raw = self.builder.asm(kind, "", "=r,0", [address.raw], False)
+        return Pointer(self.builder, raw, address.element)
+
     # -- control ----------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -435,6 +441,14 @@ class Kernel:
     def pick(self, condition: Any, yes: V, no: V) -> V:
         """Lane by lane, `yes` where the condition holds and else `no`."""
         return yes.of(self.builder.select(condition, yes.raw, no.raw))
+
+    def frozen(self, value: V) -> V:
+        """The same numbers, as the result of no instructions that LLVM does not look into: sums of
+        integers before and after are not put into another order."""
+        kind = value.raw.type
+        register = "v" if self.target.is_x86 else "w"
+        same = ir.FunctionType(kind, [kind])
+        return value.of(self.builder.asm(same, "", f"={register},0", [value.raw], False))
 
     def prefetch(self, address: Pointer, near: bool = False) -> None:
         """Ask for a cache line that will be read: into L2, or `near`, into L1."""

@@ -51,7 +51,7 @@ def _non_max_suppression(ctx: Lowering, node: Node) -> None:
         region,
         origin,
         algorithm="suppress",
-        scratch=scratch_bytes(count, most, ctx.target.vector),
+        scratch=scratch_bytes(count, ctx.target.vector),
     )
     rows, total = (ctx.result(value) for value in node.outputs)
     region, inputs = ctx.region(origin, [kept, counts])

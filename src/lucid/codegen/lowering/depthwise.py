@@ -75,7 +75,8 @@ def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:
     if not layer.is_integer:
         return kernel
     x, y = layer.x.type.dtype, layer.result.type.dtype
-    return IntegerDepthwise(**vars(kernel), x=x, y=y, narrow=columns < ctx.target.vector)
+    narrow, shifted = columns < ctx.target.vector, layer.zero_point != 0
+    return IntegerDepthwise(**vars(kernel), x=x, y=y, narrow=narrow, shifted=shifted)
 
 
 def _blocks(ctx: Lowering, layer: Layer) -> Blocks:

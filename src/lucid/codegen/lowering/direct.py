@@ -83,8 +83,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     if layer.slices is not None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
         kernel = DirectSlices(body.extras, inner if flat else 0)
-    short = segment <= SHORT and taps[0] * lines_w * segment <= CHAIN
-    tile = WindowTile(vectors, body, segment if short else 0, layer.numbers)
+    short = steps <= SHORT and (layer.is_integer or taps[0] * lines_w * segment <= CHAIN)
+    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from lucid.codegen.kernels.loaders import Combine, Join, part_name
 from lucid.codegen.lowering.arguments import geometry
@@ -100,10 +101,15 @@ def _reshape(ctx: Lowering, node: Node) -> None:
 
 
 def _keeps_features(source: View, shape: Sequence[int]) -> bool:
-    """Whether what comes after axes 0 and 1 alone is joined, and axis 1 is the innermost one in
-    memory, as of blocks of pixels that become a map."""
-    kept = 3 <= len(shape) < len(source.shape) and source.shape[:2] == tuple(shape[:2])
-    return kept and source.shape[1] > 1 and source.strides[1] == 1
+    """Whether the innermost axis in memory becomes a part of axis 1, or is axis 1 and stays so: as
+    of blocks of pixels that become a map, or of channels that are shuffled."""
+    if len(shape) < 3 or len(shape) >= len(source.shape) or source.shape[0] != shape[0]:
+        return False
+    joined = next((k for k in range(2, len(shape)) if prod(source.shape[1:k]) == shape[1]), 0)
+    axes = zip(source.shape[1:joined], source.strides[1:joined], strict=True)
+    parts = View("", source.dtype, tuple(shape), features_last(shape))
+    innermost = any(size > 1 and stride == 1 for size, stride in axes)
+    return innermost and reshaped(parts, source.shape) is not None
 
 
 @lowers(Permute)

@@ -9,9 +9,9 @@ from math import prod
 
 from lucid.codegen.kernels.body import OPERAND, PLAIN, Body
 from lucid.codegen.kernels.strided import Elementwise, operand_names
-from lucid.codegen.kernels.transpose import STRIP, Transpose
+from lucid.codegen.kernels.transpose import STRIP, Interleave, Transpose
 from lucid.codegen.language.dtypes import COMPUTED
-from lucid.codegen.language.elements import EVERY, STRIDED, Access
+from lucid.codegen.language.elements import EVERY, MOST_APART, STRIDED, Access
 from lucid.codegen.language.kernel import OUTER
 from lucid.codegen.lowering.context import SMALL, Lowering, dense_like, lowers, row_major
 from lucid.codegen.lowering.epilogue import append_body, to_body
@@ -181,7 +181,8 @@ def copy(ctx: Lowering, source: View, out: View, origin: str) -> None:
         return
     region, inputs = ctx.region(origin, [source])
     region.set_outputs(inputs)
-    if not transpose(ctx, source, out, region, origin):
+    turned = transpose(ctx, source, out, region, origin)
+    if not turned and not interleave(ctx, source, out, region, origin):
         elementwise(ctx, PLAIN, [source], out, region, origin)
 
 
@@ -195,7 +196,7 @@ LEAST_TURNED = 8
 """Numbers along the two dimensions that a copy exchanges, at least, to turn them in squares."""
 
 
-def turning(source: View, out: View) -> tuple[Grid, int, int] | None:
+def crossing(source: View, out: View) -> tuple[Grid, int, int] | None:
     """The dimensions of a copy that reads along one of them and writes along another, and which
     these are; None where it is no such copy."""
     read = broadcast(source, out.shape)
@@ -204,9 +205,15 @@ def turning(source: View, out: View) -> tuple[Grid, int, int] | None:
     plain = source.dtype == out.dtype and rows != columns
     if not plain or not len(rows) == len(columns) == 1 or len(grid.sizes) > OUTER + 2:
         return None
-    (row,), (column,) = rows, columns
-    enough = min(grid.sizes[row], grid.sizes[column]) >= LEAST_TURNED
-    return (grid, row, column) if enough else None
+    return grid, rows[0], columns[0]
+
+
+def turning(source: View, out: View) -> tuple[Grid, int, int] | None:
+    """As `crossing`, where both are long enough for squares."""
+    found = crossing(source, out)
+    if found is None or min(found[0].sizes[i] for i in found[1:]) < LEAST_TURNED:
+        return None
+    return found
 
 
 def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
@@ -228,6 +235,28 @@ def transpose(ctx: Lowering, source: View, out: View, region: Graph, origin: str
     arguments |= {"x_column": grid.steps[0][column], "y_row": grid.steps[1][row]}
     arguments |= {"cuts": cuts, "parts": parts}
     tasks = count * cuts * parts
+    ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
+    return True
+
+
+def interleave(ctx: Lowering, source: View, out: View, region: Graph, origin: str) -> bool:
+    """A copy of a few planes to pixels, or of groups of channels that are shuffled; False, and
+    nothing done, where it is none."""
+    found = crossing(source, out)
+    if found is None:
+        return False
+    grid, row, column = found
+    rows, columns = grid.sizes[row], grid.sizes[column]
+    if columns > MOST_APART or grid.steps[1][row] != columns or rows < LEAST_TURNED:
+        return False
+    outer = [i for i in range(len(grid.sizes)) if i not in (row, column)]
+    arguments = grid.outer(outer, ("x", "y"), origin)
+    count = prod(grid.sizes[i] for i in outer)
+    wanted = -(-ctx.pieces(prod(out.shape), LEAST_WORK) // max(1, count))
+    parts = max(1, min(wanted, rows // LEAST_WORK))
+    arguments |= {"x": source, "y": out, "rows": rows, "parts": parts}
+    arguments |= {"x_column": grid.steps[0][column]}
+    kernel, tasks = Interleave(columns, out.dtype), count * parts
     ctx.call(kernel, tasks, arguments, [source], [out], region, origin, algorithm="strided")
     return True
 

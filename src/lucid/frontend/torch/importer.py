@@ -45,6 +45,7 @@ from lucid.frontend.torch.refused import DependsOnElements, Refused
 from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.state import refuse_kept_state
 from lucid.frontend.torch.tables import Known, Tables, depends_on_shape_only
+from lucid.frontend.torch.unbatched import written
 from lucid.frontend.torch.weights import floating_tensors, payload_of
 from lucid.frontend.torch.writer import KEEPING, Notes, Writer, emitter_name, emitter_of
 from lucid.frontend.trace import checked_shape
@@ -402,7 +403,9 @@ class Importer:
             raise Refused("")
         if isinstance(value, torch.Tensor) and value.is_complex():
             raise Refused("its result is of complex numbers")
-        return self._emitted(node, emitter(self._writer(node), *_arguments(target, args, kwargs)))
+        arguments = _arguments(target, args, kwargs)
+        name = _target_name(node)
+        return self._emitted(node, written(name, emitter, self._writer(node), arguments))
 
     def _number(self, value: Any) -> Any:
         """A number; where it is a size that is no dimension, the tensor that it is of has been told

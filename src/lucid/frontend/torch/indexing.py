@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lucid.frontend.torch.refused import DependsOnElements
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
@@ -138,7 +139,10 @@ def turned(w: Writer, x: Any, order: Sequence[int]) -> Value:
 
 @emits("index.Tensor", "_unsafe_index.Tensor")
 def index(w: Writer, x: Any, indices: Sequence[Any]) -> Value:
-    """By known tables for axes that stand together, which become one axis; else place by place."""
+    """By known tables for axes that stand together, which become one axis; else place by place.
+    How many elements truth values select is known only when they are."""
+    if any(isinstance(table, Value) and w.is_truth(table) for table in indices):
+        raise DependsOnElements("it selects by truth values")
     own, found = w.shape_of(x), Places.of(w, indices)
     first, last = found.axes[0], found.axes[-1] + 1
     if any(isinstance(table, Value) for table in found.tables) or last - first > len(found.axes):

@@ -1,8 +1,9 @@
 """What follows a graph where sizes depend on the elements of tensors.
 
 Torch has a symbol for such a size (the boxes that `nms` keeps). The graph ends before it; the
-operator itself runs in torch once its operands are there, which tells the size; and the program is
-read on with it, as a graph that is compiled and kept for the next call of the same sizes.
+operator itself runs once its operands are there (`selection`), which tells the size; and the
+program is read on with it, as a graph that is kept for the next call of the same sizes, and
+compiled where that pays.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import operator
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,13 @@ from lucid.errors import InputError, UnsupportedError
 from lucid.frontend.torch.importer import NUMBERS, Importer
 from lucid.frontend.torch.places import place_of
 from lucid.frontend.torch.refused import DependsOnElements
+from lucid.frontend.torch.selection import selected, selects
 from lucid.frontend.torch.sizes import Sizes
 from lucid.frontend.torch.tables import Known
 from lucid.ir.graph import Graph, Parameter
+from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
+from lucid.ir.pieces import Pieces, pays
 from lucid.ir.stage import Stage
 from lucid.ir.types import DTYPES
 
@@ -37,13 +42,25 @@ class _Missing(Exception):  # noqa: N818  # what happened, and is dealt with her
     """An operand is not there yet."""
 
 
+@dataclass(eq=False)
+class _Entry:
+    """The program read on for some sizes, and its graph compiled once that pays. `varied`: it was
+    read for others before; `calls`: how often these were met."""
+
+    reading: Importer
+    varied: bool
+    calls: int = 0
+    stage: Stage | None = None
+
+
 class Following:
     """The `Rest` of a graph that ends before nodes of unknown sizes."""
 
     def __init__(self, first: Importer, compile_graph: Callable[[Graph], Stage]) -> None:
         self._first = first
         self._compile = compile_graph
-        self._stages: OrderedDict[Any, tuple[Importer, Stage | None]] = OrderedDict()
+        self._pieces = Pieces(lambda graph: compile_graph(graph).results)
+        self._entries: OrderedDict[Any, _Entry] = OrderedDict()
         self._lock = threading.RLock()
 
     @property
@@ -58,12 +75,13 @@ class Following:
 
     @property
     def host_ops(self) -> list[tuple[str, str]]:
-        """The operators that run in torch, which tell sizes, and their modules: all that ever
-        will."""
+        """The operators that run between graphs, as they tell sizes, and their modules: all that
+        ever will."""
         return [
             (str(node.target), place_of(node)[0])
             for node in self._first.later
-            if node.meta.get("unbacked_bindings") and not isinstance(node.meta["val"], NUMBERS)
+            if selects(node)
+            or (node.meta.get("unbacked_bindings") and not isinstance(node.meta["val"], NUMBERS))
         ]
 
     def refuse_host_ops(self) -> None:
@@ -77,12 +95,13 @@ class Following:
         reading = self._first
         while True:
             before = len(call.have)
-            call.run_ready(reading)
+            call.run_ready(reading, self._pieces)
             if not reading.later or call.complete():
                 return [call.result(reading, node) for node in reading.returned]
-            reading, stage = self._next(reading, call)
-            if stage is not None:
-                call.take(reading, stage.results(call.inputs(reading)))
+            entry = self._next(reading, call)
+            reading = entry.reading
+            if reading.graph.outputs:
+                call.take(reading, self._results(entry, call))
             if len(call.have) == before:
                 names = ", ".join(sorted({str(node.target) for node in reading.later}))
                 raise UnsupportedError(
@@ -90,21 +109,32 @@ class Following:
                     f"be followed, by {names}"
                 )
 
-    def _next(self, reading: Importer, call: _Call) -> tuple[Importer, Stage | None]:
-        """The program read on with what is known by now, and its graph compiled."""
+    def _next(self, reading: Importer, call: _Call) -> _Entry:
+        """The program read on with what is known by now."""
         key = (id(reading), *sorted((str(s), v) for s, v in call.sizes.values.items()))
         with self._lock:
-            if key not in self._stages:
+            if key not in self._entries:
                 sizes = Sizes(call.sizes.values)
                 made = Importer(
                     reading.module, reading.calling, reading.exported, sizes, reading, call.have
                 )
-                empty = not made.graph.outputs
-                self._stages[key] = (made, None if empty else self._compile(made.graph))
-                if len(self._stages) > KEPT:
-                    self._stages.popitem(last=False)
-            self._stages.move_to_end(key)
-            return self._stages[key]
+                varied = any(known[0] == key[0] for known in self._entries)
+                self._entries[key] = _Entry(made, varied)
+                if len(self._entries) > KEPT:
+                    self._entries.popitem(last=False)
+            self._entries.move_to_end(key)
+            self._entries[key].calls += 1
+            return self._entries[key]
+
+    def _results(self, entry: _Entry, call: _Call) -> Sequence[Array]:
+        """What the graph of a stage gives."""
+        graph = entry.reading.graph
+        if entry.stage is None and not pays(graph, entry.varied, entry.calls):
+            return interpret(graph, call.numbers(entry.reading), natively=self._pieces)
+        with self._lock:
+            if entry.stage is None:
+                entry.stage = self._compile(graph)
+        return entry.stage.results(call.inputs(entry.reading))
 
 
 class _Call:
@@ -115,7 +145,7 @@ class _Call:
         self.sizes = Sizes(first.sizes.values)
         self.have: dict[Node, Any] = {}
 
-    def take(self, reading: Importer, arrays: list[Array]) -> None:
+    def take(self, reading: Importer, arrays: Sequence[Array]) -> None:
         """The results of a graph."""
         for node, array in zip(reading.ends, arrays, strict=True):
             kind = node.meta["val"].dtype
@@ -126,8 +156,13 @@ class _Call:
                 self.have[node] = torch.from_numpy(own).to(kind)
 
     def inputs(self, reading: Importer) -> list[Array]:
-        """What the graph takes."""
+        """What the graph takes, as it is stored."""
         return [_array(reading, self.have[node]) for node in reading.taken]
+
+    def numbers(self, reading: Importer) -> list[Array]:
+        """What the graph takes, as numbers: bfloat16 as float32."""
+        tensors = [self.have[node].detach().cpu() for node in reading.taken]
+        return [(t.float() if t.dtype is torch.bfloat16 else t).numpy() for t in tensors]
 
     def complete(self) -> bool:
         """Whether all that the forward returns is there."""
@@ -143,11 +178,11 @@ class _Call:
         tensor = self._operand(reading, node)
         return _array(reading, tensor.float() if tensor.dtype is torch.bfloat16 else tensor)
 
-    def run_ready(self, reading: Importer) -> None:
+    def run_ready(self, reading: Importer, pieces: Pieces) -> None:
         """Run the operators whose results have unknown sizes and whose operands are there."""
         for node in reading.later:
             value = node.meta.get("val")
-            opens = self.sizes.unknown(value) or node.target is operator.getitem
+            opens = self.sizes.unknown(value) or node.target is operator.getitem or selects(node)
             if node in self.have or not opens:
                 continue
             try:
@@ -158,8 +193,7 @@ class _Call:
                 continue
             assert callable(node.target), "only calls are left for later"
             try:
-                with torch.no_grad():
-                    result = node.target(*args, **kwargs)
+                result = selected(node.target, args, kwargs, pieces)
             except Exception as problem:  # torch raises many kinds
                 raise InputError(f"{node.target} of {reading.graph.name}: {problem}") from problem
             self.sizes.learn(value, result)

@@ -91,7 +91,23 @@ def _bias(layer: Node, other: Value, shift: Recipe, graph: Rewriter) -> Value:
     return graph.parameter(f"{bias_name(weight)}.folded", vector)
 
 
-@rewrite(fuse_epilogue, Elementwise, Fusion)
+@rewrite(fuse_epilogue, Cast)
+def own_casts(node: Node, graph: Rewriter) -> None:
+    """(op(cast(x)), op(cast(x))) == (op(y), op(z)), with y = cast(x) and z = cast(x), of 8 bits
+
+    Each elementwise op that reads the cast gets one of its own, which joins its kernel: 8 bits are
+    read twice sooner than floats are written.
+    """
+    (x,), y = node.inputs, node.output
+    readers = [n for n in y.users if is_elementwise(n)]
+    if x.type.dtype not in EIGHT_BITS or y.type.dtype != "f32" or len(y.users) < 2:
+        return
+    for reader in readers:
+        own = graph.insert_before(reader, node.op, [x])
+        graph.substitute(reader, reader.op, [own if v is y else v for v in reader.inputs])
+
+
+@rewrite(fuse_epilogue, Elementwise, Cast, Fusion)
 def into_body(node: Node, graph: Rewriter) -> None:
     """op(anchor(x), y) == fusion{anchor, body}(x, y) with body = op
 
@@ -143,7 +159,7 @@ def extra_into_body(node: Node, graph: Rewriter) -> None:
         maker = value.producer
         if maker is None or not is_elementwise(maker) or value in node.inputs[:own]:
             continue
-        if graph.only_user(value) is not node or not _is_alike(value.type, node.output.type):
+        if graph.only_user(value) is not node or not _is_alike(maker, node):
             continue
         if not all(_reads(v, node) for v in maker.inputs) or not _is_small(node, maker):
             continue
@@ -179,7 +195,7 @@ def _obstacle(node: Node, y: Value, graph: Rewriter) -> str:
         return f"%{y.name} is read elsewhere too"
     if y.type != node.output.type and not _may_become(y, node):
         return f"it makes {node.output.type} of %{y.name}, which is {y.type}"
-    if isinstance(anchor_of(_producer(y)), INTEGER_SUMS) and not _is_of_floats(node):
+    if isinstance(anchor_of(_producer(y)), INTEGER_SUMS) and _is_of_integers(node):
         return "it computes integers, and epilogues floats"
     stranger = next((v for v in node.inputs if v is not y and not _reads(v, _producer(y))), None)
     if stranger is not None:
@@ -195,21 +211,33 @@ def _may_become(y: Value, node: Node) -> bool:
         return False
     if result.dtype in EIGHT_BITS:
         return isinstance(anchor, (*INTEGER_SUMS, Resize, Elementwise, Cast))
+    if isinstance(anchor, Elementwise | Cast):
+        return y.type.dtype in EIGHT_BITS and isinstance(anchor_of(node), Cast)
     return isinstance(anchor, INTEGER_SUMS) and (y.type.dtype, result.dtype) == ("i32", "f32")
 
 
-def _is_of_floats(node: Node) -> bool:
-    """Whether a node computes with floats, whatever it begins and ends with."""
-    of_floats = all(v.type.dtype == "f32" for v in node.inputs)
-    return isinstance(anchor_of(node), Cast) or of_floats
-
-
-def _is_alike(value: TensorType, result: TensorType) -> bool:
-    """Whether an extra operand has the type of a fusion's result, or what that was before it became
-    integers of 8 bits."""
-    return value == result or (
-        result.dtype in EIGHT_BITS and value == TensorType("f32", result.shape)
+def _is_of_integers(node: Node) -> bool:
+    """Whether a node, or a step of its body, computes with integers."""
+    steps = [(node.op, node.inputs)]
+    if isinstance(node.op, Fusion):
+        own = node.op.anchor_operands(len(node.inputs))
+        steps = [(node.op.anchor, node.inputs[:own])]
+        steps += [(step.op, step.inputs) for step in node.op.body.nodes]
+    return any(
+        isinstance(op, Elementwise) and any(v.type.dtype != "f32" for v in operands)
+        for op, operands in steps
     )
+
+
+def _is_alike(maker: Node, node: Node) -> bool:
+    """Whether the body of a fusion may as well compute an extra operand: one of the type of its
+    result, or of what that was before it became integers of 8 bits. An integer of 8 bits may be
+    cast for several elements."""
+    value, result = maker.output.type, node.output.type
+    if isinstance(maker.op, Cast) and isinstance(anchor_of(node), Elementwise | Cast):
+        return True
+    before = TensorType("f32", result.shape)
+    return value == result or (result.dtype in EIGHT_BITS and value == before)
 
 
 def _reads(value: Value, node: Node) -> bool:

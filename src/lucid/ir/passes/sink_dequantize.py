@@ -11,6 +11,7 @@ from dataclasses import replace
 from lucid.ir.graph import Node, Value
 from lucid.ir.ops import (
     AdaptiveMaxPool2d,
+    Add,
     Concat,
     Constant,
     Dequantize,
@@ -25,15 +26,18 @@ from lucid.ir.ops import (
     Reshape,
     Resize,
     Slice,
+    Sum,
 )
 from lucid.ir.passes.quantised import is_quantised, step_of
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
+from lucid.ir.passes.selected import Selection
 
 sink_dequantize = Pass(
     "sink-dequantize", "Move elements of quantised tensors, and compare them, as 8-bit integers"
 )
 
 MOVES = (Reshape, Permute, Slice)
+MOST_PLACES = 4
 EXTREMES = (Max, Min, AdaptiveMaxPool2d)
 
 
@@ -108,6 +112,33 @@ def below_relu(node: Node, graph: Rewriter) -> None:
         return
     zero = graph.insert_before(node, Constant(step.zero_point, step.dtype), [])
     _sink(node, Maximum(), [_integers(value), zero], value, graph)
+
+
+@rewrite(sink_dequantize, Sum)
+def sum_of_places(node: Node, graph: Rewriter) -> None:
+    """sum(dequantize(x)) == dequantize(x[0]) + dequantize(x[1]), along an axis of a few places
+
+    As a split attention adds up its splits. What x is computed of for that alone, by elementwise
+    ops, is computed place by place.
+
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor, and the
+    axis has at most four places and goes away.
+    """
+    op, (value,) = node.op, node.inputs
+    assert isinstance(op, Sum)
+    if not is_quantised(value) or len(op.axes) != 1 or op.keepdims:
+        return
+    (axis,) = op.axes
+    places = value.type.shape[axis]
+    if not isinstance(places, int) or not 1 < places <= MOST_PLACES:
+        graph.miss(node, f"{places} places along axis {axis} are not few", value.producer)
+        return
+    back = value.type.rank - axis
+    parts = [Selection(node, graph, back, i).of(value, node) for i in range(places)]
+    total = parts[0]
+    for part in parts[1:-1]:
+        total = graph.insert_before(node, Add(), [total, part])
+    graph.substitute(node, Add(), [total, parts[-1]], fuses=[node])
 
 
 def is_nearest(op: Op) -> bool:

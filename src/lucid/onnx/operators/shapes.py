@@ -11,7 +11,7 @@ import numpy as np
 from lucid.errors import ModelFileError, ShapeError, UnsupportedError
 from lucid.ir.ops import Cast, Concat, Expand, Gather, Pad, Permute, Reshape, Slice
 from lucid.ir.ops.shape import PAD_MODES
-from lucid.ir.types import BATCH, Dim, Shape, TensorType, broadcast, volume
+from lucid.ir.types import BATCH, DTYPES, Dim, Shape, TensorType, broadcast, volume
 from lucid.onnx.known import Known, known
 from lucid.onnx.table import reads, writes
 
@@ -239,10 +239,17 @@ def _sliced(call: Call, x: Operand, axis: int, start: int, end: int | Dim, step:
     if isinstance(x, Known):
         return known(np.take(x.array, indices, axis=axis))
     if not indices.size:
-        raise UnsupportedError(f"takes nothing of axis {axis} of {x.type}")
+        return _nothing(x.type.with_shape((*x.type.shape[:axis], 0, *x.type.shape[axis + 1 :])))
     if step < 0:
         return call.apply(Gather(axis), x, known(indices))
     return call.apply(Slice(axis, start, stop, step), x)
+
+
+def _nothing(kind: TensorType) -> Known:
+    """A tensor without elements."""
+    if kind.batch_axes():
+        raise UnsupportedError(f"takes nothing of a batch: {kind}")
+    return known(np.zeros(kind.concrete(1), DTYPES[kind.dtype]))
 
 
 @reads("Split")

@@ -54,3 +54,12 @@ def test_onnx_differs_only_where_int32_ends():
         other = row.result != row.reference
         assert not (other & (steps < 2**31 - 2**16)).any() or row.x.dtype != np.float32
         assert row.x.dtype == np.float32 or not other.any()
+
+
+def test_quotients_are_of_f32_wherever_they_are_computed():
+    """0.3 / 0.2 is the tie 1.5 in f32, and less in f64."""
+    x, scale = np.float32(0.3), np.float32(0.2)
+    assert np.float64(x) / np.float64(scale) != x / scale
+    for floating in (np.float32, np.float64):
+        y = Quantize().evaluate(np.array([x], floating), np.array(scale, floating))
+        np.testing.assert_array_equal(y, [2])

@@ -83,8 +83,11 @@ class Quantize(_Scaled):
         return TensorType(self.dtype, x.shape)
 
     def evaluate(self, x: Array, scale: Array, zero_point: Array | None = None) -> Array:
+        """The quotient is one of f32, whatever the rest is computed in: recipes of weights, in f64,
+        give the integers that kernels would."""
+        single, scales = x.astype(np.float32), scale.astype(np.float32)
         with np.errstate(all="ignore"):
-            steps = x / self._spread(scale, x.shape)
+            steps = single / self._spread(scales, x.shape)
         zero = 0 if zero_point is None else self._spread(zero_point, x.shape)
         return saturated(steps, zero, self.dtype)
 

@@ -1,31 +1,9 @@
-"""Seeded miscompiles: small wrong changes to the compiler, each in the text of one function.
-
-`old` is what stands in the function's source, `new` what it is replaced by. `families`: of kernels
-whose code it changes, so that none may come from the cache; `EVERY` for all.
-"""
+"""Seeded miscompiles: the list of them all. Those of quantised models have a file of their own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-EVERY = ("",)
-PRODUCTS = ("product", "stage")
-TILES = ("tile", "window_tile", "matmul")
-
-
-@dataclass(frozen=True)
-class Mutant:
-    """One wrong change, in `module:function` or `module:Class.method`."""
-
-    name: str
-    where: str
-    old: str
-    new: str
-    families: tuple[str, ...] = ()
-
-
-P, L, K = "lucid.ir.passes", "lucid.codegen.lowering", "lucid.codegen.kernels"
-C, R = "lucid.codegen", "lucid.runtime"
+from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
+from .quantised_mutants import QUANTISED
 
 PASSES = [
     Mutant(
@@ -642,126 +620,6 @@ INTEGERS = [
     ),
 ]
 
-QUANTISED_LAYERS = [
-    Mutant(
-        "sums of Winograd on integers are shifted by one less",
-        f"{K}.winograd_transforms:shift",
-        "bit_length() - 1",
-        "bit_length() - 2",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "Winograd on integers keeps the zero points",
-        f"{K}.integer_winograd:_Emitter._both_ways",
-        "if (i, j) == (1, 1):",
-        "if False:",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "borders of Winograd on integers are 0, not the zero point",
-        f"{K}.integer_winograd:_Emitter.blank_pixel",
-        "self.frame.zero_point.raw",
-        "k.int(0).raw",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "the last channels of Winograd on integers are left out",
-        f"{K}.integer_winograd:_Emitter._transform",
-        "last = (channels - self.lanes).maximum(0)",
-        "last = (channels - self.lanes - 1).maximum(0)",
-        ("integer_winograd",),
-    ),
-    Mutant(
-        "an odd channel of Winograd on integers has its neighbour's weights",
-        f"{K}.packing:WinogradPairPanels.pack",
-        "every_other = points[:, half::2]",
-        "every_other = points[:, ::2]",
-    ),
-    Mutant(
-        "depthwise integers forget the zero point",
-        f"{L}.depthwise:_kernel",
-        "layer.zero_point != 0",
-        "layer.zero_point > 99",
-    ),
-    Mutant(
-        "depthwise integers pair their last line with the first column",
-        f"{K}.packing:TapPairs.pack",
-        "lines[:, ::2], lines[:, 1::2]",
-        "lines[:, ::2], lines[:, : width // 2]",
-    ),
-    Mutant(
-        "the last vector of depthwise integers is not moved back",
-        f"{K}.integer_depthwise:IntegerDepthwise.each_vector",
-        "loop.index.minimum(channels - k.vector)",
-        "loop.index.minimum(channels - k.vector + 1)",
-        ("integer_depthwise",),
-    ),
-    Mutant(
-        "the columns beside a line of depthwise integers are 0, not the zero point",
-        f"{K}.integer_depthwise:IntegerDepthwise.spread",
-        "Vector(k.builder, f.zero_bytes)",
-        "Vector(k.builder, k.every_lane(k.builder.trunc(k.int(0).raw, I8), k.vector))",
-        ("integer_depthwise",),
-    ),
-]
-
-QUANTISED_MAPS = [
-    Mutant(
-        "zero points are added to a sum once more",
-        f"{K}.pooling:_PoolEmitter._finish",
-        "total - total.of(",
-        "total + total.of(",
-        ("pool",),
-    ),
-    Mutant(
-        "a table of signed bytes begins elsewhere",
-        f"{K}.lookup:Lookup.emit",
-        "constant(x.element, 128)",
-        "constant(x.element, 64)",
-        ("lookup",),
-    ),
-    Mutant(
-        "the second half of a table is looked for in the first",
-        f"{C}.language.tables:ByteTable.at",
-        "b.xor(places, constant(self.kind, 128))",
-        "places",
-        ("lookup",),
-    ),
-    Mutant(
-        "the last bytes of a row are forgotten",
-        f"{C}.language.builder:Kernel.each_piece",
-        "with self.loop(whole, last, narrow) as loop:",
-        "with self.loop(whole, last - narrow + 1, narrow) as loop:",
-        EVERY,
-    ),
-    Mutant(
-        "interleaved columns are in the opposite order",
-        f"{K}.transpose:Interleave._rows",
-        "[i * lanes + row for",
-        "[(self.columns - 1 - i) * lanes + row for",
-        ("interleave",),
-    ),
-    Mutant(
-        "squares of bytes repeat their first half",
-        f"{K}.transpose:interleaved",
-        "high = [half + n for n in low]",
-        "high = low",
-        ("transpose",),
-    ),
-    Mutant(
-        "a quantize that is spelled out has no zero point",
-        f"{P}.spell_quantize:as_quotient",
-        "step.zero_point",
-        "0",
-    ),
-    Mutant(
-        "the zero point of a dequantize is added",
-        f"{P}.spell_quantize:_floats",
-        "float(step.zero_point)",
-        "float(-step.zero_point)",
-    ),
-]
-
 RUNTIME = [
     Mutant(
         "the first barrier is missing",
@@ -819,8 +677,8 @@ RUNTIME = [
     Mutant(
         "an unrolled segment takes its second step twice",
         f"{C}.kernels.accumulation:accumulate_short",
-        "k.int(number)",
-        "k.int(max(number, 1))",
+        "k.int(0), number)",
+        "k.int(0), max(number, 1))",
         TILES,
     ),
     Mutant(
@@ -864,5 +722,13 @@ RUNTIME = [
     ),
 ]
 
-MUTANTS = [*PASSES, *SCHEDULE_AND_PLAN, *VIEWS, *PACKING, *KERNELS, *INTEGERS, *RUNTIME]
-MUTANTS += [*QUANTISED_LAYERS, *QUANTISED_MAPS]
+MUTANTS = [
+    *PASSES,
+    *SCHEDULE_AND_PLAN,
+    *VIEWS,
+    *PACKING,
+    *KERNELS,
+    *INTEGERS,
+    *QUANTISED,
+    *RUNTIME,
+]

@@ -28,7 +28,8 @@ from typing import Any
 
 from lucid.runtime.cache import ENTRY, default_folder
 
-from .mutants import EVERY, MUTANTS, Mutant
+from .mutant import EVERY, Mutant
+from .mutants import MUTANTS
 
 SEED = 77
 """Of the cases that every mutant is tried with, from the first on."""

@@ -213,6 +213,8 @@ class _TileEmitter:
         """One step of k, so much further than `at`. The panel's vectors stay in registers, the
         rows' elements are broadcast: the other order spills."""
         k, vectors, arithmetic = self.k, self.spec.vectors, self.arithmetic
+        if not arithmetic.constant_steps:
+            at, further = at + further, 0
         place = panel + at * self.width + further * self.width
         weights = [arithmetic.load(k, place + v * k.vector, self.align) for v in range(vectors)]
         result = []

@@ -14,7 +14,9 @@ from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.ir import Graph, TensorType, Value, interpret, ops, verify
 from lucid.ir.graph import Parameter
 from lucid.ir.ops import Array, Fusion, Op
+from lucid.ir.passes import run_passes
 from lucid.ir.recipe import Source
+from lucid.ir.text import parse_graph
 from lucid.ir.types import BATCH, DTYPES
 
 EIGHT = ["u8", "i8"]
@@ -231,6 +233,28 @@ def test_pools_with_a_body(anchor: type[Op], channels: int) -> None:
     residual, gate = made.input("i8", channels, 3, 4), made.input("u8", channels, 1, 1)
     fusion = requantised(op, x, "i8", by_channel, residual, by_window, gate)
     made.check(made.apply(fusion, x, by_channel, residual, by_window, gate))
+
+
+@pytest.mark.parametrize("channels", [4, 31, 32])
+def test_splits_are_averaged_and_weighed_as_bytes(channels: int) -> None:
+    """Slices of one image, read where they lie by each kernel."""
+    c, half = 2 * channels, f"N,{channels}"
+    graph = parse_graph(f"""graph g(%x: u8[N,{c},5,7], %g: f32[N,2,{channels},1,1])
+      -> f32[{half},1,1], u8[{half},5,7] {{
+        %s = constant() {{value=0.5}} : f32[]
+        %z = constant() {{value=3, dtype="u8"}} : u8[]
+        %d = dequantize(%x, %s, %z) : f32[N,{c},5,7]
+        %r = reshape(%d) {{shape=(N,2,{channels},5,7)}} : f32[N,2,{channels},5,7]
+        %t = sum(%r) {{axes=(1)}} : f32[{half},5,7]
+        %m = mean(%t) {{axes=(2,3), keepdims=true}} : f32[{half},1,1]
+        %p = mul(%r, %g) : f32[N,2,{channels},5,7]
+        %u = sum(%p) {{axes=(1)}} : f32[{half},5,7]
+        %y = quantize(%u, %s, %z) : u8[{half},5,7]
+        return %m, %y
+      }}""")
+    fused = run_passes(graph)
+    assert not fused.find(ops.Sum) + fused.find(ops.Mean)
+    check(fused)
 
 
 def test_pools_of_floats_end_in_bytes() -> None:

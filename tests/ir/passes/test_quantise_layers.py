@@ -1,7 +1,9 @@
 """quantise-layers: text before and after, what must stay, and why."""
 
 import pytest
-from pass_checks import after, assert_rewrites, assert_unchanged, missed
+from pass_checks import after, assert_rewrites, assert_unchanged, computes, missed
+
+from lucid.ir.ops import IntegerSumPool2d
 
 NUMBERS = """
   %sx = constant() {value=0.5} : f32[]
@@ -334,6 +336,48 @@ def test_pools_are_sums(op, size, ops):
         }}""",
         ["integer_sum_pool2d", "cast", *ops.split(), "mul"],
     )
+
+
+def total(lines: str, result: str = "%m") -> str:
+    """The mean of a sum of bytes and floats."""
+    types = "f32[N,3,1,1], f32[N,3,5,5]" if "," in result else "f32[N,3,1,1]"
+    return f"""graph g(%x: u8[N,3,5,5], %y: u8[N,3,5,5], %f: f32[N,3,5,5]) -> {types} {{
+      {NUMBERS}
+      %s = constant() {{value=0.25}} : f32[]
+      {X}
+      %e = dequantize(%y, %s) : f32[N,3,5,5]
+      {lines}
+      %m = mean(%t) {{axes=(2,3), keepdims=true}} : f32[N,3,1,1]
+      return {result}
+    }}"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "terms"),
+    [
+        ("%t = add(%d, %e) : f32[N,3,5,5]", 2),
+        ("%a = add(%d, %e) : f32[N,3,5,5]\n%t = add(%d, %a) : f32[N,3,5,5]", 3),
+    ],
+)
+def test_the_mean_of_a_sum_sums_integers(lines, terms):
+    result = computes(
+        "quantise-layers",
+        total(lines),
+        "integer_sum_pool2d cast mul " * terms + "add " * (terms - 1),
+    )
+    assert all(n.inputs[0].type.dtype == "u8" for n in result.find(IntegerSumPool2d))
+
+
+@pytest.mark.parametrize(
+    ("lines", "result"),
+    [
+        ("%t = add(%d, %f) : f32[N,3,5,5]", "%m"),
+        ("%t = add(%d, %e) : f32[N,3,5,5]", "%m, %t"),
+        ("%a = add(%d, %e) : f32[N,3,5,5]\n%t = add(%f, %a) : f32[N,3,5,5]", "%m"),
+    ],
+)
+def test_the_mean_of_another_sum_stays(lines, result):
+    assert_unchanged("quantise-layers", total(lines, result))
 
 
 def test_means_over_other_axes_stay():

@@ -26,6 +26,8 @@ from lucid.ir.ops import (
     Relu,
     Reshape,
     Sigmoid,
+    Softmax,
+    Sum,
 )
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph, print_graph
@@ -231,6 +233,28 @@ def test_squeeze_and_excitation():
     assert [n for n in names(after) if n != "cast"] == [
         *("integer_sum_pool2d", "integer_conv2d", "integer_conv2d", "lookup"),
     ]
+    assert_close(build, after)
+
+
+def test_split_attention():
+    build = Network(seed=6)
+    x = build.dequantised(build.quantised_input("u8", 8, 6, 6), 0.03, 2)
+    splits = build.apply(Reshape((BATCH, 2, 4, 6, 6)), x)
+    mean = build.apply(Mean((2, 3), keepdims=True), build.apply(Sum((1,)), splits))
+    mean = build.dequantised(build.quantised(mean, 0.03, 0), 0.03, 0)
+    y = build.quantised(build.apply(Relu(), build.conv_of(mean, 4, kernel=(1, 1))), 0.03, 0)
+    y = build.conv_of(build.dequantised(y, 0.03, 0), 8, kernel=(1, 1))
+    gate = build.apply(Softmax(1), build.apply(Reshape((BATCH, 2, 1, 4)), y))
+    weighed = build.apply(Mul(), splits, build.apply(Reshape((BATCH, 2, 4, 1, 1)), gate))
+    build.graph.set_outputs([build.quantised(build.apply(Sum((1,)), weighed), 0.03, 3)])
+    after = fused(build.graph)
+    views = ("reshape", "slice")
+    assert [n for n in names(after) if n not in views] == [
+        *("integer_sum_pool2d", "integer_sum_pool2d", "integer_conv2d", "integer_conv2d"),
+        *("softmax", "cast"),
+    ]
+    images = [n.output.type for n in after.nodes if n.output.type.shape[2:] == (6, 6)]
+    assert {t.dtype for t in images} == {"u8"}
     assert_close(build, after)
 
 

@@ -211,6 +211,42 @@ def test_what_is_computed_of_splits_for_their_sum_is_computed_split_by_split():
     assert [v.type.dtype for v in fused.nodes[-1].inputs] == ["u8"] * 4
 
 
+def test_splits_times_weights_are_added_split_by_split():
+    text = splits("%v = mul(%d, %e) : f32[N,2,3,4,4]").replace("%g: u8", "%g: f32")
+    text = text.replace(
+        "%v = mul", "%e = reshape(%g) {shape=(N,2,3,1,1)} : f32[N,2,3,1,1]\n %v = mul"
+    )
+    one = "slice dequantize slice mul"
+    computes("sink-dequantize", text, f"{one} {one} add")
+    text = text.replace("-> f32[N,3,4,4]", "-> u8[N,3,4,4]")
+    text = text.replace("return %y", "%w = quantize(%y, %s) : u8[N,3,4,4]\n return %w")
+    passes = ["sink-dequantize", "fold-quantize", "fuse-epilogue"]
+    fused = computes(passes, text, "slice slice slice slice fusion")
+    assert sorted(v.type.dtype for v in fused.nodes[-1].inputs) == ["f32", "f32", "u8", "u8"]
+
+
+@pytest.mark.parametrize(
+    ("product", "result"),
+    [
+        ("mul(%d, %f)", "%y"),  # floats of the same size would be read as often
+        ("mul(%f, %f)", "%y"),
+        ("mul(%d, %e)", "%y, %v"),
+    ],
+)
+def test_a_sum_of_other_products_stays(product, result):
+    types = "f32[N,3,4,4], f32[N,2,3,4,4]" if "," in result else "f32[N,3,4,4]"
+    assert_unchanged(
+        "sink-dequantize",
+        f"""graph g(%a: u8[N,2,3,4,4], %e: f32[N,2,3,1,1], %f: f32[N,2,3,4,4]) -> {types} {{
+          {NUMBERS}
+          %d = dequantize(%a, %s, %z) : f32[N,2,3,4,4]
+          %v = {product} : f32[N,2,3,4,4]
+          %y = sum(%v) {{axes=(1)}} : f32[N,3,4,4]
+          return {result}
+        }}""",
+    )
+
+
 def test_a_sum_over_many_places_stays():
     text = f"""graph g(%x: u8[N,6,4,4]) -> f32[N,4,4] {{
       {NUMBERS}

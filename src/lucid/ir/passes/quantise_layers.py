@@ -229,6 +229,36 @@ def mean_of_integers(node: Node, graph: Rewriter) -> None:
     _scaled(node, sums, step.scale / (height * width), graph)
 
 
+@rewrite(quantise_layers, Mean)
+def mean_of_sum(node: Node, graph: Rewriter) -> None:
+    """mean(dequantize(x) + dequantize(y)) == mean(dequantize(x)) + mean(dequantize(y))
+
+    Over height and width, as of the splits of a split attention, which are of one size.
+
+    Fires where the mean alone reads the sum, and all terms of it are of 8 bits, with scales and
+    zero points known for the whole tensors.
+    """
+    op, (total,) = node.op, node.inputs
+    assert isinstance(op, Mean)
+    terms = _terms(total, graph)
+    if len(terms) == 1 or op.axes != SPATIAL or not op.keepdims or total.type.rank != 4:
+        return
+    if not all(is_quantised(v) and v.type == total.type for v in terms):
+        return
+    means = [graph.insert_before(node, op, [v]) for v in terms]
+    for mean in means[1:-1]:
+        means[0] = graph.insert_before(node, Add(), [means[0], mean])
+    graph.substitute(node, Add(), [means[0], means[-1]], fuses=[node])
+
+
+def _terms(value: Value, graph: Rewriter) -> list[Value]:
+    """What is added up for one reader alone, from first to last."""
+    match value.producer:
+        case Node(op=Add(), inputs=[x, y]) if graph.only_user(value) is not None:
+            return [*_terms(x, graph), *_terms(y, graph)]
+    return [value]
+
+
 @rewrite(quantise_layers, AvgPool2d)
 def pool_of_integers(node: Node, graph: Rewriter) -> None:
     """avg_pool2d(dequantize(x)) == cast(integer_sum_pool2d(x)) * s / divisor

@@ -19,6 +19,7 @@ from lucid.ir.ops import (
     Maximum,
     MaxPool2d,
     Min,
+    Mul,
     Op,
     Pad,
     Permute,
@@ -118,15 +119,16 @@ def below_relu(node: Node, graph: Rewriter) -> None:
 def sum_of_places(node: Node, graph: Rewriter) -> None:
     """sum(dequantize(x)) == dequantize(x[0]) + dequantize(x[1]), along an axis of a few places
 
-    As a split attention adds up its splits. What x is computed of for that alone, by elementwise
-    ops, is computed place by place.
+    As a split attention adds up its splits, and those times their weights. What x is computed of
+    for that alone, by elementwise ops, is computed place by place.
 
-    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor, and the
-    axis has at most four places and goes away.
+    Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor, or such a
+    tensor times a smaller one for this sum alone, and the axis has at most four places and goes
+    away.
     """
     op, (value,) = node.op, node.inputs
     assert isinstance(op, Sum)
-    if not is_quantised(value) or len(op.axes) != 1 or op.keepdims:
+    if not (is_quantised(value) or _is_weighed(value, graph)) or len(op.axes) != 1 or op.keepdims:
         return
     (axis,) = op.axes
     places = value.type.shape[axis]
@@ -139,6 +141,15 @@ def sum_of_places(node: Node, graph: Rewriter) -> None:
     for part in parts[1:-1]:
         total = graph.insert_before(node, Add(), [total, part])
     graph.substitute(node, Add(), [total, parts[-1]], fuses=[node])
+
+
+def _is_weighed(value: Value, graph: Rewriter) -> bool:
+    """Whether a value is a quantised tensor times a smaller one, and has one reader."""
+    match value.producer:
+        case Node(op=Mul(), inputs=inputs) if graph.only_user(value) is not None:
+            whole = [v for v in inputs if v.type.shape == value.type.shape]
+            return len(whole) == 1 and is_quantised(whole[0])
+    return False
 
 
 def is_nearest(op: Op) -> bool:

@@ -25,6 +25,7 @@ from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
 from lucid.codegen.kernels.integer_rows import Shifted
 from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
+from lucid.codegen.kernels.lookup import Lookup
 from lucid.codegen.kernels.matmul import MatMul
 from lucid.codegen.kernels.microkernels import Tile, WindowTile
 from lucid.codegen.kernels.normalisation import (
@@ -45,7 +46,7 @@ from lucid.codegen.kernels.scan import Scan
 from lucid.codegen.kernels.slices import DepthwiseSlices, DirectSlices, WinogradSlices
 from lucid.codegen.kernels.strided import Elementwise
 from lucid.codegen.kernels.top_k import TopK
-from lucid.codegen.kernels.transpose import Transpose
+from lucid.codegen.kernels.transpose import Interleave, Transpose
 from lucid.codegen.kernels.weighted import Weighted
 from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.language.elements import Access
@@ -307,6 +308,12 @@ KERNELS: list[KernelSpec] = [
     Elementwise(PLAIN, (Access("strided"), Access("strided"))),
     Elementwise(PLAIN, (Access("every", "u8", 3), Access())),
     *(Transpose(d) for d in ("f16", "i8")),
+    *(Interleave(columns, d) for columns, d in ((3, "f32"), (2, "u8"), (4, "u8"))),
+    *(
+        Lookup((Access(kind, "i8"), Access(kind, result)))
+        for kind in ("vector", "strided")
+        for result in ("u8", "f32")
+    ),
     *(
         Elementwise(PLAIN, (Access(k, "f16", 2), Access("vector", "f16")))
         for k in ("vector", "every")

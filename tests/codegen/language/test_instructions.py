@@ -226,7 +226,7 @@ def test_short_segments_of_integers_are_added_up_in_order() -> None:
         loop = inner_loop(text, export)
         assert sum(map(is_product, loop)) == int(export.removeprefix("tile")) * 2 * 11
         stack = stack_accesses(text, export, loop)
-        assert len([s for s in stack if VECTOR.search(s)]) <= 8  # 74 in an order of LLVM's own
+        assert len([s for s in stack if VECTOR.search(s)]) <= 10  # 74 in an order of LLVM's own
 
 
 @pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)

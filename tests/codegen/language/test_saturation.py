@@ -9,7 +9,7 @@ from harness import TARGETS, Run
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
-from lucid.ir import Graph, f32, interpret, ops
+from lucid.ir import Graph, TensorType, f32, interpret, ops
 from lucid.ir.ops.quantisation import QUANTISED
 from lucid.ir.types import DTYPES
 
@@ -25,13 +25,16 @@ def difficult(name: str, zero_point: int) -> np.ndarray:
     return np.concatenate([near, *sides, np.array(wide, np.float32)])
 
 
+def zero_points(name: str) -> list[int]:
+    bounds = np.iinfo(DTYPES[name])
+    wanted = (0, 3, int(bounds.min), int(bounds.max))
+    return [z for z in wanted if bounds.min <= z <= bounds.max]
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
 @pytest.mark.parametrize("name", QUANTISED)
 def test_saturate_is_exact(name: str, target: Target) -> None:
-    bounds = np.iinfo(DTYPES[name])
-    for zero_point in (0, 3, int(bounds.min), int(bounds.max)):
-        if not bounds.min <= zero_point <= bounds.max:
-            continue
+    for zero_point in zero_points(name):
         x = difficult(name, zero_point)
         graph = Graph("g", {})
         given = graph.add_input(f32(x.size), "x")
@@ -39,3 +42,21 @@ def test_saturate_is_exact(name: str, target: Target) -> None:
         program = lower(graph, Schedule({}), target, 1)
         (found,) = Run(program, target).outputs({}, [x])
         np.testing.assert_array_equal(found, *interpret(graph, [x]), err_msg=f"{zero_point}")
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
+@pytest.mark.parametrize("name", QUANTISED)
+def test_what_was_saturated_as_floats_again(name: str, target: Target) -> None:
+    """Bit for bit, which tells 0 from -0: no integers are in between where floats will do."""
+    for zero_point in zero_points(name):
+        x = difficult(name, zero_point)
+        body = Graph("body", {})
+        given = body.add_input(TensorType(name, (x.size,)), "y")
+        body.set_outputs([body.append(ops.Cast("f32"), [given]).output])
+        graph = Graph("g", {})
+        fused = ops.Fusion(ops.Saturate(name, zero_point), body)
+        graph.set_outputs([graph.append(fused, [graph.add_input(f32(x.size), "x")]).output])
+        program = lower(graph, Schedule({}), target, 1)
+        (found,) = Run(program, target).outputs({}, [x])
+        (wanted,) = interpret(graph, [x])
+        np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32))

@@ -212,6 +212,8 @@ def _whole(k: Kernel, value: Vector, row: DType) -> Integers:
 
 
 def _floats(k: Kernel, value: Integers) -> Vector:
+    if value.floats is not None:
+        return value.floats
     convert = k.builder.sitofp if value.signed else k.builder.uitofp
     return Vector(k.builder, convert(value.raw, ir.VectorType(F32, value.lanes)))
 

@@ -190,13 +190,19 @@ class Vector:
 
 class Integers(Vector):
     """A vector of integers of one dtype, or with one lane a scalar. Arithmetic wraps around, and
-    does not divide: `integer_math.py` does, which guards against what traps."""
+    does not divide: `integer_math.py` does, which guards against what traps.
 
-    __slots__ = ("signed",)
+    `floats`: the same numbers as floats, where they were made of some: a cast converts nothing.
+    """
 
-    def __init__(self, builder: ir.IRBuilder, raw: Any, signed: bool) -> None:
+    __slots__ = ("floats", "signed")
+
+    def __init__(
+        self, builder: ir.IRBuilder, raw: Any, signed: bool, floats: Vector | None = None
+    ) -> None:
         super().__init__(builder, raw)
         self.signed = signed
+        self.floats = floats
 
     @property
     def width(self) -> int:

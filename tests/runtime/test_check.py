@@ -21,7 +21,8 @@ from lucid.ir.text import parse_graph
 from lucid.runtime import library
 from lucid.runtime.check import Case, Settings, bisect, check, cut, load_case, reduce, save_case
 from lucid.runtime.check.case import read_inputs
-from lucid.runtime.check.compare import difference
+from lucid.runtime.check.compare import difference, rounding_difference, rounds
+from lucid.runtime.check.native import Stepper
 
 lowering = importlib.import_module("lucid.codegen.lowering.lower")
 
@@ -290,3 +291,51 @@ def test_given_inputs(tmp_path: Path) -> None:
     (tmp_path / "none.npz").write_text("nothing")
     with pytest.raises(InputError, match=r"no \.npz file"):
         read_inputs(tmp_path / "none.npz", graph)
+
+
+MIDDLE = """\
+graph middle(%x: f32[N,64]) -> u8[N,64] {
+  %s = constant() {value=1.2} : f32[]
+  %q = quantize(%x, %s) {dtype="u8"} : u8[N,64]
+  return %q
+}
+"""
+"""9 / 1.2 is 7.5 in float32 and rounds to 8; by the float64 quotient of float32's 1.2 it is 7."""
+
+
+def test_what_rounds_to_integers_is_held_against_float32() -> None:
+    graph = parse_graph(MIDDLE)
+    x = np.arange(128, dtype=np.float32).reshape(2, 64)
+    case = Case(graph, (x,), 2, Settings(threads=1))
+    assert rounds(graph)
+    assert rounds(case.fused())
+    report = check(case)
+    assert report.ok
+    assert report.error == 0
+    assert bisect(case) is None
+
+
+def test_a_wrong_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One step in every eighth number is wrong."""
+    x = np.arange(128, dtype=np.float32).reshape(2, 64)
+    case = Case(parse_graph(MIDDLE), (x,), 2, Settings(threads=1))
+    monkeypatch.setattr(Stepper, "run", lambda *_: [_quotients(x) + (x % 8 == 3).astype(np.uint8)])
+    report = check(case)
+    assert not report.ok
+    assert [c.ok for c in report.calls] == [False]
+
+
+def _quotients(x: np.ndarray) -> np.ndarray:
+    return np.rint(x / np.float32(1.2)).astype(np.uint8)
+
+
+def test_differences_of_rounded_integers() -> None:
+    exact = np.full(1000, 100, np.uint8)
+    one, all_of_them, far = exact.copy(), exact + 1, exact.copy()
+    one[5], far[5] = 99, 98
+    assert rounding_difference(exact, exact) == 0
+    assert rounding_difference(one, exact) == pytest.approx(1e-5)
+    assert rounding_difference(all_of_them, exact) == pytest.approx(1e-2)
+    assert rounding_difference(far, exact) == pytest.approx(2e-2)
+    assert rounding_difference(exact[:3], exact) == np.inf
+    assert rounding_difference(exact[:0], exact[:0]) == 0

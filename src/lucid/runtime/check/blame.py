@@ -24,9 +24,9 @@ from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import PIPELINE, run_passes
 from lucid.runtime.check.case import Case
-from lucid.runtime.check.compare import EXACT, LIMITS, difference, worst
+from lucid.runtime.check.compare import EXACT, STEPS, difference, rounds, worst
 from lucid.runtime.check.native import run_whole
-from lucid.runtime.check.report import Tools, call_checks, exact
+from lucid.runtime.check.report import Floats, Tools, call_checks, exact, floats, whole_limit
 from lucid.runtime.weights import WeightStore
 
 
@@ -81,8 +81,10 @@ def _off(error: float) -> str:
 
 
 def blame_pass(case: Case, tools: Tools) -> Blame | None:
-    """The first pass after which the graph computes something else, in float64."""
-    graph, wanted = case.graph, exact(case, case.graph, tools)
+    """The first pass after which the graph computes something else, in the case's `floats`."""
+    dtype = floats(case)
+    graph, wanted = case.graph, exact(case, case.graph, tools, dtype)
+    allowed = STEPS if rounds(graph) else EXACT
     for name in PIPELINE:
         if name in case.settings.disable:
             continue
@@ -91,36 +93,37 @@ def blame_pass(case: Case, tools: Tools) -> Blame | None:
         except CompileError as error:
             return Blame("pass", name, "", str(error))
         if after != graph:
-            off = worst(exact(case, after, tools), wanted)
-            if off > EXACT:
-                origin, value = _first_difference(case, graph, after)
+            off = worst(exact(case, after, tools, dtype), wanted)
+            if off > allowed:
+                origin, value = _first_difference(case, graph, after, allowed)
                 return Blame("pass", name, origin, f"{value} is {_off(off)}")
         graph = after
     return None
 
 
-def _first_difference(case: Case, before: Graph, after: Graph) -> tuple[str, str]:
+def _first_difference(case: Case, before: Graph, after: Graph, allowed: float) -> tuple[str, str]:
     """Origin and name of the first value that both graphs have and that differs."""
-    known = _values(case, before)
+    dtype = floats(case)
+    known = _values(case, before, dtype)
     found: list[tuple[str, str]] = []
 
     def compare(node: Node, results: tuple[Array, ...]) -> None:
         for value, array in zip(node.outputs, results, strict=True):
-            if not found and difference(array, known.get(value.name, array)) > EXACT:
+            if not found and difference(array, known.get(value.name, array)) > allowed:
                 found.append((node.origin, f"%{value.name}"))
 
-    interpret(after, case.inputs, case.graph.payload, np.float64, compare)
+    interpret(after, case.inputs, case.graph.payload, dtype, compare)
     return found[0] if found else ("", "an output")
 
 
-def _values(case: Case, graph: Graph) -> dict[str, Array]:
-    """All that the nodes of a graph compute, in float64, by name."""
+def _values(case: Case, graph: Graph, dtype: Floats) -> dict[str, Array]:
+    """All that the nodes of a graph compute, by name."""
     known: dict[str, Array] = {}
 
     def keep(node: Node, results: tuple[Array, ...]) -> None:
         known.update((v.name, a) for v, a in zip(node.outputs, results, strict=True))
 
-    interpret(graph, case.inputs, case.graph.payload, np.float64, keep)
+    interpret(graph, case.inputs, case.graph.payload, dtype, keep)
     return known
 
 
@@ -143,7 +146,7 @@ def blame_schedule(case: Case, tools: Tools) -> Blame | None:
     off = worst(interpreter.run(case.inputs), exact(case, fused, tools))
     if off <= EXACT:
         return None
-    known = _values(case, fused)
+    known = _values(case, fused, np.float64)
     found: list[KernelCall] = []
 
     def compare(call: KernelCall, results: list[Array]) -> None:
@@ -246,6 +249,6 @@ def blame_runtime(case: Case, tools: Tools) -> Blame | None:
         except CompileError as error:
             return Blame("runtime", name, "", str(error))
         off = worst(values, wanted)
-        if off > LIMITS[settings.precision].whole:
+        if off > whole_limit(case):
             return Blame("runtime", name, "", f"the outputs are {_off(off)}")
     return None

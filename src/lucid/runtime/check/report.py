@@ -17,7 +17,14 @@ from lucid.ir.interpret import Tensors, interpret, run_node
 from lucid.ir.ops.base import Array
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.check.case import Case
-from lucid.runtime.check.compare import LIMITS, difference, worst
+from lucid.runtime.check.compare import (
+    LIMITS,
+    STEPS,
+    difference,
+    rounding_difference,
+    rounds,
+    worst,
+)
 from lucid.runtime.check.native import Stepper, run_whole
 from lucid.runtime.library import Progress
 from lucid.runtime.steps import parameter_array
@@ -34,6 +41,10 @@ class Tools:
     def report(self, what: str, done: int, total: int) -> None:
         if self.progress is not None:
             self.progress(what, done, total)
+
+
+Floats = type[np.floating[Any]]
+"""What a graph is interpreted in."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class CallCheck:
 @dataclass(frozen=True)
 class CheckReport:
     """What a check found. `error`: of the whole network's outputs, by the largest of them, against
-    the captured graph in float64."""
+    the captured graph in float64, or in float32 where it rounds to integers."""
 
     model: str
     error: float
@@ -84,8 +95,8 @@ def check(case: Case, tools: Tools | None = None) -> CheckReport:
         for region in case.regions()
         for row in call_checks(region, region.program(region.fused()), tools)
     )
-    values, wanted = compiled(case, tools), exact(case, case.graph, tools)
-    limit = LIMITS[case.settings.precision].whole
+    values, wanted = compiled(case, tools), exact(case, case.graph, tools, floats(case))
+    limit = whole_limit(case)
     return CheckReport(case.graph.name, worst(values, wanted), limit, calls)
 
 
@@ -108,8 +119,8 @@ def compiled(case: Case, tools: Tools) -> list[Array]:
     return [values[v] for v in fused.outputs]
 
 
-def exact(case: Case, graph: Graph, tools: Tools) -> list[Array]:
-    """The outputs of one of the case's graphs in float64."""
+def exact(case: Case, graph: Graph, tools: Tools, dtype: Floats = np.float64) -> list[Array]:
+    """The outputs of one of the case's graphs."""
     done = 0
 
     def count(node: Node, results: tuple[Array, ...]) -> None:
@@ -117,12 +128,22 @@ def exact(case: Case, graph: Graph, tools: Tools) -> list[Array]:
         done += 1
         tools.report("interpreting", done, len(graph.nodes))
 
-    return interpret(graph, case.inputs, case.graph.payload, np.float64, count)
+    return interpret(graph, case.inputs, case.graph.payload, dtype, count)
+
+
+def floats(case: Case) -> Floats:
+    """What the case is interpreted in: float64, unless it rounds to integers."""
+    return np.float32 if rounds(case.graph) else np.float64
+
+
+def whole_limit(case: Case) -> float:
+    """What the outputs of the whole network may be off by."""
+    return STEPS if rounds(case.graph) else LIMITS[case.settings.precision].whole
 
 
 def call_checks(case: Case, program: Program, tools: Tools) -> Iterator[CallCheck]:
-    """Every kernel call, in order: native code against its region, computed in float64, both on
-    what the interpreter has in the buffers at that point."""
+    """Every kernel call, in order: native code against its region, computed in float64 (where it
+    rounds to integers in float32), both on what the interpreter has in the buffers there."""
     payload = case.graph.payload
     machine, limit = case.settings.machine, LIMITS[case.settings.precision].kernel
     stepper = Stepper(program, machine, WeightStore(payload), tools.cache, tools.progress)
@@ -132,9 +153,11 @@ def call_checks(case: Case, program: Program, tools: Tools) -> Iterator[CallChec
     for number, call in enumerate(calls):
         tools.report("kernel calls", number, len(calls))
         values = stepper.run(call, interpreter.buffers)
-        wanted = interpreter.step(call, np.float64)
+        rounded = rounds(call.region)
+        wanted = interpreter.step(call, np.float32 if rounded else np.float64)
+        measure = rounding_difference if rounded else difference
         error = max(
-            difference(*_comparable(call, i, v, e.reshape(v.shape)))
+            measure(*_comparable(call, i, v, e.reshape(v.shape)))
             for i, (v, e) in enumerate(zip(values, wanted, strict=True))
         )
         name = call.algorithm or call.kernel.family

@@ -11,7 +11,7 @@ from lucid import models
 from lucid.frontend.onnx import import_onnx
 from lucid.frontend.trace import trace
 from lucid.ir import Graph, interpret, verify
-from lucid.ir.ops import NonMaxSuppression
+from lucid.ir.ops import Fusion, IntegerConv2d, NonMaxSuppression
 from lucid.ir.passes import run_passes
 from lucid.ir.types import DTYPES, Dim
 from lucid.onnx.writer import to_onnx
@@ -49,6 +49,8 @@ def test_every_op(op, types, formula):
         pytest.skip("an ONNX model without inputs computes nothing")
     if isinstance(op, NonMaxSuppression):
         pytest.skip("how many boxes are kept is known only when the model runs")
+    if isinstance(op.anchor if isinstance(op, Fusion) else op, IntegerConv2d):
+        pytest.skip("integer convolutions have known weights; tests of quantised files read them")
     graph = graph_of(op, types)
     again = round_trip(graph)
     batch = 2 if any(isinstance(d, Dim) for kind in types for d in kind.shape) else 1

@@ -3,10 +3,9 @@
 #
 # The operator's text says y = saturate(round(x / y_scale) + y_zero_point), so that infinity and large
 # finite numbers become the largest integer. onnx's own reference casts to int32 before it saturates:
-# on x86-64
-# +inf and 1e30 come out as the least integer, as if they were negative. ONNX Runtime saturates. For
-# NaN the text says nothing; ONNX Runtime gives the least integer (-128 of int8, not 0). Lucid does as
-# ONNX Runtime (docs/quantisation.md).
+# on x86-64 +inf and 1e30 come out as the least integer, as if they were negative. ONNX Runtime
+# saturates. Of NaN the text says nothing; ONNX Runtime gives the least integer (-128 of int8, not 0).
+# Lucid does as ONNX Runtime (docs/quantisation.md).
 #
 # Seen with onnx 1.23.2, onnxruntime 1.32.0, numpy 2.4.6, Python 3.11, x86-64:
 # x: [inf, 1.0000000150474662e+30, 1000.0, -inf, nan]

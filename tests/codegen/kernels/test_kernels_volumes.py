@@ -94,7 +94,7 @@ def test_lines_and_volumes_are_fused_like_images() -> None:
         pooled = max_pool(build.apply, y, Windows((2,) * axes, (2,) * axes, (0,) * 6, (1,) * axes))
         y = build.apply(ops.Relu(), build.apply(op, pooled, weight))
         found = families(y, build)
-        copies = [f for f in found if f in ("elementwise", "transpose")]
+        copies = [f for f in found if f in ("elementwise", "interleave", "transpose")]
         assert len(found) - len(copies) == (3 if axes == 1 else 4), found
         assert len(copies) == 2, found
 
@@ -108,7 +108,7 @@ def test_a_concatenation_of_volumes_is_written_in_place() -> None:
     joined = build.apply(ops.Concat(1), *parts)
     last = build.weight("last", 8, 16, 3, 3, 3)
     found = families(build.apply(ops.Conv3d(), joined, last), build)
-    assert len([f for f in found if f in ("elementwise", "transpose")]) == 2, found
+    assert len([f for f in found if f in ("elementwise", "interleave", "transpose")]) == 2, found
 
 
 @examples(0.4)

@@ -100,7 +100,7 @@ def test_torch_is_advised_in_its_words(fast: lucid.CompiledModel) -> None:
 
 
 def test_a_model_of_torch_is_given_other_axes() -> None:
-    """Its import fails, and is not what was wrong. An image without a batch is taken as by torch."""
+    """Its import fails, and is not what was wrong. torch takes images without a batch."""
     torch = pytest.importorskip("torch")
     module = torch.nn.Conv2d(3, 4, 5).eval()
     fast = lucid.compile(module, (1, 3, 12, 12), threads=1)

@@ -87,6 +87,21 @@ def accumulate(
     return chain.results
 
 
+def over_segments(
+    k: Kernel,
+    segments: tuple[Int, Int],
+    tile: list[Vector],
+    body: Callable[[Int, Int, list[Vector]], list[Vector]],
+) -> list[Vector]:
+    """The tile after `body(h, w, tile)` for each of a window's segments, line by line."""
+    high, wide = segments
+    with k.loop(0, high, carry=tile, never_empty=True) as lines:
+        with k.loop(0, wide, carry=lines.carried, never_empty=True) as line:
+            line.carry(body(lines.index, line.index, line.carried))
+        lines.carry(line.results)
+    return lines.results
+
+
 def accumulate_segments(
     k: Kernel,
     segments: tuple[Int, Int],
@@ -100,7 +115,7 @@ def accumulate_segments(
     """`accumulate` over a window of `segments` (lines of them, and how many in each) of `depth`
     steps: `step(h, w)` is the step of one of them. `chain` segments are one chain, or each CHAIN
     steps of a longer one."""
-    (high, wide), count = segments, segments[0] * segments[1]
+    wide, count = segments[1], segments[0] * segments[1]
 
     def after(before: Int) -> Callable[[Int], None]:
         return lambda index: each_round(before + index)
@@ -108,23 +123,23 @@ def accumulate_segments(
     def put_by_where(tile: list[Vector], condition: Any, first: Any) -> list[Vector]:
         return k.merge(condition, lambda: put_by(k, tile, sums, first), lambda: tile)
 
-    with k.loop(0, high, carry=tile, never_empty=True) as lines:
-        with k.loop(0, wide, carry=lines.carried, never_empty=True) as line:
-            number = lines.index * wide + line.index
-            before = number * depth
-            one = step(lines.index, line.index)
-            with k.loop(0, depth, CHAIN, carry=line.carried, never_empty=True) as part:
-                stop = (part.index + CHAIN).minimum(depth)
-                ended = stop.equals(depth)
-                full = k.either_of(stop < depth, ((number + 1) % chain).equals(0))
-                going_on = k.both(full, k.negated(k.both(ended, (number + 1).equals(count))))
-                first = k.both(number < chain, part.index.equals(0))
-                tile = steps(k, part.carried, part.index, stop, one, after(before))
-                part.carry(put_by_where(tile, going_on, first))
-            line.carry(part.results)
-        lines.carry(line.results)
+    def segment(h: Int, w: Int, tile: list[Vector]) -> list[Vector]:
+        number = h * wide + w
+        before = number * depth
+        one = step(h, w)
+        with k.loop(0, depth, CHAIN, carry=tile, never_empty=True) as part:
+            stop = (part.index + CHAIN).minimum(depth)
+            ended = stop.equals(depth)
+            full = k.either_of(stop < depth, ((number + 1) % chain).equals(0))
+            going_on = k.both(full, k.negated(k.both(ended, (number + 1).equals(count))))
+            first = k.both(number < chain, part.index.equals(0))
+            tile = steps(k, part.carried, part.index, stop, one, after(before))
+            part.carry(put_by_where(tile, going_on, first))
+        return part.results
+
+    tile = over_segments(k, segments, tile, segment)
     several = k.either_of(depth > CHAIN, count > chain)
-    return k.merge(several, lambda: total(k, lines.results, sums), lambda: lines.results)
+    return k.merge(several, lambda: total(k, tile, sums), lambda: tile)
 
 
 SHORT = 32
@@ -140,11 +155,11 @@ def accumulate_short(
     step: Callable[[Int, Int], Step],
 ) -> list[Vector]:
     """`accumulate_segments` where all segments, `depth` steps each, are one chain."""
-    with k.loop(0, segments[0], carry=tile, never_empty=True) as lines:
-        with k.loop(0, segments[1], carry=lines.carried, never_empty=True) as line:
-            one, tile = step(lines.index, line.index), line.carried
-            for number in range(depth):
-                tile = one(tile, k.int(0), number)
-            line.carry(tile)
-        lines.carry(line.results)
-    return lines.results
+
+    def segment(h: Int, w: Int, tile: list[Vector]) -> list[Vector]:
+        one = step(h, w)
+        for number in range(depth):
+            tile = one(tile, k.int(0), number)
+        return tile
+
+    return over_segments(k, segments, tile, segment)

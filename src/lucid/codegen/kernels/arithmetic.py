@@ -19,6 +19,7 @@ from lucid.codegen.kernels.accumulation import (
     accumulate,
     accumulate_segments,
     accumulate_short,
+    over_segments,
     steps,
 )
 from lucid.codegen.language import pairs
@@ -179,18 +180,16 @@ class Pairs(Arithmetic):
     ) -> list[Vector]:
         if window.short:
             return accumulate_short(k, window.segments, window.short, tile, _held(k, step))
-        (high, wide), depth = window.segments, window.depth
+        wide, depth = window.segments[1], window.depth
 
         def after(before: Int) -> EachRound:
             return lambda index: each(before + index)
 
-        with k.loop(0, high, carry=tile, never_empty=True) as lines:
-            with k.loop(0, wide, carry=lines.carried, never_empty=True) as line:
-                before = (lines.index * wide + line.index) * depth
-                one = step(lines.index, line.index)
-                line.carry(steps(k, line.carried, k.int(0), depth, one, after(before), self.unroll))
-            lines.carry(line.results)
-        return lines.results
+        def segment(h: Int, w: Int, tile: list[Vector]) -> list[Vector]:
+            before = (h * wide + w) * depth
+            return steps(k, tile, k.int(0), depth, step(h, w), after(before), self.unroll)
+
+        return over_segments(k, window.segments, tile, segment)
 
     @staticmethod
     def _integers(k: Kernel, raw: Any) -> Integers:

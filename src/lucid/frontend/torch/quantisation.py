@@ -15,6 +15,7 @@ from lucid.frontend.torch.calling import DTYPES as GRAPH_DTYPES
 from lucid.frontend.torch.writer import Writer, emits
 from lucid.ir import ops
 from lucid.ir.graph import Value
+from lucid.ir.ops.base import Array
 from lucid.ir.ops.quantisation import QUANTISED
 from lucid.ir.types import DTYPES
 
@@ -84,11 +85,16 @@ def _kind(w: Writer, dtype: torch.dtype) -> str:
     return kind
 
 
+def _number(w: Writer, operand: Any) -> Array:
+    """A number that is known, or a tensor of one."""
+    return np.asarray(w.known(operand)[0]).reshape(())
+
+
 def _scale(w: Writer, scale: Any) -> Value:
     """The scale of a whole tensor."""
     if isinstance(scale, Value):
         return w.reshape(scale, ())
-    number = float(np.asarray(w.known(scale)[0]).reshape(()))
+    number = float(_number(w, scale))
     if not (np.isfinite(number) and number > 0):
         w.refuse(f"its scale is {number:g}: a scale is a positive number")
     return w.constant(np.float32(number))
@@ -97,7 +103,7 @@ def _scale(w: Writer, scale: Any) -> Value:
 def _zero_point(w: Writer, zero_point: Any, kind: str) -> Value:
     if isinstance(zero_point, Value):
         return w.converted(w.reshape(zero_point, ()), kind)
-    number = int(np.asarray(w.known(zero_point)[0]).reshape(()))
+    number = int(_number(w, zero_point))
     bounds = np.iinfo(DTYPES[kind])
     if not bounds.min <= number <= bounds.max:
         w.refuse(f"its zero point {number} is no {kind}")
@@ -120,12 +126,12 @@ def _kept(
     w: Writer, x: Any, scale: Any, zero_point: Any, least: Any, most: Any, kind: str
 ) -> Value:
     """x within what the integers from `least` to `most` stand for, where these are not all."""
-    low, high = (int(np.asarray(w.known(bound)[0]).reshape(())) for bound in (least, most))
+    low, high = (int(_number(w, bound)) for bound in (least, most))
     bounds = np.iinfo(DTYPES[kind])
     if (low, high) == (bounds.min, bounds.max):
         return w.value(x)
     if isinstance(scale, Value) or isinstance(zero_point, Value):
         w.refuse(f"it is quantised to {low} to {high} by a scale that it computes")
-    step, zero = (float(np.asarray(w.known(o)[0]).reshape(())) for o in (scale, zero_point))
-    step = float(np.float32(step))
+    step = float(np.float32(_number(w, scale)))
+    zero = float(_number(w, zero_point))
     return w.emit(ops.Clip((low - zero) * step, (high - zero) * step), x)

@@ -37,7 +37,7 @@ from lucid.ir.ops import (
     Sub,
     Where,
 )
-from lucid.ir.passes.quantised import is_quantised, number_of, step_of
+from lucid.ir.passes.quantised import dequantised, is_quantised, number_of, step_of
 from lucid.ir.passes.recipes import apply
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.passes.sink_dequantize import MOVES, is_nearest
@@ -63,10 +63,9 @@ def same_step(node: Node, graph: Rewriter) -> None:
 
     Not the other way round: dequantize(quantize(x)) is x rounded.
     """
-    value = node.inputs[0]
-    step = step_of(value.producer) if is_quantised(value) else None
-    if step is not None and value.producer is not None and step_of(node) == step:
-        graph.replace(node, value.producer.inputs[:1])
+    found = dequantised(node.inputs[0])
+    if found is not None and step_of(node) == found[1]:
+        graph.replace(node, found[0].inputs[:1])
 
 
 @rewrite(fold_quantize, Quantize)
@@ -264,11 +263,10 @@ class _Division:
     def _factors(self, whole: Value, divided: Value, reader: Node) -> tuple[Value, Value]:
         """Two factors, the second of which is divided; what is dequantised keeps no scale of its
         own, which joins the division."""
-        if is_quantised(whole) and whole.producer is not None:
-            step = step_of(whole.producer)
-            assert step is not None
+        if found := dequantised(whole):
+            source, step = found
             rest = _Division(self.scale / step.scale, self.graph)
-            return self._centred(whole.producer, reader), rest.of(divided, reader)
+            return self._centred(source, reader), rest.of(divided, reader)
         return self.whole(whole, reader), self.of(divided, reader)
 
     def _known(self, value: Value, reader: Node) -> Value:

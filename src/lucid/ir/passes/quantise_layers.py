@@ -37,7 +37,7 @@ from lucid.ir.ops import (
     Sub,
 )
 from lucid.ir.passes.fold_batch_norm import bias_name
-from lucid.ir.passes.quantised import Step, Weights, is_quantised, step_of, weights_of
+from lucid.ir.passes.quantised import Step, Weights, dequantised, is_quantised, weights_of
 from lucid.ir.passes.recipes import apply, expand, ints, mul, recipe_of, reshape
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.recipe import Apply, Literal, Recipe, Source
@@ -69,20 +69,20 @@ def of_integers(layer: Node, graph: Rewriter) -> None:
     x, weight, *biases = layer.inputs
     recipe = weight.recipe if isinstance(weight, Parameter) else None
     weights = weights_of(recipe) if recipe is not None else None
-    found = x.producer if is_quantised(x) else None
-    step = step_of(found)
-    if found is None or step is None:
+    found = dequantised(x)
+    if found is None:
         if weights is not None:
             graph.miss(layer, f"its weights are integers, but %{x.name} is {_no_step(x)}")
         return
+    source, step = found
     if weights is None:
-        graph.miss(layer, f"its weights are {_no_weights(weight)}", found)
+        graph.miss(layer, f"its weights are {_no_weights(weight)}", source)
     elif not all(isinstance(b, Parameter) for b in biases):
-        graph.miss(layer, "its bias is computed, no parameter", found)
+        graph.miss(layer, "its bias is computed, no parameter", source)
     elif not _fits(weights, step):
-        graph.miss(layer, f"sums of {_depth(weights)} products may need more than 32 bits", found)
+        graph.miss(layer, f"sums of {_depth(weights)} products may need more than 32 bits", source)
     else:
-        _replace(layer, found.inputs[0], step, weights, graph)
+        _replace(layer, source.inputs[0], step, weights, graph)
 
 
 def _no_step(x: Value) -> str:
@@ -180,20 +180,20 @@ def product_of_integers(node: Node, graph: Rewriter) -> None:
     With s the product of both scales. Fires where both are of 8 bits, with scales and zero points
     known for the whole tensors, and no sum can leave 32 bits.
     """
-    left, right = (v.producer if is_quantised(v) else None for v in node.inputs)
-    steps = step_of(left), step_of(right)
+    left, right = map(dequantised, node.inputs)
+    if left is None or right is None:
+        other = next(v for v in node.inputs if not is_quantised(v))
+        if known := left or right:
+            graph.miss(node, f"%{other.name} is {_no_step(other)}", known[0])
+        return
+    (a, a_step), (b, b_step) = left, right
     depth = node.inputs[0].type.shape[-1]
-    if left is None or right is None or steps[0] is None or steps[1] is None:
-        other = next((v for v in node.inputs if not is_quantised(v)), None)
-        if other is not None and (left or right) is not None:
-            graph.miss(node, f"%{other.name} is {_no_step(other)}", left or right)
+    if not isinstance(depth, int) or depth * a_step.reach * b_step.reach >= SUMS:
+        graph.miss(node, f"sums of {depth} products may need more than 32 bits", a, b)
         return
-    if not isinstance(depth, int) or depth * steps[0].reach * steps[1].reach >= SUMS:
-        graph.miss(node, f"sums of {depth} products may need more than 32 bits", left, right)
-        return
-    op = IntegerMatMul(steps[0].zero_point, steps[1].zero_point)
-    sums = graph.insert_before(node, op, [left.inputs[0], right.inputs[0]])
-    _scaled(node, sums, steps[0].scale * steps[1].scale, graph)
+    op = IntegerMatMul(a_step.zero_point, b_step.zero_point)
+    sums = graph.insert_before(node, op, [a.inputs[0], b.inputs[0]])
+    _scaled(node, sums, a_step.scale * b_step.scale, graph)
 
 
 def _scaled(node: Node, integers: Value, scale: float, graph: Rewriter) -> None:
@@ -212,20 +212,20 @@ def mean_of_integers(node: Node, graph: Rewriter) -> None:
 
     Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
     """
-    op, found = node.op, node.inputs[0].producer
-    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    op, found = node.op, dequantised(node.inputs[0])
     assert isinstance(op, Mean)
-    if found is None or step is None:
+    if found is None:
         return
-    if op.axes != SPATIAL or not op.keepdims or found.output.type.rank != 4:
-        graph.miss(node, f"a mean over {op.axes} is none over height and width", found)
+    source, step = found
+    if op.axes != SPATIAL or not op.keepdims or source.output.type.rank != 4:
+        graph.miss(node, f"a mean over {op.axes} is none over height and width", source)
         return
-    height, width = ints(found.output.type.shape[2:])
+    height, width = ints(source.output.type.shape[2:])
     if height * width >= LARGEST_WINDOW:
-        graph.miss(node, f"sums of {height * width} numbers may need more than 32 bits", found)
+        graph.miss(node, f"sums of {height * width} numbers may need more than 32 bits", source)
         return
     pool = IntegerSumPool2d((height, width), (1, 1), zero_point=step.zero_point)
-    sums = graph.insert_before(node, pool, found.inputs[:1])
+    sums = graph.insert_before(node, pool, source.inputs[:1])
     _scaled(node, sums, step.scale / (height * width), graph)
 
 
@@ -267,27 +267,27 @@ def pool_of_integers(node: Node, graph: Rewriter) -> None:
 
     Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
     """
-    op, found = node.op, node.inputs[0].producer
-    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    op, found = node.op, dequantised(node.inputs[0])
     assert isinstance(op, AvgPool2d)
-    if found is None or step is None:
+    if found is None:
         return
+    source, step = found
     area = math.prod(op.kernel)
     if area >= LARGEST_WINDOW:
-        graph.miss(node, f"sums of {area} numbers may need more than 32 bits", found)
+        graph.miss(node, f"sums of {area} numbers may need more than 32 bits", source)
         return
     sums = graph.insert_before(
         node,
         IntegerSumPool2d(
             op.kernel, op.stride, op.padding, op.ceil_mode, op.dilation, step.zero_point
         ),
-        found.inputs[:1],
+        source.inputs[:1],
     )
-    divisor = op.uniform_divisor(*ints(found.output.type.shape[2:]))
+    divisor = op.uniform_divisor(*ints(source.output.type.shape[2:]))
     if divisor is not None:
         _scaled(node, sums, step.scale / divisor, graph)
         return
-    quotient = apply(Div(), Literal(step.scale), _divisors(op, found.output.type))
+    quotient = apply(Div(), Literal(step.scale), _divisors(op, source.output.type))
     y = graph.insert_before(node, Cast("f32"), [sums])
     factor = graph.parameter(f"{node.output.name}.scale", quotient)
     graph.substitute(node, Mul(), [y, factor], fuses=[node])
@@ -312,15 +312,15 @@ def resize_of_integers(node: Node, graph: Rewriter) -> None:
     For the weights of each pixel add up to 1: not where pixels beyond the image are 0. Fires where
     x is of 8 bits, with a scale and a zero point known for the whole tensor.
     """
-    op, found = node.op, node.inputs[0].producer
-    step = step_of(found) if is_quantised(node.inputs[0]) else None
+    op, found = node.op, dequantised(node.inputs[0])
     assert isinstance(op, Resize)
-    if found is None or step is None or op.mode == "nearest":
+    if found is None or op.mode == "nearest":
         return
+    source, step = found
     if op.weighted or op.coordinates == "tf_crop_and_resize":
-        graph.miss(node, "it weighs more than two neighbours, or pixels beyond the image", found)
+        graph.miss(node, "it weighs more than two neighbours, or pixels beyond the image", source)
         return
-    y = graph.insert_before(node, op, found.inputs[:1])
+    y = graph.insert_before(node, op, source.inputs[:1])
     zero = graph.insert_before(node, Constant(float(step.zero_point)), [])
     centred = graph.insert_before(node, Sub(), [y, zero]) if step.zero_point else y
     factor = graph.insert_before(node, Constant(step.scale), [])

@@ -88,10 +88,17 @@ def number_of(value: Value) -> float | None:
     return None
 
 
+def dequantised(value: Value) -> tuple[Node, Step] | None:
+    """The dequantize that makes a value, and its step, where that is of 8 bits and known."""
+    match value.producer:
+        case Node(op=Dequantize()) as node if (step := step_of(node)) is not None:
+            return node, step
+    return None
+
+
 def is_quantised(value: Value) -> bool:
     """Whether a value is a dequantised tensor of 8 bits, of known scale and zero point."""
-    node = value.producer
-    return node is not None and isinstance(node.op, Dequantize) and step_of(node) is not None
+    return dequantised(value) is not None
 
 
 def as_float32(scale: Recipe) -> Recipe:

@@ -29,7 +29,7 @@ from lucid.ir.ops import (
     Slice,
     Sum,
 )
-from lucid.ir.passes.quantised import is_quantised, step_of
+from lucid.ir.passes.quantised import dequantised, is_quantised
 from lucid.ir.passes.rewriter import Pass, Rewriter, rewrite
 from lucid.ir.passes.selected import Selection
 
@@ -68,8 +68,8 @@ def below_concat(node: Node, graph: Rewriter) -> None:
 
     Fires where all parts are of 8 bits, with one scale and one zero point known for all of them.
     """
-    steps = {step_of(v.producer) if is_quantised(v) else None for v in node.inputs}
-    if len(steps) == 1 and None not in steps:
+    found = [dequantised(v) for v in node.inputs]
+    if None not in found and len({step for _, step in filter(None, found)}) == 1:
         _sink(node, node.op, [_integers(v) for v in node.inputs], node.inputs[0], graph)
 
 
@@ -82,16 +82,17 @@ def below_pad(node: Node, graph: Rewriter) -> None:
     Fires where x is of 8 bits, with a scale and a zero point known for the whole tensor.
     """
     op, (value,) = node.op, node.inputs
-    step = step_of(value.producer) if is_quantised(value) else None
+    found = dequantised(value)
     assert isinstance(op, Pad)
-    if step is None:
+    if found is None:
         return
+    source, step = found
     if op.mode != "constant":
         _sink(node, op, [_integers(value)], value, graph)
         return
     border = step.nearest(op.value)
     if step.number(border) != op.value:
-        graph.miss(node, f"no integer stands for {op.value:g}, which it pads with", value.producer)
+        graph.miss(node, f"no integer stands for {op.value:g}, which it pads with", source)
         return
     _sink(node, replace(op, value=float(border)), [_integers(value)], value, graph)
 
@@ -105,9 +106,10 @@ def below_relu(node: Node, graph: Rewriter) -> None:
     tensor.
     """
     (value,) = node.inputs
-    step = step_of(value.producer) if is_quantised(value) else None
-    if step is None:
+    found = dequantised(value)
+    if found is None:
         return
+    _, step = found
     if step.zero_point == step.bounds[0]:
         graph.replace(node, [value])
         return

@@ -333,6 +333,9 @@ def _conv(op: ops.Convolution, x: Sequence[Known]) -> tuple[Array, Array]:
 WINOGRAD = {2: 6.0, 4: 40.0}
 """By what Winograd's sums round more than direct ones, where each number counts as the largest of
 the input tile that it is in."""
+FLUSHED = {2: 9.0, 4: 361.0}
+"""How often the size of a tile's products counts in a number of the result: the square of the
+largest sum of a row of the output transform (1 + 1 + 1, and 1 + 1 + 8 + 8 + 1)."""
 
 
 def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
@@ -353,6 +356,10 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     largest = around(np.pad(size_of(x[0].value), border))
     sizes = inside.evaluate(largest, np.abs(x[1].value)) + size_of(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
+    weights = np.abs(x[1].value).sum(tuple(range(1, x[1].value.ndim)))
+    weights = weights.reshape(-1, *(1,) * op.axes)
+    # A transformed number that is flushed is missing from its products, and so is one of these.
+    error = error + FLUSHED[m] * TINY * (x[1].value[0].size + weights)
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
     strange = around(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
     ones = np.ones_like(x[1].value)

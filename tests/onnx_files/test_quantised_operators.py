@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
+from data.quantisation import model as row_model
+from data.quantisation import products
 
 import lucid
 from lucid.errors import HostOpsWarning, ModelFileError, UnsupportedError
@@ -21,6 +23,7 @@ ort = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not 
 RNG = np.random.default_rng(0)
 F32, U8, I8 = np.float32, np.uint8, np.int8
 OURS = "com.microsoft"
+TIES = products()[::4]
 
 
 def numbers(kind, *shape):
@@ -120,6 +123,13 @@ def test_convolutions(kind, weight, channels, window):
         "saturate",
     ]
     check("QLinearConv", operands[:8], **window)
+
+
+@pytest.mark.parametrize("row", TIES, ids=str)
+def test_convolutions_whose_sums_are_ties(row):
+    """The table has them all (`tests/ir/ops/test_quantisation_table.py`), as graphs."""
+    proto = row_model("QLinearConv", **row.operands)
+    np.testing.assert_array_equal(lucid.compile(proto, threads=1)(row.x), row.result)
 
 
 def test_convolutions_over_lines():

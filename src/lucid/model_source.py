@@ -20,6 +20,7 @@ from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.stage import CompileStage, Rest, Stage
 from lucid.ir.structure import Structure
 from lucid.ir.types import Shapes
+from lucid.runtime.arrays import CHANNELS
 from lucid.vision import Preprocess
 
 pass_log = logging.getLogger("lucid.passes")
@@ -121,7 +122,7 @@ class ModelSource:
         if len(shape) != 4:
             return shape
         batch, channels, *size = shape
-        swapped = channels == self.images.channels != size[1]
+        swapped = channels in CHANNELS and size[1] not in {channels, self.images.channels}
         return (batch, *size, channels) if swapped else shape
 
     def captured(self, shapes: Shapes) -> Graph:
@@ -131,8 +132,8 @@ class ModelSource:
         channels, shape = self.images.channels, only(shapes, self.name)
         if len(shape) != 4 or shape[3] != channels:
             raise InputError(
-                f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; `preprocess` "
-                "says otherwise with another order (rgb, bgr or grey)"
+                f"{self.name} takes images uint8 (N, H, W, {channels}), not {shape}; "
+                + _images_advice(shape)
             )
         return takes_images(self._network(self._network_shapes(shapes)), self.images)
 
@@ -200,6 +201,18 @@ class ModelSource:
         """Tensors by name, of a file, a mapping, or a network, which is compared for inputs of
         these sizes. Raises WeightsError where any is unfit."""
         return matched(self.model, weights, [self._network_shapes(shapes) for shapes in sizes])
+
+
+def _images_advice(shape: Sequence[int]) -> str:
+    """What to do about a shape of uint8 images that is not the one of the model's preprocessing."""
+    orders = {1: "grey", 3: "rgb"}
+    order = orders.get(shape[3]) if len(shape) == 4 else None
+    if order is None:
+        return "images have one channel (grey) or three (rgb or bgr), the last axis"
+    return (
+        f"if the network has {shape[3]} channel{'s' if shape[3] > 1 else ''}, compile it with "
+        f"preprocess=lucid.vision.Preprocess(order={order!r}, mean=..., std=...)"
+    )
 
 
 def _no_stages(model: Any) -> Stage:

@@ -163,6 +163,53 @@ def test_layers_are_of_integers(proto):
     assert anchors.count("integer_conv2d") == 2
 
 
+def joined_biases(proto):
+    """Of the integer layers that a file gives, how many have a bias of integers."""
+    graph = run_passes(import_onnx(proto))
+    anchors = [n for n in graph.nodes if n.op.name == "fusion"]
+    return [sum(v.type.dtype == "i32" for v in n.inputs) for n in anchors if layer_of(n)]
+
+
+def layer_of(node):
+    return node.op.anchor.name == "integer_conv2d"
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_biases_at_the_scale_of_the_sums_are_added_to_these(channels):
+    """As ONNX Runtime writes them: their scales are the float32 products of the others."""
+    assert joined_biases(of_onnx_runtime(channels)) == [1, 1]
+
+
+@pytest.mark.parametrize("factor", [np.float32(1.5), np.nextafter(F32(1), F32(2)), np.float32(0)])
+def test_biases_at_any_other_scale_are_added_as_floats(factor):
+    proto = of_onnx_runtime(channels=True)
+    biases = {n.input[2] for n in proto.graph.node if n.op_type == "Conv"}
+    scales = {n.input[1] for n in proto.graph.node if n.output[0] in biases}
+    for tensor in proto.graph.initializer:
+        if tensor.name in scales:
+            scale = numpy_helper.to_array(tensor).copy()
+            scale[3] *= factor
+            tensor.CopyFrom(numpy_helper.from_array(scale, tensor.name))
+    assert joined_biases(proto) == [0, 0]
+    assert_close(lucid.compile(proto)(IMAGE), wanted(proto))
+
+
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_biases_of_linear_layers_join_their_sums(transposed):
+    net = Net()
+    x = net.node("GlobalAveragePool", net.qdq("x", 0.03, U8(120)))
+    x = net.qdq(net.node("Flatten", x), 0.02, U8(128))
+    weight, scale = net.weight(*((6, 3) if transposed else (3, 6)), axis=1 - transposed)
+    proto = net.model(net.node("Gemm", x, weight, net.bias(scale * F32(0.02)), transB=transposed))
+    (layer,) = (n for n in run_passes(import_onnx(proto)).nodes if linear_of(n))
+    assert sum(v.type.dtype == "i32" for v in layer.inputs) == 1
+    assert_close(lucid.compile(proto)(IMAGE), wanted(proto))
+
+
+def linear_of(node):
+    return node.op.name == "fusion" and node.op.anchor.name == "integer_linear"
+
+
 @pytest.mark.parametrize("proto", FILES.values(), ids=FILES)
 def test_exported_again_it_gives_the_same(proto):
     """As read, for other runtimes to optimise; and as fused, where it gives the same bits."""

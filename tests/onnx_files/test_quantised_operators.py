@@ -7,6 +7,8 @@ import warnings
 
 import numpy as np
 import pytest
+from data.quantisation import model as row_model
+from data.quantisation import products
 
 import lucid
 from lucid.errors import HostOpsWarning, ModelFileError, UnsupportedError
@@ -21,6 +23,7 @@ ort = pytest.importorskip("onnxruntime", reason="the package onnxruntime is not 
 RNG = np.random.default_rng(0)
 F32, U8, I8 = np.float32, np.uint8, np.int8
 OURS = "com.microsoft"
+TIES = products()[::4]
 
 
 def numbers(kind, *shape):
@@ -120,6 +123,13 @@ def test_convolutions(kind, weight, channels, window):
         "saturate",
     ]
     check("QLinearConv", operands[:8], **window)
+
+
+@pytest.mark.parametrize("row", TIES, ids=str)
+def test_convolutions_whose_sums_are_ties(row):
+    """The table has them all (`tests/ir/ops/test_quantisation_table.py`), as graphs."""
+    proto = row_model("QLinearConv", **row.operands)
+    np.testing.assert_array_equal(lucid.compile(proto, threads=1)(row.x), row.result)
 
 
 def test_convolutions_over_lines():
@@ -263,8 +273,17 @@ def test_bad_operands_name_the_node():
     refused("QLinearConv", [*conv, F32(np.nan), U8(3)], "has the scale nan")
     refused("QLinearConv", [*conv, None, U8(3)], "operand 6 is missing")
     refused("QLinearConv", [*conv, *step], "kernel_shape", kernel_shape=[3, 3])
-    zeros = [("x", x), *step, w, scales(3), np.arange(2).astype(I8), *step]
-    refused("QLinearConv", zeros, "zero points")
+    for wrong in (np.arange(2), np.zeros(2), np.zeros(0), np.zeros((3, 1))):
+        zeros = [("x", x), *step, w, scales(3), wrong.astype(I8), *step]
+        refused("QLinearConv", zeros, "zero points")
+    one = [("x", x), F32(0.1), np.zeros(2, U8), w[:1], F32(0.1), I8(0), *step]
+    refused("QLinearConv", one, "zero points")
+    several = [("x", x), *step, w[:1], scales(3), np.zeros(3, I8), *step]
+    refused("QLinearConv", several, "zero points")
+    row = [("x", numbers(U8, 1, 5)), numbers(I8, 5, 4)]
+    refused("MatMulInteger", [*row, np.zeros(3, U8)], "zero points")
+    refused("MatMulInteger", [*row, ("z", np.zeros(3, U8))], "zero points")
+    refused("MatMulInteger", [*row, U8(0), np.zeros(3, I8)], "zero points")
     add = [("x", x), scales(4), U8(1), ("z", x), *step, *step]
     refused("QLinearAdd", add, "one of a whole tensor")
     refused("QLinearConcat", [*step], "joins nothing", axis=1)

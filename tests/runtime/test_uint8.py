@@ -90,7 +90,7 @@ def test_strided_arrays_and_those_of_others():
         (np.zeros((1, 16, 16, 3), np.float32), r"uint8, 4 dimensions\), got float32.*levels 0\.\."),
         (np.zeros((1, 3, 16, 16), np.uint8), r"got uint8\[1,3,16,16\].*transpose\(0, 2, 3, 1\)$"),
         (np.zeros((16, 16, 3), np.uint8), r"got uint8\[16,16,3\].*x\[None\]$"),
-        (np.zeros((1, 16, 16, 1), np.uint8), r"order \(rgb, bgr or grey\)"),
+        (np.zeros((1, 16, 16, 1), np.uint8), r"1 channel, .*order='grey'"),
         ("photo.jpg", "got str"),
     ],
 )
@@ -115,7 +115,7 @@ def test_options_that_make_no_sense():
         lucid.compile(small(), (1, 3, 16, 16), preprocess=IMAGENET)
     with pytest.raises(InputError, match="says nothing about its images"):
         lucid.compile(small(), (1, 16, 16, 3), input="uint8_nhwc", preprocess=3)
-    with pytest.raises(InputError, match=r"\(N, H, W, 1\).*another order"):
+    with pytest.raises(InputError, match=r"\(N, H, W, 1\).*3 channels.*order='rgb'"):
         lucid.compile(resnest_digits(), (1, 32, 32, 3), input="uint8_nhwc")
 
 
@@ -155,6 +155,27 @@ def test_a_file_of_onnx(tmp_path):
     assert fast.input_shape == (1, 16, 20, 3)
     images = levels(2, 16, 20, 3)
     assert_close(fast(images), lucid.compile(str(path), threads=1)(BGR.normalise(images)))
+
+
+def test_a_file_of_grey_images_is_compiled_as_the_message_says(tmp_path):
+    pytest.importorskip("onnx")
+    from lucid.onnx.writer import to_onnx
+
+    path = tmp_path / "net.onnx"
+    grey = lucid.nn.Sequential(lucid.nn.Conv2d(1, 4, 3))
+    path.write_bytes(to_onnx(lucid.trace(grey, (1, 1, 16, 20))).SerializeToString())
+    with pytest.raises(InputError, match=r"not \(1, 16, 20, 1\); .*order='grey', mean.*\)$"):
+        lucid.compile(str(path), input="uint8_nhwc", threads=1)
+    spec = Preprocess(order="grey", mean=0.5, std=0.25)
+    fast = lucid.compile(str(path), input="uint8_nhwc", preprocess=spec, threads=1)
+    images = levels(2, 16, 20, 1)
+    assert_close(fast(images), lucid.compile(str(path), threads=1)(spec.normalise(images)))
+
+
+def test_bytes_that_are_no_images_are_not_taken_for_them():
+    fast = lucid.compile(lucid.nn.Sequential(lucid.nn.Linear(4, 2)), (1, 4), threads=1)
+    with pytest.raises(InputError, match=r"astype\(np.float32\)$"):
+        fast(np.zeros((1, 4), np.uint8))
 
 
 def test_a_module_of_torch_that_says_how():

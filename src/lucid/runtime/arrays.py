@@ -95,7 +95,7 @@ def _conversion(x: Any, given: Array, wanted: DType) -> str:
     if is_torch(x):
         call = "x.float()" if wanted is FLOAT else f"x.to(torch.{wanted.numbers})"
     advice = f"convert it with {call}"
-    images = given.dtype == np.uint8 and wanted is FLOAT
+    images = given.dtype == np.uint8 and wanted is FLOAT and given.ndim in (3, 4)
     return f"{advice}, or compile with input='uint8_nhwc'" if images else advice
 
 

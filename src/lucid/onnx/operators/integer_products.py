@@ -23,6 +23,7 @@ from lucid.ir.ops import (
     IntegerLinear,
     IntegerMatMul,
     Mul,
+    Op,
     Permute,
     Quantize,
     Saturate,
@@ -99,6 +100,8 @@ def _convolved(
 ) -> Operand:
     """The sums, of one or two spatial axes."""
     x, axes, padding = call.operand(0), len(w.kernel), w.padding
+    if zero.computed is not None and zero.computed.type.rank:
+        raise ModelFileError(f"has zero points {zero.computed.type} for an image: there is one")
     if zero.computed is not None and any(padding):
         x, padding = _bordered(call, x, padding), (0,) * len(padding)
     before, after = padding[:axes], padding[axes:]
@@ -118,7 +121,7 @@ def _convolved(
         return sums
     totals = _totals(call, weight, tuple(range(1, weight.type.rank)))
     totals = call.reshape(totals, (*totals.type.shape, *(1,) * axes))
-    return call.apply(Sub(), sums, call.apply(Mul(), totals, zero.computed))
+    return _joined(call, Sub(), sums, call.apply(Mul(), totals, zero.computed))
 
 
 def _pair(sizes: Sizes, default: int) -> Pair:
@@ -173,7 +176,7 @@ def read_quantised_gemm(call: Call) -> Operand:
         weight = call.apply(Permute((1, 0)), weight)
     sums = _linear(call, a, weight, zero_at(call, 2))
     if call.has(6):
-        sums = call.apply(Add(), sums, call.parameter(6, stored(call, 6)))
+        sums = _joined(call, Add(), sums, call.parameter(6, stored(call, 6)))
     alpha = call.number("alpha", 1.0)
     if not call.has(7):
         scale = call.apply(Mul(), _scale(call, 1), _scale(call, 4))
@@ -199,10 +202,11 @@ def _multiplied(call: Call, right: int, left_zero: int, right_zero: int) -> Oper
         if other.computed is not None:
             columns = call.apply(Sub(), columns, other.computed)
         columns = call.apply(Sum((b.type.rank - 2,), keepdims=True), columns)
-        sums = call.apply(Sub(), sums, call.apply(Mul(), _by_row(call, zero.computed), columns))
+        product = call.apply(Mul(), _by_row(call, zero.computed), columns)
+        sums = _joined(call, Sub(), sums, product)
     if other.computed is not None:
         rows = call.apply(Sum((a.type.rank - 1,), keepdims=True), _less(call, a, zero))
-        sums = call.apply(Sub(), sums, call.apply(Mul(), rows, other.computed))
+        sums = _joined(call, Sub(), sums, call.apply(Mul(), rows, other.computed))
     return restored(sums)
 
 
@@ -212,7 +216,16 @@ def _linear(call: Call, a: Operand, weight: Operand, zero: Zero) -> Operand:
     if zero.computed is None:
         return sums
     totals = _totals(call, weight, (1,))
-    return call.apply(Sub(), sums, call.apply(Mul(), _by_row(call, zero.computed), totals))
+    return _joined(call, Sub(), sums, call.apply(Mul(), _by_row(call, zero.computed), totals))
+
+
+def _joined(call: Call, op: Op, sums: Operand, other: Operand) -> Operand:
+    """Sums and what broadcasts with them. Raises ModelFileError where that has another length, with
+    which sums of one row or column would become many."""
+    result = call.apply(op, sums, other)
+    if result.type.shape != sums.type.shape:
+        raise ModelFileError(f"has scales or zero points {other.type} for sums {sums.type}")
+    return result
 
 
 def _less(call: Call, x: Operand, zero: Zero) -> Operand:
@@ -234,11 +247,11 @@ def centred(call: Call, index: int, zero_point: int, axis: int) -> Parameter:
     these hold them."""
     weight = stored(call, index)
     zero = stored(call, zero_point).array if call.has(zero_point) else np.zeros((), np.int8)
+    if zero.size != 1 and zero.shape != weight.array.shape[axis : axis + 1]:
+        raise ModelFileError(f"has zero points {zero.shape} for weights {weight.type}")
     if not zero.any() and weight.array.dtype == np.int8:
         return call.parameter(index, weight)
     if zero.size > 1:
-        if zero.shape != weight.array.shape[axis : axis + 1]:
-            raise ModelFileError(f"has zero points {zero.shape} for weights {weight.type}")
         zero = np.moveaxis(zero.reshape(-1, *(1,) * (weight.array.ndim - 1)), 0, axis)
     numbers = weight.array.astype(np.int16) - (zero if zero.size > 1 else zero.reshape(()))
     fits = numbers.size and numbers.min() >= -128 and numbers.max() <= 127
@@ -277,7 +290,7 @@ def _multiplier(call: Call, left: int, right: int, result: int) -> Operand:
 
 def requantised(call: Call, sums: Operand, multiplier: Operand, zero_point: int) -> Operand:
     """Sums as integers of the dtype of the zero point at this index; without, u8."""
-    y = call.apply(Mul(), call.apply(Cast("f32"), sums), multiplier)
+    y = _joined(call, Mul(), call.apply(Cast("f32"), sums), multiplier)
     if not call.has(zero_point):
         return call.apply(Saturate("u8"), y)
     given = number(call, call.operand(zero_point))

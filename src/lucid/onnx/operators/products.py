@@ -13,6 +13,7 @@ from lucid.ir.transposed import CONVOLUTIONS, transposed_convolution
 from lucid.ir.types import TensorType
 from lucid.onnx import bfloat16, computed_weights
 from lucid.onnx.call import Call
+from lucid.onnx.integer_biases import at_scale_of_sums
 from lucid.onnx.table import reads, writes
 from lucid.onnx.tensors import BFLOAT16
 from lucid.onnx.windows import auto_pad, halves, padding, per_axis, spatial_axes, windows
@@ -45,7 +46,7 @@ def read_convolution(call: Call) -> Operand:
     kernel = tuple(call.integer_dims(*weight.type.shape[2:]))
     check_kernel(call, kernel, weight)
     w = windows(call, kernel)
-    bias = [call.operand(2)] if call.has(2) else []
+    bias = [at_scale_of_sums(call, x, weight, call.operand(2))] if call.has(2) else []
     convolution = CONVOLUTIONS[len(kernel)]
     op = convolution(w.stride, w.padding, w.dilation, call.integer("group", 1))
     return _convolved(call, op, x, weight, *bias)
@@ -140,8 +141,8 @@ def read_gemm(call: Call) -> Operand:
     if call.integer("transA", 0):
         a = call.apply(Permute((1, 0)), a)
     bias = call.operand(2) if call.has(2) else None
-    if bias is not None and beta != 1:
-        bias = call.apply(Mul(), bias, beta)
+    if bias is not None:
+        bias = call.apply(Mul(), bias, beta) if beta != 1 else at_scale_of_sums(call, a, b, bias)
     transposed = bool(call.integer("transB", 0))
     if not call.is_weight(b):
         y = call.apply(MatMul(), a, call.apply(Permute((1, 0)), b) if transposed else b)

@@ -115,6 +115,8 @@ def scales_of(call: Call, x: TensorType, scale: int = 1, zero_point: int = 2) ->
     axis, block = call.integer("axis", 1), call.integer("block_size", 0)
     given = call.operand(scale)
     zero = widened(call, zero_point) if call.has(zero_point) else None
+    if zero is not None:
+        _require_as_many(zero, given)
     if is_number(given):
         zero = None if zero is None or _is_zero(zero) else number(call, zero)
         return Scales(number(call, given), zero, 0, 0)
@@ -125,6 +127,14 @@ def scales_of(call: Call, x: TensorType, scale: int = 1, zero_point: int = 2) ->
     if isinstance(zero, Known):
         zero = None if _is_zero(zero) else call.parameter(zero_point, zero)
     return Scales(call.value(given), zero, call.counted(axis, x.rank), max(0, block))
+
+
+def _require_as_many(zero: Operand, scale: Operand) -> None:
+    """Raises ModelFileError unless there is a zero point for each scale."""
+    if zero.type.shape != scale.type.shape and not (is_number(zero) and is_number(scale)):
+        raise ModelFileError(
+            f"has zero points {zero.type} for scales {scale.type}: as many as these"
+        )
 
 
 def _is_zero(zero: Operand) -> bool:

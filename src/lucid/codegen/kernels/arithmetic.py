@@ -65,10 +65,8 @@ class Operands:
 
     def __call__(self, tile: list[Vector], at: Int, further: int) -> list[Vector]:
         """One step of k, so much further than `at`."""
-        multiply_add = self.arithmetic.multiply_add
-        return self.group(
-            tile, at, [further], lambda k, x, weights, total: multiply_add(k, *x, *weights, total)
-        )
+        one = self.arithmetic.multiply_add
+        return self.group(tile, at, [further], lambda k, x, w, total: one(k, x[0], w[0], total))
 
     def group(
         self, tile: list[Vector], at: Int, further: Sequence[int], add: AddProducts
@@ -100,7 +98,7 @@ class Operands:
         return address + (at + further) * width
 
 
-AddProducts = Callable[[Kernel, list[Vector], list[Vector], Vector], Vector]
+AddProducts = Callable[[Kernel, Sequence[Vector], Sequence[Vector], Vector], Vector]
 """From the broadcast elements of some steps, their weights and a sum to the sum with their
 products."""
 Segment = Callable[[Int, Int], Operands]
@@ -333,7 +331,7 @@ class Bytes(Pairs):
         peak, limit = (k.load(p + number, lanes=1).raw for p in (checks.peaks, checks.limits))
 
         def together() -> list[Vector]:
-            return operands.group(tile, at, range(GROUP), quads.add_products)
+            return operands.group(tile, at, range(GROUP), _add_products)
 
         def apart() -> list[Vector]:
             found = tile
@@ -343,6 +341,13 @@ class Bytes(Pairs):
 
         fits = k.builder.icmp_signed("<=", peak, limit)
         return k.merge(fits, together, apart, likely=True)
+
+
+def _add_products(
+    k: Kernel, x: Sequence[Vector], weights: Sequence[Vector], total: Vector
+) -> Vector:
+    assert isinstance(total, Integers)
+    return quads.add_products(k, x, weights, total)
 
 
 def _held(k: Kernel, segment: Segment) -> Callable[[Int, Int], Step]:

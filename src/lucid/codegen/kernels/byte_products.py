@@ -41,7 +41,8 @@ def limits(weights: Array) -> Array:
     lanes = weights.reshape(len(weights), -1, GROUP, weights.shape[2], 2, 2)
     signs = (np.maximum(sign * lanes, 0) for sign in (1, -1))
     squares = [np.square(part).sum((2, 5)).max((2, 3)) for part in signs]
-    return np.minimum(LARGEST**2 // np.maximum(*squares).clip(1), np.iinfo(np.int32).max)
+    found: Array = LARGEST**2 // np.maximum(*squares).clip(1)
+    return found
 
 
 def store_peaks(k: Kernel, rows: Sequence[Pointer], depth: Int, out: Pointer) -> None:

@@ -48,7 +48,7 @@ class Shifted(Loader):
         source = f.x + channel // depth * f.channels + self._place(f, row)
         self._write(f, source, out)
 
-    def _place(self, f: Frame, row: Int) -> Int:
+    def _place(self, f: Frame, row: Int) -> Any:
         """Where the numbers of a row begin."""
         if not self.strided:
             return row * f.x_row

@@ -52,12 +52,12 @@ class Split:
 
 
 def split_product(
-    ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, copied: bool
+    ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, met: bool
 ) -> Split:
     """Rows are split where the maps are the larger side, and a block of them (a quarter of L2)
     meets all panels; else panels are split, so that each weight is read from memory once. Where
-    each chunk of panels would copy the rows again (`copied`) there are no more chunks than threads
-    need."""
+    each chunk of panels would copy the rows again, or look at what they are (`met`), there are no
+    more chunks than threads need."""
     columns = ctx.shape(layer.weight)[0]
     maps_outweigh = rows * (depth + columns) >= MAPS_OUTWEIGH * depth * columns
     by_rows = layer.choice.split == "rows"
@@ -69,7 +69,7 @@ def split_product(
         blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
     groups = getattr(layer.op, "groups", 1)
-    if copied or layer.choice.chunks:
+    if met or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
     if rows >= 24 and panels % ctx.threads and panels < UNEVEN * ctx.threads:
         return Split(ctx.threads, panels, True)
@@ -95,7 +95,8 @@ def product(
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
     copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
-    split = split_product(ctx, layer, count, depth, panels, copied)
+    met = copied or layer.arithmetic.checked(ctx.target)
+    split = split_product(ctx, layer, count, depth, panels, met)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
     loader = rows.loader if isinstance(rows, Deferred) else None

@@ -471,7 +471,7 @@ KERNELS = [
     Mutant(
         "all groups read the first one's channels",
         f"{K}.product:_ProductEmitter._rows",
-        "(start * f.x_row + group * f.depth)",
+        "(start * f.x_row + group * f.depth * numbers)",
         "(start * f.x_row)",
         ("product",),
     ),

@@ -15,8 +15,8 @@ QUANTISED_PRODUCTS = [
     Mutant(
         "the second half of a pair of weights is its first",
         f"{K}.packing:PairPanels.pack",
-        "block[:, half::2]",
-        "block[:, 0::2]",
+        "block[:, number :: self.together]",
+        "block[:, 0 :: self.together]",
     ),
     Mutant(
         "a line of several segments begins in the middle of a pair",
@@ -37,6 +37,68 @@ QUANTISED_PRODUCTS = [
         "count.minimum(lanes), lanes",
         "(count - 1).minimum(lanes), lanes",
         TILES,
+    ),
+]
+
+BYTE_PRODUCTS = [
+    Mutant(
+        "negative weights do not overflow",
+        f"{K}.byte_products:limits",
+        "for sign in (1, -1)",
+        "for sign in (1, 1)",
+    ),
+    Mutant(
+        "a sum of products of bytes may be 2^15",
+        f"{K}.byte_products:limits",
+        "LARGEST**2",
+        "(LARGEST + 1) ** 2",
+    ),
+    Mutant(
+        "limits are those of a lane's first step",
+        f"{K}.byte_products:limits",
+        ".sum((2, 5)).max((2, 3))",
+        "[:, :, 0].sum(4).max((2, 3))",
+    ),
+    Mutant(
+        "the peak of some rows is that of the first one",
+        f"{K}.byte_products:_store_peaks",
+        "for row in rows[1:]",
+        "for row in rows[1:1]",
+        ("product",),
+    ),
+    Mutant(
+        "the peak of a group is that of its first lane",
+        f"{K}.byte_products:_store_peaks",
+        "for lane in (0, 1)",
+        "for lane in (0, 0)",
+        ("product",),
+    ),
+    Mutant(
+        "the peak of a group is that of its first step",
+        f"{K}.byte_products:_lanes",
+        "return steps + other",
+        "return steps",
+        ("product",),
+    ),
+    Mutant(
+        "every other group of bytes goes by its neighbour's limit",
+        f"{K}.arithmetic:Bytes._checked",
+        "number = at // GROUP",
+        "number = at // GROUP // 2 * 2",
+        ("tile",),
+    ),
+    Mutant(
+        "odd bytes of a row are signed",
+        f"{C}.language.quads:_halves",
+        "widen = build.ashr if signed",
+        "widen = build.ashr if True",
+        ("tile",),
+    ),
+    Mutant(
+        "bytes are multiplied as they are whatever their zero point",
+        f"{L}.product:_of_bytes",
+        "and not layer.zero_point",
+        "",
     ),
 ]
 
@@ -160,4 +222,4 @@ QUANTISED_MAPS = [
     ),
 ]
 
-QUANTISED = [*QUANTISED_PRODUCTS, *QUANTISED_LAYERS, *QUANTISED_MAPS]
+QUANTISED = [*QUANTISED_PRODUCTS, *BYTE_PRODUCTS, *QUANTISED_LAYERS, *QUANTISED_MAPS]

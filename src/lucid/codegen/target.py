@@ -22,9 +22,10 @@ class Target:
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
     by instructions. `dot`: whether pairs of 16-bit integers are multiplied and added to 32-bit sums
-    by one instruction (VNNI). `lookups`: whether one instruction looks up each byte of a vector in
-    a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of
-    a cache line.
+    by one instruction (VNNI). `byte_products`: whether products of bytes are added up in pairs, in
+    16 bits, by one instruction (x86's pmaddubsw). `lookups`: whether one instruction looks up each
+    byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
+    on. `line`: bytes of a cache line.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Target:
     masked: bool = False
     halves: bool = True
     dot: bool = False
+    byte_products: bool = False
     l1: int = 32 << 10
     l2: int = 512 << 10
     line: int = 64
@@ -147,7 +149,9 @@ X86_TRIPLE = "x86_64-unknown-linux-gnu"
 
 _WHOLE = "+fast-dpwssd"
 """LLVM is not to take half of VNNI's multiply-adds apart again, for the sake of latency."""
-_AVX2 = Target("x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, lookups=True)
+_AVX2 = Target(
+    "x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, byte_products=True, lookups=True
+)
 _AVX512 = Target(
     "x86-64-v4",
     X86_TRIPLE,
@@ -157,6 +161,7 @@ _AVX512 = Target(
     registers=32,
     masked=True,
     l2=1 << 20,
+    byte_products=True,
     lookups=True,
 )
 LEVELS: dict[str, Target] = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -22,7 +23,7 @@ from lucid.codegen.kernels.expand import ExpandDepthwise
 from lucid.codegen.kernels.fold import Fold, MaxUnpool
 from lucid.codegen.kernels.indexing import Put, Take
 from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
-from lucid.codegen.kernels.integer_rows import Shifted
+from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.lookup import Lookup
@@ -107,7 +108,13 @@ def is_product(code: str) -> bool:
     return bool(re.match(r"(\{vex\}\s+)?(vfmadd\d+ps|fmla|mulps|v?pmaddwd|vpdpwssd|smlal)\s", code))
 
 
-def inner_loop(text: str, function: str) -> list[str]:
+def is_product_of_bytes(code: str) -> bool:
+    return bool(re.match(r"(\{vex\}\s+)?(vpmaddubsw|vpdpbusd)\s", code))
+
+
+def inner_loop(
+    text: str, function: str, is_product: Callable[[str], bool] = is_product
+) -> list[str]:
     """The instructions of the innermost loop around the longest run of products: the shortest way
     from their block back to it."""
     blocks = blocks_of(text, function)
@@ -218,6 +225,30 @@ def test_the_inner_loop_of_a_tile_of_integers(target: Target, tile: Tile) -> Non
         assert not stack or not target.fused or not target.is_x86, export
 
 
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+def test_the_inner_loop_of_a_tile_of_bytes(target: Target) -> None:
+    """Each element of the tile takes five instructions for eight products, or two with VNNI; none
+    makes 16-bit integers of bytes. Some sums of the tallest tile are put by, where the weights of
+    two steps are held at once."""
+    if not target.byte_products:
+        return
+    tile = Tile(target.panel_vectors, QUANTISED, numbers="i8")
+    text = assembly(tile, target)
+    for export in tile.exports:
+        rows = int(export.removeprefix("tile"))
+        loop = inner_loop(text, export, is_product_of_bytes)
+        kinds = Counter(line.removeprefix("{vex}").split()[0] for line in loop)
+        each = rows * tile.vectors
+        if target.dot:
+            assert kinds["vpdpbusd"] == 2 * each, export
+        else:
+            assert kinds["vpmaddubsw"] == 2 * each, export
+            assert kinds["vpaddw"] == kinds["vpmaddwd"] == kinds["vpaddd"] == each, export
+        assert not [kind for kind in kinds if re.match("vpmov|vps[rl]|vpand", kind)], export
+        stack = [s for s in stack_accesses(text, export, loop) if VECTOR.search(s)]
+        assert len(stack) <= (0 if target.dot else 14), (export, stack)
+
+
 def test_short_segments_of_integers_are_added_up_in_order() -> None:
     target = LEVELS["x86-64-v3"]
     tile = WindowTile(2, QUANTISED, 11, "i16")
@@ -275,6 +306,9 @@ KERNELS: list[KernelSpec] = [
     Product(),
     Product(Patch()),
     *(Product(Shifted("i8", strided), QUANTISED.extras, "i16", "u8") for strided in (False, True)),
+    Product(None, QUANTISED.extras, "i8", "u8"),
+    Product(Copied("u8", True), QUANTISED.extras, "i8", "u8"),
+    Tile(4, QUANTISED, numbers="i8"),
     *(Direct(QUANTISED.extras, planes, "u8", "i16", "i8") for planes in (0, 3)),
     *(WindowTile(n, QUANTISED, short, "i16") for n in (1, 2, 4) for short in (0, 5)),
     WindowTile(4, BODIES["channel"]),

@@ -37,7 +37,7 @@ BUILDS: dict[str, Build] = {}
 
 
 def family_of(name: str) -> str:
-    return name.removesuffix(" of integers")
+    return name.removesuffix(" of integers").removesuffix(" of bytes")
 
 
 def needs(*names: str) -> Callable[[Build], Build]:
@@ -190,6 +190,7 @@ def of_integers(op: ops.IntegerProduct, x: tuple[int, ...], weight: tuple[int, .
 
 BUILDS |= {
     "product of integers": of_integers(ops.IntegerLinear(3), (19,), (30, 19)),
+    "product of bytes of integers": of_integers(ops.IntegerLinear(), (24,), (30, 24)),
     "direct of integers": of_integers(
         ops.IntegerConv2d((1, 2), (1,) * 4, groups=2, zero_point=3), (10, 6, 7), (20, 5, 3, 3)
     ),

@@ -1,13 +1,14 @@
-"""What register tiles compute with: floats, or pairs of 16-bit integers summed up in 32 bits.
+"""What register tiles compute with: floats, pairs of 16-bit integers, or four bytes, both of which
+are summed up in 32 bits.
 
 A pair is one element of four bytes, as a float is, so rows, panels and tiles lie alike: element k
-of a row holds its numbers 2k and 2k + 1, and so does that of each of the panel's columns. Sums of
-integers are exact, modulo 2^32, in any order.
+of a row holds its numbers 2k and 2k + 1, and so does that of each of the panel's columns. Of bytes
+an element holds four. Sums of integers are exact, modulo 2^32, in any order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,10 +23,12 @@ from lucid.codegen.kernels.accumulation import (
     over_segments,
     steps,
 )
-from lucid.codegen.language import pairs
+from lucid.codegen.kernels.byte_products import GROUP
+from lucid.codegen.language import pairs, quads
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.values import (
     F32,
+    I8,
     I16,
     I32,
     Int,
@@ -35,10 +38,71 @@ from lucid.codegen.language.values import (
     constant,
     size_of,
 )
+from lucid.codegen.target import Target
 
-Segment = Callable[[Int, Int], Step]
-"""From a segment's line and its place there to its step."""
 EachRound = Callable[[Int], None]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """What decides whether the products of a group of bytes fit 16 bits: for each group, the
+    largest of the rows' sums of squares (`peaks`) and how large that may be (`limits`)."""
+
+    peaks: Pointer
+    limits: Pointer
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a tile multiplies: its rows and a panel of so many vectors. Called, it is a step."""
+
+    k: Kernel
+    arithmetic: Arithmetic
+    rows: list[Pointer]
+    panel: Pointer
+    vectors: int
+    checks: Checks | None = None
+
+    def __call__(self, tile: list[Vector], at: Int, further: int) -> list[Vector]:
+        """One step of k, so much further than `at`."""
+        one = self.arithmetic.multiply_add
+        return self.group(tile, at, [further], lambda k, x, w, total: one(k, x[0], w[0], total))
+
+    def group(
+        self, tile: list[Vector], at: Int, further: Sequence[int], add: AddProducts
+    ) -> list[Vector]:
+        """Several steps at once. The panel's vectors stay in registers, the rows' elements are
+        broadcast: the other order spills."""
+        k, vectors = self.k, self.vectors
+        panel = [self._weights(at, f) for f in further]
+        result = []
+        for r, row in enumerate(self.rows):
+            value = [self.arithmetic.broadcast(k, self._moved(row, at, f)) for f in further]
+            result += [
+                add(k, value, [weights[v] for weights in panel], tile[r * vectors + v])
+                for v in range(vectors)
+            ]
+        return result
+
+    def _weights(self, at: Int, further: int) -> list[Vector]:
+        k, width = self.k, self.vectors * self.k.vector
+        place = self._moved(self.panel, at, further, width)
+        return [
+            self.arithmetic.load(k, place + v * k.vector, k.aligned) for v in range(self.vectors)
+        ]
+
+    def _moved(self, address: Pointer, at: Int, further: int, width: int = 1) -> Pointer:
+        """Where a step begins, in steps of `width` elements."""
+        if self.arithmetic.constant_steps:
+            return address + at * width + further * width
+        return address + (at + further) * width
+
+
+AddProducts = Callable[[Kernel, Sequence[Vector], Sequence[Vector], Vector], Vector]
+"""From the broadcast elements of some steps, their weights and a sum to the sum with their
+products."""
+Segment = Callable[[Int, Int], Operands]
+"""From a segment's line and its place there to what is multiplied in it."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +117,10 @@ class Window:
 
 
 class Arithmetic:
-    """Base. `number`: what rows and panels hold, `element`: what a step takes of each, four bytes.
-    `sums`: the dtype of bias and sums. `unroll`: steps of a round."""
+    """Base. `rows`: the dtype of rows. `number`: what rows and panels hold, `element`: what a step
+    takes of each, four bytes. `sums`: the dtype of bias and sums. `unroll`: steps of a round."""
 
+    rows: ClassVar[str]
     number: ClassVar[ir.Type]
     element: ClassVar[ir.Type]
     sums: ClassVar[str]
@@ -68,6 +133,10 @@ class Arithmetic:
     def numbers_of_element(self) -> int:
         """How many numbers a step takes."""
         return size_of(self.element) // size_of(self.number)
+
+    def checked(self, target: Target) -> bool:
+        """Whether products are quick and exact where `Checks` say so, and slower elsewhere."""
+        return False
 
     def zero(self, k: Kernel) -> Vector:
         raise NotImplementedError
@@ -84,7 +153,13 @@ class Arithmetic:
         raise NotImplementedError
 
     def over_row(
-        self, k: Kernel, depth: Int, tile: list[Vector], sums: Pointer, step: Step, each: EachRound
+        self,
+        k: Kernel,
+        depth: Int,
+        tile: list[Vector],
+        sums: Pointer,
+        operands: Operands,
+        each: EachRound,
     ) -> list[Vector]:
         """The tile after all `depth` steps (at least one). `sums`: room for the tile."""
         raise NotImplementedError
@@ -95,7 +170,7 @@ class Arithmetic:
         window: Window,
         tile: list[Vector],
         sums: Pointer,
-        step: Segment,
+        segment: Segment,
         each: EachRound,
     ) -> list[Vector]:
         """The tile after all steps of a window's segments."""
@@ -105,6 +180,7 @@ class Arithmetic:
 class Floats(Arithmetic):
     """float32, in chains of multiply-adds."""
 
+    rows = "f32"
     number = element = F32
     sums = "f32"
     unroll = UNROLL
@@ -123,9 +199,15 @@ class Floats(Arithmetic):
         return k.fma(x, weights, total)
 
     def over_row(
-        self, k: Kernel, depth: Int, tile: list[Vector], sums: Pointer, step: Step, each: EachRound
+        self,
+        k: Kernel,
+        depth: Int,
+        tile: list[Vector],
+        sums: Pointer,
+        operands: Operands,
+        each: EachRound,
     ) -> list[Vector]:
-        return accumulate(k, depth, tile, sums, step, each)
+        return accumulate(k, depth, tile, sums, operands, each)
 
     def over_window(
         self,
@@ -133,19 +215,21 @@ class Floats(Arithmetic):
         window: Window,
         tile: list[Vector],
         sums: Pointer,
-        step: Segment,
+        segment: Segment,
         each: EachRound,
     ) -> list[Vector]:
         if window.short:
-            return accumulate_short(k, window.segments, window.short, tile, step)
+            return accumulate_short(k, window.segments, window.short, tile, segment)
         segments, depth, chain = window.segments, window.depth, window.chain
-        return accumulate_segments(k, segments, depth, chain, tile, sums, step, each)
+        return accumulate_segments(k, segments, depth, chain, tile, sums, segment, each)
 
 
 class Pairs(Arithmetic):
     """Pairs of 16-bit integers."""
 
-    number, element = I16, I32
+    rows = "i16"
+    number: ClassVar[ir.Type] = I16
+    element = I32
     sums = "i32"
     constant_steps = True
     unroll = 2
@@ -165,9 +249,15 @@ class Pairs(Arithmetic):
         return pairs.multiply_add(k, x, weights, total)
 
     def over_row(
-        self, k: Kernel, depth: Int, tile: list[Vector], sums: Pointer, step: Step, each: EachRound
+        self,
+        k: Kernel,
+        depth: Int,
+        tile: list[Vector],
+        sums: Pointer,
+        operands: Operands,
+        each: EachRound,
     ) -> list[Vector]:
-        return steps(k, tile, k.int(0), depth, step, each, self.unroll)
+        return steps(k, tile, k.int(0), depth, operands, each, self.unroll)
 
     def over_window(
         self,
@@ -175,39 +265,103 @@ class Pairs(Arithmetic):
         window: Window,
         tile: list[Vector],
         sums: Pointer,
-        step: Segment,
+        segment: Segment,
         each: EachRound,
     ) -> list[Vector]:
         if window.short:
-            return accumulate_short(k, window.segments, window.short, tile, _held(k, step))
+            return accumulate_short(k, window.segments, window.short, tile, _held(k, segment))
         wide, depth = window.segments[1], window.depth
 
         def after(before: Int) -> EachRound:
             return lambda index: each(before + index)
 
-        def segment(h: Int, w: Int, tile: list[Vector]) -> list[Vector]:
+        def products(h: Int, w: Int, tile: list[Vector]) -> list[Vector]:
             before = (h * wide + w) * depth
-            return steps(k, tile, k.int(0), depth, step(h, w), after(before), self.unroll)
+            return steps(k, tile, k.int(0), depth, segment(h, w), after(before), self.unroll)
 
-        return over_segments(k, window.segments, tile, segment)
+        return over_segments(k, window.segments, tile, products)
 
     @staticmethod
     def _integers(k: Kernel, raw: Any) -> Integers:
         return Integers(k.builder, raw, signed=True)
 
 
-def _held(k: Kernel, segment: Segment) -> Segment:
+class Bytes(Pairs):
+    """Four unsigned bytes of a row times four signed ones of a panel.
+
+    Without an instruction that adds their products up in 32 bits, groups of two steps are added up
+    in 16 where that is certain to be exact (`byte_products.py`), and else as pairs.
+    """
+
+    rows = "u8"
+    number = I8
+
+    def checked(self, target: Target) -> bool:
+        return target.byte_products and not target.dot
+
+    def broadcast(self, k: Kernel, address: Pointer) -> Vector:
+        return self._integers(k, k.every_lane(k.load(address, lanes=1, align=1).raw, k.vector))
+
+    def multiply_add(self, k: Kernel, x: Vector, weights: Vector, total: Vector) -> Vector:
+        assert isinstance(total, Integers)
+        return quads.multiply_add(k, x, weights, total)
+
+    def over_row(
+        self,
+        k: Kernel,
+        depth: Int,
+        tile: list[Vector],
+        sums: Pointer,
+        operands: Operands,
+        each: EachRound,
+    ) -> list[Vector]:
+        if operands.checks is None:
+            return super().over_row(k, depth, tile, sums, operands, each)
+        with k.loop(0, depth, GROUP, carry=tile, never_empty=True) as loop:
+            each(loop.index)
+            loop.carry(self._checked(k, loop.carried, loop.index, operands, operands.checks))
+        return loop.results
+
+    @staticmethod
+    def _checked(
+        k: Kernel, tile: list[Vector], at: Int, operands: Operands, checks: Checks
+    ) -> list[Vector]:
+        """The tile after the group of steps from `at` on."""
+        number = at // GROUP
+        peak, limit = (k.load(p + number, lanes=1).raw for p in (checks.peaks, checks.limits))
+
+        def together() -> list[Vector]:
+            return operands.group(tile, at, range(GROUP), _add_products)
+
+        def apart() -> list[Vector]:
+            found = tile
+            for step in range(GROUP):
+                found = operands(found, at, step)
+            return found
+
+        fits = k.builder.icmp_signed("<=", peak, limit)
+        return k.merge(fits, together, apart, likely=True)
+
+
+def _add_products(
+    k: Kernel, x: Sequence[Vector], weights: Sequence[Vector], total: Vector
+) -> Vector:
+    assert isinstance(total, Integers)
+    return quads.add_products(k, x, weights, total)
+
+
+def _held(k: Kernel, segment: Segment) -> Callable[[Int, Int], Step]:
     """The same steps, the sums of each made before the next one's: LLVM would add up the products
     of all of them first, and spill. Windows of 7x7x3, 224x224 with stride 2 to 64 channels, take
     2.0 ms so, and 2.5 in rounds of two steps."""
 
     def held(h: Int, w: Int) -> Step:
-        step = segment(h, w)
-        return lambda tile, at, further: [k.frozen(v) for v in step(tile, at, further)]
+        operands = segment(h, w)
+        return lambda tile, at, further: [k.frozen(v) for v in operands(tile, at, further)]
 
     return held
 
 
 FLOATS = Floats()
-ARITHMETIC: dict[str, Arithmetic] = {"f32": FLOATS, "i16": Pairs()}
-"""By the dtype of rows and panels."""
+ARITHMETIC: dict[str, Arithmetic] = {"f32": FLOATS, "i16": Pairs(), "i8": Bytes()}
+"""By the dtype of panels."""

@@ -1,4 +1,5 @@
-"""8-bit integers less their zero point, as the pairs of 16-bit ones that register tiles take."""
+"""8-bit integers as register tiles take them: less their zero point as pairs of 16-bit ones, or as
+they are."""
 
 from __future__ import annotations
 
@@ -26,30 +27,52 @@ class Shifted(Loader):
     name: ClassVar[str] = "shifted"
     dtype: str = "u8"
     strided: bool = False
+    together: ClassVar[int] = 2
+    """Channels of a step."""
 
     def arguments(self) -> tuple[Arg, ...]:
         lie = IMAGE + ints("stride_h", "stride_w") if self.strided else ints("x_row")
         return buffers("x", dtype=self.dtype) + lie + ints("channels", "zero_point")
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
-        if given.depth != -(-given.channels // 2):
-            raise ValueError(f"{given.channels} channels in {given.depth} pairs")
+        if given.depth != -(-given.channels // self.together):
+            raise ValueError(f"{given.channels} channels in {given.depth} steps")
         inputs = given.groups * given.channels
         if not self.strided:
             return {"x": ((rows, given.x_row), (inputs, 1))}
         return {"x": given.map("", images_of(given, rows), (given.height, given.width), inputs)}
 
     def row(self, frame: Frame, row: Int, channel: Int, depth: Int, out: Pointer) -> None:
-        """`channel` and `depth` count pairs."""
-        f, k = frame, frame.kernel
-        first, numbers = f.x + channel // depth * f.channels, out.to(I16)
-        if self.strided:
-            image, line, column = position(f, row)
-            at = line * f.stride_h * f.line + column * f.stride_w * f.pixel
-            source = first + (image * f.image + at)
-        else:
-            source = first + row * f.x_row
-        shift(k, source, numbers, f.channels, self.dtype, f.zero_point)
+        """`channel` and `depth` count steps."""
+        f = frame
+        source = f.x + channel // depth * f.channels + self._place(f, row)
+        self._write(f, source, out)
+
+    def _place(self, f: Frame, row: Int) -> Any:
+        """Where the numbers of a row begin."""
+        if not self.strided:
+            return row * f.x_row
+        image, line, column = position(f, row)
+        return image * f.image + line * f.stride_h * f.line + column * f.stride_w * f.pixel
+
+    def _write(self, f: Frame, source: Pointer, out: Pointer) -> None:
+        shift(f.kernel, source, out.to(I16), f.channels, self.dtype, f.zero_point)
+
+
+@dataclass(frozen=True)
+class Copied(Shifted):
+    """The same as they are, for products of bytes; their number is a multiple of GROUP_BYTES."""
+
+    name: ClassVar[str] = "copied"
+    together: ClassVar[int] = 4
+
+    def _write(self, f: Frame, source: Pointer, out: Pointer) -> None:
+        k, numbers = f.kernel, out.to(f.x.element)
+
+        def part(at: Int, lanes: int) -> None:
+            k.store(k.load(source + at, lanes), numbers + at)
+
+        each_part(k, f.channels, 4 * k.vector, part)
 
 
 def shift_planes(

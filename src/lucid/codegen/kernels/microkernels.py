@@ -4,7 +4,7 @@
 
 Every convolution, Winograd's products and linear layers run through these tiles, so each output is
 the same ascending chains of multiply-adds, whatever tile it falls into. Strides are arguments.
-What the numbers are, floats or pairs of 16-bit integers, `arithmetic.py` says.
+What the numbers are, floats, pairs of 16-bit integers or four bytes, `arithmetic.py` says.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.accumulation import Step
-from lucid.codegen.kernels.arithmetic import ARITHMETIC, Window
+from lucid.codegen.kernels.arithmetic import ARITHMETIC, Checks, Operands, Window
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.language.builder import Kernel, Signature, function_type
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.elements import numbers
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.partial import load_first, store_first
-from lucid.codegen.language.values import F32, I64, Int, Pointer, PointerTo, Vector
+from lucid.codegen.language.values import F32, I32, I64, Int, Pointer, PointerTo, Vector
 from lucid.codegen.target import Target
 
 STEP = 0.85
@@ -40,7 +39,7 @@ def panel_vectors(columns: int, target: Target) -> int:
     return min(range(target.panel_vectors, 0, -1), key=cost)
 
 
-# Elements are what `Arithmetic.element` says: floats, or pairs, which take as many bytes.
+# Elements are what `Arithmetic.element` says: floats, or integers which take as many bytes.
 SIGNATURE = [
     ("x", PointerTo(F32)),  # the first row
     ("panel", PointerTo(F32)),  # weights, [depth][panel width]
@@ -53,7 +52,8 @@ SIGNATURE = [
     ("bias", PointerTo(F32)),  # as wide as the panel
     ("next", PointerTo(F32)),  # the part of the next panel to bring into L2 meanwhile
     ("lines", I64),  # cache lines of it to ask for each round of steps
-    ("extras", PointerTo(I64)),  # for each extra operand of the body: address, row stride
+    # for each extra operand of the body: address, row stride; then, of bytes, two of `Checks`
+    ("extras", PointerTo(I64)),
 ]
 TILE_TYPE = function_type(SIGNATURE)
 
@@ -76,7 +76,7 @@ class Tile(KernelSpec):
 
     With three heights no problem of four rows or more has a tail of one to three rows. `raw` tiles
     add no bias, have no body, and store whole aligned panels: Winograd's products. `numbers`: the
-    dtype of rows and panels.
+    dtype of panels, and of rows what `ARITHMETIC` has with it.
     """
 
     family: ClassVar[str] = "tile"
@@ -170,11 +170,17 @@ class _TileEmitter:
     def _products(self, tile: list[Vector]) -> list[Vector]:
         """The tile with all products added."""
         rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
+        operands = self._operands(rows, self.panel)
+        over_row = self.arithmetic.over_row
+        return over_row(self.k, self.depth, tile, self.sums, operands, self._prefetch)
 
-        def step(tile: list[Vector], at: Int, further: int) -> list[Vector]:
-            return self._step(tile, rows, self.panel, at, further)
-
-        return self.arithmetic.over_row(self.k, self.depth, tile, self.sums, step, self._prefetch)
+    def _operands(self, rows: list[Pointer], panel: Pointer) -> Operands:
+        checks = None
+        if self.arithmetic.checked(self.k.target):
+            words = 2 * len(self.spec.body.extras)
+            places = (self.k.load_pointer(self.extras.words(words + i), I32) for i in (0, 1))
+            checks = Checks(*places)
+        return Operands(self.k, self.arithmetic, rows, panel, self.spec.vectors, checks)
 
     def _row(self, r: int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""
@@ -206,27 +212,6 @@ class _TileEmitter:
         k, element = self.k, dtype(self.spec.body.extras[i].dtype).element
         stride = k.load_int(self.extras.words(2 * i + 1))
         return k.load_pointer(self.extras.words(2 * i), element) + row * stride
-
-    def _step(
-        self, tile: list[Vector], rows: list[Pointer], panel: Pointer, at: Int, further: int
-    ) -> list[Vector]:
-        """One step of k, so much further than `at`. The panel's vectors stay in registers, the
-        rows' elements are broadcast: the other order spills."""
-        k, vectors, arithmetic = self.k, self.spec.vectors, self.arithmetic
-        if not arithmetic.constant_steps:
-            at, further = at + further, 0
-        place = panel + at * self.width + further * self.width
-        weights = [arithmetic.load(k, place + v * k.vector, self.align) for v in range(vectors)]
-        result = []
-        for r, row in enumerate(rows):
-            value, sums = (
-                arithmetic.broadcast(k, row + at + further),
-                tile[r * vectors : (r + 1) * vectors],
-            )
-            result += [
-                arithmetic.multiply_add(k, value, w, s) for w, s in zip(weights, sums, strict=True)
-            ]
-        return result
 
     # -- the epilogue -------------------------------------------------------------------------
 
@@ -312,11 +297,11 @@ class _WindowTileEmitter(_TileEmitter):
         k, first = self.k, self.x.to(self.arithmetic.number)
         rows = [first + k.load_int(self.places.words(r)) for r in range(self.height)]
 
-        def step(h: Int, w: Int) -> Step:
+        def segment(h: Int, w: Int) -> Operands:
             moved = h * self.step_h + w * self.step_w
             here = [(row + moved).to(self.x.element) for row in rows]
             panel = self.panel + (h * self.lines_w + w) * (self.depth * self.width)
-            return lambda tile, at, further: self._step(tile, here, panel, at, further)
+            return self._operands(here, panel)
 
         window = Window((self.lines_h, self.lines_w), self.depth, self.chain, self.short)
-        return self.arithmetic.over_window(k, window, tile, self.sums, step, self._prefetch)
+        return self.arithmetic.over_window(k, window, tile, self.sums, segment, self._prefetch)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from lucid.codegen.kernels.byte_products import GROUP_BYTES, limits
 from lucid.codegen.kernels.winograd_transforms import (
     exact_below,
     transform_filter,
@@ -88,24 +90,55 @@ class PairPanels(Packing):
     groups: int
     width: int
     segments: int = 1
+    together: ClassVar[int] = 2
+    """Steps of k side by side."""
 
     def pack(self, array: Array, out: Array) -> None:
         columns = array.shape[0] // self.groups
         by_tap = array.reshape(self.groups, columns, array.shape[1], -1).swapaxes(2, 3)
         steps = by_tap.reshape(self.groups, columns, self.segments, -1)
-        pairs = -(-steps.shape[3] // 2)
-        panels = out.reshape(self.groups, -1, self.segments, pairs, self.width, 2)
+        elements = -(-steps.shape[3] // self.together)
+        shape = (self.groups, -1, self.segments, elements, self.width, self.together)
+        panels = out.reshape(shape)
         for group, panel, first, last in each_panel(self.groups, columns, self.width):
             block = steps[group, first:last].transpose(1, 2, 0)
-            for half in (0, 1):
-                part = block[:, half::2]
-                panels[group, panel, :, : part.shape[1], : last - first, half] = part
+            for number in range(self.together):
+                part = block[:, number :: self.together]
+                panels[group, panel, :, : part.shape[1], : last - first, number] = part
 
     def elements(self, shape: tuple[int, ...]) -> int:
         columns = shape[0] // self.groups
         depth = int(np.prod(shape[1:], dtype=np.int64)) // self.segments
         packed = self.groups * -(-columns // self.width) * self.width
-        return packed * self.segments * -(-depth // 2) * 2
+        return packed * self.segments * -(-depth // self.together) * self.together
+
+
+@dataclass(frozen=True)
+class QuadPanels(PairPanels):
+    """The same with four steps of k side by side."""
+
+    together: ClassVar[int] = 4
+
+
+@dataclass(frozen=True)
+class ByteLimits(Packing):
+    """How large the rows that meet `QuadPanels` may be for products in 16 bits: [group][panel]
+    [group of steps]."""
+
+    groups: int
+    width: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        """Of weights (O, I, 1, 1) or (O, I), whose I is a multiple of GROUP_BYTES."""
+        panels = QuadPanels(self.groups, self.width)
+        packed = np.zeros(panels.elements(array.shape), np.float64)
+        panels.pack(array, packed)
+        steps = array.shape[1] // QuadPanels.together
+        out[:] = limits(packed.reshape(-1, steps, self.width, QuadPanels.together)).reshape(-1)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        panels = -(-(shape[0] // self.groups) // self.width)
+        return self.groups * panels * (shape[1] // GROUP_BYTES)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC, FLOATS, Arithmetic
 from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.byte_products import GROUP, store_peaks
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.language.builder import Kernel
@@ -32,7 +33,7 @@ from lucid.codegen.language.kernel import (
     ints,
     share,
 )
-from lucid.codegen.language.values import F32, I64, Int, Pointer, size_of
+from lucid.codegen.language.values import F32, I32, I64, Int, Pointer, size_of
 from lucid.codegen.target import Target
 
 ROW_SLACK = 8
@@ -44,13 +45,19 @@ before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB
 
 
 def scratch_bytes(depth: int, rows: int) -> int:
-    """Scratch for the rows that a loader writes."""
+    """Scratch for the rows that a loader writes, of so many elements."""
     return size_of(F32) * (depth + ROW_SLACK) * rows
+
+
+def peaks_bytes(depth: int, rows: int, target: Target) -> int:
+    """Scratch for the peaks of a block of rows of bytes, of so many elements."""
+    return size_of(I32) * -(-rows // target.tile_rows) * (depth // GROUP)
 
 
 @dataclass(frozen=True)
 class Product(KernelSpec):
-    """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` floats apart.
+    """`loader`: what makes the rows of x, or None where they lie in memory, `x_row` numbers apart,
+    whole elements.
 
     `extras`: as in the tile's body, tensors (as y) or channels (packed like a bias). `numbers`: as
     in the tile, of whose elements `depth` counts. `result`: the dtype of y.
@@ -63,10 +70,12 @@ class Product(KernelSpec):
     result: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
-        rows = self.loader.arguments() if self.loader else buffers("x") + ints("x_row")
+        kind = ARITHMETIC[self.numbers].rows
+        rows = self.loader.arguments() if self.loader else buffers("x", dtype=kind) + ints("x_row")
         return (
             rows
             + panel_arguments(self.extras, self.numbers, self.result)
+            + (buffers("limits", dtype="i32") if self.has_limits else ())
             + codes("tile6", "tile5", "tile4")
             + ints("y_row", "rows", "depth", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
@@ -74,12 +83,22 @@ class Product(KernelSpec):
 
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks, given.groups)
-        rows, channels = given.rows, given.groups * given.depth
-        loaded: dict[str, Extent] = {"x": ((rows, getattr(given, "x_row", 0)), (channels, 1))}
+        rows, numbers = given.rows, given.depth * ARITHMETIC[self.numbers].numbers_of_element
+        x_row = getattr(given, "x_row", 0)
+        loaded: dict[str, Extent] = {"x": ((rows, x_row), (given.groups * numbers, 1))}
         if self.loader is not None:
-            loaded = self.loader.extents(given, rows, channels)
-        numbers = given.depth * ARITHMETIC[self.numbers].numbers_of_element
+            loaded = self.loader.extents(given, rows, given.groups * given.depth)
+        if self.has_limits:
+            if given.depth % GROUP:
+                raise ValueError(f"{given.depth} steps in groups of {GROUP}")
+            panels = given.groups * given.panels
+            loaded["limits"] = ((panels * (given.depth // GROUP), 1),)
         return loaded | product_extents(given, self.extras, rows, numbers)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether its weights come with limits, which targets with VNNI do not read."""
+        return self.numbers == "i8"
 
     def emit(self, target: Target) -> ir.Module:
         return _ProductEmitter(self, target).emit()
@@ -116,9 +135,10 @@ class _ProductEmitter:
         self.spec = spec
         self.frame = Frame(spec, target)
         self.kernel = self.frame.kernel
-        self.extras = self.kernel.stack(2 * max(1, len(spec.extras)), I64)
+        self.extras = self.kernel.stack(2 * (1 + len(spec.extras)), I64)
         self.arithmetic = ARITHMETIC[spec.numbers]
         self.weights = self.frame.weights.to(self.arithmetic.element)
+        self.checked = self.arithmetic.checked(target)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -126,6 +146,8 @@ class _ProductEmitter:
             block, group, chunk = task_place(f, task.index)
             start, stop = share(block, f.rows, f.blocks)
             x, x_row = self._rows(start, stop - start, group)
+            if self.checked:
+                self._peaks(x, x_row, stop - start)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 self._panel(x, x_row, start, stop - start, group, panel.index)
         return f.finish()
@@ -134,10 +156,28 @@ class _ProductEmitter:
         """The block's rows: where they lie, or in scratch, put there by the loader."""
         f = self.frame
         if self.spec.loader is None:
-            return f.x + (start * f.x_row + group * f.depth), f.x_row
+            numbers = self.arithmetic.numbers_of_element
+            place = f.x + (start * f.x_row + group * f.depth * numbers)
+            return place.to(self.arithmetic.element), f.x_row // numbers
         rows, step = f.scratch.to(self.arithmetic.element), f.depth + ROW_SLACK
         self.spec.loader.rows(f, start, count, group * f.depth, f.depth, rows, step)
         return rows, step
+
+    def _peaks_place(self, rows: Int) -> Pointer:
+        """Where the peaks of a block of so many rows begin: behind what a loader wrote."""
+        own = rows * (self.frame.depth + ROW_SLACK) if self.spec.loader else 0
+        return self.frame.scratch.to(I32) + own
+
+    def _peaks(self, x: Pointer, x_row: Int, count: Int) -> None:
+        """The peaks of all row groups of the block."""
+        f, k = self.frame, self.kernel
+        groups = count.ceil_div(k.target.tile_rows)
+        places, depth = self._peaks_place(count), f.depth * self.arithmetic.numbers_of_element
+        with k.loop(0, groups) as loop:
+            offset, rows = row_group(k, loop.index, count, groups)
+            number = [(rows - 1).minimum(r) for r in range(k.target.tile_rows)]
+            group = [(x + (offset + n) * x_row).to(self.arithmetic.number) for n in number]
+            store_peaks(k, group, depth, places + loop.index * (f.depth // GROUP))
 
     def _panel(
         self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
@@ -152,6 +192,8 @@ class _ProductEmitter:
             offset, rows = row_group(k, loop.index, count, groups)
             row = start + offset
             set_extras(f, self.spec.extras, self.extras, row, column, packed)
+            if self.checked:
+                self._set_checks(loop.index, count, group * f.panels + panel)
             ahead, lines = prefetch_share(f, loop.index, groups, f.depth, self.arithmetic)
             size = f.depth * f.panel
             distance = k.select(groups.equals(1), size.minimum(NEAR), size)
@@ -173,6 +215,14 @@ class _ProductEmitter:
                     self.extras,
                 ],
             )
+
+    def _set_checks(self, row_group: Int, count: Int, panel: Int) -> None:
+        """What the tile compares: `Checks`, behind the extra operands."""
+        f, k, words = self.frame, self.kernel, 2 * len(self.spec.extras)
+        groups = f.depth // GROUP
+        peaks = self._peaks_place(count) + row_group * groups
+        k.store_pointer(peaks, self.extras.words(words))
+        k.store_pointer(f.limits + panel * groups, self.extras.words(words + 1))
 
 
 def set_extras(

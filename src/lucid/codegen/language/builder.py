@@ -242,11 +242,16 @@ class Kernel:
                 no()
 
     def merge(
-        self, condition: Any, yes: Callable[[], list[Vector]], no: Callable[[], list[Vector]]
+        self,
+        condition: Any,
+        yes: Callable[[], list[Vector]],
+        no: Callable[[], list[Vector]],
+        likely: bool | None = None,
     ) -> list[Vector]:
-        """The values of `yes()` if the condition holds, else those of `no()`."""
+        """The values of `yes()` if the condition holds, else those of `no()`. `likely`: whether it
+        mostly does, where that is known: what the rare way needs is then not held in registers."""
         b = self.builder
-        with b.if_else(condition) as (then, otherwise):
+        with b.if_else(condition, likely) as (then, otherwise):
             with then:
                 first, from_first = yes(), b.block
             with otherwise:

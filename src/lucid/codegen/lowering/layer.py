@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC, Arithmetic
-from lucid.codegen.kernels.packing import Packing, PairPanels, Panels
+from lucid.codegen.kernels.packing import Packing, PairPanels, Panels, QuadPanels
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.scheduling.planes import Slices
@@ -22,6 +22,7 @@ class Layer:
     """Anchor, operands, epilogue and result, and how the schedule wants it computed.
 
     `slices`: of which slices of volumes the input channels are, where they are of several.
+    `as_bytes`: whether bytes are multiplied as they are, not as 16-bit integers.
     """
 
     op: Op
@@ -33,6 +34,7 @@ class Layer:
     epilogue: Epilogue = field(default_factory=Epilogue)
     choice: Choice = POINTWISE
     slices: Slices | None = None
+    as_bytes: bool = False
 
     @property
     def conv(self) -> Conv2d:
@@ -53,7 +55,9 @@ class Layer:
 
     @property
     def numbers(self) -> str:
-        """The dtype of the rows and panels that register tiles multiply."""
+        """The dtype of the panels that register tiles multiply."""
+        if self.as_bytes:
+            return "i8"
         return "i16" if self.is_integer else COMPUTED
 
     @property
@@ -65,7 +69,8 @@ class Layer:
         """How the weights are packed for rows of so many segments."""
         if self.numbers == COMPUTED:
             return Panels(groups, width)
-        return PairPanels(groups, width, segments)
+        packing = QuadPanels if self.as_bytes else PairPanels
+        return packing(groups, width, segments)
 
     def by_tap(self, shape: tuple[int, ...]) -> tuple[Parameter, tuple[int, ...]]:
         """The weights with all taps of a channel behind each other, and their shape so; `shape`:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from lucid.codegen.kernels.body import Extra
-from lucid.codegen.kernels.integer_rows import Shifted
+from lucid.codegen.kernels.byte_products import GROUP_BYTES
+from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.product import Product, scratch_bytes
+from lucid.codegen.kernels.packing import ByteLimits
+from lucid.codegen.kernels.product import Product, peaks_bytes, scratch_bytes
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering.arguments import (
     bias_of,
@@ -50,12 +52,12 @@ class Split:
 
 
 def split_product(
-    ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, copied: bool
+    ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, met: bool
 ) -> Split:
     """Rows are split where the maps are the larger side, and a block of them (a quarter of L2)
     meets all panels; else panels are split, so that each weight is read from memory once. Where
-    each chunk of panels would copy the rows again (`copied`) there are no more chunks than threads
-    need."""
+    each chunk of panels would copy the rows again, or look at what they are (`met`), there are no
+    more chunks than threads need."""
     columns = ctx.shape(layer.weight)[0]
     maps_outweigh = rows * (depth + columns) >= MAPS_OUTWEIGH * depth * columns
     by_rows = layer.choice.split == "rows"
@@ -67,7 +69,7 @@ def split_product(
         blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
         return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
     groups = getattr(layer.op, "groups", 1)
-    if copied or layer.choice.chunks:
+    if met or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
     if rows >= 24 and panels % ctx.threads and panels < UNEVEN * ctx.threads:
         return Split(ctx.threads, panels, True)
@@ -93,7 +95,8 @@ def product(
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
     copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
-    split = split_product(ctx, layer, count, depth, panels, copied)
+    met = copied or layer.arithmetic.checked(ctx.target)
+    split = split_product(ctx, layer, count, depth, panels, met)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
     loader = rows.loader if isinstance(rows, Deferred) else None
@@ -115,6 +118,7 @@ def product(
             layer.weight.recipe, layer.panels(groups, width), shape, name, layer.numbers
         ),
         "bias": bias_of(ctx, layer, groups, width),
+        **(_limits(ctx, layer, groups, width) if kernel.has_limits else {}),
         "y": result,
         **extra_arguments,
         **{export: Code(tile, export) for export in Tile.exports},
@@ -131,6 +135,9 @@ def product(
         "chunk_stride": split.blocks if split.panels_outside else 1,
         "prefetch": int(split.panels_outside or weight_bytes > PREFETCHED * ctx.target.l2),
     }
+    block_rows = -(-count // split.blocks)
+    scratch = 0 if loader is None else scratch_bytes(steps, block_rows)
+    scratch += peaks_bytes(steps, block_rows, ctx.target) if kernel.has_limits else 0
     ctx.call(
         kernel,
         split.blocks * split.chunks * groups,
@@ -140,7 +147,7 @@ def product(
         region,
         layer.origin,
         algorithm=algorithm,
-        scratch=0 if loader is None else scratch_bytes(steps, -(-count // split.blocks)),
+        scratch=scratch,
         work=2 * count * depth * columns * groups,
     )
 
@@ -159,6 +166,12 @@ def _stage_where_split(
     return ctx.stage(rows, shape)
 
 
+def _limits(ctx: Lowering, layer: Layer, groups: int, width: int) -> dict[str, ArgumentValue]:
+    packing, weight = ByteLimits(groups, width), layer.weight
+    shape, name = ctx.shape(weight), f"{weight.name}.limits"
+    return {"limits": ctx.weights(weight.recipe, packing, shape, name, "i32")}
+
+
 def _plain_rows(x: View) -> dict[str, ArgumentValue]:
     return {"x": x, "x_row": row_stride(x) or 0}
 
@@ -174,7 +187,8 @@ def linear(ctx: Lowering, layer: Layer) -> None:
         ctx.views[layer.result] = result.over(shape, row_major(shape))
     else:
         x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
-    rows = _shifted_rows(layer, x, depth) if layer.is_integer else x
+    layer = _of_bytes(ctx, layer, depth)
+    rows = _integer_rows(layer, x, depth) if layer.is_integer else x
     product(ctx, layer, rows, result, count=count, depth=depth, groups=1, algorithm="linear")
 
 
@@ -183,11 +197,12 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
     them."""
     op = layer.conv
     _, depth, *_ = ctx.shape(layer.weight)
+    layer = _of_bytes(ctx, layer, depth)
     result = ctx.result(layer.result)
     n, _, height, width = result.shape
     rows: Deferred | View
     if layer.is_integer:
-        rows = _shifted_rows(layer, ctx.rows_view(layer.x), depth, (height, width))
+        rows = _integer_rows(layer, ctx.rows_view(layer.x), depth, (height, width))
     elif layer.choice.kernel == "pointwise":
         rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
@@ -204,16 +219,27 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
     )
 
 
-def _shifted_rows(
+def _of_bytes(ctx: Lowering, layer: Layer, depth: int) -> Layer:
+    """The layer, of bytes as they are where the target multiplies those and they are no zero point
+    off."""
+    fits = layer.x.type.dtype == "u8" and layer.weight.type.dtype == "i8" and not layer.zero_point
+    pays = ctx.target.byte_products and depth % GROUP_BYTES == 0
+    return replace(layer, as_bytes=layer.is_integer and fits and pays)
+
+
+def _integer_rows(
     layer: Layer, x: View, channels: int, out: tuple[int, int] | None = None
-) -> Deferred:
-    """The loader for rows of integers less their zero point; `out`: size of the map of those of a
-    convolution, which may leave out pixels."""
+) -> Deferred | View:
+    """Rows of integers, less their zero point if they have one: where they lie, or the loader for
+    them; `out`: size of the map of those of a convolution, which may leave out pixels."""
     strided = out is not None and layer.conv.stride != (1, 1)
+    whole = (row_stride(x) or 0) % layer.arithmetic.numbers_of_element == 0
+    if layer.as_bytes and whole and not strided:
+        return x
     arguments = {"channels": channels, "zero_point": layer.zero_point, **_plain_rows(x)}
     if out is not None and strided:
         arguments |= {**geometry(x, out), **window((1, 1), layer.conv.stride, (0, 0, 0, 0))}
-    loader = Shifted(x.dtype, strided)
+    loader = (Copied if layer.as_bytes else Shifted)(x.dtype, strided)
     return Deferred(loader, arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
 
 

@@ -44,7 +44,8 @@ def layers(draw: Any, like: str = "") -> Graph:
         fields = {
             "stride": (draw(st.integers(1, 3)), draw(st.integers(1, 2))),
             "dilation": (draw(st.integers(1, 2)), draw(st.integers(1, 3))),
-            "padding": tuple(draw(st.integers(0, 3)) for _ in range(4)),
+            "padding": draw(st.sampled_from([(0,) * 4, None]))
+            or tuple(draw(st.integers(0, 3)) for _ in range(4)),
         }
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, fields.get("dilation", (1, 1)), strict=True)]
     top, left, bottom, right = fields.get("padding", (0, 0, 0, 0))

@@ -73,6 +73,46 @@ def test_what_volumes_are_multiplied_by(kernel: str) -> None:
     check(build.graph, 2, {"conv": kernel})
 
 
+@examples(0.3)
+@given(data=st.data())
+def test_lines_in_strips(data: st.DataObject) -> None:
+    """Lines of several strips, with and without padding, where windows overlap and where not."""
+    draw = data.draw
+    groups, inner = draw(st.sampled_from([(1, 1), (1, 3), (1, 16), (2, 5), (3, 17)]))
+    kernel, dilation = draw(st.integers(1, 10)), draw(st.sampled_from([1, 1, 2, 3]))
+    stride = draw(st.integers(1, 5))
+    padding = draw(st.sampled_from([(0, 0), (0, 0), (1, 1), (4, 0), (0, 7), (30, 30)]))
+    build = Builder()
+    x = build.input(groups * inner, draw(st.integers(40, 500)))
+    weight = build.weight("weight", 17 * groups, inner, kernel)
+    y = build.apply(ops.Conv1d((stride,), padding, (dilation,), groups), x, weight, origin="conv")
+    build.graph.set_outputs([build.apply(ops.Relu(), y)])
+    check(build.graph, draw(st.integers(1, 2)), {"conv": "direct"})
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+@pytest.mark.parametrize(
+    ("width", "channels", "out", "kernel", "stride"),
+    [(3199, 512, 512, 3, 2), (799, 512, 512, 3, 2), (399, 512, 512, 3, 2), (16000, 1, 64, 10, 5)],
+)
+def test_every_thread_has_its_part_of_a_line(
+    width: int, channels: int, out: int, kernel: int, stride: int, padding: int
+) -> None:
+    """As many tasks for one of two threads as for the other; few columns of a line are cut into
+    chunks of panels. What has no padding is not copied."""
+    build = Builder()
+    x = build.input(channels, width)
+    weight = build.weight("weight", out, channels, kernel)
+    y = build.apply(ops.Conv1d((stride,), (padding,) * 2), x, weight, origin="conv")
+    build.graph.set_outputs([y])
+    program = lower(build.graph, schedule(build.graph, TARGET, 1), TARGET, 1, threads=2)
+    (call,) = (call for call in program.calls() if call.kernel.family == "direct")
+    assert call.tasks >= 2
+    assert call.tasks % 2 == 0
+    map_bytes = 4 * channels * width
+    assert call.scratch < max(4096, map_bytes // 4) if padding == 0 else call.scratch
+
+
 def families(y: Value, build: Builder) -> list[str]:
     build.graph.set_outputs([y])
     fused = run_passes(build.graph)

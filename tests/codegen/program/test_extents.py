@@ -37,7 +37,7 @@ BUILDS: dict[str, Build] = {}
 
 
 def family_of(name: str) -> str:
-    return name.removesuffix(" of integers").removesuffix(" of bytes")
+    return name.split(" of ")[0]
 
 
 def needs(*names: str) -> Callable[[Build], Build]:
@@ -175,6 +175,22 @@ def _direct(b: Builder) -> None:
     y = b.conv(b.input(8, 6, 7), 8)
     y = b.conv(y, 20, (3, 3), origin="direct", groups=2, padding=(1,) * 4)
     b.graph.set_outputs([y])
+
+
+def of_lines(op: ops.Conv1d) -> Build:
+    """A convolution of lines in several strips."""
+
+    def build(b: Builder) -> None:
+        x, weight = b.graph.add_input(f32(BATCH, 8, 61)), b.weight("w", 20, 8, 3)
+        b.graph.set_outputs([b.apply(op, x, weight, origin="direct")])
+
+    return build
+
+
+BUILDS |= {
+    "direct of lines": of_lines(ops.Conv1d(padding=(1, 1))),
+    "direct of strips": of_lines(ops.Conv1d((2,), dilation=(2,))),
+}
 
 
 def of_integers(op: ops.IntegerProduct, x: tuple[int, ...], weight: tuple[int, ...]) -> Build:
@@ -324,7 +340,7 @@ FREE = {
 """Arguments that move nothing in an operand, or only what is in scratch."""
 WINDOW = ("kernel_", "stride_", "pad_", "dilation_")
 """How those begin that say which part of a map a result is made of."""
-CUTS = {"parts", "pieces", "cuts", "chunks", "blocks", "bands", "lines", "chunk"}
+CUTS = {"parts", "pieces", "cuts", "chunks", "blocks", "bands", "lines", "strips", "chunk"}
 CUTS |= {"panels", "block_images"}
 """Arguments that say how a call is cut into tasks."""
 
@@ -338,6 +354,7 @@ def counts_and_strides(family: str) -> Iterator[str]:
     idle = {f"{o}_stride{i}" for o in call.arguments for i in single}
     idle |= {f"{o}_row" for o in call.arguments if alone(call, "rows")}
     idle |= {f"x_reduced{i}" for i in range(REDUCED) if alone(call, f"reduced{i}")}
+    idle |= {"line"} if alone(call, "height") else set()
     idle |= {"plane"} if getattr(call.kernel, "planes", 1) == 0 else set()
     extras = enumerate(getattr(call.kernel, "extras", ()))
     idle |= {f"extra{i}_row" for i, extra in extras if extra.kind == "channel"}

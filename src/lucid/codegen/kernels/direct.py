@@ -3,7 +3,8 @@
 A task copies the lines that its block of outputs meets into scratch once, with zeros around them;
 then a window of any output begins somewhere in there, and goes on in even steps: the taps of a line
 lie side by side where windows are not dilated, and lines evenly apart. The register tiles walk
-these segments; where each row's window begins is in a table.
+these segments; where each row's window begins is in a table. A map without padding is walked where
+it lies.
 
     y[pixel, :] = body(bias + sum over taps and channels of map[pixel, tap, channel] * weight)
 """
@@ -40,6 +41,7 @@ from lucid.codegen.language.kernel import (
     buffers,
     codes,
     ints,
+    reach,
     share,
 )
 from lucid.codegen.language.partial import each_part
@@ -58,7 +60,8 @@ def scratch_bytes(map_bytes: int, rows: int) -> int:
 @dataclass(frozen=True)
 class Direct(KernelSpec):
     """`extras`, `numbers`: as in the tile. `planes`: channels of a planar map (NCHW), else 0. `x`,
-    `result`: the dtypes of x and y. Integers lie in the padded map less their zero point."""
+    `result`: the dtypes of x and y. Integers lie in the padded map less their zero point.
+    `in_place`: whether x, of floats, has no padding and is not copied."""
 
     family: ClassVar[str] = "direct"
     extras: tuple[Extra, ...] = ()
@@ -66,6 +69,7 @@ class Direct(KernelSpec):
     x: str = COMPUTED
     numbers: str = COMPUTED
     result: str = COMPUTED
+    in_place: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
         return (
@@ -77,22 +81,32 @@ class Direct(KernelSpec):
             + ints("met", "part_lines", "part_step")
             + ints("lines_h", "step_h", "lines_w", "step_w", "segment", "chain")
             + ints("padded_width", "map_numbers", "images", "block_images", "lines", "bands")
+            + ints("strip", "strips")
             + ints("zero_point", "y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
 
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks, given.groups)
-        images = given.images_of(given.bands)
-        size, channels = (given.height, given.width), given.groups * given.channels
-        x = given.map("", images, size, channels)
+        images = given.images_of(given.bands * given.strips)
+        lines, columns = given.lines_of(given.bands), given.columns_of(given.strips)
+        x = given.map("", images, (given.height, given.width), given.groups * given.channels)
         if self.planes:
-            line = ((given.height, given.line), (given.width, 1))
-            x = ((images, given.image), *line, (self.planes, given.plane))
-        rows = images * given.lines_of(given.bands) * given.out_width
+            rest = ((given.height, given.line), (given.width, 1))
+            x = ((images, given.image), *rest, (self.planes, given.plane))
+        if self.in_place and self._windows_reach(given, images, lines, columns) > reach(x):
+            raise ValueError(f"windows of {given.lines_h} x {given.lines_w} segments leave the map")
+        rows = images * lines * columns
         depth = given.segment * given.lines_h * given.lines_w
         depth *= ARITHMETIC[self.numbers].numbers_of_element
         return {"x": x} | product_extents(given, self.extras, rows, depth)
+
+    @staticmethod
+    def _windows_reach(given: Given, images: int, lines: int, columns: int) -> int:
+        """How far in x the last window's last number lies."""
+        pixels = ((lines, given.stride_h * given.line), (columns, given.stride_w * given.pixel))
+        window = ((given.lines_h, given.step_h), (given.lines_w, given.step_w), (given.segment, 1))
+        return reach(((images, given.image), *pixels, (given.groups, given.channels), *window))
 
     def emit(self, target: Target) -> ir.Module:
         floats = self.numbers == COMPUTED
@@ -117,19 +131,19 @@ class DirectEmitter:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
             block, group, chunk = task_place(f, task.index)
-            band, image = block % f.bands, block // f.bands * f.block_images
+            image = block // (f.bands * f.strips) * f.block_images
+            line, column = block // f.strips % f.bands * f.lines, block % f.strips * f.strip
             images = (f.images - image).minimum(f.block_images)
-            first = band * f.lines
-            lines = (f.out_height - first).minimum(f.lines)
-            with k.loop(0, images) as each:
-                out = self.map + each.index * f.met * self.line_numbers
-                self._copy(image + each.index, group, first * f.stride_h - f.pad_top, out)
-            self._places(images, lines)
-            taps = self._lines_of_taps(first * f.stride_h - f.pad_top)
-            row = (image * f.out_height + first) * f.out_width
-            count = images * lines * f.out_width
+            lines = (f.out_height - line).minimum(f.lines)
+            columns = (f.out_width - column).minimum(f.strip)
+            top, left = line * f.stride_h - f.pad_top, column * f.stride_w - f.pad_left
+            windows = self._map(image, images, group, top, left)
+            self._places(images, lines, columns)
+            taps = self._lines_of_taps(top)
+            row = (image * f.out_height + line) * f.out_width + column
+            count = images * lines * columns
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                self._panel(row, count, group, panel.index, taps)
+                self._panel(windows, row, count, group, panel.index, taps)
         return f.finish()
 
     def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
@@ -144,14 +158,33 @@ class DirectEmitter:
 
     # -- the padded map -----------------------------------------------------------------------
 
-    def _copy(self, image: Int, group: Int, top: Int, out: Pointer) -> None:
-        """The lines of an image that windows meet, from line `top` on, with zeros where there are
-        none: parts of `part_lines` lines that begin `part_step` lines apart."""
+    def _map(self, image: Int, images: Int, group: Int, top: Int, left: Int) -> Pointer:
+        """Where windows lie that begin in line `top` and column `left` of so many images: in x, or
+        in scratch, put there."""
         f, k = self.frame, self.kernel
-        columns = (f.padded_width - f.pad_left).minimum(f.width).maximum(0)
-        left = f.pad_left.minimum(f.padded_width) * f.channels
-        right = left + columns * f.channels
-        source = f.x + image * f.image
+        if self.spec.in_place:
+            corner = image * f.image + top * f.line + left * f.pixel
+            lie: Pointer = f.x + (corner + group * f.channels)
+            return lie
+        with k.loop(0, images) as each:
+            out = self.map + each.index * f.met * self.line_numbers
+            self._copy(image + each.index, group, top, left, out)
+        return self.map
+
+    def _margins(self, left: Int) -> tuple[Int, Int, Int]:
+        """Of a padded line that begins at column `left` of x: how many columns of zeros it begins
+        with, the first column of x in it, and how many of x follow."""
+        f = self.frame
+        zeros, skipped = (0 - left).maximum(0).minimum(f.padded_width), left.maximum(0)
+        return zeros, skipped, (f.padded_width - zeros).minimum(f.width - skipped).maximum(0)
+
+    def _copy(self, image: Int, group: Int, top: Int, left: Int, out: Pointer) -> None:
+        """The lines of an image that windows meet, from line `top` and column `left` on, with zeros
+        where there are none: parts of `part_lines` lines that begin `part_step` lines apart."""
+        f, k = self.frame, self.kernel
+        zeros, skipped, columns = self._margins(left)
+        begin, end = zeros * f.channels, (zeros + columns) * f.channels
+        source = f.x + (image * f.image + skipped * f.pixel)
         if not self.spec.planes:
             source = source + group * f.channels
         with k.loop(0, f.met) as loop:
@@ -159,9 +192,9 @@ class DirectEmitter:
             line, to = top + part * f.part_step + inside, out + loop.index * self.line_numbers
 
             def fill(line: Int = line, to: Pointer = to) -> None:
-                self._zero(to, k.int(0), left)
-                self._line(source + line * f.line, to + left, columns)
-                self._zero(to, right, self.line_numbers)
+                self._zero(to, k.int(0), begin)
+                self._line(source + line * f.line, to + begin, columns)
+                self._zero(to, end, self.line_numbers)
 
             def blank(to: Pointer = to) -> None:
                 self._zero(to, k.int(0), self.line_numbers)
@@ -222,21 +255,37 @@ class DirectEmitter:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def _places(self, images: Int, lines: Int) -> None:
+    def _steps(self) -> tuple[Int, Int, Int]:
+        """From an image, line and pixel of what windows lie in to the next."""
+        f = self.frame
+        if self.spec.in_place:
+            return f.image, f.line, f.pixel
+        return f.met * self.line_numbers, self.line_numbers, f.channels
+
+    def _places(self, images: Int, lines: Int, columns: Int) -> None:
         """The table: where each row's window begins. What follows the last repeats it."""
         f, k = self.frame, self.kernel
+        image_step, line_step, pixel_step = self._steps()
         with k.loop(0, images) as image, k.loop(0, lines) as line:
-            number = (image.index * lines + line.index) * f.out_width
-            start = (image.index * f.met + line.index * f.stride_h) * self.line_numbers
-            with k.loop(0, f.out_width) as column:
-                place = start + column.index * f.stride_w * f.channels
+            number = (image.index * lines + line.index) * columns
+            start = image.index * image_step + line.index * f.stride_h * line_step
+            with k.loop(0, columns) as column:
+                place = start + column.index * f.stride_w * pixel_step
                 k.store_int(place, self.table.words(number + column.index))
-        count = images * lines * f.out_width
+        count = images * lines * columns
         last = k.load_int(self.table.words(count - 1))
         for i in range(TABLE_SLACK):
             k.store_int(last, self.table.words(count + i))
 
-    def _panel(self, row: Int, count: Int, group: Int, panel: Int, taps: tuple[Int, Int]) -> None:
+    def _panel(
+        self,
+        windows: Pointer,
+        row: Int,
+        count: Int,
+        group: Int,
+        panel: Int,
+        taps: tuple[Int, Int],
+    ) -> None:
         """All row groups of the block times one weight panel, for these lines of taps."""
         f, k = self.frame, self.kernel
         column = group * f.columns + panel * f.panel
@@ -253,7 +302,7 @@ class DirectEmitter:
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
             ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel, self.arithmetic)
             operands = [
-                self.map + taps[0] * f.step_h,
+                windows + taps[0] * f.step_h,
                 weights,
                 f.y + at * f.y_row + column,
                 f.segment,

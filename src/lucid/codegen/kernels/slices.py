@@ -64,7 +64,7 @@ class DirectSlices(Direct):
     def extents(self, given: Given) -> dict[str, Extent]:
         if self.planes and (given.taps_d, given.groups * given.slice_channels) != (self.planes, 1):
             raise ValueError(f"{given.taps_d} slices as {self.planes} planes")
-        whole = _whole(given, given.images_of(given.bands), given.channels)
+        whole = _whole(given, given.images_of(given.bands * given.strips), given.channels)
         return super().extents(given) | {"x": whole}
 
     def emit(self, target: Target) -> ir.Module:
@@ -72,38 +72,41 @@ class DirectSlices(Direct):
 
 
 class _DirectSlices(DirectEmitter):
-    def _copy(self, image: Int, group: Int, top: Int, out: Pointer) -> None:
+    def _copy(self, image: Int, group: Int, top: Int, left: Int, out: Pointer) -> None:
         """The lines that windows meet, from line `top` on, pixel by pixel: the channels of the
         first tap's slice, then of the next one's."""
         f, k = self.frame, self.kernel
-        columns = (f.padded_width - f.pad_left).minimum(f.width).maximum(0)
-        left = f.pad_left.minimum(f.padded_width) * f.channels
+        zeros, skipped, columns = self._margins(left)
+        begin, end = zeros * f.channels, (zeros + columns) * f.channels
         with k.loop(0, f.met) as loop:
             inside, part = loop.index % f.part_lines, loop.index // f.part_lines
             line, to = top + part * f.part_step + inside, out + loop.index * self.line_numbers
-            self._zero(to, k.int(0), left)
-            self._zero(to, left + columns * f.channels, self.line_numbers)
+            self._zero(to, k.int(0), begin)
+            self._zero(to, end, self.line_numbers)
+            at = line * f.line + skipped * f.pixel
             if self.spec.planes:
-                self._planes(image, line, to + left, columns)
+                self._planes(image, line, at, to + begin, columns)
             else:
-                self._slices(image, line, group, to + left, columns)
+                self._slices(image, line, at, group, to + begin, columns)
 
-    def _slices(self, image: Int, line: Int, group: Int, out: Pointer, columns: Int) -> None:
-        """A line of several slices, pixel by pixel."""
+    def _slices(
+        self, image: Int, line: Int, at: Int, group: Int, out: Pointer, columns: Int
+    ) -> None:
+        """A line of several slices, from place `at` of each on, pixel by pixel."""
         f, k = self.frame, self.kernel
         with k.loop(0, f.taps_d) as tap:
             depth, number = _slice_met(f, image, tap.index)
-            source = f.x + (number * f.image + line * f.line + group * f.slice_channels)
+            source = f.x + (number * f.image + at + group * f.slice_channels)
             exists = k.both(depth >= 0, depth < f.volume, line >= 0, line < f.height)
             self._pixels(source, out + tap.index * f.slice_channels, columns, exists)
 
-    def _planes(self, image: Int, line: Int, out: Pointer, columns: Int) -> None:
-        """A line of several slices that have one channel each."""
+    def _planes(self, image: Int, line: Int, at: Int, out: Pointer, columns: Int) -> None:
+        """A line of several slices that have one channel each, from place `at` of each on."""
         f, k = self.frame, self.kernel
         sources, exist = [], []
         for tap in range(self.spec.planes):
             depth, number = _slice_met(f, image, k.int(tap))
-            sources.append(f.x + (number * f.image + line * f.line))
+            sources.append(f.x + (number * f.image + at))
             exist.append(k.both(depth >= 0, depth < f.volume, line >= 0, line < f.height))
         self._interleave(sources, out, columns, exist)
 

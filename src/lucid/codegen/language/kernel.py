@@ -129,6 +129,16 @@ class Given:
             raise ValueError(f"{bands} bands of {self.lines} of {self.out_height} lines")
         return int(self.out_height)
 
+    def columns_of(self, strips: int) -> int:
+        """The columns of a result in so many even strips. Raises ValueError where they lack some,
+        the last one has none, or their blocks are not of one line."""
+        even = self.strip == -(-self.out_width // strips)
+        if not even or (strips - 1) * self.strip >= self.out_width:
+            raise ValueError(f"{strips} strips of {self.strip} of {self.out_width} columns")
+        if strips > 1 and (self.lines, self.block_images) != (1, 1):
+            raise ValueError(f"strips of {self.lines} lines of {self.block_images} images")
+        return int(self.out_width)
+
     def map(
         self, prefix: str, images: int, size: tuple[int, int], channels: int, step: int = 1
     ) -> Extent:

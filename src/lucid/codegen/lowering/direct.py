@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from lucid.codegen.kernels.accumulation import CHAIN, SHORT
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
@@ -20,6 +21,7 @@ from lucid.codegen.lowering.arguments import (
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.product import PREFETCHED
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Conv2d
 
@@ -29,16 +31,23 @@ PANEL_SHARE = 0.6
 """Of L2, that a panel of weights may fill: every few rows of a block pass over it."""
 BLOCK_ROWS = 192
 """Rows of a block, about: so many share a pass over the weights in L2."""
+LEAST_ROWS = 24
+"""Rows below which the strips of a line are too few for each other's tails."""
+FEW_TASKS = 4
+"""Tasks for each thread that a line is cut into where it has rows enough."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Blocks of outputs: bands of `lines` lines of an image, or whole images, `block_images` of
-    them; and chunks of weight panels. The fields are arguments of the kernel.
+    """Blocks of outputs: bands of `lines` lines of an image, strips of `strip` columns of one line,
+    or whole images, `block_images` of them; and chunks of weight panels. The fields are arguments
+    of the kernel.
     """
 
     lines: int
     bands: int
+    strip: int
+    strips: int
     block_images: int
     blocks: int
     chunks: int
@@ -71,15 +80,21 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     panel = vectors * ctx.target.vector
     reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
     padded = (width - 1) * op.stride[1] + reach[1]
-    cut = _cut(ctx, layer, result, reach[0], taps[0], size * padded * inner, -(-columns // panel))
+    in_place = not planar and _reads_in_place(layer, x, inner)
+    panels, line_bytes = -(-columns // panel), size * padded * inner
+    cut = _cut(ctx, layer, result, reach[0], line_bytes, panels)
+    padded = (cut.strip - 1) * op.stride[1] + reach[1]
     parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
     met = parts * part_lines
     map_numbers = cut.block_images * met * padded * inner + arithmetic.numbers_of_element - 1
-    map_numbers += -map_numbers % (8 // size)  # the table is of 64-bit words
+    map_numbers = 0 if in_place else map_numbers + -map_numbers % (8 // size)  # a table of I64
+    line_step, pixel_step = (x.strides[2], x.strides[3]) if in_place else (padded * inner, inner)
     lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
     steps = -(-segment // arithmetic.numbers_of_element)
     body = layer.epilogue.body
-    kernel = Direct(body.extras, inner if planar else 0, x.dtype, layer.numbers, result.dtype)
+    kernel = Direct(
+        body.extras, inner if planar else 0, x.dtype, layer.numbers, result.dtype, in_place
+    )
     if layer.slices is not None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
         kernel = DirectSlices(body.extras, inner if flat else 0)
@@ -105,9 +120,9 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "part_lines": part_lines,
         "part_step": op.dilation[0],
         "lines_h": taps[0],
-        "step_h": (op.dilation[0] if parts == 1 else part_lines) * padded * inner,
+        "step_h": (op.dilation[0] if parts == 1 or in_place else part_lines) * line_step,
         "lines_w": lines_w,
-        "step_w": op.dilation[1] * inner,  # where there is more than one
+        "step_w": op.dilation[1] * pixel_step,  # where there is more than one
         "segment": steps,
         "chain": max(1, CHAIN // segment),
         "padded_width": padded,
@@ -118,10 +133,10 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "columns": columns,
         "groups": op.groups,
         "panel": panel,
-        "panels": -(-columns // panel),
+        "panels": panels,
         **vars(cut),
     }
-    rows = cut.block_images * cut.lines * width
+    rows = cut.block_images * cut.lines * cut.strip
     ctx.call(
         kernel,
         cut.blocks * cut.chunks * op.groups,
@@ -136,6 +151,14 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     )
 
 
+def _reads_in_place(layer: Layer, x: View, inner: int) -> bool:
+    """Whether windows lie in the map as they would in a copy of it: it has no padding, and the taps
+    of a line lie side by side, or are dilated."""
+    if layer.is_integer or layer.slices is not None or any(layer.conv.padding):
+        return False
+    return x.strides[3] == inner or layer.conv.dilation[1] > 1
+
+
 def _parts(op: Conv2d, taps: int, reach: int, lines: int) -> tuple[int, int]:
     """How the lines that `lines` lines of outputs meet lie: in one part, or, where windows are so
     dilated that this is less, in one for each line of taps; and the lines of a part."""
@@ -144,28 +167,46 @@ def _parts(op: Conv2d, taps: int, reach: int, lines: int) -> tuple[int, int]:
     return (1, together) if together <= taps * own else (taps, own)
 
 
-def _cut(
-    ctx: Lowering, layer: Layer, y: View, reach: int, taps: int, line_bytes: int, panels: int
-) -> Cut:
+def _cut(ctx: Lowering, layer: Layer, y: View, reach: int, line_bytes: int, panels: int) -> Cut:
     """Rows are split where the result has more of them than columns, so that the lines a block
     meets fill a quarter of L2 at most; else panels are, so that each weight is read once.
 
-    `reach`: lines from a window's first to its last, of which it meets `taps`. `line_bytes`: of a
-    padded line.
+    `reach`: lines from a window's first to its last, of which it meets as many as there are taps.
+    `line_bytes`: of a padded line.
     """
+    weight = ctx.shape(layer.weight)
+    weight_bytes, taps = dtype(layer.numbers).bytes * prod(weight) // layer.conv.groups, weight[2]
     op, (n, channels, height, width) = layer.conv, y.shape
     columns, stride = channels // op.groups, op.stride[0]
     chosen = layer.choice.split
     if n * height * width >= columns if chosen == "auto" else chosen == "rows":
+        prefetch = int(weight_bytes > PREFETCHED * ctx.target.l2)
+        if height == 1:
+            strip = _strip(ctx, layer, y, reach * line_bytes // width)
+            strips = -(-width // strip)
+            return Cut(1, 1, strip, strips, 1, n * strips, 1, op.groups, 1, prefetch)
         room = ctx.target.l2 // 4 // line_bytes
         fitting = max((room - reach) // stride, (room // taps - 1) // stride) + 1
         wanted = -(-(layer.choice.rows or BLOCK_ROWS) // width)
         lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, taps)))
         bands = -(-height // lines)
         lines = -(-height // bands)
-        return Cut(lines, bands, 1, n * bands, 1, op.groups, 1, 0)
+        return Cut(lines, bands, width, 1, 1, n * bands, 1, op.groups, 1, prefetch)
     image = ((height - 1) * stride + reach) * line_bytes
     images = max(1, min(n, ctx.target.l2 // 2 // max(1, image)))
     blocks = -(-n // images)
     chunks = enough_chunks(ctx, layer, op.groups * blocks, panels)
-    return Cut(height, 1, images, blocks, chunks, 1, blocks, 1)
+    return Cut(height, 1, width, 1, images, blocks, chunks, 1, blocks, 1)
+
+
+def _strip(ctx: Lowering, layer: Layer, y: View, row_bytes: int) -> int:
+    """Columns of a strip of lines, where what each strip meets grows by `row_bytes` a column: it
+    fills half of L2 at most, and there are as many strips for one thread as for the other."""
+    n, _, _, width = y.shape
+    fitting = max(LEAST_ROWS, min(BLOCK_ROWS, ctx.target.l2 // 2 // max(1, row_bytes)))
+    strips = -(-width // (layer.choice.rows or fitting))
+    if not layer.choice.rows:
+        enough = -(-FEW_TASKS * ctx.threads // max(1, n * layer.conv.groups))
+        strips = max(strips, min(width // LEAST_ROWS, enough))
+        strips += -strips % ctx.threads
+    return -(-width // strips)

@@ -39,7 +39,8 @@ LEAST_ROWS = 96
 """Rows below which blocks of them are too few for each other's tails."""
 PREFETCHED = 0.5
 """Of L2: weights larger than that are prefetched, panel by panel, even where every block of rows
-passes over them. FCN-ResNet-50 at 520x520 takes 447 ms so, and 478 without."""
+passes over them. FCN-ResNet-50 at 520x520 takes 447 ms so, and 478 without; a line of 399 windows
+of 3 taps, 512 to 512 channels, 4.4 ms and 5.0."""
 
 
 @dataclass(frozen=True)

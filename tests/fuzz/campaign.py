@@ -19,6 +19,8 @@ from harness import TARGETS
 
 from lucid.codegen.language.llvm import versions
 
+from . import quantised_cases
+from .draw import Draw
 from .guarded import GUARDED, Try, between_pages, guard_mode
 from .networks import network
 from .op_cases import op_case
@@ -27,14 +29,22 @@ from .parsers import check_parser
 from .shrink import save, shrunk
 from .signatures import check_signature, with_signature
 
+
+def quantised_op(seed: int) -> str:
+    """The op of quantised tensors that the case of a seed is of."""
+    return str(Draw(seed ^ 0x8B175).pick(quantised_cases.OPS))
+
+
 KINDS: dict[str, Try] = {
     "ops": lambda seed, tally: check_op(op_case(seed), tally),
+    "quantised": lambda seed, tally: check_op(op_case(seed, quantised_op(seed)), tally),
     "networks": lambda seed, tally: check_network(with_signature(network(seed)), tally),
     "metamorphic": lambda seed, tally: check_metamorphic(network(seed, 6, 24), tally),
     "signatures": lambda seed, tally: check_signature(with_signature(network(seed, 6, 24)), tally),
     "parsers": lambda seed, tally: check_parser(seed, tally),
 }
-TURN = ["ops"] * 5 + ["networks"] + ["ops"] * 5 + ["parsers"] * 2 + ["metamorphic", "signatures"]
+TURN = ["ops"] * 5 + ["networks"] + ["ops"] * 5 + ["quantised"] * 3
+TURN += ["parsers"] * 2 + ["metamorphic", "signatures"]
 """In this order, over and over."""
 
 
@@ -121,7 +131,7 @@ def run(
         report.seconds[kind] = report.seconds.get(kind, 0.0) + now - began
         report.cases = number
         if failure is not None:
-            _note(report, failure, failed, keep)
+            _note(report, kind, failure, failed, keep)
             if stop_at_first:
                 break
         if number % 200 == 0:
@@ -135,9 +145,13 @@ def run(
 
 
 def _note(
-    report: Report, failure: Failure, failed: Callable[[Failure], None] | None, keep: bool
+    report: Report,
+    kind: str,
+    failure: Failure,
+    failed: Callable[[Failure], None] | None,
+    keep: bool,
 ) -> None:
-    row = {"kind": failure.kind, "seed": failure.seed, "detail": failure.detail[:1000]}
+    row = {"kind": kind, "seed": failure.seed, "detail": failure.detail[:1000]}
     report.failures.append(row)
     if failed is not None:
         failed(failure)

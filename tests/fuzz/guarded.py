@@ -21,7 +21,7 @@ import fences
 from .oracles import Failure, Tally
 
 Try = Callable[[int, Tally], Failure | None]
-GUARDED = ("ops", "networks")
+GUARDED = ("ops", "quantised", "networks")
 """Kinds of cases that run in the harness."""
 MODES = ("end", "start")
 

@@ -1,6 +1,7 @@
 """The mutation score: which of the seeded miscompiles the fuzzer finds, and how soon.
 
     python -m tests.fuzz.mutations --cases 400 --report score.json
+    python -m tests.fuzz.mutations --quantised      # of quantised models, by cases of such ops
 
 Each mutant runs in a process of its own, with a cache of kernels that lacks those it changes. What
 the fuzzer then calls a failure counts where the same case passes without the mutant; so do a crash
@@ -30,13 +31,16 @@ from lucid.runtime.cache import ENTRY, default_folder
 
 from .mutant import EVERY, Mutant
 from .mutants import MUTANTS
+from .quantised_mutants import QUANTISED
 
 SEED = 77
 """Of the cases that every mutant is tried with, from the first on."""
 CASES = 1000
 """Tried for each mutant, at most."""
-KINDS_TRIED = ("ops", "networks", "metamorphic")
+KINDS_TRIED = ("ops", "quantised", "networks", "metamorphic")
 """Those of cases that run compiled code."""
+ALONE = ("quantised",)
+"""The one kind that mutants of quantised models can be tried with, in a tenth of the time."""
 NOTHING = "nothing"
 """The name of no mutant: all cases have to pass, and their kernels fill the cache."""
 PATIENCE = 1200.0
@@ -93,7 +97,7 @@ def apply(mutant: Mutant) -> None:
 # -- one mutant, in a process of its own ----------------------------------------------------------
 
 
-def try_one(name: str, cases: int) -> dict[str, Any]:
+def try_one(name: str, cases: int, kinds: Sequence[str] = KINDS_TRIED) -> dict[str, Any]:
     """Fuzz with this mutant, or with none, until something fails: what, after how many cases, and
     how often the changed function ran."""
     from .campaign import run
@@ -102,7 +106,7 @@ def try_one(name: str, cases: int) -> dict[str, Any]:
     if mutant is not None:
         apply(mutant)
     start = time.process_time()
-    report = run(SEED, cases=cases, only=KINDS_TRIED, stop_at_first=True)
+    report = run(SEED, cases=cases, only=kinds, stop_at_first=True)
     found = report.failures[0] if report.failures else None
     calls = len(function_of(mutant.where).__globals__[CALLS]) if mutant is not None else 0
     seconds = time.process_time() - start
@@ -114,8 +118,7 @@ def replay(kind: str, seed: int) -> bool:
     from .campaign import KINDS
     from .oracles import Tally
 
-    names = {"op": "ops", "network": "networks", "parser": "parsers"}
-    return KINDS[names.get(kind, kind)](seed, Tally()) is None
+    return KINDS[kind](seed, Tally()) is None
 
 
 # -- all of them ----------------------------------------------------------------------------------
@@ -152,12 +155,12 @@ def without(families: Sequence[str], source: Path, folder: Path) -> None:
             shutil.copy2(entry, folder / entry.name)
 
 
-def judge(mutant: Mutant, cases: int, warm: Path) -> Verdict:
-    """Run a mutant, and what it fails on without it."""
+def judge(mutant: Mutant, cases: int, warm: Path, kinds: Sequence[str] = KINDS_TRIED) -> Verdict:
+    """Run a mutant on cases of these kinds, and what it fails on without it."""
     with tempfile.TemporaryDirectory(prefix="lucid-mutant-") as folder:
         cache = Path(folder) / "kernels"
         without(mutant.families, warm, cache)
-        ran = _python(["--one", mutant.name, "--cases", str(cases)], cache)
+        ran = _python(_one(mutant.name, cases, kinds), cache)
     if ran is None:
         return Verdict(mutant, True, "the process hangs")
     if ran.returncode < 0:
@@ -175,6 +178,11 @@ def judge(mutant: Mutant, cases: int, warm: Path) -> Verdict:
         return Verdict(mutant, False, how, tried, seconds)
     first = found["detail"].splitlines()[0][:160]
     return Verdict(mutant, True, f"{found['kind']}: {first}", tried, seconds)
+
+
+def _one(name: str, cases: int, kinds: Sequence[str]) -> list[str]:
+    """The arguments that try a mutant in this module's process."""
+    return ["--one", name, "--cases", str(cases), *(["--quantised"] if kinds == ALONE else [])]
 
 
 def _python(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[str] | None:
@@ -206,22 +214,24 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=CASES)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--only", action="append", help="mutants whose name holds this")
+    parser.add_argument("--quantised", action="store_true", help="these, by cases of their ops")
     parser.add_argument("--one", help="try one in this process")
     parser.add_argument("--replay", nargs=2, help="one case without any")
     chosen = parser.parse_args()
+    kinds, mutants = (ALONE, QUANTISED) if chosen.quantised else (KINDS_TRIED, MUTANTS)
     if chosen.one is not None:
-        print(json.dumps(try_one(chosen.one, chosen.cases)))
+        print(json.dumps(try_one(chosen.one, chosen.cases, kinds)))
         return 0
     if chosen.replay:
         return int(not replay(chosen.replay[0], int(chosen.replay[1])))
-    wanted = [m for m in MUTANTS if not chosen.only or any(o in m.name for o in chosen.only)]
-    before = _python(["--one", NOTHING, "--cases", str(chosen.cases)], default_folder())
+    wanted = [m for m in mutants if not chosen.only or any(o in m.name for o in chosen.only)]
+    before = _python(_one(NOTHING, chosen.cases, kinds), default_folder())
     if before is None or before.returncode or json.loads(before.stdout)["found"]:
         print(f"something fails without any mutant: {before and before.stdout}")
         return 1
     verdicts = []
     for mutant in wanted:
-        verdict = judge(mutant, chosen.cases, default_folder())
+        verdict = judge(mutant, chosen.cases, default_folder(), kinds)
         verdicts.append(verdict)
         sign = "found" if verdict.found else "LOST "
         print(f"{sign} {verdict.cases:4} {mutant.name}: {verdict.how}", flush=True)

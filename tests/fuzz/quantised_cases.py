@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from graph_builder import sizes
 
+from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
 from lucid.ir import TensorType, Value, ops
 from lucid.ir.ops.integer_products import WEIGHTS, IntegerProduct
 from lucid.ir.ops.quantisation import EIGHT_BITS, QUANTISED
@@ -19,6 +20,14 @@ from .attributes import drawn
 from .errors import Known, Pair, U, rule
 from .maker import Maker, drawn_window, makes
 from .values import whole
+
+OPS = [
+    *["integer_conv2d"] * 6,
+    *["integer_linear", "integer_sum_pool2d", "quantize", "dequantize", "saturate", "lookup"] * 2,
+    "integer_matmul",
+]
+"""Those of the kind `quantised`, which takes only these, more often those with more kernels."""
+
 
 # -- cases ----------------------------------------------------------------------------------------
 
@@ -40,7 +49,7 @@ def _scaled(make: Maker, dtype: str) -> tuple[Value, Value, int, int]:
         return x, make.weight(rows, -(-columns // block), positive=True), 1, block
     shape = draw.shape(1, 4)
     axis = draw.integer(1, len(shape))
-    if draw.chance(0.4):  # a number, as files have it
+    if draw.chance(0.6):  # a number, as files have it
         scale = make.apply(ops.Constant(draw.pick([0.1, 0.5, 0.037, 3.0])))
     else:
         scale = make.weight(*draw.pick([(), shape[axis - 1 : axis]]), positive=True)
@@ -58,7 +67,7 @@ def _zero_points(make: Maker, dtype: str, scale: Value) -> list[Value]:
 
 @makes("quantize")
 def _quantize(make: Maker) -> Value:
-    dtype = make.draw.pick(QUANTISED)
+    dtype = make.draw.pick([*EIGHT_BITS, *QUANTISED])
     x, scale, axis, block = _scaled(make, "f32")
     zero_points = _zero_points(make, dtype, scale)
     return make.apply(ops.Quantize(dtype, axis, block), x, scale, *zero_points)
@@ -102,6 +111,11 @@ def _product(make: Maker, op: IntegerProduct, x: Value, weight: Value) -> Value:
     if draw.chance(0.7):
         operands.append(_table(make, "i32", sizes(weight)[0], least=-(2**24), most=2**24))
     y = make.apply(op, *operands)
+    if isinstance(op, ops.IntegerConv2d):
+        assert y.producer is not None
+        make.kernels[y.producer.origin] = draw.pick(
+            legal_kernels(ConvShape.of(y.producer, make.batch))
+        )
     return y if draw.chance(0.4) else _requantised(make, y)
 
 
@@ -154,6 +168,8 @@ def _integer_conv(make: Maker) -> Value:
     x = make.image(channels)
     window = drawn_window(make, x, [1, 1, 3, 3, 5], [1, 1, 1, 2])
     kernel = window.pop("kernel")
+    if kernel == (3, 3) and draw.chance(0.7):  # what Winograd takes
+        window |= {"stride": (1, 1), "dilation": (1, 1)}
     op = ops.IntegerConv2d(**window, groups=groups, zero_point=whole(draw, (), dtype).item())
     return _product(make, op, x, _weight(make, out, channels // groups, *kernel))
 

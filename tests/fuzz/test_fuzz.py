@@ -116,6 +116,18 @@ def test_ops(seed: int) -> None:
     passed(check_op(op_case(seed)))
 
 
+@examples(10)
+@given(SEEDS)
+def test_quantised_ops(seed: int) -> None:
+    passed(KINDS["quantised"](seed, Tally()))
+
+
+def test_every_kernel_of_integer_convolutions_is_forced() -> None:
+    cases = [op_case(seed, "integer_conv2d") for seed in range(60)]
+    forced = {kernel for case in cases for kernel in case.kernels.values()}
+    assert forced == {"direct", "pointwise", "depthwise", "winograd2x2", "winograd4x4"}
+
+
 def test_networks_are_of_every_block() -> None:
     blocks = set()
     for seed in range(60):

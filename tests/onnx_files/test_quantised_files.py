@@ -194,6 +194,19 @@ def test_biases_at_any_other_scale_are_added_as_floats(factor):
     assert_close(lucid.compile(proto)(IMAGE), wanted(proto))
 
 
+@pytest.mark.parametrize("channels", [False, True])
+def test_biases_with_which_sums_may_leave_32_bits_are_added_as_floats(channels):
+    proto = of_onnx_runtime(channels)
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == TensorProto.INT32 and tensor.dims:
+            bias = numpy_helper.to_array(tensor).copy()
+            if bias.any():  # no zero points
+                bias[:2] = 2**31 - 1, -(2**31)
+                tensor.CopyFrom(numpy_helper.from_array(bias, tensor.name))
+    assert joined_biases(proto) == [0, 0]
+    assert_close(lucid.compile(proto)(IMAGE), wanted(proto))
+
+
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_biases_of_linear_layers_join_their_sums(transposed):
     net = Net()

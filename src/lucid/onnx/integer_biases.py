@@ -7,34 +7,53 @@ which never read a number, then see that its integers can be added to the sums.
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.ir.graph import Node, Parameter
-from lucid.ir.ops import Constant, Dequantize
-from lucid.ir.passes.recipes import mul
+from lucid.ir.graph import Node, Parameter, Value
+from lucid.ir.ops import Cast, Constant, Dequantize, Mul
+from lucid.ir.passes.recipes import mul, recipe_of
 from lucid.ir.recipe import Literal, Source
 
 if TYPE_CHECKING:
     from lucid.onnx.call import Call
     from lucid.onnx.known import Operand
 
+SUMS = 1 << 31  # of 32 bits
+
 
 def at_scale_of_sums(call: Call, x: Operand, weight: Operand, bias: Operand) -> Operand:
-    """The bias (C), dequantised by scale_x * scale_w where its scales (C) are these numbers."""
-    match [_dequantize(operand) for operand in (x, weight, bias)]:
-        case [
-            Node(inputs=[_, step, *_]),
-            Node(inputs=[_, Parameter(recipe=Source()) as of_weight, *_]),
-            Node(op=op, inputs=[integers, Parameter(recipe=Source()) as of_bias]),
-        ] if integers.type.dtype == "i32":
-            of_x = _number(step)
-            if of_x is not None and _is_product(call, of_bias, of_x, of_weight):
-                recipe = mul(of_weight.recipe, Literal(of_x))
-                scale = call.reader.graph.add_parameter(f"{of_bias.name}.product", recipe)
-                return call.apply(op, integers, scale)
+    """The bias (C), dequantised by scale_x * scale_w where its scales (C) are these numbers; as
+    a product of floats, which passes leave alone, where sums with it might leave 32 bits."""
+    match _dequantize(bias):
+        case Node(op=op, inputs=[Parameter(recipe=Source()) as integers, scale]) if (
+            integers.type.dtype == "i32"
+        ):
+            if not _fits(call, integers, weight):
+                return call.apply(Mul(), call.apply(Cast("f32"), integers), scale)
+            product = _product(call, x, weight, scale)
+            return bias if product is None else call.apply(op, integers, product)
     return bias
+
+
+def _product(call: Call, x: Operand, weight: Operand, scale: Value) -> Parameter | None:
+    """The product of the scales of operand and weight, where `scale` is that."""
+    match _dequantize(x), _dequantize(weight):
+        case Node(inputs=[_, step, *_]), Node(inputs=[_, of_weight, *_]):
+            of_x = _number(step)
+            if of_x is not None and _is_product(call, scale, of_x, of_weight):
+                recipe = mul(recipe_of(of_weight), Literal(of_x))
+                return call.reader.graph.add_parameter(f"{scale.name}.product", recipe)
+    return None
+
+
+def _fits(call: Call, bias: Parameter, weight: Operand) -> bool:
+    """Whether sums of products of 8 bits, and the bias, are of 32 bits."""
+    numbers = np.asarray(call.reader.payload[bias.name], np.int64)
+    products = prod(weight.type.concrete(1)) // max(1, numbers.size)
+    return int(np.abs(numbers).max(initial=0)) + products * 255 * 255 < SUMS
 
 
 def _dequantize(operand: Operand) -> Node | None:
@@ -50,9 +69,14 @@ def _number(value: Operand) -> float | None:
     return None
 
 
-def _is_product(call: Call, scale: Parameter, of_x: float, of_weight: Parameter) -> bool:
+def _is_product(call: Call, scale: Value, of_x: float, of_weight: Value) -> bool:
     """Whether scales are those of a weight, each times that of the operand, as float32 numbers."""
-    its, others = (np.asarray(call.reader.payload[p.name]) for p in (scale, of_weight))
+    tensors = []
+    for value in (scale, of_weight):
+        if not isinstance(value, Parameter) or not isinstance(value.recipe, Source):
+            return False
+        tensors.append(np.asarray(call.reader.payload[value.name]))
+    its, others = tensors
     if its.dtype != np.float32 or others.dtype != np.float32 or its.shape != others.shape:
         return False
     with np.errstate(over="ignore", under="ignore"):

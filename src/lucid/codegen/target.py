@@ -21,11 +21,11 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `dot`: whether pairs of 16-bit integers are multiplied and added to 32-bit sums
-    by one instruction (VNNI). `byte_products`: whether products of bytes are added up in pairs, in
-    16 bits, by one instruction (x86's pmaddubsw). `lookups`: whether one instruction looks up each
-    byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line.
+    by instructions. `dot`: whether pairs of 16-bit integers, or four bytes, are multiplied and
+    added to 32-bit sums by one instruction (VNNI). `byte_products`: whether products of bytes are
+    added up in pairs, in 16 bits, by one instruction (x86's pmaddubsw). `lookups`: whether one
+    instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data
+    cache bytes a core may count on. `line`: bytes of a cache line.
     """
 
     name: str

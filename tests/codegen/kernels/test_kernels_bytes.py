@@ -10,6 +10,7 @@ from harness import TARGETS, Run, set_apart
 from integer_layers import BODIES, layer_graph
 
 from lucid.codegen.kernels.byte_products import GROUP, GROUP_BYTES, LARGEST, limits
+from lucid.codegen.kernels.integer_rows import Copied
 from lucid.codegen.kernels.packing import ByteLimits, QuadPanels
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.lowering import lower
@@ -97,11 +98,14 @@ def program_of(graph: Graph, target: Target, threads: int) -> Program:
     forced = {"*": "pointwise"} if convolutions(graph) else None
     choices = schedule(graph, target, len(ROWS), "fast", forced)
     program = lower(graph, choices, target, len(ROWS), threads)
-    (product,) = (c.kernel for c in program.calls() if isinstance(c.kernel, Product))
-    assert product.has_limits
+    assert products_of(program)[-1].has_limits
     if threads == 1:
         set_apart(program)
     return program
+
+
+def products_of(program: Program) -> list[Product]:
+    return [call.kernel for call in program.calls() if isinstance(call.kernel, Product)]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,27 @@ def test_groups() -> None:
 def test_every_few_pixels() -> None:
     """Which are copied."""
     check(ops.IntegerConv2d((2, 2)), (40, 4, 5), 18)
+
+
+@pytest.mark.parametrize(
+    ("channels", "loader"), [(20, None), (19, Copied("u8"))], ids=["as they lie", "copied"]
+)
+def test_channels_of_a_wider_map(channels: int, loader: Copied | None) -> None:
+    """Rows of whole elements are read where they lie, at any address; others are copied."""
+    random = np.random.default_rng(channels)
+    first = TensorType("u8", (BATCH, 5, 3, 2))
+    graph = layer_graph(ops.IntegerConv2d(), first, (channels, 5, 1, 1))
+    own = graph.append(ops.Slice(1, 3, 19, 1), graph.outputs).output
+    graph.payload["second"] = random.integers(-128, 128, (17, 16, 1, 1)).astype(np.int8)
+    weight = graph.add_source("second", TensorType("i8", (17, 16, 1, 1)))
+    graph.set_outputs([graph.append(ops.IntegerConv2d(), [own, weight]).output])
+    x = random.integers(0, 256, (len(ROWS), 5, 3, 2)).astype(np.uint8)
+    for target in MULTIPLIES_BYTES:
+        for threads in (1, 2):
+            program = program_of(graph, target, threads)
+            assert products_of(program)[-1].loader == loader
+            (found,) = Run(program, target, threads, 13).outputs(graph.payload, [x])
+            np.testing.assert_array_equal(found, interpret(graph, [x])[0])
 
 
 @pytest.mark.parametrize(("depth", "columns"), [(8, 3), (32, 16), (104, 33)])

@@ -241,6 +241,9 @@ def test_the_inner_loop_of_a_tile_of_bytes(target: Target) -> None:
         each = rows * tile.vectors
         if target.dot:
             assert kinds["vpdpbusd"] == 2 * each, export
+            products = [line.replace(",", "").split() for line in loop if "vpdpbusd" in line]
+            unsigned = {operands[-2] for operands in products}
+            assert unsigned == {line.split()[-1] for line in loop if "vpbroadcastd" in line}
         else:
             assert kinds["vpmaddubsw"] == 2 * each, export
             assert kinds["vpaddw"] == kinds["vpmaddwd"] == kinds["vpaddd"] == each, export

@@ -317,7 +317,7 @@ class Bytes(Pairs):
     ) -> list[Vector]:
         if operands.checks is None:
             return super().over_row(k, depth, tile, sums, operands, each)
-        with k.loop(0, depth, GROUP, carry=tile, never_empty=True) as loop:
+        with k.loop(0, depth, GROUP, carry=tile) as loop:
             each(loop.index)
             loop.carry(self._checked(k, loop.carried, loop.index, operands, operands.checks))
         return loop.results

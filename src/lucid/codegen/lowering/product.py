@@ -223,9 +223,10 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
 def _of_bytes(ctx: Lowering, layer: Layer, depth: int) -> Layer:
     """The layer, of bytes as they are where the target multiplies those and they are no zero point
     off."""
+    if not (layer.is_integer and ctx.target.byte_products) or depth % GROUP_BYTES:
+        return layer
     fits = layer.x.type.dtype == "u8" and layer.weight.type.dtype == "i8" and not layer.zero_point
-    pays = ctx.target.byte_products and depth % GROUP_BYTES == 0
-    return replace(layer, as_bytes=layer.is_integer and fits and pays)
+    return replace(layer, as_bytes=fits)
 
 
 def _integer_rows(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lucid.ir.graph import Node, Parameter, Value
-from lucid.ir.ops import Cast, Constant, Dequantize, Mul
+from lucid.ir.ops import Array, Cast, Constant, Dequantize, Mul
 from lucid.ir.passes.recipes import mul, recipe_of
 from lucid.ir.recipe import Literal, Source
 
@@ -50,10 +50,24 @@ def _product(call: Call, x: Operand, weight: Operand, scale: Value) -> Parameter
 
 
 def _fits(call: Call, bias: Parameter, weight: Operand) -> bool:
-    """Whether sums of products of 8 bits, and the bias, are of 32 bits."""
-    numbers = np.asarray(call.reader.payload[bias.name], np.int64)
-    products = prod(weight.type.concrete(1)) // max(1, numbers.size)
-    return int(np.abs(numbers).max(initial=0)) + products * 255 * 255 < SUMS
+    """Whether sums of products of 8 bits, and the bias, are of 32 bits. Quantisers give channels
+    of weights that are all but 0 a bias that hardly is."""
+    numbers = np.abs(np.asarray(call.reader.payload[bias.name], np.int64))
+    most = 255 * _magnitudes(call, weight, max(1, numbers.size))
+    return bool((numbers + most < SUMS).all())
+
+
+def _magnitudes(call: Call, weight: Operand, channels: int) -> Array:
+    """For each channel of a convolution, the sum of its integers' magnitudes; of any other weight
+    what that can be."""
+    match _dequantize(weight):
+        case Node(inputs=[Parameter(recipe=Source(), type=kind) as integers, _]) if (
+            kind.rank > 2 and kind.dtype == "i8" and kind.shape[0] == channels
+        ):
+            rows = np.asarray(call.reader.payload[integers.name]).reshape(channels, -1)
+            sums: Array = np.abs(rows.astype(np.int64)).sum(1)
+            return sums
+    return np.full(channels, prod(weight.type.concrete(1)) // channels * 255)
 
 
 def _dequantize(operand: Operand) -> Node | None:

@@ -96,8 +96,8 @@ def product(
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
     copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
-    met = copied or layer.arithmetic.checked(ctx.target)
-    split = split_product(ctx, layer, count, depth, panels, met)
+    checked = layer.arithmetic.checked(ctx.target)
+    split = split_product(ctx, layer, count, depth, panels, met=copied or checked)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
     loader = rows.loader if isinstance(rows, Deferred) else None
@@ -138,7 +138,7 @@ def product(
     }
     block_rows = -(-count // split.blocks)
     scratch = 0 if loader is None else scratch_bytes(steps, block_rows)
-    scratch += peaks_bytes(steps, block_rows, ctx.target) if kernel.has_limits else 0
+    scratch += peaks_bytes(steps, block_rows, ctx.target) if checked else 0
     ctx.call(
         kernel,
         split.blocks * split.chunks * groups,

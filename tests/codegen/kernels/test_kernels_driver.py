@@ -403,21 +403,40 @@ class Stress:
         return found
 
 
-@pytest.mark.parametrize("size", [2, 3, 7])
-def test_thousands_of_calls_with_threads_that_come_and_go(size: int) -> None:
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Do this on a thread of its own, which has to end in time."""
     failures: list[BaseException] = []
 
-    def stress() -> None:
+    def attempt() -> None:
         try:
-            made = Stress(size, seed=size)
-            for _ in range(100):
-                made.run(team, 20)
+            work()
         except BaseException as problem:
             failures.append(problem)
 
-    with crew(size) as team:
-        caller = threading.Thread(target=stress, daemon=True)
-        caller.start()
-        caller.join(6 * PATIENCE)
-        assert not caller.is_alive(), "a call does not end"
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), "a call does not end"
     assert not failures, failures
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_thousands_of_calls_with_threads_that_come_and_go(size: int) -> None:
+    with crew(size) as team:
+        made = Stress(size, seed=size)
+        within(60, lambda: [made.run(team, 20) for _ in range(100)])
+
+
+@pytest.mark.parametrize("phases", [[[2]], [[2]] * 20, [[3], [1], [2]]])
+def test_tens_of_thousands_of_calls_that_end_at_once(phases: Phases) -> None:
+    """Threads wait and wake at every moment of a call."""
+    code = library(HOST).load([Stressed()])
+    counts, errors = np.zeros(3, np.int64), np.zeros(1, np.int64)
+    words = np.array([0, 0, 0, counts.ctypes.data, errors.ctypes.data, 0])
+    steps = [int(words.ctypes.data)] * len(phases)
+    tables = Tables(phases, code.address(Stressed()), steps)
+    calls = 40_000 // len(phases)
+    with crew(2) as team:
+        given = team.table.ctypes.data, tables.address
+        within(30, lambda: [functions()[0](*given) for _ in range(calls)])
+    assert counts.sum() == calls * sum(t for phase in phases for t in phase)

@@ -1,8 +1,9 @@
 """Runs programs for aarch64 under qemu: objects, tables and memory as one static executable.
 
 The objects of a program's kernels are laid out and relocated here (they have no undefined symbols),
-beside the tables that `lucid_run` walks, the weights, the arena and the user's arrays. The entry
-calls `lucid_run` on one thread, writes the outputs to standard output, and exits.
+beside the tables that the driver walks, the weights, the arena and the user's arrays. The entry
+calls `lucid_run`, or on two threads `lucid_submit` many times, writes the outputs to standard
+output, and exits.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from lucid.codegen.language.llvm import compile_object, symbol
 from lucid.codegen.program.program import Program
 from lucid.codegen.target import Target
 from lucid.runtime.binding import BoundProgram
+from lucid.runtime.team import team_table
 from lucid.runtime.weights import WeightStore
 
 TARGET = Target.named("aarch64")
@@ -143,18 +145,64 @@ class Stored:
         return self.addresses[packed]
 
 
-def entry(call: int, run: int, outputs: int, length: int) -> bytes:
-    """run(call, 0, 1); write(1, outputs, length); exit_group(0)."""
+CLONE, WRITE, EXIT, EXIT_GROUP = 220, 64, 93, 94
+THREAD_FLAGS = 0x50F00
+"""Of a thread that shares everything but its stack."""
+SUPERVISOR, RETURN = 0xD4000001, 0xD65F03C0
+REPEATS = 20
+"""Calls with two threads: the second takes its time to come."""
 
-    def move(register: int, value: int) -> list[int]:
-        low = 0xD2800000 | (value & 0xFFFF) << 5 | register
-        return [low, 0xF2A00000 | (value >> 16) << 5 | register]
 
-    supervisor = 0xD4000001
-    words = [*move(0, call), *move(1, 0), *move(2, 1), *move(9, run), 0xD63F0000 | 9 << 5]
-    words += [*move(0, 1), *move(1, outputs), *move(2, length), *move(8, 64), supervisor]
-    words += [*move(0, 0), *move(8, 94), supervisor]
+def move(register: int, value: int) -> list[int]:
+    """Instructions that put a number into a register."""
+    low = 0xD2800000 | (value & 0xFFFF) << 5 | register
+    return [low, 0xF2A00000 | (value >> 16) << 5 | register]
+
+
+def calling(function: int, *arguments: int) -> list[int]:
+    """Call the function at this address."""
+    given = [word for number, value in enumerate(arguments) for word in move(number, value)]
+    return [*given, *move(9, function), 0xD63F0000 | 9 << 5]
+
+
+def system(number: int, *arguments: int) -> list[int]:
+    """A system call."""
+    given = [word for place, value in enumerate(arguments) for word in move(place, value)]
+    return [*given, *move(8, number), SUPERVISOR]
+
+
+def branch_unless_zero(register: int, words: int) -> int:
+    """A jump by so many instructions."""
+    return 0xB5000000 | (words & 0x7FFFF) << 5 | register
+
+
+def code_of(words: Sequence[int]) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
+
+
+def ending(outputs: int, length: int) -> list[int]:
+    """write(1, outputs, length); exit_group(0)."""
+    return [*system(WRITE, 1, outputs, length), *system(EXIT_GROUP, 0)]
+
+
+def system_call() -> bytes:
+    """The C library's `syscall`: its arguments move down by one register."""
+    moves = [0xAA0003E0 | source << 16 | to for to, source in ((8, 0), *enumerate(range(1, 7)))]
+    return code_of([*moves, SUPERVISOR, RETURN])
+
+
+def together(image: Image, linked: Linked, call: int) -> list[int]:
+    """Another thread that is a team's worker; lucid_submit(team, call), many times."""
+    team = team_table(2)
+    team[driver.TEAM_SYSCALL] = image.add(system_call())
+    table, stack = image.words(team), image.blank(1 << 16) + (1 << 16)
+    worker = calling(linked.address(Driver(), "lucid_worker"), table, 1)
+    worker += system(EXIT, 0)
+    submit = calling(linked.address(Driver(), "lucid_submit"), table, call)
+    count = 19  # a register that calls leave alone
+    words = [*system(CLONE, THREAD_FLAGS, stack, 0, 0, 0), branch_unless_zero(0, len(worker) + 1)]
+    words += [*worker, *move(count, REPEATS), *submit, 0xD1000400 | count << 5 | count]
+    return [*words, branch_unless_zero(count, -len(submit) - 1)]
 
 
 def places(program: Program) -> tuple[list[int], int]:
@@ -164,8 +212,10 @@ def places(program: Program) -> tuple[list[int], int]:
     return [0, *ends[:-1].tolist()], int(ends[-1])
 
 
-def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> bytes:
-    """A static ELF executable that runs the program once."""
+def executable(
+    program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray], threads: int = 1
+) -> bytes:
+    """A static ELF executable that runs the program."""
     image = Image()
     linked = Linked(image, [*program.kernels(), Driver()])
     stored = Stored(image, payload, program.weights.values())
@@ -182,13 +232,15 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
     call[driver.CALL_STEPS] = image.words(steps.reshape(-1))
     call[driver.CALL_STEP_COUNT] = bound.count
     call[driver.CALL_BUFFERS] = image.words([*users, image.blank(program.arena), 0])
-    call[driver.CALL_SCRATCH] = image.blank(bound.scratch_bytes)
+    call[driver.CALL_SCRATCH] = image.blank(threads * bound.scratch_bytes)
     call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
-    words = driver.counter_words(bound.count)
-    call[driver.CALL_COUNTERS] = image.words([0] * words)
-    call[driver.CALL_COUNTER_WORDS] = words
-    run = linked.address(Driver(), "lucid_run")
-    start = image.add(entry(image.words(call), run, results, size))
+    call[driver.CALL_PHASES] = image.words(bound.phases.reshape(-1))
+    table = image.words(call)
+    if threads == 1:
+        running = calling(linked.address(Driver(), "lucid_run"), table)
+    else:
+        running = together(image, linked, table)
+    start = image.add(code_of([*running, *ending(results, size)]))
     total = len(image.bytes)
     header = b"\x7fELF\2\1\1" + bytes(9)
     header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
@@ -198,12 +250,16 @@ def executable(program: Program, payload: Mapping[str, Any], inputs: Sequence[np
 
 
 def emulate(
-    program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray], folder: Path
+    program: Program,
+    payload: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    folder: Path,
+    threads: int = 1,
 ) -> list[np.ndarray]:
     """The program's outputs, computed by qemu."""
     assert EMULATOR is not None
     file = folder / "program"
-    file.write_bytes(executable(program, payload, inputs))
+    file.write_bytes(executable(program, payload, inputs, threads))
     file.chmod(0o700)
     done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr

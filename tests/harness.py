@@ -10,8 +10,8 @@ each of the packed weights, lie between unreadable pages (`fences.py`).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
-from lucid.runtime.team import BARRIER_SPINS, RUN_TYPE, syscall_address
+from lucid.runtime.team import RUN_TYPE, Team, team
 from lucid.runtime.weights import WeightStore
 
 TARGETS = [t for t in LEVELS.values() if t.runs_here()]
@@ -162,11 +162,8 @@ class Run:
         return Fenced(size, *fences.shares(self.program.scratch, bound.scratch_bytes, self.threads))
 
     def _run(self, bound: BoundProgram, addresses: list[int]) -> None:
-        """Fill the call table, and enter `lucid_run` on every thread."""
+        """Fill the call table, and run it on a team."""
         buffers = np.array([*addresses, 0], np.int64)
-        words = driver.counter_words(bound.count)
-        counters = np.zeros((self.threads, words), np.int64)
-        barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
         call = np.zeros(driver.CALL_WORDS, np.int64)
         call[driver.CALL_VERSION] = driver.VERSION
         call[driver.CALL_STEPS] = bound.steps.ctypes.data
@@ -174,29 +171,20 @@ class Run:
         call[driver.CALL_BUFFERS] = buffers.ctypes.data
         call[driver.CALL_SCRATCH] = self.scratch.address
         call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
-        call[driver.CALL_COUNTERS] = counters.ctypes.data
-        call[driver.CALL_COUNTER_WORDS] = words
-        call[driver.CALL_BARRIER] = barrier.ctypes.data + -barrier.ctypes.data % 128
-        call[driver.CALL_SYSCALL] = syscall_address()
-        call[driver.CALL_SPINS] = BARRIER_SPINS
+        call[driver.CALL_PHASES] = bound.phases.ctypes.data
         run = RUN_TYPE(bound.code.address(Driver(), "lucid_run"))
         if fences.MODE and self.threads == 1:
-            self._run_singly(lambda: run(call.ctypes.data, 0, 1), call, counters)
+            self._run_singly(lambda: run(call.ctypes.data), call)
             return
         fences.note([f"{self.target.name}, {self.threads} threads", str(self.program)])
-        others = range(1, self.threads)
-        with ThreadPoolExecutor(self.threads) as pool:  # which starts no thread for nothing
-            entries = [pool.submit(run, call.ctypes.data, t, self.threads) for t in others]
-            assert run(call.ctypes.data, 0, self.threads) == 0
-            assert [entry.result() for entry in entries] == [0] * len(others)
+        assert awake(self.target, self.threads).run(call.ctypes.data) == 0
 
-    def _run_singly(self, enter: Callable[[], int], call: Any, counters: Any) -> None:
+    def _run_singly(self, enter: Callable[[], int], call: Any) -> None:
         """One kernel call after the other, so that it is known which was the last."""
         call[driver.CALL_STEP_COUNT] = 1
         for kernel_call in [c for c in self.program.calls() if c.tasks]:
             kernel, origin = kernel_call.kernel, kernel_call.origin
             fences.note([f"{self.target.name}: {kernel} {origin!r}", str(self.program)])
-            counters[:] = 0
             assert enter() == 0
             call[driver.CALL_STEPS] += 8 * driver.STEP_WORDS
 
@@ -212,6 +200,20 @@ class Run:
         shares = self.scratch.untouched().reshape(self.threads, bound.scratch_bytes)
         beyond = shares[:, self.program.scratch :]
         assert beyond.all(), "beyond what the calls ask of scratch"
+
+
+def awake(target: Target, threads: int) -> Team:
+    """The process's team of this size, its threads looking for something to do: so short are the
+    calls of tests that they would come too late to take part, were they asleep."""
+    found = team(target, threads)
+    if threads > 1:
+        found._table[driver.TEAM_IDLE_SPINS] = 100_000
+        phases, call = np.zeros(driver.PHASE_WORDS, np.int64), np.zeros(driver.CALL_WORDS, np.int64)
+        call[driver.CALL_VERSION] = driver.VERSION
+        call[driver.CALL_PHASES] = phases.ctypes.data
+        assert found.run(call.ctypes.data) == 0
+        time.sleep(0.0002)
+    return found
 
 
 def set_apart(program: Program) -> None:

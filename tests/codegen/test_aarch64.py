@@ -76,6 +76,19 @@ def test_split_attention(kernel: str, tmp_path: Path) -> None:
     check_emulated(attention_block(2, 1, 24, "last"), tmp_path, 2, {"conv2": kernel})
 
 
+def test_two_threads(tmp_path: Path) -> None:
+    graph = attention_block(2, 1, 24, "last")
+    inputs = random_inputs(graph, 2)
+    fused = run_passes(graph)
+    choices = schedule(fused, TARGET, 2, "fast", {"conv2": "direct"})
+    results = [
+        emulate(lower(fused, choices, TARGET, 2, n), graph.payload, inputs, tmp_path, n)
+        for n in (1, 2)
+    ]
+    for alone, together in zip(*results, strict=True):
+        np.testing.assert_array_equal(alone, together)
+
+
 @pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4", "depthwise"])
 def test_convolutions(kernel: str, tmp_path: Path) -> None:
     build = Builder()

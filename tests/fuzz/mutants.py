@@ -1,7 +1,9 @@
-"""Seeded miscompiles: the list of them all. Those of quantised models have a file of their own."""
+"""Seeded miscompiles: the list of them all. Those of the driver and of quantised
+models have files of their own."""
 
 from __future__ import annotations
 
+from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
 
@@ -622,45 +624,6 @@ INTEGERS = [
 
 RUNTIME = [
     Mutant(
-        "the first barrier is missing",
-        f"{R}.binding:BoundProgram._barriers",
-        "if p][1:]}",
-        "if p][2:]}",
-    ),
-    Mutant(
-        "no barriers at all",
-        f"{R}.binding:BoundProgram._barriers",
-        "if p][1:]}",
-        "if p][:0]}",
-    ),
-    Mutant(
-        "the last counter is not reset",
-        f"{R}.binding:Workspace.prepare",
-        "self._counters[:, : bound.count] = 0",
-        "self._counters[:, : bound.count - 1] = 0",
-    ),
-    Mutant(
-        "denormals are numbers",
-        f"{K}.driver:_DriverEmitter._flush_to_zero",
-        "ir.Constant(I32, FLUSH_TO_ZERO_X86)",
-        "ir.Constant(I32, 0)",
-        ("driver",),
-    ),
-    Mutant(
-        "a thread's last task is left out",
-        f"{K}.driver:_DriverEmitter._step",
-        "last = (first + portion).minimum(end)",
-        "last = (first + portion).minimum(end - k.select(threads > 1, 1, 0))",
-        ("driver",),
-    ),
-    Mutant(
-        "tasks that threads cannot share evenly are left out",
-        f"{K}.driver:_DriverEmitter._step",
-        "tasks * (owner + 1) // threads",
-        "tasks // threads * (owner + 1)",
-        ("driver",),
-    ),
-    Mutant(
         "a dilated window's phases are counted by the other axis",
         f"{K}.winograd:WinogradEmitter._place",
         "phase // f.dilation_w, phase % f.dilation_w",
@@ -680,13 +643,6 @@ RUNTIME = [
         "k.int(0), number)",
         "k.int(0), max(number, 1))",
         TILES,
-    ),
-    Mutant(
-        "threads share their scratch",
-        f"{K}.driver:_DriverEmitter.run",
-        ".bytes(thread * stride)",
-        ".bytes(thread * 0)",
-        ("driver",),
     ),
     Mutant(
         "packed weights are told apart by what is packed alone",
@@ -731,4 +687,5 @@ MUTANTS = [
     *INTEGERS,
     *QUANTISED,
     *RUNTIME,
+    *DRIVER,
 ]

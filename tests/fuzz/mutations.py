@@ -5,7 +5,8 @@
 
 Each mutant runs in a process of its own, with a cache of kernels that lacks those it changes. What
 the fuzzer then calls a failure counts where the same case passes without the mutant; so do a crash
-and a process that never ends. Of a mutant that is not found it is told whether its function ran.
+and a process that never ends. Those that name tests of their own are tried with these instead. Of a
+mutant that is not found it is told whether its function ran.
 """
 
 from __future__ import annotations
@@ -113,6 +114,15 @@ def try_one(name: str, cases: int, kinds: Sequence[str] = KINDS_TRIED) -> dict[s
     return {"cases": report.cases, "seconds": seconds, "found": found, "calls": calls}
 
 
+def try_tests(name: str) -> int:
+    """Run the tests that have to find this mutant with it; 1 where they do."""
+    import pytest
+
+    (mutant,) = (m for m in MUTANTS if m.name == name)
+    apply(mutant)
+    return int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", mutant.tests]))
+
+
 def replay(kind: str, seed: int) -> bool:
     """Whether the case passes here."""
     from .campaign import KINDS
@@ -160,6 +170,8 @@ def judge(mutant: Mutant, cases: int, warm: Path, kinds: Sequence[str] = KINDS_T
     with tempfile.TemporaryDirectory(prefix="lucid-mutant-") as folder:
         cache = Path(folder) / "kernels"
         without(mutant.families, warm, cache)
+        if mutant.tests:
+            return _judged_by_tests(mutant, cache)
         ran = _python(_one(mutant.name, cases, kinds), cache)
     if ran is None:
         return Verdict(mutant, True, "the process hangs")
@@ -183,6 +195,17 @@ def judge(mutant: Mutant, cases: int, warm: Path, kinds: Sequence[str] = KINDS_T
 def _one(name: str, cases: int, kinds: Sequence[str]) -> list[str]:
     """The arguments that try a mutant in this module's process."""
     return ["--one", name, "--cases", str(cases), *(["--quantised"] if kinds == ALONE else [])]
+
+
+def _judged_by_tests(mutant: Mutant, cache: Path) -> Verdict:
+    ran = _python(["--tests", mutant.name], cache)
+    if ran is None:
+        return Verdict(mutant, True, "the process hangs")
+    if ran.returncode < 0:
+        return Verdict(mutant, True, f"the process dies of signal {-ran.returncode}")
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("FAILED")]
+    how = lines[0].partition("::")[2] if lines else ran.stdout[-300:]
+    return Verdict(mutant, ran.returncode == 1, how)
 
 
 def _python(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[str] | None:
@@ -216,12 +239,15 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="mutants whose name holds this")
     parser.add_argument("--quantised", action="store_true", help="these, by cases of their ops")
     parser.add_argument("--one", help="try one in this process")
+    parser.add_argument("--tests", help="try one in this process with its tests")
     parser.add_argument("--replay", nargs=2, help="one case without any")
     chosen = parser.parse_args()
     kinds, mutants = (ALONE, QUANTISED) if chosen.quantised else (KINDS_TRIED, MUTANTS)
     if chosen.one is not None:
         print(json.dumps(try_one(chosen.one, chosen.cases, kinds)))
         return 0
+    if chosen.tests is not None:
+        return try_tests(chosen.tests)
     if chosen.replay:
         return int(not replay(chosen.replay[0], int(chosen.replay[1])))
     wanted = [m for m in mutants if not chosen.only or any(o in m.name for o in chosen.only)]

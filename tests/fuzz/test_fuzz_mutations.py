@@ -1,4 +1,4 @@
-"""The fuzzer finds what is wrong: three seeded miscompiles here, all of them in the long run."""
+"""The fuzzer finds what is wrong: four seeded miscompiles here, all of them in the long run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from .mutations import changed_code, judge
 INJECTED = [
     "batch norm forgets its mean",
     "a buffer dies when it has been written",
-    "the last counter is not reset",
+    "a ticket is taken without acquire",
+    "the next phase is given out before the count is complete",
 ]
 
 

@@ -19,7 +19,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.model_source import ModelSource
 from lucid.runtime import timing
-from lucid.runtime.timing import shared_by_phase
+from lucid.runtime.timing import Clocked, aligned, wall_times
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import Finding, Setting, TuningLog
 
@@ -200,19 +200,42 @@ def test_comparing_whole_programs(graph: Graph) -> None:
 # -- the clock ----------------------------------------------------------------------------------
 
 
+def times(marks: list[list[list[int]]], starts: list[int]) -> list[float]:
+    """What steps take by such a profile table: start, ticks at work and end of each, for each
+    thread, and in its last row when the caller came and left."""
+    clocked = Clocked.of(np.array(marks, np.int64), starts, 0.0, 1.0)
+    assert clocked.forwards
+    stamps = aligned(clocked, starts)
+    return wall_times(stamps, clocked.parts, clocked.ticks, starts).tolist()
+
+
+NOTHING = [0, 0, 0]
+
+
 def test_a_phase_is_shared_among_its_calls_and_waiting_counts() -> None:
-    # Two threads, three steps: the first two are one phase. Clocks start at 100 and at 900.
-    first = [[100, 100, 110], [110, 110, 140], [140, 150, 170]]
-    second = [[900, 900, 930], [930, 930, 940], [940, 950, 960]]
-    ticks = shared_by_phase(np.array([first, second]), np.array([False, False, True]))
-    assert ticks.tolist() == [25, 25, 20]
+    # Two threads, three steps: the first two are one phase.
+    first = [[100, 10, 110], [110, 30, 140], [150, 20, 170], [100, 0, 170]]
+    second = [[100, 30, 130], [130, 10, 140], [150, 10, 160], NOTHING]
+    assert times([first, second], [0, 2]) == [20, 20, 30]
 
 
-def test_a_thread_that_wakes_late_does_not_shorten_a_phase() -> None:
-    late = [[0, 0, 10], [10, 90, 90], [90, 91, 99]]
-    worker = [[0, 0, 10], [10, 11, 89], [89, 92, 93]]
-    ticks = shared_by_phase(np.array([late, worker]), np.array([False, True, True]))
-    assert ticks.tolist() == [90, 81, 8]
+def test_portions_of_the_steps_of_a_phase_may_lie_among_each_other() -> None:
+    first = [[100, 30, 150], [110, 30, 160], [100, 0, 160]]
+    assert times([first], [0]) == [30, 30]
+
+
+def test_clocks_of_threads_may_disagree() -> None:
+    first = [[100, 40, 140], [150, 20, 170], [100, 0, 170]]
+    second = [[900, 40, 940], [945, 10, 955], NOTHING]
+    assert times([first, second], [0, 1]) == [50, 20]  # the latest that it can have been
+
+
+def test_a_thread_that_has_no_part_in_a_phase_does_not_shorten_it() -> None:
+    late = [[10, 10, 20], NOTHING, [91, 8, 99], [10, 0, 99]]
+    worker = [[10, 5, 15], [20, 69, 89], NOTHING, NOTHING]
+    assert times([late, worker], [0, 1, 2]) == [10, 69, 10]
+    never = [NOTHING] * 4
+    assert times([late, worker, never], [0, 1, 2]) == [10, 69, 10]
 
 
 # -- compile(tune=True) -------------------------------------------------------------------------

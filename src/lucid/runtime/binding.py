@@ -13,7 +13,6 @@ from lucid.codegen.program.program import ArgumentValue, Code, KernelCall, Progr
 from lucid.ir.ops.base import Array
 from lucid.runtime.library import Code as Loaded
 from lucid.runtime.memory import Memory
-from lucid.runtime.team import BARRIER_SPINS, syscall_address
 from lucid.runtime.weights import WeightStore
 
 GUARD = 1 << 12
@@ -38,7 +37,6 @@ class BoundProgram:
         self._arena, self._absolute = len(users), len(users) + 1
         self.code = code
         calls = [c for c in program.calls() if c.tasks]
-        starts = self._barriers(program)
         self.steps = np.zeros((max(1, len(calls)), driver.STEP_WORDS), np.int64)
         self.steps_address = int(self.steps.ctypes.data)
         self.count = len(calls)
@@ -50,14 +48,25 @@ class BoundProgram:
             step[driver.STEP_CODE] = code.address(call.kernel)
             step[driver.STEP_ARGUMENTS] = self.words.ctypes.data + 8 * at
             step[driver.STEP_TASKS] = call.tasks
-            step[driver.STEP_BARRIER] = id(call) in starts
             at += length
+        self.phases = self._phases(program)
+        self.phases_address = int(self.phases.ctypes.data)
 
     @staticmethod
-    def _barriers(program: Program) -> set[int]:
-        """The calls before which all threads meet: the first of each phase but the first."""
-        phases = [[c for c in phase if c.tasks] for phase in program.phases]
-        return {id(phase[0]) for phase in [p for p in phases if p][1:]}
+    def _phases(program: Program) -> Array:
+        """The rows of the phases that have something to do, and the row that ends them."""
+        phases = [[c.tasks for c in phase if c.tasks] for phase in program.phases]
+        given = [p for p in phases if p]
+        rows, first = [], 0
+        for tasks in given:
+            rows.append((first, len(tasks), sum(tasks)))
+            first += len(tasks)
+        return np.array([*rows, (0,) * driver.PHASE_WORDS], np.int64)
+
+    @property
+    def starts(self) -> list[int]:
+        """The steps that begin a phase; 0 alone where there is none."""
+        return [int(first) for first in self.phases[:-1, driver.PHASE_FIRST]] or [0]
 
     def _arguments(self, call: KernelCall) -> list[int]:
         words: list[int] = []
@@ -92,56 +101,48 @@ class BoundProgram:
         return [self._arena, self.program.offsets[view.buffer] + inside]
 
     @property
-    def needs(self) -> tuple[int, int, int]:
+    def needs(self) -> tuple[int, int]:
         """The capacity of a workspace that this program can run in."""
-        return self.arena_bytes, self.scratch_bytes, self.count
+        return self.arena_bytes, self.scratch_bytes
 
 
 class Workspace:
-    """The memory of one call at a time: arena, scratch, counters and the call table.
+    """The memory of one call at a time: arena, scratch and the call table.
 
-    `capacity`: bytes of arena, bytes of scratch for each of the `threads`, and steps.
+    `capacity`: bytes of arena, and bytes of scratch for each of the `threads`.
     """
 
-    def __init__(self, threads: int, capacity: tuple[int, int, int]) -> None:
-        arena_bytes, scratch_bytes, steps = self.capacity = capacity
+    def __init__(self, threads: int, capacity: tuple[int, int]) -> None:
+        arena_bytes, scratch_bytes = self.capacity = capacity
         self._threads = threads
         self._arena = Memory(arena_bytes + GUARD)
         self._scratch = Memory(threads * scratch_bytes + GUARD)
-        words = driver.counter_words(steps)
-        self._counters = np.zeros((threads, words), np.int64)
-        self._barrier = np.zeros(driver.BARRIER_WORDS + 16, np.int64)
         self._buffers = np.zeros(0, np.int64)
         self.table = np.zeros(driver.CALL_WORDS, np.int64)
         self.address = int(self.table.ctypes.data)
-        barrier = self._barrier.ctypes.data
         self.table[driver.CALL_VERSION] = driver.VERSION
         self.table[driver.CALL_SCRATCH] = self._scratch.address
-        self.table[driver.CALL_COUNTERS] = self._counters.ctypes.data
-        self.table[driver.CALL_COUNTER_WORDS] = words
-        self.table[driver.CALL_BARRIER] = barrier + -barrier % 128
-        self.table[driver.CALL_SYSCALL] = syscall_address()
-        self.table[driver.CALL_SPINS] = BARRIER_SPINS
 
     def fits(self, bound: BoundProgram) -> bool:
         return all(c >= n for c, n in zip(self.capacity, bound.needs, strict=True))
 
     def larger(self, bound: BoundProgram) -> Workspace:
         """One in which this program fits, and all that fit in this one."""
-        arena, scratch, steps = map(max, self.capacity, bound.needs)
-        return Workspace(self._threads, (arena, scratch, steps))
+        arena, scratch = map(max, self.capacity, bound.needs)
+        return Workspace(self._threads, (arena, scratch))
 
     def arena(self, offset: int, count: int, dtype: str) -> Array:
         """`count` elements of the arena as they are stored, from byte `offset` on."""
         return self._arena.array(offset, count, dtype)
 
     def prepare(self, bound: BoundProgram, arrays: Sequence[int], step: int | None = None) -> int:
-        """Fill the call table for one run, or for that of a single step; gives its address."""
+        """Fill the call table for one run, or for that of a single step by one thread; gives its
+        address."""
         self._buffers = np.array([*arrays, self._arena.address, 0], np.int64)
-        self._counters[:, : bound.count] = 0
         first, count = (0, bound.count) if step is None else (step, 1)
         self.table[driver.CALL_STEPS] = bound.steps_address + 8 * driver.STEP_WORDS * first
         self.table[driver.CALL_STEP_COUNT] = count
+        self.table[driver.CALL_PHASES] = bound.phases_address
         self.table[driver.CALL_BUFFERS] = self._buffers.ctypes.data
         self.table[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
         return self.address

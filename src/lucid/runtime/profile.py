@@ -1,7 +1,7 @@
 """Profiling: where a compiled model spends its time, measured inside the generated code.
 
 A program is run by the profiled driver, the same code with a clock read before and after each
-barrier and each kernel call, on every thread. Its ticks become milliseconds by comparing them with
+portion of a kernel call, on every thread. Its ticks become milliseconds by comparing them with
 the caller's clock over all the runs. Ordinary runs in between tell what the measuring costs.
 """
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
 from lucid.codegen.program.program import KernelCall, Program, View, WeightRef
 from lucid.codegen.target import Target
 from lucid.ir.ops.base import Array
@@ -21,7 +20,7 @@ from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import Objects, Progress
 from lucid.runtime.peak import measured_peak
 from lucid.runtime.profile_report import CallProfile, Event, Profile, ThreadProfile
-from lucid.runtime.timing import Clocked, Stopwatch, phase_starts, shared
+from lucid.runtime.timing import Clocked, Stopwatch, aligned, wall_times
 
 BLOCK = 5
 """Runs in a row by one driver: the other one's threads spin for a while after each change."""
@@ -48,9 +47,10 @@ class Profiler:
         measured, ordinary = self._in_turns(
             lambda profiled: stopwatch.clock(bound, addresses, profiled), runs
         )
-        barriers = bound.steps[:, driver.STEP_BARRIER] != 0
+        starts = bound.starts
         rate, chosen = milliseconds_a_tick(measured), fastest(measured)
-        stamps = np.array([aligned(c.stamps, barriers) for c in chosen]) * rate
+        stamps = np.array([aligned(c, starts) for c in chosen]) * rate
+        lengths = np.array([c.ticks for c in chosen]) * rate
         latency = mean_ms(chosen)
         rates = Rates(
             latency,
@@ -58,7 +58,8 @@ class Profiler:
             measured_bandwidth(working_set(bound.program), self.threads),
         )
         calls = [c for c in bound.program.calls() if c.tasks]
-        spans = np.mean([wall_times(run, barriers) for run in stamps], axis=0)
+        runs_of = zip(stamps, chosen, lengths, strict=True)
+        spans = np.mean([wall_times(s, c.parts, t, starts) for s, c, t in runs_of], axis=0)
         busy = (stamps[..., 2] - stamps[..., 1]).mean((0, 1))
         return Profile(
             model=model,
@@ -74,8 +75,8 @@ class Profiler:
                 call_profile(bound.program, call, float(ms), float(inside), rates)
                 for call, ms, inside in zip(calls, spans, busy, strict=False)
             ),
-            threads=thread_profiles(stamps),
-            events=tuple(_events(stamps[0], barriers)) if calls else (),
+            threads=thread_profiles(stamps, lengths),
+            events=tuple(_events(stamps[0], chosen[0].parts, starts)) if calls else (),
         )
 
     def _in_turns(
@@ -101,8 +102,7 @@ def milliseconds_a_tick(runs: Sequence[Clocked]) -> float:
     if first is last:
         return first.ms_per_tick
     middles = [(r.start + r.end) / 2 for r in (first, last)]
-    ticks = [(r.stamps[0, 0, 0] + r.stamps[0, -1, 2]) / 2 for r in (first, last)]
-    return float(1000 * (middles[1] - middles[0]) / max(1.0, ticks[1] - ticks[0]))
+    return float(1000 * (middles[1] - middles[0]) / max(1.0, last.middle - first.middle))
 
 
 def mean_ms(runs: Sequence[Clocked]) -> float:
@@ -115,37 +115,12 @@ def fastest(runs: Sequence[Clocked]) -> list[Clocked]:
     return sorted(runs, key=lambda r: r.ms)[: max(1, round(KEPT * len(runs)))]
 
 
-def aligned(stamps: Array, barriers: Array) -> Array:
-    """Stamps (threads, steps, 3) by one clock, from 0 on, as floats; `barriers`: (steps).
-
-    Threads' clocks agree on most machines. Where they do not, a thread would seem to leave a
-    barrier before another one has come to it; it is shifted by the least that makes this untrue.
-    """
-    meets = stamps[:, barriers]
-    shifted = (stamps - stamps[0, 0, 0]).astype(np.float64)
-    for thread in range(1, len(stamps) if meets.size else 0):
-        least = (meets[0, :, 0] - meets[thread, :, 1]).max()
-        most = (meets[0, :, 1] - meets[thread, :, 0]).min()
-        shifted[thread] += min(max(0, least), most)
-    result: Array = shifted - shifted.min()
-    return result
-
-
-def wall_times(stamps: Array, barriers: Array) -> Array:
-    """What each step takes, of `aligned` stamps: a phase lasts from when the last thread comes to
-    the barrier before it to when the last comes to the one after it."""
-    starts = phase_starts(barriers)
-    opened = [0.0, *(stamps[:, s, 0].max() for s in starts[1:]), stamps.max()]
-    return shared(np.diff(opened), stamps, starts)
-
-
-def thread_profiles(runs: Array) -> tuple[ThreadProfile, ...]:
-    """Means over the runs of what each thread did; `runs`: (runs, threads, steps, 3), each from 0
-    on, in milliseconds."""
+def thread_profiles(runs: Array, lengths: Array) -> tuple[ThreadProfile, ...]:
+    """Means over the runs of what each thread did; `runs`: (runs, threads, steps, 3), and how long
+    each of them took its caller; in milliseconds."""
     kernels = (runs[..., 2] - runs[..., 1]).sum(-1)
     barriers = (runs[..., 1] - runs[..., 0]).sum(-1)
-    spans = runs.max((1, 2, 3))[:, None]
-    ends = spans - (runs[..., -1, 2] - runs[..., 0, 0])
+    ends = lengths[:, None] - (runs[..., -1, 2] - runs[..., 0, 0])
     rows = np.stack([kernels, barriers, ends]).mean(1).T
     return tuple(ThreadProfile(*map(float, row)) for row in rows)
 
@@ -202,10 +177,12 @@ def working_set(program: Program) -> int:
     return program.arena + users + sum(p.bytes for p in program.weights.values())
 
 
-def _events(stamps: Array, barriers: Array) -> Iterator[Event]:
-    """Kernel calls and waits of every thread; stamps in milliseconds from 0 on."""
+def _events(stamps: Array, parts: Array, starts: Sequence[int]) -> Iterator[Event]:
+    """What every thread did of kernel calls, and its waits before phases; stamps in milliseconds
+    from 0 on."""
     for thread, rows in enumerate(stamps.tolist()):
         for call, (before, start, end) in enumerate(rows):
-            if barriers[call]:
+            if call and call in starts and start > before:
                 yield Event(thread, call, before, start - before, True)
-            yield Event(thread, call, start, end - start, False)
+            if parts[thread, call]:
+                yield Event(thread, call, start, end - start, False)

@@ -53,6 +53,6 @@ class Runner:
         self.free[:] = [w for w in self.free if w.capacity[0] <= arena]
 
 
-def _run_alone(run: Callable[[int, int, int], int], code: Code, call: int) -> int:
+def _run_alone(run: Callable[[int], int], code: Code, call: int) -> int:
     """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
-    return int(run(call, 0, 1))
+    return int(run(call))

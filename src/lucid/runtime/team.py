@@ -20,6 +20,7 @@ from lucid.codegen.kernels import driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
 from lucid.errors import InputError
+from lucid.ir.ops.base import Array
 from lucid.os_threads import RLock, Thread
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
@@ -27,14 +28,14 @@ from lucid.runtime.planning import PLANNING
 IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
 busy server, short enough to cost an idle one nothing."""
-BARRIER_SPINS = 6000
-"""Rounds at a barrier before sleeping: 100 to 250 us. On two quiet cores ResNeSt-50's median is the
+CALL_SPINS = 6000
+"""Rounds before sleeping in a call: 100 to 250 us. On two quiet cores ResNeSt-50's median is the
 same with 8000 and 20000 rounds, and 2% slower with 2000, which puts threads to sleep that would
 have gone on at once. On a machine with other work 20000 halve the throughput of small models: the
 thread waited for may need this very core."""
 
 # Calls by these types release the GIL.
-RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
 WORKER_TYPE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)
 SUBMIT_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
 
@@ -43,6 +44,18 @@ def syscall_address() -> int:
     """The C library's `syscall`, by which native code reaches the futex."""
     function = ctypes.CDLL(None).syscall
     return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def team_table(size: int) -> Array:
+    """The table of a team of so many threads that has done nothing yet."""
+    words, line = driver.team_words(size), 8 * driver.LINES
+    room = np.zeros(words + driver.LINES, np.int64)
+    table = room[(-room.ctypes.data % line) // 8 :][:words]
+    table[driver.TEAM_THREADS] = size
+    table[driver.TEAM_SYSCALL] = syscall_address()
+    table[driver.TEAM_CALL_SPINS] = CALL_SPINS
+    table[driver.TEAM_IDLE_SPINS] = IDLE_SPINS
+    return table
 
 
 class Team:
@@ -58,13 +71,8 @@ class Team:
         self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
         self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
         self._lock = RLock()  # a signal handler may call a model in a call
-        self._room = np.zeros(driver.TEAM_WORDS + 16, np.int64)
-        address = self._room.ctypes.data
-        self._table = self._room[(-address % 128) // 8 :][: driver.TEAM_WORDS]
+        self._table = team_table(size)
         self._address = self._table.ctypes.data
-        self._table[driver.TEAM_THREADS] = size
-        self._table[driver.TEAM_SYSCALL] = syscall_address()
-        self._table[driver.TEAM_SPINS] = IDLE_SPINS
         self._futex = target.futex
         self._threads: list[Thread] = []
         with _signals_blocked():
@@ -96,9 +104,9 @@ class Team:
         with self._lock:
             self._table[driver.TEAM_STOP] = 1
             self._table[driver.TEAM_THREADS] = 1
-        with self._lock:  # taken anew, so that workers see the above before the epoch
-            self._table[driver.TEAM_EPOCH] += 1
-            word = ctypes.c_void_p(self._address + 8 * driver.TEAM_EPOCH)
+        with self._lock:  # taken anew, so that workers see the above before the serial
+            self._table[driver.TEAM_SERIAL] += 1
+            word = ctypes.c_void_p(self._address + 8 * driver.TEAM_SERIAL)
             wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
             ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), word, wake, everyone)
         for thread in self._threads:

@@ -29,12 +29,39 @@ ATTEMPTS = 10
 
 @dataclass(frozen=True)
 class Clocked:
-    """One run: `stamps`, (threads, steps, 3), each thread's clock before a step's barrier, after
-    it, and after the step; `start` and `end`, in seconds, of the whole by the caller's clock."""
+    """One run: from `start` to `end` by Python's clock, in seconds; so many `ticks` by that of the
+    stamps, `middle` being the tick in the middle.
+
+    `stamps`: (threads, steps, 3), in ticks of each thread's own clock from when the caller came by
+    its own: when the thread had done what it did before the step, when it began the step, and when
+    it ended. `parts`: (threads, steps), whether it had a part in the step; one in which it had none
+    takes it no time.
+    """
 
     stamps: Array
+    parts: Array
+    ticks: float
+    middle: float
     start: float
     end: float
+
+    @staticmethod
+    def of(marks: Array, starts: Sequence[int], start: float, end: float) -> Clocked:
+        """`marks`: the profile table that the driver has filled (threads, steps + 1, 3); `starts`:
+        the steps that begin a phase."""
+        came, left = marks[0, -1, [driver.PROFILE_START, driver.PROFILE_END]]
+        steps = marks[:, :-1] if marks.shape[1] > 1 else np.zeros_like(marks)
+        parts = steps[..., driver.PROFILE_START] > 0
+        stamps = np.zeros((*parts.shape, 3))
+        for own, rows, taken in zip(stamps, steps - [came, 0, came], parts, strict=True):
+            _lay_out(own, rows, taken, starts)
+        return Clocked(stamps, parts, float(left - came), (came + left) / 2, start, end)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether no clock went back."""
+        flat = self.stamps.reshape(len(self.stamps), -1)
+        return self.ticks >= 0 and bool((np.diff(flat) >= 0).all())
 
     @property
     def ms(self) -> float:
@@ -44,7 +71,26 @@ class Clocked:
     @property
     def ms_per_tick(self) -> float:
         """What a tick of the stamps takes."""
-        return self.ms / max(1, int(self.stamps[0, -1, 2] - self.stamps[0, 0, 0]))
+        return self.ms / max(1.0, self.ticks)
+
+
+def _lay_out(stamps: Array, rows: Array, taken: Array, starts: Sequence[int]) -> None:
+    """One thread's stamps (steps, 3) of its rows in the profile table. Its portions of the steps of
+    a phase may lie among each other: they are told as one step after the other."""
+    free = rows[taken, driver.PROFILE_START].min() if taken.any() else 0.0
+    for first, end in zip(starts, [*starts[1:], len(stamps)], strict=True):
+        own = taken[first:end]
+        if not own.any():
+            stamps[first:end] = free
+            continue
+        phase = rows[first:end]
+        began = phase[own, driver.PROFILE_START].min()
+        ended = phase[own, driver.PROFILE_END].max()
+        busy = np.cumsum(phase[:, driver.PROFILE_BUSY], dtype=np.float64)
+        stamps[first:end, 2] = began + (ended - began) * busy / max(1.0, busy[-1])
+        stamps[first, :2] = free, began
+        stamps[first + 1 : end, :2] = stamps[first : end - 1, 2:]
+        free = stamps[end - 1, 2]
 
 
 class Stopwatch:
@@ -81,13 +127,14 @@ class Stopwatch:
     def run(self, bound: BoundProgram) -> Array:
         """Milliseconds of each of the program's calls in one run on random numbers, in order.
 
-        What a phase takes, up to the next barrier, is shared among its calls by their work; so what
+        What a phase takes, up to the next one, is shared among its calls by their work; so what
         threads wait for each other counts. Raises CompileError.
         """
         addresses = self._user_arrays(bound.program)
         clocked = self.clock(bound, addresses)
         self._rates.append(clocked.ms_per_tick)
-        steps = shared_by_phase(clocked.stamps, bound.steps[:, driver.STEP_BARRIER] != 0)
+        stamps = aligned(clocked, bound.starts)
+        steps = wall_times(stamps, clocked.parts, clocked.ticks, bound.starts)
         times = np.zeros(sum(1 for _ in bound.program.calls()))
         worked = [i for i, c in enumerate(bound.program.calls()) if c.tasks]
         times[worked] = steps[: bound.count] * np.median(self._rates)
@@ -106,7 +153,7 @@ class Stopwatch:
             self._workspace = larger or Workspace(self._threads, bound.needs)
         for _ in range(ATTEMPTS):
             clocked = self._clocked(bound, self._workspace, addresses, profiled)
-            if (np.diff(clocked.stamps.reshape(len(clocked.stamps), -1)) >= 0).all():
+            if clocked.forwards:
                 return clocked
         raise CompileError("this machine's clock runs backwards: nothing can be measured by it")
 
@@ -114,16 +161,16 @@ class Stopwatch:
         self, bound: BoundProgram, workspace: Workspace, addresses: Sequence[int], profiled: bool
     ) -> Clocked:
         crew = team(self._target, self._threads, profiled)
-        stamps = np.zeros((self._threads, max(1, bound.count), 3), np.int64)
+        marks = np.zeros((self._threads, bound.count + 1, driver.PROFILE_WORDS), np.int64)
         call = workspace.prepare(bound, addresses)
-        workspace.table[driver.CALL_PROFILE] = stamps.ctypes.data
+        workspace.table[driver.CALL_PROFILE] = marks.ctypes.data
         start = time.perf_counter()
         status = crew.run(call)
         end = time.perf_counter()
         if status:
             raise CompileError(f"the native runtime refused the program (status {status})")
         self.runs += 1
-        return Clocked(stamps, start, end)
+        return Clocked.of(marks, bound.starts, start, end)
 
     def _user_arrays(self, program: Program) -> list[int]:
         """Addresses of arrays for the program's inputs and outputs."""
@@ -139,23 +186,48 @@ class Stopwatch:
         return addresses
 
 
-def shared_by_phase(stamps: Array, barriers: Array) -> Array:
-    """Ticks of each step, what waiting for the last thread takes included.
+def aligned(clocked: Clocked, starts: Sequence[int]) -> Array:
+    """Stamps (threads, steps, 3) by the caller's clock; `starts`: the steps that begin a phase.
 
-    `stamps`: (threads, steps, 3), each thread's clock before the step's barrier, after it, and
-    after the step; `barriers`: (steps), whether a step begins a phase. Clocks of different threads
-    are never compared: a phase lasts from one barrier to the next by the thread that sees most of
-    it, since one that wakes late sees the work done already.
+    Threads' clocks agree on most machines. Where they do not, a thread would seem to begin a phase
+    before another one has ended the one before it; it is shifted by the least that makes this
+    untrue.
     """
-    starts = phase_starts(barriers)
-    finishes = [*(stamps[:, s, 1] for s in starts[1:]), stamps[:, -1, 2]]
-    spans = [(f - stamps[:, s, 1]).max() for s, f in zip(starts, finishes, strict=True)]
-    return shared(np.array(spans), stamps, starts)
+    threads = list(zip(clocked.stamps, clocked.parts, strict=True))
+    begun = np.array([_begun(*thread, starts) for thread in threads])
+    ended = np.array([_ended(*thread, starts) for thread in threads])
+    begun = np.append(begun, np.full((len(begun), 1), np.inf), axis=1)
+    begun[0, -1] = clocked.ticks  # when the caller leaves
+    ended[0] = np.maximum(ended[0], 0.0)  # nothing before it comes
+    shifted = clocked.stamps.copy()
+    for thread in range(1, len(shifted)):
+        least = (ended[0] - begun[thread]).max()
+        most = (begun[0] - ended[thread]).min()
+        shifted[thread] += min(max(0.0, least), most)
+    return shifted
 
 
-def phase_starts(barriers: Array) -> list[int]:
-    """The steps that begin a phase."""
-    return [0, *(i for i in range(1, len(barriers)) if barriers[i])]
+def _begun(stamps: Array, parts: Array, starts: Sequence[int]) -> list[float]:
+    """When a thread began each phase; never, where it has no part in it."""
+    ends = [*starts[1:], len(stamps)]
+    return [
+        float(stamps[s, 1]) if parts[s:e].any() else np.inf
+        for s, e in zip(starts, ends, strict=True)
+    ]
+
+
+def _ended(stamps: Array, parts: Array, starts: Sequence[int]) -> list[float]:
+    """When a thread had ended all before each phase, and before the end of the last one."""
+    last = np.maximum.accumulate(np.where(parts, stamps[:, 2], -np.inf))
+    return [-np.inf, *(float(last[s - 1]) for s in [*starts[1:], len(stamps)])]
+
+
+def wall_times(stamps: Array, parts: Array, ticks: float, starts: Sequence[int]) -> Array:
+    """What each step takes, of `aligned` stamps: a phase lasts from when all before it is done to
+    when it is done itself, the first from when the caller comes, the last until it leaves."""
+    done = np.maximum.accumulate(np.where(parts, stamps[..., 2], 0.0).max(axis=0))
+    opened = [0.0, *(float(done[s - 1]) for s in starts[1:]), ticks]
+    return shared(np.diff(opened), stamps, starts)
 
 
 def shared(spans: Array, stamps: Array, starts: Sequence[int]) -> Array:

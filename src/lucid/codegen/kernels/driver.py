@@ -1,54 +1,104 @@
-"""The native runtime: `lucid_run`, which walks a Program's table, and the loop of a team's threads.
+"""The native runtime: `lucid_run`, which walks a Program's table alone, and what a team of threads
+does: `lucid_submit`, by which a caller has a call done, and `lucid_worker`, the life of the others.
 
-Every thread of a team runs the same table (SPMD): of each call's tasks it takes its own share, one
-stretch of them, then what others have left of theirs, and waits at a barrier where a phase begins.
-Neighbouring tasks read and write neighbouring memory, so that from call to call a thread finds most
-of what it reads in its own cache: on two threads a depthwise convolution whose input lay in the
-other's took as long as on one. Waiting spins for a while and then sleeps on a futex. Everything the
-code needs comes through the tables laid out below, so the object has no undefined symbols.
+A *phase* is the steps from one barrier of the Program to the next. Its tasks are given out in
+portions: each thread has a share of each step, one stretch of its tasks, cut into portions that
+become smaller; it takes those first, then what others have left of theirs. (Neighbouring tasks read
+and write neighbouring memory, so that from phase to phase a thread finds most of what it reads in
+its own cache: on two threads a depthwise convolution whose input lay in the other's took as long
+as on one.) Threads subtract what they have finished from the phase's count, and who brings it to
+zero gives out the next phase. So a phase is over when its tasks are done, whoever did them: nobody
+waits for a thread that holds no portion, however late it comes or wakes, neither between phases nor
+at the end of the call. A phase of a single task is done by who ended the one before it, at once.
+
+**What threads share** lies in the team's table, which lives as long as they do:
+- `TICKETS`, a word for each thread: the portions left of its share of the current phase;
+- `COUNT`: the tasks of the phase that nobody has finished and counted yet;
+- `CALL`, `PHASE`: what is being done, and the row of its current phase;
+- `SERIAL`, which grows with whatever there is to see: threads that find nothing to do wait until it
+  changes, spinning first, then asleep on it as a futex. `ASLEEP`: the largest serial that a thread
+  sleeps on. `FINISHED`: the serial with which the last call was done.
+
+**Why no thread takes a task of a finished phase, or reads memory of a finished call.** A portion is
+taken by an atomic decrement of a ticket, and only if that was above zero. Which portion it is, is
+told by `CALL` and `PHASE`, which are read *after* that; nothing that the thread knew before takes
+part. So it does not matter how old its knowledge is: a thread may stop anywhere for as long as the
+system likes, and its decrement then either finds nothing or takes a portion of what is current.
+1. While somebody holds a portion, the count is above zero: the portion's tasks are in it. So the
+   phase is not over, and `CALL`, `PHASE` and all that they point to stay; the caller waits.
+2. The count reaches zero when all portions are finished, hence taken: then no ticket is above zero,
+   nobody holds anything, and one thread, whose subtraction made it zero, may write. It writes
+   `PHASE` and `COUNT`, then the tickets, only those of shares that are not empty: a phase cannot
+   end before the last of them is written, so that no store falls into a later phase. Thread 0's
+   share is never empty, and is given out last: from then on the writer reads the team's table only.
+3. A decrement of a ticket that was at zero leaves it below, which says the same; it comes before
+   the next phase's store in the one order of that word, and is overwritten, or after it, and takes.
+4. Between calls all tickets are at or below zero. A thread without a portion touches nothing but
+   the team's table: a call's tables, buffers and scratch may go when `lucid_submit` returns.
+
+**The order of memory** (in C11's terms; x86 has it in every load and store, aarch64 in those that
+are marked: `ldar`, `stlr`, `ldadda`, `ldaddal`; not `ldapr`, which may pass an earlier store).
+Tickets are stored with release and decremented with acquire; decrements in between continue the
+release sequence. So who takes a portion sees all that the writer saw and wrote. The count is
+subtracted from with acquire and release, so that the last subtraction sees what all threads wrote
+in the phase, and passes it on with the next tickets. `SERIAL` is added to after the tickets are
+stored; a thread reads it, then looks at the tickets, and then waits for another serial than that:
+what is given out after it looked has one. The caller is done when it reads the serial `FINISHED`,
+which was added after the last subtraction.
+To sleep, a thread raises `ASLEEP` to the serial it has seen, then compares `SERIAL` with it; to
+wake, the writer adds to `SERIAL`, then compares `ASLEEP` with what that was. All four are
+sequentially consistent, so that one of the two sees the other's; and the futex compares once more.
+`ASLEEP` only grows: who wakes destroys nobody else's, and pays nothing more for a thread that was
+woken and does not run yet.
+
+Everything the code needs comes through the tables laid out below, so the object has no undefined
+symbols.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from llvmlite import ir
+from llvmlite.ir.instructions import StoreAtomicInstr
 
-from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.values import I32, I64, PTR, VOID, Int, Pointer, PointerTo
+from lucid.codegen.language.values import I1, I32, I64, PTR, VOID, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
-# Words of the tables. What all threads wait for has two cache lines (sixteen words) of its own,
-# since some machines have lines of 128 bytes. The task counters of one thread lie side by side, one
-# for each call: one is busy at a time.
-STEP_WORDS = 4
-STEP_CODE, STEP_ARGUMENTS, STEP_TASKS, STEP_BARRIER = range(STEP_WORDS)
-CALL_WORDS = 16
+# Words of the tables. What several threads write has two cache lines (sixteen words) of its own,
+# since some machines have lines of 128 bytes.
+LINES = 16
+STEP_WORDS = 3
+STEP_CODE, STEP_ARGUMENTS, STEP_TASKS = range(STEP_WORDS)
+PHASE_WORDS = 3
+PHASE_FIRST, PHASE_STEPS, PHASE_TASKS = range(PHASE_WORDS)
+"""A phase's first step, how many steps it has, and their tasks; a row of zeros ends the table."""
+CALL_WORDS = 8
 (
     CALL_VERSION,
     CALL_STEPS,
     CALL_STEP_COUNT,
+    CALL_PHASES,
     CALL_BUFFERS,
     CALL_SCRATCH,
     CALL_SCRATCH_BYTES,
-    CALL_COUNTERS,
-    CALL_BARRIER,
     CALL_PROFILE,
-    CALL_SYSCALL,
-    CALL_SPINS,
-    CALL_COUNTER_WORDS,
-) = range(12)
-VERSION = 2
+) = range(CALL_WORDS)
+VERSION = 3
 PORTIONS = 4
-"""Of a thread's share, that are taken one after the other: what may be left to others."""
-BARRIER_WORDS = 48
-BARRIER_ARRIVED, BARRIER_GENERATION, BARRIER_SLEEPERS = 0, 16, 32
-TEAM_WORDS = 64
-TEAM_EPOCH, TEAM_SLEEPERS, TEAM_REMAINING, TEAM_WAITERS = 0, 16, 32, 40
-TEAM_CALL, TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_SPINS = range(48, 53)
+"""Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
+TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_FINISHED = range(4)
+TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
+TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 53)
+TEAM_TICKETS = 4 * LINES
+PROFILE_WORDS = 3
+PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
+"""Of a thread's part in a step: the clock when its first portion began, the ticks in all of them,
+and the clock when the last ended; zeros where it had none. In each thread's last row, behind those
+of the steps, the clock when the caller came and left."""
 
 FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
 EVERYONE = 0x7FFFFFFF
@@ -60,17 +110,16 @@ TABLE = PointerTo(I64)
 SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
 
 
-def counter_words(steps: int) -> int:
-    """From one thread's counters to the next one's: two cache lines lie between those in use."""
-    return steps + 16
+def team_words(threads: int) -> int:
+    """Words of a team's table."""
+    return TEAM_TICKETS + LINES * threads
 
 
 @dataclass(frozen=True)
 class Driver(KernelSpec):
-    """`lucid_run(call, thread, threads)`, `lucid_worker(team, thread)`, `lucid_submit(team, call)`.
+    """`lucid_run(call)`, `lucid_worker(team, thread)`, `lucid_submit(team, call)`.
 
-    `profiled`: each thread notes the clock before and after each step and at each barrier, three
-    words a step, in the call's profile table.
+    `profiled`: each thread notes in the call's profile table when it was at work on a step.
     """
 
     family: ClassVar[str] = "driver"
@@ -82,6 +131,8 @@ class Driver(KernelSpec):
         module.triple = target.triple
         emitter = _DriverEmitter(module, target, self.profiled)
         emitter.run()
+        emitter.advance()
+        emitter.take_part()
         emitter.worker()
         emitter.submit()
         return module
@@ -93,20 +144,37 @@ class _DriverEmitter:
         self.target = target
         self.profiled = profiled
         self.run_function: Any = None
+        self.advance_function: Any = None
+        self.take_part_function: Any = None
 
-    # -- atomics, waiting -------------------------------------------------------------------
+    def _function(
+        self, name: str, arguments: Signature, result: ir.Type = VOID, inside: bool = False
+    ) -> Kernel:
+        k = Kernel(self.module, self.target, name, arguments, result)
+        if inside:
+            k.function.linkage = "internal"
+        return k
+
+    # -- atomics ----------------------------------------------------------------------------
 
     def _read(self, k: Kernel, address: Pointer) -> Int:
-        """An atomic load, with acquire order."""
-        return Int(k.builder, k.builder.load_atomic(address.raw, "acquire", 8, typ=I64))
+        """An atomic load, sequentially consistent (and so with acquire order)."""
+        return Int(k.builder, k.builder.load_atomic(address.raw, "seq_cst", 8, typ=I64))
 
-    def _add(self, k: Kernel, address: Pointer, value: int | Int) -> Int:
+    def _add(self, k: Kernel, address: Pointer, value: int | Int, order: str = "seq_cst") -> Int:
         """Atomic addition; gives the value before."""
-        raw = k.builder.atomic_rmw("add", address.raw, k.int(value).raw, "seq_cst")
-        return Int(k.builder, raw)
+        return Int(k.builder, k.builder.atomic_rmw("add", address.raw, k.int(value).raw, order))
 
-    def _exchange(self, k: Kernel, address: Pointer, value: int | Int) -> None:
-        k.builder.atomic_rmw("xchg", address.raw, k.int(value).raw, "seq_cst")
+    def _raise(self, k: Kernel, address: Pointer, value: Int) -> None:
+        """Let a word be no less than this."""
+        k.builder.atomic_rmw("max", address.raw, value.raw, "seq_cst")
+
+    def _release(self, k: Kernel, address: Pointer, value: Int) -> None:
+        """An atomic store, with release order."""
+        b = k.builder  # whose own method for it wants typed pointers (llvmlite 0.50)
+        b._insert(StoreAtomicInstr(b.block, value.raw, address.raw, "release", 8))
+
+    # -- waiting ----------------------------------------------------------------------------
 
     def _pause(self, k: Kernel) -> None:
         if self.target.is_x86:
@@ -115,66 +183,42 @@ class _DriverEmitter:
             hint = k.intrinsic("llvm.aarch64.hint", VOID, [I32])
             k.builder.call(hint, [ir.Constant(I32, 1)])
 
-    def _futex(self, k: Kernel, syscall: Pointer, word: Pointer, action: int, value: Any) -> None:
-        zero = k.int(0)
-        arguments = [k.int(self.target.futex), word, k.int(action), value, zero, zero, zero]
-        k.call(syscall, SYSCALL_TYPE, arguments)
+    def _futex(self, k: Kernel, team: Pointer, action: int, value: Int) -> None:
+        """A system call about the team's serial."""
+        syscall, zero = k.load_pointer(team.words(TEAM_SYSCALL)), k.int(0)
+        number, word = k.int(self.target.futex), team.words(TEAM_SERIAL)
+        k.call(syscall, SYSCALL_TYPE, [number, word, k.int(action), value, zero, zero, zero])
 
-    def _wake(self, k: Kernel, syscall: Pointer, word: Pointer, sleepers: Pointer) -> None:
-        with k.when(self._read(k, sleepers) > 0):
-            self._futex(k, syscall, word, FUTEX_WAKE_PRIVATE, k.int(EVERYONE))
+    def _announce(self, k: Kernel, team: Pointer) -> None:
+        """Let others see that something was given out, or that all is done."""
+        before = self._add(k, team.words(TEAM_SERIAL), 1)
+        with k.when(self._read(k, team.words(TEAM_ASLEEP)) >= before):
+            self._futex(k, team, FUTEX_WAKE_PRIVATE, k.int(EVERYONE))
 
-    def _wait(
-        self, k: Kernel, word: Pointer, old: Int, sleepers: Pointer, syscall: Pointer, spins: Int
-    ) -> None:
-        """Until `word` is no longer `old`: spin, then sleep."""
-        b = k.builder
-        spin, sleep, done = (b.append_basic_block(n) for n in ("spin", "sleep", "waited"))
-        nap, woken = b.append_basic_block("nap"), b.append_basic_block("woken")
-        before = b.block
-        b.branch(spin)
-        b.position_at_end(spin)
-        count = b.phi(I64)
-        count.add_incoming(ir.Constant(I64, 0), before)
-        again = b.append_basic_block("again")
-        b.cbranch(self._read(k, word).equals(old), again, done)
-        b.position_at_end(again)
-        self._pause(k)
-        following = Int(k.builder, count) + 1
-        count.add_incoming(following.raw, again)
-        b.cbranch(following < spins, spin, sleep)
-        b.position_at_end(sleep)
-        self._add(k, sleepers, 1)
-        b.branch(nap)
-        b.position_at_end(nap)
-        asleep = b.append_basic_block("asleep")
-        b.cbranch(self._read(k, word).equals(old), asleep, woken)
-        b.position_at_end(asleep)
-        self._futex(k, syscall, word, FUTEX_WAIT_PRIVATE, old)
-        b.branch(nap)
-        b.position_at_end(woken)
-        self._add(k, sleepers, -1)
-        b.branch(done)
-        b.position_at_end(done)
+    def _wait(self, k: Kernel, team: Pointer, seen: Int) -> None:
+        """Until the serial is no longer `seen`: spin, then sleep."""
+        b, word = k.builder, team.words(TEAM_SERIAL)
+        spins = k.select(
+            self._read(k, team.words(TEAM_FINISHED)).equals(seen),
+            k.load_int(team.words(TEAM_IDLE_SPINS)),
+            k.load_int(team.words(TEAM_CALL_SPINS)),
+        )
 
-    def _barrier(self, k: Kernel, call: Pointer, threads: Int) -> None:
-        """The last thread to arrive opens it for all."""
-        barrier = k.load_pointer(call.words(CALL_BARRIER))
-        syscall = k.load_pointer(call.words(CALL_SYSCALL))
-        word, sleepers = barrier.words(BARRIER_GENERATION), barrier.words(BARRIER_SLEEPERS)
-        generation = self._read(k, word)
-        arrived = self._add(k, barrier.words(BARRIER_ARRIVED), 1)
+        def spin(state: list[Any]) -> list[Any]:
+            self._pause(k)
+            return [(Int(b, state[0]) + 1).raw]
 
-        def open_it() -> None:
-            self._exchange(k, barrier.words(BARRIER_ARRIVED), 0)
-            self._exchange(k, word, generation + 1)
-            self._wake(k, syscall, word, sleepers)
+        def unchanged(state: list[Any]) -> Any:
+            return k.both(Int(b, state[0]) < spins, self._read(k, word).equals(seen))
 
-        def wait() -> None:
-            spins = k.load_int(call.words(CALL_SPINS))
-            self._wait(k, word, generation, sleepers, syscall, spins)
+        def sleep(state: list[Any]) -> list[Any]:
+            self._raise(k, team.words(TEAM_ASLEEP), seen)
+            with k.when(self._read(k, word).equals(seen)):
+                self._futex(k, team, FUTEX_WAIT_PRIVATE, seen)
+            return []
 
-        k.either(arrived.equals(threads - 1), open_it, wait)
+        k.repeat([k.int(0).raw], unchanged, spin)
+        k.repeat([], lambda _: self._read(k, word).equals(seen), sleep)
 
     # -- rounding mode ----------------------------------------------------------------------
 
@@ -205,143 +249,250 @@ class _DriverEmitter:
     def _set_fpcr(self, k: Kernel, state: Any) -> None:
         k.builder.call(k.intrinsic("llvm.aarch64.set.fpcr", VOID, [I64]), [state])
 
-    # -- the functions ----------------------------------------------------------------------
+    # -- tasks ------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """lucid_run: this thread's share of every step."""
-        arguments = [("call", TABLE), ("thread", I64), ("threads", I64)]
-        k = Kernel(self.module, self.target, "lucid_run", arguments, I64)
-        self.run_function = k.function
-        call, thread, threads = (k.args[n] for n, _ in arguments)
-        version = k.load_int(call.words(CALL_VERSION))
-        with k.when(version.compare("!=", VERSION)):
-            k.builder.ret(ir.Constant(I64, 1))
-        rounding = self._flush_to_zero(k)
-        steps = k.load_pointer(call.words(CALL_STEPS))
-        count = k.load_int(call.words(CALL_STEP_COUNT))
+    def _work(
+        self, k: Kernel, call: Pointer, number: Int, first: Int, last: Int, thread: Int
+    ) -> None:
+        """Tasks `first` to `last - 1` of step `number`, done by this thread."""
+        step = k.load_pointer(call.words(CALL_STEPS)).words(number * STEP_WORDS)
+        code, arguments = (k.load_pointer(step.words(w)) for w in (STEP_CODE, STEP_ARGUMENTS))
+        buffers = k.load_pointer(call.words(CALL_BUFFERS))
         stride = k.load_int(call.words(CALL_SCRATCH_BYTES))
         scratch = k.load_pointer(call.words(CALL_SCRATCH)).bytes(thread * stride)
-        profile = k.load_pointer(call.words(CALL_PROFILE)) if self.profiled else None
-        with k.loop(0, count) as loop:
-            step = steps.words(loop.index * STEP_WORDS)
-            row = profile and profile.words((thread * count + loop.index) * 3)
-            self._stamp(k, row, 0)
-            barrier = k.load_int(step.words(STEP_BARRIER))
-            with k.when(k.both(barrier > 0, threads > 1)):
-                self._barrier(k, call, threads)
-            self._stamp(k, row, 1)
-            self._step(k, call, step, loop.index, scratch, thread, threads)
-            self._stamp(k, row, 2)
+        start = self._clock(k)
+        k.call(code, KERNEL_TYPE, [arguments, buffers, first, last, scratch])
+        if self.profiled:
+            self._note(k, self._row(k, call, thread, number), start, self._clock(k))
+
+    def _clock(self, k: Kernel) -> Int:
+        if not self.profiled:
+            return k.int(0)
+        clock = k.intrinsic("llvm.readcyclecounter", I64, [])
+        return Int(k.builder, k.builder.call(clock, []))
+
+    def _row(self, k: Kernel, call: Pointer, thread: Int, number: Int) -> Pointer:
+        """Where the profile has a thread's part in a step."""
+        rows = k.load_int(call.words(CALL_STEP_COUNT)) + 1
+        at = (thread * rows + number) * PROFILE_WORDS
+        return k.load_pointer(call.words(CALL_PROFILE)).words(at)
+
+    def _note(self, k: Kernel, row: Pointer, start: Int, end: Int) -> None:
+        busy = row.words(PROFILE_BUSY)
+        with k.when(k.load_int(row.words(PROFILE_START)).equals(0)):
+            k.store_int(start, row.words(PROFILE_START))
+        k.store_int(k.load_int(busy) + (end - start), busy)
+        k.store_int(end, row.words(PROFILE_END))
+
+    def _share(
+        self, k: Kernel, call: Pointer, number: Int, owner: Int, threads: Int
+    ) -> tuple[Int, Int, Int]:
+        """A thread's share of a step: its first task, how many, and in how many portions."""
+        step = k.load_pointer(call.words(CALL_STEPS)).words(number * STEP_WORDS)
+        tasks = k.load_int(step.words(STEP_TASKS))
+        each, more = tasks // threads, tasks % threads
+        size = k.select(owner < more, each + 1, each)
+        zeros = Int(k.builder, k.builder.ctlz(size.raw, ir.Constant(I1, 0)))
+        return owner * each + owner.minimum(more), size, (64 - zeros).minimum(PORTIONS)
+
+    def run(self) -> None:
+        """lucid_run: the whole call, by this thread alone."""
+        k = self._function("lucid_run", [("call", TABLE)], I64)
+        self.run_function = k.function
+        call = k.args["call"]
+        self._check_version(k, call)
+        rounding = self._flush_to_zero(k)
+        self._note_caller(k, call, PROFILE_START)
+        steps = k.load_pointer(call.words(CALL_STEPS))
+        with k.loop(0, k.load_int(call.words(CALL_STEP_COUNT))) as loop:
+            tasks = k.load_int(steps.words(loop.index * STEP_WORDS + STEP_TASKS))
+            self._work(k, call, loop.index, k.int(0), tasks, k.int(0))
+        self._note_caller(k, call, PROFILE_END)
         self._restore_rounding(k, rounding)
         k.finish(ir.Constant(I64, 0))
 
-    def _stamp(self, k: Kernel, row: Pointer | None, place: int) -> None:
-        if row is not None:
-            clock = k.intrinsic("llvm.readcyclecounter", I64, [])
-            k.store_int(Int(k.builder, k.builder.call(clock, [])), row.words(place))
+    def _check_version(self, k: Kernel, call: Pointer) -> None:
+        version = k.load_int(call.words(CALL_VERSION))
+        with k.when(version.compare("!=", VERSION)):
+            k.builder.ret(ir.Constant(I64, 1))
 
-    def _step(
-        self,
-        k: Kernel,
-        call: Pointer,
-        step: Pointer,
-        index: Int,
-        scratch: Pointer,
-        thread: Int,
-        threads: Int,
-    ) -> None:
-        """Take tasks, a few at a time, until none is left: first the thread's own, then those of
-        the thread after it, and so on."""
-        tasks = k.load_int(step.words(STEP_TASKS))
-        code = k.load_pointer(step.words(STEP_CODE))
-        arguments = k.load_pointer(step.words(STEP_ARGUMENTS))
-        buffers = k.load_pointer(call.words(CALL_BUFFERS))
-        words = k.load_int(call.words(CALL_COUNTER_WORDS))
-        counters = k.load_pointer(call.words(CALL_COUNTERS)).words(index)
-        with k.loop(0, threads) as turn:
-            owner = (thread + turn.index) % threads
-            begin, end = tasks * owner // threads, tasks * (owner + 1) // threads
-            counter = counters.words(owner * words)
-            portion = k.select(threads > 1, (end - begin) // PORTIONS, end - begin).maximum(1)
+    def _note_caller(self, k: Kernel, call: Pointer, place: int) -> None:
+        if self.profiled:
+            row = self._row(k, call, k.int(0), k.load_int(call.words(CALL_STEP_COUNT)))
+            k.store_int(self._clock(k), row.words(place))
 
-            def work(first: Int, end: Int = end, portion: Int = portion) -> None:
-                last = (first + portion).minimum(end)
-                k.call(code, KERNEL_TYPE, [arguments, buffers, first, last, scratch])
+    # -- phases -----------------------------------------------------------------------------
 
-            with k.when(begin + self._read(k, counter) < end):
-                self._take(k, counter, begin, end, portion, work)
+    def advance(self) -> None:
+        """Go on to the phase of this row, and past it while there is a single task to do; the
+        thread is the only one that has anything of the call."""
+        arguments = [("team", TABLE), ("thread", I64), ("phase", TABLE)]
+        k = self._function("advance", arguments, inside=True)
+        self.advance_function = k.function
+        b, team, thread = k.builder, k.args["team"], k.args["thread"]
+        call = k.load_pointer(team.words(TEAM_CALL))
 
-    def _take(
-        self,
-        k: Kernel,
-        counter: Pointer,
-        begin: Int,
-        end: Int,
-        portion: Int,
-        work: Callable[[Int], None],
-    ) -> None:
-        """Work on portions of one share until it is used up."""
+        def tasks(state: list[Any]) -> Int:
+            return k.load_int(Pointer(b, state[0], I64).words(PHASE_TASKS))
+
+        def alone(state: list[Any]) -> list[Any]:
+            phase = Pointer(b, state[0], I64)
+            number = k.load_int(phase.words(PHASE_FIRST))
+            self._work(k, call, number, k.int(0), k.int(1), thread)
+            return [phase.words(PHASE_WORDS).raw]
+
+        state = k.repeat([k.args["phase"].raw], lambda s: tasks(s).equals(1), alone)
+        with k.when(tasks(state).equals(0)):
+            serial = self._read(k, team.words(TEAM_SERIAL)) + 1
+            self._release(k, team.words(TEAM_FINISHED), serial)
+            self._announce(k, team)
+            b.ret_void()
+        self._give_out(k, team, call, Pointer(b, state[0], I64))
+        self._announce(k, team)
+        k.finish()
+
+    def _give_out(self, k: Kernel, team: Pointer, call: Pointer, phase: Pointer) -> None:
+        """Make this phase the current one."""
         b = k.builder
-        take, some, done = (b.append_basic_block(n) for n in ("take", "some", "done"))
-        b.branch(take)
+        k.store_pointer(phase, team.words(TEAM_PHASE))
+        k.store_int(k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_COUNT))
+        threads = k.load_int(team.words(TEAM_THREADS))
+        first = k.load_int(phase.words(PHASE_FIRST))
+        end = first + k.load_int(phase.words(PHASE_STEPS))
+        with k.loop(0, threads) as turn:
+            owner = threads - 1 - turn.index  # the first one's is never empty
+
+            def more(state: list[Any]) -> list[Any]:
+                number, portions = (Int(b, s) for s in state)
+                _, _, own = self._share(k, call, number, owner, threads)
+                return [(number + 1).raw, (portions + own).raw]
+
+            state = [first.raw, k.int(0).raw]
+            _, portions = k.repeat(state, lambda s: Int(b, s[0]) < end, more)
+            with k.when(Int(b, portions) > 0):  # of an empty share it could come too late
+                self._release(k, self._ticket(team, owner), Int(b, portions))
+
+    def _ticket(self, team: Pointer, owner: Int) -> Pointer:
+        return team.words(owner * LINES + TEAM_TICKETS)
+
+    def take_part(self) -> None:
+        """Do portions of the current phase as long as there are some, its own thread's first; then
+        go on to the next phase if this one is done, and else wait until somebody does.
+
+        `seen`: the serial, read before this.
+        """
+        arguments = [("team", TABLE), ("thread", I64), ("seen", I64)]
+        k = self._function("take_part", arguments, inside=True)
+        self.take_part_function = k.function
+        b, team, thread, seen = k.builder, *(k.args[name] for name, _ in arguments)
+        threads = k.load_int(team.words(TEAM_THREADS))
+
+        def look(state: list[Any]) -> list[Any]:
+            turn, owner, done = (Int(b, s) for s in state)
+            done = self._take(k, team, owner, done)
+            following = owner + 1
+            return [(turn + 1).raw, k.select(following < threads, following, 0).raw, done.raw]
+
+        state = [k.int(0).raw, thread.raw, k.int(0).raw]
+        done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < threads, look)[2])
+        with k.when(done > 0):
+            left = self._add(k, team.words(TEAM_COUNT), 0 - done, "acq_rel")
+            with k.when(left.equals(done)):
+                phase = k.load_pointer(team.words(TEAM_PHASE))
+                following = phase.words(PHASE_WORDS)
+                b.call(self.advance_function, [team.raw, thread.raw, following.raw])
+                b.ret_void()
+        self._wait(k, team, seen)
+        k.finish()
+
+    def _take(self, k: Kernel, team: Pointer, owner: Int, done: Int) -> Int:
+        """Work on portions of one thread's share until it is used up; `done` and the tasks that
+        these were."""
+        b, ticket = k.builder, self._ticket(team, owner)
+        look, take, some, none = (b.append_basic_block(n) for n in ("look", "take", "some", "none"))
+        before = b.block
+        b.branch(look)
+        b.position_at_end(look)
+        total = b.phi(I64)
+        total.add_incoming(done.raw, before)
+        b.cbranch(self._read(k, ticket) > 0, take, none)
         b.position_at_end(take)
-        first = begin + self._add(k, counter, portion)
-        b.cbranch(first < end, some, done)
+        left = self._add(k, ticket, -1, "acquire")
+        b.cbranch(left > 0, some, none)
         b.position_at_end(some)
-        work(first)
-        b.branch(take)
-        b.position_at_end(done)
+        tasks = self._portion(k, team, owner, left)
+        total.add_incoming((Int(b, total) + tasks).raw, b.block)
+        b.branch(look)
+        b.position_at_end(none)
+        return Int(b, total)
+
+    def _portion(self, k: Kernel, team: Pointer, owner: Int, left: Int) -> Int:
+        """Do a portion of a thread's share; gives its tasks. `left`: how many there were with it,
+        so that 1 is the last of the phase's last step."""
+        b, thread = k.builder, k.args["thread"]
+        call = k.load_pointer(team.words(TEAM_CALL))
+        phase = k.load_pointer(team.words(TEAM_PHASE))
+        threads = k.load_int(team.words(TEAM_THREADS))
+        final = k.load_int(phase.words(PHASE_FIRST)) + k.load_int(phase.words(PHASE_STEPS)) - 1
+
+        def portions(state: list[Any]) -> Int:
+            return self._share(k, call, Int(b, state[0]), owner, threads)[2]
+
+        def earlier(state: list[Any]) -> list[Any]:
+            return [(Int(b, state[0]) - 1).raw, (Int(b, state[1]) - portions(state)).raw]
+
+        state = k.repeat([final.raw, left.raw], lambda s: Int(b, s[1]) > portions(s), earlier)
+        number, left = (Int(b, s) for s in state)
+        begin, size, count = self._share(k, call, number, owner, threads)
+        place = count - left
+        after = size - Int(b, b.lshr(size.raw, (place + 1).raw))
+        first = size - Int(b, b.lshr(size.raw, place.raw))
+        last = k.select(left.equals(1), size, after)
+        self._work(k, call, number, begin + first, begin + last, thread)
+        return last - first
+
+    # -- threads ----------------------------------------------------------------------------
 
     def worker(self) -> None:
-        """lucid_worker: the life of a team's thread, from epoch to epoch until told to stop."""
+        """lucid_worker: the life of a team's thread, until told to stop."""
         arguments = [("team", TABLE), ("thread", I64)]
-        k = Kernel(self.module, self.target, "lucid_worker", arguments)
-        b, team, thread = k.builder, k.args["team"], k.args["thread"]
-        syscall = k.load_pointer(team.words(TEAM_SYSCALL))
-        start, live, stop = (b.append_basic_block(n) for n in ("start", "live", "stop"))
-        before = b.block
-        b.branch(start)
-        b.position_at_end(start)
-        seen = b.phi(I64)
-        seen.add_incoming(ir.Constant(I64, 0), before)
-        word = team.words(TEAM_EPOCH)
-        spins = k.load_int(team.words(TEAM_SPINS))
-        self._wait(k, word, Int(k.builder, seen), team.words(TEAM_SLEEPERS), syscall, spins)
-        epoch = self._read(k, word)
-        b.cbranch(k.load_int(team.words(TEAM_STOP)) > 0, stop, live)
-        b.position_at_end(live)
-        call = k.load_pointer(team.words(TEAM_CALL))
-        threads = k.load_int(team.words(TEAM_THREADS))
-        b.call(self.run_function, [call.raw, thread.raw, threads.raw])
-        remaining = team.words(TEAM_REMAINING)
-        self._add(k, remaining, -1)
-        self._wake(k, syscall, remaining, team.words(TEAM_WAITERS))
-        seen.add_incoming(epoch.raw, b.block)
-        b.branch(start)
-        b.position_at_end(stop)
+        k = self._function("lucid_worker", arguments)
+        team, thread = k.args["team"], k.args["thread"]
+        rounding = self._flush_to_zero(k)
+        going, stop = team.words(TEAM_SERIAL), team.words(TEAM_STOP)
+
+        def live(state: list[Any]) -> list[Any]:
+            k.builder.call(self.take_part_function, [team.raw, thread.raw, state[0]])
+            return [self._read(k, going).raw]
+
+        k.repeat([self._read(k, going).raw], lambda _: self._read(k, stop).equals(0), live)
+        self._restore_rounding(k, rounding)
         k.finish()
 
     def submit(self) -> None:
-        """lucid_submit: run a call on the whole team, this thread being number 0."""
+        """lucid_submit: have a call done by the whole team, this thread being number 0."""
         arguments = [("team", TABLE), ("call", TABLE)]
-        k = Kernel(self.module, self.target, "lucid_submit", arguments, I64)
+        k = self._function("lucid_submit", arguments, I64)
         b, team, call = k.builder, k.args["team"], k.args["call"]
         threads = k.load_int(team.words(TEAM_THREADS))
-        syscall = k.load_pointer(team.words(TEAM_SYSCALL))
+        with k.when(threads.equals(1)):
+            b.ret(b.call(self.run_function, [call.raw]))
+        self._check_version(k, call)
+        rounding = self._flush_to_zero(k)
+        self._note_caller(k, call, PROFILE_START)
         k.store_pointer(call, team.words(TEAM_CALL))
-        remaining = team.words(TEAM_REMAINING)
-        self._exchange(k, remaining, threads - 1)
-        self._add(k, team.words(TEAM_EPOCH), 1)
-        self._wake(k, syscall, team.words(TEAM_EPOCH), team.words(TEAM_SLEEPERS))
-        status = b.call(self.run_function, [call.raw, ir.Constant(I64, 0), threads.raw])
-        check, wait, done = (b.append_basic_block(n) for n in ("check", "wait", "done"))
-        b.branch(check)
-        b.position_at_end(check)
-        left = self._read(k, remaining)
-        b.cbranch(left > 0, wait, done)
-        b.position_at_end(wait)
-        spins = k.load_int(team.words(TEAM_SPINS))
-        self._wait(k, remaining, left, team.words(TEAM_WAITERS), syscall, spins)
-        b.branch(check)
-        b.position_at_end(done)
-        k.finish(status)
+        phases = k.load_pointer(call.words(CALL_PHASES))
+        b.call(self.advance_function, [team.raw, k.int(0).raw, phases.raw])
+        serial, finished = team.words(TEAM_SERIAL), team.words(TEAM_FINISHED)
+
+        def take_part(state: list[Any]) -> list[Any]:
+            b.call(self.take_part_function, [team.raw, k.int(0).raw, state[0]])
+            return [self._read(k, serial).raw]
+
+        def unfinished(state: list[Any]) -> Any:
+            return self._read(k, finished).compare("!=", Int(b, state[0]))
+
+        k.repeat([self._read(k, serial).raw], unfinished, take_part)
+        self._note_caller(k, call, PROFILE_END)
+        self._restore_rounding(k, rounding)
+        k.finish(ir.Constant(I64, 0))

@@ -104,7 +104,7 @@ class Stepper:
         users = [v.buffer for v in (*self.program.inputs.values(), *self.program.outputs.values())]
         addresses = [self._buffers[name].ctypes.data for name in users]
         table = self._workspace.prepare(self._bound, addresses, self._steps[id(call)])
-        status = self._run(ctypes.c_void_p(table), 0, 1)
+        status = self._run(ctypes.c_void_p(table))
         if status:
             raise CompileError(f"the native runtime refused {call.kernel} (status {status})")
         return [dtype(v.dtype).decode(self._array(v).copy()) for v in call.writes]

@@ -1,0 +1,154 @@
+"""Seeded faults of the driver: of phases, tickets, the count, sleeping and waking.
+
+Those that matter for microseconds only, or on machines with a weaker order of memory than this one,
+are looked for by the driver's own tests, which decide where each thread is; the fuzzer finds the
+others.
+"""
+
+from __future__ import annotations
+
+from .mutant import K, Mutant, R
+
+TESTS = "tests/codegen/kernels/test_kernels_driver.py"
+BINDING_TESTS = "tests/runtime/test_binding.py"
+EMITTER = f"{K}.driver:_DriverEmitter"
+
+
+def _driver(name: str, method: str, old: str, new: str, tests: str = TESTS) -> Mutant:
+    return Mutant(name, f"{EMITTER}.{method}", old, new, ("driver",), tests)
+
+
+DRIVER = [
+    Mutant(
+        "the first barrier is missing",
+        f"{R}.binding:BoundProgram._phases",
+        "given = [p for p in phases if p]",
+        "given = [p for p in phases if p]; given[:2] = [sum(given[:2], [])]",
+        tests=BINDING_TESTS,
+    ),
+    Mutant(
+        "no barriers at all",
+        f"{R}.binding:BoundProgram._phases",
+        "given = [p for p in phases if p]",
+        "given = [sum(phases, [])]",
+        tests=BINDING_TESTS,
+    ),
+    _driver(
+        "denormals are numbers",
+        "_flush_to_zero",
+        "ir.Constant(I32, FLUSH_TO_ZERO_X86)",
+        "ir.Constant(I32, 0)",
+        tests="",
+    ),
+    _driver(
+        "threads share their scratch",
+        "_work",
+        ".bytes(thread * stride)",
+        ".bytes(thread * 0)",
+        tests="",
+    ),
+    _driver(
+        "a share's last task is left out, and counted",
+        "_portion",
+        "begin + first, begin + last, thread)",
+        "begin + first, begin + last - k.select(left.equals(1), 1, 0), thread)",
+        tests="",
+    ),
+    _driver(
+        "tasks that threads cannot share evenly are left out",
+        "_share",
+        "k.select(owner < more, each + 1, each)",
+        "each",
+    ),
+    _driver(
+        "portions are of equal size, as they are counted",
+        "_portion",
+        "size - Int(b, b.lshr(size.raw, place.raw))",
+        "size * place // count",
+    ),
+    _driver(
+        "the count is subtracted from without acquire",
+        "take_part",
+        '"acq_rel"',
+        '"release"',
+    ),
+    _driver(
+        "the count is subtracted from without release",
+        "take_part",
+        '"acq_rel"',
+        '"acquire"',
+    ),
+    _driver("a ticket is taken without acquire", "_take", '"acquire"', '"monotonic"'),
+    _driver("a ticket is given out without release", "_release", '"release"', '"monotonic"'),
+    _driver("loads are not sequentially consistent", "_read", '"seq_cst"', '"acquire"'),
+    _driver(
+        "a late thread takes a task of a finished phase",
+        "_take",
+        'left = self._add(k, ticket, -1, "acquire")',
+        'left = self._add(k, ticket, -1, "acquire").maximum(1)',
+    ),
+    _driver(
+        "the phase is told before a ticket is taken",
+        "_portion",
+        "phase = k.load_pointer(team.words(TEAM_PHASE))",
+        "phase = k.load_pointer(call.words(CALL_PHASES))",
+    ),
+    _driver(
+        "the next phase is given out before the count is complete",
+        "take_part",
+        "left.equals(done)",
+        "left > 0",
+    ),
+    _driver(
+        "who completes the count does not go on",
+        "take_part",
+        "left.equals(done)",
+        "left < done",
+    ),
+    _driver(
+        "the phase is given out before its count is set",
+        "_give_out",
+        "k.store_int(k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_COUNT))",
+        "pass",
+    ),
+    _driver(
+        "a phase of two tasks is done as one of one",
+        "advance",
+        "tasks(s).equals(1)",
+        "k.both(tasks(s) > 0, tasks(s) <= 2)",
+    ),
+    _driver(
+        "a single task's phase is done twice", "advance", "k.int(0), k.int(1)", "k.int(0), k.int(2)"
+    ),
+    _driver(
+        "the caller goes when a phase is done",
+        "submit",
+        'compare("!=", Int(b, state[0]))',
+        'compare(">=", Int(b, state[0]))',
+    ),
+    _driver(
+        "others' leftovers are left to them",
+        "take_part",
+        "Int(b, s[0]) < threads",
+        "Int(b, s[0]) < 1",
+    ),
+    _driver("waking is forgotten", "_announce", ">= before", "> before + 1"),
+    _driver(
+        "who goes to sleep does not say so",
+        "_wait",
+        "self._raise(k, team.words(TEAM_ASLEEP), seen)",
+        "pass",
+    ),
+    _driver(
+        "nobody sees that there is something to do",
+        "_announce",
+        "TEAM_SERIAL), 1)",
+        "TEAM_SERIAL), 0)",
+    ),
+    _driver(
+        "a thread waits for another serial than it has when it waits",
+        "_wait",
+        "spins = k.select(",
+        "seen = self._read(k, word); spins = k.select(",
+    ),
+]

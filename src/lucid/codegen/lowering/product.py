@@ -75,7 +75,7 @@ def split_product(
     if rows >= 24 and panels % ctx.threads and panels < UNEVEN * ctx.threads:
         return Split(ctx.threads, panels, True)
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads. Of
-    # eight it can leave some to others when it is slowed down: ViT-B/16 takes 6% less than with two.
+    # eight it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less.
     each = 8 if panels >= 16 * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
 

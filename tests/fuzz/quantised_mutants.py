@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .mutant import EVERY, TILES, C, K, L, Mutant, P
 
+BYTES = "tests/codegen/kernels/test_kernels_bytes.py"
+"""Where bounds are met to the unit, and neighbouring groups differ: random bytes do neither."""
 QUANTISED_PRODUCTS = [
     Mutant(
         "signed bytes are read as unsigned ones",
@@ -52,6 +54,7 @@ BYTE_PRODUCTS = [
         f"{K}.byte_products:limits",
         "LARGEST**2",
         "(LARGEST + 1) ** 2",
+        tests=BYTES,
     ),
     Mutant(
         "limits are those of a lane's first step",
@@ -86,6 +89,7 @@ BYTE_PRODUCTS = [
         "number = at // GROUP",
         "number = at // GROUP // 2 * 2",
         ("tile",),
+        BYTES,
     ),
     Mutant(
         "odd bytes of a row are signed",

@@ -153,13 +153,7 @@ class Arithmetic:
         raise NotImplementedError
 
     def over_row(
-        self,
-        k: Kernel,
-        depth: Int,
-        tile: list[Vector],
-        sums: Pointer,
-        operands: Operands,
-        each: EachRound,
+        self, depth: Int, tile: list[Vector], sums: Pointer, operands: Operands, each: EachRound
     ) -> list[Vector]:
         """The tile after all `depth` steps (at least one). `sums`: room for the tile."""
         raise NotImplementedError
@@ -199,15 +193,9 @@ class Floats(Arithmetic):
         return k.fma(x, weights, total)
 
     def over_row(
-        self,
-        k: Kernel,
-        depth: Int,
-        tile: list[Vector],
-        sums: Pointer,
-        operands: Operands,
-        each: EachRound,
+        self, depth: Int, tile: list[Vector], sums: Pointer, operands: Operands, each: EachRound
     ) -> list[Vector]:
-        return accumulate(k, depth, tile, sums, operands, each)
+        return accumulate(operands.k, depth, tile, sums, operands, each)
 
     def over_window(
         self,
@@ -249,14 +237,9 @@ class Pairs(Arithmetic):
         return pairs.multiply_add(k, x, weights, total)
 
     def over_row(
-        self,
-        k: Kernel,
-        depth: Int,
-        tile: list[Vector],
-        sums: Pointer,
-        operands: Operands,
-        each: EachRound,
+        self, depth: Int, tile: list[Vector], sums: Pointer, operands: Operands, each: EachRound
     ) -> list[Vector]:
+        k = operands.k
         return steps(k, tile, k.int(0), depth, operands, each, self.unroll)
 
     def over_window(
@@ -307,26 +290,19 @@ class Bytes(Pairs):
         return quads.multiply_add(k, x, weights, total)
 
     def over_row(
-        self,
-        k: Kernel,
-        depth: Int,
-        tile: list[Vector],
-        sums: Pointer,
-        operands: Operands,
-        each: EachRound,
+        self, depth: Int, tile: list[Vector], sums: Pointer, operands: Operands, each: EachRound
     ) -> list[Vector]:
         if operands.checks is None:
-            return super().over_row(k, depth, tile, sums, operands, each)
-        with k.loop(0, depth, GROUP, carry=tile) as loop:
+            return super().over_row(depth, tile, sums, operands, each)
+        with operands.k.loop(0, depth, GROUP, carry=tile) as loop:
             each(loop.index)
-            loop.carry(self._checked(k, loop.carried, loop.index, operands, operands.checks))
+            loop.carry(self._checked(loop.carried, loop.index, operands, operands.checks))
         return loop.results
 
     @staticmethod
-    def _checked(
-        k: Kernel, tile: list[Vector], at: Int, operands: Operands, checks: Checks
-    ) -> list[Vector]:
+    def _checked(tile: list[Vector], at: Int, operands: Operands, checks: Checks) -> list[Vector]:
         """The tile after the group of steps from `at` on."""
+        k = operands.k
         number = at // GROUP
         peak, limit = (k.load(p + number, lanes=1).raw for p in (checks.peaks, checks.limits))
 

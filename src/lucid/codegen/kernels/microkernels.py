@@ -171,8 +171,7 @@ class _TileEmitter:
         """The tile with all products added."""
         rows = [self.x + self._row(r) * self.x_row for r in range(self.height)]
         operands = self._operands(rows, self.panel)
-        over_row = self.arithmetic.over_row
-        return over_row(self.k, self.depth, tile, self.sums, operands, self._prefetch)
+        return self.arithmetic.over_row(self.depth, tile, self.sums, operands, self._prefetch)
 
     def _operands(self, rows: list[Pointer], panel: Pointer) -> Operands:
         checks = None

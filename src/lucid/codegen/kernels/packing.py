@@ -130,11 +130,12 @@ class ByteLimits(Packing):
 
     def pack(self, array: Array, out: Array) -> None:
         """Of weights (O, I, 1, 1) or (O, I), whose I is a multiple of GROUP_BYTES."""
-        panels = QuadPanels(self.groups, self.width)
-        packed = np.zeros(panels.elements(array.shape), np.float64)
-        panels.pack(array, packed)
-        steps = array.shape[1] // QuadPanels.together
-        out[:] = limits(packed.reshape(-1, steps, self.width, QuadPanels.together)).reshape(-1)
+        columns, depth = array.shape[0] // self.groups, array.shape[1]
+        by_step = array.reshape(self.groups, columns, -1, QuadPanels.together)
+        found = out.reshape(self.groups, -1, depth // GROUP_BYTES)
+        for group, panel, first, last in each_panel(self.groups, columns, self.width):
+            steps = by_step[group, first:last].astype(np.float64).swapaxes(0, 1)
+            found[group, panel] = limits(steps[np.newaxis])[0]
 
     def elements(self, shape: tuple[int, ...]) -> int:
         panels = -(-(shape[0] // self.groups) // self.width)

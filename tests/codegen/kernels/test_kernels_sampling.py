@@ -14,7 +14,7 @@ from strategies import Builder
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.errors import ShapeError
-from lucid.ir import BATCH, TensorType, Value, f32
+from lucid.ir import BATCH, TensorType, Value, f32, interpret
 from lucid.ir.ops import (
     Constant,
     DeformColumns,
@@ -183,6 +183,18 @@ def test_maxima_and_back(data: st.DataObject) -> None:
     y = build.apply(MaxUnpool2d((height, width), whole), build.apply(pool, x), indices)
     build.graph.set_outputs([indices, build.conv(y, 4) if draw(st.booleans()) else y])
     check(build.graph, draw(st.sampled_from([0, 1, 3])))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_windows_between_the_elements(whole: bool) -> None:
+    """A dilated window may have all its taps in the padding: the last element of x counts."""
+    build = Builder()
+    op = MaxPoolIndices((3, 1), (1, 1), (3, 0, 1, 0), (2, 2), ceil_mode=True, whole=whole)
+    x = build.input(2, 1, 3)
+    build.graph.set_outputs([build.apply(op, x)])
+    check(build.graph, 2)
+    (found,) = interpret(build.graph, [np.zeros((1, 2, 1, 3), np.float32)])
+    np.testing.assert_array_equal(found[0, 0], [[0, 1, 2]])
 
 
 def test_maxima_far_from_where_their_windows_begin() -> None:

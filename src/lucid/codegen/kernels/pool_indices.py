@@ -57,11 +57,13 @@ class PoolIndices(KernelSpec):
 @dataclass(frozen=True)
 class _Span:
     """The taps of a window that lie in x along one axis: `count` from `first` on. `start`: where
-    the window's first tap is, which may be outside."""
+    the window's first tap is, which may be outside. `nearest`: how far the first in x is from that
+    one; where there is none, the last element of x."""
 
     start: Int
     first: Int
     count: Int
+    nearest: Int
 
 
 class _PoolIndicesEmitter:
@@ -94,14 +96,16 @@ class _PoolIndicesEmitter:
         start = index * stride - pad
         first = (0 - start).maximum(0).ceil_div(dilation)
         behind = (size - start).maximum(0).ceil_div(dilation).minimum(kernel)
-        return _Span(start, first, behind - first)
+        nearest = (first * dilation).minimum(size - 1 - start)
+        return _Span(start, first, behind - first, nearest)
 
     def _pixel(self, x: Pointer, y: Pointer, spans: list[_Span], base: Int) -> None:
         """One pixel of the result, all channels."""
         f, k = self.frame, self.kernel
 
         def block(c: Int, mask: Any) -> None:
-            initial = [k.splat_constant(float("-inf")), self._distance(spans, None)]
+            nearest = self._distance([s.nearest for s in spans])
+            initial = [k.splat_constant(float("-inf")), nearest]
             _, distance = self._largest(x + c, spans, [], initial, mask)
             bits = k.builder.bitcast(distance.raw, ir.VectorType(I32, k.vector))
             places = k.builder.sext(bits, ir.VectorType(I64, k.vector))
@@ -123,7 +127,8 @@ class _PoolIndicesEmitter:
             value = k.load(x, mask=mask)
             unordered = k.builder.fcmp_unordered("uno", value.raw, value.raw)
             better = k.builder.or_(value.compare(">", best), unordered)
-            own = self._distance(spans, taps)
+            far = [t * getattr(f, f"dilation_{a}") for t, a in zip(taps, AXES, strict=True)]
+            own = self._distance(far)
             return [k.pick(better, value, best), k.pick(better, own, distance)]
         axis, span = AXES[len(taps)], spans[len(taps)]
         with k.loop(0, span.count, carry=carried) as loop:
@@ -133,12 +138,12 @@ class _PoolIndicesEmitter:
             loop.carry(self._largest(inner, spans, [*taps, tap], loop.carried, mask))
         return loop.results
 
-    def _distance(self, spans: list[_Span], taps: list[Int] | None) -> Vector:
-        """How far a tap, by default the first that lies in x, is from the window's first one, as
-        the bits of a float."""
+    def _distance(self, far: list[Int]) -> Vector:
+        """How far an element is from where its window's first tap lies, as the bits of a float;
+        `far`: along each axis."""
         f, k = self.frame, self.kernel
         total = k.int(0)
-        for axis, tap in zip(AXES, taps or [s.first for s in spans], strict=True):
-            total = total + tap * getattr(f, f"dilation_{axis}") * getattr(f, f"count_{axis}")
+        for axis, steps in zip(AXES, far, strict=True):
+            total = total + steps * getattr(f, f"count_{axis}")
         bits = k.builder.trunc(total.raw, I32)
         return k.splat(Vector(k.builder, k.builder.bitcast(bits, F32)))

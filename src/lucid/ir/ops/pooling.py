@@ -73,7 +73,8 @@ class MaxPoolIndices(Op):
     with `column_major` from the first axis on; `whole`: over all of x, whose images and channels
     lie behind each other. The last NaN of a window comes before all numbers, as in PyTorch. Windows
     as in `MaxPool2d`: padding is all that lies before the axes, then all after them; of a window
-    without an element greater than -inf, its first one in x counts.
+    without an element greater than -inf, its first one in x counts, and along an axis where it has
+    none there, the last of x.
     """
 
     kernel: Sizes
@@ -102,8 +103,14 @@ class MaxPoolIndices(Op):
         steps = np.cumprod((1, *(sizes if self.column_major else sizes[::-1])))[:-1]
         steps = steps if self.column_major else steps[::-1]
         best = np.full((*x.shape[:2], *out), -np.inf)
-        places = np.full(best.shape, -1, np.int64)
         axes = list(zip(self.stride, self.padding, self.dilation, out, strict=False))
+        starts = [np.arange(n) * s - p for s, p, _, n in axes]
+        inner = [
+            np.where(a < 0, a % d, a).clip(max=size - 1)
+            for a, d, size in zip(starts, self.dilation, sizes, strict=True)
+        ]
+        numbers = reduce(np.add, _grid([c * s for c, s in zip(inner, steps, strict=True)]))
+        places = np.broadcast_to(numbers, best.shape).astype(np.int64)
         for tap in np.ndindex(*self.kernel):
             at = [t * d - p + np.arange(n) * s for t, (s, p, d, n) in zip(tap, axes, strict=True)]
             inside = [(a >= 0) & (a < size) for a, size in zip(at, sizes, strict=True)]
@@ -111,14 +118,14 @@ class MaxPoolIndices(Op):
             met: tuple[Any, ...] = (slice(None), slice(None), *_grid(clipped))
             values = x[met]
             exists = reduce(np.logical_and, _grid(inside))
-            better = exists & ((values > best) | np.isnan(values) | (places < 0))
+            better = exists & ((values > best) | np.isnan(values))
             numbers = reduce(np.add, _grid([c * s for c, s in zip(clipped, steps, strict=True)]))
             best = np.where(better, values, best)
             places = np.where(better, numbers, places)
         if self.whole:
             first = np.arange(len(x) * x.shape[1]) * int(np.prod(sizes))
             places += first.reshape(*x.shape[:2], *(1,) * len(sizes))
-        return np.maximum(places, 0)
+        return places
 
 
 @op("avg_pool2d")

@@ -218,25 +218,23 @@ AMPLIFIED = 4.0
 rounding errors differs from one to the next, and shows there."""
 
 
+SAMPLES = 8
+"""How often the interpreter is run anew on inputs that differ in their last bits, where an output
+is further off than that: of an output of a single number one run may be right by luck."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """A network's outputs in float64, and how far each may be off."""
 
+    case: NetworkCase
     outputs: list[Array]
     limits: list[float]
 
     @staticmethod
     def of(case: NetworkCase, batch: int | None = None) -> Expected:
-        exact = interpret(case.graph, case.inputs, dtype=np.float64)
-        single = interpret(case.graph, case.inputs, dtype=np.float32)
-        limits = []
-        for wanted, rounded in zip(exact, single, strict=True):
-            wanted = wanted.astype(np.float64)
-            size = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
-            off = float(np.abs(rounded.astype(np.float64) - wanted).max(initial=0.0))
-            winograd = 6.0 if case.precision == "fast" else 1.0
-            limits.append(winograd * (BASE[case.precision] * size + AMPLIFIED * off))
-        return Expected([wanted.astype(np.float64) for wanted in exact], limits)
+        exact, limits = _rounding(case, case.inputs)
+        return Expected(case, exact, limits)
 
     def require(self, values: Sequence[Array], where: str, tally: Tally) -> None:
         require(len(values) == len(self.outputs), f"{where}: {len(values)} outputs")
@@ -247,8 +245,37 @@ class Expected:
             require(value.shape == wanted.shape, f"{at}: shape {value.shape}, not {wanted.shape}")
             require(bool(np.isfinite(value).all()), f"{at}: {np.isnan(value).sum()} NaNs")
             off = float(np.abs(value.astype(np.float64) - wanted).max(initial=0.0))
-            tally.saw("network", off / limit)
-            require(off <= limit, f"{at}: off by {off:.3g}, allowed {limit:.3g}")
+            allowed = limit if off <= limit else max(limit, *self._sampled(number))
+            tally.saw("network", off / allowed)
+            require(off <= allowed, f"{at}: off by {off:.3g}, allowed {allowed:.3g}")
+
+    def _sampled(self, number: int) -> list[float]:
+        """Limits of an output by other inputs, as near as float32 has them."""
+        random = np.random.default_rng(self.case.seed)
+        found = []
+        for _ in range(SAMPLES):
+            near = [
+                np.nextafter(a, random.choice([-np.inf, np.inf], a.shape).astype(a.dtype))
+                if a.dtype == np.float32
+                else a
+                for a in self.case.inputs
+            ]
+            found.append(_rounding(self.case, near)[1][number])
+        return found
+
+
+def _rounding(case: NetworkCase, inputs: Sequence[Array]) -> tuple[list[Array], list[float]]:
+    """The outputs in float64, and how far they may be off by what float32 does to them."""
+    exact = interpret(case.graph, inputs, dtype=np.float64)
+    single = interpret(case.graph, inputs, dtype=np.float32)
+    winograd = 6.0 if case.precision == "fast" else 1.0
+    limits = []
+    for wanted, rounded in zip(exact, single, strict=True):
+        wanted = wanted.astype(np.float64)
+        size = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
+        off = float(np.abs(rounded.astype(np.float64) - wanted).max(initial=0.0))
+        limits.append(winograd * (BASE[case.precision] * size + AMPLIFIED * off))
+    return [wanted.astype(np.float64) for wanted in exact], limits
 
 
 def of_network(case: NetworkCase, kind: str) -> Callable[[str], Failure]:
@@ -307,7 +334,7 @@ def _check_onnx(case: NetworkCase, expected: Expected, tally: Tally) -> None:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [v.name for v in case.graph.inputs]
     values = session.run(None, dict(zip(names, case.inputs, strict=True)))
-    loose = Expected(expected.outputs, [40 * limit for limit in expected.limits])
+    loose = replace(expected, limits=[40 * limit for limit in expected.limits])
     loose.require(values, "ONNX Runtime", Tally())
 
 
@@ -354,7 +381,8 @@ def check_metamorphic(case: NetworkCase, tally: Tally | None = None) -> Failure 
         other = {n: np.asarray(a) * np.float32(0.5) for n, a in case.graph.payload.items()}
         model.load_weights(other)
         fresh = interpret(case.graph, case.inputs, other, np.float64)
-        swapped = Expected(fresh, [max(limit, 1e-4) for limit in expected.limits])
+        limits = [max(limit, 1e-4) for limit in expected.limits]
+        swapped = replace(expected, outputs=fresh, limits=limits)
         swapped.require(run(model, x), "with other weights", Tally())
 
     return attempt(check, of_network(case, "metamorphic"))

@@ -24,10 +24,10 @@ from lucid.ir.graph import Graph, Node
 from lucid.ir.ops import Conv2d, Convolution, Fusion, IntegerConv2d, Linear, Op
 from lucid.ir.types import TensorType
 
-KERNELS = ("pointwise", "strassen", "direct", "winograd2x2", "winograd4x4", "depthwise")
-"""The names by which kernels are chosen and forced: of convolutions, and the first two of linear
-layers over the rows of images."""
-MATRIX_KERNELS = KERNELS[:2]
+KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "strassen")
+"""The names by which kernels of convolutions are chosen and forced."""
+MATRIX_KERNELS = ("pointwise", "strassen")
+"""Those that linear layers over the rows of images may have."""
 
 GROUPS = (1, 2, 4, 8)
 """Channels of a group that the depthwise kernel makes, of as many or of one."""

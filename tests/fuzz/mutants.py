@@ -7,6 +7,9 @@ from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
 
+STRASSEN_TESTS = "tests/codegen/kernels/test_kernels_strassen.py"
+"""Random cases are too rarely of large layers."""
+
 PASSES = [
     Mutant(
         "batch norm forgets its mean",
@@ -441,6 +444,7 @@ KERNELS = [
         "if sign > 0",
         "if True",
         ("strassen",),
+        STRASSEN_TESTS,
     ),
     Mutant(
         "a last row without a partner is paired with what lies behind it",
@@ -448,6 +452,7 @@ KERNELS = [
         "number * 2 + 1 < f.rows",
         "number * 2 < f.rows",
         ("strassen_rows",),
+        STRASSEN_TESTS,
     ),
     Mutant(
         "a last row without a partner has results for one",
@@ -455,13 +460,14 @@ KERNELS = [
         "second = number * 2 + 1 < f.rows",
         "second = number * 2 < f.rows",
         ("strassen",),
+        STRASSEN_TESTS,
     ),
     Mutant(
         "rows of a batch are pairs of an image",
         f"{C}.scheduling.schedule:_has_rows",
         "isinstance(x.shape[1], int)",
         "True",
-        tests="tests/codegen/kernels/test_kernels_strassen.py",
+        tests=STRASSEN_TESTS,
     ),
     Mutant(
         "a direct convolution reads a line below the map",

@@ -101,9 +101,10 @@ def compile(
     `preprocess`: a `lucid.vision.Preprocess`, or anything that `Preprocess.of` accepts; by default
     the model's own preprocessing, else ImageNet's. `threads`: by default as many as the process may
     use (docs/environment.md). `precision`: "strict" disables algorithms with larger rounding errors
-    (Winograd F(4x4)). `tune`: measure the fastest kernel for each layer, for about a minute, or
-    take it from the log of earlier measurements (in the cache folder; neither read nor written
-    without `cache`); results are then bitwise reproducible for this compiled model only.
+    (Winograd F(4x4), Strassen's products). `tune`: measure the fastest kernel for each layer, for
+    about a minute, or take it from the log of earlier measurements (in the cache folder; neither
+    read nor written without `cache`); results are then bitwise reproducible for this compiled model
+    only.
     `progress`: called with the current activity, the steps done, and their total.
 
     Warns of ops that run in NumPy (HostOpsWarning, see `CompileOptions.host_ops`). Raises

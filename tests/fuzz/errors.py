@@ -16,7 +16,7 @@ with what is not finite. Denormal inputs are zeros, denormal results may be.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,9 +72,10 @@ def terms(count: int) -> float:
 
 
 def analyse(
-    graph: Graph, inputs: Sequence[Array], winograd: dict[str, int] | None = None
+    graph: Graph, inputs: Sequence[Array], kernels: Mapping[str, str] | None = None
 ) -> list[Known]:
-    """The outputs of a graph. `winograd`: m of the convolutions that are computed so, by origin."""
+    """The outputs of a graph. `kernels`: those of layers, by origin, that round in their own way:
+    by whose names `OWN` begins."""
     given = [flushed(np.asarray(a)) for a in inputs]
     known: dict[Value, Known] = {}
     exact = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in given]
@@ -89,10 +90,12 @@ def analyse(
         if all(r.dtype.kind in "iub" for r in results) and not any(o.error.any() for o in operands):
             known.update((v, Known.exactly(r)) for v, r in zip(node.outputs, results, strict=True))
             return
-        m = (winograd or {}).get(node.origin, 0) if isinstance(node.op, ops.Convolution) else 0
+        layer = isinstance(node.op, ops.Convolution | ops.Linear)
+        kernel = (kernels or {}).get(node.origin, "") if layer else ""
+        own = OWN.get(kernel)
         with np.errstate(all="ignore"):
-            if m:
-                found: Pair | list[Pair] = _winograd(node.op, operands, m)
+            if own is not None:
+                found: Pair | list[Pair] = own(node.op, operands)
             else:
                 op = node.op
                 if isinstance(op, ops.Reshape | ops.Expand):  # alone they do not know the batch
@@ -105,7 +108,7 @@ def analyse(
             error = np.broadcast_to(np.asarray(error, np.float64), value.shape)
             unknown = np.where(np.isfinite(value), np.inf, 0.0)
             error = np.where(np.isnan(error), unknown, error)
-            if m:  # a tile in which something is not finite is none of it
+            if own is not None:  # a tile in which something is not finite is none of it
                 error = np.where(np.isinf(error) & ~np.isfinite(value), np.nan, error)
             known[output] = Known(value, error)
 
@@ -364,6 +367,39 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     strange = around(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
     ones = np.ones_like(x[1].value)
     return value, np.where(inside.evaluate(strange, ones) > 0, np.inf, error)
+
+
+STRASSEN = 4.0
+"""The most of Strassen's products that a number of the result is summed up of."""
+
+
+def _strassen(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Each number counts as the sum of all quarters of the pair of rows and of the weights that it
+    is in."""
+    value, error = rule_of(type(op))(op, x)
+    linear = isinstance(op, ops.Linear)
+    last = x[0].value if linear else np.moveaxis(x[0].value, 1, -1)
+    images, *size, depth = last.shape
+    rows, half = math.prod(size), depth // 2
+    flat = np.pad(last.reshape(images, rows, depth), ((0, 0), (0, rows % 2), (0, 0)))
+    pairs = flat.reshape(images, -(-rows // 2), 2, 2, half)
+    weights = x[1].value.reshape(2, -1, 2, half)
+    left, right = size_of(pairs).sum((2, 3)), np.abs(weights).sum((0, 2))
+    sizes = left @ right.T
+    own = STRASSEN * (terms(half) + 3) * U * sizes
+    own = own + STRASSEN * TINY * (depth + left.sum(-1, keepdims=True) + right.sum(-1))
+    strange = ~np.isfinite(pairs).all((2, 3, 4))
+    own = np.where((sizes > LARGEST / 1e4) | strange[..., None], np.inf, own)
+    both = np.tile(np.repeat(own, 2, axis=1), (1, 1, 2))[:, :rows]
+    return value, error + (both if linear else both.swapaxes(1, 2)).reshape(value.shape)
+
+
+OWN: dict[str, Callable[[Any, Sequence[Known]], tuple[Array, Array]]] = {
+    "winograd2x2": lambda op, x: _winograd(op, x, 2),
+    "winograd4x4": lambda op, x: _winograd(op, x, 4),
+    "strassen": _strassen,
+}
+"""What kernels may be off by that sum up other products than an op's own."""
 
 
 @rule(ops.Linear)

@@ -7,6 +7,9 @@ from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
 
+STRASSEN_TESTS = "tests/codegen/kernels/test_kernels_strassen.py"
+"""Random cases are too rarely of large layers."""
+
 PASSES = [
     Mutant(
         "batch norm forgets its mean",
@@ -434,6 +437,37 @@ KERNELS = [
         "blend(s1, A**2, s2, B**2)",
         "blend(s1, B**2, s2, A**2)",
         ("winograd",),
+    ),
+    Mutant(
+        "Strassen's products are all added",
+        f"{K}.strassen:combined",
+        "if sign > 0",
+        "if True",
+        ("strassen",),
+        STRASSEN_TESTS,
+    ),
+    Mutant(
+        "a last row without a partner is paired with what lies behind it",
+        f"{K}.strassen:StrassenRows.emit",
+        "number * 2 + 1 < f.rows",
+        "number * 2 < f.rows",
+        ("strassen_rows",),
+        STRASSEN_TESTS,
+    ),
+    Mutant(
+        "a last row without a partner has results for one",
+        f"{K}.strassen:_StrassenEmitter._finish",
+        "second = number * 2 + 1 < f.rows",
+        "second = number * 2 < f.rows",
+        ("strassen",),
+        STRASSEN_TESTS,
+    ),
+    Mutant(
+        "rows of a batch are pairs of an image",
+        f"{C}.scheduling.schedule:_has_rows",
+        "isinstance(x.shape[1], int)",
+        "True",
+        tests=STRASSEN_TESTS,
     ),
     Mutant(
         "a direct convolution reads a line below the map",

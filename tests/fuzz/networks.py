@@ -15,8 +15,9 @@ from lucid.codegen.scheduling.schedule import (
     Choice,
     ConvShape,
     Schedule,
+    allowed_kernels,
     convolutions,
-    legal_kernels,
+    matrices,
 )
 from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import Target
@@ -568,11 +569,8 @@ def choices(case: NetworkCase, fused: Graph, target: Target, batch: int) -> Sche
         return own
     draw = Draw(case.seed + 1)
     chosen = {}
-    for node in convolutions(fused):
-        legal = legal_kernels(ConvShape.of(node, batch))
-        if case.precision == "strict":
-            legal = [name for name in legal if name != "winograd4x4"]
-        kernel = draw.pick(legal)
+    for node in (*convolutions(fused), *matrices(fused)):
+        kernel = draw.pick(allowed_kernels(ConvShape.of(node, batch), case.precision))
         tiles = draw.pick([1, 2, 5, 12, 49]) if kernel.startswith("winograd") else 0
         split, rows = draw.pick(["auto", "auto", "rows", "panels"]), draw.pick([0, 0, 1, 7, 30])
         chunks = draw.pick([0, 0, 1, 2, 3])

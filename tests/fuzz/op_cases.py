@@ -11,7 +11,7 @@ from math import prod
 
 from graph_builder import sizes
 
-from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
+from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels, matrices
 from lucid.errors import LucidError
 from lucid.ir import BATCH, Op, Value, ops
 from lucid.ir.ops import OPS
@@ -162,7 +162,12 @@ def _conv(make: Maker) -> Value:
 def _linear(make: Maker) -> Value:
     inner, outer = make.draw.channels(), make.draw.channels()
     x = make.array(*make.draw.shape(0, 2, most=40), inner)
-    return make.followed(make.build.linear(x, outer, make.draw.chance(0.6)))
+    y = make.build.linear(x, outer, make.draw.chance(0.6))
+    if y.producer in matrices(make.build.graph):
+        make.kernels[y.producer.origin] = make.draw.pick(
+            legal_kernels(ConvShape.of(y.producer, make.batch))
+        )
+    return make.followed(y)
 
 
 @makes("matmul")

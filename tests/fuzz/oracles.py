@@ -20,7 +20,14 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.codegen.scheduling.schedule import (
+    ConvShape,
+    Schedule,
+    convolutions,
+    legal_kernels,
+    matrices,
+    schedule,
+)
 from lucid.codegen.target import LEVELS, Target
 from lucid.compiler import CompiledModel, CompileOptions
 from lucid.errors import UnsupportedError
@@ -143,8 +150,7 @@ def check_op(case: OpCase, tally: Tally | None = None) -> Failure | None:
     tally.cases += 1
 
     def check() -> None:
-        winograd = {o: int(k[-1]) for o, k in case.kernels.items() if k.startswith("winograd")}
-        known = errors.analyse(case.graph, case.inputs, winograd)
+        known = errors.analyse(case.graph, case.inputs, case.kernels)
         fused = run_passes(case.graph)
         for level in TARGETS:
             target = with_caches(level, draw)
@@ -186,12 +192,10 @@ def check_op(case: OpCase, tally: Tally | None = None) -> Failure | None:
 
 def _forced(fused: Graph, target: Target, case: OpCase) -> Schedule:
     """Forced kernels where they are still possible: passes may have made another layer."""
-    from lucid.codegen.scheduling.schedule import ConvShape, convolutions, legal_kernels
-
     batch = max(1, case.batch)
     kept = {
         node.origin: case.kernels[node.origin]
-        for node in convolutions(fused)
+        for node in (*convolutions(fused), *matrices(fused))
         if case.kernels.get(node.origin) in legal_kernels(ConvShape.of(node, batch))
     }
     return schedule(fused, target, batch, "strict", kept)

@@ -145,7 +145,10 @@ Target = Annotated[
     ),
 ]
 Precision = Annotated[
-    str, typer.Option(help="fast, or strict (no Winograd F(4x4), the smallest rounding errors).")
+    str,
+    typer.Option(
+        help="fast, or strict (no Winograd F(4x4) or Strassen: smallest rounding errors)."
+    ),
 ]
 Disable = Annotated[
     list[str] | None,

@@ -26,7 +26,7 @@ BLOCK = 5
 """Runs in a row by one driver: the other one's threads spin for a while after each change."""
 KEPT = 0.5
 """The part of the runs, the fastest, that the profile is the mean of."""
-MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36}
+MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36, "strassen": 7 / 8}
 """What is left of a direct convolution's multiplications, by algorithm; all, where not listed."""
 
 

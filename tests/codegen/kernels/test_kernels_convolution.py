@@ -90,7 +90,7 @@ def test_the_maps_of_resnest(kernel: str, batch: int, side: int) -> None:
 # -- fused bodies ---------------------------------------------------------------------------------
 
 ACTIVATIONS: list[Op] = [Relu(), Silu(), Hardswish(), Gelu(), Sigmoid(), Clip(0, 6)]
-KINDS = ["pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "linear"]
+KINDS = ["pointwise", "strassen", "direct", "winograd2x2", "winograd4x4", "depthwise", "linear"]
 
 
 def anchor(build: Builder, kind: str, channels: int) -> tuple[Value, Value]:
@@ -100,8 +100,8 @@ def anchor(build: Builder, kind: str, channels: int) -> tuple[Value, Value]:
         x = build.apply(Linear(), *_flat(build, channels))
         return x, build.linear(x, channels, origin="layer")
     x = build.input(channels, 6, 5)
-    size = (1, 1) if kind == "pointwise" else (3, 3)
-    padding = (0,) * 4 if kind == "pointwise" else (1,) * 4
+    flat = kind in ("pointwise", "strassen")
+    size, padding = ((1, 1), (0,) * 4) if flat else ((3, 3), (1,) * 4)
     groups = channels if kind == "depthwise" else 1
     options = {"padding": padding, "groups": groups, "bias": True}
     return x, build.conv(x, channels, size, origin="layer", **options)

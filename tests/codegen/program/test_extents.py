@@ -213,6 +213,12 @@ BUILDS |= {
 }
 
 
+@needs("strassen", "strassen_rows")
+def _strassen(b: Builder) -> None:
+    y = b.conv(b.conv(b.input(8, 5, 3), 8), 40, origin="strassen")
+    b.graph.set_outputs([b.apply(ops.Relu(), y)])
+
+
 @needs("winograd")
 def _winograd(b: Builder) -> None:
     y = b.conv(b.conv(b.input(8, 6, 7), 8), 20, (3, 3), origin="winograd", padding=(1,) * 4)
@@ -299,7 +305,8 @@ def program(family: str) -> tuple[Program, int, int]:
     """A program with a call of this family, and that call's phase and number in it."""
     build = Builder(name=family)
     BUILDS[family](build)
-    forced = {"direct": "direct", "winograd": "winograd2x2", "depthwise": "depthwise"}
+    forced = {name: name for name in ("direct", "depthwise", "strassen")}
+    forced["winograd"] = "winograd2x2"
     graph = run_passes(build.graph)
     wanted = {o: k for o, k in forced.items() if any(n.origin == o for n in graph.nodes)}
     choices = schedule(graph, TARGET, 2, "strict", wanted)

@@ -76,7 +76,8 @@ class Tile(KernelSpec):
 
     With three heights no problem of four rows or more has a tail of one to three rows. `raw` tiles
     add no bias, have no body, and store whole aligned panels: Winograd's products. `numbers`: the
-    dtype of panels, and of rows what `ARITHMETIC` has with it.
+    dtype of panels, and of rows what `ARITHMETIC` has with it. `summed`: the panel is the one given
+    "plus" or "minus" the one at the first word of extras, and is written to where the second says.
     """
 
     family: ClassVar[str] = "tile"
@@ -86,6 +87,7 @@ class Tile(KernelSpec):
     body: Body = PLAIN
     raw: bool = False
     numbers: str = COMPUTED
+    summed: str = ""
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("tile")
@@ -119,6 +121,26 @@ class WindowTile(KernelSpec):
             tile = Tile(self.vectors, self.body, numbers=self.numbers)
             _WindowTileEmitter(module, target, tile, rows, self.short).emit()
         return module
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Summed(Operands):
+    """A panel that is the sum of two, or their difference: written down as it is multiplied, so
+    that it costs next to nothing beside the multiply-adds."""
+
+    other: Pointer
+    out: Pointer
+    sign: str
+
+    def _weights(self, at: Int, further: int) -> list[Vector]:
+        k, width = self.k, self.vectors * self.k.vector
+        found = super()._weights(at, further)
+        other, out = (self._moved(p, at, further, width) for p in (self.other, self.out))
+        for v, value in enumerate(found):
+            more = k.load(other + v * k.vector, align=k.aligned)
+            found[v] = value + more if self.sign == "plus" else value - more
+            k.store(found[v], out + v * k.vector, align=k.aligned)
+        return found
 
 
 class _TileEmitter:
@@ -174,7 +196,11 @@ class _TileEmitter:
         return self.arithmetic.over_row(self.depth, tile, self.sums, operands, self._prefetch)
 
     def _operands(self, rows: list[Pointer], panel: Pointer) -> Operands:
-        checks = None
+        checks, sign = None, self.spec.summed
+        if sign:
+            other, out = (self.k.load_pointer(self.extras.words(i), F32) for i in (0, 1))
+            own = (self.k, self.arithmetic, rows, panel, self.spec.vectors, checks)
+            return _Summed(*own, other=other, out=out, sign=sign)
         if self.arithmetic.checked(self.k.target):
             words = 2 * len(self.spec.body.extras)
             places = (self.k.load_pointer(self.extras.words(words + i), I32) for i in (0, 1))

@@ -268,8 +268,10 @@ def row_group(k: Kernel, index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
     return index * base + index.minimum(longer), height
 
 
-def pick_tile(frame: Frame, rows: Int) -> Pointer:
-    """The tile function for a row group of this height."""
+def pick_tile(frame: Frame, rows: Int, kind: str = "tile") -> Pointer:
+    """The tile function for a row group of this height; `kind`: how the arguments that name those
+    of a kind begin."""
     k = frame.kernel
-    shorter = k.choose(rows.equals(5), frame.tile5, frame.tile4)
-    return k.choose(rows.equals(6), frame.tile6, shorter)
+    tiles: list[Pointer] = [getattr(frame, f"{kind}{height}") for height in (6, 5, 4)]
+    six, five, four = tiles
+    return k.choose(rows.equals(6), six, k.choose(rows.equals(5), five, four))

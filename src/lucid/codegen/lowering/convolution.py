@@ -11,9 +11,10 @@ from lucid.codegen.lowering.depthwise import depthwise, expands
 from lucid.codegen.lowering.direct import direct
 from lucid.codegen.lowering.epilogue import Epilogue, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
-from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.layer import POINTWISE, Layer
 from lucid.codegen.lowering.planes import in_plane
 from lucid.codegen.lowering.product import linear, pointwise
+from lucid.codegen.lowering.strassen import strassen
 from lucid.codegen.lowering.strided import apply_body
 from lucid.codegen.lowering.winograd import winograd
 from lucid.codegen.scheduling.schedule import Choice
@@ -59,11 +60,15 @@ def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, orig
 
 def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
     if isinstance(layer.op, Linear | IntegerLinear):
-        linear(ctx, layer)
+        layer.choice = choice or ctx.schedule.choices.get(layer.result.name, POINTWISE)
+        (strassen if layer.choice.kernel == "strassen" else linear)(ctx, layer)
         return
     layer.choice = choice or ctx.schedule.choices[layer.result.name]
     if not isinstance(layer.op, Conv2d | IntegerConv2d):
         layer = in_plane(ctx, layer)
+    if layer.choice.kernel == "strassen":
+        strassen(ctx, layer)
+        return
     windows = ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None
     if layer.choice.kernel == "depthwise":
         depthwise(ctx, layer)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from lucid.codegen.kernels.strassen import LEFT, RESULT, RIGHT, combined
 from lucid.ir.ops import NonMaxSuppression
 from lucid.ir.ops.base import Array, Op
 from lucid.ir.ops.recurrent import Recurrent
@@ -199,3 +200,51 @@ class ListKept(Op):
         found[:, 2] = kept[there]
         rows[: len(found)] = found
         return rows, np.asarray(len(found), np.int64)
+
+
+@dataclass(frozen=True)
+class StrassenFactors(Op):
+    """The left factors of Strassen's products: rows (N, T, K) of which two and two of an image, the
+    last one perhaps with zeros, are a matrix of 2 by 2 quarters -> (7, N * ceil(T / 2), K / 2)."""
+
+    name: ClassVar[str] = "strassen_factors"
+
+    def infer(self, x: TensorType) -> TensorType:
+        self.require(x.rank == 3, f"x must be (N, T, K), got {x}")
+        images, rows, depth = self.integers(*x.shape)
+        self.require(depth % 2 == 0, f"{x} has no halves")
+        return x.with_shape((len(LEFT), images * -(-rows // 2), depth // 2))
+
+    def evaluate(self, x: Array) -> Array:
+        images, rows, depth = x.shape
+        padded = np.concatenate([x, np.zeros((images, rows % 2, depth), x.dtype)], axis=1)
+        quarters = padded.reshape(-1, 4, depth // 2).swapaxes(0, 1)
+        return np.stack([combined(terms, quarters.__getitem__) for terms in LEFT])
+
+
+@dataclass(frozen=True)
+class StrassenProduct(Op):
+    """The product that left factors stand for: v (7, P, K / 2), weights (O, K) or (O, K, 1, 1) and
+    maybe a bias (O) -> a result of `shape`, (N, T, O) or (N, O, H, W)."""
+
+    name: ClassVar[str] = "strassen_product"
+    shape: tuple[int, ...]
+
+    def infer(self, v: TensorType, weight: TensorType, *bias: TensorType) -> TensorType:
+        self.require(v.rank == 3 and v.shape[0] == len(LEFT), f"got factors {v}")
+        return v.with_shape(self.shape)
+
+    def evaluate(self, v: Array, weight: Array, *bias: Array) -> Array:
+        images, outputs = self.shape[0], len(weight)
+        rows = self.shape[1] if len(self.shape) == 3 else prod(self.shape[2:])
+        quarters = weight.reshape(2, outputs // 2, 2, v.shape[2]).transpose(2, 0, 3, 1)
+        right = quarters.reshape(4, v.shape[2], outputs // 2)
+        products = [
+            factor @ combined(terms, right.__getitem__)
+            for factor, terms in zip(v, RIGHT, strict=True)
+        ]
+        both = np.stack([combined(terms, products.__getitem__) for terms in RESULT], axis=1)
+        y: Array = both.reshape(images, -1, outputs)[:, :rows]
+        for vector in bias:
+            y = y + vector
+        return y if len(self.shape) == 3 else y.swapaxes(1, 2).reshape(self.shape)

@@ -41,6 +41,9 @@ LARGEST_COPY = 32 << 20
 """Bytes of scratch that each thread may need for the rows a loader makes: where panels are split,
 these are all rows, which no thread should copy for itself when they are many."""
 
+STAGES = ("stage", "strassen_rows")
+"""Kernels that make what another one reads of a layer's input."""
+
 DEFERRED = (AvgPool2d, Concat, SplitAttention, RadixCombine)
 """Ops whose work is left to the layers that read them."""
 
@@ -64,8 +67,8 @@ def cuts(shape: ConvShape, kernel: str, target: Target) -> list[Choice]:
     plain = Choice(kernel, tile_block(shape, kernel, target))
     if kernel.startswith("winograd"):
         return [plain, *_tile_cuts(shape, kernel, target)]
-    if kernel == "depthwise" or (shape.depth == 1 and shape.group_columns == 1):
-        return [plain]  # one row of outputs a task, or a kernel that is far from its element
+    if kernel in ("depthwise", "strassen") or (shape.depth == 1 and shape.group_columns == 1):
+        return [plain]  # tasks that settle themselves, or a kernel that is far from its element
     return [plain, *_product_cuts(shape, kernel, target)]
 
 
@@ -184,7 +187,7 @@ def layer_calls(program: Program, graph: Graph, names: Collection[str]) -> dict[
     for number, call in enumerate(calls):
         if _helps(call):
             served = readers.get(call.writes[0].buffer)
-            if call.region.nodes and call.kernel.family != "stage":
+            if call.region.nodes and call.kernel.family not in STAGES:
                 served = writers.get(call.reads[0].buffer)
             if served is not None:
                 found[served].append(number)
@@ -194,7 +197,7 @@ def layer_calls(program: Program, graph: Graph, names: Collection[str]) -> dict[
 def _helps(call: KernelCall) -> bool:
     """Whether a call only stages or copies what a layer reads, or adds up what it wrote."""
     sums = all(isinstance(n.op, PartialSums) for n in call.region.nodes)
-    return call.kernel.family == "stage" or sums
+    return call.kernel.family in STAGES or sums
 
 
 def call_key(call: KernelCall) -> str:

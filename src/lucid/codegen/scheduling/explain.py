@@ -19,6 +19,7 @@ from lucid.codegen.scheduling.schedule import (
     convolutions,
     cycles,
     legal_kernels,
+    matrices,
     tile_block,
 )
 from lucid.codegen.target import Target
@@ -207,7 +208,7 @@ def explain(
     between them. `batch`: how a batch is run.
     """
     attributed = _Attributed(graph, regions)
-    layers = set(convolutions(graph))
+    layers = {*convolutions(graph), *matrices(graph)}
     missed = _by_node(graph, misses)
     nodes = []
     for node in graph.nodes:
@@ -300,7 +301,7 @@ def _by_node(graph: Graph, misses: Iterable[Miss]) -> dict[Node, list[Miss]]:
 
 
 def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis) -> Choosing:
-    """How a convolution came to this choice."""
+    """How a layer came to this choice."""
     shape = ConvShape.of(node, batch)
     legal = legal_kernels(shape)
     allowed = allowed_kernels(shape, basis.precision)

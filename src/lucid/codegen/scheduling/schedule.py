@@ -16,18 +16,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.accumulation import SHORT
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir.graph import Graph, Node
-from lucid.ir.ops import Conv2d, Convolution, Fusion, IntegerConv2d
+from lucid.ir.ops import Conv2d, Convolution, Fusion, IntegerConv2d, Linear, Op
+from lucid.ir.types import TensorType
 
-KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise")
-"""The names by which convolution kernels are chosen and forced."""
+KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "strassen")
+"""The names by which kernels of convolutions are chosen and forced."""
+MATRIX_KERNELS = ("pointwise", "strassen")
+"""Those that linear layers over the rows of images may have."""
 
 GROUPS = (1, 2, 4, 8)
 """Channels of a group that the depthwise kernel makes, of as many or of one."""
+
+ROUNDING = ("winograd4x4", "strassen")
+"""Those whose sums round more than direct ones."""
 
 SPLITS = ("auto", "rows", "panels")
 
@@ -97,7 +103,8 @@ class ConvShape:
     """A convolution in numbers; sizes are those of the batch and image compiled for, and of images
     where it is over one or three axes (`Plane`). `slices`: its input channels are those of so many
     slices of a volume; 0 where they are an image's own. `integer`: whether integers are summed up,
-    which kernels multiply as pairs of 16-bit ones."""
+    which kernels multiply as pairs of 16-bit ones. `linear`: whether it is a linear layer over the
+    rows of images, which are then one pixel wide."""
 
     batch: int
     channels: int
@@ -109,6 +116,7 @@ class ConvShape:
     itemsize: int  # bytes of a number, in maps and weights
     slices: int = 0
     integer: bool = False
+    linear: bool = False
 
     @property
     def depth(self) -> int:
@@ -139,6 +147,12 @@ class ConvShape:
         met = sum(0 <= top + t * op.dilation[0] < height for top in tops for t in range(taps))
         return max(met, 1) / max(1, lines * taps)
 
+    @property
+    def is_halved(self) -> bool:
+        """Whether the weights of a 1x1 layer of floats are a matrix of 2 by 2 quarters."""
+        even = self.channels % 2 == 0 and self.columns % 2 == 0
+        return even and self.op.groups == 1 and not self.integer
+
     def tiles(self, m: int) -> int:
         """Winograd's tiles of m x m outputs in an image."""
         phase = phase_tiles((self.out_height, self.out_width), self.op.dilation, m)
@@ -146,7 +160,9 @@ class ConvShape:
 
     @staticmethod
     def of(node: Node, batch: int) -> ConvShape:
-        op = node.op.anchor if isinstance(node.op, Fusion) else node.op
+        op = _anchor(node)
+        if isinstance(op, Linear):
+            return ConvShape._of_linear(node, batch)
         integer = isinstance(op, IntegerConv2d)
         op = op.of_floats() if isinstance(op, IntegerConv2d) else op
         assert isinstance(op, Convolution)
@@ -160,6 +176,13 @@ class ConvShape:
         numbers = (n, channels, columns, height, width)
         return ConvShape(*numbers, sizes, plane.op, itemsize, slices, integer)
 
+    @staticmethod
+    def _of_linear(node: Node, batch: int) -> ConvShape:
+        x, weight = (v.type.concrete(batch) for v in node.inputs[:2])
+        numbers = (x[0], x[2], weight[0], x[1], 1)
+        itemsize = dtype(node.inputs[0].type.dtype).bytes
+        return ConvShape(*numbers, (1, 1), Conv2d(), itemsize, linear=True)
+
 
 def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tuple[int, int]:
     """Winograd's tiles in the height and width of a phase: outputs whose dilated windows meet the
@@ -170,8 +193,22 @@ def phase_tiles(size: tuple[int, int], dilation: tuple[int, int], m: int) -> tup
 
 def convolutions(graph: Graph) -> list[Node]:
     """The convolution nodes of a graph, fused or not."""
-    ops = ((n, n.op.anchor if isinstance(n.op, Fusion) else n.op) for n in graph.nodes)
-    return [n for n, op in ops if isinstance(op, Convolution | IntegerConv2d)]
+    return [n for n in graph.nodes if isinstance(_anchor(n), Convolution | IntegerConv2d)]
+
+
+def matrices(graph: Graph) -> list[Node]:
+    """The linear layers over rows of images (N, rows, channels), fused or not."""
+    found = [n for n in graph.nodes if type(_anchor(n)) is Linear]
+    return [n for n in found if _has_rows(n.inputs[0].type)]
+
+
+def _anchor(node: Node) -> Op:
+    return node.op.anchor if isinstance(node.op, Fusion) else node.op
+
+
+def _has_rows(x: TensorType) -> bool:
+    """Whether axis 1 counts what belongs to one image, whatever the batch."""
+    return x.rank == 3 and isinstance(x.shape[1], int) and x.dtype == COMPUTED
 
 
 def legal_kernels(shape: ConvShape) -> list[str]:
@@ -183,7 +220,8 @@ def legal_kernels(shape: ConvShape) -> list[str]:
         return ["depthwise", "direct"]
     plain = op.padding == (0, 0, 0, 0) and (shape.integer or op.stride == (1, 1))
     if shape.kernel == (1, 1) and plain and not shape.slices:
-        return ["pointwise", "direct"]
+        halved = ["strassen"] if shape.is_halved else []
+        return ["pointwise", *([] if shape.linear else ["direct"]), *halved]
     phased = all(p % d == 0 for p, d in zip(op.padding, op.dilation * 2, strict=True))
     if shape.kernel == (3, 3) and op.stride == (1, 1) and phased:
         return ["direct", "winograd2x2", "winograd4x4"]
@@ -202,22 +240,39 @@ def schedule(
     Raises UnknownNameError for a forced kernel that does not exist or cannot compute the layer.
     """
     choices = {}
-    _check_forced(graph, forced or {})
+    forced = forced or {}
+    _check_forced(graph, forced)
     for node in convolutions(graph):
         shape = ConvShape.of(node, batch)
-        kernel = _forced_kernel(node, shape, forced or {}) or cheapest(shape, target, precision)
+        kernel = _forced_kernel(node, shape, forced) or cheapest(shape, target, precision)
         choices[node.output.name] = Choice(kernel, tile_block(shape, kernel, target))
+    for node in matrices(graph):
+        shape = ConvShape.of(node, batch)
+        meant = {p: kernel for p, kernel in forced.items() if kernel in MATRIX_KERNELS}
+        kernel = _forced_kernel(node, shape, meant) or cheapest(shape, target, precision)
+        if kernel == "strassen":
+            choices[node.output.name] = Choice(kernel)
     return Schedule(choices)
 
 
 def without_choice(chosen: Schedule, graph: Graph, batch: int) -> list[str]:
-    """The results of convolutions for which there is no choice, or none that can compute them."""
-    return [
+    """The results of layers for which there is no choice but should be one, or one that cannot
+    compute them."""
+    missing = [
         n.output.name
         for n in convolutions(graph)
         if (choice := chosen.choices.get(n.output.name)) is None
         or choice.kernel not in legal_kernels(ConvShape.of(n, batch))
     ]
+    return missing + [n.output.name for n in _misfits(chosen, graph, batch)]
+
+
+def _misfits(chosen: Schedule, graph: Graph, batch: int) -> list[Node]:
+    """The linear layers that the choice for them cannot compute."""
+    fitting = {n: legal_kernels(ConvShape.of(n, batch)) for n in matrices(graph)}
+    layers = [n for n in graph.nodes if isinstance(_anchor(n), Linear)]
+    choices = ((n, chosen.choices.get(n.output.name)) for n in layers)
+    return [n for n, choice in choices if choice and choice.kernel not in fitting.get(n, ())]
 
 
 def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
@@ -234,14 +289,21 @@ def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
             )
         if choice.kernel.startswith("winograd") and not choice.tiles:
             raise UnknownNameError(f"the schedule gives no tiles for {layer}, {choice.kernel}")
+    for node in _misfits(chosen, graph, batch):
+        kernel = chosen.choices[node.output.name].kernel
+        raise UnknownNameError(
+            f"kernel {kernel!r} cannot compute the linear layer {node.output.name} ({node.origin})"
+        )
 
 
 def _check_forced(graph: Graph, forced: Mapping[str, str]) -> None:
     """Every kernel has a known name, and every pattern names a layer. Raises UnknownNameError."""
-    origins = sorted({n.origin for n in convolutions(graph)})
+    convolved = {n.origin for n in convolutions(graph)}
+    multiplied = convolved | {n.origin for n in matrices(graph)}
     for pattern, kernel in forced.items():
         if kernel not in KERNELS:
             raise UnknownNameError(f"no kernel is named {kernel!r}; there are {', '.join(KERNELS)}")
+        origins = sorted(multiplied if kernel in MATRIX_KERNELS else convolved)
         if not fnmatch.filter(origins, pattern):
             close = difflib.get_close_matches(pattern, origins) or origins[:3]
             raise UnknownNameError(
@@ -263,10 +325,10 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
 
 
 def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
-    """The kernels that model and tuner may pick from: `strict` precision leaves F(4x4) of floats
-    out."""
+    """The kernels that model and tuner may pick from: `strict` precision leaves out F(4x4) of
+    floats, and Strassen's products."""
     rounds = precision == "strict" and not shape.integer
-    return [n for n in legal_kernels(shape) if not (rounds and n == "winograd4x4")]
+    return [n for n in legal_kernels(shape) if not (rounds and n in ROUNDING)]
 
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
@@ -306,6 +368,8 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     lanes = outputs * target.vector / shape.group_columns  # that tiles compute for each column
     if kernel == "depthwise":
         return shape.products / (0.85 * rate)
+    if kernel == "strassen":
+        return _strassen_cycles(shape, target)
     if not kernel.startswith("winograd"):
         size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
         share = 0.85
@@ -321,6 +385,25 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
     weights = shape.itemsize * points * shape.columns * shape.depth / BYTES_PER_CYCLE
     return max(products, weights) + transforms
+
+
+STRASSEN_ROWS, STRASSEN_RESULTS = 60, 90
+"""Cycles for a pair of rows: to sum up a vector of each half of its channels, most of which goes
+into memory, and to sum up and store two vectors of its results. 197 rows, 768 to 3072 channels and
+back, take 10.6 and 10.5 ms, 11.3 and 11.2 as plain products; 1024 to 256 takes 1.2 either way."""
+STRASSEN_MARGIN = 1.02
+"""What it should gain, as it takes memory for the sums of rows, and rounds more."""
+
+
+def _strassen_cycles(shape: ConvShape, target: Target) -> float:
+    """Of `cycles`: seven products in place of eight, and the sums."""
+    inputs, outputs = (-(-n // 2 // target.vector) for n in (shape.channels, shape.columns))
+    pairs = shape.batch * -(-shape.out_height * shape.out_width // 2)
+    rate = 0.85 * 2.0 * target.vector
+    products = 7 * pairs * shape.channels / 2 * outputs * target.vector / rate
+    weights = shape.itemsize * shape.columns * shape.channels / BYTES_PER_CYCLE
+    sums = pairs * (STRASSEN_ROWS * inputs + STRASSEN_RESULTS * outputs)
+    return STRASSEN_MARGIN * (max(products, weights) + sums)
 
 
 def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:

@@ -65,6 +65,7 @@ WINDOW_SIGNATURE = [
     ("step_h", I64),  # how many numbers apart,
     ("lines_w", I64),  # and how many side by side
     ("step_w", I64),
+    ("panel_line", I64),  # elements of the panel from one line of segments to the next
     ("chain", I64),  # segments that are added up in one chain
 ]
 WINDOW_TYPE = function_type(WINDOW_SIGNATURE)
@@ -101,7 +102,7 @@ class WindowTile(KernelSpec):
     begins at a place of its own, and goes on from segment to segment as all others do.
 
     `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
-    are one chain; else 0.
+    are one chain; else 0. `sorted`: rows come in any order; beside each one's place is its number.
     """
 
     family: ClassVar[str] = "window_tile"
@@ -111,13 +112,15 @@ class WindowTile(KernelSpec):
     body: Body = PLAIN
     short: int = 0
     numbers: str = COMPUTED
+    sorted: bool = False
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("window_tile")
         module.triple = target.triple
+        kind = _SortedTileEmitter if self.sorted else _WindowTileEmitter
         for rows in (6, 5, 4):
             tile = Tile(self.vectors, self.body, numbers=self.numbers)
-            _WindowTileEmitter(module, target, tile, rows, self.short).emit()
+            kind(module, target, tile, rows, self.short).emit()
         return module
 
 
@@ -181,9 +184,9 @@ class _TileEmitter:
             checks = Checks(*places)
         return Operands(self.k, self.arithmetic, rows, panel, self.spec.vectors, checks)
 
-    def _row(self, r: int) -> Int:
+    def _row(self, r: int | Int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""
-        if not self.clamped or r == 0:
+        if not self.clamped or isinstance(r, Int) or r == 0:
             return self.k.int(r)
         return (self.rows - 1).minimum(r)
 
@@ -262,7 +265,7 @@ class _TileEmitter:
             k.store(value, self.sums + i * k.vector, align=self.align)
         with k.loop(0, self.rows.minimum(self.height) if self.clamped else self.height) as row:
             sums = tile[0].of(k.load(self.sums + row.index * self.width, self.width).raw)
-            self._store_row(row.index, sums, self.columns)
+            self._store_row(self._row(row.index), sums, self.columns)
 
     def _store_row(self, row: Int, sums: Vector, columns: Int | None) -> None:
         k, body = self.k, self.spec.body
@@ -284,6 +287,7 @@ class _WindowTileEmitter(_TileEmitter):
     step_h: Int
     lines_w: Int
     step_w: Int
+    panel_line: Int
     chain: Int
 
     def __init__(
@@ -294,13 +298,31 @@ class _WindowTileEmitter(_TileEmitter):
 
     def _products(self, tile: list[Vector]) -> list[Vector]:
         k, first = self.k, self.x.to(self.arithmetic.number)
-        rows = [first + k.load_int(self.places.words(r)) for r in range(self.height)]
+        rows = [first + self._place(r) for r in range(self.height)]
 
         def segment(h: Int, w: Int) -> Operands:
             moved = h * self.step_h + w * self.step_w
             here = [(row + moved).to(self.x.element) for row in rows]
-            panel = self.panel + (h * self.lines_w + w) * (self.depth * self.width)
+            panel = self.panel + (h * self.panel_line + w * (self.depth * self.width))
             return self._operands(here, panel)
 
         window = Window((self.lines_h, self.lines_w), self.depth, self.chain, self.short)
         return self.arithmetic.over_window(k, window, tile, self.sums, segment, self._prefetch)
+
+    def _place(self, r: int) -> Int:
+        """Where a row's window begins; entries after the last repeat it."""
+        return self.k.load_int(self.places.words(r))
+
+
+class _SortedTileEmitter(_WindowTileEmitter):
+    """Entries of the table are a place and the row's number."""
+
+    def _place(self, r: int) -> Int:
+        return self.k.load_int(self._entry(r))
+
+    def _row(self, r: int | Int) -> Int:
+        return self.k.load_int(self._entry(r).words(1))
+
+    def _entry(self, r: int | Int) -> Pointer:
+        number = super()._row(r) if isinstance(r, int) else r
+        return self.places.words(number * 2)

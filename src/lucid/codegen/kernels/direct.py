@@ -34,6 +34,7 @@ from lucid.codegen.kernels.product import (
     row_group,
     set_extras,
     task_place,
+    tile_arguments,
 )
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
@@ -43,7 +44,6 @@ from lucid.codegen.language.kernel import (
     Given,
     KernelSpec,
     buffers,
-    codes,
     ints,
     reach,
     share,
@@ -125,7 +125,7 @@ class Direct(KernelSpec):
         return (
             buffers("x", dtype=self.x)
             + panel_arguments(self.extras, self.numbers, self.result)
-            + codes("tile6", "tile5", "tile4")
+            + tile_arguments()
             + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
             + ints("stride_h", "stride_w", "pad_top", "pad_left")
             + ints("met", "part_lines", "part_step")
@@ -385,7 +385,7 @@ class DirectEmitter:
             yield _Part(block.images * before, block.images, high, wide)
 
     def _row_groups(self, part: _Part) -> Int:
-        return part.rows.ceil_div(self.kernel.target.tile_rows)
+        return part.rows.ceil_div(self.frame.tile_rows)
 
     def _segments(self, block: _Block) -> Int:
         """How many segments all row groups of the block pass for a panel."""

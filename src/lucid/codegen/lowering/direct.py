@@ -19,12 +19,13 @@ from lucid.codegen.lowering.arguments import (
     geometry,
     only_declared,
     slice_arguments,
+    tile_codes,
     window,
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import PREFETCHED
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.ops import Conv2d
 
 MOST_PLANES = 4
@@ -74,7 +75,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape
     columns = channels // op.groups
-    vectors = panel_vectors(columns, ctx.target)
+    vectors = panel_vectors(columns, ctx.target, layer.numbers)
     size = dtype(layer.numbers).bytes
     axes = windows(op, taps, x.shape, result.shape)
     share = sparse_share(*axes)
@@ -107,7 +108,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
         kernel = DirectSlices(body.extras, inner if flat else 0, sparse=sparse)
     short = steps <= SHORT and (layer.is_integer or taps[0] * lines_w * segment <= CHAIN)
-    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers, sparse)
+    tile_rows = ctx.target.tile_rows(vectors)
+    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers, sparse, tile_rows)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
@@ -123,7 +125,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "y": result,
         "y_row": row_stride(result) or 0,
         **extras,
-        **{export: Code(tile, export) for export in WindowTile.exports},
+        **tile_codes(tile),
         "met": met,
         "part_lines": part_lines,
         "part_step": op.dilation[0],

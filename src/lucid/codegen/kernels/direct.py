@@ -89,8 +89,9 @@ class _Part:
 @dataclass(frozen=True)
 class _Block:
     """The outputs of a task: so many images, lines and columns of them. `row`: the first one's
-    number in the result; `top`, `left`: the pixel in which its window begins; `pieces`: those of
-    both axes, where windows are sparse."""
+    number in the result; `top`, `left`: the pixel in which its window begins. `pieces`: those of
+    both axes, where windows are sparse; `taps`: where they are not, the first line of taps that
+    meets the map, and how many do."""
 
     images: Int
     lines: Int
@@ -99,6 +100,7 @@ class _Block:
     top: Int
     left: Int
     pieces: tuple[Pieces, ...] = ()
+    taps: tuple[Int, Int] | None = None
 
     @property
     def rows(self) -> Int:
@@ -343,7 +345,17 @@ class DirectEmitter:
         last = k.load_int(self.table.words(block.rows - 1))
         for i in range(TABLE_SLACK):
             k.store_int(last, self.table.words(block.rows + i))
-        return block
+        return replace(block, taps=self._lines_of_taps(block.top))
+
+    def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
+        """The first line of taps that meets the map, for windows from line `top` on, and how many
+        do; one at least: those of the first and last bands meet padding."""
+        f = self.frame
+        own = f.part_lines.minimum((f.lines - 1) * f.stride_h + 1)
+        before = (0 - top - own + 1).maximum(0).ceil_div(f.part_step)
+        end = (f.height - top).maximum(0).ceil_div(f.part_step).minimum(f.lines_h)
+        first = before.minimum(f.lines_h - 1)
+        return first, (end - first).maximum(1)
 
     def _sorted_places(self, block: _Block) -> _Block:
         """The table by live taps: where each row's window begins, and its number in the result."""
@@ -374,8 +386,9 @@ class DirectEmitter:
         """The rows of a block by their taps: all at once, or, sorted, piece by piece."""
         f, k = self.frame, self.kernel
         if not block.pieces:
+            assert block.taps is not None
             zero = k.int(0)
-            high = Piece(zero, block.lines, zero, f.lines_h)
+            high = Piece(zero, block.lines, *block.taps)
             wide = Piece(zero, block.columns, zero, f.lines_w)
             yield _Part(zero, block.images, high, wide)
             return

@@ -140,7 +140,7 @@ def _conv(make: Maker) -> Value:
         *{
             "pointwise": ([1], [1]),
             "3x3": ([3], [1]),
-            "dilated": ([3], [2, 3]),
+            "dilated": ([3], [2, 3, 6]),
             "strided": ([1], [1]),
         }.get(style, ([1, 2, 3, 3, 5, 7], [1, 1, 1, 2, 3])),
     )

@@ -44,14 +44,15 @@ class Target:
     line: int = 64
     lookups: bool = False
 
-    @property
-    def tile_rows(self) -> int:
-        """Rows of the register tile.
+    def tile_rows(self, vectors: int) -> int:
+        """Rows of the register tile over panels of so many vectors: as many as leave registers for
+        the panel's vectors, one element of a row and, without fused multiply-adds, a product.
 
-        Six with every vector width: 6 x 64 reaches 90 to 100% of the FMA peak with AVX-512 and 6 x
-        16 reaches 97% with AVX2, strides at run time; taller tiles spill their row pointers.
+        Six at most: 6 x 64 reaches 90 to 100% of the FMA peak with AVX-512 and 6 x 16 reaches 97%
+        with AVX2, strides at run time; taller tiles spill their row pointers.
         """
-        return 6
+        left = self.registers - vectors - (1 if self.fused else 2)
+        return min(6, left // vectors)
 
     @property
     def panel_vectors(self) -> int:

@@ -23,7 +23,7 @@ def layers(draw: Any, like: str = "") -> Graph:
     """One convolution, often with a bias, of any stride, dilation, grouping and padding."""
     build = Builder(seed=draw(st.integers(0, 999)))
     inner, outer = (draw(st.sampled_from(CHANNELS)) for _ in range(2))
-    size = st.integers(1, 13 if like != "depthwise" else 29)
+    size = st.integers(1, 29 if like == "depthwise" else 13)
     if like == "depthwise":
         group = draw(st.sampled_from(GROUPS))
         groups = draw(st.sampled_from([2, 3, 5, 17]))
@@ -39,6 +39,11 @@ def layers(draw: Any, like: str = "") -> Graph:
         spread = draw(st.sampled_from([(1, 1), (1, 1), (2, 2), (3, 1), (4, 5)]))
         padding = tuple(draw(st.integers(0, 2)) * d for d in spread * 2)
         kernel, fields = (3, 3), {"padding": padding, "dilation": spread}
+    elif like == "direct":  # windows of which little meets the map
+        spread = tuple(draw(st.integers(1, 7)) for _ in range(2))
+        padding = tuple(draw(st.integers(d - 1, d + 1)) for d in spread * 2)
+        stride = (draw(st.integers(1, 2)), 1)
+        kernel, fields = (3, 3), {"padding": padding, "dilation": spread, "stride": stride}
     else:
         kernel = (draw(st.sampled_from([1, 2, 3, 5])), draw(st.sampled_from([1, 3, 3, 4, 7])))
         fields = {
@@ -63,7 +68,7 @@ def legal(graph: Graph) -> list[str]:
     return legal_kernels(ConvShape.of(node, 1))
 
 
-@pytest.mark.parametrize("like", ["", "pointwise", "winograd", "depthwise"])
+@pytest.mark.parametrize("like", ["", "pointwise", "direct", "winograd", "depthwise"])
 @examples(0.2)
 @given(st.data())
 def test_every_legal_kernel(like: str, data: st.DataObject) -> None:

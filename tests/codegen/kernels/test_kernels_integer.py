@@ -59,10 +59,10 @@ def test_direct_convolutions(seed: int) -> None:
     depth = random.choice([1, 2, 3, 3, 4, 9, 16, 20])
     columns = random.choice([1, 7, 8, 16, 20, 33])
     kernel = random.choice([(3, 3), (3, 3), (1, 3), (5, 2), (7, 7), (1, 1)])
-    dilation = random.choice([(1, 1), (1, 1), (2, 2), (1, 3)])
+    dilation = random.choice([(1, 1), (1, 1), (2, 2), (1, 3), (5, 6)])
     reach = [(size - 1) * d + 1 for size, d in zip(kernel, dilation, strict=True)]
     padding = tuple(random.randint(0, reach[i % 2] - 1) for i in range(4))
-    size = [random.randint(max(1, r - 1), 12) + 1 for r in reach]
+    size = [random.randint(max(1, r - 1), max(12, r)) + 1 for r in reach]
     op = ops.IntegerConv2d(random.choice([(1, 1), (2, 2), (1, 2)]), padding, dilation, groups, zero)
     x = TensorType(dtype, (BATCH, depth * groups, *size))
     graph = layer_graph(op, x, (columns * groups, depth, *kernel), **drawn(random))

@@ -177,6 +177,13 @@ def _direct(b: Builder) -> None:
     b.graph.set_outputs([y])
 
 
+@needs("direct of far windows")
+def _direct_of_far_windows(b: Builder) -> None:
+    y = b.conv(b.input(8, 6, 7), 16)
+    fields = {"groups": 2, "padding": (5,) * 4, "dilation": (5, 5)}
+    b.graph.set_outputs([b.conv(y, 20, (3, 3), origin="direct", **fields)])
+
+
 def of_lines(op: ops.Conv1d) -> Build:
     """A convolution of lines in several strips."""
 

@@ -175,7 +175,7 @@ def test_arguments_are_of_their_kinds() -> None:
     for name, value, problem in [
         ("rows", 1.5, "rows is no int"),
         ("y", 0, "y is no buffer"),
-        ("tile6", 0, "tile6 is no code"),
+        ("tallest", 0, "tallest is no code"),
         ("weights", WeightRef("nothing"), "no parameter is named nothing"),
         ("y", View("input0", "f32", (1,), (1,), 400), "argument y, .* is not inside"),
         ("y", View("conv2d", "f32", (1,), (1,)), "neither read nor written"),
@@ -185,8 +185,8 @@ def test_arguments_are_of_their_kinds() -> None:
         assert_fails(broken, "for b: ", problem)
     broken = program()
     tile = next(v for c in broken.calls() for v in c.arguments.values() if isinstance(v, Code))
-    change(broken, "b", with_argument("tile6", dataclasses.replace(tile, export="tile9")))
-    assert_fails(broken, "for b: ", "exports no tile9")
+    change(broken, "b", with_argument("tallest", dataclasses.replace(tile, export="taller")))
+    assert_fails(broken, "for b: ", "exports no taller")
 
 
 def test_every_buffer_has_an_aligned_place_in_the_arena() -> None:

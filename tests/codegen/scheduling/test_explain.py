@@ -160,3 +160,20 @@ def test_compiled_models_explain_themselves(graph):
 def test_before_the_first_call_it_needs_a_shape():
     with pytest.raises(InputError, match="give a shape"):
         lucid.compile(models.resnest_14()).explain()
+
+
+FAR = """graph far(%x: f32[N,14,14,96]) -> f32[N,32,14,14] {
+  param @w: f32[32,96,3,3]
+  %p = permute(%x) {axes=(0,3,1,2)} : f32[N,96,14,14]
+  %y = conv2d(%p, @w) {padding=(12,12,12,12), dilation=(12,12)} : f32[N,32,14,14] at "far"
+  return %y
+}
+"""
+
+
+def test_taps_that_meet_padding():
+    """DeepLab's windows: their products with padding are left out, and the map is not copied."""
+    far = by_origin(explanation(FAR))["far"]
+    assert far.choosing.choice.kernel == "direct"
+    assert "with 18% of the products: the others meet padding" in far.choosing.reason
+    assert "in_place=True, sparse=True" in " ".join(call.kernel for call in far.calls)

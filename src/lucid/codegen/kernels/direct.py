@@ -7,12 +7,16 @@ these segments; where each row's window begins is in a table. A map without padd
 it lies.
 
     y[pixel, :] = body(bias + sum over taps and channels of map[pixel, tap, channel] * weight)
+
+Where much of the windows is padding (`sparse`), the rows of the table are sorted by which taps meet
+the map (`live_taps.py`), and each part of it is multiplied by the weights of its own taps alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -20,16 +24,17 @@ from llvmlite import ir
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
 from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.integer_rows import shift, shift_planes
+from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, list_words
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
 from lucid.codegen.kernels.product import (
     NEAR,
     panel_arguments,
     pick_tile,
-    prefetch_share,
     product_extents,
     row_group,
     set_extras,
     task_place,
+    tile_arguments,
 )
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
@@ -39,7 +44,6 @@ from lucid.codegen.language.kernel import (
     Given,
     KernelSpec,
     buffers,
-    codes,
     ints,
     reach,
     share,
@@ -50,18 +54,65 @@ from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
 """Entries after the table of places: a tile reads six, whatever its rows."""
+SORTED_WORDS = 2
+"""Of an entry in the table of sorted rows: where its window begins, and its result's number."""
 
 
-def scratch_bytes(map_bytes: int, rows: int) -> int:
-    """Scratch for the padded map, and the table of where each row's window begins."""
-    return map_bytes + size_of(I64) * (rows + TABLE_SLACK)
+def scratch_bytes(map_bytes: int, rows: int, sparse_taps: tuple[int, int] | None = None) -> int:
+    """Scratch for the padded map, and the table of where each row's window begins; of windows with
+    `sparse_taps` also for the numbers of sorted rows, and the pieces along both axes."""
+    words = rows + TABLE_SLACK
+    if sparse_taps is not None:
+        words = SORTED_WORDS * rows + sum(map(list_words, sparse_taps))
+    return map_bytes + size_of(I64) * words
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of the table that are multiplied by the same taps: those of `images` images, of a piece
+    of the lines and of the columns. `first`: the number of the first."""
+
+    first: Int
+    images: Int
+    high: Piece
+    wide: Piece
+
+    @property
+    def rows(self) -> Int:
+        return self.images * self.high.outputs * self.wide.outputs
+
+    @property
+    def segments(self) -> Int:
+        return self.high.taps * self.wide.taps
+
+
+@dataclass(frozen=True)
+class _Block:
+    """The outputs of a task: so many images, lines and columns of them. `row`: the first one's
+    number in the result; `top`, `left`: the pixel in which its window begins. `pieces`: those of
+    both axes, where windows are sparse; `taps`: where they are not, the first line of taps that
+    meets the map, and how many do."""
+
+    images: Int
+    lines: Int
+    columns: Int
+    row: Int
+    top: Int
+    left: Int
+    pieces: tuple[Pieces, ...] = ()
+    taps: tuple[Int, Int] | None = None
+
+    @property
+    def rows(self) -> Int:
+        return self.images * self.lines * self.columns
 
 
 @dataclass(frozen=True)
 class Direct(KernelSpec):
     """`extras`, `numbers`: as in the tile. `planes`: channels of a planar map (NCHW), else 0. `x`,
     `result`: the dtypes of x and y. Integers lie in the padded map less their zero point.
-    `in_place`: whether x, of floats, has no padding and is not copied."""
+    `in_place`: whether x, of floats, is not copied: it has no padding, or none that is met.
+    `sparse`: whether taps that meet padding are left out; a segment is then a tap."""
 
     family: ClassVar[str] = "direct"
     extras: tuple[Extra, ...] = ()
@@ -70,12 +121,13 @@ class Direct(KernelSpec):
     numbers: str = COMPUTED
     result: str = COMPUTED
     in_place: bool = False
+    sparse: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
         return (
             buffers("x", dtype=self.x)
             + panel_arguments(self.extras, self.numbers, self.result)
-            + codes("tile6", "tile5", "tile4")
+            + tile_arguments()
             + ints("image", "line", "pixel", "plane", "height", "width", "out_height", "out_width")
             + ints("stride_h", "stride_w", "pad_top", "pad_left")
             + ints("met", "part_lines", "part_step")
@@ -84,6 +136,7 @@ class Direct(KernelSpec):
             + ints("strip", "strips")
             + ints("zero_point", "y_row", "channels", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
+            + (ints("dilation_h", "dilation_w") if self.sparse else ())
         )
 
     def extents(self, given: Given) -> dict[str, Extent]:
@@ -94,12 +147,33 @@ class Direct(KernelSpec):
         if self.planes:
             rest = ((given.height, given.line), (given.width, 1))
             x = ((images, given.image), *rest, (self.planes, given.plane))
-        if self.in_place and self._windows_reach(given, images, lines, columns) > reach(x):
+        if self.in_place and self.sparse:
+            self._require_live(given)
+        elif self.in_place and self._windows_reach(given, images, lines, columns) > reach(x):
             raise ValueError(f"windows of {given.lines_h} x {given.lines_w} segments leave the map")
         rows = images * lines * columns
         depth = given.segment * given.lines_h * given.lines_w
         depth *= ARITHMETIC[self.numbers].numbers_of_element
         return {"x": x} | product_extents(given, self.extras, rows, depth)
+
+    @staticmethod
+    def _require_live(given: Given) -> None:
+        """Raises ValueError unless the taps lie as their dilation says, and every window has some
+        in the map: all that is read."""
+        h, w = (given.dilation_h * given.line, given.dilation_w * given.pixel)
+        if (given.step_h, given.step_w) != (h, w) or given.segment != given.channels:
+            raise ValueError(f"taps {given.step_h} and {given.step_w} apart, not {h} and {w}")
+        axes = zip(
+            (given.out_height, given.out_width),
+            (given.stride_h, given.stride_w),
+            (given.pad_top, given.pad_left),
+            (given.dilation_h, given.dilation_w),
+            (given.lines_h, given.lines_w),
+            (given.height, given.width),
+            strict=True,
+        )
+        if not all(AxisWindows(*axis).meet() for axis in axes):
+            raise ValueError("windows without a tap in the map")
 
     @staticmethod
     def _windows_reach(given: Given, images: int, lines: int, columns: int) -> int:
@@ -126,35 +200,29 @@ class DirectEmitter:
         self.line_numbers = f.padded_width * f.channels
         self.map = f.scratch.to(self.arithmetic.number)
         self.table = (self.map + f.map_numbers).to(I64)
+        self.taps = f.lines_h * f.lines_w
+        self.passed = self.kernel.stack(1, I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
-            block, group, chunk = task_place(f, task.index)
-            image = block // (f.bands * f.strips) * f.block_images
-            line, column = block // f.strips % f.bands * f.lines, block % f.strips * f.strip
-            images = (f.images - image).minimum(f.block_images)
-            lines = (f.out_height - line).minimum(f.lines)
-            columns = (f.out_width - column).minimum(f.strip)
-            top, left = line * f.stride_h - f.pad_top, column * f.stride_w - f.pad_left
-            windows = self._map(image, images, group, top, left)
-            self._places(images, lines, columns)
-            taps = self._lines_of_taps(top)
-            row = (image * f.out_height + line) * f.out_width + column
-            count = images * lines * columns
+            number, group, chunk = task_place(f, task.index)
+            image = number // (f.bands * f.strips) * f.block_images
+            line, column = number // f.strips % f.bands * f.lines, number % f.strips * f.strip
+            block = _Block(
+                (f.images - image).minimum(f.block_images),
+                (f.out_height - line).minimum(f.lines),
+                (f.out_width - column).minimum(f.strip),
+                (image * f.out_height + line) * f.out_width + column,
+                line * f.stride_h - f.pad_top,
+                column * f.stride_w - f.pad_left,
+            )
+            windows = self._map(image, block.images, group, block.top, block.left)
+            block = self._places(block)
+            segments = self._segments(block)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                self._panel(windows, row, count, group, panel.index, taps)
+                self._panel(windows, block, group, panel.index, segments)
         return f.finish()
-
-    def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
-        """The first line of taps that meets the map, for windows from line `top` on, and how many
-        do; one at least. Windows dilated as far as the map is high have few."""
-        f = self.frame
-        own = f.part_lines.minimum((f.lines - 1) * f.stride_h + 1)
-        before = (0 - top - own + 1).maximum(0).ceil_div(f.part_step)
-        end = (f.height - top).maximum(0).ceil_div(f.part_step).minimum(f.lines_h)
-        first = before.minimum(f.lines_h - 1)
-        return first, (end - first).maximum(1)
 
     # -- the padded map -----------------------------------------------------------------------
 
@@ -262,65 +330,149 @@ class DirectEmitter:
             return f.image, f.line, f.pixel
         return f.met * self.line_numbers, self.line_numbers, f.channels
 
-    def _places(self, images: Int, lines: Int, columns: Int) -> None:
+    def _places(self, block: _Block) -> _Block:
         """The table: where each row's window begins. What follows the last repeats it."""
+        if self.spec.sparse:
+            return self._sorted_places(block)
         f, k = self.frame, self.kernel
         image_step, line_step, pixel_step = self._steps()
-        with k.loop(0, images) as image, k.loop(0, lines) as line:
-            number = (image.index * lines + line.index) * columns
+        with k.loop(0, block.images) as image, k.loop(0, block.lines) as line:
+            number = (image.index * block.lines + line.index) * block.columns
             start = image.index * image_step + line.index * f.stride_h * line_step
-            with k.loop(0, columns) as column:
+            with k.loop(0, block.columns) as column:
                 place = start + column.index * f.stride_w * pixel_step
                 k.store_int(place, self.table.words(number + column.index))
-        count = images * lines * columns
-        last = k.load_int(self.table.words(count - 1))
+        last = k.load_int(self.table.words(block.rows - 1))
         for i in range(TABLE_SLACK):
-            k.store_int(last, self.table.words(count + i))
+            k.store_int(last, self.table.words(block.rows + i))
+        return replace(block, taps=self._lines_of_taps(block.top))
+
+    def _lines_of_taps(self, top: Int) -> tuple[Int, Int]:
+        """The first line of taps that meets the map, for windows from line `top` on, and how many
+        do; one at least: those of the first and last bands meet padding."""
+        f = self.frame
+        own = f.part_lines.minimum((f.lines - 1) * f.stride_h + 1)
+        before = (0 - top - own + 1).maximum(0).ceil_div(f.part_step)
+        end = (f.height - top).maximum(0).ceil_div(f.part_step).minimum(f.lines_h)
+        first = before.minimum(f.lines_h - 1)
+        return first, (end - first).maximum(1)
+
+    def _sorted_places(self, block: _Block) -> _Block:
+        """The table by live taps: where each row's window begins, and its number in the result."""
+        f, k = self.frame, self.kernel
+        image_step, line_step, pixel_step = self._steps()
+        list_h = self.table.words(f.block_images * f.lines * f.strip * SORTED_WORDS)
+        h = Axis(block.lines, block.top, f.stride_h, f.dilation_h, f.lines_h, f.height)
+        w = Axis(block.columns, block.left, f.stride_w, f.dilation_w, f.lines_w, f.width)
+        lists = list_h, list_h.words(list_words(f.lines_h))
+        pieces = [Pieces(k, axis, room) for axis, room in zip((h, w), lists, strict=True)]
+        block = replace(block, pieces=tuple(pieces))
+        with self._each_part(block) as part, k.loop(0, block.images) as image:
+            high, wide = part.high, part.wide
+            with k.loop(0, high.outputs) as line, k.loop(0, wide.outputs) as column:
+                number = (image.index * high.outputs + line.index) * wide.outputs + column.index
+                y, x = high.first + line.index, wide.first + column.index
+                place = y * f.stride_h * line_step + x * f.stride_w * pixel_step
+                result = block.row + (image.index * f.out_height + y) * f.out_width + x
+                entry = self.table.words((part.first + number) * SORTED_WORDS)
+                k.store_int(image.index * image_step + place, entry)
+                k.store_int(result, entry.words(1))
+        return block
+
+    # -- products -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _each_part(self, block: _Block) -> Iterator[_Part]:
+        """The rows of a block by their taps: all at once, or, sorted, piece by piece."""
+        f, k = self.frame, self.kernel
+        if not block.pieces:
+            assert block.taps is not None
+            zero = k.int(0)
+            high = Piece(zero, block.lines, *block.taps)
+            wide = Piece(zero, block.columns, zero, f.lines_w)
+            yield _Part(zero, block.images, high, wide)
+            return
+        lines, columns = block.pieces
+        with lines.each() as high, columns.each() as wide:
+            before = high.first * block.columns + high.outputs * wide.first
+            yield _Part(block.images * before, block.images, high, wide)
+
+    def _row_groups(self, part: _Part) -> Int:
+        return part.rows.ceil_div(self.frame.tile_rows)
+
+    def _segments(self, block: _Block) -> Int:
+        """How many segments all row groups of the block pass for a panel."""
+        k = self.kernel
+        k.store_int(0, self.passed)
+        with self._each_part(block) as part:
+            self._pass(part)
+        return k.load_int(self.passed)
+
+    def _pass(self, part: _Part) -> None:
+        k = self.kernel
+        segments = self._row_groups(part) * part.segments
+        k.store_int(k.load_int(self.passed) + segments, self.passed)
 
     def _panel(
-        self,
-        windows: Pointer,
-        row: Int,
-        count: Int,
-        group: Int,
-        panel: Int,
-        taps: tuple[Int, Int],
+        self, windows: Pointer, block: _Block, group: Int, panel: Int, segments: Int
     ) -> None:
-        """All row groups of the block times one weight panel, for these lines of taps."""
-        f, k = self.frame, self.kernel
+        """All row groups of the block times one weight panel; `segments`: that they pass."""
+        k = self.kernel
+        k.store_int(0, self.passed)
+        with self._each_part(block) as part:
+            self._products(windows, block, part, group, panel, segments)
+            self._pass(part)
+
+    def _products(
+        self, windows: Pointer, block: _Block, part: _Part, group: Int, panel: Int, segments: Int
+    ) -> None:
+        """The row groups of a part times one weight panel, for its taps."""
+        f, k, sparse = self.frame, self.kernel, self.spec.sparse
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
-        size = f.segment * f.lines_h * f.lines_w * f.panel
-        line = f.segment * f.lines_w
-        weights = f.weights.to(self.arithmetic.element) + packed * line * f.lines_h
-        weights = weights + taps[0] * line * f.panel
-        groups = count.ceil_div(f.kernel.target.tile_rows)
-        distance = k.select(groups.equals(1), size.minimum(NEAR), size)
+        tap = f.segment * f.panel
+        line = tap * f.lines_w
+        weights = f.weights.to(self.arithmetic.element) + packed * f.segment * self.taps
+        groups, passed = self._row_groups(part), k.load_int(self.passed)
         with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, count, groups)
-            at = row + offset
+            offset, rows = row_group(k, loop.index, part.rows, groups)
+            number = part.first + offset
+            at = k.int(0) if sparse else block.row + number
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
-            ahead, lines = prefetch_share(f, loop.index, groups, size // f.panel, self.arithmetic)
+            ahead, lines = self._prefetch(passed + loop.index * part.segments, segments)
             operands = [
-                windows + taps[0] * f.step_h,
-                weights,
+                windows + (part.high.tap * f.step_h + part.wide.tap * f.step_w),
+                weights + (part.high.tap * line + part.wide.tap * tap),
                 f.y + at * f.y_row + column,
                 f.segment,
                 f.y_row,
                 rows,
                 f.columns - panel * f.panel,
                 f.bias + packed,
-                weights + (distance + ahead),
+                weights + ahead,
                 lines,
                 self.extras,
-                self.table.words(offset),
-                taps[1],
+                self.table.words(number * (SORTED_WORDS if sparse else 1)),
+                part.high.taps,
                 f.step_h,
-                f.lines_w,
+                part.wide.taps,
                 f.step_w,
+                line,
                 f.chain,
             ]
             k.call(pick_tile(f, rows), WINDOW_TYPE, operands)
+
+    def _prefetch(self, before: Int, segments: Int) -> tuple[Int, Int]:
+        """Which part of the next panel a row group brings into L2, as `prefetch_share` has it:
+        `before` of the `segments` that all of them pass, it is its turn."""
+        f, k, unroll = self.frame, self.kernel, self.arithmetic.unroll
+        line, taps = k.line(self.arithmetic.element), self.taps
+        size = f.segment * f.panel * taps
+        lines = (f.panel * unroll * f.prefetch * taps).ceil_div(segments * line)
+        ahead = before * (f.segment // unroll) * lines * line
+        once = segments <= taps
+        distance = k.select(once, size.minimum(NEAR), size)
+        return distance + ahead, k.select(ahead >= size, 0, lines)
 
 
 class _IntegerEmitter(DirectEmitter):

@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.depthwise import Depthwise
 from lucid.codegen.kernels.microkernels import TILE_TYPE
-from lucid.codegen.kernels.product import pick_tile, row_group
+from lucid.codegen.kernels.product import pick_tile, require_tiles, row_group, tile_arguments
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -24,7 +24,6 @@ from lucid.codegen.language.kernel import (
     Given,
     KernelSpec,
     buffers,
-    codes,
     ints,
 )
 from lucid.codegen.language.values import F32, Int, size_of
@@ -52,11 +51,12 @@ class ExpandDepthwise(KernelSpec):
         return (
             own
             + buffers("source", "panel_weights", "panel_bias")
-            + codes("tile6", "tile5", "tile4")
+            + tile_arguments()
             + ints("source_row", "depth", "width", "panel", "panels")
         )
 
     def extents(self, given: Given) -> dict[str, Extent]:
+        require_tiles(given)
         found = self.depthwise.result_extents(given)
         rows = given.tasks_over(given.bands) * given.height * given.width
         packed = given.panels * given.panel
@@ -97,7 +97,7 @@ class ExpandDepthwise(KernelSpec):
         """`count` rows of the map, from number `row` on, times the panel that starts at channel
         `begin`, into scratch."""
         k = f.kernel
-        groups = count.ceil_div(k.target.tile_rows)
+        groups = count.ceil_div(f.tile_rows)
         nothing = k.stack(1)
         with k.loop(0, groups) as loop:
             offset, rows = row_group(k, loop.index, count, groups)

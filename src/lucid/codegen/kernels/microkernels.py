@@ -10,6 +10,7 @@ What the numbers are, floats, pairs of 16-bit integers or four bytes, `arithmeti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -24,19 +25,33 @@ from lucid.codegen.language.partial import load_first, store_first
 from lucid.codegen.language.values import F32, I32, I64, Int, Pointer, PointerTo, Vector
 from lucid.codegen.target import Target
 
+HEIGHTS = ("tallest", "lower", "lowest")
+"""The functions of a tile: of all its rows, of one less, and of two less or fewer than that."""
 STEP = 0.85
 """What a step of k costs besides its multiply-adds, in those of one vector: a tile one vector wide
 waits for its loads and its own sums. 196 rows of 480 take 21, 30, 40 and 52 us a panel of one to
 four vectors."""
 
 
-def panel_vectors(columns: int, target: Target) -> int:
-    """Vectors of a panel: the widest, unless narrower ones waste less on the tail."""
+LEAST_ROWS, MOST_VECTORS = 4, 4
+"""Rows of a tile below which its panel is too wide, and vectors of the widest of all."""
 
-    def cost(vectors: int) -> float:
-        return -(-columns // (vectors * target.vector)) * (vectors + STEP)
 
-    return min(range(target.panel_vectors, 0, -1), key=cost)
+def panel_vectors(columns: int, target: Target, numbers: str = COMPUTED) -> int:
+    """Vectors of a panel: the widest of six rows, unless narrower ones waste less on the tail or,
+    of floats, wider ones do, whose tiles have less rows: groups of 24 channels (RegNet), 3x3 at
+    14x14, take 0.7 of the time with three vectors of AVX2. Where two are as good, panels are even
+    in number, as many for one of two threads as for the other."""
+    widest, six = target.panel_vectors, target.tile_rows(target.panel_vectors)
+
+    def cost(vectors: int) -> tuple[float, int]:
+        panels = -(-columns // (vectors * target.vector))
+        step = STEP * six / target.tile_rows(vectors)
+        return round(panels * (vectors + step), 6), panels % 2
+
+    most = MOST_VECTORS if numbers == COMPUTED else widest
+    wider = (v for v in range(widest + 1, most + 1) if target.tile_rows(v) >= LEAST_ROWS)
+    return min(chain(range(widest, 0, -1), wider), key=cost)
 
 
 # Elements are what `Arithmetic.element` says: floats, or integers which take as many bytes.
@@ -65,6 +80,7 @@ WINDOW_SIGNATURE = [
     ("step_h", I64),  # how many numbers apart,
     ("lines_w", I64),  # and how many side by side
     ("step_w", I64),
+    ("panel_line", I64),  # elements of the panel from one line of segments to the next
     ("chain", I64),  # segments that are added up in one chain
 ]
 WINDOW_TYPE = function_type(WINDOW_SIGNATURE)
@@ -72,28 +88,30 @@ WINDOW_TYPE = function_type(WINDOW_SIGNATURE)
 
 @dataclass(frozen=True)
 class Tile(KernelSpec):
-    """Register tiles of 6, 5 and 4 (or fewer) rows by `vectors` vectors, ending in `body`.
+    """Register tiles of `rows`, one less and two less (or fewer) by `vectors` vectors, ending in
+    `body`.
 
-    With three heights no problem of four rows or more has a tail of one to three rows. `raw` tiles
+    With six rows no problem of four rows or more has a tail of one to three rows. `raw` tiles
     add no bias, have no body, and store whole aligned panels: Winograd's products. `numbers`: the
     dtype of panels, and of rows what `ARITHMETIC` has with it. `summed`: the panel is the one given
     "plus" or "minus" the one at the first word of extras, and is written to where the second says.
     """
 
     family: ClassVar[str] = "tile"
-    exports: ClassVar[tuple[str, ...]] = ("tile6", "tile5", "tile4")
+    exports: ClassVar[tuple[str, ...]] = HEIGHTS
 
     vectors: int
     body: Body = PLAIN
     raw: bool = False
     numbers: str = COMPUTED
+    rows: int = 6
     summed: str = ""
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("tile")
         module.triple = target.triple
-        for rows in (6, 5, 4):
-            _TileEmitter(module, target, self, rows).emit()
+        for less, name in enumerate(HEIGHTS):
+            _TileEmitter(module, target, self, name, self.rows - less).emit()
         return module
 
 
@@ -103,23 +121,26 @@ class WindowTile(KernelSpec):
     begins at a place of its own, and goes on from segment to segment as all others do.
 
     `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
-    are one chain; else 0.
+    are one chain; else 0. `sorted`: rows come in any order; beside each one's place is its number.
     """
 
     family: ClassVar[str] = "window_tile"
-    exports: ClassVar[tuple[str, ...]] = Tile.exports
+    exports: ClassVar[tuple[str, ...]] = HEIGHTS
 
     vectors: int
     body: Body = PLAIN
     short: int = 0
     numbers: str = COMPUTED
+    sorted: bool = False
+    rows: int = 6
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("window_tile")
         module.triple = target.triple
-        for rows in (6, 5, 4):
-            tile = Tile(self.vectors, self.body, numbers=self.numbers)
-            _WindowTileEmitter(module, target, tile, rows, self.short).emit()
+        kind = _SortedTileEmitter if self.sorted else _WindowTileEmitter
+        tile = Tile(self.vectors, self.body, numbers=self.numbers)
+        for less, name in enumerate(HEIGHTS):
+            kind(module, target, tile, name, self.rows - less, self.short).emit()
         return module
 
 
@@ -148,12 +169,12 @@ class _TileEmitter:
 
     signature: ClassVar[Signature] = SIGNATURE
 
-    def __init__(self, module: ir.Module, target: Target, spec: Tile, rows: int) -> None:
-        self.k = Kernel(module, target, f"tile{rows}", self.signature)
+    def __init__(self, module: ir.Module, target: Target, spec: Tile, name: str, rows: int) -> None:
+        self.k = Kernel(module, target, name, self.signature)
         self.k.no_alias("panel")
         self.spec = spec
         self.height = rows
-        self.clamped = rows == 4
+        self.clamped = name == HEIGHTS[-1]
         self.align = self.k.aligned
         self.width = spec.vectors * target.vector
         self.arithmetic = ARITHMETIC[spec.numbers]
@@ -207,9 +228,9 @@ class _TileEmitter:
             checks = Checks(*places)
         return Operands(self.k, self.arithmetic, rows, panel, self.spec.vectors, checks)
 
-    def _row(self, r: int) -> Int:
+    def _row(self, r: int | Int) -> Int:
         """The row's number; rows beyond the last repeat it, and store the same values again."""
-        if not self.clamped or r == 0:
+        if not self.clamped or isinstance(r, Int) or r == 0:
             return self.k.int(r)
         return (self.rows - 1).minimum(r)
 
@@ -288,7 +309,7 @@ class _TileEmitter:
             k.store(value, self.sums + i * k.vector, align=self.align)
         with k.loop(0, self.rows.minimum(self.height) if self.clamped else self.height) as row:
             sums = tile[0].of(k.load(self.sums + row.index * self.width, self.width).raw)
-            self._store_row(row.index, sums, self.columns)
+            self._store_row(self._row(row.index), sums, self.columns)
 
     def _store_row(self, row: Int, sums: Vector, columns: Int | None) -> None:
         k, body = self.k, self.spec.body
@@ -310,23 +331,42 @@ class _WindowTileEmitter(_TileEmitter):
     step_h: Int
     lines_w: Int
     step_w: Int
+    panel_line: Int
     chain: Int
 
     def __init__(
-        self, module: ir.Module, target: Target, spec: Tile, rows: int, short: int
+        self, module: ir.Module, target: Target, spec: Tile, name: str, rows: int, short: int
     ) -> None:
-        super().__init__(module, target, spec, rows)
+        super().__init__(module, target, spec, name, rows)
         self.short = short
 
     def _products(self, tile: list[Vector]) -> list[Vector]:
         k, first = self.k, self.x.to(self.arithmetic.number)
-        rows = [first + k.load_int(self.places.words(r)) for r in range(self.height)]
+        rows = [first + self._place(r) for r in range(self.height)]
 
         def segment(h: Int, w: Int) -> Operands:
             moved = h * self.step_h + w * self.step_w
             here = [(row + moved).to(self.x.element) for row in rows]
-            panel = self.panel + (h * self.lines_w + w) * (self.depth * self.width)
+            panel = self.panel + (h * self.panel_line + w * (self.depth * self.width))
             return self._operands(here, panel)
 
         window = Window((self.lines_h, self.lines_w), self.depth, self.chain, self.short)
         return self.arithmetic.over_window(k, window, tile, self.sums, segment, self._prefetch)
+
+    def _place(self, r: int) -> Int:
+        """Where a row's window begins; entries after the last repeat it."""
+        return self.k.load_int(self.places.words(r))
+
+
+class _SortedTileEmitter(_WindowTileEmitter):
+    """Entries of the table are a place and the row's number."""
+
+    def _place(self, r: int) -> Int:
+        return self.k.load_int(self._entry(r))
+
+    def _row(self, r: int | Int) -> Int:
+        return self.k.load_int(self._entry(r).words(1))
+
+    def _entry(self, r: int | Int) -> Pointer:
+        number = super()._row(r) if isinstance(r, int) else r
+        return self.places.words(number * 2)

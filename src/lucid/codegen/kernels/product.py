@@ -19,7 +19,7 @@ from lucid.codegen.kernels.arithmetic import ARITHMETIC, FLOATS, Arithmetic
 from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.byte_products import GROUP, store_peaks
 from lucid.codegen.kernels.loaders import Loader
-from lucid.codegen.kernels.microkernels import TILE_TYPE
+from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
@@ -49,9 +49,14 @@ def scratch_bytes(depth: int, rows: int) -> int:
     return size_of(F32) * (depth + ROW_SLACK) * rows
 
 
+def byte_rows(target: Target) -> int:
+    """Rows of the tiles of bytes."""
+    return target.tile_rows(target.panel_vectors)
+
+
 def peaks_bytes(depth: int, rows: int, target: Target) -> int:
     """Scratch for the peaks of a block of rows of bytes, of so many elements."""
-    return size_of(I32) * -(-rows // target.tile_rows) * (depth // GROUP)
+    return size_of(I32) * -(-rows // byte_rows(target)) * (depth // GROUP)
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Product(KernelSpec):
             rows
             + panel_arguments(self.extras, self.numbers, self.result)
             + (buffers("limits", dtype="i32") if self.has_limits else ())
-            + codes("tile6", "tile5", "tile4")
+            + tile_arguments()
             + ints("y_row", "rows", "depth", "columns", "groups", "panel", "panels")
             + ints("blocks", "chunks", "block_stride", "chunk_stride", "prefetch")
         )
@@ -104,6 +109,17 @@ class Product(KernelSpec):
         return _ProductEmitter(self, target).emit()
 
 
+def tile_arguments() -> tuple[Arg, ...]:
+    """The declared functions of a tile, and the rows of the tallest."""
+    return codes(*HEIGHTS) + ints("tile_rows")
+
+
+def require_tiles(given: Given) -> None:
+    """Raises ValueError unless the tallest tile has as many rows as the call says."""
+    if given.tallest.kernel.rows != given.tile_rows:
+        raise ValueError(f"{given.tallest.kernel} has no {given.tile_rows} rows")
+
+
 def panel_arguments(extras: Sequence[Extra], numbers: str, result: str) -> tuple[Arg, ...]:
     """The declared weights, bias, result and extra operands of a product by panels."""
     declared = buffers("weights", dtype=numbers) + buffers("bias", dtype=ARITHMETIC[numbers].sums)
@@ -118,6 +134,7 @@ def product_extents(
 ) -> dict[str, Extent]:
     """What a product by panels reaches in its weights and bias, its result of so many rows, and the
     extra operands; `depth`: numbers that a result is summed of."""
+    require_tiles(given)
     packed = given.groups * given.panels * given.panel
     columns = min(given.columns, given.panels * given.panel)
     channels = ((given.groups, given.columns), (columns, 1))
@@ -171,11 +188,11 @@ class _ProductEmitter:
     def _peaks(self, x: Pointer, x_row: Int, count: Int) -> None:
         """The peaks of all row groups of the block."""
         f, k = self.frame, self.kernel
-        groups = count.ceil_div(k.target.tile_rows)
+        groups = count.ceil_div(f.tile_rows)
         places, depth = self._peaks_place(count), f.depth * self.arithmetic.numbers_of_element
         with k.loop(0, groups) as loop:
             offset, rows = row_group(k, loop.index, count, groups)
-            number = [(rows - 1).minimum(r) for r in range(k.target.tile_rows)]
+            number = [(rows - 1).minimum(r) for r in range(byte_rows(k.target))]
             group = [(x + (offset + n) * x_row).to(self.arithmetic.number) for n in number]
             store_peaks(k, group, depth, places + loop.index * (f.depth // GROUP))
 
@@ -187,7 +204,7 @@ class _ProductEmitter:
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
         weights = self.weights + packed * f.depth
-        groups = count.ceil_div(f.kernel.target.tile_rows)
+        groups = count.ceil_div(f.tile_rows)
         with k.loop(0, groups) as loop:
             offset, rows = row_group(k, loop.index, count, groups)
             row = start + offset
@@ -268,10 +285,10 @@ def row_group(k: Kernel, index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
     return index * base + index.minimum(longer), height
 
 
-def pick_tile(frame: Frame, rows: Int, kind: str = "tile") -> Pointer:
+def pick_tile(frame: Frame, rows: Int, kind: str = "") -> Pointer:
     """The tile function for a row group of this height; `kind`: how the arguments that name those
     of a kind begin."""
     k = frame.kernel
-    tiles: list[Pointer] = [getattr(frame, f"{kind}{height}") for height in (6, 5, 4)]
-    six, five, four = tiles
-    return k.choose(rows.equals(6), six, k.choose(rows.equals(5), five, four))
+    tallest, lower, lowest = (getattr(frame, kind + height) for height in HEIGHTS)
+    shorter = k.choose(rows.equals(frame.tile_rows - 1), lower, lowest)
+    return k.choose(rows.equals(frame.tile_rows), tallest, shorter)

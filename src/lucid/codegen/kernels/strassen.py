@@ -26,8 +26,13 @@ from typing import Any, ClassVar, TypeVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.microkernels import TILE_TYPE
-from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group
+from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
+from lucid.codegen.kernels.product import (
+    pick_tile,
+    prefetch_share,
+    require_tiles,
+    row_group,
+)
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.kernel import (
     Arg,
@@ -76,7 +81,7 @@ RESULT: tuple[Terms, ...] = (
 )
 """The quarters of the result, in products."""
 FACTORS = len(LEFT)
-KINDS = ("tile", "plus", "minus")
+KINDS = ("", "plus_", "minus_")
 """The tiles of a product: over a panel as it lies, and of the two that sum it up."""
 
 
@@ -166,7 +171,8 @@ class Strassen(KernelSpec):
             declared += buffers(f"extra{i}", dtype=extra.dtype) + ints(f"extra{i}_row")
         return (
             declared
-            + codes(*(kind + height for kind in KINDS for height in "654"))
+            + codes(*(kind + height for kind in KINDS for height in HEIGHTS))
+            + ints("tile_rows")
             + ints("y_row", "images", "rows", "pairs", "block_pairs", "depth", "columns")
             + ints("panel", "panels", "blocks", "chunks", "prefetch")
         )
@@ -174,6 +180,7 @@ class Strassen(KernelSpec):
     def extents(self, given: Given) -> dict[str, Extent]:
         given.require_tasks(given.blocks, given.chunks)
         require_pairs(given)
+        require_tiles(given)
         count = given.images * given.pairs
         if given.block_pairs != -(-count // given.blocks):
             raise ValueError(f"room for {given.block_pairs} of {count} pairs")
@@ -230,7 +237,7 @@ class _StrassenEmitter:
         row group sums up the right factor, where that is a sum."""
         k, terms = self.kernel, RIGHT[number]
         quarters = [self._quarter(q, panel) for q, _ in terms]
-        groups = (pairs[1] - pairs[0]).ceil_div(k.target.tile_rows)
+        groups = (pairs[1] - pairs[0]).ceil_div(self.frame.tile_rows)
         weights, begin = quarters[0], 0
 
         def group(index: Int, weights: Pointer, kind: str) -> None:
@@ -244,10 +251,10 @@ class _StrassenEmitter:
         if len(terms) > 1:
             k.store_pointer(quarters[1], self.extras.words(0))
             k.store_pointer(self.factor, self.extras.words(1))
-            group(k.int(0), quarters[0], "plus" if terms[1][1] > 0 else "minus")
+            group(k.int(0), quarters[0], "plus_" if terms[1][1] > 0 else "minus_")
             weights, begin = self.factor, 1
         with k.loop(begin, groups) as loop:
-            group(loop.index, weights, "tile")
+            group(loop.index, weights, "")
 
     def _tile(
         self,

@@ -18,7 +18,14 @@ from llvmlite import ir
 from lucid.codegen.kernels.arithmetic import FLOATS, Arithmetic
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import TILE_TYPE
-from lucid.codegen.kernels.product import pick_tile, prefetch_share, row_group, task_place
+from lucid.codegen.kernels.product import (
+    pick_tile,
+    prefetch_share,
+    require_tiles,
+    row_group,
+    task_place,
+    tile_arguments,
+)
 from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
@@ -29,7 +36,6 @@ from lucid.codegen.language.kernel import (
     Given,
     KernelSpec,
     buffers,
-    codes,
     ints,
     share,
     strides_of,
@@ -73,7 +79,7 @@ class Winograd(KernelSpec):
         operands = ("x", "weights", "bias", "y", *(["sums"] if self.sums else []), *extras)
         return (
             sum((buffers(name, dtype=self.dtype_of(name)) for name in operands), ())
-            + codes("tile6", "tile5", "tile4")
+            + tile_arguments()
             + ints("image", "line", "pixel", "height", "width", "pad_top", "pad_left")
             + sum(map(strides_of, ("y", *self.body.tensors())), ints("out_height", "out_width"))
             + ints("images", "groups", "depth", "columns", "panel", "panels")
@@ -88,6 +94,7 @@ class Winograd(KernelSpec):
         return extras.get(operand, COMPUTED)
 
     def extents(self, given: Given) -> dict[str, Extent]:
+        require_tiles(given)
         given.require_tasks(given.blocks, given.chunks, given.groups)
         images = given.images_of(given.image_blocks)
         self._require_tiles(given, images)
@@ -335,7 +342,7 @@ class WinogradEmitter:
         """M[point] = V[point] times the panel's weights of that point, over `depth` elements from
         `begin` on."""
         f, k = self.frame, self.kernel
-        groups = count.ceil_div(f.kernel.target.tile_rows)
+        groups = count.ceil_div(f.tile_rows)
         size = self.depth * f.panel
         packed = self.weights + (group * f.panels + panel) * self.points * size + begin * f.panel
         with k.loop(0, self.points) as point:

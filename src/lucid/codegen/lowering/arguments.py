@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.microkernels import Tile, WindowTile
 from lucid.codegen.kernels.packing import Channels
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import MAP, KernelSpec
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.lowering.layer import Layer
-from lucid.codegen.program.program import ArgumentValue, View
+from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.graph import Parameter, Value
 
 
@@ -58,6 +59,11 @@ def extra_of(ctx: Lowering, extra: Value, result: Value, axis: int) -> Extra | N
     ones = tuple(d if i == axis else 1 for i, d in enumerate(target))
     varies = len(shape) + axis >= len(target)
     return Extra("channel", kind) if varies and shape == ones[-len(shape) :] else None
+
+
+def tile_codes(tile: Tile | WindowTile) -> dict[str, ArgumentValue]:
+    """The functions of a tile, and the rows of the tallest."""
+    return {**{name: Code(tile, name) for name in tile.exports}, "tile_rows": tile.rows}
 
 
 def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentValue:

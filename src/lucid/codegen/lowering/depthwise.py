@@ -21,12 +21,13 @@ from lucid.codegen.lowering.arguments import (
     result_strides,
     slice_arguments,
     sums_view,
+    tile_codes,
     window,
 )
 from lucid.codegen.lowering.context import Lowering, itemsize, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, View
 from lucid.codegen.target import Target
 from lucid.ir.graph import Node
 from lucid.ir.ops import Conv2d, Fusion, IntegerConv2d
@@ -252,7 +253,7 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     columns, depth, *_ = ctx.shape(before.weight)
     vectors = panel_vectors(columns, ctx.target)
     panel = vectors * ctx.target.vector
-    tile = Tile(vectors, before.epilogue.body)
+    tile = Tile(vectors, before.epilogue.body, rows=ctx.target.tile_rows(vectors))
     _, _, height, width = x.shape
     line_bytes = itemsize(before.result) * width * panel
     given: dict[str, ArgumentValue] = {
@@ -262,7 +263,7 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
             before.weight.recipe, Panels(1, panel), ctx.shape(before.weight), before.weight.name
         ),
         "panel_bias": bias_of(ctx, before, 1, panel),
-        **{export: Code(tile, export) for export in Tile.exports},
+        **tile_codes(tile),
         "depth": depth,
         "panel": panel,
         "panels": -(-columns // panel),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 from lucid.codegen.kernels.accumulation import CHAIN, SHORT
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
+from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
 from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors
 from lucid.codegen.kernels.slices import DirectSlices
 from lucid.codegen.language.dtypes import dtype
@@ -17,12 +19,13 @@ from lucid.codegen.lowering.arguments import (
     geometry,
     only_declared,
     slice_arguments,
+    tile_codes,
     window,
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.product import PREFETCHED
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.ops import Conv2d
 
 MOST_PLANES = 4
@@ -72,16 +75,21 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape
     columns = channels // op.groups
-    vectors = panel_vectors(columns, ctx.target)
+    vectors = panel_vectors(columns, ctx.target, layer.numbers)
     size = dtype(layer.numbers).bytes
-    column_bytes = size * ctx.target.vector * inner * taps[0] * taps[1]
+    axes = windows(op, taps, x.shape, result.shape)
+    share = sparse_share(*axes)
+    sparse = share < SPARSE
+    depth = inner * prod(taps) * (share if sparse else 1.0)
+    column_bytes = size * ctx.target.vector * depth
     while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
         vectors -= 1
     panel = vectors * ctx.target.vector
     reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
     padded = (width - 1) * op.stride[1] + reach[1]
-    in_place = not planar and _reads_in_place(layer, x, inner)
+    in_place = not planar and _reads_in_place(layer, x, inner, axes if sparse else None)
     panels, line_bytes = -(-columns // panel), size * padded * inner
+    line_bytes = 0 if in_place and sparse else line_bytes
     cut = _cut(ctx, layer, result, reach[0], line_bytes, panels)
     padded = (cut.strip - 1) * op.stride[1] + reach[1]
     parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
@@ -89,17 +97,19 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     map_numbers = cut.block_images * met * padded * inner + arithmetic.numbers_of_element - 1
     map_numbers = 0 if in_place else map_numbers + -map_numbers % (8 // size)  # a table of I64
     line_step, pixel_step = (x.strides[2], x.strides[3]) if in_place else (padded * inner, inner)
-    lines_w, segment = (1, taps[1] * inner) if op.dilation[1] == 1 else (taps[1], inner)
+    together = op.dilation[1] == 1 and not sparse
+    lines_w, segment = (1, taps[1] * inner) if together else (taps[1], inner)
     steps = -(-segment // arithmetic.numbers_of_element)
     body = layer.epilogue.body
     kernel = Direct(
-        body.extras, inner if planar else 0, x.dtype, layer.numbers, result.dtype, in_place
+        body.extras, inner if planar else 0, x.dtype, layer.numbers, result.dtype, in_place, sparse
     )
     if layer.slices is not None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
-        kernel = DirectSlices(body.extras, inner if flat else 0)
+        kernel = DirectSlices(body.extras, inner if flat else 0, sparse=sparse)
     short = steps <= SHORT and (layer.is_integer or taps[0] * lines_w * segment <= CHAIN)
-    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers)
+    tile_rows = ctx.target.tile_rows(vectors)
+    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers, sparse, tile_rows)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])
@@ -115,7 +125,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "y": result,
         "y_row": row_stride(result) or 0,
         **extras,
-        **{export: Code(tile, export) for export in WindowTile.exports},
+        **tile_codes(tile),
         "met": met,
         "part_lines": part_lines,
         "part_step": op.dilation[0],
@@ -123,6 +133,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         "step_h": (op.dilation[0] if parts == 1 or in_place else part_lines) * line_step,
         "lines_w": lines_w,
         "step_w": op.dilation[1] * pixel_step,  # where there is more than one
+        "dilation_h": op.dilation[0],
+        "dilation_w": op.dilation[1],
         "segment": steps,
         "chain": max(1, CHAIN // segment),
         "padded_width": padded,
@@ -146,15 +158,32 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         region,
         layer.origin,
         algorithm="direct",
-        scratch=scratch_bytes(size * map_numbers, rows),
+        scratch=scratch_bytes(size * map_numbers, rows, (taps[0], taps[1]) if sparse else None),
         work=2 * n * height * width * channels * inner * taps[0] * taps[1],
     )
 
 
-def _reads_in_place(layer: Layer, x: View, inner: int) -> bool:
+def windows(
+    op: Conv2d, taps: Sequence[int], x: Sequence[int], y: Sequence[int]
+) -> tuple[AxisWindows, AxisWindows]:
+    """The windows along both axes, of maps of these shapes."""
+    high, wide = (
+        AxisWindows(y[2 + i], op.stride[i], op.padding[i], op.dilation[i], taps[i], x[2 + i])
+        for i in (0, 1)
+    )
+    return high, wide
+
+
+def _reads_in_place(
+    layer: Layer, x: View, inner: int, sparse: tuple[AxisWindows, AxisWindows] | None
+) -> bool:
     """Whether windows lie in the map as they would in a copy of it: it has no padding, and the taps
-    of a line lie side by side, or are dilated."""
-    if layer.is_integer or layer.slices is not None or any(layer.conv.padding):
+    of a line lie side by side, or are dilated. Of sparse windows none may lie in padding alone."""
+    if layer.is_integer or layer.slices is not None:
+        return False
+    if sparse is not None:
+        return all(axis.meet() for axis in sparse)
+    if any(layer.conv.padding):
         return False
     return x.strides[3] == inner or layer.conv.dilation[1] > 1
 
@@ -172,7 +201,7 @@ def _cut(ctx: Lowering, layer: Layer, y: View, reach: int, line_bytes: int, pane
     meets fill a quarter of L2 at most; else panels are, so that each weight is read once.
 
     `reach`: lines from a window's first to its last, of which it meets as many as there are taps.
-    `line_bytes`: of a padded line.
+    `line_bytes`: of a padded line; 0 where a block may meet as many as it likes.
     """
     weight = ctx.shape(layer.weight)
     weight_bytes, taps = dtype(layer.numbers).bytes * prod(weight) // layer.conv.groups, weight[2]
@@ -185,7 +214,7 @@ def _cut(ctx: Lowering, layer: Layer, y: View, reach: int, line_bytes: int, pane
             strip = _strip(ctx, layer, y, reach * line_bytes // width)
             strips = -(-width // strip)
             return Cut(1, 1, strip, strips, 1, n * strips, 1, op.groups, 1, prefetch)
-        room = ctx.target.l2 // 4 // line_bytes
+        room = ctx.target.l2 // 4 // max(1, line_bytes)
         fitting = max((room - reach) // stride, (room // taps - 1) // stride) + 1
         wanted = -(-(layer.choice.rows or BLOCK_ROWS) // width)
         lines = max(1, min(height, fitting, wanted if layer.choice.rows else max(wanted, taps)))

@@ -19,12 +19,13 @@ from lucid.codegen.lowering.arguments import (
     enough_chunks,
     geometry,
     only_declared,
+    tile_codes,
     window,
 )
 from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.lowering.shapes import matrix
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.ops import Conv2d
 
 UNEVEN = 3
@@ -93,7 +94,7 @@ def product(
 ) -> None:
     """One `Product` call: `count` rows of `depth` in each of `groups`, from memory or a loader."""
     columns = ctx.shape(layer.weight)[0] // groups
-    vectors = panel_vectors(columns, ctx.target)
+    vectors = panel_vectors(columns, ctx.target, layer.numbers)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
     copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
@@ -104,7 +105,7 @@ def product(
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras, layer.numbers, result.dtype)
-    tile = Tile(vectors, body, numbers=layer.numbers)
+    tile = Tile(vectors, body, numbers=layer.numbers, rows=ctx.target.tile_rows(vectors))
     extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
@@ -123,7 +124,7 @@ def product(
         **(_limits(ctx, layer, groups, width) if kernel.has_limits else {}),
         "y": result,
         **extra_arguments,
-        **{export: Code(tile, export) for export in Tile.exports},
+        **tile_codes(tile),
         "y_row": row_stride(result) or 0,
         "rows": count,
         "depth": steps,

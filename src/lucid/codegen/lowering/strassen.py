@@ -81,7 +81,7 @@ def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: 
         "bias": bias_of(ctx, layer, 2, width),
         "y": y,
         **extras,
-        **_tiles(vectors),
+        **_tiles(vectors, ctx.target.tile_rows(vectors)),
         "y_row": row_stride(y) or 0,
         "images": images,
         "rows": rows,
@@ -109,10 +109,10 @@ def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: 
     )
 
 
-def _tiles(vectors: int) -> dict[str, ArgumentValue]:
-    """The tiles by the names that the kernel has for them."""
-    tiles: dict[str, ArgumentValue] = {}
+def _tiles(vectors: int, rows: int) -> dict[str, ArgumentValue]:
+    """The tiles by the names that the kernel has for them, and the rows of the tallest."""
+    tiles: dict[str, ArgumentValue] = {"tile_rows": rows}
     for kind in KINDS:
-        tile = Tile(vectors, PLAIN, raw=True, summed=kind.removeprefix("tile"))
-        tiles |= {kind + export.removeprefix("tile"): Code(tile, export) for export in tile.exports}
+        tile = Tile(vectors, PLAIN, raw=True, rows=rows, summed=kind.removesuffix("_"))
+        tiles |= {kind + export: Code(tile, export) for export in tile.exports}
     return tiles

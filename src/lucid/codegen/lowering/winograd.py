@@ -23,11 +23,12 @@ from lucid.codegen.lowering.arguments import (
     result_strides,
     slice_arguments,
     sums_view,
+    tile_codes,
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
-from lucid.codegen.program.program import ArgumentValue, Code, View
+from lucid.codegen.program.program import ArgumentValue, View
 from lucid.codegen.scheduling.schedule import phase_tiles
 from lucid.ir.ops import IntegerConv2d
 
@@ -71,7 +72,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
     columns, depth = channels // op.groups, ctx.shape(layer.weight)[1]
-    vectors = panel_vectors(columns, ctx.target)
+    vectors = panel_vectors(columns, ctx.target, layer.numbers)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
     tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
@@ -96,7 +97,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "bias": bias_of(ctx, layer, op.groups, panel),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extras,
-        **{export: Code(form.tile, export) for export in Tile.exports},
+        **tile_codes(form.tile),
         **result_strides(y),
         "images": n,
         "groups": op.groups,
@@ -138,7 +139,8 @@ class _Form:
 def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int) -> _Form:
     weight, panel, shape = layer.weight, vectors * ctx.target.vector, ctx.shape(layer.weight)
     op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
-    tile, groups = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers), layer.conv.groups
+    rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups
+    tile = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers, rows=rows)
     if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
         packed = ctx.weights(weight.recipe, WinogradPanels(m, groups, panel), shape, weight.name)

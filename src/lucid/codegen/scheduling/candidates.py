@@ -97,8 +97,8 @@ def _product_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Cho
 
 
 def _chunks(shape: ConvShape, target: Target) -> list[int]:
-    columns = shape.group_columns
-    panels = -(-columns // (panel_vectors(columns, target) * target.vector))
+    columns, numbers = shape.group_columns, "i16" if shape.integer else COMPUTED
+    panels = -(-columns // (panel_vectors(columns, target, numbers) * target.vector))
     return [c for c in CHUNKS if c <= panels]
 
 

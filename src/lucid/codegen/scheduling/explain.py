@@ -306,9 +306,12 @@ def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis)
     legal = legal_kernels(shape)
     allowed = allowed_kernels(shape, basis.precision)
     times = {name: cycles(shape, name, target) for name in legal}
+    reason = _reason(node, choice, shape, allowed, target, basis)
+    if choice.kernel == "direct" and shape.live_taps < 1:
+        reason += f", with {shape.live_taps:.0%} of the products: the others meet padding"
     return Choosing(
         choice,
-        _reason(node, choice, shape, allowed, target, basis),
+        reason,
         dict(sorted(times.items(), key=lambda item: item[1])),
         tuple(name for name in legal if name not in allowed),
         _cannot(shape, legal),

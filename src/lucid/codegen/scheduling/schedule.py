@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lucid.codegen.kernels.accumulation import SHORT
+from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target
@@ -135,17 +136,18 @@ class ConvShape:
         return pixels * self.columns * self.depth * taps
 
     @property
-    def live_lines(self) -> float:
-        """The share of the windows' lines that the direct kernel has to compute: in a band of a few
-        lines those of far dilated windows often meet padding alone."""
-        op, lines, taps = self.op, self.out_height, self.kernel[0]
-        if op.dilation[0] == 1:
-            return 1.0
-        reach = (taps - 1) * op.dilation[0] + 1
-        height = (lines - 1) * op.stride[0] + reach - op.padding[0] - op.padding[2]
-        tops = [i * op.stride[0] - op.padding[0] for i in range(lines)]
-        met = sum(0 <= top + t * op.dilation[0] < height for top in tops for t in range(taps))
-        return max(met, 1) / max(1, lines * taps)
+    def live_taps(self) -> float:
+        """The share of the windows' taps that the direct kernel has to compute: those of far
+        dilated windows on small maps mostly meet padding."""
+        op, size = self.op, (self.out_height, self.out_width)
+        axes = []
+        for i in (0, 1):
+            reach = (self.kernel[i] - 1) * op.dilation[i] + 1
+            pixels = (size[i] - 1) * op.stride[i] + reach - op.padding[i] - op.padding[2 + i]
+            fields = op.stride[i], op.padding[i], op.dilation[i], self.kernel[i], pixels
+            axes.append(AxisWindows(size[i], *fields))
+        share = sparse_share(*axes)
+        return share if share < SPARSE else 1.0
 
     @property
     def is_halved(self) -> bool:
@@ -375,7 +377,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
         share = 0.85
         if kernel == "direct":
             short = shape.depth * shape.kernel[1] <= SHORT
-            share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_lines
+            share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_taps
         return max(shape.products * lanes / (share * rate), shape.itemsize * size / BYTES_PER_CYCLE)
     m = int(kernel[-1])
     points = (m + 2) ** 2

@@ -19,7 +19,7 @@ from lucid.codegen.target import Target
 from lucid.errors import UnknownNameError
 from lucid.os_threads import RLock
 from lucid.runtime import admission
-from lucid.runtime.admission import POLICIES, Gate, Pool, Turn
+from lucid.runtime.admission import POLICIES, Gate, Pool
 from lucid.runtime.library import library
 from lucid.runtime.team import RUN_TYPE
 
@@ -183,7 +183,7 @@ def test_calls_beside_count_and_hold_nobody(gate: Callable[[int], Gate]) -> None
 
     address = ctypes.cast(call, ctypes.c_void_p).value
     assert address is not None
-    assert two.run_beside(address, 0) == 5
+    assert two.beside(two.address, address, 0) == 5
     assert seen == [(True, None)] * 2
 
 
@@ -312,5 +312,5 @@ def test_lucid_run_is_what_runs_beside() -> None:
     call = np.zeros(8, np.int64)  # of no version: refused with status 1
     address = code.address(Driver(), "lucid_run")
     assert RUN_TYPE(address)(call.ctypes.data) == 1
-    assert admission.gate(HOST).run_beside(address, call.ctypes.data) == 1
-    assert isinstance(admission.gate(HOST).turn(), Turn)
+    gate = admission.gate(HOST)
+    assert gate.beside(gate.address, address, call.ctypes.data) == 1

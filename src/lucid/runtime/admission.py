@@ -81,14 +81,15 @@ class Turn:
 
 
 class Gate:
-    """All callers of the process pass it. `processors`: how many they hold at most, together."""
+    """All callers of the process pass it. `processors`: how many they hold at most, together;
+    `beside(address, run, call)`: run a call table by `lucid_run`, though nobody admitted it."""
 
     def __init__(self, target: Target, processors: int) -> None:
         kernel = Admission()
         self._code = library(target).load([kernel])
         self.admit = ADMIT_TYPE(self._code.address(kernel, "lucid_admit"))
         self.leave = LEAVE_TYPE(self._code.address(kernel, "lucid_leave"))
-        self._beside = BESIDE_TYPE(self._code.address(kernel, "lucid_beside"))
+        self.beside = BESIDE_TYPE(self._code.address(kernel, "lucid_beside"))
         self.table = np.zeros(native.GATE_WORDS, np.int64)
         self.table[native.GATE_PROCESSORS] = processors
         self.table[native.GATE_SYSCALL] = syscall_address()
@@ -114,10 +115,13 @@ class Gate:
             found = self.pools.setdefault((target, size), Pool(self, target, size))
         return found
 
-    def run_beside(self, run: int, call: int) -> int:
-        """Run a call table by `lucid_run`, which lies at this address, though nobody admitted it;
-        its status."""
-        return int(self._beside(self.address, run, call))
+    def empty(self) -> None:
+        """Forget all callers and teams, this thread's call too."""
+        for word in (native.GATE_MUTEX, native.GATE_HELD, native.GATE_BESIDE, native.GATE_WAITING):
+            self.table[word] = 0
+        self.pools.clear()
+        turn = self.turn()
+        turn.words[native.TICKET_HOLDS], turn.words[native.TICKET_TEAM] = 0, native.ALONE
 
 
 class Pool:
@@ -171,5 +175,11 @@ def gate(target: Target) -> Gate:
     return _gates[0]
 
 
-if hasattr(os, "register_at_fork"):  # other threads, and what they hold, do not survive it
-    os.register_at_fork(after_in_child=_gates.clear)
+def _after_fork() -> None:
+    """Other threads, and what they held, do not survive it."""
+    for one in _gates:
+        one.empty()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -21,7 +21,8 @@ class Runner:
     def __init__(self, target: Target, threads: int) -> None:
         self._target = target
         self._threads = threads
-        self._policy = "adaptive"
+        self._code: Code | None = None  # what `enter` is of
+        self.policy = "adaptive"
         self.enter: Callable[[int], int] | None = None
         self.free: list[Workspace] = []
 
@@ -33,13 +34,14 @@ class Runner:
     @policy.setter
     def policy(self, policy: str) -> None:
         self._policy = check_policy(policy)
+        self._is_admitted = self._threads > 1 or policy == "block"
         self.enter = None
 
     def run(self, bound: BoundProgram, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
         status of the native code, 0 where it ran."""
         enter = self.enter or self._entry(bound.code)
-        if not self._is_admitted:
+        if not self._is_admitted:  # it is its thread's alone, and waits for nobody
             return self._run(enter, bound, addresses)
         way_in = gate(self._target)
         turn = way_in.turn()
@@ -51,12 +53,6 @@ class Runner:
             return self._run(team.run if team else enter, bound, addresses)
         finally:
             turn.leave()
-
-    @property
-    def _is_admitted(self) -> bool:
-        """Whether a call asks for processors. Where it runs on its caller's thread alone, and waits
-        for nobody, it does not."""
-        return self._threads > 1 or self._policy == "block"
 
     def _run(
         self, enter: Callable[[int], int], bound: BoundProgram, addresses: Sequence[int]
@@ -73,26 +69,15 @@ class Runner:
             self.free.append(workspace)
 
     def _entry(self, code: Code) -> Callable[[int], int]:
-        """The way into native code on the caller's thread. It does not hold the model, so that a
-        model's memory goes with its last user, not when Python next looks for cycles."""
-        address = code.address(Driver(), "lucid_run")
+        """The way into native code on the caller's thread."""
+        address, self._code = code.address(Driver(), "lucid_run"), code
         if self._is_admitted:
-            self.enter = functools.partial(_run_alone, RUN_TYPE(address), code)
+            self.enter = RUN_TYPE(address)
         else:
-            self.enter = functools.partial(_run_beside, self._target, address, code)
+            way_in = gate(self._target)
+            self.enter = functools.partial(way_in.beside, way_in.address, address)
         return self.enter
 
     def trim(self, arena: int) -> None:
         """Let go of memory of calls whose arena is larger."""
         self.free[:] = [w for w in self.free if w.capacity[0] <= arena]
-
-
-def _run_alone(run: Callable[[int], int], code: Code, call: int) -> int:
-    """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
-    return int(run(call))
-
-
-def _run_beside(target: Target, run: int, code: Code, call: int) -> int:
-    """The same for a call that nobody admitted. The gate is looked up each time: a fork makes
-    another one."""
-    return gate(target).run_beside(run, call)

@@ -314,7 +314,7 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = chosen.workdir or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
-        for job in jobs(argparse.Namespace(**settings, **vars(chosen)), folder):
+        for job in jobs(argparse.Namespace(**{**vars(chosen), **settings}), folder):
             if code := prepared(job):
                 return code
             print(f"{job.model}, {'x'.join(map(str, job.shape))}, {job.threads} threads; ms")

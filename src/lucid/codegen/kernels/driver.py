@@ -14,10 +14,10 @@ at the end of the call. A phase of a single task is done by who ended the one be
 **What threads share** lies in the team's table, which lives as long as they do:
 - `TICKETS`, a word for each thread: the portions left of its share of the current phase;
 - `COUNT`: the tasks of the phase that nobody has finished and counted yet;
-- `CALL`, `PHASE`: what is being done, and the row of its current phase;
+- `CALL`, `PHASE`: what is being done, none between calls, and the row of its current phase;
 - `SERIAL`, which grows with whatever there is to see: threads that find nothing to do wait until it
   changes, spinning first, then asleep on it as a futex. `ASLEEP`: the largest serial that a thread
-  sleeps on. `FINISHED`: the serial with which the last call was done.
+  sleeps on.
 
 **Why no thread takes a task of a finished phase, or reads memory of a finished call.** A portion is
 taken by an atomic decrement of a ticket, and only if that was above zero. Which portion it is, is
@@ -43,8 +43,10 @@ release sequence. So who takes a portion sees all that the writer saw and wrote.
 subtracted from with acquire and release, so that the last subtraction sees what all threads wrote
 in the phase, and passes it on with the next tickets. `SERIAL` is added to after the tickets are
 stored; a thread reads it, then looks at the tickets, and then waits for another serial than that:
-what is given out after it looked has one. The caller is done when it reads the serial `FINISHED`,
-which was added after the last subtraction.
+what is given out after it looked has one. Who gives a phase out may come to add to it only when
+the others are far ahead, in another call even: nothing is told by the serial's value. The caller is
+done when it reads that there is no call, which was stored, with release, after the last subtraction
+and before the serial was added to.
 To sleep, a thread raises `ASLEEP` to the serial it has seen, then compares `SERIAL` with it; to
 wake, the writer adds to `SERIAL`, then compares `ASLEEP` with what that was. All four are
 sequentially consistent, so that one of the two sees the other's; and the futex compares once more.
@@ -90,7 +92,7 @@ CALL_WORDS = 8
 VERSION = 3
 PORTIONS = 4
 """Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
-TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_FINISHED = range(4)
+TEAM_SERIAL, TEAM_PHASE, TEAM_CALL = range(3)
 TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
 TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 53)
 TEAM_TICKETS = 4 * LINES
@@ -169,7 +171,7 @@ class _DriverEmitter:
         """Let a word be no less than this."""
         k.builder.atomic_rmw("max", address.raw, value.raw, "seq_cst")
 
-    def _release(self, k: Kernel, address: Pointer, value: Int) -> None:
+    def _release(self, k: Kernel, address: Pointer, value: Int | Pointer) -> None:
         """An atomic store, with release order."""
         b = k.builder  # whose own method for it wants typed pointers (llvmlite 0.50)
         b._insert(StoreAtomicInstr(b.block, value.raw, address.raw, "release", 8))
@@ -199,7 +201,7 @@ class _DriverEmitter:
         """Until the serial is no longer `seen`: spin, then sleep."""
         b, word = k.builder, team.words(TEAM_SERIAL)
         spins = k.select(
-            self._read(k, team.words(TEAM_FINISHED)).equals(seen),
+            self._read(k, team.words(TEAM_CALL)).equals(0),
             k.load_int(team.words(TEAM_IDLE_SPINS)),
             k.load_int(team.words(TEAM_CALL_SPINS)),
         )
@@ -343,8 +345,7 @@ class _DriverEmitter:
 
         state = k.repeat([k.args["phase"].raw], lambda s: tasks(s).equals(1), alone)
         with k.when(tasks(state).equals(0)):
-            serial = self._read(k, team.words(TEAM_SERIAL)) + 1
-            self._release(k, team.words(TEAM_FINISHED), serial)
+            self._release(k, team.words(TEAM_CALL), k.int(0))
             self._announce(k, team)
             b.ret_void()
         self._give_out(k, team, call, Pointer(b, state[0], I64))
@@ -480,17 +481,17 @@ class _DriverEmitter:
         self._check_version(k, call)
         rounding = self._flush_to_zero(k)
         self._note_caller(k, call, PROFILE_START)
-        k.store_pointer(call, team.words(TEAM_CALL))
+        self._release(k, team.words(TEAM_CALL), call)
         phases = k.load_pointer(call.words(CALL_PHASES))
         b.call(self.advance_function, [team.raw, k.int(0).raw, phases.raw])
-        serial, finished = team.words(TEAM_SERIAL), team.words(TEAM_FINISHED)
+        serial, current = team.words(TEAM_SERIAL), team.words(TEAM_CALL)
 
         def take_part(state: list[Any]) -> list[Any]:
             b.call(self.take_part_function, [team.raw, k.int(0).raw, state[0]])
             return [self._read(k, serial).raw]
 
-        def unfinished(state: list[Any]) -> Any:
-            return self._read(k, finished).compare("!=", Int(b, state[0]))
+        def unfinished(_: list[Any]) -> Any:
+            return self._read(k, current).compare("!=", 0)
 
         k.repeat([self._read(k, serial).raw], unfinished, take_part)
         self._note_caller(k, call, PROFILE_END)

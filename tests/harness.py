@@ -172,6 +172,8 @@ class Run:
         call[driver.CALL_SCRATCH] = self.scratch.address
         call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
         call[driver.CALL_PHASES] = bound.phases.ctypes.data
+        # As small as they are, phases are shared.
+        bound.phases[:, driver.PHASE_THREADS] = bound.phases[:, driver.PHASE_TASKS]
         run = RUN_TYPE(bound.code.address(Driver(), "lucid_run"))
         if fences.MODE and self.threads == 1:
             self._run_singly(lambda: run(call.ctypes.data), call)

@@ -22,15 +22,15 @@ DRIVER = [
     Mutant(
         "the first barrier is missing",
         f"{R}.binding:BoundProgram._phases",
-        "given = [p for p in phases if p]",
-        "given = [p for p in phases if p]; given[:2] = [sum(given[:2], [])]",
+        "rows, first = [], 0",
+        "rows, first = [], 0; given[:2] = [(given[0][0] + given[1][0], given[0][1])]",
         tests=BINDING_TESTS,
     ),
     Mutant(
         "no barriers at all",
         f"{R}.binding:BoundProgram._phases",
-        "given = [p for p in phases if p]",
-        "given = [sum(phases, [])]",
+        "rows, first = [], 0",
+        "rows, first = [], 0; given = [(sum(phases, []), max(threads))]",
         tests=BINDING_TESTS,
     ),
     _driver(

@@ -56,10 +56,11 @@ class BoundProgram:
     def _phases(program: Program) -> Array:
         """The rows of the phases that have something to do, and the row that ends them."""
         phases = [[c.tasks for c in phase if c.tasks] for phase in program.phases]
-        given = [p for p in phases if p]
+        threads = program.threads or [sum(tasks) for tasks in phases]
+        given = [(tasks, n) for tasks, n in zip(phases, threads, strict=True) if tasks]
         rows, first = [], 0
-        for tasks in given:
-            rows.append((first, len(tasks), sum(tasks)))
+        for tasks, worth in given:
+            rows.append((first, len(tasks), sum(tasks), worth))
             first += len(tasks)
         return np.array([*rows, (0,) * driver.PHASE_WORDS], np.int64)
 

@@ -102,15 +102,19 @@ class Team:
     def stop(self) -> None:
         """Let the workers end. A call that comes later runs on its own thread alone."""
         with self._lock:
-            self._table[driver.TEAM_STOP] = 1
-            self._table[driver.TEAM_THREADS] = 1
+            self._table[driver.TEAM_THREADS] = 0
         with self._lock:  # taken anew, so that workers see the above before the serial
             self._table[driver.TEAM_SERIAL] += 1
-            word = ctypes.c_void_p(self._address + 8 * driver.TEAM_SERIAL)
-            wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
-            ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), word, wake, everyone)
+            self._wake(driver.TEAM_SERIAL)
+            self._wake(driver.TEAM_THREADS)
         for thread in self._threads:
             thread.join(timeout=1)
+
+    def _wake(self, word: int) -> None:
+        """The threads that sleep on this word of the table."""
+        place = ctypes.c_void_p(self._address + 8 * word)
+        wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+        ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), place, wake, everyone)
 
 
 @contextmanager

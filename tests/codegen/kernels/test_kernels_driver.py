@@ -54,14 +54,20 @@ def functions() -> tuple[Any, Any, Any]:
 
 
 class Tables:
-    """The tables of a call. `code`: the address of what does the steps; `arguments`: theirs."""
+    """The tables of a call. `code`: the address of what does the steps; `arguments`: theirs;
+    `threads`: what phases of several tasks are worth."""
 
-    def __init__(self, phases: Phases, code: int, arguments: Sequence[int]) -> None:
+    def __init__(
+        self, phases: Phases, code: int, arguments: Sequence[int], threads: int = 99
+    ) -> None:
         tasks = [t for phase in phases for t in phase]
         self.steps = np.array([[code, a, t] for a, t in zip(arguments, tasks, strict=True)])
         firsts = np.cumsum([0, *(len(p) for p in phases)]).tolist()
-        rows = [(f, len(p), sum(p)) for f, p in zip(firsts, phases, strict=False)]
-        self.phases = np.array([*rows, (0, 0, 0)])
+        rows = [
+            (f, len(p), sum(p), 1 if sum(p) == 1 else threads)
+            for f, p in zip(firsts, phases, strict=False)
+        ]
+        self.phases = np.array([*rows, (0,) * driver.PHASE_WORDS])
         self.call = np.zeros(driver.CALL_WORDS, np.int64)
         self.call[driver.CALL_VERSION] = driver.VERSION
         self.call[driver.CALL_STEPS] = self.steps.ctypes.data
@@ -109,10 +115,18 @@ class Crew:
         caller.join(PATIENCE)
         assert not caller.is_alive(), "the call does not end"
 
+    def wake(self, word: int) -> None:
+        """Those that sleep on this word."""
+        place = ctypes.c_void_p(self.table.ctypes.data + 8 * word)
+        call = ctypes.c_long(HOST.futex), place, driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+        ctypes.CDLL(None).syscall(*call)
+
     def stop(self) -> None:
-        nothing = Tables([], 0, [])
-        self.table[driver.TEAM_STOP] = 1
-        self.run(nothing)
+        """Let the threads end: those that wait for something to do, and those that rest."""
+        self.table[driver.TEAM_THREADS] = 0
+        self.table[driver.TEAM_SERIAL] += 1
+        self.wake(driver.TEAM_SERIAL)
+        self.wake(driver.TEAM_THREADS)
         for thread in self.threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a worker does not end"
@@ -321,7 +335,8 @@ def test_atomic_accesses_have_the_orders_that_the_proof_needs() -> None:
         "atomicrmw add acq_rel": 1,  # what was finished is counted
         "atomicrmw add seq_cst": 2,  # the serial, for the next phase and for the end
         "atomicrmw max seq_cst": 1,  # a thread is about to sleep
-        "store atomic release": 3,  # a ticket is given out; the call begins, and is finished
+        # a ticket is given out, its phase's width before; the call begins, and is finished
+        "store atomic release": 4,
     }
     code = assembly(Driver(), Target.named("aarch64"))
     assert all(f"\t{name}\t" in code for name in ("ldadda", "ldaddal", "stlr"))

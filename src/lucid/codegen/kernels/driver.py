@@ -75,9 +75,10 @@ from lucid.codegen.target import Target
 LINES = 16
 STEP_WORDS = 3
 STEP_CODE, STEP_ARGUMENTS, STEP_TASKS = range(STEP_WORDS)
-PHASE_WORDS = 3
-PHASE_FIRST, PHASE_STEPS, PHASE_TASKS = range(PHASE_WORDS)
-"""A phase's first step, how many steps it has, and their tasks; a row of zeros ends the table."""
+PHASE_WORDS = 4
+PHASE_FIRST, PHASE_STEPS, PHASE_TASKS, PHASE_THREADS = range(PHASE_WORDS)
+"""A phase's first step, how many steps it has, their tasks, and how many threads it is worth (one,
+where it has a single task); a row of zeros ends the table."""
 CALL_WORDS = 8
 (
     CALL_VERSION,
@@ -89,13 +90,14 @@ CALL_WORDS = 8
     CALL_SCRATCH_BYTES,
     CALL_PROFILE,
 ) = range(CALL_WORDS)
-VERSION = 3
+VERSION = 4
 PORTIONS = 4
 """Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
-TEAM_SERIAL, TEAM_PHASE, TEAM_CALL = range(3)
+TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE = range(5)
 TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
-TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 53)
-TEAM_TICKETS = 4 * LINES
+TEAM_THREADS, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 52)
+TEAM_WAITED, TEAM_HELD_UP = range(4 * LINES, 4 * LINES + 2)
+TEAM_TICKETS = 5 * LINES
 PROFILE_WORDS = 3
 PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
 """Of a thread's part in a step: the clock when its first portion began, the ticks in all of them,
@@ -185,10 +187,12 @@ class _DriverEmitter:
             hint = k.intrinsic("llvm.aarch64.hint", VOID, [I32])
             k.builder.call(hint, [ir.Constant(I32, 1)])
 
-    def _futex(self, k: Kernel, team: Pointer, action: int, value: Int) -> None:
-        """A system call about the team's serial."""
+    def _futex(
+        self, k: Kernel, team: Pointer, action: int, value: Int, place: int = TEAM_SERIAL
+    ) -> None:
+        """A system call about a word of the team's, by default its serial."""
         syscall, zero = k.load_pointer(team.words(TEAM_SYSCALL)), k.int(0)
-        number, word = k.int(self.target.futex), team.words(TEAM_SERIAL)
+        number, word = k.int(self.target.futex), team.words(place)
         k.call(syscall, SYSCALL_TYPE, [number, word, k.int(action), value, zero, zero, zero])
 
     def _announce(self, k: Kernel, team: Pointer) -> None:
@@ -268,8 +272,11 @@ class _DriverEmitter:
             self._note(k, self._row(k, call, thread, number), start, self._clock(k))
 
     def _clock(self, k: Kernel) -> Int:
-        if not self.profiled:
-            return k.int(0)
+        """The clock, where a profile is made."""
+        return self._ticks(k) if self.profiled else k.int(0)
+
+    def _ticks(self, k: Kernel) -> Int:
+        """The processor's counter of time: some 25 cycles on a Zen 3."""
         clock = k.intrinsic("llvm.readcyclecounter", I64, [])
         return Int(k.builder, k.builder.call(clock, []))
 
@@ -326,25 +333,29 @@ class _DriverEmitter:
     # -- phases -----------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Go on to the phase of this row, and past it while there is a single task to do; the
-        thread is the only one that has anything of the call."""
+        """Go on to the phase of this row, and past those that are worth a single thread, which this
+        one does; it is the only one that has anything of the call."""
         arguments = [("team", TABLE), ("thread", I64), ("phase", TABLE)]
         k = self._function("advance", arguments, inside=True)
         self.advance_function = k.function
         b, team, thread = k.builder, k.args["team"], k.args["thread"]
         call = k.load_pointer(team.words(TEAM_CALL))
 
-        def tasks(state: list[Any]) -> Int:
-            return k.load_int(Pointer(b, state[0], I64).words(PHASE_TASKS))
+        def word(state: list[Any], place: int) -> Int:
+            return k.load_int(Pointer(b, state[0], I64).words(place))
 
         def alone(state: list[Any]) -> list[Any]:
-            phase = Pointer(b, state[0], I64)
-            number = k.load_int(phase.words(PHASE_FIRST))
-            self._work(k, call, number, k.int(0), k.int(1), thread)
-            return [phase.words(PHASE_WORDS).raw]
+            start, steps = self._ticks(k), k.load_pointer(call.words(CALL_STEPS))
+            first = word(state, PHASE_FIRST)
+            with k.loop(first, first + word(state, PHASE_STEPS)) as step:
+                tasks = k.load_int(steps.words(step.index * STEP_WORDS + STEP_TASKS))
+                self._work(k, call, step.index, k.int(0), tasks, thread)
+            with k.when(thread > 0):  # while the caller waits
+                self._spend(k, team.words(TEAM_ALONE), start)
+            return [Pointer(b, state[0], I64).words(PHASE_WORDS).raw]
 
-        state = k.repeat([k.args["phase"].raw], lambda s: tasks(s).equals(1), alone)
-        with k.when(tasks(state).equals(0)):
+        state = k.repeat([k.args["phase"].raw], lambda s: word(s, PHASE_THREADS).equals(1), alone)
+        with k.when(word(state, PHASE_TASKS).equals(0)):
             self._release(k, team.words(TEAM_CALL), k.int(0))
             self._announce(k, team)
             b.ret_void()
@@ -352,20 +363,26 @@ class _DriverEmitter:
         self._announce(k, team)
         k.finish()
 
+    def _spend(self, k: Kernel, word: Pointer, start: Int) -> None:
+        """Add the time since `start` to a word that no other thread writes meanwhile."""
+        k.store_int(k.load_int(word) + (self._ticks(k) - start), word)
+
     def _give_out(self, k: Kernel, team: Pointer, call: Pointer, phase: Pointer) -> None:
         """Make this phase the current one."""
         b = k.builder
         k.store_pointer(phase, team.words(TEAM_PHASE))
         k.store_int(k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_COUNT))
-        threads = k.load_int(team.words(TEAM_THREADS))
+        worth = k.load_int(phase.words(PHASE_THREADS))
+        width = worth.minimum(k.load_int(team.words(TEAM_THREADS)))
+        self._release(k, team.words(TEAM_WIDTH), width)
         first = k.load_int(phase.words(PHASE_FIRST))
         end = first + k.load_int(phase.words(PHASE_STEPS))
-        with k.loop(0, threads) as turn:
-            owner = threads - 1 - turn.index  # the first one's is never empty
+        with k.loop(0, width) as turn:
+            owner = width - 1 - turn.index  # the first one's is never empty
 
             def more(state: list[Any]) -> list[Any]:
                 number, portions = (Int(b, s) for s in state)
-                _, _, own = self._share(k, call, number, owner, threads)
+                _, _, own = self._share(k, call, number, owner, width)
                 return [(number + 1).raw, (portions + own).raw]
 
             state = [first.raw, k.int(0).raw]
@@ -386,16 +403,17 @@ class _DriverEmitter:
         k = self._function("take_part", arguments, inside=True)
         self.take_part_function = k.function
         b, team, thread, seen = k.builder, *(k.args[name] for name, _ in arguments)
-        threads = k.load_int(team.words(TEAM_THREADS))
+        width = self._read(k, team.words(TEAM_WIDTH))
 
         def look(state: list[Any]) -> list[Any]:
             turn, owner, done = (Int(b, s) for s in state)
             done = self._take(k, team, owner, done)
             following = owner + 1
-            return [(turn + 1).raw, k.select(following < threads, following, 0).raw, done.raw]
+            return [(turn + 1).raw, k.select(following < width, following, 0).raw, done.raw]
 
+        turns = k.select(thread < width, width, 0)
         state = [k.int(0).raw, thread.raw, k.int(0).raw]
-        done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < threads, look)[2])
+        done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < turns, look)[2])
         with k.when(done > 0):
             left = self._add(k, team.words(TEAM_COUNT), 0 - done, "acq_rel")
             with k.when(left.equals(done)):
@@ -403,7 +421,10 @@ class _DriverEmitter:
                 following = phase.words(PHASE_WORDS)
                 b.call(self.advance_function, [team.raw, thread.raw, following.raw])
                 b.ret_void()
+        start = self._ticks(k)
         self._wait(k, team, seen)
+        with k.when(thread.equals(0)):
+            self._spend(k, team.words(TEAM_WAITED), start)
         k.finish()
 
     def _take(self, k: Kernel, team: Pointer, owner: Int, done: Int) -> Int:
@@ -433,18 +454,18 @@ class _DriverEmitter:
         b, thread = k.builder, k.args["thread"]
         call = k.load_pointer(team.words(TEAM_CALL))
         phase = k.load_pointer(team.words(TEAM_PHASE))
-        threads = k.load_int(team.words(TEAM_THREADS))
+        width = k.load_int(team.words(TEAM_WIDTH))
         final = k.load_int(phase.words(PHASE_FIRST)) + k.load_int(phase.words(PHASE_STEPS)) - 1
 
         def portions(state: list[Any]) -> Int:
-            return self._share(k, call, Int(b, state[0]), owner, threads)[2]
+            return self._share(k, call, Int(b, state[0]), owner, width)[2]
 
         def earlier(state: list[Any]) -> list[Any]:
             return [(Int(b, state[0]) - 1).raw, (Int(b, state[1]) - portions(state)).raw]
 
         state = k.repeat([final.raw, left.raw], lambda s: Int(b, s[1]) > portions(s), earlier)
         number, left = (Int(b, s) for s in state)
-        begin, size, count = self._share(k, call, number, owner, threads)
+        begin, size, count = self._share(k, call, number, owner, width)
         place = count - left
         after = size - Int(b, b.lshr(size.raw, (place + 1).raw))
         first = size - Int(b, b.lshr(size.raw, place.raw))
@@ -455,32 +476,51 @@ class _DriverEmitter:
     # -- threads ----------------------------------------------------------------------------
 
     def worker(self) -> None:
-        """lucid_worker: the life of a team's thread, until told to stop."""
+        """lucid_worker: the life of a team's thread, until the team has no threads any more. While
+        it has, but none of this number, the thread sleeps."""
         arguments = [("team", TABLE), ("thread", I64)]
         k = self._function("lucid_worker", arguments)
-        team, thread = k.args["team"], k.args["thread"]
+        b, team, thread = k.builder, k.args["team"], k.args["thread"]
         rounding = self._flush_to_zero(k)
-        going, stop = team.words(TEAM_SERIAL), team.words(TEAM_STOP)
+        going, size = team.words(TEAM_SERIAL), team.words(TEAM_THREADS)
+
+        def rest(threads: Int) -> None:
+            self._futex(k, team, FUTEX_WAIT_PRIVATE, threads, TEAM_THREADS)
+
+        def work() -> None:
+            seen = self._read(k, going)
+            b.call(self.take_part_function, [team.raw, thread.raw, seen.raw])
 
         def live(state: list[Any]) -> list[Any]:
-            k.builder.call(self.take_part_function, [team.raw, thread.raw, state[0]])
-            return [self._read(k, going).raw]
+            threads = Int(b, state[0])
+            k.either(thread < threads, work, lambda: rest(threads))
+            return [self._read(k, size).raw]
 
-        k.repeat([self._read(k, going).raw], lambda _: self._read(k, stop).equals(0), live)
+        k.repeat([self._read(k, size).raw], lambda s: Int(b, s[0]) > 0, live)
         self._restore_rounding(k, rounding)
         k.finish()
 
     def submit(self) -> None:
-        """lucid_submit: have a call done by the whole team, this thread being number 0."""
+        """lucid_submit: have a call done by the whole team, this thread being number 0.
+
+        Notes in `HELD_UP` whether this thread waited for portions that others held for more than
+        half of the call: with half the threads it would have taken no longer.
+        """
         arguments = [("team", TABLE), ("call", TABLE)]
         k = self._function("lucid_submit", arguments, I64)
         b, team, call = k.builder, k.args["team"], k.args["call"]
         threads = k.load_int(team.words(TEAM_THREADS))
-        with k.when(threads.equals(1)):
+        held_up = team.words(TEAM_HELD_UP)
+        k.store_int(k.int(0), held_up)
+        with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
         rounding = self._flush_to_zero(k)
+        start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)
+        waited, alone = team.words(TEAM_WAITED), team.words(TEAM_ALONE)
+        for word in (waited, alone):
+            k.store_int(k.int(0), word)
         self._release(k, team.words(TEAM_CALL), call)
         phases = k.load_pointer(call.words(CALL_PHASES))
         b.call(self.advance_function, [team.raw, k.int(0).raw, phases.raw])
@@ -494,6 +534,8 @@ class _DriverEmitter:
             return self._read(k, current).compare("!=", 0)
 
         k.repeat([self._read(k, serial).raw], unfinished, take_part)
+        held = k.load_int(waited) - k.load_int(alone)
+        k.store_int(k.select(held + held > self._ticks(k) - start, 1, 0), held_up)
         self._note_caller(k, call, PROFILE_END)
         self._restore_rounding(k, rounding)
         k.finish(ir.Constant(I64, 0))

@@ -7,25 +7,60 @@ from collections.abc import Callable, Sequence
 
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
+from lucid.runtime.admission import check_policy, gate
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.library import Code
-from lucid.runtime.team import RUN_TYPE, team
+from lucid.runtime.team import RUN_TYPE
 
 
 class Runner:
-    """Runs programs on a team of threads (with one, on their caller's), for any number of callers
-    at the same time. `enter`: native code, once it was entered; `free`: memory no call has."""
+    """Runs programs on a team of threads or on their caller's, for any number of callers at the
+    same time. `enter`: native code on the caller's thread, once it was entered; `free`: memory no
+    call has."""
 
     def __init__(self, target: Target, threads: int) -> None:
         self._target = target
         self._threads = threads
+        self._policy = "adaptive"
         self.enter: Callable[[int], int] | None = None
         self.free: list[Workspace] = []
+
+    @property
+    def policy(self) -> str:
+        """What becomes of a call while others run (`lucid.runtime.admission`)."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str) -> None:
+        self._policy = check_policy(policy)
+        self.enter = None
 
     def run(self, bound: BoundProgram, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
         status of the native code, 0 where it ran."""
         enter = self.enter or self._entry(bound.code)
+        if not self._is_admitted:
+            return self._run(enter, bound, addresses)
+        way_in = gate(self._target)
+        turn = way_in.turn()
+        if turn.is_taken:  # a signal handler's call, in a call
+            return self._run(enter, bound, addresses)
+        pool = way_in.pool(self._target, self._threads)
+        try:
+            team = turn.take(pool, self._policy)
+            return self._run(team.run if team else enter, bound, addresses)
+        finally:
+            turn.leave()
+
+    @property
+    def _is_admitted(self) -> bool:
+        """Whether a call asks for processors. Where it runs on its caller's thread alone, and waits
+        for nobody, it does not."""
+        return self._threads > 1 or self._policy == "block"
+
+    def _run(
+        self, enter: Callable[[int], int], bound: BoundProgram, addresses: Sequence[int]
+    ) -> int:
         try:  # pop and append are atomic
             workspace = self.free.pop()
         except IndexError:
@@ -38,14 +73,13 @@ class Runner:
             self.free.append(workspace)
 
     def _entry(self, code: Code) -> Callable[[int], int]:
-        """The way into native code. It does not hold the model, so that a model's memory goes with
-        its last user, not when Python next looks for cycles."""
-        target, threads = self._target, self._threads
-        if threads == 1:
-            run = RUN_TYPE(code.address(Driver(), "lucid_run"))
-            self.enter = functools.partial(_run_alone, run, code)
-        else:  # looked up each time: a fork makes another team
-            self.enter = lambda call: team(target, threads).run(call)
+        """The way into native code on the caller's thread. It does not hold the model, so that a
+        model's memory goes with its last user, not when Python next looks for cycles."""
+        address = code.address(Driver(), "lucid_run")
+        if self._is_admitted:
+            self.enter = functools.partial(_run_alone, RUN_TYPE(address), code)
+        else:
+            self.enter = functools.partial(_run_beside, self._target, address, code)
         return self.enter
 
     def trim(self, arena: int) -> None:
@@ -56,3 +90,9 @@ class Runner:
 def _run_alone(run: Callable[[int], int], code: Code, call: int) -> int:
     """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
     return int(run(call))
+
+
+def _run_beside(target: Target, run: int, code: Code, call: int) -> int:
+    """The same for a call that nobody admitted. The gate is looked up each time: a fork makes
+    another one."""
+    return gate(target).run_beside(run, call)

@@ -130,12 +130,12 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_teams: dict[tuple[Target, int, bool], Team] = {}
+_teams: dict[tuple[Target, int, bool, int], Team] = {}
 
 
-def team(target: Target, size: int, profiled: bool = False) -> Team:
-    """The process's team of this size."""
-    key = (target, size, profiled)
+def team(target: Target, size: int, profiled: bool = False, number: int = 0) -> Team:
+    """The process's team of this size; of several for callers at the same time that of a number."""
+    key = (target, size, profiled, number)
     found = _teams.get(key)
     if found is None:
         with PLANNING:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from lucid.codegen.kernels.accumulation import UNROLL
+from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
 from lucid.codegen.kernels.body import CHANNEL, PLAIN, TENSOR, Body, Extra
 from lucid.codegen.kernels.boxes import Listed, Suppress
@@ -397,6 +398,7 @@ KERNELS: list[KernelSpec] = [
     ),
     Driver(),
     Driver(profiled=True),
+    Admission(),
 ]
 
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}

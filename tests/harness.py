@@ -213,7 +213,7 @@ def awake(target: Target, threads: int) -> Team:
         phases, call = np.zeros(driver.PHASE_WORDS, np.int64), np.zeros(driver.CALL_WORDS, np.int64)
         call[driver.CALL_VERSION] = driver.VERSION
         call[driver.CALL_PHASES] = phases.ctypes.data
-        assert found.run(call.ctypes.data) == 0
+        assert found._submit(found._address, call.ctypes.data) == 0
         time.sleep(0.0002)
     return found
 

@@ -112,13 +112,58 @@ DRIVER = [
         "pass",
     ),
     _driver(
-        "a phase of two tasks is done as one of one",
+        "a phase that is worth two threads is done by one",
         "advance",
-        "tasks(s).equals(1)",
-        "k.both(tasks(s) > 0, tasks(s) <= 2)",
+        "word(s, PHASE_THREADS).equals(1)",
+        "k.both(word(s, PHASE_THREADS) > 0, word(s, PHASE_THREADS) <= 2)",
     ),
     _driver(
-        "a single task's phase is done twice", "advance", "k.int(0), k.int(1)", "k.int(0), k.int(2)"
+        "a lone thread leaves the last task of a step",
+        "advance",
+        "k.int(0), tasks, thread)",
+        "k.int(0), tasks - 1, thread)",
+    ),
+    _driver(
+        "a lone thread does the first step of a phase only",
+        "advance",
+        "first + word(state, PHASE_STEPS)",
+        "first + 1",
+    ),
+    _driver(
+        "a phase takes all threads, whatever it is worth",
+        "_give_out",
+        "worth.minimum(",
+        "worth.maximum(",
+    ),
+    _driver(
+        "threads that a phase has no share for take part",
+        "take_part",
+        "k.select(thread < width, width, 0)",
+        "width",
+    ),
+    _driver(
+        "shares are those of the team, not of the phase",
+        "_portion",
+        "team.words(TEAM_WIDTH)",
+        "team.words(TEAM_THREADS)",
+    ),
+    _driver(
+        "a team's width is not told",
+        "_give_out",
+        "self._release(k, team.words(TEAM_WIDTH), width)",
+        "pass",
+    ),
+    _driver(
+        "what one thread does alone holds up the caller",
+        "submit",
+        "k.load_int(waited) - k.load_int(alone)",
+        "k.load_int(waited)",
+    ),
+    _driver(
+        "nothing holds up a caller",
+        "take_part",
+        "self._spend(k, team.words(TEAM_WAITED), start)",
+        "pass",
     ),
     _driver(
         "the caller does not wait for the end of the call",
@@ -129,7 +174,7 @@ DRIVER = [
     _driver(
         "others' leftovers are left to them",
         "take_part",
-        "Int(b, s[0]) < threads",
+        "Int(b, s[0]) < turns",
         "Int(b, s[0]) < 1",
     ),
     _driver("waking is forgotten", "_announce", ">= before", "> before + 1"),

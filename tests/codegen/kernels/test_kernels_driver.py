@@ -145,14 +145,16 @@ def crew(size: int, started: int | None = None) -> Iterator[Crew]:
 class Log:
     """Kernels that note what they were given; `work` is called in between, with each portion."""
 
-    def __init__(self, phases: Phases, work: Callable[[Portion], object] = lambda p: None) -> None:
+    def __init__(
+        self, phases: Phases, work: Callable[[Portion], object] = lambda p: None, threads: int = 99
+    ) -> None:
         self.begun: list[Portion] = []
         self.events: list[tuple[bool, Portion]] = []
         self._work = work
         self._function = KERNEL_TYPE(self._called)
         code = ctypes.cast(self._function, ctypes.c_void_p).value or 0
         self.steps = [t for phase in phases for t in phase]
-        self.tables = Tables(phases, code, range(len(self.steps)))
+        self.tables = Tables(phases, code, range(len(self.steps)), threads)
 
     def _called(self, step: int | None, _: object, first: int, last: int, thread: int) -> None:
         portion = (step or 0, first, last, thread or 0)
@@ -309,6 +311,85 @@ def test_sleeping_threads_are_woken_when_there_is_something_to_do(size: int) -> 
             team.run(log.tables)
             log.check(phases)
             assert {p[3] for p in log.begun if p[0] == 2} == set(range(size))
+
+
+# -- fewer threads ---------------------------------------------------------------------------------
+
+
+def test_a_phase_that_is_worth_one_thread_is_done_by_one() -> None:
+    phases = [[2], [5, 1, 4], [2], [3]]
+    meet = threading.Barrier(2)
+    with crew(2) as team:
+        for _ in range(5):
+            log = Log(phases, lambda p: meet.wait(PATIENCE) if p[0] in (0, 4) else None)
+            log.tables.phases[[1, 3], driver.PHASE_THREADS] = 1
+            team.run(log.tables)
+            log.check(phases)
+            alone = {step: [p[1:] for p in log.begun if p[0] == step] for step in (1, 2, 3, 5)}
+            thread = alone[1][0][2]
+            assert [alone[step] for step in (1, 2, 3)] == [[(0, n, thread)] for n in (5, 1, 4)]
+            assert [p[:2] for p in alone[5]] == [(0, 3)]
+
+
+def test_a_phase_takes_no_more_threads_than_it_is_worth() -> None:
+    phases = [[40], [2], [7, 7]]
+    with crew(4) as team:
+        for _ in range(3):
+            log = Log(phases, lambda p: time.sleep(0.002), threads=2)
+            team.run(log.tables)
+            log.check(phases)
+            assert {thread for *_, thread in log.begun} == {0, 1}
+
+
+def test_threads_rest_where_a_team_has_fewer_and_come_again_where_it_has_more() -> None:
+    """A quota may change while a process runs. The caller sleeps in the first phase's task."""
+    with crew(4) as team:
+        for threads in (4, 2, 3, 1, 4):
+            time.sleep(0.02)
+            team.table[driver.TEAM_THREADS] = threads
+            team.wake(driver.TEAM_THREADS)
+            meet = threading.Barrier(threads)
+            log = Log([[threads]] * 3, lambda p, meet=meet: meet.wait(PATIENCE))
+            if threads > 1:
+                team.run(log.tables)
+                log.check([[threads]] * 3)
+                assert {thread for *_, thread in log.begun} == set(range(threads))
+
+
+def held_up(phases: Phases, caller: float, worker: float) -> bool:
+    """Whether a call says that others held its caller up; both threads take part in the first
+    phase, and so many seconds for each task, the worker ending it."""
+    meet, left = threading.Barrier(2), threading.Event()
+
+    def work(portion: Portion) -> None:
+        step, _, _, thread = portion
+        if step == 0:
+            meet.wait(PATIENCE)
+            assert thread == 0 or left.wait(PATIENCE)
+        time.sleep(worker if thread else caller)
+        if thread == 0:
+            left.set()
+
+    with crew(2) as team:
+        log = Log(phases, work)
+        team.run(log.tables)
+        log.check(phases)
+        return bool(team.table[driver.TEAM_HELD_UP])
+
+
+@pytest.mark.parametrize(
+    ("phases", "caller", "worker", "held"),
+    [
+        ([[2]], 0.0, 0.05, True),
+        ([[2]], 0.06, 0.02, False),
+        ([[2], [1]], 0.0, 0.05, False),  # half of the wait is for work that nobody could share
+        ([[2], [1], [1]], 0.0, 0.03, False),
+    ],
+)
+def test_callers_who_are_held_up_are_told(
+    phases: Phases, caller: float, worker: float, held: bool
+) -> None:
+    assert held_up(phases, caller, worker) == held
 
 
 def test_tables_of_another_version_are_refused() -> None:

@@ -9,7 +9,8 @@ its own cache: on two threads a depthwise convolution whose input lay in the oth
 as on one.) Threads subtract what they have finished from the phase's count, and who brings it to
 zero gives out the next phase. So a phase is over when its tasks are done, whoever did them: nobody
 waits for a thread that holds no portion, however late it comes or wakes, neither between phases nor
-at the end of the call. A phase of a single task is done by who ended the one before it, at once.
+at the end of the call. A phase that is worth a single thread is done by who ended the one before
+it, at once, and one that is worth fewer threads than there are is given out in as many shares.
 
 **What threads share** lies in the team's table, which lives as long as they do:
 - `TICKETS`, a word for each thread: the portions left of its share of the current phase;
@@ -17,7 +18,11 @@ at the end of the call. A phase of a single task is done by who ended the one be
 - `CALL`, `PHASE`: what is being done, none between calls, and the row of its current phase;
 - `SERIAL`, which grows with whatever there is to see: threads that find nothing to do wait until it
   changes, spinning first, then asleep on it as a futex. `ASLEEP`: the largest serial that a thread
-  sleeps on.
+  sleeps on;
+- `THREADS`: how many threads are at work, which changes between calls alone. Those of other numbers
+  rest, asleep on this word; 0 ends them all. `WIDTH`: how many of them the phase has shares for;
+- `WAITED`: what the caller has waited in this call, and `ALONE` what others did meanwhile of phases
+  for one thread, by the clock; of which `HELD_UP` comes.
 
 **Why no thread takes a task of a finished phase, or reads memory of a finished call.** A portion is
 taken by an atomic decrement of a ticket, and only if that was above zero. Which portion it is, is
@@ -28,13 +33,20 @@ system likes, and its decrement then either finds nothing or takes a portion of 
    phase is not over, and `CALL`, `PHASE` and all that they point to stay; the caller waits.
 2. The count reaches zero when all portions are finished, hence taken: then no ticket is above zero,
    nobody holds anything, and one thread, whose subtraction made it zero, may write. It writes
-   `PHASE` and `COUNT`, then the tickets, only those of shares that are not empty: a phase cannot
-   end before the last of them is written, so that no store falls into a later phase. Thread 0's
-   share is never empty, and is given out last: from then on the writer reads the team's table only.
+   `PHASE`, `COUNT` and `WIDTH`, then the tickets, only those of shares that are not empty: a phase
+   cannot end before the last of them is written, so that no store falls into a later phase. Thread
+   0's share is never empty, and is given out last: from then on the writer reads the team's table
+   only. While it does phases alone there are no tickets, and nothing else of the call is anyone's.
 3. A decrement of a ticket that was at zero leaves it below, which says the same; it comes before
    the next phase's store in the one order of that word, and is overwritten, or after it, and takes.
 4. Between calls all tickets are at or below zero. A thread without a portion touches nothing but
    the team's table: a call's tables, buffers and scratch may go when `lucid_submit` returns.
+5. How many tickets a thread looks at, it is told by `WIDTH` before it takes one: a hint. Where that
+   is of an earlier phase, it looks at some that are not given out, or leaves out some that are, and
+   then comes again, as the serial has grown since it was read; one whose number is beyond it looks
+   at none. Which tasks a portion has, is told by the `WIDTH` that is read after it was taken, as is
+   `PHASE`. So a thread of a number beyond `THREADS` or `WIDTH` that was on its way may still take a
+   portion, rightly: shares are a matter of who is first, not of who may.
 
 **The order of memory** (in C11's terms; x86 has it in every load and store, aarch64 in those that
 are marked: `ldar`, `stlr`, `ldadda`, `ldaddal`; not `ldapr`, which may pass an earlier store).
@@ -47,6 +59,8 @@ what is given out after it looked has one. Who gives a phase out may come to add
 the others are far ahead, in another call even: nothing is told by the serial's value. The caller is
 done when it reads that there is no call, which was stored, with release, after the last subtraction
 and before the serial was added to.
+Who rests has read `THREADS`, and sleeps only as long as the word is the same; who raises it stores
+it, then wakes all that sleep on it, and who ends the team does the same with 0.
 To sleep, a thread raises `ASLEEP` to the serial it has seen, then compares `SERIAL` with it; to
 wake, the writer adds to `SERIAL`, then compares `ASLEEP` with what that was. All four are
 sequentially consistent, so that one of the two sees the other's; and the futex compares once more.

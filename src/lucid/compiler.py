@@ -28,7 +28,13 @@ from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
-from lucid.settings import check_precision, check_threads, runnable_target
+from lucid.settings import (
+    Threads,
+    asked_threads,
+    check_precision,
+    check_threads,
+    runnable_target,
+)
 from lucid.vision import IMAGENET, Preprocess
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
@@ -73,7 +79,7 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     input: str = "float32_nchw",
     preprocess: Any = None,
-    threads: int | None = None,
+    threads: Threads = "auto",
     precision: str = "fast",
     tune: bool = False,
     cache: bool = True,
@@ -102,8 +108,9 @@ def compile(
     `input`: with "uint8_nhwc" the compiled model takes
     decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
     `preprocess`: a `lucid.vision.Preprocess`, or anything that `Preprocess.of` accepts; by default
-    the model's own preprocessing, else ImageNet's. `threads`: by default as many as the process may
-    use (docs/environment.md). `precision`: "strict" disables algorithms with larger rounding errors
+    the model's own preprocessing, else ImageNet's. `threads`: the most that a call is done by;
+    "auto" is as many as the process may use (docs/environment.md). Fewer are where more would not
+    help. `precision`: "strict" disables algorithms with larger rounding errors
     (Winograd F(4x4)). `tune`: measure the fastest kernel for each layer, for about a minute, or
     take it from the log of earlier measurements (in the cache folder; neither read nor written
     without `cache`); results are then bitwise reproducible for this compiled model only.
@@ -130,7 +137,7 @@ def compile(
     how = Compilation(
         target,
         check_threads(threads),
-        threads,
+        asked_threads(threads),
         precision,
         tune,
         cache,

@@ -29,7 +29,7 @@ from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
 from lucid.runtime.saving import has_plain, loaded_target, write
 from lucid.runtime.stored import StoredObjects, StoredWeights
-from lucid.settings import check_threads, runnable_target
+from lucid.settings import Threads, asked_threads, check_threads, runnable_target
 
 __all__ = ["load"]
 
@@ -38,7 +38,7 @@ load_log = logging.getLogger("lucid.kernels")
 
 def load(
     path: str | os.PathLike[str],
-    threads: int | None = None,
+    threads: Threads = "auto",
     *,
     target: str | None = None,
     code: bool = True,
@@ -48,11 +48,12 @@ def load(
 ) -> CompiledModel:
     """Load a model that `CompiledModel.save` wrote; results are bitwise identical.
 
-    `threads`: by default as many as the process may use (docs/environment.md); files do not record
-    it. `target`: by default the best that the file has code for and this machine supports, else
-    this machine's own, for which the model is compiled, with a warning. `code`: with False, no
-    object code is taken from the file, only graphs, choices and weights: checksums detect damage,
-    not tampering. `cache`, `progress` and `queue_policy` as in `lucid.compile`.
+    `threads`: the most that a call is done by; "auto" is as many as the process may use
+    (docs/environment.md), and fewer are where more would not help; files do not record it.
+    `target`: by default the best that the file has code for and this machine supports, else this
+    machine's own, for which the model is compiled, with a warning. `code`: with False, no object
+    code is taken from the file, only graphs, choices and weights: checksums detect damage, not
+    tampering. `cache`, `progress` and `queue_policy` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load the same file share them:
     never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for
@@ -93,7 +94,7 @@ class SavedSource(ModelSource):
 
 def _loaded(
     artifact: Artifact,
-    threads: int | None,
+    threads: Threads,
     wanted: str | None,
     code: bool,
     cache: bool,
@@ -126,7 +127,7 @@ def _loaded(
         Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
         Saved(schedules, StoredWeights(artifact, made) if made else None),
     )
-    compiled.threads_asked = threads
+    compiled.threads_asked = asked_threads(threads)
     compiled.metadata = dict(manifest.metadata)
     compiled.prepare(manifest.input_shapes)
     return compiled

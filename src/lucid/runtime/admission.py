@@ -91,15 +91,18 @@ class Gate:
         self.leave = LEAVE_TYPE(self._code.address(kernel, "lucid_leave"))
         self.beside = BESIDE_TYPE(self._code.address(kernel, "lucid_beside"))
         self.table = np.zeros(native.GATE_WORDS, np.int64)
-        self.table[native.GATE_PROCESSORS] = processors
+        self.processors = 0
+        self.allow(processors)
         self.table[native.GATE_SYSCALL] = syscall_address()
         self.address = int(self.table.ctypes.data)
         self.pools: dict[tuple[Target, int], Pool] = {}
         self._turns = Local()
 
-    @property
-    def processors(self) -> int:
-        return int(self.table[native.GATE_PROCESSORS])
+    def allow(self, processors: int) -> None:
+        """There are so many now. Who holds more keeps them until the end of the call."""
+        if processors != self.processors:
+            self.processors = processors
+            self.table[native.GATE_PROCESSORS] = processors
 
     def turn(self) -> Turn:
         """This thread's."""

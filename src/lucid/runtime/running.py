@@ -10,6 +10,7 @@ from lucid.codegen.target import Target
 from lucid.runtime.admission import check_policy, gate
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.library import Code
+from lucid.runtime.processors import allowance
 from lucid.runtime.team import RUN_TYPE
 
 
@@ -47,10 +48,18 @@ class Runner:
         turn = way_in.turn()
         if turn.is_taken:  # a signal handler's call, in a call
             return self._run(enter, bound, addresses)
-        pool = way_in.pool(self._target, self._threads)
+        allowed = allowance.threads()
+        way_in.allow(allowed)
+        threads = bound.pace.threads(min(self._threads, allowed))
+        pool = way_in.pool(self._target, self._threads if threads > 1 else 1)
         try:
             team = turn.take(pool, self._policy)
-            return self._run(team.run if team else enter, bound, addresses)
+            if team is None:
+                return self._run(enter, bound, addresses)
+            status = self._run(functools.partial(team.run, threads=threads), bound, addresses)
+            if team.held_up:
+                bound.pace.held_up()
+            return status
         finally:
             turn.leave()
 

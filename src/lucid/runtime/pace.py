@@ -1,0 +1,53 @@
+"""How many threads the calls of a program get: no more than it is worth, and than have paid lately.
+
+Beside other processes a thread may be interrupted inside a portion of a phase, and its caller waits
+for a time slice of the system's, several milliseconds. The driver tells of calls in which the
+caller waited longer than it worked. Once is chance. Twice within `SOON`, and the calls of the next
+while are done by half of the threads (of two: by the caller alone, which waits for nobody); then by
+all again, to see. Each while is twice as long as the one before, unless the team did well for ten
+times as long in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+SOON = 0.1
+"""Seconds. An idle machine with two cores holds up a call of half a millisecond every few seconds;
+beside a busy process every tenth call is."""
+SHORTEST, LONGEST = 0.01, 1.0
+"""Seconds of the first while and of those in the end: of a network of half a millisecond that is
+held up whenever it tries, two calls in two thousand."""
+WELL = 10
+
+
+class Pace:
+    """The pace of one program, which is `worth` so many threads. `clock`: seconds."""
+
+    def __init__(self, worth: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.worth = worth
+        self._clock = clock
+        self._halvings = 0
+        self._resumed = self._until = 0.0
+        self._while = SHORTEST
+        self._held_up = -SOON
+
+    def threads(self, most: int) -> int:
+        """How many the next call gets, of this many at most."""
+        if self._halvings and (now := self._clock()) >= self._until:
+            self._halvings -= 1
+            self._resumed, self._until = now, now + self._while
+        return max(1, min(most, self.worth) >> self._halvings)
+
+    def held_up(self) -> None:
+        """Take note that the caller of the last call waited for others most of the time."""
+        now = self._clock()
+        again = now - self._held_up < SOON
+        self._held_up = now
+        if again:
+            did_well = now - self._resumed > WELL * self._while
+            self._while = SHORTEST if did_well else min(2 * self._while, LONGEST)
+            self._halvings += 1
+            self._until = now + self._while
+            self._held_up = -SOON

@@ -120,6 +120,24 @@ def test_with_more_callers_than_processors_each_has_one(gate: Callable[[int], Ga
     assert [caller.team for caller in callers[1:-1]] == [None] * 68
 
 
+def test_two_that_call_again_and_again_do_not_take_turns(gate: Callable[[int], Gate]) -> None:
+    """They run side by side, until one of them stops."""
+    two = gate(2)
+    pool, teams = two.pool(HOST, 2), []
+    last = Caller(two, pool).come()
+    for _ in range(native.CROWD + 3):
+        following = Caller(two, pool).come()
+        last.leave()
+        assert following.runs
+        teams.append(following.team)
+        last = following
+    last.leave()
+    assert teams == [0] * (native.CROWD - 1) + [None] * 4
+    lone = Caller(two, pool).come()
+    assert lone.team == 0
+    lone.leave()
+
+
 def test_callers_have_teams_of_their_own_where_there_are_processors(
     gate: Callable[[int], Gate],
 ) -> None:

@@ -120,8 +120,9 @@ class Gate:
 
     def empty(self) -> None:
         """Forget all callers and teams, this thread's call too."""
-        for word in (native.GATE_MUTEX, native.GATE_HELD, native.GATE_BESIDE, native.GATE_WAITING):
-            self.table[word] = 0
+        self.table[:] = 0
+        self.table[native.GATE_PROCESSORS] = self.processors
+        self.table[native.GATE_SYSCALL] = syscall_address()
         self.pools.clear()
         turn = self.turn()
         turn.words[native.TICKET_HOLDS], turn.words[native.TICKET_TEAM] = 0, native.ALONE

@@ -43,9 +43,17 @@ GATE_WORDS = 16
     GATE_FIRST,
     GATE_LAST,
     GATE_SYSCALL,
-) = range(8)
+    GATE_RUNNING,
+    GATE_CROWDED,
+) = range(10)
 """`PROCESSORS`: how many there are to hold; `HELD`: so many are; `BESIDE`: calls that wait for
-nobody; `WAITING`: tickets in the queue, from `FIRST` to `LAST` (0 where there is none)."""
+nobody; `WAITING`: tickets in the queue, from `FIRST` to `LAST` (0 where there is none); `RUNNING`:
+tickets that were admitted and have not left; `CROWDED`: the last so many that came were, with those
+that they met, as many as processors or more."""
+CROWD = 8
+"""Callers that met others in a row, from which on nobody has a team: two that call again and again
+would else take turns on it, each of which costs what threads wait for each other. Requests that
+come at random half of the time meet others, and so many in a row do so hardly ever."""
 
 POOL_TEAMS = 64
 """Teams that a pool has room for."""
@@ -142,8 +150,9 @@ class _AdmissionEmitter:
     def grant(self) -> None:
         """Whether a ticket is admitted, which it then is; `waiting`: tickets that are behind it.
 
-        A team is for who leaves enough processors for all who wait, one for each: with more callers
-        than processors each runs on one, which is the most work done a second.
+        A team is for who leaves enough processors for all who wait, one for each, and not while
+        there is a crowd: with more callers than processors each runs on one, which is the most work
+        done a second.
         """
         arguments = [("gate", TABLE), ("ticket", TABLE), ("waiting", I64)]
         k = self._function("grant", arguments, I64)
@@ -158,7 +167,11 @@ class _AdmissionEmitter:
         blocks = policy.equals(BLOCK)
         room = k.either_of(
             k.both(blocks, free >= wants),
-            k.both(k.negated(blocks), free - beside >= wants + waiting),
+            k.both(
+                k.negated(blocks),
+                free - beside >= wants + waiting,
+                k.load_int(gate.words(GATE_CROWDED)) < CROWD,
+            ),
         )
         some = k.load_int(pool.words(POOL_COUNT)) > 0
         with k.when(k.both(room, some)):
@@ -176,6 +189,7 @@ class _AdmissionEmitter:
     def _hold(self, k: Kernel, processors: Int) -> None:
         gate, ticket = k.args["gate"], k.args["ticket"]
         self._change(k, gate.words(GATE_HELD), processors)
+        self._change(k, gate.words(GATE_RUNNING), 1)
         k.store_int(processors, ticket.words(TICKET_HOLDS))
         k.builder.ret(k.int(1).raw)
 
@@ -193,6 +207,7 @@ class _AdmissionEmitter:
         k.store_int(k.args["policy"], ticket.words(TICKET_POLICY))
         self._lock(k)
         waiting = gate.words(GATE_WAITING)
+        self._count_crowd(k)
         with k.when(k.load_int(waiting).equals(0)), k.when(self._granted(k, ticket, k.int(0))):
             self._unlock(k)
             b.ret_void()
@@ -215,6 +230,13 @@ class _AdmissionEmitter:
 
         k.repeat([], in_queue, sleep)
         k.finish()
+
+    def _count_crowd(self, k: Kernel) -> None:
+        gate = k.args["gate"]
+        words = (GATE_RUNNING, GATE_WAITING, GATE_PROCESSORS, GATE_CROWDED)
+        running, waiting, processors, crowded = (k.load_int(gate.words(w)) for w in words)
+        meets = running + waiting + 1 >= processors
+        k.store_int(k.select(meets, crowded + 1, 0), gate.words(GATE_CROWDED))
 
     def _enqueue(self, k: Kernel, ticket: Pointer) -> None:
         gate = k.args["gate"]
@@ -242,6 +264,7 @@ class _AdmissionEmitter:
             self._add_beside(k, -1)
         with k.when(holds > 0):
             self._change(k, gate.words(GATE_HELD), 0 - holds)
+            self._change(k, gate.words(GATE_RUNNING), -1)
         k.store_int(0, ticket.words(TICKET_HOLDS))
         self._give_back(k, ticket)
         self._admit_others(k)

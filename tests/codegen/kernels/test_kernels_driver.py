@@ -478,12 +478,24 @@ class Stress:
             tables = Tables(
                 phases, self.code.address(Stressed()), [int(a.ctypes.data) for a in arguments]
             )
+            self.vary(team, tables)
             assert submit(team.table.ctypes.data, tables.address) == 0
             tables.spoil()
             for words in arguments:
                 words[...] = -1
             assert not self.errors[0], "a task began before the phase before it was over"
             assert all((c == turn).all() for c in counts), "a task was not done once"
+
+    def vary(self, team: Crew, tables: Tables) -> None:
+        """Other numbers of threads for the phases, and now and then for the team, and spins."""
+        draw = self.random.choice
+        shared = tables.phases[:, driver.PHASE_TASKS] > 1
+        tables.phases[shared, driver.PHASE_THREADS] = draw([1, 2, 3, 99])
+        if draw(range(20)) == 0:
+            team.table[driver.TEAM_CALL_SPINS] = draw([0, 100, 6000])
+            team.table[driver.TEAM_IDLE_SPINS] = draw([0, 100, 2000])
+            team.table[driver.TEAM_THREADS] = draw(range(2, self.size + 1))
+            team.wake(driver.TEAM_THREADS)
 
     def _arguments(self, phases: Phases, counts: list[Any], turn: int) -> list[Any]:
         found = []

@@ -57,8 +57,8 @@ class Runner:
             if team is None:
                 return self._run(enter, bound, addresses)
             status = self._run(functools.partial(team.run, threads=threads), bound, addresses)
-            if team.held_up:
-                bound.pace.held_up()
+            if team.in_vain:
+                bound.pace.in_vain()
             return status
         finally:
             turn.leave()

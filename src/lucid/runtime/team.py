@@ -116,9 +116,10 @@ class Team:
             return status
 
     @property
-    def held_up(self) -> bool:
-        """Whether the last call's caller waited for other threads more than it worked."""
-        return bool(self._words[driver.TEAM_HELD_UP])
+    def in_vain(self) -> bool:
+        """Whether the last call's caller waited for other threads more than it worked, or did
+        nearly all itself."""
+        return bool(self._words[driver.TEAM_IN_VAIN])
 
     def _change(self, threads: int, in_calls: bool, between_calls: bool) -> None:
         """How many threads are at work, and whether they spin before they sleep."""

@@ -356,40 +356,42 @@ def test_threads_rest_where_a_team_has_fewer_and_come_again_where_it_has_more() 
                 assert {thread for *_, thread in log.begun} == set(range(threads))
 
 
-def held_up(phases: Phases, caller: float, worker: float) -> bool:
-    """Whether a call says that others held its caller up; both threads take part in the first
-    phase, and so many seconds for each task, the worker ending it."""
+@pytest.mark.parametrize(
+    ("caller", "worker", "alone", "vain"),
+    [(0.0, 0.1, 0.0, True), (0.1, 0.0, 0.0, False), (0.0, 0.0, 0.1, False)],
+)
+def test_callers_who_wait_for_others_are_told(
+    caller: float, worker: float, alone: float, vain: bool
+) -> None:
+    """Seconds that the caller takes for its task of the first phase, the worker for its own, which
+    ends the phase, and then for the second phase, which nobody could help it with."""
     meet, left = threading.Barrier(2), threading.Event()
 
     def work(portion: Portion) -> None:
         step, _, _, thread = portion
-        if step == 0:
-            meet.wait(PATIENCE)
-            assert thread == 0 or left.wait(PATIENCE)
+        if step == 1:
+            time.sleep(alone)
+            return
+        meet.wait(PATIENCE)
+        assert thread == 0 or left.wait(PATIENCE)
         time.sleep(worker if thread else caller)
         if thread == 0:
             left.set()
 
     with crew(2) as team:
-        log = Log(phases, work)
+        log = Log([[2], [1]], work)
         team.run(log.tables)
-        log.check(phases)
-        return bool(team.table[driver.TEAM_HELD_UP])
+        log.check([[2], [1]])
+        assert bool(team.table[driver.TEAM_IN_VAIN]) == vain
 
 
 @pytest.mark.parametrize(
-    ("phases", "caller", "worker", "held"),
-    [
-        ([[2]], 0.0, 0.05, True),
-        ([[2]], 0.06, 0.02, False),
-        ([[2], [1]], 0.0, 0.05, False),  # half of the wait is for work that nobody could share
-        ([[2], [1], [1]], 0.0, 0.03, False),
-    ],
+    ("phases", "vain"), [([[4], [1], [3]], True), ([[1], [1]], False), ([], False)]
 )
-def test_callers_who_are_held_up_are_told(
-    phases: Phases, caller: float, worker: float, held: bool
-) -> None:
-    assert held_up(phases, caller, worker) == held
+def test_callers_who_do_all_themselves_are_told(phases: Phases, vain: bool) -> None:
+    with crew(3, started=0) as team:
+        team.run(Log(phases).tables)
+        assert bool(team.table[driver.TEAM_IN_VAIN]) == vain
 
 
 def test_tables_of_another_version_are_refused() -> None:
@@ -476,12 +478,24 @@ class Stress:
             tables = Tables(
                 phases, self.code.address(Stressed()), [int(a.ctypes.data) for a in arguments]
             )
+            self.vary(team, tables)
             assert submit(team.table.ctypes.data, tables.address) == 0
             tables.spoil()
             for words in arguments:
                 words[...] = -1
             assert not self.errors[0], "a task began before the phase before it was over"
             assert all((c == turn).all() for c in counts), "a task was not done once"
+
+    def vary(self, team: Crew, tables: Tables) -> None:
+        """Other numbers of threads for the phases, and now and then for the team, and spins."""
+        draw = self.random.choice
+        shared = tables.phases[:, driver.PHASE_TASKS] > 1
+        tables.phases[shared, driver.PHASE_THREADS] = draw([1, 2, 3, 99])
+        if draw(range(20)) == 0:
+            team.table[driver.TEAM_CALL_SPINS] = draw([0, 100, 6000])
+            team.table[driver.TEAM_IDLE_SPINS] = draw([0, 100, 2000])
+            team.table[driver.TEAM_THREADS] = draw(range(2, self.size + 1))
+            team.wake(driver.TEAM_THREADS)
 
     def _arguments(self, phases: Phases, counts: list[Any], turn: int) -> list[Any]:
         found = []

@@ -22,7 +22,8 @@ it, at once, and one that is worth fewer threads than there are is given out in 
 - `THREADS`: how many threads are at work, which changes between calls alone. Those of other numbers
   rest, asleep on this word; 0 ends them all. `WIDTH`: how many of them the phase has shares for;
 - `WAITED`: what the caller has waited in this call, and `ALONE` what others did meanwhile of phases
-  for one thread, by the clock; of which `HELD_UP` comes.
+  for one thread, by the clock; `OWN`: the tasks that the caller has done, of so many that were
+  `SHARED`. Of these comes `IN_VAIN`, which says whether the team was of no use.
 
 **Why no thread takes a task of a finished phase, or reads memory of a finished call.** A portion is
 taken by an atomic decrement of a ticket, and only if that was above zero. Which portion it is, is
@@ -107,10 +108,12 @@ CALL_WORDS = 8
 VERSION = 4
 PORTIONS = 4
 """Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
-TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE = range(5)
+LONE = 8
+"""A caller that has done more than 7 of 8 tasks has done nearly all."""
+TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE, TEAM_SHARED = range(6)
 TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
 TEAM_THREADS, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 52)
-TEAM_WAITED, TEAM_HELD_UP = range(4 * LINES, 4 * LINES + 2)
+TEAM_WAITED, TEAM_OWN, TEAM_IN_VAIN = range(4 * LINES, 4 * LINES + 3)
 TEAM_TICKETS = 5 * LINES
 PROFILE_WORDS = 3
 PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
@@ -385,7 +388,9 @@ class _DriverEmitter:
         """Make this phase the current one."""
         b = k.builder
         k.store_pointer(phase, team.words(TEAM_PHASE))
-        k.store_int(k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_COUNT))
+        tasks, shared = k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_SHARED)
+        k.store_int(tasks, team.words(TEAM_COUNT))
+        k.store_int(k.load_int(shared) + tasks, shared)
         worth = k.load_int(phase.words(PHASE_THREADS))
         width = worth.minimum(k.load_int(team.words(TEAM_THREADS)))
         self._release(k, team.words(TEAM_WIDTH), width)
@@ -429,6 +434,8 @@ class _DriverEmitter:
         state = [k.int(0).raw, thread.raw, k.int(0).raw]
         done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < turns, look)[2])
         with k.when(done > 0):
+            with k.when(thread.equals(0)):
+                k.store_int(k.load_int(team.words(TEAM_OWN)) + done, team.words(TEAM_OWN))
             left = self._add(k, team.words(TEAM_COUNT), 0 - done, "acq_rel")
             with k.when(left.equals(done)):
                 phase = k.load_pointer(team.words(TEAM_PHASE))
@@ -517,23 +524,23 @@ class _DriverEmitter:
     def submit(self) -> None:
         """lucid_submit: have a call done by the whole team, this thread being number 0.
 
-        Notes in `HELD_UP` whether this thread waited for portions that others held for more than
-        half of the call: with half the threads it would have taken no longer.
+        Notes in `IN_VAIN` whether half of the threads would have taken no longer: whether this one
+        waited more than half of the time for portions that others held, or did nearly all itself.
         """
         arguments = [("team", TABLE), ("call", TABLE)]
         k = self._function("lucid_submit", arguments, I64)
         b, team, call = k.builder, k.args["team"], k.args["call"]
         threads = k.load_int(team.words(TEAM_THREADS))
-        held_up = team.words(TEAM_HELD_UP)
-        k.store_int(k.int(0), held_up)
+        in_vain = team.words(TEAM_IN_VAIN)
+        k.store_int(k.int(0), in_vain)
         with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
         rounding = self._flush_to_zero(k)
         start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)
-        waited, alone = team.words(TEAM_WAITED), team.words(TEAM_ALONE)
-        for word in (waited, alone):
+        noted = [team.words(w) for w in (TEAM_WAITED, TEAM_ALONE, TEAM_OWN, TEAM_SHARED)]
+        for word in noted:
             k.store_int(k.int(0), word)
         self._release(k, team.words(TEAM_CALL), call)
         phases = k.load_pointer(call.words(CALL_PHASES))
@@ -548,8 +555,10 @@ class _DriverEmitter:
             return self._read(k, current).compare("!=", 0)
 
         k.repeat([self._read(k, serial).raw], unfinished, take_part)
-        held = k.load_int(waited) - k.load_int(alone)
-        k.store_int(k.select(held + held > self._ticks(k) - start, 1, 0), held_up)
+        waited, alone, own, shared = map(k.load_int, noted)
+        held_up = (waited - alone) * 2 > self._ticks(k) - start
+        by_itself = k.both(own * LONE > shared * (LONE - 1), shared > 0)
+        k.store_int(k.select(k.either_of(held_up, by_itself), 1, 0), in_vain)
         self._note_caller(k, call, PROFILE_END)
         self._restore_rounding(k, rounding)
         k.finish(ir.Constant(I64, 0))

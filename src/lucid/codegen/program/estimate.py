@@ -13,9 +13,12 @@ from lucid.codegen.program.program import KernelCall, Program, View, WeightRef
 from lucid.codegen.target import Target
 
 CROSSING = 1000.0
-"""Nanoseconds that a thread's part of a phase has to take to be worth giving out."""
+"""Nanoseconds that a thread's part of a phase has to take to be worth giving out. On two cores of a
+Zen 3 two like tasks take as long shared as one after the other where that is 0.9 us, 10% less where
+it is 1.6 us, and 20% less where it is 3.5 us: a crossing costs 0.6 to 1 us."""
 WAKING = 10_000.0
-"""Nanoseconds that a team has to save in a call to be worth calling."""
+"""Nanoseconds that a team has to save in a call to be worth calling. To wake a thread costs the
+caller 1.7 us at least and 8 to 11 us on a busy machine, and the thread comes later still."""
 OPERATIONS = 4.0
 """A nanosecond, for each float that a vector holds: an eighth of what two multiply-adds a cycle at
 4 GHz come to, as small layers reach a third of it."""

@@ -19,7 +19,7 @@ from lucid.codegen.target import Target
 from lucid.errors import UnknownNameError
 from lucid.os_threads import RLock
 from lucid.runtime import admission
-from lucid.runtime.admission import POLICIES, Gate, Pool
+from lucid.runtime.admission import POLICIES, Gate, Pool, Turn
 from lucid.runtime.library import library
 from lucid.runtime.team import RUN_TYPE
 
@@ -261,29 +261,37 @@ def wanted() -> np.ndarray:
     return lucid.compile(NET, IMAGE.shape, threads=1)(IMAGE)
 
 
+def compiled(threads: int, policy: str) -> lucid.CompiledModel:
+    """A model that takes as many threads as it is given, small as it is."""
+    fast = lucid.compile(NET, IMAGE.shape, threads=threads, queue_policy=policy)
+    for plan in fast._planner.plans.values():
+        plan.whole.pace.worth = threads
+    return fast
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_many_callers_of_a_model(policy: str, threads: int) -> None:
     """The same bits, and only as many workspaces as callers run at once."""
-    fast = lucid.compile(NET, IMAGE.shape, threads=threads, queue_policy=policy)
+    fast = compiled(threads, policy)
     assert fast.queue_policy == policy
-    wrong: list[int] = []
+    right: list[bool] = []
 
     def calling() -> None:
-        wrong.extend(n for n in range(10) if not np.array_equal(fast(IMAGE), wanted()))
+        right.extend(np.array_equal(fast(IMAGE), wanted()) for _ in range(10))
 
     threads_ = [threading.Thread(target=calling) for _ in range(8)]
     for thread in threads_:
         thread.start()
     for thread in threads_:
         thread.join()
-    assert not wrong
-    if policy == "block" or (policy, threads) == ("adaptive", 2):
+    assert right == [True] * 80
+    if policy == "block" or (policy, threads) == ("adaptive", 2):  # a processor is held by each
         assert len(fast._runner.free) <= admission.gate(HOST).processors
 
 
 def test_a_failure_gives_everything_back() -> None:
-    fast = lucid.compile(NET, IMAGE.shape, threads=2)
+    fast = compiled(2, "block")
     expected = fast(IMAGE)
     turn = admission.gate(HOST).turn()
 
@@ -304,7 +312,7 @@ def test_a_failure_gives_everything_back() -> None:
 
 def test_a_call_in_a_call_waits_for_nobody() -> None:
     """As that of a signal handler, between any two lines of the other's."""
-    fast = lucid.compile(NET, IMAGE.shape, threads=2, queue_policy="block")
+    fast = compiled(2, "block")
     gate = admission.gate(HOST)
     turn = gate.turn()
     try:
@@ -313,6 +321,19 @@ def test_a_call_in_a_call_waits_for_nobody() -> None:
         assert turn.is_taken
     finally:
         turn.leave()
+
+
+def test_a_network_that_is_worth_one_thread_asks_nobody() -> None:
+    fast = compiled(2, "adaptive")
+    for plan in fast._planner.plans.values():
+        plan.whole.pace.worth = 1
+    gate = admission.gate(HOST)
+    with_everything = Turn(gate)
+    try:
+        with_everything.take(gate.pool(HOST, 2), "block")
+        assert np.array_equal(fast(IMAGE), wanted())
+    finally:
+        with_everything.leave()
 
 
 def test_policies_have_names() -> None:

@@ -69,7 +69,10 @@ class Turn:
         return bool(self.words[native.TICKET_HOLDS])
 
     def take(self, pool: Pool, policy: str) -> Team | None:
-        """Wait until the call may run, as the policy says; on this team, or on its thread alone."""
+        """Wait until the call may run, as the policy says; on this team, or on its thread alone.
+        Raises InputError where the system gives no threads for the first team."""
+        if pool.size > 1 and not pool.teams:
+            pool.start()
         how = POLICIES[policy] if pool.size > 1 else native.ADAPTIVE  # no team to wait for
         self._gate.admit(self._gate.address, self.address, pool.address, pool.size, how)
         number = self.words[native.TICKET_TEAM]
@@ -112,7 +115,7 @@ class Gate:
         return found
 
     def pool(self, target: Target, size: int) -> Pool:
-        """The teams of a size. Raises InputError where the system gives no threads for one."""
+        """The teams of a size."""
         found = self.pools.get((target, size))
         if found is None:
             found = self.pools.setdefault((target, size), Pool(self, target, size))
@@ -123,13 +126,15 @@ class Gate:
         self.table[:] = 0
         self.table[native.GATE_PROCESSORS] = self.processors
         self.table[native.GATE_SYSCALL] = syscall_address()
-        self.pools.clear()
+        for pool in self.pools.values():
+            pool.empty()
         turn = self.turn()
         turn.words[native.TICKET_HOLDS], turn.words[native.TICKET_TEAM] = 0, native.ALONE
 
 
 class Pool:
-    """Teams of one size, of which `teams` are all; with one thread there is none."""
+    """Teams of one size, of which `teams` are all; with one thread there is none, and none before
+    the first call."""
 
     def __init__(self, gate: Gate, target: Target, size: int) -> None:
         self.size = size
@@ -138,8 +143,17 @@ class Pool:
         self._table = np.zeros(native.POOL_WORDS, np.int64)
         self._words = self._table.data
         self.address = int(self._table.ctypes.data)
-        if size > 1:
-            self._add()
+
+    def start(self) -> None:
+        """Make the first team, unless there is one. Raises InputError."""
+        with PLANNING:
+            if not self.teams:
+                self._add()
+
+    def empty(self) -> None:
+        """Forget all teams."""
+        self.teams.clear()
+        self._table[:] = 0
 
     @property
     def lacks_team(self) -> bool:

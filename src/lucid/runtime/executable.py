@@ -121,8 +121,8 @@ class CompiledModel:
         UnknownNameError where it is set to something else than
 
         - `"adaptive"`: it runs on its caller's thread alone, or waits where all processors are
-          held: the most calls a second, and for a single caller all threads. With `threads=1` it
-          never waits.
+          held: the most calls a second, and for a single caller all threads. Where one thread is
+          all that it takes (`threads=1`, or a small network) it never waits.
         - `"block"`: it waits until it can have all its threads (`threads=1`: a processor).
         - `"single-thread"`: it runs on its caller's thread alone, and never waits.
         """

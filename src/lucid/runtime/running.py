@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
-from lucid.runtime.admission import check_policy, gate
+from lucid.runtime.admission import Pool, check_policy, gate
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.library import Code
 from lucid.runtime.processors import allowance
@@ -16,14 +16,16 @@ from lucid.runtime.team import RUN_TYPE
 
 class Runner:
     """Runs programs on a team of threads or on their caller's, for any number of callers at the
-    same time. `enter`: native code on the caller's thread, once it was entered; `free`: memory no
-    call has."""
+    same time. `enter`: native code on the caller's thread, which asks nobody, once it was entered;
+    `free`: memory no call has."""
 
     def __init__(self, target: Target, threads: int) -> None:
         self._target = target
         self._threads = threads
+        self._policy = "adaptive"
         self._code: Code | None = None  # what `enter` is of
-        self.policy = "adaptive"
+        self._alone: Callable[[int], int] | None = None
+        self._pools: dict[int, Pool] = {}
         self.enter: Callable[[int], int] | None = None
         self.free: list[Workspace] = []
 
@@ -35,27 +37,29 @@ class Runner:
     @policy.setter
     def policy(self, policy: str) -> None:
         self._policy = check_policy(policy)
-        self._is_admitted = self._threads > 1 or policy == "block"
-        self.enter = None
 
     def run(self, bound: BoundProgram, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
         status of the native code, 0 where it ran."""
         enter = self.enter or self._entry(bound.code)
-        if not self._is_admitted:  # it is its thread's alone, and waits for nobody
+        policy, threads = self._policy, self._threads
+        if threads > 1:
+            allowed = allowance.threads()
+            threads = bound.pace.threads(min(threads, allowed))
+            gate(self._target).allow(allowed)
+        if threads == 1 and policy != "block":  # it is its thread's alone, and waits for nobody
             return self._run(enter, bound, addresses)
-        way_in = gate(self._target)
-        turn = way_in.turn()
+        turn = gate(self._target).turn()
         if turn.is_taken:  # a signal handler's call, in a call
             return self._run(enter, bound, addresses)
-        allowed = allowance.threads()
-        way_in.allow(allowed)
-        threads = bound.pace.threads(min(self._threads, allowed))
-        pool = way_in.pool(self._target, self._threads if threads > 1 else 1)
+        size = self._threads if threads > 1 else 1
+        pool = self._pools.get(size)
+        if pool is None:  # to find it takes longer than small networks
+            pool = self._pools[size] = gate(self._target).pool(self._target, size)
         try:
-            team = turn.take(pool, self._policy)
+            team = turn.take(pool, policy)
             if team is None:
-                return self._run(enter, bound, addresses)
+                return self._run(self._alone or enter, bound, addresses)
             status = self._run(functools.partial(team.run, threads=threads), bound, addresses)
             if team.in_vain:
                 bound.pace.in_vain()
@@ -78,13 +82,12 @@ class Runner:
             self.free.append(workspace)
 
     def _entry(self, code: Code) -> Callable[[int], int]:
-        """The way into native code on the caller's thread."""
+        """The ways into native code on the caller's thread: of who asks nobody, and of who was
+        admitted."""
         address, self._code = code.address(Driver(), "lucid_run"), code
-        if self._is_admitted:
-            self.enter = RUN_TYPE(address)
-        else:
-            way_in = gate(self._target)
-            self.enter = functools.partial(way_in.beside, way_in.address, address)
+        self._alone = RUN_TYPE(address)
+        way_in = gate(self._target)
+        self.enter = functools.partial(way_in.beside, way_in.address, address)
         return self.enter
 
     def trim(self, arena: int) -> None:

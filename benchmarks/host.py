@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,47 @@ class Host:
         if len(self._callers) == 1:
             return work(self._callers[0])
         return list(itertools.chain(*self._pool.map(work, self._callers)))
+
+    def calls(self, seconds: float, callers: int) -> dict[str, Any]:
+        """Callers at once, each of which calls again as soon as it is answered: seconds of each
+        call, and of all of it."""
+        start = time.perf_counter()
+
+        def work(call: Caller) -> list[float]:
+            taken, now = [], time.perf_counter()
+            while now < start + seconds:
+                call(self._images)
+                before, now = now, time.perf_counter()
+                taken.append(now - before)
+            return taken
+
+        return self._at_once(work, callers, start)
+
+    def arrivals(self, seconds: float, rate: float, callers: int) -> dict[str, Any]:
+        """Requests that come at random, `rate` a second on average, whether others are answered or
+        not; `callers` threads take them. Seconds of each, from when it came."""
+        gaps = np.random.default_rng(0).exponential(1 / rate, max(1, round(rate * seconds)))
+        times, numbers = np.cumsum(gaps).tolist(), itertools.count()
+        start = time.perf_counter()
+
+        def work(call: Caller) -> list[float]:
+            taken = []
+            while (number := next(numbers)) < len(times):
+                came = start + times[number]
+                time.sleep(max(0.0, came - time.perf_counter()))
+                call(self._images)
+                taken.append(time.perf_counter() - came)
+            return taken
+
+        return self._at_once(work, callers, start)
+
+    def _at_once(
+        self, work: Callable[[Caller], list[float]], callers: int, start: float
+    ) -> dict[str, Any]:
+        made = [self._engine.caller() for _ in range(callers)]
+        with ThreadPoolExecutor(callers) as pool:
+            taken = list(itertools.chain(*pool.map(work, made)))
+        return {"taken": taken, "seconds": time.perf_counter() - start}
 
     def memory(self) -> dict[str, Any]:
         """Peak resident memory of the whole process in MiB, interpreter and images included."""

@@ -41,6 +41,7 @@ BURST = 5  # timed runs of a caller in one turn
 FEWEST = 30  # timed runs below which a minimum means little
 TOLERANCE = 1e-5  # the error above which an engine does not count, of float32
 FLOATS = "lucid float32"  # beside int8
+ASIDE = ("peak", FLOATS, "lucid 1 thread")  # engines that are not among the peers by default
 QUANTISED = [BASE, FLOATS, "onnxruntime", "openvino"]  # what runs int8 files as fast as float32
 
 Facts = dict[str, dict[str, Any]]  # engine -> what is known about it
@@ -168,7 +169,7 @@ def cpu_name() -> str:
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    engines = [name for name in Engine.registry if name not in ("peak", FLOATS)]
+    engines = [name for name in Engine.registry if name not in ASIDE]
     parser.add_argument("--model", default="resnest_50", help="a name that `lucid models` lists")
     parser.add_argument("--onnx", nargs="+", type=Path, help="files of one float32 input instead")
     parser.add_argument("--batch", type=int, default=1)

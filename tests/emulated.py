@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -219,6 +220,7 @@ def executable(
     image = Image()
     linked = Linked(image, [*program.kernels(), Driver()])
     stored = Stored(image, payload, program.weights.values())
+    program = replace(program, threads=[])  # as small as they are, phases are shared
     bound = BoundProgram(program, linked, stored)  # type: ignore[arg-type]  # they have addresses
     words = image.add(bound.words.tobytes())
     steps = bound.steps.copy()

@@ -172,6 +172,8 @@ class Run:
         call[driver.CALL_SCRATCH] = self.scratch.address
         call[driver.CALL_SCRATCH_BYTES] = bound.scratch_bytes
         call[driver.CALL_PHASES] = bound.phases.ctypes.data
+        # As small as they are, phases are shared.
+        bound.phases[:, driver.PHASE_THREADS] = bound.phases[:, driver.PHASE_TASKS]
         run = RUN_TYPE(bound.code.address(Driver(), "lucid_run"))
         if fences.MODE and self.threads == 1:
             self._run_singly(lambda: run(call.ctypes.data), call)
@@ -211,7 +213,7 @@ def awake(target: Target, threads: int) -> Team:
         phases, call = np.zeros(driver.PHASE_WORDS, np.int64), np.zeros(driver.CALL_WORDS, np.int64)
         call[driver.CALL_VERSION] = driver.VERSION
         call[driver.CALL_PHASES] = phases.ctypes.data
-        assert found.run(call.ctypes.data) == 0
+        assert found._submit(found._address, call.ctypes.data) == 0
         time.sleep(0.0002)
     return found
 

@@ -223,9 +223,19 @@ def test_options_are_an_object(net: Net) -> None:
             lucid.compile(net, SHAPE, options=options)  # type: ignore[arg-type]
 
 
+def test_automatic_threads_are_what_the_process_may_use(
+    net: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUCID_NUM_THREADS", "3")
+    for threads in ("auto", None):
+        fast = lucid.compile(net, SHAPE, threads=threads)  # type: ignore[arg-type]
+        assert (fast.threads, fast.threads_asked) == (3, None)
+    assert lucid.compile(net, SHAPE, threads=2).threads_asked == 2
+
+
 def test_wrong_arguments_are_refused(net: Net) -> None:
-    for threads in (0, -1, 1.5, True, "2"):
-        with pytest.raises(InputError, match="threads must be a positive integer"):
+    for threads in (0, -1, 1.5, True, "2", "AUTO"):
+        with pytest.raises(InputError, match="threads must be a positive integer or 'auto'"):
             lucid.compile(net, SHAPE, threads=threads)  # type: ignore[arg-type]
     for shape in (5, "abc", (1, 3, -2, 4), (1, 3.5, 2, 2), (1, 3, None, 2)):
         with pytest.raises(InputError, match="a shape must be integers, batch first"):

@@ -33,7 +33,7 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
         self.compiled = lucid.compile(
             model,
             job.shape,
-            threads=job.threads,
+            threads=self.threads(job),
             precision=job.precision,
             options=lucid.CompileOptions(target=target),
         )
@@ -42,8 +42,18 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
     def model(self, job: Job) -> Any:
         return str(job.onnx) if job.imported or job.quantised else _registered(job)
 
+    def threads(self, job: Job) -> int:
+        return job.threads
+
     def run(self, images: np.ndarray) -> Outputs:
         return self.compiled(images)
+
+
+class LucidAlone(Lucid, name="lucid 1 thread", package="lucid-compiler"):
+    """The same on one thread, beside which a team is to be no slower."""
+
+    def threads(self, job: Job) -> int:
+        return 1
 
 
 class LucidFloats(Lucid, name="lucid float32", package="lucid-compiler"):

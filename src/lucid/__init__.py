@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lucid import models, nn, notebook, random, vision
 from lucid.errors import (
+    BatcherClosedError,
     CompileError,
     HostOpsWarning,
     ImageError,
@@ -18,6 +19,7 @@ from lucid.errors import (
     MissingPackageError,
     ModelFileError,
     ParseError,
+    QueueFullError,
     ShapeError,
     TraceError,
     UnknownNameError,
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
     from lucid.loading import load
     from lucid.quantisation.quantiser import quantize
+    from lucid.runtime.batcher import Batcher
 
 notebook.register()
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batcher",
+    "BatcherClosedError",
     "CompileError",
     "CompileOptions",
     "CompiledModel",
@@ -48,6 +53,7 @@ __all__ = [
     "MissingPackageError",
     "ModelFileError",
     "ParseError",
+    "QueueFullError",
     "ShapeError",
     "Tensor",
     "TraceError",
@@ -72,6 +78,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module("lucid.compiler"), name)
     if name == "load":
         return import_module("lucid.loading").load
+    if name == "Batcher":
+        return import_module("lucid.runtime.batcher").Batcher
     if name == "quantize":
         return import_module("lucid.quantisation.quantiser").quantize
     raise AttributeError(f"module 'lucid' has no attribute {name!r}")

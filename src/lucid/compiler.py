@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -19,6 +20,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.types import ShapeArgument
 from lucid.model_source import ModelSource
 from lucid.runtime import log
+from lucid.runtime.admission import check_policy
 from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter, callers
@@ -26,7 +28,13 @@ from lucid.runtime.executable import CompiledModel
 from lucid.runtime.library import Progress
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
-from lucid.settings import check_precision, check_threads, runnable_target
+from lucid.settings import (
+    Threads,
+    asked_threads,
+    check_precision,
+    check_threads,
+    runnable_target,
+)
 from lucid.vision import IMAGENET, Preprocess
 
 __all__ = ["CompileOptions", "CompiledModel", "compile"]
@@ -71,12 +79,13 @@ def compile(
     shapes: Mapping[str, Sequence[int]] | None = None,
     input: str = "float32_nchw",
     preprocess: Any = None,
-    threads: int | None = None,
+    threads: Threads = "auto",
     precision: str = "fast",
     tune: bool = False,
     cache: bool = True,
     options: CompileOptions | None = None,
     progress: Progress | None = None,
+    queue_policy: str = "adaptive",
 ) -> CompiledModel:
     """Compile a model to native code: a module of `lucid.nn` or of PyTorch, the path of an ONNX
     file (or the result of `onnx.load`), or a graph. (The path of a .lucid file is compiled again;
@@ -99,13 +108,15 @@ def compile(
     `input`: with "uint8_nhwc" the compiled model takes
     decoded images, uint8 (N, H, W, C), RGB or grey, and normalises them itself according to
     `preprocess`: a `lucid.vision.Preprocess`, or anything that `Preprocess.of` accepts; by default
-    the model's own preprocessing, else ImageNet's. `threads`: by default as many as the process may
-    use (docs/environment.md). `precision`: "strict" disables algorithms with larger rounding errors
-    (Winograd F(4x4), Strassen's products). `tune`: measure the fastest kernel for each layer, for
-    about a minute, or take it from the log of earlier measurements (in the cache folder; neither
-    read nor written without `cache`); results are then bitwise reproducible for this compiled model
-    only.
-    `progress`: called with the current activity, the steps done, and their total.
+    the model's own preprocessing, else ImageNet's. `threads`: the most that a call is done by;
+    "auto" is as many as the process may use (docs/environment.md). Fewer are where more would not
+    help. `precision`: "strict" disables algorithms with larger rounding errors (Winograd F(4x4),
+    Strassen's products). `tune`: measure the fastest kernel for each layer, for about a minute, or
+    take it from the log of earlier measurements (in the cache folder; neither read nor written
+    without `cache`); results are then bitwise reproducible for this compiled model only.
+    `progress`: called with the current activity, the steps done, and their total. `queue_policy`:
+    what becomes of a call while others run, "adaptive", "block" or "single-thread"
+    (`CompiledModel.queue_policy`).
 
     Warns of ops that run in NumPy (HostOpsWarning, see `CompileOptions.host_ops`). Raises
     InputError, MissingPackageError, ModelFileError, TraceError, UnsupportedError, UnknownNameError,
@@ -124,7 +135,15 @@ def compile(
     log.enable(chosen.debug)
     target = runnable_target(chosen.target)
     how = Compilation(
-        target, check_threads(threads), threads, precision, tune, cache, chosen, callers(progress)
+        target,
+        check_threads(threads),
+        asked_threads(threads),
+        precision,
+        tune,
+        cache,
+        chosen,
+        callers(progress),
+        check_policy(queue_policy),
     )
     source = ModelSource(model, chosen.disabled(), images_of(model, input, preprocess))
     compiled = how.compiled(source)
@@ -176,6 +195,7 @@ class Compilation:
     cache: bool
     options: CompileOptions
     progress: Progress | None
+    queue_policy: str
 
     def compiled(self, source: ModelSource) -> CompiledModel:
         """A compiled model without any plan."""
@@ -200,10 +220,13 @@ class Compilation:
             host_ops=options.host_ops,
         )
         compiled.threads_asked = self.threads_asked
+        compiled.queue_policy = self.queue_policy
         stages, numbers = compiled.living_stages, itertools.count()
+        first = weakref.proxy(compiled)  # whose source holds what follows
 
         def compile_stage(model: Model) -> CompiledModel:
             stage = stages[next(numbers)] = self._stage(model)
+            stage.queue_policy = first.queue_policy
             return stage
 
         source.compile_stage = compile_stage

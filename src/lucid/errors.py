@@ -75,5 +75,13 @@ class CompileError(LucidError):
     bundle: Path | None = None
 
 
+class QueueFullError(LucidError):
+    """A Batcher has as many requests waiting as it may, and none was begun in time."""
+
+
+class BatcherClosedError(LucidError):
+    """A Batcher that is closed, or was made before a fork, is given a request."""
+
+
 class MissingPackageError(LucidError, ImportError):
     """A package that only this feature needs is not installed; names the extra that brings it."""

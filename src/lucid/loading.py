@@ -20,6 +20,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.types import Shapes
 from lucid.model_source import ModelSource
 from lucid.runtime import log
+from lucid.runtime.admission import check_policy
 from lucid.runtime.cache import ObjectCache, generator_hash
 from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
@@ -28,7 +29,7 @@ from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
 from lucid.runtime.saving import has_plain, loaded_target, write
 from lucid.runtime.stored import StoredObjects, StoredWeights
-from lucid.settings import check_threads, runnable_target
+from lucid.settings import Threads, asked_threads, check_threads, runnable_target
 
 __all__ = ["load"]
 
@@ -37,20 +38,22 @@ load_log = logging.getLogger("lucid.kernels")
 
 def load(
     path: str | os.PathLike[str],
-    threads: int | None = None,
+    threads: Threads = "auto",
     *,
     target: str | None = None,
     code: bool = True,
     cache: bool = True,
     progress: Progress | None = None,
+    queue_policy: str = "adaptive",
 ) -> CompiledModel:
     """Load a model that `CompiledModel.save` wrote; results are bitwise identical.
 
-    `threads`: by default as many as the process may use (docs/environment.md); files do not record
-    it. `target`: by default the best that the file has code for and this machine supports, else
-    this machine's own, for which the model is compiled, with a warning. `code`: with False, no
-    object code is taken from the file, only graphs, choices and weights: checksums detect damage,
-    not tampering. `cache` and `progress` as in `lucid.compile`.
+    `threads`: the most that a call is done by; "auto" is as many as the process may use
+    (docs/environment.md), and fewer are where more would not help; files do not record it.
+    `target`: by default the best that the file has code for and this machine supports, else this
+    machine's own, for which the model is compiled, with a warning. `code`: with False, no object
+    code is taken from the file, only graphs, choices and weights: checksums detect damage, not
+    tampering. `cache`, `progress` and `queue_policy` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load the same file share them:
     never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for
@@ -71,7 +74,10 @@ def load(
             f"{path}: weights alone, not a compiled model: compile their network, then "
             "`load_weights` them"
         )
-    return _loaded(Artifact.open(path), threads, target, code, cache, progress)
+    check_policy(queue_policy)
+    compiled = _loaded(Artifact.open(path), threads, target, code, cache, progress)
+    compiled.queue_policy = queue_policy
+    return compiled
 
 
 class SavedSource(ModelSource):
@@ -88,7 +94,7 @@ class SavedSource(ModelSource):
 
 def _loaded(
     artifact: Artifact,
-    threads: int | None,
+    threads: Threads,
     wanted: str | None,
     code: bool,
     cache: bool,
@@ -121,7 +127,7 @@ def _loaded(
         Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
         Saved(schedules, StoredWeights(artifact, made) if made else None),
     )
-    compiled.threads_asked = threads
+    compiled.threads_asked = asked_threads(threads)
     compiled.metadata = dict(manifest.metadata)
     compiled.prepare(manifest.input_shapes)
     return compiled
@@ -180,16 +186,16 @@ def _schedules(artifact: Artifact, made: ForTarget) -> dict[Shapes, Schedule]:
 # -- pickles ----------------------------------------------------------------------------------
 
 
-def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None]]:
+def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None, str]]:
     """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
     snapshot = compiled.snapshot()
     file = io.BytesIO()
     weights = "plain" if has_plain(snapshot) else "packed"
     write(snapshot, file, [snapshot.target], weights, code=False)
-    return unpickled, (file.getvalue(), compiled.threads_asked)
+    return unpickled, (file.getvalue(), compiled.threads_asked, compiled.queue_policy)
 
 
-def unpickled(data: bytes, threads: int | None) -> CompiledModel:
+def unpickled(data: bytes, threads: int | None, queue_policy: str = "adaptive") -> CompiledModel:
     """The inverse of `pickled`; object code comes from the cache, or is compiled.
 
     `threads`: what was asked for where it was compiled, or None. A default is determined anew by
@@ -202,6 +208,7 @@ def unpickled(data: bytes, threads: int | None) -> CompiledModel:
     here = default_threads()
     compiled = _loaded(artifact, min(threads or here, here), None, True, True, None)
     compiled.threads_asked = threads
+    compiled.queue_policy = queue_policy
     return compiled
 
 

@@ -38,6 +38,8 @@ _thread = _own_instance("_thread")
 
 Lock = _thread.allocate_lock
 RLock = _thread.RLock
+Local = _thread._local
+"""Attributes that each thread has for itself (and all of its greenlets together)."""
 
 
 class Thread:

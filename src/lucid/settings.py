@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import Literal
 
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError
@@ -11,12 +12,22 @@ from lucid.runtime.processors import default_threads
 PRECISIONS = ("fast", "strict")
 
 
-def check_threads(threads: int | None) -> int:
-    """How many threads a model is to run on. Raises InputError."""
-    if threads is None:
-        return default_threads()
-    if isinstance(threads, bool) or not hasattr(threads, "__index__") or threads < 1:
-        raise InputError(f"threads must be a positive integer, got {threads!r}")
+Threads = int | Literal["auto"] | None
+"""The most threads that a model is to run on; `"auto"`, or None: as many as the process may use."""
+
+
+def check_threads(threads: Threads) -> int:
+    """The most threads that a model is to run on, as a number. Raises InputError."""
+    asked = asked_threads(threads)
+    return default_threads() if asked is None else asked
+
+
+def asked_threads(threads: Threads) -> int | None:
+    """The number that was asked for; None where it was left to Lucid. Raises InputError."""
+    if threads is None or (isinstance(threads, str) and threads == "auto"):
+        return None
+    if isinstance(threads, bool | str) or not hasattr(threads, "__index__") or threads < 1:
+        raise InputError(f"threads must be a positive integer or 'auto', got {threads!r}")
     return operator.index(threads)
 
 

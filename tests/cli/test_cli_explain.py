@@ -65,3 +65,14 @@ def test_mistakes(lucid_command, arguments, part, code):
     result = lucid_command("explain", "-", *arguments, input=NET)
     assert result.exit_code == code
     assert part in result.stderr
+
+
+def test_threads_are_a_number_or_auto(lucid_command, tmp_path, monkeypatch):
+    file = tmp_path / "net.lir"
+    file.write_text(NET)
+    monkeypatch.setenv("LUCID_NUM_THREADS", "3")
+    assert "3 threads" in lucid_command("explain", file, "--threads", "auto").stdout
+    for wrong in ("0", "-1", "many", "1.5"):
+        result = lucid_command("explain", file, f"--threads={wrong}")
+        assert result.exit_code == 2
+        assert "neither a positive number nor 'auto'" in result.stderr

@@ -27,7 +27,8 @@ def test_graph_stages_read_back(lucid_command, stage):
 
 
 @pytest.mark.parametrize(
-    ("stage", "part"), [("scheduled", "phase 0 {"), ("llvm", "define void"), ("asm", ".globl")]
+    ("stage", "part"),
+    [("scheduled", "phase 0 threads="), ("llvm", "define void"), ("asm", ".globl")],
 )
 def test_code_stages(lucid_command, stage, part):
     result = lucid_command("ir", "-", "--stage", stage, "--batch", 2, input=TEXT)

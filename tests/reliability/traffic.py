@@ -1,11 +1,14 @@
-"""Traffic: Python threads call compiled models while others compile, swap weights and fork.
+"""Traffic: Python threads call compiled models, through Batchers and asyncio too, while others
+compile, swap weights, change policies and fork.
 
-`python -m tests.reliability.traffic [--seconds N] [--threads N]` checks each result bit by bit.
+`python -m tests.reliability.traffic [--seconds N] [--threads N]` checks each result bit by bit, and
+says what the process holds as it goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import itertools
 import os
 import signal
@@ -19,19 +22,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import lucid
+from lucid.runtime.admission import POLICIES
 from lucid.runtime.processors import default_threads
-from tests.reliability.memory import Net
+from tests.reliability.memory import Held, Net
 
+SIDES = (16, 12)
 IMAGES = np.random.default_rng(0).standard_normal((20, 3, 16, 16)).astype(np.float32)
 
 
 @dataclass
 class Served:
-    """A compiled model, and what it gives for `IMAGES` with each of its two checkpoints."""
+    """A compiled model, and what it gives for `IMAGES` of each side with each of its two
+    checkpoints."""
 
     model: lucid.CompiledModel
     checkpoints: list[dict[str, np.ndarray]]
-    wanted: list[np.ndarray] = field(default_factory=list)
+    wanted: dict[int, list[np.ndarray]] = field(default_factory=dict)
 
     @staticmethod
     def of(number: int, threads: int) -> Served:
@@ -40,14 +46,26 @@ class Served:
         second = {name: np.flip(t).copy() for name, t in first.items()}
         served = Served(lucid.compile(net, (1, 3, 16, 16), threads=threads), [second, first])
         for checkpoint in served.checkpoints:
-            served.wanted.append(served.model.load_weights(checkpoint)(IMAGES))
+            served.model.load_weights(checkpoint)
+            for side in SIDES:
+                served.wanted.setdefault(side, []).append(served.model(images(side)))
         return served
 
-    def check(self, first: int, last: int) -> None:
+    def check(
+        self,
+        first: int,
+        last: int,
+        side: int = SIDES[0],
+        call: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         """Call it with some of the images: the result is that of one of the checkpoints."""
-        result = self.model(IMAGES[first:last])
-        rows = [w[first:last] for w in self.wanted]
+        result = (call or self.model)(images(side)[first:last])
+        rows = [w[first:last] for w in self.wanted[side]]
         assert any(np.array_equal(result, w) for w in rows), "a wrong result"
+
+
+def images(side: int) -> np.ndarray:
+    return np.ascontiguousarray(IMAGES[:, :, :side, :side])
 
 
 @dataclass
@@ -117,11 +135,25 @@ def traffic(seconds: float, callers: int = 8, forks: bool = True) -> Traffic:
     shared = Served.of(7, 2)
     served = [Served.of(100 + n, threads) for n, threads in enumerate(counts)]
     numbers = itertools.count(1000)
+    batcher = lucid.Batcher(shared.model, max_queue=callers)
+
+    def some(caller: int, count: int) -> tuple[int, int, int]:
+        first = (count * 7 + caller) % 19
+        return first, first + 1 + count % (20 - first), SIDES[count % 3 == 0]
 
     def call(caller: int, count: int) -> None:
         one = shared if count % 2 else served[caller % len(served)]
-        first = (count * 7 + caller) % 19
-        one.check(first, first + 1 + count % (20 - first))
+        one.check(*some(caller, count))
+
+    def submit(caller: int, count: int) -> None:
+        shared.check(*some(caller, count), lambda x: batcher.submit(x).result(60))
+
+    def wait_for(count: int) -> None:
+        shared.check(*some(0, count), lambda x: asyncio.run(shared.model.acall(x)))
+
+    def change_policy(count: int) -> None:
+        shared.model.queue_policy = list(POLICIES)[count % len(POLICIES)]
+        time.sleep(0.01)
 
     def compile_another(count: int) -> None:
         Served.of(next(numbers) % 4096, 1 + count % 2).check(0, 3)
@@ -135,6 +167,8 @@ def traffic(seconds: float, callers: int = 8, forks: bool = True) -> Traffic:
         return name, lambda count: function(*given, count)
 
     works = [work("calls", call, n) for n in range(callers)]
+    works += [work("requests", submit, n) for n in range(callers // 2)]
+    works += [work("awaited calls", wait_for), work("changes of policy", change_policy)]
     works += [work("compilations", compile_another), work("swaps of weights", swap)]
     if _PROCESSORS:
         works.append(work("changes of processors", move_about))
@@ -142,11 +176,21 @@ def traffic(seconds: float, callers: int = 8, forks: bool = True) -> Traffic:
         works.append(work("forks", lambda count: fork_and_call(served[count % 3])))
     run = Traffic(seconds)
     try:
-        run.run(works)
+        with batcher:
+            run.run(works)
+        told = batcher.statistics()
+        assert told.requests == run.done["requests"] or run.failures, "a request is lost"
     finally:
         if _PROCESSORS:
             os.sched_setaffinity(0, _PROCESSORS)
     return run
+
+
+def watch(seconds: float) -> None:
+    """Say what the process holds, ten times."""
+    for number in range(1, 10):
+        time.sleep(seconds / 10)
+        print(f"after {number * seconds / 10:.0f} s: {Held.now()}", flush=True)
 
 
 def main() -> None:
@@ -154,7 +198,10 @@ def main() -> None:
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--threads", type=int, default=8)
     chosen = options.parse_args()
+    watching = threading.Thread(target=watch, args=(chosen.seconds,), daemon=True)
+    watching.start()
     run = traffic(chosen.seconds, chosen.threads)
+    print(f"in the end: {Held.now()}")
     print(", ".join(f"{count} {name}" for name, count in run.done.items()))
     for failure in run.failures:
         print(f"FAILED: {type(failure).__name__}: {failure}")

@@ -17,7 +17,7 @@ def test_phases_are_those_of_the_program() -> None:
     assert rows.pop() == [0] * driver.PHASE_WORDS
     assert [row[driver.PHASE_TASKS] for row in rows] == [sum(t) for t in tasks]
     steps = bound.steps[:, driver.STEP_TASKS].tolist()
-    for (first, count, _), wanted in zip(rows, tasks, strict=True):
+    for (first, count, *_), wanted in zip(rows, tasks, strict=True):
         assert steps[first : first + count] == wanted
     assert bound.starts == [first for first, *_ in rows]
     assert len(rows) > 3

@@ -10,7 +10,7 @@ from lucid.runtime import processors
 from lucid.runtime.processors import cpu_quota, default_threads
 
 
-def quota(tmp_path: Path, membership: str, **files: str) -> int | None:
+def quota(tmp_path: Path, membership: str, **files: str) -> float | None:
     """The quota for this /proc/self/cgroup and these files under /sys/fs/cgroup."""
     (tmp_path / "membership").write_text(membership)
     for name, text in files.items():
@@ -20,9 +20,9 @@ def quota(tmp_path: Path, membership: str, **files: str) -> int | None:
     return cpu_quota(tmp_path / "cgroup", tmp_path / "membership")
 
 
-def test_a_quota_of_version_2_is_rounded_up(tmp_path: Path) -> None:
-    files = {"cpu_dot_max": "150000 100000\n"}
-    assert quota(tmp_path, "0::/\n", **files) == 2
+@pytest.mark.parametrize(("text", "processors"), [("150000 100000", 1.5), ("25000 50000", 0.5)])
+def test_a_quota_of_version_2(tmp_path: Path, text: str, processors: float) -> None:
+    assert quota(tmp_path, "0::/\n", cpu_dot_max=f"{text}\n") == processors
 
 
 def test_the_tightest_group_above_counts(tmp_path: Path) -> None:
@@ -56,13 +56,14 @@ def test_a_quota_of_version_1(tmp_path: Path, mount: str) -> None:
 
 def test_what_is_no_quota_is_ignored(tmp_path: Path) -> None:
     assert quota(tmp_path, "0::/\n", cpu_dot_max="nonsense") is None
+    assert quota(tmp_path, "0::/\n", cpu_dot_max="1000 0") is None
 
 
 def test_the_default_is_what_affinity_and_quota_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("LUCID_NUM_THREADS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 3, 5, 7}, raising=False)
-    for allowed, expected in ((None, 4), (3, 3), (8, 4)):
+    for allowed, expected in ((None, 4), (3, 3), (8, 4), (0.5, 1), (1.5, 2)):
         monkeypatch.setattr(processors, "cpu_quota", lambda allowed=allowed: allowed)
         assert default_threads() == expected
 
@@ -96,3 +97,25 @@ def test_an_environment_of_openmp_that_is_no_number_is_told_once(
     assert [r.getMessage() for r in caplog.records] == [
         f"OMP_NUM_THREADS is {given!r}, which is no positive integer: ignored"
     ]
+
+
+def test_what_is_allowed_is_looked_at_again_once_a_second(tmp_path: Path) -> None:
+    """A team shrinks and grows with the quota."""
+    now, reads = [100.0], []
+
+    def read() -> float:
+        reads.append(now[0])
+        return min(4, cpu_quota(tmp_path / "cgroup", tmp_path / "membership") or 4)
+
+    allowed = processors.Allowance(read, lambda: now[0])
+    for later, text, threads in [
+        (0.0, "max 100000", 4),
+        (0.9, "50000 100000", 4),
+        (0.2, "50000 100000", 1),
+        (1.0, "150000 100000", 2),
+        (1.0, "800000 100000", 4),
+    ]:
+        now[0] += later
+        quota(tmp_path, "0::/\n", cpu_dot_max=text)
+        assert (allowed.threads(), allowed.threads()) == (threads, threads)
+    assert len(reads) == 4

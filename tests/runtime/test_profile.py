@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import lucid
+from lucid.codegen.program.estimate import bytes_moved
 from lucid.errors import InputError
 from lucid.runtime.bandwidth import measured_bandwidth
-from lucid.runtime.profile import bytes_moved, fastest, milliseconds_a_tick
+from lucid.runtime.profile import fastest, milliseconds_a_tick
 from lucid.runtime.profile_report import Profile, module_totals, to_json, trace_events
 from lucid.runtime.timing import Clocked, aligned
 

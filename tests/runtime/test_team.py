@@ -14,10 +14,13 @@ from python_process import run_python
 
 import lucid
 from lucid import nn, os_threads
+from lucid.codegen.kernels import driver
 from lucid.codegen.target import Target
 from lucid.errors import InputError
+from lucid.runtime import processors
+from lucid.runtime.pace import Pace
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.team import RUN_TYPE, SUBMIT_TYPE, team
+from lucid.runtime.team import RUN_TYPE, SUBMIT_TYPE, Team, team
 
 IMAGE = np.random.default_rng(0).standard_normal((2, 3, 20, 20)).astype(np.float32)
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -171,12 +174,96 @@ def test_workers_block_signals_and_callers_do_not() -> None:
             assert blocked >> (number - 1) & 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_idle_workers_sleep() -> None:
-    lucid.compile(Small(), IMAGE.shape, threads=4)(IMAGE)
-    time.sleep(0.05)  # they spin for a moment after a call
-    start = time.process_time()
-    time.sleep(0.5)
-    assert time.process_time() - start < 0.1
+    """They do not run for a moment: the system has counted no switches."""
+    own = team(Target.host(), 4)
+
+    def looked_at() -> list[str]:
+        files = (Path(f"/proc/self/task/{t.native_id}/status") for t in own._threads)
+        return [
+            line
+            for file in files
+            for line in file.read_text().splitlines()
+            if "ctxt_switches" in line or line.startswith("State")
+        ]
+
+    call, phases = np.zeros(driver.CALL_WORDS, np.int64), np.zeros(driver.PHASE_WORDS, np.int64)
+    call[[driver.CALL_VERSION, driver.CALL_PHASES]] = driver.VERSION, phases.ctypes.data
+    for threads in (4, 2):  # two of them rest
+        assert own.run(call.ctypes.data, threads) == 0
+        deadline = time.monotonic() + 20
+        while not all("S (sleeping)" in li for li in looked_at() if li.startswith("State")):
+            assert time.monotonic() < deadline
+        before = looked_at()
+        time.sleep(0.1)
+        assert looked_at() == before
+
+
+def allow(monkeypatch: pytest.MonkeyPatch, count: float) -> None:
+    """Let the process have so many processors, from now on."""
+    monkeypatch.setattr(processors.allowance, "_read", lambda: count)
+    monkeypatch.setattr(processors.allowance, "_until", 0.0)
+
+
+def test_a_team_shrinks_and_grows_with_what_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And does not spin where its threads are more than the processors."""
+    fast = lucid.compile(Small(), IMAGE.shape, threads=3)
+    expected, runs, run = fast(IMAGE), [], Team.run
+
+    def noted(own: Team, call: int, threads: int | None = None) -> int:
+        status = run(own, call, threads)
+        words = own._table[[driver.TEAM_THREADS, driver.TEAM_CALL_SPINS]].tolist()
+        runs.append((words[0], words[1] > 0))
+        return status
+
+    monkeypatch.setattr(Team, "run", noted)
+    monkeypatch.setattr(Pace, "in_vain", lambda own: None)  # as a busy machine would have it
+    steps = [(8, [(3, True)]), (1.5, [(2, False)]), (0.5, []), (2, [(2, True)]), (64, [(3, True)])]
+    for count, wanted in steps:
+        allow(monkeypatch, count)
+        runs.clear()
+        assert np.array_equal(fast(IMAGE), expected)
+        assert runs == wanted
+    processors.allowance._until = 0.0
+
+
+WIDE = """
+import os
+import numpy as np, lucid
+from lucid import nn
+class Wide(nn.Module):
+    def __init__(self):
+        self.conv = nn.Conv2d(3, 64, 3, padding=1)
+    def forward(self, x):
+        return self.conv(x)
+image = np.random.default_rng(0).standard_normal((2, 3, 40, 40)).astype(np.float32)
+expected = lucid.compile(Wide(), image.shape, threads=1)(image)
+"""
+
+AFFINITY = """
+from lucid.runtime import processors, team
+runs, run = [], team.Team.run
+def noted(own, call, threads=None):
+    runs.append(threads)
+    return run(own, call, threads)
+team.Team.run = noted
+allowed = os.sched_getaffinity(0)
+for mask in (allowed, {min(allowed)}, allowed):
+    os.sched_setaffinity(0, mask)
+    processors.allowance._until = 0.0
+    for threads in (2, 9):
+        fast = lucid.compile(Wide(), image.shape, threads=threads)
+        assert np.array_equal(fast(image), expected)
+    print(max(runs, default=1) <= len(mask), bool(runs) == (len(mask) > 1))
+    runs.clear()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity cannot be set here")
+def test_no_more_threads_work_than_affinity_allows() -> None:
+    done = run_python(WIDE + AFFINITY)
+    assert done.stdout == "True True\n" * 3, done.stderr
 
 
 def test_more_threads_than_cores() -> None:

@@ -133,9 +133,25 @@ Size = Annotated[
     ),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+
+
+def _threads(text: str) -> int | None:
+    """`auto` or a number, as `lucid.compile` takes it; None is the same as `auto`."""
+    if text == "auto":
+        return None
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"{text!r} is neither a positive number nor 'auto'")
+    return int(text)
+
+
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of the team.", show_default="what this process may use"),
+    typer.Option(
+        parser=_threads,
+        metavar="N",
+        help="Threads of the team at most; auto: what this process may use, where they help.",
+        show_default="auto",
+    ),
 ]
 Target = Annotated[
     str,

@@ -36,7 +36,7 @@ from lucid.quantisation.places import Places, is_ignored, layers_of, places
 from lucid.quantisation.ranges import Method, Scaling, weight_scales
 from lucid.quantisation.report import LayerReport, Report, worst_first
 from lucid.quantisation.rewrite import Numbers, Weights, own_tensors, quantised
-from lucid.settings import check_threads
+from lucid.settings import Threads, asked_threads
 from lucid.vision import Preprocess
 
 Progress = Callable[[str, int, int], None]
@@ -71,7 +71,7 @@ def quantize(
     ignore: Sequence[str] | str = (),
     bias_correction: bool = True,
     equalise: bool = False,
-    threads: int | None = None,
+    threads: Threads = "auto",
     progress: Progress | None = None,
 ) -> QuantisedModel:
     """Quantise a model to 8 bits by images like those that it will see; 100 or so are enough.
@@ -104,7 +104,7 @@ def quantize(
     """
     how = Method(method, percentile)
     wanted = None if budget is None else Budget.parse(budget)
-    check_threads(threads)
+    asked = asked_threads(threads)
     data = Batches(batches, progress or (lambda what, done, total: None))
     source = ModelSource(model, ())
     graph = _floats(source, data)
@@ -112,7 +112,7 @@ def quantize(
     if equalise:
         graph = own_tensors(graph, equalised(graph))
     layers = _chosen(graph, (ignore,) if isinstance(ignore, str) else tuple(ignore))
-    work = _Quantising(graph, layers, how, data.passes, threads, bias_correction)
+    work = _Quantising(graph, layers, how, data.passes, asked, bias_correction)
     work.calibrate()
     if wanted is not None:
         work.leave_floats(wanted)

@@ -13,6 +13,7 @@ from lucid.codegen.program.program import ArgumentValue, Code, KernelCall, Progr
 from lucid.ir.ops.base import Array
 from lucid.runtime.library import Code as Loaded
 from lucid.runtime.memory import Memory
+from lucid.runtime.pace import Pace
 from lucid.runtime.weights import WeightStore
 
 GUARD = 1 << 12
@@ -24,7 +25,7 @@ class BoundProgram:
 
     Buffer numbers: the inputs, the outputs, the arena, and last one at address 0, so that the
     offset of a weight is its address. A workspace fills the table they point to. As long as this
-    object lives, so do the code and the weights.
+    object lives, so do the code and the weights. `pace`: how many threads its calls get.
     """
 
     def __init__(self, program: Program, code: Loaded, weights: WeightStore) -> None:
@@ -51,15 +52,17 @@ class BoundProgram:
             at += length
         self.phases = self._phases(program)
         self.phases_address = int(self.phases.ctypes.data)
+        self.pace = Pace(int(self.phases[:, driver.PHASE_THREADS].max()))
 
     @staticmethod
     def _phases(program: Program) -> Array:
         """The rows of the phases that have something to do, and the row that ends them."""
         phases = [[c.tasks for c in phase if c.tasks] for phase in program.phases]
-        given = [p for p in phases if p]
+        threads = program.threads or [sum(tasks) for tasks in phases]
+        given = [(tasks, n) for tasks, n in zip(phases, threads, strict=True) if tasks]
         rows, first = [], 0
-        for tasks in given:
-            rows.append((first, len(tasks), sum(tasks)))
+        for tasks, worth in given:
+            rows.append((first, len(tasks), sum(tasks), worth))
             first += len(tasks)
         return np.array([*rows, (0,) * driver.PHASE_WORDS], np.int64)
 

@@ -1,7 +1,7 @@
 """`CompiledModel`, the result of `lucid.compile`: calls, weights, and looking inside.
 
-A call of a known size takes no lock: it looks up its plan (`planner`), checks out a workspace, and
-enters native code, which releases the GIL (`running`).
+A call of a known size takes no lock: it looks up its plan (`planner`), is admitted (`admission`),
+checks out a workspace, and enters native code, which releases the GIL (`running`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from lucid.codegen.scheduling.explain import Basis, Explanation
 from lucid.codegen.scheduling.schedule import Schedule
 from lucid.codegen.target import Target
 from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, UnsupportedError
+from lucid.ir.batch import batched
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.ir.types import ShapeArgument, Shapes
 from lucid.runtime import log
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
+from lucid.runtime.executor import executor
 from lucid.runtime.inputs import Inputs
 from lucid.runtime.inspection import CODE_STAGES, code_of, explanation_of, profile_of
 from lucid.runtime.library import Objects, Progress
@@ -48,8 +50,9 @@ class CompiledModel:
     batch where it has one, and can be called from any thread.
 
     `threads`: the size of the team that runs a call; with 1, a call runs on its caller's thread,
-    and calls run concurrently. `threads_asked`: the number that was asked for, None where it is the
-    process's default; a pickle carries it. Results are bitwise identical for any number of threads,
+    and calls run concurrently. `queue_policy` says what becomes of a call while others run.
+    `threads_asked`: the number that was asked for, None where it is the process's default; a pickle
+    carries it. Results are bitwise identical for any number of threads,
     and where rows are independent (`explain` says so) for a batch run whole or in parts.
     `input_shapes`: of the inputs, in order, as compiled for; None before. A `shape` given to a
     method is that of the one input, or a sequence of shapes, one for each. `metadata`: JSON data
@@ -109,6 +112,27 @@ class CompiledModel:
 
     def _facts(self) -> str:
         return f"{self.target.name}, {self.threads} thread{'s' if self.threads > 1 else ''}"
+
+    @property
+    def queue_policy(self) -> str:
+        """What becomes of a call while other calls run, of this model or others; it may be changed
+        at any time, and changes no bit of a result. All calls of a process hold no more processors
+        than it may use, and those that wait are served in the order in which they came. Raises
+        UnknownNameError where it is set to something else than
+
+        - `"adaptive"`: it runs on its caller's thread alone, or waits where all processors are
+          held: the most calls a second, and for a single caller all threads. Where one thread is
+          all that it takes (`threads=1`, or a small network) it never waits.
+        - `"block"`: it waits until it can have all its threads (`threads=1`: a processor).
+        - `"single-thread"`: it runs on its caller's thread alone, and never waits.
+        """
+        return self._runner.policy
+
+    @queue_policy.setter
+    def queue_policy(self, policy: str) -> None:
+        self._runner.policy = policy
+        for stage in self.further_stages:
+            stage.queue_policy = policy
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -238,14 +262,7 @@ class CompiledModel:
 
         Raises InputError; UnsupportedError, TraceError where the model cannot be compiled for these
         sizes, or a later stage of it cannot be read."""
-        given = inputs
-        if (
-            named
-            or len(inputs) != self._inputs.count
-            or (inputs and isinstance(inputs[0], Mapping))
-        ):
-            given = self._in_order(inputs, named)
-        arrays = self._inputs.read(given)
+        given, arrays = self.read(inputs, named)
         plans = self._planned(given, arrays)
         rest, results = plans.whole.rest, plans.outputs()
         if out is not None:
@@ -257,6 +274,46 @@ class CompiledModel:
         compute(plans, self._run, arrays, results)
         if rest is not None:
             results = rest.finish(results, self._inputs.apart(given))
+        return self.wrapped(given, results)
+
+    async def acall(self, *inputs: Any, out: Any = None, **named: Any) -> Any:
+        """A call that asyncio awaits, with the arguments and results of `__call__`.
+
+        It runs on one of as many threads as there are processors, which all models share; one that
+        is cancelled before it has begun does not begin. Do not write to the inputs before it is
+        done. Raises what a call raises."""
+        import asyncio
+
+        call = functools.partial(self, *inputs, out=out, **named)
+        return await asyncio.get_running_loop().run_in_executor(executor(), call)
+
+    def read(
+        self, inputs: Sequence[Any], named: Mapping[str, Any]
+    ) -> tuple[Sequence[Any], list[Array]]:
+        """The inputs of a call in the model's order, and as arrays of its dtypes, as they are
+        stored. Raises InputError."""
+        given = inputs
+        if (
+            named
+            or len(inputs) != self._inputs.count
+            or (inputs and isinstance(inputs[0], Mapping))
+        ):
+            given = self._in_order(inputs, named)
+        return given, self._inputs.read(given)
+
+    def independent(self, shapes: Shapes) -> Graph | None:
+        """The graph for inputs of these shapes, where each row of each output depends on that row
+        of the inputs alone, all of which have a batch in front; else, and before anything is
+        compiled, None. Raises what compiling it for these shapes raises."""
+        if self.input_shapes is None:
+            return None
+        sized = self._planner.sized(shapes)
+        whole = len(batched(sized.graph.inputs)) == len(sized.graph.inputs)
+        apart = whole and not sized.obstacle and self._source.rest(shapes) is None
+        return sized.graph if apart else None
+
+    def wrapped(self, given: Sequence[Any], results: Sequence[Array]) -> Any:
+        """The flat outputs of a call put together, in the kind of array that its first input is."""
         return self._outputs.wrapped(given[0] if given else None, results)
 
     def results(self, arrays: Sequence[Array]) -> list[Array]:

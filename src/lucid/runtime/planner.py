@@ -9,6 +9,7 @@ import itertools
 import logging
 from collections.abc import Callable, Sequence
 
+from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.scheduling.schedule import Schedule, without_choice
@@ -117,7 +118,7 @@ class Planner:
         )
         programs = [part.program for part in parts if isinstance(part, Lowered)]
         kernels = [k for p in programs for k in (*p.kernels(), *p.may_need)]
-        code = self._native.load([*kernels, Driver()], self._cache, self._progress)
+        code = self._native.load([*kernels, Driver(), Admission()], self._cache, self._progress)
         store = self.weights = self.weights or WeightStore(graph.payload, self._saved.weights)
         store.ensure([w for p in programs for w in p.weights.values()], self._progress)
         steps = [

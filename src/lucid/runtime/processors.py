@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from lucid.errors import InputError
@@ -14,6 +16,8 @@ from lucid.errors import InputError
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 CPU_INFO = Path("/proc/cpuinfo")
+INTERVAL = 1.0
+"""Seconds for which what was read holds: reading it takes 50 to 200 us."""
 
 log = logging.getLogger("lucid.threads")
 
@@ -35,10 +39,43 @@ def default_threads() -> int:
 
 
 def available_processors() -> int:
-    """The processors that affinity and cgroup quotas allow."""
+    """The processors that affinity and cgroup quotas allow, a part of one counted as one."""
+    return math.ceil(usable_processors())
+
+
+def usable_processors() -> float:
+    """The same in parts of processors: a quota of 1.5 is two threads that may not spin."""
     has_affinity = hasattr(os, "sched_getaffinity")
     available = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return max(1, min(available, cpu_quota() or available))
+    return min(available, cpu_quota() or available)
+
+
+class Allowance:
+    """What `read` says, `usable_processors`, looked at again when it is a second old: both kinds of
+    limit may change while a process runs. Affinity is that of the thread that looks."""
+
+    def __init__(
+        self,
+        read: Callable[[], float] = usable_processors,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.processors = math.inf
+        self._read, self._clock = read, clock
+        self._threads = 1
+        self._until = -math.inf
+
+    def threads(self) -> int:
+        """How many threads may be at work now."""
+        now = self._clock()
+        if now >= self._until:
+            self._until = now + INTERVAL
+            self.processors = self._read()
+            self._threads = math.ceil(self.processors)
+        return self._threads
+
+
+allowance = Allowance()
+"""The process's."""
 
 
 @functools.cache  # which logs a value once
@@ -57,8 +94,8 @@ def _positive(text: str) -> int | None:
     return int(text) or None if number else None
 
 
-def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int | None:
-    """Processors that the tightest CPU quota of this process's control groups allows, rounded up.
+def cpu_quota(cgroups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> float | None:
+    """Processors that the tightest CPU quota of this process's control groups allows, such as 1.5.
 
     Both versions of cgroups are read. None where no quota is set.
     """
@@ -82,19 +119,19 @@ def _folders(cgroups: Path, membership: Path) -> Iterator[Path]:
             yield from (root / above for above in (inside, *inside.parents))
 
 
-def _quotas(folder: Path) -> Iterator[int]:
+def _quotas(folder: Path) -> Iterator[float]:
     """The quota set in one folder, if any: `cpu.max` in version 2, two files in version 1."""
     try:
         quota, period = (folder / "cpu.max").read_text().split()
         if quota != "max":
-            yield -(-int(quota) // int(period))
-    except (OSError, ValueError):
+            yield int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
         pass
     try:
         limit = int((folder / "cpu.cfs_quota_us").read_text())
         if limit > 0:
-            yield -(-limit // int((folder / "cpu.cfs_period_us").read_text()))
-    except (OSError, ValueError):
+            yield limit / int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError, ZeroDivisionError):
         pass
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.codegen.program.program import KernelCall, Program, View, WeightRef
+from lucid.codegen.program.estimate import bytes_moved, operations
+from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.target import Target
 from lucid.ir.ops.base import Array
 from lucid.runtime.bandwidth import measured_bandwidth
@@ -26,8 +27,6 @@ BLOCK = 5
 """Runs in a row by one driver: the other one's threads spin for a while after each change."""
 KEPT = 0.5
 """The part of the runs, the fastest, that the profile is the mean of."""
-MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36, "strassen": 7 / 8}
-"""What is left of a direct convolution's multiplications, by algorithm; all, where not listed."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def call_profile(
     program: Program, call: KernelCall, ms: float, busy: float, rates: Rates
 ) -> CallProfile:
     """A row of the profile, for a call that takes `ms`, of which `busy` in the kernel."""
-    done, moved = call.work * MULTIPLIES.get(call.algorithm, 1.0), bytes_moved(program, call)
+    done, moved = operations(call), bytes_moved(program, call)
     gflops = call.work / ms / 1e6 if ms else 0.0
     return CallProfile(
         origin=call.origin,
@@ -154,21 +153,6 @@ def call_profile(
         share_of_peak=gflops / rates.peak,
         bound="compute" if done * rates.bandwidth > moved * rates.peak else "memory",
     )
-
-
-def bytes_moved(program: Program, call: KernelCall) -> int:
-    """Bytes that a call has to read and write: its views, and its packed parameters."""
-    arguments = list(call.arguments.values())
-    names = {a.name for a in arguments if isinstance(a, WeightRef)}
-    arrays = {v for v in (*call.reads, *call.writes) if v.buffer not in names}
-    weights = sum(program.weights[n].bytes for n in names)
-    return weights + sum(v.itemsize * _places(v) for v in arrays)
-
-
-def _places(view: View) -> int:
-    """Elements of a view, each place once, though it be read many times."""
-    sizes = [d for d, s in zip(view.shape, view.strides, strict=True) if s]
-    return int(np.prod(sizes, dtype=np.int64)) if 0 not in view.shape else 0
 
 
 def working_set(program: Program) -> int:

@@ -7,25 +7,69 @@ from collections.abc import Callable, Sequence
 
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
+from lucid.runtime.admission import Pool, check_policy, gate
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.library import Code
-from lucid.runtime.team import RUN_TYPE, team
+from lucid.runtime.processors import allowance
+from lucid.runtime.team import RUN_TYPE
 
 
 class Runner:
-    """Runs programs on a team of threads (with one, on their caller's), for any number of callers
-    at the same time. `enter`: native code, once it was entered; `free`: memory no call has."""
+    """Runs programs on a team of threads or on their caller's, for any number of callers at the
+    same time. `enter`: native code on the caller's thread, which asks nobody, once it was entered;
+    `free`: memory no call has."""
 
     def __init__(self, target: Target, threads: int) -> None:
         self._target = target
         self._threads = threads
+        self._policy = "adaptive"
+        self._code: Code | None = None  # what `enter` is of
+        self._alone: Callable[[int], int] | None = None
+        self._pools: dict[int, Pool] = {}
         self.enter: Callable[[int], int] | None = None
         self.free: list[Workspace] = []
+
+    @property
+    def policy(self) -> str:
+        """What becomes of a call while others run (`lucid.runtime.admission`)."""
+        return self._policy
+
+    @policy.setter
+    def policy(self, policy: str) -> None:
+        self._policy = check_policy(policy)
 
     def run(self, bound: BoundProgram, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
         status of the native code, 0 where it ran."""
         enter = self.enter or self._entry(bound.code)
+        policy, threads = self._policy, self._threads
+        if threads > 1:
+            allowed = allowance.threads()
+            threads = bound.pace.threads(min(threads, allowed))
+            gate(self._target).allow(allowed)
+        if threads == 1 and policy != "block":  # it is its thread's alone, and waits for nobody
+            return self._run(enter, bound, addresses)
+        turn = gate(self._target).turn()
+        if turn.is_taken:  # a signal handler's call, in a call
+            return self._run(enter, bound, addresses)
+        size = self._threads if threads > 1 else 1
+        pool = self._pools.get(size)
+        if pool is None:  # to find it takes longer than small networks
+            pool = self._pools[size] = gate(self._target).pool(self._target, size)
+        try:
+            team = turn.take(pool, policy)
+            if team is None:
+                return self._run(self._alone or enter, bound, addresses)
+            status = self._run(functools.partial(team.run, threads=threads), bound, addresses)
+            if team.in_vain:
+                bound.pace.in_vain()
+            return status
+        finally:
+            turn.leave()
+
+    def _run(
+        self, enter: Callable[[int], int], bound: BoundProgram, addresses: Sequence[int]
+    ) -> int:
         try:  # pop and append are atomic
             workspace = self.free.pop()
         except IndexError:
@@ -38,21 +82,14 @@ class Runner:
             self.free.append(workspace)
 
     def _entry(self, code: Code) -> Callable[[int], int]:
-        """The way into native code. It does not hold the model, so that a model's memory goes with
-        its last user, not when Python next looks for cycles."""
-        target, threads = self._target, self._threads
-        if threads == 1:
-            run = RUN_TYPE(code.address(Driver(), "lucid_run"))
-            self.enter = functools.partial(_run_alone, run, code)
-        else:  # looked up each time: a fork makes another team
-            self.enter = lambda call: team(target, threads).run(call)
+        """The ways into native code on the caller's thread: of who asks nobody, and of who was
+        admitted."""
+        address, self._code = code.address(Driver(), "lucid_run"), code
+        self._alone = RUN_TYPE(address)
+        way_in = gate(self._target)
+        self.enter = functools.partial(way_in.beside, way_in.address, address)
         return self.enter
 
     def trim(self, arena: int) -> None:
         """Let go of memory of calls whose arena is larger."""
         self.free[:] = [w for w in self.free if w.capacity[0] <= arena]
-
-
-def _run_alone(run: Callable[[int], int], code: Code, call: int) -> int:
-    """Run a call table on this thread; `code` is what `run` is of, and stays as long as this."""
-    return int(run(call))

@@ -18,6 +18,7 @@ import numpy as np
 from lucid.artifact.container import Writer, replacing
 from lucid.artifact.contents import MANIFEST, TENSORS, WEIGHTS, ForTarget, Manifest, Size, ir_hash
 from lucid.artifact.tensors import write_tensors
+from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
@@ -294,7 +295,11 @@ def _write_target(
         store = _store(snapshot) if target == snapshot.target else None
         _write_packed(writer, made.packed, programs, _payload(snapshot), store)
     if made.objects:
-        kernels = [Driver(), *(k for p in programs for k in (*p.kernels(), *p.may_need))]
+        kernels = [
+            Driver(),
+            Admission(),
+            *(k for p in programs for k in (*p.kernels(), *p.may_need)),
+        ]
         _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
     return made
 

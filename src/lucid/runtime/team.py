@@ -11,6 +11,7 @@ import ctypes
 import functools
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ from lucid.ir.ops.base import Array
 from lucid.os_threads import RLock, Thread
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
+from lucid.runtime.processors import allowance
 
 IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
@@ -33,6 +35,9 @@ CALL_SPINS = 6000
 same with 8000 and 20000 rounds, and 2% slower with 2000, which puts threads to sleep that would
 have gone on at once. On a machine with other work 20000 halve the throughput of small models: the
 thread waited for may need this very core."""
+GAP = 0.0002
+"""Seconds between two calls beyond which idle threads sleep at once after the second: what they
+spin for is shorter."""
 
 # Calls by these types release the GIL.
 RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
@@ -73,7 +78,10 @@ class Team:
         self._lock = RLock()  # a signal handler may call a model in a call
         self._table = team_table(size)
         self._address = self._table.ctypes.data
+        self._words = self._table.data
         self._futex = target.futex
+        self._left = 0.0
+        self._ways = (size, True, True)
         self._threads: list[Thread] = []
         with _signals_blocked():
             self._start()
@@ -94,23 +102,53 @@ class Team:
         """A worker's life; as long as it lasts the thread keeps the team's table."""
         self._worker(self._address, number)
 
-    def run(self, call: int) -> int:
-        """Run the call table at this address on all threads; the native status."""
+    def run(self, call: int, threads: int | None = None) -> int:
+        """Run the call table at this address on so many of the threads, by default on all; the
+        native status."""
         with self._lock:
-            return int(self._submit(self._address, call))
+            threads = threads or self.size
+            spins = threads <= allowance.processors
+            ways = (threads, spins, spins and time.monotonic() - self._left < GAP)
+            if ways != self._ways:
+                self._change(*ways)
+            status = int(self._submit(self._address, call))
+            self._left = time.monotonic()
+            return status
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether the last call's caller waited for other threads more than it worked, or did
+        nearly all itself."""
+        return bool(self._words[driver.TEAM_IN_VAIN])
+
+    def _change(self, threads: int, in_calls: bool, between_calls: bool) -> None:
+        """How many threads are at work, and whether they spin before they sleep."""
+        if self._words[driver.TEAM_THREADS] == 0:  # it was stopped
+            return
+        more = threads > self._ways[0]
+        self._ways = (threads, in_calls, between_calls)
+        self._words[driver.TEAM_CALL_SPINS] = CALL_SPINS if in_calls else 0
+        self._words[driver.TEAM_IDLE_SPINS] = IDLE_SPINS if between_calls else 0
+        self._words[driver.TEAM_THREADS] = threads
+        if more:
+            self._wake(driver.TEAM_THREADS)
 
     def stop(self) -> None:
         """Let the workers end. A call that comes later runs on its own thread alone."""
         with self._lock:
-            self._table[driver.TEAM_STOP] = 1
-            self._table[driver.TEAM_THREADS] = 1
+            self._table[driver.TEAM_THREADS] = 0
         with self._lock:  # taken anew, so that workers see the above before the serial
             self._table[driver.TEAM_SERIAL] += 1
-            word = ctypes.c_void_p(self._address + 8 * driver.TEAM_SERIAL)
-            wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
-            ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), word, wake, everyone)
+            self._wake(driver.TEAM_SERIAL)
+            self._wake(driver.TEAM_THREADS)
         for thread in self._threads:
             thread.join(timeout=1)
+
+    def _wake(self, word: int) -> None:
+        """The threads that sleep on this word of the table."""
+        place = ctypes.c_void_p(self._address + 8 * word)
+        wake, everyone = driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+        ctypes.CDLL(None).syscall(ctypes.c_long(self._futex), place, wake, everyone)
 
 
 @contextmanager
@@ -126,12 +164,12 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_teams: dict[tuple[Target, int, bool], Team] = {}
+_teams: dict[tuple[Target, int, bool, int], Team] = {}
 
 
-def team(target: Target, size: int, profiled: bool = False) -> Team:
-    """The process's team of this size."""
-    key = (target, size, profiled)
+def team(target: Target, size: int, profiled: bool = False, number: int = 0) -> Team:
+    """The process's team of this size; of several for callers at the same time that of a number."""
+    key = (target, size, profiled, number)
     found = _teams.get(key)
     if found is None:
         with PLANNING:

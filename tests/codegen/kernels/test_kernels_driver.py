@@ -54,14 +54,20 @@ def functions() -> tuple[Any, Any, Any]:
 
 
 class Tables:
-    """The tables of a call. `code`: the address of what does the steps; `arguments`: theirs."""
+    """The tables of a call. `code`: the address of what does the steps; `arguments`: theirs;
+    `threads`: what phases of several tasks are worth."""
 
-    def __init__(self, phases: Phases, code: int, arguments: Sequence[int]) -> None:
+    def __init__(
+        self, phases: Phases, code: int, arguments: Sequence[int], threads: int = 99
+    ) -> None:
         tasks = [t for phase in phases for t in phase]
         self.steps = np.array([[code, a, t] for a, t in zip(arguments, tasks, strict=True)])
         firsts = np.cumsum([0, *(len(p) for p in phases)]).tolist()
-        rows = [(f, len(p), sum(p)) for f, p in zip(firsts, phases, strict=False)]
-        self.phases = np.array([*rows, (0, 0, 0)])
+        rows = [
+            (f, len(p), sum(p), 1 if sum(p) == 1 else threads)
+            for f, p in zip(firsts, phases, strict=False)
+        ]
+        self.phases = np.array([*rows, (0,) * driver.PHASE_WORDS])
         self.call = np.zeros(driver.CALL_WORDS, np.int64)
         self.call[driver.CALL_VERSION] = driver.VERSION
         self.call[driver.CALL_STEPS] = self.steps.ctypes.data
@@ -109,10 +115,18 @@ class Crew:
         caller.join(PATIENCE)
         assert not caller.is_alive(), "the call does not end"
 
+    def wake(self, word: int) -> None:
+        """Those that sleep on this word."""
+        place = ctypes.c_void_p(self.table.ctypes.data + 8 * word)
+        call = ctypes.c_long(HOST.futex), place, driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+        ctypes.CDLL(None).syscall(*call)
+
     def stop(self) -> None:
-        nothing = Tables([], 0, [])
-        self.table[driver.TEAM_STOP] = 1
-        self.run(nothing)
+        """Let the threads end: those that wait for something to do, and those that rest."""
+        self.table[driver.TEAM_THREADS] = 0
+        self.table[driver.TEAM_SERIAL] += 1
+        self.wake(driver.TEAM_SERIAL)
+        self.wake(driver.TEAM_THREADS)
         for thread in self.threads:
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a worker does not end"
@@ -131,14 +145,16 @@ def crew(size: int, started: int | None = None) -> Iterator[Crew]:
 class Log:
     """Kernels that note what they were given; `work` is called in between, with each portion."""
 
-    def __init__(self, phases: Phases, work: Callable[[Portion], object] = lambda p: None) -> None:
+    def __init__(
+        self, phases: Phases, work: Callable[[Portion], object] = lambda p: None, threads: int = 99
+    ) -> None:
         self.begun: list[Portion] = []
         self.events: list[tuple[bool, Portion]] = []
         self._work = work
         self._function = KERNEL_TYPE(self._called)
         code = ctypes.cast(self._function, ctypes.c_void_p).value or 0
         self.steps = [t for phase in phases for t in phase]
-        self.tables = Tables(phases, code, range(len(self.steps)))
+        self.tables = Tables(phases, code, range(len(self.steps)), threads)
 
     def _called(self, step: int | None, _: object, first: int, last: int, thread: int) -> None:
         portion = (step or 0, first, last, thread or 0)
@@ -297,6 +313,87 @@ def test_sleeping_threads_are_woken_when_there_is_something_to_do(size: int) -> 
             assert {p[3] for p in log.begun if p[0] == 2} == set(range(size))
 
 
+# -- fewer threads ---------------------------------------------------------------------------------
+
+
+def test_a_phase_that_is_worth_one_thread_is_done_by_one() -> None:
+    phases = [[2], [5, 1, 4], [2], [3]]
+    meet = threading.Barrier(2)
+    with crew(2) as team:
+        for _ in range(5):
+            log = Log(phases, lambda p: meet.wait(PATIENCE) if p[0] in (0, 4) else None)
+            log.tables.phases[[1, 3], driver.PHASE_THREADS] = 1
+            team.run(log.tables)
+            log.check(phases)
+            alone = {step: [p[1:] for p in log.begun if p[0] == step] for step in (1, 2, 3, 5)}
+            thread = alone[1][0][2]
+            assert [alone[step] for step in (1, 2, 3)] == [[(0, n, thread)] for n in (5, 1, 4)]
+            assert [p[:2] for p in alone[5]] == [(0, 3)]
+
+
+def test_a_phase_takes_no_more_threads_than_it_is_worth() -> None:
+    phases = [[40], [2], [7, 7]]
+    with crew(4) as team:
+        for _ in range(3):
+            log = Log(phases, lambda p: time.sleep(0.002), threads=2)
+            team.run(log.tables)
+            log.check(phases)
+            assert {thread for *_, thread in log.begun} == {0, 1}
+
+
+def test_threads_rest_where_a_team_has_fewer_and_come_again_where_it_has_more() -> None:
+    """A quota may change while a process runs. The caller sleeps in the first phase's task."""
+    with crew(4) as team:
+        for threads in (4, 2, 3, 1, 4):
+            time.sleep(0.02)
+            team.table[driver.TEAM_THREADS] = threads
+            team.wake(driver.TEAM_THREADS)
+            meet = threading.Barrier(threads)
+            log = Log([[threads]] * 3, lambda p, meet=meet: meet.wait(PATIENCE))
+            if threads > 1:
+                team.run(log.tables)
+                log.check([[threads]] * 3)
+                assert {thread for *_, thread in log.begun} == set(range(threads))
+
+
+@pytest.mark.parametrize(
+    ("caller", "worker", "alone", "vain"),
+    [(0.0, 0.1, 0.0, True), (0.1, 0.0, 0.0, False), (0.0, 0.0, 0.1, False)],
+)
+def test_callers_who_wait_for_others_are_told(
+    caller: float, worker: float, alone: float, vain: bool
+) -> None:
+    """Seconds that the caller takes for its task of the first phase, the worker for its own, which
+    ends the phase, and then for the second phase, which nobody could help it with."""
+    meet, left = threading.Barrier(2), threading.Event()
+
+    def work(portion: Portion) -> None:
+        step, _, _, thread = portion
+        if step == 1:
+            time.sleep(alone)
+            return
+        meet.wait(PATIENCE)
+        assert thread == 0 or left.wait(PATIENCE)
+        time.sleep(worker if thread else caller)
+        if thread == 0:
+            left.set()
+
+    with crew(2) as team:
+        log = Log([[2], [1]], work)
+        team.run(log.tables)
+        log.check([[2], [1]])
+        assert bool(team.table[driver.TEAM_IN_VAIN]) == vain
+
+
+@pytest.mark.parametrize(
+    ("phases", "vain"), [([[4], [1], [3]], True), ([[1], [1]], False), ([], False)]
+)
+def test_callers_who_do_all_themselves_are_told(phases: Phases, vain: bool) -> None:
+    with crew(3, started=0) as team:
+        team.run(Log(phases).tables)
+        assert bool(team.table[driver.TEAM_IN_VAIN]) == vain
+
+
 def test_tables_of_another_version_are_refused() -> None:
     submit, *_ = functions()
     tables = Log([[3], [4]]).tables
@@ -321,7 +418,8 @@ def test_atomic_accesses_have_the_orders_that_the_proof_needs() -> None:
         "atomicrmw add acq_rel": 1,  # what was finished is counted
         "atomicrmw add seq_cst": 2,  # the serial, for the next phase and for the end
         "atomicrmw max seq_cst": 1,  # a thread is about to sleep
-        "store atomic release": 2,  # a ticket is given out; the call is finished
+        # a ticket is given out, its phase's width before; the call begins, and is finished
+        "store atomic release": 4,
     }
     code = assembly(Driver(), Target.named("aarch64"))
     assert all(f"\t{name}\t" in code for name in ("ldadda", "ldaddal", "stlr"))
@@ -380,12 +478,24 @@ class Stress:
             tables = Tables(
                 phases, self.code.address(Stressed()), [int(a.ctypes.data) for a in arguments]
             )
+            self.vary(team, tables)
             assert submit(team.table.ctypes.data, tables.address) == 0
             tables.spoil()
             for words in arguments:
                 words[...] = -1
             assert not self.errors[0], "a task began before the phase before it was over"
             assert all((c == turn).all() for c in counts), "a task was not done once"
+
+    def vary(self, team: Crew, tables: Tables) -> None:
+        """Other numbers of threads for the phases, and now and then for the team, and spins."""
+        draw = self.random.choice
+        shared = tables.phases[:, driver.PHASE_TASKS] > 1
+        tables.phases[shared, driver.PHASE_THREADS] = draw([1, 2, 3, 99])
+        if draw(range(20)) == 0:
+            team.table[driver.TEAM_CALL_SPINS] = draw([0, 100, 6000])
+            team.table[driver.TEAM_IDLE_SPINS] = draw([0, 100, 2000])
+            team.table[driver.TEAM_THREADS] = draw(range(2, self.size + 1))
+            team.wake(driver.TEAM_THREADS)
 
     def _arguments(self, phases: Phases, counts: list[Any], turn: int) -> list[Any]:
         found = []

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from lucid.codegen.kernels.accumulation import UNROLL
+from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
 from lucid.codegen.kernels.body import CHANNEL, PLAIN, TENSOR, Body, Extra
 from lucid.codegen.kernels.boxes import Listed, Suppress
@@ -45,6 +46,7 @@ from lucid.codegen.kernels.roi import RoiAlign
 from lucid.codegen.kernels.sampling import DeformColumns, GridSample
 from lucid.codegen.kernels.scan import Scan
 from lucid.codegen.kernels.slices import DepthwiseSlices, DirectSlices, WinogradSlices
+from lucid.codegen.kernels.strassen import Strassen, StrassenRows
 from lucid.codegen.kernels.strided import Elementwise
 from lucid.codegen.kernels.top_k import TopK
 from lucid.codegen.kernels.transpose import Interleave, Transpose
@@ -336,6 +338,7 @@ KERNELS: list[KernelSpec] = [
     *(Stage(Combine(2, g, p)) for g in ("folded", "weights") for p in ("none", "inside")),
     Stage(Combine(1, "none", "padded")),
     *(Winograd(m, BODIES["channel"], sums) for m in (2, 4) for sums in (False, True)),
+    *(StrassenRows(), Strassen(BODIES["channel"]), Tile(2, raw=True, summed="minus")),
     *(
         Depthwise(BODIES["channel"], group=g, patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns)
         for g in (1, 4, 8)
@@ -410,6 +413,7 @@ KERNELS: list[KernelSpec] = [
     ),
     Driver(),
     Driver(profiled=True),
+    Admission(),
 ]
 
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}

@@ -57,7 +57,7 @@ def test_a_part_keeps_phases_and_places(lowered):
         assert all(call in program.phases[number] for call in phase)
     assert all(program.offsets[name] == place for name, place in part.offsets.items())
     assert set(part.weights) < set(program.weights)
-    assert "phase 0 {" not in str(part)
+    assert "phase 0 " not in str(part)
     assert part_of(program, graph, "layer9") is None
 
 

@@ -9,15 +9,21 @@ its own cache: on two threads a depthwise convolution whose input lay in the oth
 as on one.) Threads subtract what they have finished from the phase's count, and who brings it to
 zero gives out the next phase. So a phase is over when its tasks are done, whoever did them: nobody
 waits for a thread that holds no portion, however late it comes or wakes, neither between phases nor
-at the end of the call. A phase of a single task is done by who ended the one before it, at once.
+at the end of the call. A phase that is worth a single thread is done by who ended the one before
+it, at once, and one that is worth fewer threads than there are is given out in as many shares.
 
 **What threads share** lies in the team's table, which lives as long as they do:
 - `TICKETS`, a word for each thread: the portions left of its share of the current phase;
 - `COUNT`: the tasks of the phase that nobody has finished and counted yet;
-- `CALL`, `PHASE`: what is being done, and the row of its current phase;
+- `CALL`, `PHASE`: what is being done, none between calls, and the row of its current phase;
 - `SERIAL`, which grows with whatever there is to see: threads that find nothing to do wait until it
   changes, spinning first, then asleep on it as a futex. `ASLEEP`: the largest serial that a thread
-  sleeps on. `FINISHED`: the serial with which the last call was done.
+  sleeps on;
+- `THREADS`: how many threads are at work, which changes between calls alone. Those of other numbers
+  rest, asleep on this word; 0 ends them all. `WIDTH`: how many of them the phase has shares for;
+- `WAITED`: what the caller has waited in this call, and `ALONE` what others did meanwhile of phases
+  for one thread, by the clock; `OWN`: the tasks that the caller has done, of so many that were
+  `SHARED`. Of these comes `IN_VAIN`, which says whether the team was of no use.
 
 **Why no thread takes a task of a finished phase, or reads memory of a finished call.** A portion is
 taken by an atomic decrement of a ticket, and only if that was above zero. Which portion it is, is
@@ -28,13 +34,20 @@ system likes, and its decrement then either finds nothing or takes a portion of 
    phase is not over, and `CALL`, `PHASE` and all that they point to stay; the caller waits.
 2. The count reaches zero when all portions are finished, hence taken: then no ticket is above zero,
    nobody holds anything, and one thread, whose subtraction made it zero, may write. It writes
-   `PHASE` and `COUNT`, then the tickets, only those of shares that are not empty: a phase cannot
-   end before the last of them is written, so that no store falls into a later phase. Thread 0's
-   share is never empty, and is given out last: from then on the writer reads the team's table only.
+   `PHASE`, `COUNT` and `WIDTH`, then the tickets, only those of shares that are not empty: a phase
+   cannot end before the last of them is written, so that no store falls into a later phase. Thread
+   0's share is never empty, and is given out last: from then on the writer reads the team's table
+   only. While it does phases alone there are no tickets, and nothing else of the call is anyone's.
 3. A decrement of a ticket that was at zero leaves it below, which says the same; it comes before
    the next phase's store in the one order of that word, and is overwritten, or after it, and takes.
 4. Between calls all tickets are at or below zero. A thread without a portion touches nothing but
    the team's table: a call's tables, buffers and scratch may go when `lucid_submit` returns.
+5. How many tickets a thread looks at, it is told by `WIDTH` before it takes one: a hint. Where that
+   is of an earlier phase, it looks at some that are not given out, or leaves out some that are, and
+   then comes again, as the serial has grown since it was read; one whose number is beyond it looks
+   at none. Which tasks a portion has, is told by the `WIDTH` that is read after it was taken, as is
+   `PHASE`. So a thread of a number beyond `THREADS` or `WIDTH` that was on its way may still take a
+   portion, rightly: shares are a matter of who is first, not of who may.
 
 **The order of memory** (in C11's terms; x86 has it in every load and store, aarch64 in those that
 are marked: `ldar`, `stlr`, `ldadda`, `ldaddal`; not `ldapr`, which may pass an earlier store).
@@ -43,8 +56,12 @@ release sequence. So who takes a portion sees all that the writer saw and wrote.
 subtracted from with acquire and release, so that the last subtraction sees what all threads wrote
 in the phase, and passes it on with the next tickets. `SERIAL` is added to after the tickets are
 stored; a thread reads it, then looks at the tickets, and then waits for another serial than that:
-what is given out after it looked has one. The caller is done when it reads the serial `FINISHED`,
-which was added after the last subtraction.
+what is given out after it looked has one. Who gives a phase out may come to add to it only when
+the others are far ahead, in another call even: nothing is told by the serial's value. The caller is
+done when it reads that there is no call, which was stored, with release, after the last subtraction
+and before the serial was added to.
+Who rests has read `THREADS`, and sleeps only as long as the word is the same; who raises it stores
+it, then wakes all that sleep on it, and who ends the team does the same with 0.
 To sleep, a thread raises `ASLEEP` to the serial it has seen, then compares `SERIAL` with it; to
 wake, the writer adds to `SERIAL`, then compares `ASLEEP` with what that was. All four are
 sequentially consistent, so that one of the two sees the other's; and the futex compares once more.
@@ -73,9 +90,10 @@ from lucid.codegen.target import Target
 LINES = 16
 STEP_WORDS = 3
 STEP_CODE, STEP_ARGUMENTS, STEP_TASKS = range(STEP_WORDS)
-PHASE_WORDS = 3
-PHASE_FIRST, PHASE_STEPS, PHASE_TASKS = range(PHASE_WORDS)
-"""A phase's first step, how many steps it has, and their tasks; a row of zeros ends the table."""
+PHASE_WORDS = 4
+PHASE_FIRST, PHASE_STEPS, PHASE_TASKS, PHASE_THREADS = range(PHASE_WORDS)
+"""A phase's first step, how many steps it has, their tasks, and how many threads it is worth (one,
+where it has a single task); a row of zeros ends the table."""
 CALL_WORDS = 8
 (
     CALL_VERSION,
@@ -87,13 +105,16 @@ CALL_WORDS = 8
     CALL_SCRATCH_BYTES,
     CALL_PROFILE,
 ) = range(CALL_WORDS)
-VERSION = 3
+VERSION = 4
 PORTIONS = 4
 """Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
-TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_FINISHED = range(4)
+LONE = 8
+"""A caller that has done more than 7 of 8 tasks has done nearly all."""
+TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE, TEAM_SHARED = range(6)
 TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
-TEAM_THREADS, TEAM_STOP, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 53)
-TEAM_TICKETS = 4 * LINES
+TEAM_THREADS, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 52)
+TEAM_WAITED, TEAM_OWN, TEAM_IN_VAIN = range(4 * LINES, 4 * LINES + 3)
+TEAM_TICKETS = 5 * LINES
 PROFILE_WORDS = 3
 PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
 """Of a thread's part in a step: the clock when its first portion began, the ticks in all of them,
@@ -169,7 +190,7 @@ class _DriverEmitter:
         """Let a word be no less than this."""
         k.builder.atomic_rmw("max", address.raw, value.raw, "seq_cst")
 
-    def _release(self, k: Kernel, address: Pointer, value: Int) -> None:
+    def _release(self, k: Kernel, address: Pointer, value: Int | Pointer) -> None:
         """An atomic store, with release order."""
         b = k.builder  # whose own method for it wants typed pointers (llvmlite 0.50)
         b._insert(StoreAtomicInstr(b.block, value.raw, address.raw, "release", 8))
@@ -183,10 +204,12 @@ class _DriverEmitter:
             hint = k.intrinsic("llvm.aarch64.hint", VOID, [I32])
             k.builder.call(hint, [ir.Constant(I32, 1)])
 
-    def _futex(self, k: Kernel, team: Pointer, action: int, value: Int) -> None:
-        """A system call about the team's serial."""
+    def _futex(
+        self, k: Kernel, team: Pointer, action: int, value: Int, place: int = TEAM_SERIAL
+    ) -> None:
+        """A system call about a word of the team's, by default its serial."""
         syscall, zero = k.load_pointer(team.words(TEAM_SYSCALL)), k.int(0)
-        number, word = k.int(self.target.futex), team.words(TEAM_SERIAL)
+        number, word = k.int(self.target.futex), team.words(place)
         k.call(syscall, SYSCALL_TYPE, [number, word, k.int(action), value, zero, zero, zero])
 
     def _announce(self, k: Kernel, team: Pointer) -> None:
@@ -199,7 +222,7 @@ class _DriverEmitter:
         """Until the serial is no longer `seen`: spin, then sleep."""
         b, word = k.builder, team.words(TEAM_SERIAL)
         spins = k.select(
-            self._read(k, team.words(TEAM_FINISHED)).equals(seen),
+            self._read(k, team.words(TEAM_CALL)).equals(0),
             k.load_int(team.words(TEAM_IDLE_SPINS)),
             k.load_int(team.words(TEAM_CALL_SPINS)),
         )
@@ -266,8 +289,11 @@ class _DriverEmitter:
             self._note(k, self._row(k, call, thread, number), start, self._clock(k))
 
     def _clock(self, k: Kernel) -> Int:
-        if not self.profiled:
-            return k.int(0)
+        """The clock, where a profile is made."""
+        return self._ticks(k) if self.profiled else k.int(0)
+
+    def _ticks(self, k: Kernel) -> Int:
+        """The processor's counter of time: some 25 cycles on a Zen 3."""
         clock = k.intrinsic("llvm.readcyclecounter", I64, [])
         return Int(k.builder, k.builder.call(clock, []))
 
@@ -324,47 +350,58 @@ class _DriverEmitter:
     # -- phases -----------------------------------------------------------------------------
 
     def advance(self) -> None:
-        """Go on to the phase of this row, and past it while there is a single task to do; the
-        thread is the only one that has anything of the call."""
+        """Go on to the phase of this row, and past those that are worth a single thread, which this
+        one does; it is the only one that has anything of the call."""
         arguments = [("team", TABLE), ("thread", I64), ("phase", TABLE)]
         k = self._function("advance", arguments, inside=True)
         self.advance_function = k.function
         b, team, thread = k.builder, k.args["team"], k.args["thread"]
         call = k.load_pointer(team.words(TEAM_CALL))
 
-        def tasks(state: list[Any]) -> Int:
-            return k.load_int(Pointer(b, state[0], I64).words(PHASE_TASKS))
+        def word(state: list[Any], place: int) -> Int:
+            return k.load_int(Pointer(b, state[0], I64).words(place))
 
         def alone(state: list[Any]) -> list[Any]:
-            phase = Pointer(b, state[0], I64)
-            number = k.load_int(phase.words(PHASE_FIRST))
-            self._work(k, call, number, k.int(0), k.int(1), thread)
-            return [phase.words(PHASE_WORDS).raw]
+            start, steps = self._ticks(k), k.load_pointer(call.words(CALL_STEPS))
+            first = word(state, PHASE_FIRST)
+            with k.loop(first, first + word(state, PHASE_STEPS)) as step:
+                tasks = k.load_int(steps.words(step.index * STEP_WORDS + STEP_TASKS))
+                self._work(k, call, step.index, k.int(0), tasks, thread)
+            with k.when(thread > 0):  # while the caller waits
+                self._spend(k, team.words(TEAM_ALONE), start)
+            return [Pointer(b, state[0], I64).words(PHASE_WORDS).raw]
 
-        state = k.repeat([k.args["phase"].raw], lambda s: tasks(s).equals(1), alone)
-        with k.when(tasks(state).equals(0)):
-            serial = self._read(k, team.words(TEAM_SERIAL)) + 1
-            self._release(k, team.words(TEAM_FINISHED), serial)
+        state = k.repeat([k.args["phase"].raw], lambda s: word(s, PHASE_THREADS).equals(1), alone)
+        with k.when(word(state, PHASE_TASKS).equals(0)):
+            self._release(k, team.words(TEAM_CALL), k.int(0))
             self._announce(k, team)
             b.ret_void()
         self._give_out(k, team, call, Pointer(b, state[0], I64))
         self._announce(k, team)
         k.finish()
 
+    def _spend(self, k: Kernel, word: Pointer, start: Int) -> None:
+        """Add the time since `start` to a word that no other thread writes meanwhile."""
+        k.store_int(k.load_int(word) + (self._ticks(k) - start), word)
+
     def _give_out(self, k: Kernel, team: Pointer, call: Pointer, phase: Pointer) -> None:
         """Make this phase the current one."""
         b = k.builder
         k.store_pointer(phase, team.words(TEAM_PHASE))
-        k.store_int(k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_COUNT))
-        threads = k.load_int(team.words(TEAM_THREADS))
+        tasks, shared = k.load_int(phase.words(PHASE_TASKS)), team.words(TEAM_SHARED)
+        k.store_int(tasks, team.words(TEAM_COUNT))
+        k.store_int(k.load_int(shared) + tasks, shared)
+        worth = k.load_int(phase.words(PHASE_THREADS))
+        width = worth.minimum(k.load_int(team.words(TEAM_THREADS)))
+        self._release(k, team.words(TEAM_WIDTH), width)
         first = k.load_int(phase.words(PHASE_FIRST))
         end = first + k.load_int(phase.words(PHASE_STEPS))
-        with k.loop(0, threads) as turn:
-            owner = threads - 1 - turn.index  # the first one's is never empty
+        with k.loop(0, width) as turn:
+            owner = width - 1 - turn.index  # the first one's is never empty
 
             def more(state: list[Any]) -> list[Any]:
                 number, portions = (Int(b, s) for s in state)
-                _, _, own = self._share(k, call, number, owner, threads)
+                _, _, own = self._share(k, call, number, owner, width)
                 return [(number + 1).raw, (portions + own).raw]
 
             state = [first.raw, k.int(0).raw]
@@ -385,24 +422,30 @@ class _DriverEmitter:
         k = self._function("take_part", arguments, inside=True)
         self.take_part_function = k.function
         b, team, thread, seen = k.builder, *(k.args[name] for name, _ in arguments)
-        threads = k.load_int(team.words(TEAM_THREADS))
+        width = self._read(k, team.words(TEAM_WIDTH))
 
         def look(state: list[Any]) -> list[Any]:
             turn, owner, done = (Int(b, s) for s in state)
             done = self._take(k, team, owner, done)
             following = owner + 1
-            return [(turn + 1).raw, k.select(following < threads, following, 0).raw, done.raw]
+            return [(turn + 1).raw, k.select(following < width, following, 0).raw, done.raw]
 
+        turns = k.select(thread < width, width, 0)
         state = [k.int(0).raw, thread.raw, k.int(0).raw]
-        done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < threads, look)[2])
+        done = Int(b, k.repeat(state, lambda s: Int(b, s[0]) < turns, look)[2])
         with k.when(done > 0):
+            with k.when(thread.equals(0)):
+                k.store_int(k.load_int(team.words(TEAM_OWN)) + done, team.words(TEAM_OWN))
             left = self._add(k, team.words(TEAM_COUNT), 0 - done, "acq_rel")
             with k.when(left.equals(done)):
                 phase = k.load_pointer(team.words(TEAM_PHASE))
                 following = phase.words(PHASE_WORDS)
                 b.call(self.advance_function, [team.raw, thread.raw, following.raw])
                 b.ret_void()
+        start = self._ticks(k)
         self._wait(k, team, seen)
+        with k.when(thread.equals(0)):
+            self._spend(k, team.words(TEAM_WAITED), start)
         k.finish()
 
     def _take(self, k: Kernel, team: Pointer, owner: Int, done: Int) -> Int:
@@ -432,18 +475,18 @@ class _DriverEmitter:
         b, thread = k.builder, k.args["thread"]
         call = k.load_pointer(team.words(TEAM_CALL))
         phase = k.load_pointer(team.words(TEAM_PHASE))
-        threads = k.load_int(team.words(TEAM_THREADS))
+        width = k.load_int(team.words(TEAM_WIDTH))
         final = k.load_int(phase.words(PHASE_FIRST)) + k.load_int(phase.words(PHASE_STEPS)) - 1
 
         def portions(state: list[Any]) -> Int:
-            return self._share(k, call, Int(b, state[0]), owner, threads)[2]
+            return self._share(k, call, Int(b, state[0]), owner, width)[2]
 
         def earlier(state: list[Any]) -> list[Any]:
             return [(Int(b, state[0]) - 1).raw, (Int(b, state[1]) - portions(state)).raw]
 
         state = k.repeat([final.raw, left.raw], lambda s: Int(b, s[1]) > portions(s), earlier)
         number, left = (Int(b, s) for s in state)
-        begin, size, count = self._share(k, call, number, owner, threads)
+        begin, size, count = self._share(k, call, number, owner, width)
         place = count - left
         after = size - Int(b, b.lshr(size.raw, (place + 1).raw))
         first = size - Int(b, b.lshr(size.raw, place.raw))
@@ -454,45 +497,68 @@ class _DriverEmitter:
     # -- threads ----------------------------------------------------------------------------
 
     def worker(self) -> None:
-        """lucid_worker: the life of a team's thread, until told to stop."""
+        """lucid_worker: the life of a team's thread, until the team has no threads any more. While
+        it has, but none of this number, the thread sleeps."""
         arguments = [("team", TABLE), ("thread", I64)]
         k = self._function("lucid_worker", arguments)
-        team, thread = k.args["team"], k.args["thread"]
+        b, team, thread = k.builder, k.args["team"], k.args["thread"]
         rounding = self._flush_to_zero(k)
-        going, stop = team.words(TEAM_SERIAL), team.words(TEAM_STOP)
+        going, size = team.words(TEAM_SERIAL), team.words(TEAM_THREADS)
+
+        def rest(threads: Int) -> None:
+            self._futex(k, team, FUTEX_WAIT_PRIVATE, threads, TEAM_THREADS)
+
+        def work() -> None:
+            seen = self._read(k, going)
+            b.call(self.take_part_function, [team.raw, thread.raw, seen.raw])
 
         def live(state: list[Any]) -> list[Any]:
-            k.builder.call(self.take_part_function, [team.raw, thread.raw, state[0]])
-            return [self._read(k, going).raw]
+            threads = Int(b, state[0])
+            k.either(thread < threads, work, lambda: rest(threads))
+            return [self._read(k, size).raw]
 
-        k.repeat([self._read(k, going).raw], lambda _: self._read(k, stop).equals(0), live)
+        k.repeat([self._read(k, size).raw], lambda s: Int(b, s[0]) > 0, live)
         self._restore_rounding(k, rounding)
         k.finish()
 
     def submit(self) -> None:
-        """lucid_submit: have a call done by the whole team, this thread being number 0."""
+        """lucid_submit: have a call done by the whole team, this thread being number 0.
+
+        Notes in `IN_VAIN` whether half of the threads would have taken no longer: whether this one
+        waited more than half of the time for portions that others held, or did nearly all itself.
+        """
         arguments = [("team", TABLE), ("call", TABLE)]
         k = self._function("lucid_submit", arguments, I64)
         b, team, call = k.builder, k.args["team"], k.args["call"]
         threads = k.load_int(team.words(TEAM_THREADS))
-        with k.when(threads.equals(1)):
+        in_vain = team.words(TEAM_IN_VAIN)
+        k.store_int(k.int(0), in_vain)
+        with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
         rounding = self._flush_to_zero(k)
+        start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)
-        k.store_pointer(call, team.words(TEAM_CALL))
+        noted = [team.words(w) for w in (TEAM_WAITED, TEAM_ALONE, TEAM_OWN, TEAM_SHARED)]
+        for word in noted:
+            k.store_int(k.int(0), word)
+        self._release(k, team.words(TEAM_CALL), call)
         phases = k.load_pointer(call.words(CALL_PHASES))
         b.call(self.advance_function, [team.raw, k.int(0).raw, phases.raw])
-        serial, finished = team.words(TEAM_SERIAL), team.words(TEAM_FINISHED)
+        serial, current = team.words(TEAM_SERIAL), team.words(TEAM_CALL)
 
         def take_part(state: list[Any]) -> list[Any]:
             b.call(self.take_part_function, [team.raw, k.int(0).raw, state[0]])
             return [self._read(k, serial).raw]
 
-        def unfinished(state: list[Any]) -> Any:
-            return self._read(k, finished).compare("!=", Int(b, state[0]))
+        def unfinished(_: list[Any]) -> Any:
+            return self._read(k, current).compare("!=", 0)
 
         k.repeat([self._read(k, serial).raw], unfinished, take_part)
+        waited, alone, own, shared = map(k.load_int, noted)
+        held_up = (waited - alone) * 2 > self._ticks(k) - start
+        by_itself = k.both(own * LONE > shared * (LONE - 1), shared > 0)
+        k.store_int(k.select(k.either_of(held_up, by_itself), 1, 0), in_vain)
         self._note_caller(k, call, PROFILE_END)
         self._restore_rounding(k, rounding)
         k.finish(ir.Constant(I64, 0))

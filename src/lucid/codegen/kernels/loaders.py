@@ -349,6 +349,7 @@ class Stage(KernelSpec):
     """A loader as a kernel of its own: rows into a buffer. One task is one block of rows."""
 
     family: ClassVar[str] = "stage"
+    streams: ClassVar[bool] = True
     loader: Loader
 
     def arguments(self) -> tuple[Arg, ...]:

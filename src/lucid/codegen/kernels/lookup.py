@@ -26,6 +26,7 @@ class Lookup(KernelSpec):
     table's dtype; both `vector` or `strided`."""
 
     family: ClassVar[str] = "lookup"
+    streams: ClassVar[bool] = True
     accesses: tuple[Access, Access]
 
     def arguments(self) -> tuple[Arg, ...]:

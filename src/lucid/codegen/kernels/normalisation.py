@@ -56,6 +56,7 @@ class RowNorm(KernelSpec):
     """
 
     family: ClassVar[str] = "row_norm"
+    streams: ClassVar[bool] = True
     body: Body
     accesses: tuple[Access, ...]
     centred: bool = True

@@ -50,6 +50,7 @@ class Pool(KernelSpec):
     """
 
     family: ClassVar[str] = "pool"
+    streams: ClassVar[bool] = True
     kind: str
     taps: tuple[int, int] = (0, 0)
     adaptive: bool = False

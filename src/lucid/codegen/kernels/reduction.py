@@ -141,6 +141,7 @@ class Reduce(KernelSpec):
     """
 
     family: ClassVar[str] = "reduce"
+    streams: ClassVar[bool] = True
     kind: str
     accesses: tuple[Access, ...]
     along: bool = False
@@ -415,6 +416,7 @@ class Softmax(KernelSpec):
     dimension, contiguous in x and y."""
 
     family: ClassVar[str] = "softmax"
+    streams: ClassVar[bool] = True
     accesses: tuple[Access, ...] = (Access(), Access())
     along: bool = False
 

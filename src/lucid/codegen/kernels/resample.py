@@ -248,6 +248,7 @@ class Pad(KernelSpec):
     """
 
     family: ClassVar[str] = "pad"
+    streams: ClassVar[bool] = True
     mode: str = "constant"
     dtype: str = COMPUTED
 

@@ -108,6 +108,7 @@ class StrassenRows(KernelSpec):
     wide. One task is an even share of all pairs; an image's last row may be paired with zeros."""
 
     family: ClassVar[str] = "strassen_rows"
+    streams: ClassVar[bool] = True
 
     def arguments(self) -> tuple[Arg, ...]:
         return buffers("x", "v") + ints("x_row", "images", "rows", "pairs", "depth", "blocks")

@@ -138,6 +138,7 @@ class Elementwise(KernelSpec):
     """
 
     family: ClassVar[str] = "elementwise"
+    streams: ClassVar[bool] = True
     body: Body
     accesses: tuple[Access, ...]
 

@@ -74,6 +74,7 @@ class Transpose(KernelSpec):
     """
 
     family: ClassVar[str] = "transpose"
+    streams: ClassVar[bool] = True
     dtype: str = COMPUTED
 
     def arguments(self) -> tuple[Arg, ...]:
@@ -173,6 +174,7 @@ class Interleave(KernelSpec):
     """
 
     family: ClassVar[str] = "interleave"
+    streams: ClassVar[bool] = True
     columns: int
     dtype: str = COMPUTED
 

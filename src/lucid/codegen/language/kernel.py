@@ -150,10 +150,15 @@ class Given:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """What a kernel's code depends on, and nothing else: two equal specifications share code."""
+    """What a kernel's code depends on, and nothing else: two equal specifications share code.
+
+    `streams`: whether each op that a call stands for goes over its operands about once, so that
+    their bytes tell what it takes.
+    """
 
     family: ClassVar[str] = ""
     exports: ClassVar[tuple[str, ...]] = ("kernel",)
+    streams: ClassVar[bool] = False
 
     def emit(self, target: Target) -> ir.Module:
         """The kernel's module for a target; its exported functions are `exports`."""

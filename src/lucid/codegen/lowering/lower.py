@@ -10,6 +10,7 @@ from lucid.codegen.lowering.context import Lowering, lower_node, row_major
 from lucid.codegen.lowering.fusion import lowered
 from lucid.codegen.lowering.placement import placements
 from lucid.codegen.lowering.strided import copy
+from lucid.codegen.program.estimate import threads_worth
 from lucid.codegen.program.plan import plan, require_addressable
 from lucid.codegen.program.program import Buffer, Program, View
 from lucid.codegen.program.verify import verify_program
@@ -72,6 +73,7 @@ def lower(
         if context.view(value) != out:
             copy(context, context.view(value), out, "output")
     program.may_need = frozenset(context.siblings)
+    program.threads = threads_worth(program)
     plan(program)
     verify_program(program)
     return program

@@ -19,6 +19,7 @@ def program_json(program: Program) -> dict[str, Any]:
         "target": program.target,
         "batch": program.batch,
         "arena": program.arena,
+        "threads": program.threads,
         "inputs": {name: _view(v) for name, v in program.inputs.items()},
         "outputs": {name: _view(v) for name, v in program.outputs.items()},
         "buffers": [

@@ -113,7 +113,8 @@ class Program:
     """Phases of kernel calls for one batch and image size.
 
     `inputs` and `outputs` are those of the graph, by name and in order. `offsets` places the arena
-    buffers, in bytes; `arena` is as many bytes; `weights` names the packed parameters.
+    buffers, in bytes; `arena` is as many bytes; `weights` names the packed parameters. `threads`:
+    the most that each phase is worth (`estimate`); where it is empty, as many as there are tasks.
     """
 
     name: str
@@ -127,6 +128,7 @@ class Program:
     inputs: dict[str, View] = field(default_factory=dict)
     outputs: dict[str, View] = field(default_factory=dict)
     may_need: frozenset[KernelSpec] = frozenset()
+    threads: list[int] = field(default_factory=list)
 
     def calls(self) -> Iterator[KernelCall]:
         for phase in self.phases:
@@ -166,7 +168,8 @@ def print_program(program: Program) -> str:
     for number, phase in enumerate(program.phases):
         if not phase:
             continue
-        lines.append(f"  phase {number} {{")
+        threads = f" threads={program.threads[number]}" if program.threads else ""
+        lines.append(f"  phase {number}{threads} {{")
         for call in phase:
             reads = ", ".join(map(str, call.reads))
             writes = ", ".join(map(str, call.writes))

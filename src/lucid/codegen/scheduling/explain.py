@@ -61,10 +61,12 @@ class Choosing:
 @dataclass(frozen=True)
 class Call:
     """One kernel call, how its tasks come about, and the floating operations it stands for.
-    `region`: the number of the native call that it is part of, 0 where there is just one."""
+    `region`: the number of the native call that it is part of, 0 where there is just one.
+    `threads`: the most that its phase is worth."""
 
     region: int
     phase: int
+    threads: int
     kernel: str
     origin: str
     algorithm: str
@@ -118,7 +120,8 @@ class Explained:
         for call in self.calls:
             part = f" for {call.origin}" if call.origin not in ("", self.node.origin) else ""
             place = f"native call {call.region}, " if call.region else ""
-            place += f"phase {call.phase}: {call.split}"
+            alone = " on one thread" if call.threads == 1 else ""
+            place += f"phase {call.phase}{alone}: {call.split}"
             yield _entry("runs as", f"{call.kernel}{part}, {place}")
         if self.on_host:
             yield _entry("runs as", "host op, by its reference in NumPy: it has no kernel", NOTE)
@@ -266,7 +269,8 @@ class _Attributed:
             return ()
         placed = self._calls[number].get(own, ())
         shown = number + 1 if len(self._regions) > 1 else 0
-        return tuple(_call(shown, phase, call) for phase, call in placed)
+        threads = self._regions[number][0].threads
+        return tuple(_call(shown, phase, threads[phase], call) for phase, call in placed)
 
     def done_by(self, node: Node) -> tuple[str, ...]:
         """The names of the nodes whose calls do its work."""
@@ -373,10 +377,11 @@ def _choosing_json(choosing: Choosing) -> dict[str, Any]:
 # -- calls --------------------------------------------------------------------------------------
 
 
-def _call(region: int, phase: int, call: KernelCall) -> Call:
+def _call(region: int, phase: int, threads: int, call: KernelCall) -> Call:
     return Call(
         region,
         phase,
+        threads,
         str(call.kernel),
         call.origin,
         call.algorithm,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, product
+from itertools import groupby, pairwise, product
 from typing import TypeVar
 
 from lucid.codegen.language.builder import Kernel
@@ -47,9 +47,16 @@ class AxisWindows:
     size: int
 
     def pieces(self) -> list[tuple[int, int]]:
-        """Outputs and live taps of each piece."""
-        starts = range(-self.padding, self.outputs * self.stride - self.padding, self.stride)
-        return [(len(list(same)), len(live)) for live, same in groupby(starts, self._live_range)]
+        """Outputs and live taps of each piece. Outputs may be more than memory could hold."""
+        edges = (self.padding + side for side in (0, self.size))
+        reached = [edge - t * self.dilation for edge in edges for t in range(self.taps)]
+        places = (-(-pixel // self.stride) for pixel in reached)
+        cuts = sorted({0, self.outputs, *(p for p in places if 0 < p < self.outputs)})
+        parts = [
+            (self._live_range(a * self.stride - self.padding), b - a) for a, b in pairwise(cuts)
+        ]
+        alike = groupby(parts, lambda part: part[0])
+        return [(sum(outputs for _, outputs in same), len(live)) for live, same in alike]
 
     def meet(self) -> bool:
         """Whether every window has a live tap."""

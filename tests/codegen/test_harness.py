@@ -55,6 +55,7 @@ def test_a_write_beside_its_buffer_shows() -> None:
 def test_a_read_of_what_nobody_wrote_shows() -> None:
     graph, program = two_layers()
     program.phases.pop(0)
+    program.threads.pop(0)
     with pytest.raises(AssertionError, match="unwritten"):
         run(graph, program)
 

@@ -12,7 +12,7 @@ from lucid.ir import BATCH, Value, f32, ops
 from lucid.ir.ops.windows import extent
 
 from .attributes import drawn
-from .errors import TINY, Known, U, of_sum, rule, size_of, summed, terms
+from .errors import LARGEST, TINY, Known, U, of_sum, rule, size_of, summed, terms
 from .maker import Maker, drawn_window, makes
 from .values import Array
 
@@ -144,16 +144,29 @@ def _resize_error(op: ops.Resize, x: Sequence[Known]) -> tuple[Array, Array]:
 
 
 def _weighed(op: ops.Resize, x: Known, value: Array) -> tuple[Array, Array]:
-    """Two sums, one after the other, by weights that are rounded."""
-    sizes, passed, count = size_of(x.value), x.error, 0
+    """Two sums, one after the other, by weights that are rounded; where the first one overflows,
+    the second may be anything."""
+    matrices, count = [], 0
     for axis in (0, 1):
-        places, weights = op.taps(axis, sizes.shape[2 + axis])
-        matrix = np.zeros((len(places), sizes.shape[2 + axis]))
+        places, weights = op.taps(axis, x.value.shape[2 + axis])
+        matrix = np.zeros((len(places), x.value.shape[2 + axis]))
         np.add.at(matrix, (np.arange(len(places))[:, None], places), np.abs(weights))
-        along = "nchw,oh->ncow" if axis == 0 else "nchw,ow->ncho"
-        sizes, passed = (np.einsum(along, a, matrix) for a in (sizes, passed))
+        matrices.append(matrix)
         count += places.shape[1]
-    return of_sum(value, sizes, passed + terms(count + 2) * U * sizes + count * TINY)
+
+    def along(axis: int, a: Array, matrix: Array) -> Array:
+        return np.einsum(("nchw,oh->ncow", "nchw,ow->ncho")[axis], a, matrix)
+
+    def both(a: Array) -> Array:
+        return along(1, along(0, a, matrices[0]), matrices[1])
+
+    sizes, lost = both(size_of(x.value)), np.zeros(value.shape, bool)
+    for first, second in ((0, 1), (1, 0)):
+        large = along(first, size_of(x.value), matrices[first]) > LARGEST / 4
+        met = (matrices[second] > 0).astype(np.float64)
+        lost |= along(second, large.astype(np.float64), met) > 0
+    error = both(x.error) + terms(count + 2) * U * sizes + count * TINY
+    return of_sum(value, sizes, np.where(lost, np.inf, error))
 
 
 @rule(ops.GridSample)

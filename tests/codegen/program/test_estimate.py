@@ -45,7 +45,7 @@ def test_small_phases_are_worth_one_thread_and_large_ones_more() -> None:
 
 
 def test_a_program_that_two_threads_would_hardly_shorten_is_worth_one() -> None:
-    assert set(program_of(Gated(), (1, 3, 8, 8)).threads) == {1}
+    assert set(program_of(Gated(), (1, 3, 2, 2)).threads) == {1}
     assert max(program_of(Gated(), (8, 3, 64, 64)).threads) > 1
 
 

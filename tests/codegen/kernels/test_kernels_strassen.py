@@ -97,6 +97,7 @@ def chosen(rows: int, inner: int, outer: int, precision: str = "fast", images: A
         (197, 3072, 768, "strassen"),
         (196, 1024, 256, "pointwise"),
         (50, 384, 384, "pointwise"),
+        (49, 3072, 3072, "pointwise"),
         (197, 769, 3072, "pointwise"),
         (197, 768, 3071, "pointwise"),
     ],
@@ -117,10 +118,10 @@ def test_rows_of_a_batch_are_no_pairs() -> None:
 
 
 def test_resnets_keep_their_kernels() -> None:
-    """Their 1x1 layers are too small: what is gained in products is lost in sums."""
+    """Most of their 1x1 layers are too small: what is gained in products is lost in sums."""
     build = Builder()
     x = build.input(1024, 14, 14)
-    y = build.conv(build.conv(x, 256), 1024)
+    y = build.conv(build.conv(x, 512), 2048)
     build.graph.set_outputs([y])
     graph = run_passes(build.graph)
     kernels = {schedule(graph, AVX2, 1).choices[n.output.name].kernel for n in convolutions(graph)}

@@ -155,6 +155,11 @@ class ConvShape:
         even = self.channels % 2 == 0 and self.columns % 2 == 0
         return even and self.op.groups == 1 and not self.integer
 
+    @property
+    def pairs(self) -> int:
+        """Strassen's pairs of rows."""
+        return self.batch * -(-self.out_height * self.out_width // 2)
+
     def tiles(self, m: int) -> int:
         """Winograd's tiles of m x m outputs in an image."""
         phase = phase_tiles((self.out_height, self.out_width), self.op.dilation, m)
@@ -334,8 +339,10 @@ def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
 
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
-    """The kernel with the lowest modelled time among those allowed."""
-    names = allowed_kernels(shape, precision)
+    """The kernel with the lowest modelled time among those allowed. By Strassen's products only
+    linear layers of many rows are certain to gain."""
+    gains = shape.linear and shape.pairs >= STRASSEN_PAIRS
+    names = [n for n in allowed_kernels(shape, precision) if gains or n != "strassen"]
     return min(names, key=lambda name: cycles(shape, name, target))
 
 
@@ -395,16 +402,18 @@ into memory, and to sum up and store two vectors of its results. 197 rows, 768 t
 back, take 10.6 and 10.5 ms, 11.3 and 11.2 as plain products; 1024 to 256 takes 1.2 either way."""
 STRASSEN_MARGIN = 1.02
 """What it should gain, as it takes memory for the sums of rows, and rounds more."""
+STRASSEN_PAIRS = 48
+"""Pairs below which the sums of weights, which the first of their row groups makes, are too large a
+part: 49 rows, 2048 to 512 channels, take 1.24 ms as a plain product and 1.45 so."""
 
 
 def _strassen_cycles(shape: ConvShape, target: Target) -> float:
     """Of `cycles`: seven products in place of eight, and the sums."""
     inputs, outputs = (-(-n // 2 // target.vector) for n in (shape.channels, shape.columns))
-    pairs = shape.batch * -(-shape.out_height * shape.out_width // 2)
     rate = 0.85 * 2.0 * target.vector
-    products = 7 * pairs * shape.channels / 2 * outputs * target.vector / rate
+    products = 7 * shape.pairs * shape.channels / 2 * outputs * target.vector / rate
     weights = shape.itemsize * shape.columns * shape.channels / BYTES_PER_CYCLE
-    sums = pairs * (STRASSEN_ROWS * inputs + STRASSEN_RESULTS * outputs)
+    sums = shape.pairs * (STRASSEN_ROWS * inputs + STRASSEN_RESULTS * outputs)
     return STRASSEN_MARGIN * (max(products, weights) + sums)
 
 

@@ -16,8 +16,7 @@ from lucid.codegen.scheduling.schedule import (
     ConvShape,
     Schedule,
     allowed_kernels,
-    convolutions,
-    matrices,
+    scheduled_layers,
 )
 from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import Target
@@ -569,7 +568,7 @@ def choices(case: NetworkCase, fused: Graph, target: Target, batch: int) -> Sche
         return own
     draw = Draw(case.seed + 1)
     chosen = {}
-    for node in (*convolutions(fused), *matrices(fused)):
+    for node in scheduled_layers(fused):
         kernel = draw.pick(allowed_kernels(ConvShape.of(node, batch), case.precision))
         tiles = draw.pick([1, 2, 5, 12, 49]) if kernel.startswith("winograd") else 0
         split, rows = draw.pick(["auto", "auto", "rows", "panels"]), draw.pick([0, 0, 1, 7, 30])

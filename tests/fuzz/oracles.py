@@ -23,10 +23,9 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import (
     ConvShape,
     Schedule,
-    convolutions,
     legal_kernels,
-    matrices,
     schedule,
+    scheduled_layers,
 )
 from lucid.codegen.target import LEVELS, Target
 from lucid.compiler import CompiledModel, CompileOptions
@@ -195,7 +194,7 @@ def _forced(fused: Graph, target: Target, case: OpCase) -> Schedule:
     batch = max(1, case.batch)
     kept = {
         node.origin: case.kernels[node.origin]
-        for node in (*convolutions(fused), *matrices(fused))
+        for node in scheduled_layers(fused)
         if case.kernels.get(node.origin) in legal_kernels(ConvShape.of(node, batch))
     }
     return schedule(fused, target, batch, "strict", kept)

@@ -24,8 +24,8 @@ from lucid.codegen.scheduling.schedule import (
     Schedule,
     allowed_kernels,
     convolutions,
-    matrices,
     schedule,
+    scheduled_layers,
 )
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph
@@ -190,7 +190,7 @@ class Tuner:
     ) -> Tuning:
         """`tune` of a graph that is one Program; `whole`: the cost model's schedule for it, and
         more."""
-        names = {node.output.name for node in (*convolutions(graph), *matrices(graph))}
+        names = {node.output.name for node in scheduled_layers(graph)}
         model = Schedule({n: c for n, c in whole.choices.items() if n in names})
         layers = distinct_layers(graph, self.batch, model, self.precision, forced)
         setting = Setting.of(self.target, self.threads, self.precision)

@@ -28,12 +28,14 @@ from llvmlite import ir
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
 from lucid.codegen.kernels.product import (
+    panel_arguments,
     pick_tile,
     prefetch_share,
     require_tiles,
     row_group,
 )
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -167,11 +169,9 @@ class Strassen(KernelSpec):
     body: Body = PLAIN
 
     def arguments(self) -> tuple[Arg, ...]:
-        declared = buffers("v", "weights", "bias", "y")
-        for i, extra in enumerate(self.body.extras):
-            declared += buffers(f"extra{i}", dtype=extra.dtype) + ints(f"extra{i}_row")
         return (
-            declared
+            buffers("v")
+            + panel_arguments(self.body.extras, COMPUTED, COMPUTED)
             + codes(*(kind + height for kind in KINDS for height in HEIGHTS))
             + ints("tile_rows")
             + ints("y_row", "images", "rows", "pairs", "block_pairs", "depth", "columns")

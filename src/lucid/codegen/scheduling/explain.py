@@ -16,10 +16,9 @@ from lucid.codegen.scheduling.schedule import (
     ConvShape,
     Schedule,
     allowed_kernels,
-    convolutions,
     cycles,
     legal_kernels,
-    matrices,
+    scheduled_layers,
     tile_block,
 )
 from lucid.codegen.target import Target
@@ -211,7 +210,7 @@ def explain(
     between them. `batch`: how a batch is run.
     """
     attributed = _Attributed(graph, regions)
-    layers = {*convolutions(graph), *matrices(graph)}
+    layers = set(scheduled_layers(graph))
     missed = _by_node(graph, misses)
     nodes = []
     for node in graph.nodes:

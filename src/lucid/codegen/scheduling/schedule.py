@@ -213,6 +213,11 @@ def _anchor(node: Node) -> Op:
     return node.op.anchor if isinstance(node.op, Fusion) else node.op
 
 
+def scheduled_layers(graph: Graph) -> list[Node]:
+    """The nodes that a schedule may have a choice for."""
+    return [*convolutions(graph), *matrices(graph)]
+
+
 def _has_rows(x: TensorType) -> bool:
     """Whether axis 1 counts what belongs to one image, whatever the batch."""
     return x.rank == 3 and isinstance(x.shape[1], int) and x.dtype == COMPUTED

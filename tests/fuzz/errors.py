@@ -515,8 +515,10 @@ def _split_attention(op: ops.SplitAttention, x: Sequence[Known]) -> tuple[Array,
     found = run(parts.combine, data, gate)
     error = found.error
     if op.radix == 2:  # a softmax of two is the sigmoid g of their difference, and 1 - g
-        ones = Known.exactly(np.ones_like(gate.value))
-        error = error + 4 * U * run(parts.combine, Known.exactly(size_of(data.value)), ones).value
+        ones = np.ones_like(gate.value)
+        error = error + 4 * U * parts.combine.evaluate(size_of(data.value), ones)
+        infinite = parts.combine.evaluate(np.isinf(data.value).astype(float), ones)
+        error = np.where(infinite, np.inf, error)  # x1 + g (x0 - x1) may be inf - inf
     lost = any(np.isinf(k.error).any() for k in (hidden, gate)) or np.isinf(logits.value).any()
     return found.value, np.full(found.value.shape, np.inf) if lost else error
 

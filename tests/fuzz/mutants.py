@@ -1,8 +1,9 @@
-"""Seeded miscompiles: the list of them all. Those of the driver and of quantised
-models have files of their own."""
+"""Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers, and of
+quantised models have files of their own."""
 
 from __future__ import annotations
 
+from .admission_mutants import ADMISSION
 from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
@@ -722,4 +723,5 @@ MUTANTS = [
     *QUANTISED,
     *RUNTIME,
     *DRIVER,
+    *ADMISSION,
 ]

@@ -175,6 +175,25 @@ def test_who_blocks_waits_for_a_team_and_who_does_not_wait_runs_alone(
     idle.leave()
 
 
+def test_nobody_overtakes_who_waits(gate: Callable[[int], Gate]) -> None:
+    """Not even where there is a processor, which is too little for who blocks; and all who wait are
+    admitted by who gives enough back for them."""
+    two = gate(2)
+    pool, one = two.pool(HOST, 2), two.pool(HOST, 1)
+    alone = Caller(two, one).come()
+    blocks = Caller(two, pool, "block").come()
+    behind = [Caller(two, one).come() for _ in range(2)]
+    assert alone.runs
+    assert not any(caller.runs for caller in (blocks, *behind))
+    alone.leave()
+    assert blocks.runs
+    assert not any(caller.runs for caller in behind)
+    blocks.leave()
+    assert all(caller.runs for caller in behind)
+    for caller in behind:
+        caller.leave()
+
+
 def test_more_threads_than_processors_hold_them_all(gate: Callable[[int], Gate]) -> None:
     two = gate(2)
     first = Caller(two, two.pool(HOST, 7), "block").come()

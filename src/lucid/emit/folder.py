@@ -15,14 +15,13 @@ from lucid.artifact.contents import ir_hash
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import symbol
-from lucid.codegen.program.program import Program
+from lucid.codegen.program.program import Code, Program
 from lucid.codegen.target import Target
 from lucid.emit.archive import Member, archive
 from lucid.emit.elf import Data, data_object, renamed
 from lucid.emit.example import example_values
 from lucid.emit.interface import Level, Sizes, filled, values_of
-from lucid.emit.level_tables import LevelTables
+from lucid.emit.level_tables import exported, level_tables
 from lucid.emit.linking import link
 from lucid.emit.names import identifier
 from lucid.emit.weights import WeightFile
@@ -191,13 +190,13 @@ class _Library:
     def _add_level(self, target: Target) -> Data:
         prefix = f"{self._name}_{identifier(target.name)}"
         programs = self._programs(target)
-        tables = LevelTables(prefix, programs, self._places(programs, target)).data()
+        tables = level_tables(prefix, programs, self._places(programs, target))
         kernels = [Driver(), *(kernel for program in programs for kernel in program.kernels())]
         for kernel in dict.fromkeys(kernels):
             self._add_kernel(kernel, target, prefix)
         code = data_object(tables, target)
         self.add(Member(f"{identifier(target.name)}_tables.o", code, [tables.symbol]))
-        entries = {e: f"{prefix}_{symbol(Driver(), e)}" for e in Driver.exports}
+        entries = {e: exported(prefix, Code(Driver(), e)) for e in Driver.exports}
         self.levels.append(Level(target, prefix, tables.symbol, entries))
         return tables
 

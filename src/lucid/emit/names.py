@@ -8,7 +8,7 @@ import re
 def identifier(text: str) -> str:
     """A name in lower case that C takes, made of any text."""
     made = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    return f"m_{made}" if not made or made[0].isdigit() else made
+    return f"m_{made}".rstrip("_") if not made or made[0].isdigit() else made
 
 
 def literal(text: str) -> str:

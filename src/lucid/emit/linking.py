@@ -14,7 +14,7 @@ from pathlib import Path
 from lucid.codegen.target import Target
 from lucid.errors import CompileError, MissingPackageError
 
-FLAGS = ("-std=c99", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
+FLAGS = ("-std=c99", "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden")
 
 
 def architecture(target: Target) -> str:

@@ -35,7 +35,7 @@ static unsigned char *read_file(const char *path, size_t *bytes)
 {
     FILE *file = fopen(path, "rb");
     unsigned char *content;
-    long end;
+    long end = -1;
     if (file == NULL || fseek(file, 0, SEEK_END) != 0 || (end = ftell(file)) < 0)
         fail(path, "cannot be read");
     rewind(file);

@@ -264,7 +264,11 @@ def test_a_damaged_or_foreign_file(change, status, emitted, tmp_path: Path) -> N
 
 def test_the_weights_of_another_network(emitted) -> None:
     other = emitted("bytes").library.weights
-    assert emitted("scaled").library.create(other)[0] == "WEIGHTS_FOREIGN"
+    library = emitted("scaled").library
+    assert library.create(other)[0] == "WEIGHTS_FOREIGN"
+    mark = library.weights.read_bytes()[24:40].hex()  # which the linker compares
+    assert f"scaled_identity_{mark}" in (library.folder / "scaled.c").read_text()
+    assert f"scaled_identity_{mark}".encode() in (library.folder / "scaled.a").read_bytes()
 
 
 def test_another_training_of_the_network(emitted, tmp_path: Path) -> None:

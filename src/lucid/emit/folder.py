@@ -96,17 +96,18 @@ def emit_c(
     with sink as file:
         library = _Library(prefix, snapshot, signature, chosen, WeightFile(file))
         library.weights.finish(library.identity)
+        mark = Data(f"{prefix}_identity_{library.identity.hex()}", library.identity)
+        library.add(mark)
         if embed and library.weights.size > LARGEST_EMBEDDED:
             raise InputError(
                 f"{library.weights.size:,} bytes of weights are too many to embed: leave them in "
                 "a file"
             )
         if isinstance(file, io.BytesIO):
-            data = Data(f"{prefix}_weights", file.getvalue())
-            library.add(Member("weights.o", data_object(data, chosen[0]), [data.symbol]))
+            library.add(Data(f"{prefix}_weights", file.getvalue()))
     _write(place / f"{prefix}.a", archive(library.members))
     values = values_of(
-        prefix, snapshot.source.name, signature, sizes, library.levels, library.identity, embed
+        prefix, snapshot.source.name, signature, sizes, library.levels, mark.symbol, embed
     )
     values |= example_values(snapshot, prefix, embed)
     for title, template in TEMPLATES.items():
@@ -177,15 +178,17 @@ class _Library:
         self.weights = weights
         self.members: list[Member] = []
         self.levels: list[Level] = []
-        self._name, self._snapshot = name, snapshot
+        self._name, self._snapshot, self._targets = name, snapshot, targets
         digest = hashlib.sha256(f"{signature} {ir_hash()} {generator_hash()}".encode())
         for target in targets:
             data = self._add_level(target)
             digest.update(repr((target.name, data.content, data.addresses)).encode())
         self.identity = digest.digest()[:16]
 
-    def add(self, member: Member) -> None:
-        self.members.append(member)
+    def add(self, data: Data) -> None:
+        """Data in an object of its own."""
+        code = data_object(data, self._targets[0])
+        self.members.append(Member(f"{data.symbol}.o", code, [data.symbol]))
 
     def _add_level(self, target: Target) -> Data:
         prefix = f"{self._name}_{identifier(target.name)}"
@@ -194,8 +197,7 @@ class _Library:
         kernels = [Driver(), *(kernel for program in programs for kernel in program.kernels())]
         for kernel in dict.fromkeys(kernels):
             self._add_kernel(kernel, target, prefix)
-        code = data_object(tables, target)
-        self.add(Member(f"{identifier(target.name)}_tables.o", code, [tables.symbol]))
+        self.add(tables)
         entries = {e: exported(prefix, Code(Driver(), e)) for e in Driver.exports}
         self.levels.append(Level(target, prefix, tables.symbol, entries))
         return tables
@@ -204,7 +206,7 @@ class _Library:
         code = object_code(self._snapshot, kernel, target)
         made, symbols = renamed(code, lambda name: f"{prefix}_{name}")
         title = f"{identifier(target.name)}_{kernel.key().replace('-', '_')}.o"
-        self.add(Member(title, made, symbols))
+        self.members.append(Member(title, made, symbols))
 
     def _programs(self, target: Target) -> list[Program]:
         """The program of each plan, in order."""

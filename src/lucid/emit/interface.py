@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +46,11 @@ def values_of(
     signature: Signature,
     sizes: Sequence[Sizes],
     made: Sequence[Level],
-    identity: bytes,
+    identity: str,
     embedded: bool,
 ) -> dict[str, object]:
-    """What the placeholders of all templates stand for. `made`: levels, the best first."""
+    """What the placeholders of all templates stand for. `made`: levels, the best first. `identity`:
+    the symbol of what tells the tables from others."""
     graph = sizes[0].plan.graph
     names = [spec.name for side in signature for spec in side]
     shapes = "; ".join(dict.fromkeys(map(str, sizes)))
@@ -76,7 +76,7 @@ def values_of(
         "words": "\n".join(f"    {word} = {number}," for word, number in _words(made[0].target)),
         "magic": literal(weights.MAGIC.decode()),
         "version": weights.VERSION,
-        "identity": ", ".join(f"UINT64_C({word:#x})" for word in struct.unpack("<QQ", identity)),
+        "identity": identity,
         "embedded": int(embedded),
         "weights_null": " (the library has them embedded)" if embedded else "; it may not be null",
         "most": MOST,

@@ -95,7 +95,10 @@ enum { ARRAYS = ${NAME}_INPUTS + ${NAME}_OUTPUTS };
 /* -- weights ---------------------------------------------------------------------------------- */
 
 #define MAGIC $magic
-static const uint64_t IDENTITY[2] = {$identity};
+
+/* What tells these tables from all others. Its name, which the linker looks for, is that of the
+ * library beside which this source was written. */
+extern HIDDEN const uint64_t $identity[2];
 
 struct header {
     char magic[8];
@@ -133,7 +136,8 @@ static ${name}_status check(const void *file, size_t bytes)
         return ${NAME}_WEIGHTS_FOREIGN;
     if (bytes < sizeof *header || bytes % 8 != 0)
         return ${NAME}_WEIGHTS_DAMAGED;
-    if (header->version != $version || memcmp(header->identity, IDENTITY, sizeof IDENTITY) != 0)
+    if (header->version != $version ||
+        memcmp(header->identity, $identity, sizeof $identity) != 0)
         return ${NAME}_WEIGHTS_FOREIGN;
     if (header->bytes != bytes)
         return ${NAME}_WEIGHTS_DAMAGED;

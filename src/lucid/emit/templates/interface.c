@@ -1,6 +1,8 @@
 /* The interface of $title: see $name.h. Kernels, the code that walks tables on several threads and
  * the tables themselves are in $name.a; here are memory, threads, checks, and the choice of a level. */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 
 #include "$name.h"
 
@@ -343,11 +345,13 @@ static int64_t now(void)
 /* Runs a call on the team, or on this thread alone where it is worth no more, or the team is busy. */
 static int64_t enter(${name}_model *model, const struct plan *plan, int64_t *call)
 {
-    int64_t status;
+    int64_t status, spins;
     if (model->threads == 1 || plan->threads == 1 || pthread_mutex_trylock(&model->team_lock) != 0)
         return model->level->run(call);
     /* Threads wait for the next call without sleeping where the last one has just ended. */
-    set(&model->team[TEAM_IDLE_SPINS], model->spins && now() - model->left < GAP ? IDLE_SPINS : 0);
+    spins = model->spins && now() - model->left < GAP ? IDLE_SPINS : 0;
+    if (model->team[TEAM_IDLE_SPINS] != spins)
+        set(&model->team[TEAM_IDLE_SPINS], spins);
     status = model->level->submit(model->team, call);
     model->left = now();
     pthread_mutex_unlock(&model->team_lock);

@@ -2,9 +2,9 @@
  *
  * $signature
  *
- * One model serves any number of threads at the same time. Except for ${name}_create and
- * ${name}_destroy nothing here allocates memory, and nothing prints, exits or touches errno's
- * meaning: what goes wrong is told by a status, and ${name}_error says it in words.
+ * One model serves any number of threads at the same time. Nothing but ${name}_create allocates
+ * memory, and nothing prints or exits: what goes wrong is told by a status, which ${name}_error
+ * puts into words.
  */
 #ifndef ${NAME}_H
 #define ${NAME}_H
@@ -86,10 +86,10 @@ typedef struct ${name}_output {
 /* Zeros and nulls stand for what is said in brackets.
  *
  * weights: path of $name.bin$weights_null.
- * threads: that a call is done by, the caller's among them (as many as the process may use; with 1,
- *   none is started). While one call has them, others run on their callers' threads.
- * max_calls: how many calls have memory, which is taken by create (as many as the process may use
- *   processors); one more waits until another has ended.
+ * threads: that a call is done by, the caller's among them (as many as the process's affinity allows,
+ *   whatever quota a container has; with 1, none is started). While one call has them, others run on their callers' threads.
+ * max_calls: how many calls have memory, which is taken by create (as many as processors, by
+ *   affinity); one more waits until another has ended.
  * level: which instructions to use, of those that the library has code for: $levels
  *   (the best that runs here). */
 typedef struct ${name}_options {

@@ -32,6 +32,7 @@ from lucid.frontend.trace import trace
 
 if TYPE_CHECKING:
     from lucid.compiler import CompiledModel, CompileOptions, compile
+    from lucid.emit import emit_c
     from lucid.loading import load
     from lucid.quantisation.quantiser import quantize
     from lucid.runtime.batcher import Batcher
@@ -62,6 +63,7 @@ __all__ = [
     "VerifyError",
     "WeightsError",
     "compile",
+    "emit_c",
     "load",
     "models",
     "nn",
@@ -76,6 +78,8 @@ def __getattr__(name: str) -> Any:
     """The compiler is imported when first asked for: LLVM takes a while to load."""
     if name in ("CompileOptions", "CompiledModel", "compile"):
         return getattr(import_module("lucid.compiler"), name)
+    if name == "emit_c":
+        return import_module("lucid.emit").emit_c
     if name == "load":
         return import_module("lucid.loading").load
     if name == "Batcher":

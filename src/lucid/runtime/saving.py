@@ -63,14 +63,20 @@ def save(
     WeightsError, OSError."""
     if weights not in WEIGHTS:
         raise UnknownNameError(f"weights is one of {', '.join(WEIGHTS)}, not {weights!r}")
-    chosen = [snapshot.target]
-    if targets is not None:
-        if isinstance(targets, str) or not targets:
-            raise InputError(f"targets is a list of names of targets, not {targets!r}")
-        named = dict.fromkeys(map(Target.named, targets))
-        chosen = list(dict.fromkeys(_own(t, snapshot.target) for t in named))
+    chosen = targets_of(snapshot, targets)
     with replacing(Path(path)) as file:
         write(snapshot, file, chosen, weights)
+
+
+def targets_of(snapshot: Snapshot, names: Sequence[str] | None) -> list[Target]:
+    """The targets of these names, each once; by default the one compiled for. Raises InputError,
+    UnknownNameError."""
+    if names is None:
+        return [snapshot.target]
+    if isinstance(names, str) or not names:
+        raise InputError(f"targets is a list of names of targets, not {names!r}")
+    named = dict.fromkeys(map(Target.named, names))
+    return list(dict.fromkeys(_own(target, snapshot.target) for target in named))
 
 
 def _own(target: Target, own: Target) -> Target:
@@ -169,12 +175,12 @@ def _traced(snapshot: Snapshot, shapes: Shapes) -> str | None:
 # -- tensors ----------------------------------------------------------------------------------
 
 
-def _store(snapshot: Snapshot) -> WeightStore:
+def store_of(snapshot: Snapshot) -> WeightStore:
     return next(iter(snapshot.plans.values())).weights
 
 
-def _payload(snapshot: Snapshot) -> Mapping[str, Any]:
-    return _store(snapshot).payload
+def payload_of(snapshot: Snapshot) -> Mapping[str, Any]:
+    return store_of(snapshot).payload
 
 
 def _write_sources(
@@ -185,7 +191,7 @@ def _write_sources(
 ) -> None:
     """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
     weights alone, those of them that no checkpoint brings."""
-    payload = _payload(snapshot)
+    payload = payload_of(snapshot)
     names = dict.fromkeys(name for g, _ in captured for name in g.sources())
     if manifest.weights == "packed":
         names = dict.fromkeys([*manifest.constants, *_read_on_host(snapshot)])
@@ -208,7 +214,7 @@ def _read_on_host(snapshot: Snapshot) -> Iterator[str]:
 def has_plain(snapshot: Snapshot) -> bool:
     """Whether the model has its weights as its graphs read them: one that was loaded from a file
     with packed weights alone has not, until `load_weights` brings some."""
-    payload = _payload(snapshot)
+    payload = payload_of(snapshot)
     names = (name for plan in snapshot.plans.values() for name in plan.graph.sources())
     return all(name in payload for name in names)
 
@@ -274,7 +280,7 @@ def _write_target(
     writer: Writer, snapshot: Snapshot, target: Target, packed: bool, code: bool
 ) -> ForTarget:
     """Choices for one target and, where they are wanted, packed weights and object code."""
-    schedules = _schedules(snapshot, target)
+    schedules = schedules_of(snapshot, target)
     caches = {name: getattr(target, name) for name in CACHES}
     rows = [(shapes, chosen.to_json()) for shapes, chosen in schedules.items()]
     if not packed and not code:
@@ -282,7 +288,7 @@ def _write_target(
     programs = [
         program
         for shapes, plan in snapshot.plans.items()
-        for program in _programs(snapshot, plan, schedules[shapes], target)
+        for program in programs_of(snapshot, plan, schedules[shapes], target)
     ]
     made = ForTarget(
         target.name,
@@ -292,8 +298,8 @@ def _write_target(
         f"objects.{target.name}" if code else None,
     )
     if made.packed:
-        store = _store(snapshot) if target == snapshot.target else None
-        _write_packed(writer, made.packed, programs, _payload(snapshot), store)
+        store = store_of(snapshot) if target == snapshot.target else None
+        _write_packed(writer, made.packed, programs, payload_of(snapshot), store)
     if made.objects:
         kernels = [
             Driver(),
@@ -304,7 +310,7 @@ def _write_target(
     return made
 
 
-def _programs(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
+def programs_of(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
     """Those of a plan's regions for a target."""
     if target == snapshot.target:
         return plan.programs
@@ -312,7 +318,7 @@ def _programs(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) 
     return [part.program for part in parts if isinstance(part, Lowered)]
 
 
-def _schedules(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
+def schedules_of(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
     """The choices for each plan; for another target those of its cost model."""
     if target == snapshot.target or snapshot.basis.source == "given":
         return {shapes: plan.schedule for shapes, plan in snapshot.plans.items()}
@@ -340,10 +346,10 @@ def _write_packed(
         key: Declared((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
     }
     with writer.section(section) as sink:
-        write_tensors(sink, declared, (_packed(w, payload, store) for w in weights.values()))
+        write_tensors(sink, declared, (packed_array(w, payload, store) for w in weights.values()))
 
 
-def _packed(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:
+def packed_array(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:
     """A packed weight, with zeros up to its padded length."""
     out = np.zeros(padded(packed), dtype(packed.dtype).storage)
     if store is not None:
@@ -357,13 +363,13 @@ def _packed(packed: Packed, payload: Mapping[str, Any], store: WeightStore | Non
 def _write_objects(
     writer: Writer, section: str, snapshot: Snapshot, target: Target, kernels: list[KernelSpec]
 ) -> None:
-    codes = {object_key(k, target): _object_code(snapshot, k, target) for k in kernels}
+    codes = {object_key(k, target): object_code(snapshot, k, target) for k in kernels}
     arrays = {key: np.frombuffer(code, np.uint8) for key, code in codes.items()}
     with writer.section(section) as sink:
         write_tensors(sink, arrays, arrays.values())
 
 
-def _object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes:
+def object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes:
     cache = snapshot.cache
     with PLANNING:
         code = cache.get(kernel, target) if cache else None

@@ -1,0 +1,205 @@
+"""The C sources of a model: templates, filled with its names, shapes, and levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.target import Target
+from lucid.emit import levels, weights
+from lucid.emit.names import comment, identifier, literal
+from lucid.ir.graph import Value
+from lucid.ir.types import Dim
+from lucid.runtime.plans import Plan
+from lucid.runtime.signature import Signature
+from lucid.runtime.team import CALL_SPINS, IDLE_SPINS
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST = 1024
+"""Threads and calls that a model may be asked for."""
+LONGEST = 400
+"""Characters of a list in a message."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was made for one target. `prefix`: of its symbols, `plans`: that of its tables."""
+
+    target: Target
+    prefix: str
+    plans: str
+    driver: Mapping[str, str]
+
+
+def filled(template: str, values: Mapping[str, object]) -> str:
+    """A template with its placeholders replaced."""
+    return Template((TEMPLATES / template).read_text()).substitute(values)
+
+
+def values_of(
+    name: str,
+    title: str,
+    signature: Signature,
+    sizes: Sequence[Sizes],
+    made: Sequence[Level],
+    identity: str,
+    embedded: bool,
+) -> dict[str, object]:
+    """What the placeholders of all templates stand for. `made`: levels, the best first. `identity`:
+    the symbol of what tells the tables from others."""
+    graph = sizes[0].plan.graph
+    names = [spec.name for side in signature for spec in side]
+    shapes = "; ".join(dict.fromkeys(map(str, sizes)))
+    return {
+        "name": name,
+        "NAME": name.upper(),
+        "title": comment(title),
+        "signature": comment(str(signature)),
+        "inputs": len(graph.inputs),
+        "outputs": len(graph.outputs),
+        "max_rank": max([1, *(v.type.rank for v in sizes[0].values)]),
+        "plans": len(sizes),
+        "level_count": len(made),
+        "levels": ", ".join(level.target.name for level in made),
+        "weights_symbol": f"{name}_weights",
+        "architecture": "x86_64" if made[0].target.is_x86 else "aarch64",
+        "level_declarations": "\n\n".join(map(_declared, made)),
+        "level_rows": "\n".join(map(_level_row, made)),
+        "shapes": "\n\n".join(own.arrays(number) for number, own in enumerate(sizes)),
+        "size_rows": "\n".join(_size_rows(sizes)),
+        "sizes": literal(shapes if len(shapes) < LONGEST else shapes[:LONGEST] + "..."),
+        "tensor_rows": "\n".join(_tensor_rows(sizes[0], names, name.upper())),
+        "words": "\n".join(f"    {word} = {number}," for word, number in _words(made[0].target)),
+        "magic": literal(weights.MAGIC.decode()),
+        "version": weights.VERSION,
+        "identity": identity,
+        "embedded": int(embedded),
+        "weights_null": " (the library has them embedded)" if embedded else "; it may not be null",
+        "most": MOST,
+    }
+
+
+# -- levels ---------------------------------------------------------------------------------------
+
+
+def _declared(level: Level) -> str:
+    """The declarations of a level's symbols, and what it needs."""
+    run, submit, worker = (level.driver[f"lucid_{part}"] for part in ("run", "submit", "worker"))
+    rows = ", ".join(
+        f"{{{leaf:#x}, {sub}, {word}, {bit}}}" for leaf, sub, word, bit in _needs(level)
+    )
+    return (
+        f"extern HIDDEN const struct plan {level.plans}[PLANS];\n"
+        f"extern HIDDEN int64_t {run}(int64_t *call);\n"
+        f"extern HIDDEN int64_t {submit}(int64_t *team, int64_t *call);\n"
+        f"extern HIDDEN void {worker}(int64_t *team, int64_t thread);\n"
+        f"static const struct feature needs_{identifier(level.target.name)}[] = {{{rows}}};"
+    )
+
+
+def _needs(level: Level) -> list[tuple[int, int, int, int]]:
+    return levels.needs(level.target) or [(0, 0, 0, 0)]
+
+
+def _level_row(level: Level) -> str:
+    code = ", ".join(level.driver[f"lucid_{part}"] for part in ("run", "submit", "worker"))
+    count = len(levels.needs(level.target))
+    return (
+        f"    {{{literal(level.target.name)}, {level.plans}, {code},\n"
+        f"     needs_{identifier(level.target.name)}, {count}, {levels.state(level.target):#x}}},"
+    )
+
+
+def _words(target: Target) -> list[tuple[str, int]]:
+    """The names and places of words in the tables of the driver, and what it is told."""
+    names = [
+        "CALL_VERSION",
+        "CALL_STEPS",
+        "CALL_STEP_COUNT",
+        "CALL_PHASES",
+        "CALL_BUFFERS",
+        "CALL_SCRATCH",
+        "CALL_SCRATCH_BYTES",
+        "CALL_WORDS",
+        "TEAM_SERIAL",
+        "TEAM_THREADS",
+        "TEAM_SYSCALL",
+        "TEAM_CALL_SPINS",
+        "TEAM_IDLE_SPINS",
+        "TEAM_TICKETS",
+        "FUTEX_WAKE_PRIVATE",
+    ]
+    return [
+        *((name, getattr(driver, name)) for name in names),
+        ("TICKET_WORDS", driver.LINES),
+        ("DRIVER_VERSION", driver.VERSION),
+        ("CALL_SPINS", CALL_SPINS),
+        ("IDLE_SPINS", IDLE_SPINS),
+        ("FUTEX", target.futex),
+    ]
+
+
+# -- sizes ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes that a plan is for. `apart`: whether rows of its batch are independent, so that a
+    larger one can be put together of such."""
+
+    plan: Plan
+    apart: bool
+
+    @property
+    def values(self) -> list[Value]:
+        """Inputs, then outputs."""
+        return [*self.plan.graph.inputs, *self.plan.graph.outputs]
+
+    def rows(self, value: Value) -> int:
+        """How many rows an input or output has for each of the batch: 0 where it has none, or where
+        the plan serves no batch but its own."""
+        first = value.type.shape[0] if value.type.rank else 0
+        return first.coefficient if isinstance(first, Dim) and self.apart else 0
+
+    def arrays(self, number: int) -> str:
+        """C's arrays of the sizes of all axes, and of the rows."""
+        sizes = [size for v in self.values for size in v.type.concrete(self.plan.batch)]
+        flat = ", ".join(map(str, sizes or [0]))
+        rows = ", ".join(str(self.rows(value)) for value in self.values)
+        return (
+            f"static const int64_t shapes_{number}[] = {{{flat}}};\n"
+            f"static const int64_t batches_{number}[] = {{{rows}}};"
+        )
+
+    def __str__(self) -> str:
+        """The shapes of the inputs, such as `x[Nx3x224x224]`: an N where any batch will do."""
+        kinds = [(value.name, value.type) for value in self.plan.graph.inputs]
+        shapes = [(n, t.shape if self.apart else t.concrete(self.plan.batch)) for n, t in kinds]
+        return ", ".join(f"{name}[{'x'.join(map(str, shape))}]" for name, shape in shapes)
+
+
+def _size_rows(sizes: Sequence[Sizes]) -> list[str]:
+    """A row for each plan: its sizes, its batch, and which family it is of."""
+    families: dict[object, int] = {}
+    rows = []
+    for number, own in enumerate(sizes):
+        family = families.setdefault(own.plan.graph if own.apart else own, len(families))
+        batch = own.plan.batch if own.apart else 1
+        rows.append(f"    {{shapes_{number}, batches_{number}, {batch}, {family}}},")
+    return rows
+
+
+def _tensor_rows(sizes: Sizes, names: Sequence[str], prefix: str) -> list[str]:
+    """A row for each input and output: its name and how it lies in memory."""
+    rows, before = [], 0
+    for value, name in zip(sizes.values, names, strict=True):
+        kind, rank = dtype(value.type.dtype), value.type.rank
+        number = f"{prefix}_{kind.numbers.upper()}, {rank}, {kind.bytes}"
+        place = f"shapes_0 + {before}, {sizes.rows(value)}"
+        rows.append(f"    {{{literal(name)}, {number}, {place}}},")
+        before += rank
+    return rows

@@ -207,6 +207,7 @@ class _Service:
         return await self._change(request, self._repository.unload)
 
     async def _change(self, request: Request, change: Callable[[str], Awaitable[None]]) -> Response:
+        name = self._repository.entry(request.path_params["name"]).source.name
         if not self._limits.control:
             raise RequestError(403, "this server was started with --no-control")
         parameters = (await self._document(request)).get("parameters") or {}
@@ -214,7 +215,7 @@ class _Service:
             isinstance(parameters, dict) and set(parameters) <= {"unload_dependents"},
             "a model is loaded from the files that the server was started with: no parameters",
         )
-        await change(request.path_params["name"])
+        await change(name)
         return JSONResponse({})
 
     async def _document(self, request: Request) -> dict[str, Any]:
@@ -223,10 +224,11 @@ class _Service:
     # -- inference --------------------------------------------------------------------------
 
     async def infer(self, request: Request) -> Response:
-        labels, status = ("", ""), 500
+        name = request.path_params["name"]
+        labels, status = (name if name in self._repository.entries else "", ""), 500
         try:
             served = self._find(request)
-            labels = (served.entry.source.name, served.version)
+            labels = (name, served.version)
             response = await self._infer(request, served)
             status = 200
             return response

@@ -85,6 +85,7 @@ class Repository:
                 await self._read(entry)
             else:
                 entry.reason = "unloaded"
+            self._fleet.done(name, entry.generation)  # it was announced while this worker started
 
     # -- finding ----------------------------------------------------------------------------
 

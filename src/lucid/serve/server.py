@@ -27,6 +27,9 @@ from lucid.serve.fleet import Fleet
 from lucid.serve.model import Batching, LucidModel
 from lucid.serve.sources import Source
 
+STARTING = 60
+"""Seconds for which a worker may be deaf before it is replaced: while it imports, on a busy machine
+or with large models, it does not listen."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -100,6 +103,7 @@ def _config(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Config:
         server_header=False,
         limit_concurrency=serving.connections,
         timeout_graceful_shutdown=max(1, round(serving.grace)),
+        timeout_worker_healthcheck=STARTING,
     )
 
 

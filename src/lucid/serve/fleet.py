@@ -8,6 +8,7 @@ the file too. Each says when it is done, and the first answers when all have, or
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -26,7 +27,7 @@ class Fleet:
         self._generations = spawn.RawArray("q", len(names))
         self._unloaded = spawn.RawArray("b", len(names))
         self._done = spawn.RawArray("q", len(names))
-        self._lock = spawn.Lock()
+        self._lock = spawn.Lock() if workers > 1 else threading.Lock()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from lucid.artifact.contents import Artifact
 from lucid.runtime.processors import default_threads
 from lucid.serve.app import Limits, application
 from lucid.serve.fleet import Fleet
+from lucid.serve.metrics import FOLDER
 from lucid.serve.model import Batching, LucidModel
 from lucid.serve.sources import Source
 
@@ -61,16 +63,18 @@ def serve(sources: Sequence[Source], serving: Serving, started: Callable[[str, i
     threads = serving.threads or max(1, default_threads() // serving.workers)
     fleet = Fleet([source.name for source in sources], serving.workers)
     maker = Maker(tuple(sources), serving, threads, fleet)
-    listener = _listener(serving.host, serving.port)
-    host, port = listener.getsockname()[:2]
+    taken = listener(serving.host, serving.port)
+    host, port = taken.getsockname()[:2]
     started(f"http://{f'[{host}]' if ':' in host else host}:{port}", threads)
-    config = _config(maker, serving)
+    config = configured(maker, serving)
+    for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises anew when it is done
+        signal.signal(number, lambda *_: None)
+    if serving.workers == 1:
+        uvicorn.Server(config).run(sockets=[taken])
+        return
     with tempfile.TemporaryDirectory(prefix="lucid-serve-") as folder:
-        if serving.workers == 1:
-            uvicorn.Server(config).run(sockets=[listener])
-        else:
-            os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", folder)
-            Multiprocess(config, sockets=[listener]).run()
+        os.environ.setdefault(FOLDER, folder)
+        Multiprocess(config, sockets=[taken]).run()
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,8 @@ class Maker:
         return application(self.sources, serving.limits, loader, self.fleet)
 
 
-def _config(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Config:
+def configured(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Config:
+    """uvicorn's settings for the application that `maker` makes."""
     return uvicorn.Config(
         maker,
         factory=True,
@@ -107,11 +112,10 @@ def _config(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Config:
     )
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def listener(host: str, port: int) -> socket.socket:
+    """A socket that listens there. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=1024)
-    listener.set_inheritable(True)
-    return listener
+    return socket.create_server((host, port), family=family, backlog=1024)
 
 
 class ImpatientProtocol(HttpToolsProtocol):

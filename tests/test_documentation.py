@@ -13,6 +13,7 @@ with the files of `reader`. A command that ends in `&` runs until the end of its
 
 import contextlib
 import io
+import os
 import re
 import shlex
 import subprocess
@@ -120,10 +121,15 @@ def background():
     started = []
 
     def start(words: list[str]) -> None:
-        server = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.PIPE, text=True)
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}  # this process's, wherever it is now
+        command = [sys.executable, "-m", *words]
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **path}
+        )
         started.append(server)
-        ready = f"{re.search(r'http://[^ ]*:[0-9]+', server.stdout.readline())[0]}/v2/health/ready"
-        assert urllib.request.urlopen(ready, timeout=60).status == 200
+        address = re.search(r"http://\S+:\d+", server.stdout.readline())
+        assert address, f"{words} did not start"
+        assert urllib.request.urlopen(f"{address[0]}/v2/health/ready", timeout=60).status == 200
 
     yield start
     for server in started:

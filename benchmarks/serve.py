@@ -9,7 +9,8 @@ logits as binary data. A server of each engine runs all the time, and they take 
 the most of which counts. `at 80%`: random arrivals (Poisson) at four fifths of that engine's
 capacity; a latency counts from when the request was to come. `--soak MINUTES`: 64 clients, and a
 reload every 10 s. Every answer is compared with that of the model called alone: Lucid's bit by bit,
-ONNX Runtime's to 1e-4 of the largest logit.
+ONNX Runtime's to 1e-4 of the largest logit. `CPU ms` are the server's for a request: a machine that
+others use too changes them less than the time.
 
 ONNX Runtime is served by `Session` below: the application takes any model with its few methods. It
 gets one call at a time on all threads, or as many calls as threads on one each (`onnxruntime x1`),
@@ -31,7 +32,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -130,6 +131,16 @@ class Server:
         assert address, f"{engine} did not start"
         self.url = address[0]
 
+    def cpu_seconds(self) -> float:
+        """What its processes have taken of the processors so far."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                fields = stat.read_text().rpartition(") ")[2].split()
+                if int(fields[2]) == self.process.pid:  # its group
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def __enter__(self) -> Server:
         return self
 
@@ -181,12 +192,14 @@ def requests_for(engine: str, folder: Path) -> list[Request]:
 
 @dataclass
 class Result:
-    """Requests of one measurement: seconds of each, those that were lost, and wrong answers."""
+    """Requests of one measurement: seconds of each, those that were lost, and wrong answers; how
+    long it took, and what the server took of the processors."""
 
     seconds: list[float] = field(default_factory=list)
     lost: int = 0
     wrong: int = 0
     elapsed: float = 0.0
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -200,14 +213,14 @@ class Load:
     """Requests to one server over kept connections."""
 
     def __init__(self, http: Any, server: Server, requests: Sequence[Request]) -> None:
-        self._http, self._server, self._requests = http, server, requests
+        self._http, self.server, self._requests = http, server, requests
         self._turn = 0
 
     async def one(self, result: Result, began: float) -> None:
         self._turn += 1
         request = self._requests[self._turn % IMAGES]
         headers = {"Inference-Header-Content-Length": str(request.header)}
-        url = f"{self._server.url}/v2/models/net/infer"
+        url = f"{self.server.url}/v2/models/net/infer"
         try:
             async with self._http.post(url, data=request.body, headers=headers) as reply:
                 body = await reply.read()
@@ -221,7 +234,7 @@ class Load:
         result.wrong += not self._same(found, request.expected)
 
     def _same(self, found: np.ndarray, expected: np.ndarray) -> bool:
-        if self._server.engine == "lucid":
+        if self.server.engine == "lucid":
             return found.tobytes() == expected.tobytes()
         return bool(np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max())
 
@@ -254,7 +267,7 @@ class Load:
         async def reload() -> None:
             while True:
                 await asyncio.sleep(RELOAD)
-                url = f"{self._server.url}/v2/repository/models/net/load"
+                url = f"{self.server.url}/v2/repository/models/net/load"
                 async with self._http.post(url) as reply:
                     assert reply.status == 200, await reply.text()
 
@@ -314,7 +327,9 @@ async def _turns(
     results = {name: Result() for name in loads}
     for _ in range(options.rounds):
         for name, load in loads.items():
+            before = load.server.cpu_seconds()
             part, whole = await measurement(load, name), results[name]
+            whole.cpu += load.server.cpu_seconds() - before
             whole.seconds += part.seconds
             whole.lost += part.lost
             whole.wrong += part.wrong
@@ -326,7 +341,8 @@ def _told(engine: str, what: str, result: Result) -> dict[str, Any]:
     p50, p99 = result.percentile(50), result.percentile(99)
     print(
         f"{engine:15} {what:11} {result.rate:7.1f} requests/s  p50 {p50:7.1f} ms  p99 {p99:7.1f} "
-        f"ms  ({p99 / p50:.1f} x)  {len(result.seconds)} requests, {result.lost} lost, "
+        f"ms  ({p99 / p50:.1f} x)  {1000 * result.cpu / max(1, len(result.seconds)):.1f} CPU ms "
+        f"each; {len(result.seconds)} requests, {result.lost} lost, "
         f"{result.wrong} wrong",
         flush=True,
     )

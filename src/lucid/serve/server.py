@@ -32,6 +32,9 @@ from lucid.serve.sources import Source
 STARTING = 60
 """Seconds for which a worker may be deaf before it is replaced: while it imports, on a busy machine
 or with large models, it does not listen."""
+KEPT = 75
+"""Seconds for which an idle connection is kept, longer than clients keep theirs: a request that
+meets its end would be lost."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -108,6 +111,7 @@ def configured(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Conf
         server_header=False,
         limit_concurrency=serving.connections,
         timeout_graceful_shutdown=max(1, round(serving.grace)),
+        timeout_keep_alive=KEPT,
         timeout_worker_healthcheck=STARTING,
     )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from functools import partial
 
 import numpy as np
@@ -166,6 +167,29 @@ def test_a_file_answers_as_it_does_alone_and_many_together(digits, digits_file):
         assert 'lucid_batches_total{model="net",rows=' in metrics
 
     run(serving(partial(LucidModel, batching=Batching(), queue=256), digits_file), body)
+
+
+def test_whatever_arrives_is_answered_without_a_defect():
+    """Requests of which bytes are changed, left out or made up, lengths that lie among them."""
+    chance, x = random.Random(0), np.ones((2, 2), np.float32)
+    row = {"name": "x", "datatype": "FP32", "shape": [2, 2]}
+    header = json.dumps({"inputs": [row | {"parameters": {"binary_data_size": 16}}]}).encode()
+
+    async def body(client):
+        statuses = set()
+        for _ in range(300):
+            sent = bytearray(header + x.tobytes())
+            for _ in range(chance.choice((0, 1, 1, 3))):
+                sent[chance.randrange(len(sent))] = chance.choice(b'"{[,:}]-019eN\\\xff')
+            del sent[chance.choice((len(sent), len(sent), chance.randrange(len(sent)))) :]
+            told = chance.choice((len(header),) * 3 + (len(header) - 1, 10**6, -1, "x", ""))
+            lengths = {"Inference-Header-Content-Length": told}
+            reply = await client("POST", "/v2/models/net/infer", bytes(sent), lengths)
+            assert reply.status == 200 or reply.error
+            statuses.add(reply.status)
+        assert statuses == {200, 400}
+
+    run(serving(loader(Doubler())), body)
 
 
 def test_limits():

@@ -8,13 +8,17 @@ illustration. What a block needs, or why it is not run, stands in HTML comments 
     <!-- in tests: resnest_50 -> resnest_digits; 224 -> 32 -->
 
 Everything that the last kind replaces must be there. The blocks of a page run in order, in a folder
-with the files of `reader`.
+with the files of `reader`. A command that ends in `&` runs until the end of its page.
 """
 
 import contextlib
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,17 +115,46 @@ def reader(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def background():
+    """Starts `lucid serve`, and waits until it answers."""
+    started = []
+
+    def start(words: list[str]) -> None:
+        path = {"PYTHONPATH": os.pathsep.join(sys.path)}  # this process's, wherever it is now
+        command = [sys.executable, "-m", *words]
+        server = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **path}
+        )
+        started.append(server)
+        address = re.search(r"http://\S+:\d+", server.stdout.readline())
+        assert address, f"{words} did not start"
+        assert urllib.request.urlopen(f"{address[0]}/v2/health/ready", timeout=60).status == 200
+
+    yield start
+    for server in started:
+        server.terminate()
+        server.communicate()
+
+
 def run_python(block: Block) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         exec(compile(block.replaced(), str(block), "exec"), {"__name__": "__main__"})
 
 
-def run_console(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+def run_console(block: Block, monkeypatch: pytest.MonkeyPatch, background) -> None:
     """Every command line of a block, with pipes between commands, output to files, and variables
-    set before a command; `lucid` alone is run."""
+    set before a command; `lucid` alone is run, and `curl` of a shell."""
     for line in block.replaced().splitlines():
         words = shlex.split(line, comments=True)
         if not words:
+            continue
+        if words[-1] == "&":
+            background(words[:-1])
+            continue
+        if words[0] == "curl":
+            done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+            assert done.returncode == 0, f"{block}: {line}\n{done.stdout}{done.stderr}"
             continue
         words, _, output = _cut(words, ">")
         text = ""
@@ -157,7 +190,7 @@ def _globbed(words: list[str]) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_what_a_page_says_runs(page, reader, monkeypatch):
+def test_what_a_page_says_runs(page, reader, monkeypatch, background):
     lacking = []
     for block in runnable(page):
         if "not run" in block.comments:
@@ -168,7 +201,7 @@ def test_what_a_page_says_runs(page, reader, monkeypatch):
         elif block.language == "python":
             run_python(block)
         else:
-            run_console(block, monkeypatch)
+            run_console(block, monkeypatch, background)
     if lacking:
         pytest.skip("; ".join(lacking))
 

@@ -14,6 +14,7 @@ COMMANDS = (
     "bench",
     "compile",
     "tune",
+    "serve",
     "export",
     "quantize",
     "ir",

@@ -1,0 +1,152 @@
+"""What answers requests: a compiled model, behind a Batcher where its rows are independent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lucid.errors import InputError, QueueFullError
+from lucid.loading import load
+from lucid.runtime.batcher import Batcher
+from lucid.runtime.executable import CompiledModel
+from lucid.runtime.executor import executor
+from lucid.runtime.signature import TensorSpec
+from lucid.serve.errors import RequestError
+from lucid.serve.images import ImageInput
+from lucid.serve.tensors import DTYPES, Array, Tensor
+from lucid.vision import Preprocess
+
+log = logging.getLogger("lucid.serve")
+
+MOST_WARM = 16
+"""Batches of at most so many rows are planned before a model answers; larger ones run in slices."""
+
+
+class Model(Protocol):
+    """What the server needs of a model: another engine's can be served by the same code."""
+
+    @property
+    def platform(self) -> str: ...
+    @property
+    def inputs(self) -> Sequence[Tensor]: ...
+    @property
+    def outputs(self) -> Sequence[Tensor]: ...
+    @property
+    def images(self) -> ImageInput | None:
+        """How the one input can be made of encoded images."""
+        ...
+
+    async def infer(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """All outputs for arrays of the inputs' datatypes and shapes. Raises InputError."""
+        ...
+
+    def batch_sizes(self) -> Mapping[int, int]:
+        """How many calls had so many rows, so far."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batching:
+    """`max_batch`: rows of one call at most, 1 for none but those of a request. `max_delay_ms`:
+    for how long a request waits for company at most. `threads`: of a call, None for all."""
+
+    max_batch: int = 8
+    max_delay_ms: float = 2.0
+    threads: int | None = None
+
+
+class LucidModel:
+    """A `.lucid` file. Raises what `lucid.load` does, and InputError for a model that the protocol
+    cannot serve."""
+
+    platform = "lucid"
+
+    def __init__(self, path: Path, batching: Batching, queue: int) -> None:
+        compiled = load(path, threads=batching.threads or "auto")
+        self.inputs = tuple(map(Tensor.of, compiled.inputs))
+        self.outputs = tuple(map(Tensor.of, compiled.outputs))
+        self.images = _image_input(compiled, self.inputs, path)
+        self._compiled = compiled
+        self._batcher: Batcher | None = None
+        shapes = _shapes(compiled.inputs, 1)
+        if batching.max_batch > 1 and compiled.independent(shapes):
+            self._batcher = Batcher(compiled, batching.max_batch, batching.max_delay_ms, queue)
+        self._warm(batching.max_batch if self._batcher else 1)
+
+    def _warm(self, rows: int) -> None:
+        """Plan for all batches that the Batcher makes, and call the model once: what it returns
+        must be what it says."""
+        for count in range(1, min(rows, MOST_WARM) + 1):
+            self._compiled.prepare(_shapes(self._compiled.inputs, count))
+        shapes = _shapes(self._compiled.inputs, 1)
+        zeros = [
+            np.zeros(shape, DTYPES[tensor.datatype])
+            for shape, tensor in zip(shapes, self.inputs, strict=True)
+        ]
+        found = [array.dtype for array in _flat(self._compiled(*zeros))]
+        if found != [DTYPES[tensor.datatype] for tensor in self.outputs]:
+            raise InputError(f"{self._compiled} cannot be served: it returns what is no tensor")
+
+    async def infer(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        """A call is cancelled with who waits for it, unless it has begun."""
+        if self._batcher is None:
+            return _flat(await self._compiled.acall(*inputs))
+        return _flat(await asyncio.wrap_future(self._batcher.submit(*inputs, timeout=0)))
+
+    def batch_sizes(self) -> Mapping[int, int]:
+        return self._batcher.statistics().sizes if self._batcher else {}
+
+
+def _image_input(
+    compiled: CompiledModel, inputs: Sequence[Tensor], path: Path
+) -> ImageInput | None:
+    """How images become the input of a model whose metadata says how they are preprocessed."""
+    try:
+        found = Preprocess.find(compiled)
+    except (InputError, TypeError) as error:  # another version's
+        log.warning("%s takes arrays alone, no images: its preprocessing: %s", path, error)
+        return None
+    return ImageInput.of(inputs[0], found) if found and len(inputs) == 1 else None
+
+
+def _shapes(specs: Sequence[TensorSpec], rows: int) -> tuple[tuple[int, ...], ...]:
+    """The shapes of inputs with so many rows: "N" and "2N" are the batch and twice as many."""
+    return tuple(
+        tuple(d if isinstance(d, int) else int(d.removesuffix("N") or 1) * rows for d in spec.shape)
+        for spec in specs
+    )
+
+
+def _flat(output: Any) -> list[Array]:
+    """The arrays in what a model returns, in order. Raises InputError for anything else in it."""
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, list | tuple):
+        return [array for part in output for array in _flat(part)]
+    if not isinstance(output, np.ndarray):
+        raise InputError(f"the model returns {type(output).__name__}, which is no tensor")
+    return [output]
+
+
+async def run(model: Model, inputs: Sequence[Array | list[memoryview]]) -> Sequence[Array]:
+    """The outputs for the inputs of a request, images among them, which are decoded first. Raises
+    RequestError for what does not fit the model."""
+    arrays = []
+    for given in inputs:
+        if isinstance(given, list):
+            assert model.images is not None, "only then are images read"
+            loop = asyncio.get_running_loop()
+            given = await loop.run_in_executor(executor(), model.images.decode, given)
+        arrays.append(given)
+    try:
+        return await model.infer(arrays)
+    except InputError as error:
+        raise RequestError(400, str(error)) from error
+    except QueueFullError as error:  # calls that nobody waits for any longer fill it
+        raise RequestError(429, str(error), retry_after=1) from error

@@ -1,8 +1,7 @@
 """Classify a folder of images, or Parquet with the columns `path` and `bytes`, with Apache Beam.
 
-    python beam_handler.py m.lucid images/ out/results [pipeline options]
-    python beam_handler.py m.lucid images/ out/results \\
-        --runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=2
+python beam_handler.py m.lucid images/ out/results [pipeline options, such as
+    --runner=DirectRunner --direct_running_mode=multi_processing --direct_num_workers=2]
 """
 
 import sys
@@ -19,51 +18,41 @@ from apache_beam.options.pipeline_options import PipelineOptions
 import lucid
 from lucid.vision import Classifier
 
-FLOATS = pa.list_(pa.float32())
-KINDS = {"label": pa.int64(), "score": pa.float32(), "embedding": FLOATS, "error": pa.string()}
-SCHEMA = pa.schema({"path": pa.string(), **KINDS})
-Row = dict[str, Any]
+KINDS = {"path": pa.string(), "label": pa.int64(), "score": pa.float32()}
+SCHEMA = pa.schema({**KINDS, "embedding": pa.list_(pa.float32()), "error": pa.string()})
 
 
-class LucidModelHandler(ModelHandler[bytes, Row, Classifier]):
-    """Files of images in, rows out. `threads`: of each process; Beam's runners start one process
-    for each processor."""
-
-    def __init__(self, path: str, threads: int = 1, max_batch_size: int = 64) -> None:
-        super().__init__(min_batch_size=16, max_batch_size=max_batch_size)
+class LucidModelHandler(ModelHandler[bytes, dict[str, Any], Classifier]):
+    def __init__(self, path: str, threads: int = 1) -> None:  # Beam: a process a processor
+        super().__init__(min_batch_size=16, max_batch_size=64)
         self.path, self.threads = path, threads
 
     def load_model(self) -> Classifier:
         return Classifier(lucid.load(self.path, threads=self.threads))
 
     def run_inference(
-        self, batch: Sequence[bytes], model: Classifier, inference_args: Row | None = None
-    ) -> Iterator[Row]:
+        self, batch: Sequence[bytes], model: Classifier, inference_args: Any = None
+    ) -> Iterator[dict[str, Any]]:
         columns = {name: column.tolist() for name, column in model.predict(batch).items()}
-        for row in zip(*columns.values(), strict=True):
-            yield dict(zip(columns, row, strict=True))
+        return (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
 
     def get_num_bytes(self, batch: Sequence[bytes]) -> int:
         return sum(map(len, batch))
 
     def share_model_across_processes(self) -> bool:
-        """Not by a process of its own, to which others would have to copy their batches: the
-        weights, nearly all of a model, are mapped from its file and so shared already."""
-        return False
+        return False  # mapped weights are shared; a process that serves others would copy batches
 
 
 def main(model: str, source: str, out: str, *options: str) -> None:
+    handler = KeyedModelHandler(LucidModelHandler(str(Path(model).resolve())))
     with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
         if Path(source).is_dir() and not [*Path(source).glob("*.parquet")]:
             found = pipeline | fileio.MatchFiles(f"{source}/**") | beam.Reshuffle()
-            files = found | fileio.ReadMatches()
-            images = files | beam.Map(lambda file: (file.metadata.path, file.read()))
+            images = found | fileio.ReadMatches() | beam.Map(lambda f: (f.metadata.path, f.read()))
         else:
             rows = pipeline | beam.io.ReadFromParquet(source, columns=["path", "bytes"])
             images = rows | beam.Map(lambda row: (row["path"], row["bytes"])) | beam.Reshuffle()
-        handler = KeyedModelHandler(LucidModelHandler(str(Path(model).resolve())))
-        results = images | RunInference(handler)
-        table = results | beam.MapTuple(lambda path, row: {"path": path, **row})
+        table = images | RunInference(handler) | beam.MapTuple(lambda k, row: {"path": k, **row})
         table | beam.io.WriteToParquet(out, SCHEMA, file_name_suffix=".parquet")
 
 

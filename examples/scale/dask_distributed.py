@@ -2,8 +2,7 @@
 
     python dask_distributed.py m.lucid images/ out/ [workers]
 
-Each worker loads the model once, when it starts, also one that joins later. A worker of several
-threads runs several batches at a time with one model.
+Each worker loads the model once, for all of its threads. On a cluster: Client("scheduler:8786").
 """
 
 import sys
@@ -45,7 +44,6 @@ def read_files(paths: list[str]) -> pd.DataFrame:
 
 
 def main(model: str, source: str, out: str, workers: str = "2") -> None:
-    # Client("scheduler:8786") on a cluster, where all workers see the same paths.
     with LocalCluster(int(workers), threads_per_worker=1) as cluster, Client(cluster) as client:
         client.register_plugin(Model(str(Path(model).resolve())))
         if Path(source).is_dir() and not [*Path(source).glob("*.parquet")]:
@@ -54,8 +52,8 @@ def main(model: str, source: str, out: str, workers: str = "2") -> None:
             images = dd.from_map(read_files, parts)
         else:
             images = dd.read_parquet(source, columns=["path", "bytes"], split_row_groups=True)
-        results = images.map_partitions(classify, meta=SCHEMA.empty_table().to_pandas())
-        results.to_parquet(out, schema=SCHEMA)
+        table = images.map_partitions(classify, meta=SCHEMA.empty_table().to_pandas())
+        table.to_parquet(out, schema=SCHEMA)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ EXAMPLES = {
     "beam_handler": ("apache_beam pyarrow", BEAM, {}),
 }
 """Of each what it needs, its last arguments, and its environment."""
+SHOWN = re.compile(r"<!-- not run: part of (\S+) -->\n```python\n(.*?\n)```\n", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,16 @@ def test_two_workers_give_the_bits_of_one_process(
     for name in ("label", "score", "embedding"):
         np.testing.assert_array_equal(found[name].astype(expected[name].dtype), expected[name])
     assert found["label"][BROKEN] == -1
+
+
+def test_the_page_shows_the_programs_as_they_are():
+    shown = SHOWN.findall((ROOT / "docs" / "scaling.md").read_text(encoding="utf-8"))
+    for path, block in shown:
+        assert block in (ROOT / path).read_text(encoding="utf-8"), f"{path} has changed"
+    programs = {str(path.relative_to(ROOT)) for path in SCALE.glob("*.py")}
+    assert {path for path, _ in shown} == programs
+
+
+@pytest.mark.parametrize("path", sorted(SCALE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_program_is_short_enough_to_copy(path):
+    assert 15 <= len(path.read_text(encoding="utf-8").splitlines()) <= 60

@@ -3,9 +3,11 @@
 batch = lucid.vision.preprocess("cat.jpg")  # float32 (1, 3, 224, 224), ImageNet's way
 batch = lucid.vision.preprocess(paths, timm_model)  # as that model's configuration says
 batch = lucid.vision.preprocess(request.read(), compiled)  # bytes, for a compiled model
+columns = lucid.vision.Classifier(compiled).predict(table["bytes"])  # and on to classes
 """
 
+from lucid.vision.classifier import Classifier
 from lucid.vision.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from lucid.vision.spec import IMAGENET, Preprocess, preprocess
 
-__all__ = ["IMAGENET", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocess", "preprocess"]
+__all__ = ["IMAGENET", "IMAGENET_MEAN", "IMAGENET_STD", "Classifier", "Preprocess", "preprocess"]

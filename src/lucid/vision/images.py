@@ -57,6 +57,30 @@ def to_batch(images: Any, spec: Fitting) -> NDArray[np.uint8]:
     return np.stack(levels)
 
 
+def each_to_batch(images: Iterable[Any], spec: Fitting) -> tuple[NDArray[np.uint8], list[str]]:
+    """`to_batch` of the images that can be read, uint8 (M, H, W, C), and for each image why it is
+    not among them, or "". Where a spec has no size, the first of them decides."""
+    levels: list[NDArray[np.uint8]] = []
+    reasons: list[str] = []
+    for image in images:
+        name = _name(image, "the image")
+        try:
+            one = fit(read(image, spec.channels, name), spec, name)
+            if levels and one.shape != levels[0].shape:
+                (h, w, _), (height, width, _) = levels[0].shape, one.shape
+                raise ImageError(
+                    f"{name} becomes {height}x{width} and others {h}x{w}: a batch has one size"
+                )
+        except ImageError as problem:
+            reasons.append(str(problem))
+        else:
+            levels.append(one)
+            reasons.append("")
+    if not levels:
+        return np.empty((0, *(spec.cut or (0, 0)), spec.channels), np.uint8), reasons
+    return np.stack(levels), reasons
+
+
 def _each(images: Any) -> Iterable[tuple[Any, str]]:
     """Every image of what the user gave, with what to call it."""
     if isinstance(images, np.ndarray) and images.ndim == 4:
@@ -64,8 +88,12 @@ def _each(images: Any) -> Iterable[tuple[Any, str]]:
     if not isinstance(images, list | tuple):
         images = [images]
     for number, image in enumerate(images):
-        path = isinstance(image, str | os.PathLike)
-        yield image, f"image {os.fspath(image)!r}" if path else f"image {number}"
+        yield image, _name(image, f"image {number}")
+
+
+def _name(image: Any, otherwise: str) -> str:
+    path = isinstance(image, str | os.PathLike)
+    return f"image {os.fspath(image)!r}" if path else otherwise
 
 
 # -- reading --------------------------------------------------------------------------------

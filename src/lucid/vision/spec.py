@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from lucid.errors import InputError
 from lucid.vision.imagenet import CROP_FRACTION, IMAGENET_MEAN, IMAGENET_STD
-from lucid.vision.images import Size, to_batch
+from lucid.vision.images import Size, each_to_batch, to_batch
 from lucid.vision.sources import read_fields
 
 if TYPE_CHECKING:
@@ -174,6 +174,12 @@ class Preprocess:
         """Resized and cut, not normalised: uint8 (N, H, W, C), RGB or grey; what a model compiled
         with `input="uint8_nhwc"` takes. `images` as in `preprocess`. Raises ImageError."""
         return to_batch(images, self)
+
+    def read_each(self, images: Iterable[Any]) -> tuple[NDArray[np.uint8], list[str]]:
+        """`to_uint8_nhwc` of the images that can be read, (M, H, W, C) in their order, and for each
+        of all N images why it is not among them, or "" where it is: one broken file does not lose
+        its batch. `images`: each of a kind that `preprocess` takes; a None cannot be read."""
+        return each_to_batch(images, self)
 
     def normalise(self, levels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8 (N, H, W, C), RGB or grey -> float32 (N, C, H, W). Raises InputError."""

@@ -8,7 +8,7 @@ illustration. What a block needs, or why it is not run, stands in HTML comments 
     <!-- in tests: resnest_50 -> resnest_digits; 224 -> 32 -->
 
 Everything that the last kind replaces must be there. The blocks of a page run in order, in a folder
-with the files of `reader`.
+with the files of `reader`; its Python goes on with the names of the blocks before.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,9 +112,9 @@ def reader(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_python(block: Block) -> None:
+def run_python(block: Block, names: dict[str, Any]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(block.replaced(), str(block), "exec"), {"__name__": "__main__"})
+        exec(compile(block.replaced(), str(block), "exec"), names)
 
 
 def run_console(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +159,7 @@ def _globbed(words: list[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_says_runs(page, reader, monkeypatch):
-    lacking = []
+    lacking, names = [], {"__name__": "__main__"}
     for block in runnable(page):
         if "not run" in block.comments:
             continue
@@ -166,7 +167,7 @@ def test_what_a_page_says_runs(page, reader, monkeypatch):
         if missing:
             lacking.append(f"{block} needs {', '.join(missing)}")
         elif block.language == "python":
-            run_python(block)
+            run_python(block, names)
         else:
             run_console(block, monkeypatch)
     if lacking:

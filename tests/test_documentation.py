@@ -25,6 +25,7 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import lucid
 from lucid.cli import command_line
 
 ROOT = Path(__file__).parents[1]
@@ -105,6 +106,7 @@ def reader(tmp_path, monkeypatch):
     IR text with inputs, and a file of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PYTHONPATH", str(Path(lucid.__file__).parents[1]))  # of other processes
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     Image.new("RGB", (300, 260), "green").save("photo.jpg")
     Path("net.lir").write_text(NET)

@@ -1,8 +1,8 @@
 """Lucid compiles convolutional networks to native CPU code; it is written in Python alone.
 
-    model = lucid.models.resnest_50()
-    fast = lucid.compile(model, (1, 3, 224, 224))
-    logits = fast(images)
+model = lucid.models.resnest_50()
+fast = lucid.compile(model, (1, 3, 224, 224))
+logits = fast(images)
 """
 
 from importlib import import_module

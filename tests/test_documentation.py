@@ -8,7 +8,7 @@ illustration. What a block needs, or why it is not run, stands in HTML comments 
     <!-- in tests: resnest_50 -> resnest_digits; 224 -> 32 -->
 
 Everything that the last kind replaces must be there. The blocks of a page run in order, in a folder
-with the files of `reader`; its Python goes on with the names of the blocks before.
+with the files of `reader`.
 """
 
 import contextlib
@@ -17,7 +17,6 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,13 +43,14 @@ NET = """graph net(%x: f32[N,3,16,16]) -> f32[N,8,16,16] {
 
 @dataclass
 class Block:
-    """A fenced block, with the comments before it."""
+    """A fenced block, with the comments before it. `names`: of the Python of its page so far."""
 
     page: Path
     line: int
     language: str
     text: str
     comments: dict[str, str] = field(default_factory=dict)
+    names: dict[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -70,12 +70,13 @@ def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page."""
     found: list[Block] = []
     comments: dict[str, str] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     inside: Block | None = None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         if text.startswith("```"):
             if inside is None:
-                inside = Block(page, number, text[3:], "", comments)
+                inside = Block(page, number, text[3:], "", comments, names)
             else:
                 found.append(inside)
                 inside, comments = None, {}
@@ -114,9 +115,9 @@ def reader(tmp_path, monkeypatch):
     return tmp_path
 
 
-def run_python(block: Block, names: dict[str, Any]) -> None:
+def run_python(block: Block) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(block.replaced(), str(block), "exec"), names)
+        exec(compile(block.replaced(), str(block), "exec"), block.names)
 
 
 def run_console(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def _globbed(words: list[str]) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_says_runs(page, reader, monkeypatch):
-    lacking, names = [], {"__name__": "__main__"}
+    lacking = []
     for block in runnable(page):
         if "not run" in block.comments:
             continue
@@ -169,7 +170,7 @@ def test_what_a_page_says_runs(page, reader, monkeypatch):
         if missing:
             lacking.append(f"{block} needs {', '.join(missing)}")
         elif block.language == "python":
-            run_python(block, names)
+            run_python(block)
         else:
             run_console(block, monkeypatch)
     if lacking:

@@ -1,10 +1,8 @@
 """Preprocessing: from an image file to the input of a network, as torchvision and timm define it.
 
-An image is a path, the bytes of a file, an array, or PIL's own; several are a list:
-
-    batch = lucid.vision.preprocess("cat.jpg")  # float32 (1, 3, 224, 224), ImageNet's way
-    batch = lucid.vision.preprocess(paths, timm_model)  # as that model's configuration says
-    batch = lucid.vision.preprocess(request.read(), compiled)  # bytes, for a compiled model
+batch = lucid.vision.preprocess("cat.jpg")  # float32 (1, 3, 224, 224), ImageNet's way
+batch = lucid.vision.preprocess(paths, timm_model)  # as that model's configuration says
+batch = lucid.vision.preprocess(request.read(), compiled)  # bytes, for a compiled model
 """
 
 from lucid.vision.imagenet import IMAGENET_MEAN, IMAGENET_STD

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint format types bench peers zoo fuzz docs ci clean
+.PHONY: help demo test lint format types bench peers zoo fuzz docs site ci clean
 
 help:
 	@echo "make demo     install into .venv, read some digits, time ResNeSt-50"
@@ -16,6 +16,7 @@ help:
 	@echo "make zoo      55 networks that people serve: right? how fast beside others? (hours)"
 	@echo "make fuzz     the tests on generated graphs, many more of them"
 	@echo "make docs     draw the pictures in docs/ anew"
+	@echo "make site     the documentation as a site, in build/site"
 	@echo "make ci       what the project's CI runs, in an environment of its own"
 	@echo "make clean    remove .venv, caches and build output"
 
@@ -30,7 +31,7 @@ $(VENV)/.plain: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.zoo: $(VENV)/.%: $(BIN)/python pyproject.toml
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.zoo $(VENV)/.docs: $(VENV)/.%: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet -e '.[$*]'
 	@touch $@ $(VENV)/.plain
 
@@ -67,6 +68,9 @@ fuzz: $(VENV)/.test
 
 docs: $(VENV)/.plain
 	$(BIN)/python docs/draw_block.py docs/block.svg
+
+site: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 ci:
 	PYTHON=$(PYTHON) .ci/run

@@ -28,6 +28,7 @@ from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import lucid
 from lucid.cli import command_line
 
 ROOT = Path(__file__).parents[1]
@@ -46,13 +47,14 @@ NET = """graph net(%x: f32[N,3,16,16]) -> f32[N,8,16,16] {
 
 @dataclass
 class Block:
-    """A fenced block, with the comments before it."""
+    """A fenced block, with the comments before it. `names`: of the Python of its page so far."""
 
     page: Path
     line: int
     language: str
     text: str
     comments: dict[str, str] = field(default_factory=dict)
+    names: dict[str, object] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -72,12 +74,13 @@ def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page."""
     found: list[Block] = []
     comments: dict[str, str] = {}
+    names: dict[str, object] = {"__name__": "__main__"}
     inside: Block | None = None
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         text = line.strip()
         if text.startswith("```"):
             if inside is None:
-                inside = Block(page, number, text[3:], "", comments)
+                inside = Block(page, number, text[3:], "", comments, names)
             else:
                 found.append(inside)
                 inside, comments = None, {}
@@ -108,6 +111,7 @@ def reader(tmp_path, monkeypatch):
     IR text with inputs, and a file of it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PYTHONPATH", str(Path(lucid.__file__).parents[1]))  # of other processes
     (tmp_path / "examples").symlink_to(ROOT / "examples")
     Image.new("RGB", (300, 260), "green").save("photo.jpg")
     Path("net.lir").write_text(NET)
@@ -139,7 +143,7 @@ def background():
 
 def run_python(block: Block) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(block.replaced(), str(block), "exec"), {"__name__": "__main__"})
+        exec(compile(block.replaced(), str(block), "exec"), block.names)
 
 
 def run_console(block: Block, monkeypatch: pytest.MonkeyPatch, background) -> None:

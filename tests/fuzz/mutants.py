@@ -1,4 +1,4 @@
-"""Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers, and of
+"""Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers and of
 quantised models have files of their own."""
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from lucid.os_threads import RLock
 from lucid.runtime import admission
 from lucid.runtime.admission import POLICIES, Gate, Pool, Turn
 from lucid.runtime.library import library
+from lucid.runtime.pace import Pace
 from lucid.runtime.team import RUN_TYPE
 
 HOST = Target.host()
@@ -194,6 +196,17 @@ def test_nobody_overtakes_who_waits(gate: Callable[[int], Gate]) -> None:
         caller.leave()
 
 
+def test_who_waits_has_a_processor_before_another_has_a_team(gate: Callable[[int], Gate]) -> None:
+    three = gate(3)
+    everything = Caller(three, three.pool(HOST, 3), "block").come()
+    assert everything.team == 0
+    waiting = [Caller(three, three.pool(HOST, 2)).come() for _ in range(3)]
+    everything.leave()
+    assert all(caller.runs and caller.team is None for caller in waiting)
+    for caller in waiting:
+        caller.leave()
+
+
 def test_more_threads_than_processors_hold_them_all(gate: Callable[[int], Gate]) -> None:
     two = gate(2)
     first = Caller(two, two.pool(HOST, 7), "block").come()
@@ -281,10 +294,11 @@ def wanted() -> np.ndarray:
 
 
 def compiled(threads: int, policy: str) -> lucid.CompiledModel:
-    """A model that takes as many threads as it is given, small as it is."""
+    """A model that takes as many threads as it is given, small as it is, and whether or not they
+    pay on a busy machine: no two calls are soon after one another."""
     fast = lucid.compile(NET, IMAGE.shape, threads=threads, queue_policy=policy)
     for plan in fast._planner.plans.values():
-        plan.whole.pace.worth = threads
+        plan.whole.pace = Pace(threads, itertools.count().__next__)
     return fast
 
 

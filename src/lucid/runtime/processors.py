@@ -68,9 +68,9 @@ class Allowance:
         """How many threads may be at work now."""
         now = self._clock()
         if now >= self._until:
-            self._until = now + INTERVAL
             self.processors = self._read()
             self._threads = math.ceil(self.processors)
+            self._until = now + INTERVAL  # last: who finds it so finds what was read
         return self._threads
 
 

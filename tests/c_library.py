@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,12 @@ class Library:
         self, handle: int, arrays: Sequence[Any], outs: Sequence[Any], shaped: bool = True
     ) -> str:
         """The status of a call with these arrays."""
+        return STATUSES[self.prepared(handle, arrays, outs, shaped)()]
+
+    def prepared(
+        self, handle: int | None, arrays: Sequence[Any], outs: Sequence[Any], shaped: bool = True
+    ) -> Callable[[], int]:
+        """A call with these arrays, which gives the number of its status."""
         shapes = [(ctypes.c_int64 * max(1, a.ndim))(*a.shape) for a in arrays]
         inputs = (Input * len(arrays))(
             *(
@@ -123,7 +130,7 @@ class Library:
             )
         )
         outputs = (Output * len(outs))(*(Output(a.ctypes.data, a.nbytes) for a in outs))
-        return STATUSES[self._run(handle, inputs, len(arrays), outputs, len(outs))]
+        return partial(self._run, handle, inputs, len(arrays), outputs, len(outs))
 
     def output_shape(
         self, shapes: Sequence[Sequence[int]] | None, number: int

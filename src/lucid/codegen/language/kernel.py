@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
@@ -270,8 +270,3 @@ def places(frame: Frame, number: Int, *operands: str) -> list[Pointer]:
         steps = [getattr(frame, f"{name}_stride{i}") for name in operands]
         at = [place + index * step for place, step in zip(at, steps, strict=True)]
     return at
-
-
-def words_of(arguments: Sequence[Arg]) -> int:
-    """Length of an argument table in words."""
-    return sum(WORDS[a.kind] for a in arguments)

@@ -1,0 +1,132 @@
+"""A Program as tables of words, before code, weights and memory have addresses.
+
+This is what native code walks (`kernels.driver`), and all that running a Program takes: who binds
+it puts the addresses of code and weights into the words that await them, whether in memory, in a
+file, or in an object of data that a linker finishes.
+
+Buffers have numbers: the inputs, then the outputs, the arena, and last where the weights begin. So
+a weight is told, as any operand is, by two words, a number and a byte offset.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lucid.codegen.kernels import driver
+from lucid.codegen.language.kernel import WORDS, KernelSpec
+from lucid.codegen.program.program import (
+    ArgumentValue,
+    Code,
+    KernelCall,
+    Program,
+    View,
+    WeightRef,
+)
+from lucid.ir.ops.base import Array
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kernel call: the kernel, the first word of its arguments, and its tasks, one at least."""
+
+    kernel: KernelSpec
+    first: int
+    tasks: int
+
+
+@dataclass(frozen=True)
+class ProgramTables:
+    """`words`: the arguments of all steps, one behind the other, int64. `codes`: the words that
+    await the address of a function, 0 so far. `weights`: the words that hold a byte offset into a
+    weight, a key of `Program.weights`, and await where that lies behind the weights' beginning.
+    `phases`: rows as `kernels.driver` lays them out, with the one that ends them. `users`: how many
+    inputs and outputs there are. `arena`, `scratch`: bytes of a call's memory and of each thread's.
+    """
+
+    steps: tuple[Step, ...]
+    words: Array
+    codes: Mapping[int, Code]
+    weights: Mapping[int, str]
+    phases: Array
+    users: int
+    arena: int
+    scratch: int
+
+
+def tables_of(program: Program) -> ProgramTables:
+    """The tables of a program whose arena is placed. Calls without a task are left out."""
+    users = [v.buffer for v in (*program.inputs.values(), *program.outputs.values())]
+    encoder = _Encoder(program, {name: number for number, name in enumerate(users)})
+    steps = tuple([encoder.step(call) for call in program.calls() if call.tasks])
+    return ProgramTables(
+        steps,
+        np.array(encoder.words, np.int64),
+        encoder.codes,
+        encoder.weights,
+        _phases(program),
+        len(users),
+        program.arena,
+        program.scratch,
+    )
+
+
+def _phases(program: Program) -> Array:
+    """The rows of the phases that have something to do, and the row that ends them."""
+    phases = [[c.tasks for c in phase if c.tasks] for phase in program.phases]
+    threads = program.threads or [sum(tasks) for tasks in phases]
+    given = [(tasks, n) for tasks, n in zip(phases, threads, strict=True) if tasks]
+    rows, first = [], 0
+    for tasks, worth in given:
+        rows.append((first, len(tasks), sum(tasks), worth))
+        first += len(tasks)
+    return np.array([*rows, (0,) * driver.PHASE_WORDS], np.int64)
+
+
+@dataclass
+class _Encoder:
+    """Collects the words of calls. `numbers`: of the users' buffers."""
+
+    program: Program
+    numbers: Mapping[str, int]
+    words: list[int] = field(default_factory=list)
+    codes: dict[int, Code] = field(default_factory=dict)
+    weights: dict[int, str] = field(default_factory=dict)
+
+    def step(self, call: KernelCall) -> Step:
+        first = len(self.words)
+        for declared in call.kernel.arguments():
+            encoded = self._encode(call.arguments[declared.name], declared.kind)
+            assert len(encoded) == WORDS[declared.kind], (call.kernel, declared.name)
+            self.words += encoded
+        return Step(call.kernel, first, call.tasks)
+
+    def _encode(self, value: ArgumentValue, kind: str) -> Sequence[int]:
+        match value:
+            case WeightRef(name):
+                return self._weight(name, 0)
+            case View():
+                return self._place(value)
+            case Code():
+                self.codes[len(self.words)] = value
+                return [0]
+            case float() | int() if kind == "float":
+                return [struct.unpack("<I", struct.pack("<f", value))[0]]
+            case _:
+                return [int(value)]
+
+    def _place(self, view: View) -> Sequence[int]:
+        """Buffer number and byte offset of a view."""
+        inside = view.itemsize * view.offset
+        if view.buffer in self.program.weights:
+            return self._weight(view.buffer, inside)
+        if view.buffer in self.numbers:
+            return [self.numbers[view.buffer], inside]
+        return [len(self.numbers), self.program.offsets[view.buffer] + inside]
+
+    def _weight(self, name: str, inside: int) -> Sequence[int]:
+        self.weights[len(self.words) + 1] = name
+        return [len(self.numbers) + 1, inside]

@@ -14,7 +14,7 @@ others use too changes them less than the time.
 
 ONNX Runtime is served by `Session` below: the application takes any model with its few methods. It
 gets one call at a time on all threads, or as many calls as threads on one each (`onnxruntime x1`),
-as which is faster depends on the network.
+as which is faster depends on the network. `lucid x1` is as many workers as threads, of one each.
 """
 
 from __future__ import annotations
@@ -115,13 +115,14 @@ class Server:
 
     def __init__(self, engine: str, folder: Path, options: argparse.Namespace) -> None:
         self.engine = engine
-        if engine == "lucid":
+        threads, calls = options.threads, 1
+        if engine.endswith("x1"):
+            threads, calls = calls, threads
+        if engine.startswith("lucid"):
             command = ["-m", "lucid", "serve", "--port", "0", f"net={folder / 'net.lucid'}"]
-            command += ["--threads", str(options.threads), "--workers", str(options.workers)]
+            command += ["--threads", str(threads), "--workers", str(calls)]
             command += ["--max-batch", str(options.max_batch)]
         else:
-            one = engine.endswith("x1")
-            threads, calls = (1, options.threads) if one else (options.threads, 1)
             command = [__file__, "--serve", str(folder / "net.onnx"), str(threads), str(calls)]
         self.process = subprocess.Popen(
             [sys.executable, *command], stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -163,7 +164,7 @@ class Request:
 
 def requests_for(engine: str, folder: Path) -> list[Request]:
     images = np.random.default_rng(0).integers(0, 256, (IMAGES, *SHAPE), np.uint8)
-    if engine == "lucid":
+    if engine.startswith("lucid"):
         import lucid
 
         compiled = lucid.load(folder / "net.lucid")
@@ -234,7 +235,7 @@ class Load:
         result.wrong += not self._same(found, request.expected)
 
     def _same(self, found: np.ndarray, expected: np.ndarray) -> bool:
-        if self.server.engine == "lucid":
+        if self.server.engine.startswith("lucid"):
             return found.tobytes() == expected.tobytes()
         return bool(np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max())
 
@@ -356,7 +357,6 @@ def main() -> None:
     parser.add_argument("--engines", nargs="+", default=["lucid", "onnxruntime", "onnxruntime x1"])
     parser.add_argument("--network", default="resnet_18", help="one of `lucid models`")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--workers", type=int, default=1, help="Lucid's")
     parser.add_argument("--max-batch", type=int, default=8, help="Lucid's")
     parser.add_argument("--clients", nargs="+", type=int, default=CLIENTS)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn")

@@ -4,8 +4,8 @@
     python benchmarks/scale.py process_pool ray_data
 
 Starting an engine takes seconds, which says nothing about its speed: each program runs on a few
-images and on many, and what counts is the difference. Programs and numbers of workers take turns; the
-fastest run of each is taken. Decoding JPEG files and writing the results are part of it.
+images and on many, and what counts is the difference. Programs and numbers of workers take turns;
+the fastest run of each is taken. Decoding JPEG files and writing the results are part of it.
 """
 
 from __future__ import annotations

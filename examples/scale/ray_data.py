@@ -15,8 +15,6 @@ import ray
 import lucid
 
 Batch = dict[str, np.ndarray]
-BESIDE = {"num_cpus": 0}
-"""Reading and writing: tasks of a processor each would wait for ever where actors hold them all."""
 
 
 class Classify:
@@ -30,17 +28,19 @@ class Classify:
 
 
 def main(model: str, source: str, out: str, workers: str = "2") -> None:
+    # A slot more than actors, without which reading would wait for ever. On a cluster: ray.init().
+    ray.init(num_cpus=int(workers) + 1)
     if Path(source).is_dir() and not [*Path(source).glob("*.parquet")]:
-        images = ray.data.read_binary_files(source, include_paths=True, ray_remote_args=BESIDE)
+        images = ray.data.read_binary_files(source, include_paths=True)
     else:
-        images = ray.data.read_parquet(source, columns=["path", "bytes"], ray_remote_args=BESIDE)
+        images = ray.data.read_parquet(source).select_columns(["path", "bytes"])
     images.map_batches(
         Classify,
         fn_constructor_args=[str(Path(model).resolve())],
         compute=ray.data.ActorPoolStrategy(size=int(workers)),
         num_cpus=1,  # for each actor
         batch_size=64,
-    ).write_parquet(out, ray_remote_args=BESIDE)
+    ).write_parquet(out)
 
 
 if __name__ == "__main__":

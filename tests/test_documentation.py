@@ -33,7 +33,7 @@ from lucid.cli import command_line
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-PAGES += [ROOT / "benchmarks" / "README.md"]
+PAGES += [ROOT / "benchmarks" / "README.md", ROOT / "SECURITY.md"]
 LANGUAGES = ("python", "console", "text")
 COMMENTS = ("needs", "not run", "in tests")
 NET = """graph net(%x: f32[N,3,16,16]) -> f32[N,8,16,16] {

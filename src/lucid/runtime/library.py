@@ -10,16 +10,16 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, Protocol
 
-from llvmlite import binding
-
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import Compilation, symbol, target_machine
+from lucid.codegen.language.llvm import Compilation, symbol
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.os_threads import mapped
+from lucid.runtime.code_memory import CodeMemory
+from lucid.runtime.object_code import ObjectCode
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import available_processors
 
@@ -47,22 +47,21 @@ class Objects(Protocol):
 
 
 class _Batch:
-    """Kernels that were loaded together, in one engine of LLVM's: freed when nobody holds it."""
+    """Kernels that were loaded together, in one piece of memory: freed when nobody holds it."""
 
-    def __init__(self, target: Target, objects: Mapping[KernelSpec, bytes]) -> None:
-        engine = _engine(target)
-        closing = weakref.finalize(self, _retire, engine)
-        closing.atexit = False  # daemon threads may be in its code
-        for kernel, code in objects.items():
-            try:
-                engine.add_object_file(binding.ObjectFileRef.from_data(code))
-            except RuntimeError as problem:
-                raise CompileError(f"kernel {kernel} is no object code: {problem}") from problem
-        engine.finalize_object()
+    def __init__(self, objects: Mapping[KernelSpec, bytes]) -> None:
+        self._memory = CodeMemory([_parsed(*item) for item in objects.items()])
         self.addresses: dict[KernelSpec, dict[str, int]] = {
-            kernel: {e: engine.get_function_address(symbol(kernel, e)) for e in kernel.exports}
-            for kernel in objects
+            kernel: {e: self._memory.address(n, symbol(kernel, e)) for e in kernel.exports}
+            for n, kernel in enumerate(objects)
         }
+
+
+def _parsed(kernel: KernelSpec, code: bytes) -> ObjectCode:
+    try:
+        return ObjectCode(code)
+    except CompileError as problem:
+        raise CompileError(f"kernel {kernel}: {problem}") from problem
 
 
 class Code:
@@ -105,7 +104,7 @@ class KernelLibrary:
             missing = [k for k in wanted if k not in found]
             if missing:
                 objects = self._object_codes(missing, cache, progress or (lambda *state: None))
-                batch = _Batch(self.target, objects)
+                batch = _Batch(objects)
                 for kernel in missing:
                     found[kernel] = self._known[kernel] = batch
             self._keep(found.values())
@@ -121,7 +120,6 @@ class KernelLibrary:
             oldest, _ = self._recent.popitem(last=False)
             count -= len(oldest.addresses)
             del oldest
-        _close_retired()
 
     def _object_codes(
         self, kernels: Sequence[KernelSpec], cache: Objects | None, progress: Progress
@@ -171,41 +169,6 @@ class KernelLibrary:
 def _in_parts(kernels: Sequence[KernelSpec], size: int) -> Iterator[Sequence[KernelSpec]]:
     for first in range(0, len(kernels), size):
         yield kernels[first : first + size]
-
-
-# -- engines --------------------------------------------------------------------------------------
-
-_retired: list[Any] = []
-"""Engines whose code nobody can reach any more, to be closed by who plans: LLVM has a lock of its
-own, which a fork must not find taken."""
-
-
-def _engine(target: Target) -> Any:
-    """An empty engine of LLVM's for object code of this target."""
-    machine = target_machine(target)
-    empty = binding.parse_assembly("", context=binding.create_context())
-    empty.triple = target.triple
-    empty.data_layout = str(machine.target_data)
-    # llvmlite's memory manager puts an object's sections side by side: code reaches its constants
-    # by 32-bit offsets, and in a process full of large libraries, as PyTorch's are, LLVM's own
-    # manager may put them further apart.
-    return binding.create_mcjit_compiler(empty, machine, use_lmm=True)
-
-
-def _retire(engine: Any) -> None:
-    """Close an engine now, or when whoever plans just now has done."""
-    _retired.append(engine)
-    if PLANNING.acquire(blocking=False):
-        try:
-            _close_retired()
-        finally:
-            PLANNING.release()
-
-
-def _close_retired() -> None:
-    with suppress(IndexError):
-        while True:
-            _retired.pop().close()
 
 
 _libraries: dict[str, KernelLibrary] = {}

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from harness import PATTERN
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype

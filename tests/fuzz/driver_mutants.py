@@ -7,7 +7,7 @@ others.
 
 from __future__ import annotations
 
-from .mutant import K, Mutant, R
+from .mutant import C, K, Mutant
 
 TESTS = "tests/codegen/kernels/test_kernels_driver.py"
 BINDING_TESTS = "tests/runtime/test_binding.py"
@@ -21,14 +21,14 @@ def _driver(name: str, method: str, old: str, new: str, tests: str = TESTS) -> M
 DRIVER = [
     Mutant(
         "the first barrier is missing",
-        f"{R}.binding:BoundProgram._phases",
+        f"{C}.program.tables:_phases",
         "rows, first = [], 0",
         "rows, first = [], 0; given[:2] = [(given[0][0] + given[1][0], given[0][1])]",
         tests=BINDING_TESTS,
     ),
     Mutant(
         "no barriers at all",
-        f"{R}.binding:BoundProgram._phases",
+        f"{C}.program.tables:_phases",
         "rows, first = [], 0",
         "rows, first = [], 0; given = [(sum(phases, []), max(threads))]",
         tests=BINDING_TESTS,

@@ -1,9 +1,9 @@
 """Runs programs for aarch64 under qemu: objects, tables and memory as one static executable.
 
-The objects of a program's kernels are laid out and relocated here (they have no undefined symbols),
-beside the tables that the driver walks, the weights, the arena and the user's arrays. The entry
-calls `lucid_run`, or on two threads `lucid_submit` many times, writes the outputs to standard
-output, and exits.
+The objects of a program's kernels are laid out and relocated as in any process
+(`lucid.runtime.code_memory`), beside the tables that the driver walks, the weights, the arena and
+the user's arrays. The entry calls `lucid_run`, or on two threads `lucid_submit` many times, writes
+the outputs to standard output, and exits.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
+from mmap import PAGESIZE
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from harness import PATTERN
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
@@ -30,6 +31,8 @@ from lucid.codegen.language.llvm import compile_object, symbol
 from lucid.codegen.program.program import Program
 from lucid.codegen.target import Target
 from lucid.runtime.binding import BoundProgram
+from lucid.runtime.code_memory import Layout
+from lucid.runtime.object_code import ObjectCode
 from lucid.runtime.team import team_table
 from lucid.runtime.weights import WeightStore
 
@@ -58,75 +61,23 @@ class Image:
     def blank(self, size: int) -> int:
         return self.add(np.full(-(-size // 4), PATTERN, np.int32).tobytes(), 4096)
 
-    def patch(self, address: int, change: Any) -> None:
-        """Replace the 32-bit word at an address by `change(word)`."""
-        at = address - BASE
-        (word,) = struct.unpack_from("<I", self.bytes, at)
-        struct.pack_into("<I", self.bytes, at, change(word))
-
-
-# -- linking --------------------------------------------------------------------------------------
-
-LOAD_SCALES = {278: 0, 284: 1, 285: 2, 286: 3, 299: 4}
-"""R_AARCH64_LDSTn_ABS_LO12_NC: by how many bits the offset is scaled."""
-
-
-def link(image: Image, code: bytes) -> dict[str, int]:
-    """Add an object's sections to the image and relocate them; gives its symbols' addresses."""
-
-    def fields(at: int, layout: str) -> tuple[int, ...]:
-        return struct.unpack_from("<" + layout, code, at)
-
-    table, size, count = fields(0x28, "Q")[0], fields(0x3A, "H")[0], fields(0x3C, "H")[0]
-    # name, type, flags, address, offset, size, link, info, alignment, entry size
-    sections = [fields(table + size * i, "IIQQQQIIQQ") for i in range(count)]
-    places = {}
-    for i, (_, kind, flags, _, offset, length, _, _, alignment, _) in enumerate(sections):
-        if flags & 2 and kind == 1:  # allocated, with contents
-            places[i] = image.add(code[offset : offset + length], max(4, alignment))
-    symbols = []
-    (names,) = (sections[s[6]][4] for s in sections if s[1] == 2)
-    (listed,) = (s for s in sections if s[1] == 2)
-    for at in range(listed[4], listed[4] + listed[5], 24):
-        name, _, _, section, value, _ = fields(at, "IBBHQQ")
-        text = code[names + name : code.index(b"\0", names + name)].decode()
-        symbols.append((text, places.get(section, 0) + value))
-    for _, kind, _, _, offset, length, _, patched, _, _ in sections:
-        if kind == 4 and patched in places:
-            for at in range(offset, offset + length, 24):
-                where, info, addend = fields(at, "QQq")
-                target = symbols[info >> 32][1] + addend
-                relocate(image, info & 0xFFFFFFFF, places[patched] + where, target)
-    return dict(symbols)
-
-
-def relocate(image: Image, kind: int, place: int, target: int) -> None:
-    if kind == 275:  # ADR_PREL_PG_HI21
-        pages = ((target >> 12) - (place >> 12)) & 0x1FFFFF
-        image.patch(place, lambda w: w | (pages & 3) << 29 | (pages >> 2) << 5)
-    elif kind == 277:  # ADD_ABS_LO12_NC
-        image.patch(place, lambda w: w | (target & 0xFFF) << 10)
-    elif kind in LOAD_SCALES:
-        offset = (target & 0xFFF) >> LOAD_SCALES[kind]
-        image.patch(place, lambda w: w | offset << 10)
-    elif kind in (282, 283):  # JUMP26, CALL26
-        image.patch(place, lambda w: w | (target - place) >> 2 & 0x3FFFFFF)
-    elif kind == 261:  # PREL32, in unwind tables
-        image.patch(place, lambda w: (target - place) & 0xFFFFFFFF)
-    else:
-        raise AssertionError(f"relocation {kind}")
-
 
 # -- binding --------------------------------------------------------------------------------------
 
 
 class Linked:
-    """Kernels in the image, as BoundProgram asks for them."""
+    """Kernels in the image, linked as those of this machine are, as BoundProgram asks for them."""
 
     def __init__(self, image: Image, kernels: Sequence[KernelSpec]) -> None:
-        self.symbols: dict[str, int] = {}
-        for kernel in kernels:
-            self.symbols |= link(image, compile_object(kernel, TARGET))
+        objects = [ObjectCode(compile_object(kernel, TARGET)) for kernel in kernels]
+        layout = Layout(objects)
+        base = image.add(b"", PAGESIZE)
+        image.add(layout.linked(base))
+        self.symbols = {
+            name: base + layout.offset(number, place)
+            for number, obj in enumerate(objects)
+            for name, place in obj.symbols.items()
+        }
 
     def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
         return self.symbols[symbol(kernel, export)]

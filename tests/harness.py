@@ -20,7 +20,7 @@ import numpy as np
 from hypothesis import settings
 from strategies import random_inputs
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.lowering import lower

@@ -8,7 +8,6 @@ logits = fast(images)
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lucid import models, nn, notebook, random, vision
 from lucid.errors import (
     BatcherClosedError,
     CompileError,
@@ -27,17 +26,17 @@ from lucid.errors import (
     VerifyError,
     WeightsError,
 )
-from lucid.frontend.tensor import Tensor
-from lucid.frontend.trace import trace
 
 if TYPE_CHECKING:
-    from lucid.compiler import CompiledModel, CompileOptions, compile
+    from lucid import models, nn, random, vision
+    from lucid.compiler import CompileOptions, compile
     from lucid.emit import emit_c
+    from lucid.frontend.tensor import Tensor
+    from lucid.frontend.trace import trace
     from lucid.loading import load
     from lucid.quantisation.quantiser import quantize
     from lucid.runtime.batcher import Batcher
-
-notebook.register()
+    from lucid.runtime.executable import CompiledModel
 
 __version__ = "0.1.0"
 
@@ -74,18 +73,33 @@ __all__ = [
 ]
 
 
+MODULES = {
+    "Batcher": "lucid.runtime.batcher",
+    "CompileOptions": "lucid.compiler",
+    "CompiledModel": "lucid.runtime.executable",
+    "Tensor": "lucid.frontend.tensor",
+    "compile": "lucid.compiler",
+    "emit_c": "lucid.emit",
+    "load": "lucid.loading",
+    "quantize": "lucid.quantisation.quantiser",
+    "trace": "lucid.frontend.trace",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """The compiler is imported when first asked for: LLVM takes a while to load."""
-    if name in ("CompileOptions", "CompiledModel", "compile"):
-        return getattr(import_module("lucid.compiler"), name)
-    if name == "emit_c":
-        return import_module("lucid.emit").emit_c
-    if name == "load":
-        return import_module("lucid.loading").load
-    if name == "Batcher":
-        return import_module("lucid.runtime.batcher").Batcher
-    if name == "quantize":
-        return import_module("lucid.quantisation.quantiser").quantize
+    """All is imported when first asked for: who loads a compiled model pays for no compiler."""
+    try:
+        if name in MODULES:
+            return getattr(import_module(MODULES[name]), name)
+        if name in ("models", "nn", "random", "vision"):
+            return import_module(f"lucid.{name}")
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.startswith("lucid"):
+            raise
+        raise MissingPackageError(
+            f"lucid.{name} takes the package {problem.name}, which is not installed: pip install "
+            "lucid-compiler brings all that it needs"
+        ) from problem
     raise AttributeError(f"module 'lucid' has no attribute {name!r}")
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from lucid import loading as _loading  # noqa: F401  # registers how compiled models are pickled
-from lucid.codegen.scheduling.explain import Basis
+from lucid.codegen.scheduling.basis import Basis
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError, kind_of

@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import io
 import logging
 import mmap
 import os
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lucid.artifact.container import Container
-from lucid.artifact.contents import Artifact, ForTarget, ir_hash, without_plain
-from lucid.codegen.scheduling.explain import Basis
-from lucid.codegen.scheduling.schedule import Schedule, schedule
+from lucid.artifact.contents import Artifact, ir_hash, without_plain
+from lucid.codegen.scheduling.basis import Basis
 from lucid.codegen.target import Target
 from lucid.errors import InputError, ModelFileError, ParseError, kind_of
-from lucid.frontend.weights import SUFFIXES
-from lucid.ir.graph import Graph
-from lucid.ir.types import Shapes
-from lucid.model_source import ModelSource
+from lucid.ir.structure import Structure
 from lucid.runtime import log
 from lucid.runtime.admission import check_policy
 from lucid.runtime.cache import ObjectCache, generator_hash
 from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
-from lucid.runtime.library import Progress
 from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
-from lucid.runtime.saving import has_plain, loaded_target, write
-from lucid.runtime.stored import StoredObjects, StoredWeights
-from lucid.settings import Threads, asked_threads, check_threads, runnable_target
+from lucid.runtime.stored import StoredObjects, StoredWeights, loaded_target
+from lucid.runtime.stored_programs import ready_plans
+from lucid.settings import asked_threads, check_threads, runnable_target
+
+if TYPE_CHECKING:
+    from lucid.artifact.contents import ForTarget
+    from lucid.codegen.scheduling.schedule import Schedule
+    from lucid.ir.graph import Graph, State
+    from lucid.ir.passes import RewriteLog
+    from lucid.ir.stage import Rest
+    from lucid.ir.types import Shapes
+    from lucid.model_source import ModelSource
+    from lucid.runtime.library import Progress
+    from lucid.settings import Threads
 
 __all__ = ["load"]
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+"""How files end that hold weights alone (`lucid.frontend.weights`)."""
 
 load_log = logging.getLogger("lucid.kernels")
 
@@ -69,7 +80,7 @@ def load(
         raise ModelFileError(
             f"{path}: an ONNX file, not a compiled model: lucid.compile({str(path)!r})"
         )
-    if str(path).lower().endswith(SUFFIXES):
+    if str(path).lower().endswith(WEIGHT_SUFFIXES):
         raise ModelFileError(
             f"{path}: weights alone, not a compiled model: compile their network, then "
             "`load_weights` them"
@@ -80,16 +91,56 @@ def load(
     return compiled
 
 
-class SavedSource(ModelSource):
-    """The graphs of an artifact; those after the passes are taken as they were saved, where these
-    passes have made them."""
+class SavedSource:
+    """The source of a saved model: its graphs are read when they are asked for, and those after the
+    passes taken as they were saved, where these passes have made them."""
+
+    input_names: Sequence[str] | None = None
 
     def __init__(self, artifact: Artifact) -> None:
-        super().__init__(artifact, artifact.manifest.disable)
         self.artifact = artifact
+        self.name = artifact.manifest.name
+        self.dtypes: Sequence[str] | None = artifact.manifest.dtypes
+        self.disable: Sequence[str] = artifact.manifest.disable
+
+    @functools.cached_property
+    def _model(self) -> ModelSource:
+        from lucid import model_source
+
+        return model_source.ModelSource(self.artifact, self.disable)
+
+    @property
+    def structure(self) -> Structure | None:
+        row = self.artifact.manifest.structure
+        return Structure.from_json(row) if row else None
+
+    def captured(self, shapes: Shapes) -> Graph:
+        """The graph before any pass."""
+        return self._model.captured(shapes)
 
     def graph(self, shapes: Shapes) -> Graph:
-        return self.artifact.fused(shapes) or super().graph(shapes)
+        return self.artifact.fused(shapes) or self._model.graph(shapes)
+
+    def examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Shapes:
+        return self._model.examples(inputs, named)
+
+    def rest(self, shapes: Shapes) -> Rest | None:
+        return self._model.rest(shapes)
+
+    def stages(self) -> list[str]:
+        return self._model.stages()
+
+    def stage(self, shapes: Shapes, name: str) -> Graph:
+        return self._model.stage(shapes, name)
+
+    def rewrites(self, shapes: Shapes) -> RewriteLog:
+        return self._model.rewrites(shapes)
+
+    def state(self) -> State:
+        return self._model.state()
+
+    def match(self, weights: Any, sizes: Sequence[Shapes] = ()) -> Mapping[str, Any]:
+        return self._model.match(weights, sizes)
 
 
 def _loaded(
@@ -106,9 +157,10 @@ def _loaded(
     made, target = _chosen(artifact, wanted)
     _require_weights(artifact, made, target)
     kept = ObjectCache() if cache else None
-    schedules = _schedules(artifact, made) if made else {}
 
     def schedule_for(graph: Graph, batch: int) -> Schedule:
+        from lucid.codegen.scheduling.schedule import schedule
+
         return schedule(graph, target, batch, manifest.precision, manifest.kernels)
 
     source = SavedSource(artifact)
@@ -116,6 +168,11 @@ def _loaded(
         source.captured, target.name, manifest.precision, count, source.disable, manifest.kernels
     )
     taken = made if code else None
+    saved = Saved(
+        _Schedules(artifact, made) if made else {},
+        StoredWeights(artifact, made) if made else None,
+        ready_plans(artifact, taken, target, count) if taken else {},
+    )
     compiled = CompiledModel(
         source,
         schedule_for,
@@ -125,11 +182,11 @@ def _loaded(
         callers(progress),
         crashes,
         Basis(manifest.precision, manifest.kernels, manifest.chosen_by if made else "model"),
-        Saved(schedules, StoredWeights(artifact, made) if made else None),
+        saved,
     )
     compiled.threads_asked = asked_threads(threads)
     compiled.metadata = dict(manifest.metadata)
-    compiled.prepare(manifest.input_shapes)
+    compiled.prepare_calls(manifest.input_shapes)
     return compiled
 
 
@@ -176,11 +233,30 @@ def _require_weights(artifact: Artifact, made: ForTarget | None, target: Target)
     )
 
 
-def _schedules(artifact: Artifact, made: ForTarget) -> dict[Shapes, Schedule]:
-    try:
-        return {shapes: Schedule.from_json(text) for shapes, text in made.schedules}
-    except ParseError as problem:
-        artifact.container.fail(f"the choices for {made.name} cannot be read ({problem})")
+class _Schedules(Mapping["Shapes", "Schedule"]):
+    """The choices in a file for a target, by shapes, read when they are asked for. Raises
+    ModelFileError."""
+
+    def __init__(self, artifact: Artifact, made: ForTarget) -> None:
+        self._artifact, self._name = artifact, made.name
+        self._texts = dict(made.schedules)
+
+    def __getitem__(self, shapes: Shapes) -> Schedule:
+        from lucid.codegen.scheduling.schedule import Schedule
+
+        text = self._texts[shapes]
+        try:
+            return Schedule.from_json(text)
+        except ParseError as problem:
+            self._artifact.container.fail(
+                f"the choices for {self._name} cannot be read ({problem})"
+            )
+
+    def __iter__(self) -> Iterator[Shapes]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
 
 # -- pickles ----------------------------------------------------------------------------------
@@ -188,6 +264,8 @@ def _schedules(artifact: Artifact, made: ForTarget) -> dict[Shapes, Schedule]:
 
 def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None, str]]:
     """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
+    from lucid.runtime.saving import has_plain, write
+
     snapshot = compiled.snapshot()
     file = io.BytesIO()
     weights = "plain" if has_plain(snapshot) else "packed"

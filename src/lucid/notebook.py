@@ -21,8 +21,3 @@ def page(graph: Graph) -> str:
     from lucid.view import to_html
 
     return f'<iframe style="{FRAME}" srcdoc="{escape(to_html(graph))}"></iframe>'
-
-
-def register() -> None:
-    """Let all graphs be shown so."""
-    Graph.forms.update(svg=picture, html=page)

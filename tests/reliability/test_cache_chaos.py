@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llvmlite import binding
 
 import lucid
 from lucid import nn
@@ -226,16 +227,6 @@ def test_an_entry_for_another_processor_or_version_is_not_loaded(
         assert ObjectCache(tmp_path).get(KERNEL, LEVELS["x86-64"]) is None
 
 
-class Processor:
-    """Stands for llvmlite's binding: a processor with these features only."""
-
-    def __init__(self, *features: str) -> None:
-        self.features = dict.fromkeys(features, True)
-
-    def get_host_cpu_features(self) -> dict[str, bool]:
-        return self.features
-
-
 V3, V4 = target_module.NEEDS["x86-64-v3"], target_module.NEEDS["x86-64-v4"]
 
 
@@ -257,15 +248,19 @@ def test_the_level_is_one_whose_every_feature_is_there(
     machine: str, features: list[str], level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(
-        "llvmlite.binding.get_host_cpu_features", Processor(*features).features.copy
-    )
+    monkeypatch.setattr(target_module, "processor_features", lambda: frozenset(features))
     assert Target._host_level().name == level
+
+
+def test_the_features_are_those_that_llvm_finds() -> None:
+    found = binding.get_host_cpu_features()
+    known = {feature for needs in target_module.NEEDS.values() for feature in needs}
+    assert target_module.processor_features() == {name for name in known if found.get(name)}
 
 
 def test_a_processor_without_what_the_lowest_level_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: {"neon": True})
+    monkeypatch.setattr(target_module, "processor_features", lambda: frozenset({"neon"}))
     with pytest.raises(UnknownNameError, match="needs lse, which this processor has not"):
         Target._host_level()
 

@@ -5,7 +5,6 @@ import gc
 import os
 import pickle
 import signal
-import threading
 import time
 import weakref
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +17,7 @@ from python_process import run_python
 import lucid
 from lucid import nn
 from lucid.codegen.target import Target
-from lucid.runtime import library, team
+from lucid.runtime import library
 from lucid.runtime.processors import default_threads
 from lucid.runtime.team import Team
 
@@ -250,8 +249,6 @@ def test_what_a_dropped_model_held_goes_at_once(threads: int) -> None:
 def test_code_that_nobody_holds_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "_libraries", {})
     monkeypatch.setattr(library, "KEPT", 0)
-    closed = []
-    monkeypatch.setattr(library, "_close_retired", lambda: closed.extend(library._retired))
     held = lucid.compile(NET, (1, 3, 12, 12), threads=1)
     wanted = held(IMAGE[:1])
     native = library.library(held.target)
@@ -261,9 +258,7 @@ def test_code_that_nobody_holds_makes_room(monkeypatch: pytest.MonkeyPatch) -> N
     del other
     gc.collect()
     assert len(native._known) == known
-    assert closed
     np.testing.assert_array_equal(held(IMAGE[:1]), wanted)
-    library._retired.clear()
 
 
 def test_memory_of_large_images_goes_with_their_plan(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,21 +270,6 @@ def test_memory_of_large_images_goes_with_their_plan(monkeypatch: pytest.MonkeyP
         fast(np.zeros((1, 3, side, side), np.float32))
     (small,) = fast._runner.free
     assert small.capacity[0] < large.capacity[0] / 50
-
-
-def test_a_fork_finds_no_lock_taken_by_code_that_is_freed() -> None:
-    """LLVM's lock: engines are closed by who plans only, and a fork waits for that."""
-    batch = library.library(Target.host()).load([team.Driver()])
-    assert batch.address(team.Driver(), "lucid_run")
-    retired, waiting = object(), threading.Event()
-    with library.PLANNING:
-        other = threading.Thread(
-            target=lambda: (library._retire(retired), waiting.set()), daemon=True
-        )
-        other.start()
-        assert waiting.wait(10)
-        assert retired in library._retired
-        library._retired.remove(retired)
 
 
 def test_signals_reach_nobody_twice() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.codegen.kernels import admission as native
+from lucid.codegen.kernels import admission_tables as native
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.target import Target
 from lucid.errors import UnknownNameError

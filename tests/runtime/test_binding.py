@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import lucid
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 
 
 def test_phases_are_those_of_the_program() -> None:

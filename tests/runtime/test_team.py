@@ -14,7 +14,7 @@ from python_process import run_python
 
 import lucid
 from lucid import nn, os_threads
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.target import Target
 from lucid.errors import InputError
 from lucid.runtime import processors

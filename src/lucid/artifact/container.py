@@ -16,7 +16,6 @@ import hashlib
 import json
 import mmap
 import os
-import secrets
 import stat
 import struct
 from collections.abc import Iterator
@@ -241,7 +240,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         return
     final = Path(os.path.realpath(path))  # a link goes on pointing there
     require_writable(path)
-    unfinished = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    unfinished = final.with_name(f".{final.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         with _naming(path, unfinished):
             with open(unfinished, "xb") as file:

@@ -14,19 +14,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lucid.ir
 from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
-from lucid.ir.batch import batch_of
-from lucid.ir.graph import Graph
-from lucid.ir.ops.base import Array
 from lucid.ir.structure import Structure
-from lucid.ir.text import parse_graph
-from lucid.ir.types import BATCH, DTYPES, Shapes, TensorType
-from lucid.ir.verify import verify
+from lucid.ir.types import BATCH, DTYPES, TensorType
+
+if TYPE_CHECKING:
+    from lucid.ir.graph import Graph
+    from lucid.ir.ops.base import Array
+    from lucid.ir.types import Shapes
 
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
@@ -64,8 +64,8 @@ class ForTarget:
     """What was made for one target.
 
     `caches`: the sizes of caches and lines that schedules were chosen for. `schedules`: choices by
-    the shapes of the inputs, as JSON. `packed`, `objects`: sections of packed weights and of object
-    code.
+    the shapes of the inputs, as JSON. `packed`, `objects`, `programs`: sections of packed weights,
+    of object code and of the programs' tables, which only the same Lucid reads.
     """
 
     name: str
@@ -73,6 +73,7 @@ class ForTarget:
     schedules: list[tuple[Shapes, str]]
     packed: str | None = None
     objects: str | None = None
+    programs: str | None = None
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,8 @@ def _shape(numbers: Any) -> tuple[int, ...]:
 def _for_target(row: Mapping[str, Any]) -> ForTarget:
     schedules = [(_shapes(shapes), str(text)) for shapes, text in row["schedules"]]
     caches = {str(name): int(size) for name, size in row["caches"].items()}
-    return ForTarget(str(row["name"]), caches, schedules, row["packed"], row["objects"])
+    sections = row["packed"], row["objects"], row.get("programs")
+    return ForTarget(str(row["name"]), caches, schedules, *sections)
 
 
 class PlainTensors(Tensors):
@@ -259,6 +261,8 @@ class Artifact:
 
     def size(self, shapes: Shapes) -> Size | None:
         """The entry whose graph serves inputs of these shapes, where the file has one."""
+        from lucid.ir.batch import batch_of
+
         sizes = self.manifest.sizes
         return next((s for s in sizes if batch_of(s.input_types, shapes) is not None), None)
 
@@ -276,6 +280,9 @@ class Artifact:
         return self._graph(size.fused)
 
     def _graph(self, section: str) -> Graph:
+        from lucid.ir.text import parse_graph
+        from lucid.ir.verify import verify
+
         def read(text: str) -> Graph:
             graph = parse_graph(text)
             verify(graph)

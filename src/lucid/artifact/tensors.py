@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from lucid.artifact.container import Container
 from lucid.errors import WeightsError
-from lucid.ir.ops.base import Array
+
+if TYPE_CHECKING:
+    from lucid.artifact.container import Container
+    from lucid.ir.ops.base import Array
 
 ALIGNMENT = 64
 KINDS = {
@@ -38,7 +40,7 @@ class Bytes(Protocol):
     def write(self, data: bytes | memoryview, /) -> None: ...
 
 
-class Tensors(Mapping[str, Array]):
+class Tensors(Mapping[str, "Array"]):
     """The tensors of a section, by name: read-only arrays that lie in the container.
 
     The section is checked when the first of them is read, or by `check`. Raises ModelFileError.

@@ -71,7 +71,7 @@ def explain(
     No code is generated, so any target can be asked about. `lucid ir --trace-rewrites` shows the
     rewrites themselves.
     """
-    from lucid.codegen.scheduling.explain import Basis
+    from lucid.codegen.scheduling.basis import Basis
     from lucid.codegen.scheduling.explain import explain as explained
     from lucid.codegen.target import Target as Machine
     from lucid.ir.batch import described, obstacle

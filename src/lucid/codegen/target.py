@@ -117,12 +117,10 @@ class Target:
             raise UnknownNameError(
                 f"Lucid generates code for x86-64 and aarch64, not for {machine}"
             )
-        from llvmlite import binding
-
-        has = binding.get_host_cpu_features()
+        has = processor_features()
         if not has:  # the system does not say
             return levels[0]
-        lacks = {t.name: [f for f in NEEDS[t.name] if not has.get(f)] for t in levels}
+        lacks = {t.name: [f for f in NEEDS[t.name] if f not in has] for t in levels}
         runs = [t for t in levels if not lacks[t.name]]
         if not runs:
             raise UnknownNameError(
@@ -132,6 +130,32 @@ class Target:
         return runs[-1]
 
 
+LINUX_NAMES = {
+    "bmi": "bmi1",
+    "lzcnt": "abm",
+    "avxvnni": "avx_vnni",
+    "avx512vnni": "avx512_vnni",
+    "neon": "asimd",
+    "lse": "atomics",
+}
+"""What Linux calls features of processors, where LLVM has another name."""
+
+
+def processor_features() -> frozenset[str]:
+    """Of those that targets need, what this processor and its system have, in LLVM's words; nothing
+    where the system does not say. Linux tells only of what it saves registers for."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            rows = [line.partition(":")[::2] for line in file]
+    except OSError:
+        return frozenset()
+    flags = next((set(value.split()) for name, value in rows if name.strip() in FLAGS), set())
+    known = {feature for needs in NEEDS.values() for feature in needs}
+    return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
+
+
+FLAGS = ("flags", "Features")
+"""The lines of x86 and of aarch64."""
 LARGEST_L2 = 2 << 20
 """Beyond this no core has a second level of its own: what says so is a hypervisor."""
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.llvm import symbol
 from lucid.codegen.program.program import Code, Program

@@ -6,8 +6,9 @@ mutators below keep both right. A node may have several results.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, ClassVar
 
 from lucid.ir.ops.base import Array, Op
@@ -313,15 +314,23 @@ class Graph:
 
     # -- showing itself -----------------------------------------------------------------------
 
-    forms: ClassVar[dict[str, Callable[[Graph], str]]] = {}
-    """How a graph is shown, by form: `text` (`lucid.ir.printer`), and for notebooks `svg` and
-    `html` (`lucid.notebook`). Who knows a form registers it; the graph knows none."""
+    forms: ClassVar[dict[str, tuple[str, str]]] = {
+        "text": ("lucid.ir.printer", "print_graph"),
+        "svg": ("lucid.notebook", "picture"),
+        "html": ("lucid.notebook", "page"),
+    }
+    """How a graph is shown, by form: modules, which are imported when they are asked for it, and
+    their functions. The last two are for notebooks."""
+
+    def _shown(self, form: str) -> str:
+        module, function = self.forms[form]
+        return str(getattr(import_module(module), function)(self))
 
     def __str__(self) -> str:
-        return self.forms["text"](self)
+        return self._shown("text")
 
     def _repr_svg_(self) -> str:
-        return self.forms["svg"](self)
+        return self._shown("svg")
 
     def _repr_html_(self) -> str:
-        return self.forms["html"](self)
+        return self._shown("html")

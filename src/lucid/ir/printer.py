@@ -19,9 +19,6 @@ def print_graph(graph: Graph) -> str:
     return "\n".join(_graph_lines(graph)) + "\n"
 
 
-Graph.forms["text"] = print_graph
-
-
 def print_op(op: Op) -> str:
     """An op alone: `conv2d{stride=(2,2)}`, `relu`."""
     return op.name + print_attributes(op)

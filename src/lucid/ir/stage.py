@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from lucid.ir.ops.base import Array
+if TYPE_CHECKING:
+    from lucid.ir.ops.base import Array
 
 
 class Stage(Protocol):

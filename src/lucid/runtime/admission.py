@@ -15,18 +15,22 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.codegen.kernels import admission as native
-from lucid.codegen.kernels.admission import Admission
-from lucid.codegen.target import Target
+from lucid.codegen.kernels import admission_tables as native
 from lucid.errors import InputError, UnknownNameError
 from lucid.os_threads import Local
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import available_processors
-from lucid.runtime.team import Team, syscall_address, team
+from lucid.runtime.team import syscall_address, team
+
+if TYPE_CHECKING:
+    from lucid.codegen.target import Target
+    from lucid.runtime.library import Code
+    from lucid.runtime.team import Team
 
 POLICIES = {
     "adaptive": native.ADAPTIVE,
@@ -88,11 +92,10 @@ class Gate:
     `beside(address, run, call)`: run a call table by `lucid_run`, though nobody admitted it."""
 
     def __init__(self, target: Target, processors: int) -> None:
-        kernel = Admission()
-        self._code = library(target).load([kernel])
-        self.admit = ADMIT_TYPE(self._code.address(kernel, "lucid_admit"))
-        self.leave = LEAVE_TYPE(self._code.address(kernel, "lucid_leave"))
-        self.beside = BESIDE_TYPE(self._code.address(kernel, "lucid_beside"))
+        self._code = _loaded(target)
+        self.admit = ADMIT_TYPE(self._code.address(native.ADMISSION, "lucid_admit"))
+        self.leave = LEAVE_TYPE(self._code.address(native.ADMISSION, "lucid_leave"))
+        self.beside = BESIDE_TYPE(self._code.address(native.ADMISSION, "lucid_beside"))
         self.table = np.zeros(native.GATE_WORDS, np.int64)
         self.processors = 0
         self.allow(processors)
@@ -130,6 +133,16 @@ class Gate:
             pool.empty()
         turn = self.turn()
         turn.words[native.TICKET_HOLDS], turn.words[native.TICKET_TEAM] = 0, native.ALONE
+
+
+def _loaded(target: Target) -> Code:
+    """The kernel's code: where a model has brought it, without what generates it."""
+    held = library(target).held([native.ADMISSION])
+    if held is not None:
+        return held
+    from lucid.codegen.kernels.admission import Admission
+
+    return library(target).load([Admission()])
 
 
 class Pool:

@@ -8,13 +8,16 @@ arrays of `ml_dtypes.bfloat16`, or of float32 where that package is not installe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lucid.codegen.language.dtypes import COMPUTED, DType, dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.errors import InputError, kind_of
-from lucid.ir.ops.base import Array
+
+if TYPE_CHECKING:
+    from lucid.codegen.language.dtypes import DType
+    from lucid.ir.ops.base import Array
 
 CONVERTERS: dict[type, Callable[[Array], Any]] = {}
 """How to wrap a result for callers who gave an object of this type; the front registers its own."""

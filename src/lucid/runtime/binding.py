@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
-from lucid.codegen.program.program import Program
-from lucid.codegen.program.tables import tables_of
-from lucid.ir.ops.base import Array
-from lucid.runtime.library import Code
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.runtime.memory import Memory
 from lucid.runtime.pace import Pace
-from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import Program
+    from lucid.codegen.program.program_tables import ProgramTables
+    from lucid.ir.ops.base import Array
+    from lucid.runtime.library import Code
+    from lucid.runtime.weights import WeightStore
 
 GUARD = 1 << 12
 """Bytes after the arena and each thread's scratch that belong to nobody."""
 
 
-class BoundProgram:
-    """The step and argument tables of a program over one store of weights.
+class BoundTables:
+    """The step and argument tables of a program, with the addresses of its code and weights.
 
-    The weights' beginning is address 0, so that the offset of a weight is its address. A workspace
-    fills the table of buffers. As long as this object lives, so do the code and the weights.
-    `pace`: how many threads its calls get.
+    `weights`: where each weight lies. The weights' beginning is address 0, so that the offset of a
+    weight is its address. A workspace fills the table of buffers. As long as this object lives, so
+    does the code. `pace`: how many threads its calls get.
     """
 
-    def __init__(self, program: Program, code: Code, weights: WeightStore) -> None:
-        tables = tables_of(program)
-        self.program, self.code, self.weights = program, code, weights
+    def __init__(self, tables: ProgramTables, code: Code, weights: Mapping[str, int]) -> None:
+        self.code = code
         self.arena_bytes = tables.arena
         self.scratch_bytes = -(-tables.scratch // 4096) * 4096 + GUARD
         self.words = tables.words
         for word, function in tables.codes.items():
             self.words[word] = code.address(function.kernel, function.export)
         for word, name in tables.weights.items():
-            self.words[word] += weights.address(program.weights[name])
+            self.words[word] += weights[name]
         self.count = len(tables.steps)
         self.steps = np.zeros((max(1, self.count), driver.STEP_WORDS), np.int64)
         for row, step in zip(self.steps, tables.steps, strict=False):
@@ -59,6 +61,17 @@ class BoundProgram:
         return self.arena_bytes, self.scratch_bytes
 
 
+class BoundProgram(BoundTables):
+    """A program over one store of weights, which lives as long as this."""
+
+    def __init__(self, program: Program, code: Code, weights: WeightStore) -> None:
+        from lucid.codegen.program.tables import tables_of
+
+        places = {name: weights.address(packed) for name, packed in program.weights.items()}
+        super().__init__(tables_of(program), code, places)
+        self.program, self.weights = program, weights
+
+
 class Workspace:
     """The memory of one call at a time: arena, scratch and the call table.
 
@@ -76,10 +89,10 @@ class Workspace:
         self.table[driver.CALL_VERSION] = driver.VERSION
         self.table[driver.CALL_SCRATCH] = self._scratch.address
 
-    def fits(self, bound: BoundProgram) -> bool:
+    def fits(self, bound: BoundTables) -> bool:
         return all(c >= n for c, n in zip(self.capacity, bound.needs, strict=True))
 
-    def larger(self, bound: BoundProgram) -> Workspace:
+    def larger(self, bound: BoundTables) -> Workspace:
         """One in which this program fits, and all that fit in this one."""
         arena, scratch = map(max, self.capacity, bound.needs)
         return Workspace(self._threads, (arena, scratch))
@@ -88,7 +101,7 @@ class Workspace:
         """`count` elements of the arena as they are stored, from byte `offset` on."""
         return self._arena.array(offset, count, dtype)
 
-    def prepare(self, bound: BoundProgram, arrays: Sequence[int], step: int | None = None) -> int:
+    def prepare(self, bound: BoundTables, arrays: Sequence[int], step: int | None = None) -> int:
         """Fill the call table for one run, or for that of a single step by one thread; gives its
         address."""
         self._buffers = np.array([*arrays, self._arena.address, 0], np.int64)

@@ -12,16 +12,17 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import lucid.codegen
-from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import versions
-from lucid.codegen.target import Target
+
+if TYPE_CHECKING:
+    from lucid.codegen.language.kernel import KernelSpec
+    from lucid.codegen.target import Target
 
 MAX_BYTES = 512 << 20
 """Size above which the entries unused for longest are deleted: some ten thousand kernels."""
@@ -45,6 +46,8 @@ def default_folder() -> Path:
     home = os.path.expanduser("~")
     if os.path.isabs(home):
         return Path(home) / ".cache" / "lucid"
+    import tempfile
+
     return Path(tempfile.gettempdir()) / f"lucid-{os.geteuid()}"
 
 
@@ -64,6 +67,8 @@ generator_hash()  # now, while the sources are those that were imported: they ma
 
 def key_text(kernel: KernelSpec, target: Target) -> str:
     """All that a kernel's object code depends on."""
+    from lucid.codegen.language.llvm import versions
+
     parts = [str(kernel), *kernel.exports, repr(target), versions(), generator_hash()]
     return "\n".join(parts)
 
@@ -120,6 +125,8 @@ class ObjectCache:
         try:
             if not self._is_usable():
                 return
+            import tempfile
+
             key = key_text(kernel, target)
             data = _header(key, code) + code
             with tempfile.NamedTemporaryFile(

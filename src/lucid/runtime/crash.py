@@ -7,7 +7,6 @@ The folder lies in $LUCID_CRASH_DIR, else in `crashes` in the cache folder. It i
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import shlex
@@ -17,16 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lucid.errors import CompileError, LucidError, VerifyError
-from lucid.ir.batch import batch_of
-from lucid.ir.graph import Graph
-from lucid.ir.passes import PIPELINE, run_passes
-from lucid.ir.text import print_graph
-from lucid.ir.types import Shapes
-from lucid.ir.verify import verify
 from lucid.runtime.cache import default_folder
-from lucid.runtime.library import Progress
+
+if TYPE_CHECKING:
+    from lucid.ir.graph import Graph
+    from lucid.ir.types import Shapes
+    from lucid.runtime.library import Progress
 
 FAILING, TRACEBACK, README = "before.lir", "traceback.txt", "README.txt"
 """What a bundle holds besides the files of a repro."""
@@ -102,6 +100,8 @@ class CrashReporter:
 
     def _legal_graph(self, shapes: Shapes) -> Graph | None:
         """The captured graph; None where the model cannot be traced, or gives an illegal one."""
+        from lucid.ir.verify import verify
+
         try:
             graph = self.captured(shapes)
             verify(graph)
@@ -129,6 +129,8 @@ class CrashReporter:
         )
 
     def _files(self, graph: Graph, shapes: Shapes, error: Exception) -> dict[str, bytes]:
+        from lucid.ir.batch import batch_of
+        from lucid.ir.text import print_graph
         from lucid.runtime.check.case import Case, Settings, files_of
 
         settings = Settings(
@@ -144,6 +146,8 @@ class CrashReporter:
 
 def before_failure(captured: Graph, disable: Sequence[str]) -> tuple[str, Graph]:
     """The pass that fails and the graph it got; else the fused graph, and that it is lowered."""
+    from lucid.ir.passes import PIPELINE, run_passes
+
     graph = captured
     for name in PIPELINE:
         if name not in disable:
@@ -156,6 +160,8 @@ def before_failure(captured: Graph, disable: Sequence[str]) -> tuple[str, Graph]
 
 def readme(folder: Path, error: Exception) -> str:
     """What happened, with which versions, and how to see it again."""
+    import importlib.metadata
+
     path = shlex.quote(str(folder))
     versions = [f"Python {platform.python_version()}, {platform.platform()}"]
     for package in ("lucid-compiler", "numpy", "llvmlite"):

@@ -11,38 +11,39 @@ import json
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.explain import Basis, Explanation
-from lucid.codegen.scheduling.schedule import Schedule
-from lucid.codegen.target import Target
+from lucid.codegen.scheduling.basis import Basis
 from lucid.errors import CompileError, InputError, TraceError, UnknownNameError, UnsupportedError
-from lucid.ir.batch import batched
-from lucid.ir.graph import Graph
-from lucid.ir.ops.base import Array
-from lucid.ir.types import ShapeArgument, Shapes
 from lucid.runtime import log
-from lucid.runtime.binding import BoundProgram
 from lucid.runtime.crash import CrashReporter
-from lucid.runtime.executor import executor
 from lucid.runtime.inputs import Inputs
-from lucid.runtime.inspection import CODE_STAGES, code_of, explanation_of, profile_of
-from lucid.runtime.library import Objects, Progress
 from lucid.runtime.outputs import Outputs
 from lucid.runtime.planner import Planner
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Saved, Slices, Snapshot, Source
-from lucid.runtime.profile import Profiler
-from lucid.runtime.profile_report import Profile
+from lucid.runtime.plans import Plan, Saved, Snapshot
 from lucid.runtime.running import Runner
 from lucid.runtime.signature import Signature, TensorSpec, as_html, specs
 from lucid.runtime.slices import compute
-from lucid.runtime.steps import HostOp, run_steps, warn_of_host_ops
+from lucid.runtime.steps import run_steps, warn_of_host_ops
 from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import Program
+    from lucid.codegen.scheduling.explain import Explanation
+    from lucid.codegen.scheduling.schedule import Schedule
+    from lucid.codegen.target import Target
+    from lucid.ir.graph import Graph
+    from lucid.ir.ops.base import Array
+    from lucid.ir.types import ShapeArgument, Shapes
+    from lucid.runtime.binding import BoundTables
+    from lucid.runtime.library import Objects, Progress
+    from lucid.runtime.plans import Ready, Slices, Source
+    from lucid.runtime.profile_report import Profile
+    from lucid.runtime.steps import HostOp
 
 
 class CompiledModel:
@@ -171,7 +172,7 @@ class CompiledModel:
         """
         shapes = self._shapes_or_first(shape)
         try:
-            whole = self._plans_for(shapes).whole
+            whole = self._plan_of(shapes)
         except (InputError, TraceError) as problem:
             likely = self._inputs.likely(shapes)
             if not likely:
@@ -181,6 +182,8 @@ class CompiledModel:
 
     def _programs(self, plan: Plan) -> list[Program]:
         """Those of a plan; one that does nothing where it has none."""
+        from lucid.codegen.program.program import Program
+
         return plan.programs or [Program(plan.graph.name, self.target.name, plan.batch)]
 
     def prepare_examples(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Program:
@@ -189,11 +192,32 @@ class CompiledModel:
         self._inputs.know(self._source.dtypes, self._source.input_names)
         return self.prepare(shapes)
 
+    def prepare_calls(self, shapes: Shapes) -> None:
+        """`prepare` for calls alone, which a file may have all for."""
+        ready = self._planner.ready.get(shapes)
+        if ready is None:
+            self.prepare(shapes)
+        else:
+            self._learn_signature(ready)
+
     def _plans_for(self, shapes: Shapes) -> Slices:
-        plans = self._planner.plans_for(shapes)
+        """What a call needs."""
+        plans = self._planner.for_call(shapes)
         if self._planner.fresh:
             self._take_note()
         return plans
+
+    def _plan_of(self, shapes: Shapes) -> Plan:
+        """The plan of the whole batch, or of its first slice."""
+        self._plan_ready()
+        plan = self._plans_for(shapes).whole
+        assert isinstance(plan, Plan)
+        return plan
+
+    def _plan_ready(self) -> None:
+        """Let nothing be ready for calls alone."""
+        if self._planner.ready:
+            self._planner.plan_ready()
 
     def _take_note(self) -> None:
         """Take inputs and outputs from the first plan, and warn of what is new on the host."""
@@ -207,7 +231,7 @@ class CompiledModel:
         if new:
             warn_of_host_ops(self._source.name, new)
 
-    def _learn_signature(self, plan: Plan) -> None:
+    def _learn_signature(self, plan: Plan | Ready) -> None:
         name, graph, rest = self._source.name, plan.graph, plan.rest
         self._inputs.compiled(graph.inputs)
         names = () if rest is None else [told[0] for told in rest.outputs]
@@ -284,6 +308,8 @@ class CompiledModel:
         done. Raises what a call raises."""
         import asyncio
 
+        from lucid.runtime.executor import executor
+
         call = functools.partial(self, *inputs, out=out, **named)
         return await asyncio.get_running_loop().run_in_executor(executor(), call)
 
@@ -307,6 +333,8 @@ class CompiledModel:
         compiled, None. Raises what compiling it for these shapes raises."""
         if self.input_shapes is None:
             return None
+        from lucid.ir.batch import batched
+
         sized = self._planner.sized(shapes)
         whole = len(batched(sized.graph.inputs)) == len(sized.graph.inputs)
         apart = whole and not sized.obstacle and self._source.rest(shapes) is None
@@ -346,16 +374,17 @@ class CompiledModel:
             if self._signature is None:  # it failed, and another first call may do better
                 self._inputs.know(self._source.dtypes, self._source.input_names)
 
-    def _run(self, plan: Plan, arrays: Sequence[Array], results: Sequence[Array]) -> None:
+    def _run(self, plan: Plan | Ready, arrays: Sequence[Array], results: Sequence[Array]) -> None:
         """One call of a plan."""
         if plan.whole is not None:
             self._enter(plan, plan.whole, (*arrays, *results))
             return
+        assert isinstance(plan, Plan)
         native = functools.partial(self._enter, plan)
         with self._crashes.watching(plan.graph.input_shapes(plan.batch)):
             run_steps(plan.graph, plan.steps, plan.batch, plan.weights, native, arrays, results)
 
-    def _enter(self, plan: Plan, bound: BoundProgram, arrays: Sequence[Array]) -> None:
+    def _enter(self, plan: Plan | Ready, bound: BoundTables, arrays: Sequence[Array]) -> None:
         """Run one of a plan's programs on its inputs and outputs."""
         status = self._runner.run(bound, [a.ctypes.data for a in arrays])
         if status:
@@ -377,6 +406,7 @@ class CompiledModel:
         self._refuse_stages(
             "has no weights to swap", "put the weights into the model, and compile that"
         )
+        self._plan_ready()
         store = WeightStore(self._source.match(weights, list(self._planner.plans)))
         self._planner.swap(store)
         return self
@@ -418,6 +448,7 @@ class CompiledModel:
         except (TypeError, ValueError) as problem:
             raise InputError(f"metadata must be what JSON can say: {problem}") from problem
         with PLANNING:
+            self._plan_ready()
             first_plan = self._planner.plan(first)  # which may have been dropped
             plans = {first: first_plan, **self._planner.plans}
         return Snapshot(
@@ -444,7 +475,7 @@ class CompiledModel:
         on the host."""
         shapes = self._shapes_or_first(shape)
         self.prepare(shapes)
-        return self._programs(self._plans_for(shapes).whole)
+        return self._programs(self._plan_of(shapes))
 
     def profile(self, x: Any, runs: int = 20) -> Profile:
         """Profile a call with `x`, measured inside the generated code in `runs` runs:
@@ -459,6 +490,10 @@ class CompiledModel:
         inputs = x if isinstance(x, tuple | list) else () if named else (x,)
         given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
+        from lucid.runtime.inspection import profile_of
+        from lucid.runtime.profile import Profiler
+
+        self._plan_ready()
         plans = self._planned(given, arrays)
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profile_of(profiler, plans, self._source.name, arrays, runs)
@@ -468,7 +503,9 @@ class CompiledModel:
         kernel it got and why, and how its work is cut. `shape` as in `ir`."""
         shapes = self._shapes_or_first(shape)
         self.prepare(shapes)
-        plan = self._plans_for(shapes).whole
+        from lucid.runtime.inspection import explanation_of
+
+        plan = self._plan_of(shapes)
         misses = self._source.rewrites(shapes).misses
         made = self.target, self.threads, self._basis
         return explanation_of(plan, misses, self.schedule, *made)
@@ -488,12 +525,14 @@ class CompiledModel:
     def schedule(self) -> Schedule:
         """The choices made for the first shape."""
         if self._planner.schedule is None:
-            self._shapes_or_first(None)  # raises
+            self._plan_of(self._shapes_or_first(None))
         assert self._planner.schedule is not None
         return self._planner.schedule
 
     def stages(self) -> list[str]:
         """The names that `ir` takes, in the order in which a model goes through them."""
+        from lucid.runtime.inspection import CODE_STAGES
+
         return [*self._source.stages(), *CODE_STAGES]
 
     def ir(self, stage: str = "fused", shape: ShapeArgument | None = None) -> str:
@@ -503,6 +542,8 @@ class CompiledModel:
         `shape`: an input shape, by default the one compiled for, and with it the further stages
         compiled so far. Raises UnknownNameError.
         """
+        from lucid.runtime.inspection import CODE_STAGES, code_of
+
         if stage not in self.stages():
             names = ", ".join(self.stages())
             raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")

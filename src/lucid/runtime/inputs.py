@@ -9,15 +9,12 @@ import operator
 import reprlib
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.program.plan import require_addressable
+from lucid.codegen.program.addressable import require_addressable
 from lucid.errors import InputError, kind_of
 from lucid.ir.arguments import in_order, takes
-from lucid.ir.graph import Value
-from lucid.ir.ops.base import Array
-from lucid.ir.types import ShapeArgument, Shapes
 from lucid.runtime.arrays import (
     as_array,
     as_scalar,
@@ -28,6 +25,12 @@ from lucid.runtime.arrays import (
     likely_shape,
 )
 from lucid.runtime.signature import specs
+
+if TYPE_CHECKING:
+    from lucid.ir.graph import Value
+    from lucid.ir.ops.base import Array
+    from lucid.ir.types import ShapeArgument, Shapes
+    from lucid.runtime.signature import Port
 
 NUMBER = int | float
 """What an input without axes may be given as."""
@@ -46,7 +49,7 @@ class Inputs:
     ) -> None:
         self._apart: list[int] = []
         self.count: int | None = None
-        self.values: Sequence[Value] = ()
+        self.values: Sequence[Value | Port] = ()
         self._model = model
         self._names = names
         self.know(dtypes, names)
@@ -59,7 +62,7 @@ class Inputs:
             self._apart = [i for i, name in enumerate(dtypes) if not name]
             self.dtypes = [dtype(name) for name in dtypes if name]
 
-    def compiled(self, values: Sequence[Value]) -> None:
+    def compiled(self, values: Sequence[Value | Port]) -> None:
         """Learn the inputs of the first graph."""
         self.values = values
         if self._apart:  # which the graph does not know of

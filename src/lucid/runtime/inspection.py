@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lucid.codegen.language.llvm import assembly, ir_text
-from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.explain import Basis, Explanation, explain
-from lucid.codegen.scheduling.schedule import Schedule
-from lucid.codegen.target import Target
+from lucid.codegen.scheduling.explain import explain
 from lucid.errors import InputError
 from lucid.ir.batch import described, obstacle
-from lucid.ir.ops.base import Array
-from lucid.ir.passes import Miss
 from lucid.runtime.planner import MAX_BATCH
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Slices
-from lucid.runtime.profile import Profiler
-from lucid.runtime.profile_report import Profile
+from lucid.runtime.plans import Plan
 from lucid.runtime.profile_steps import StepProfiler
 from lucid.runtime.slices import rows_of
 from lucid.runtime.steps import HostStep
+
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import Program
+    from lucid.codegen.scheduling.basis import Basis
+    from lucid.codegen.scheduling.explain import Explanation
+    from lucid.codegen.scheduling.schedule import Schedule
+    from lucid.codegen.target import Target
+    from lucid.ir.ops.base import Array
+    from lucid.ir.passes import Miss
+    from lucid.runtime.plans import Slices
+    from lucid.runtime.profile import Profiler
+    from lucid.runtime.profile_report import Profile
 
 CODE_STAGES = ("scheduled", "llvm", "asm")
 """The stages of a model behind its graphs, in order."""
@@ -69,6 +75,7 @@ def profile_of(
     if not plans.batch:
         raise InputError("an empty batch has no profile")
     plan, graph = plans.whole, plans.graph
+    assert isinstance(plan, Plan)
     rows = slice(0, plans.batch if plans.is_one else MAX_BATCH)
     arrays = rows_of(graph.inputs, arrays, rows)
     results = rows_of(graph.outputs, plans.outputs(), rows)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
 
-from llvmlite import binding
-
-from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import Compilation, symbol, target_machine
+from lucid.codegen.language.names import KernelName
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.os_threads import mapped
+from lucid.runtime.code_memory import CodeMemory
+from lucid.runtime.object_code import ObjectCode
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import available_processors
+
+if TYPE_CHECKING:  # code that is there is loaded without what generates it
+    from lucid.codegen.language.kernel import KernelSpec
+    from lucid.codegen.language.llvm import Compilation
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -47,33 +50,33 @@ class Objects(Protocol):
 
 
 class _Batch:
-    """Kernels that were loaded together, in one engine of LLVM's: freed when nobody holds it."""
+    """Kernels that were loaded together, in one piece of memory: freed when nobody holds it."""
 
-    def __init__(self, target: Target, objects: Mapping[KernelSpec, bytes]) -> None:
-        engine = _engine(target)
-        closing = weakref.finalize(self, _retire, engine)
-        closing.atexit = False  # daemon threads may be in its code
-        for kernel, code in objects.items():
-            try:
-                engine.add_object_file(binding.ObjectFileRef.from_data(code))
-            except RuntimeError as problem:
-                raise CompileError(f"kernel {kernel} is no object code: {problem}") from problem
-        engine.finalize_object()
-        self.addresses: dict[KernelSpec, dict[str, int]] = {
-            kernel: {e: engine.get_function_address(symbol(kernel, e)) for e in kernel.exports}
-            for kernel in objects
+    def __init__(self, objects: Mapping[KernelName, bytes]) -> None:
+        self._memory = CodeMemory([_parsed(*item) for item in objects.items()])
+        self.addresses: dict[KernelName, dict[str, int]] = {
+            kernel: {e: self._memory.address(n, kernel.symbol(e)) for e in kernel.exports}
+            for n, kernel in enumerate(objects)
         }
+
+
+def _parsed(kernel: KernelName, code: bytes) -> ObjectCode:
+    try:
+        return ObjectCode(code)
+    except CompileError as problem:
+        raise CompileError(f"kernel {kernel.text}: {problem}") from problem
 
 
 class Code:
     """Some kernels in executable memory, which stay there as long as this object."""
 
-    def __init__(self, batches: Mapping[KernelSpec, _Batch]) -> None:
+    def __init__(self, batches: Mapping[KernelName, _Batch]) -> None:
         self._batches = batches
 
-    def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
+    def address(self, kernel: KernelSpec | KernelName, export: str = "kernel") -> int:
         """Where an exported function of one of the kernels lies."""
-        return self._batches[kernel].addresses[kernel][export]
+        name = kernel if isinstance(kernel, KernelName) else kernel.called()
+        return self._batches[name].addresses[name][export]
 
 
 class KernelLibrary:
@@ -89,7 +92,7 @@ class KernelLibrary:
             )
         self.target = target
         self.emitted = 0
-        self._known: weakref.WeakValueDictionary[KernelSpec, _Batch] = weakref.WeakValueDictionary()
+        self._known: weakref.WeakValueDictionary[KernelName, _Batch] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[_Batch, None] = OrderedDict()
 
     def load(
@@ -100,16 +103,29 @@ class KernelLibrary:
     ) -> Code:
         """These kernels in memory, for as long as the result is held."""
         with PLANNING:
-            wanted = list(dict.fromkeys(kernels))
-            found = {k: batch for k in wanted if (batch := self._known.get(k)) is not None}
-            missing = [k for k in wanted if k not in found]
+            wanted = {kernel.called(): kernel for kernel in kernels}
+            missing = [kernel for name, kernel in wanted.items() if name not in self._known]
+            objects = self._object_codes(missing, cache, progress or (lambda *state: None))
+            return self.take(wanted, {k.called(): code for k, code in objects.items()})
+
+    def take(self, kernels: Iterable[KernelName], objects: Mapping[KernelName, bytes]) -> Code:
+        """These kernels in memory; those that are not there yet from their objects. Raises
+        CompileError for what is no object code."""
+        with PLANNING:
+            found = {k: batch for k in kernels if (batch := self._known.get(k)) is not None}
+            missing = {k: objects[k] for k in kernels if k not in found}
             if missing:
-                objects = self._object_codes(missing, cache, progress or (lambda *state: None))
-                batch = _Batch(self.target, objects)
+                batch = _Batch(missing)
                 for kernel in missing:
                     found[kernel] = self._known[kernel] = batch
             self._keep(found.values())
             return Code(found)
+
+    def held(self, kernels: Sequence[KernelName]) -> Code | None:
+        """These kernels, where all of them are in memory."""
+        with PLANNING:
+            found = {k: batch for k in kernels if (batch := self._known.get(k)) is not None}
+            return Code(found) if len(found) == len(kernels) else None
 
     def _keep(self, batches: Any) -> None:
         """Hold what was used last, up to `KEPT` kernels."""
@@ -121,7 +137,6 @@ class KernelLibrary:
             oldest, _ = self._recent.popitem(last=False)
             count -= len(oldest.addresses)
             del oldest
-        _close_retired()
 
     def _object_codes(
         self, kernels: Sequence[KernelSpec], cache: Objects | None, progress: Progress
@@ -148,7 +163,7 @@ class KernelLibrary:
         nothing else on this one meanwhile: a progress callback could fork."""
         with ExitStack() as stack:
             works = [stack.enter_context(self._begun(kernel)) for kernel in kernels]
-            list(mapped(Compilation.run, works, threads))
+            list(mapped(lambda work: work.run(), works, threads))
             codes = [work.code() for work in works]
         for work, code in zip(works, codes, strict=True):
             milliseconds = 1000 * work.seconds
@@ -157,6 +172,8 @@ class KernelLibrary:
         return codes
 
     def _begun(self, kernel: KernelSpec) -> Compilation:
+        from lucid.codegen.language.llvm import Compilation
+
         try:
             return Compilation(kernel, self.target)
         except CompileError:
@@ -171,41 +188,6 @@ class KernelLibrary:
 def _in_parts(kernels: Sequence[KernelSpec], size: int) -> Iterator[Sequence[KernelSpec]]:
     for first in range(0, len(kernels), size):
         yield kernels[first : first + size]
-
-
-# -- engines --------------------------------------------------------------------------------------
-
-_retired: list[Any] = []
-"""Engines whose code nobody can reach any more, to be closed by who plans: LLVM has a lock of its
-own, which a fork must not find taken."""
-
-
-def _engine(target: Target) -> Any:
-    """An empty engine of LLVM's for object code of this target."""
-    machine = target_machine(target)
-    empty = binding.parse_assembly("", context=binding.create_context())
-    empty.triple = target.triple
-    empty.data_layout = str(machine.target_data)
-    # llvmlite's memory manager puts an object's sections side by side: code reaches its constants
-    # by 32-bit offsets, and in a process full of large libraries, as PyTorch's are, LLVM's own
-    # manager may put them further apart.
-    return binding.create_mcjit_compiler(empty, machine, use_lmm=True)
-
-
-def _retire(engine: Any) -> None:
-    """Close an engine now, or when whoever plans just now has done."""
-    _retired.append(engine)
-    if PLANNING.acquire(blocking=False):
-        try:
-            _close_retired()
-        finally:
-            PLANNING.release()
-
-
-def _close_retired() -> None:
-    with suppress(IndexError):
-        while True:
-            _retired.pop().close()
 
 
 _libraries: dict[str, KernelLibrary] = {}

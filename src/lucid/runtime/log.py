@@ -9,10 +9,12 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lucid.errors import UnknownNameError
-from lucid.ir.types import Shapes, size_text
+
+if TYPE_CHECKING:
+    from lucid.ir.types import Shapes
 
 TOPICS = ("passes", "schedule", "kernels")
 
@@ -46,6 +48,8 @@ def dump(model: Staged, name: str, shapes: Shapes) -> None:
     folder = os.environ.get("LUCID_DUMP")
     if not folder:
         return
+    from lucid.ir.types import size_text
+
     Path(folder).mkdir(parents=True, exist_ok=True)
     stem = "-".join([name, *map(size_text, shapes)])
     for number, stage in enumerate(model.stages()):

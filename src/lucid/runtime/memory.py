@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.ir.ops.base import Array
+
+if TYPE_CHECKING:
+    from lucid.ir.ops.base import Array
 
 HUGE_PAGE = 2 << 20
+ALIGNMENT = 64
+"""Bytes that packed weights are aligned to; no vector is longer, so that panels may be read by
+aligned loads."""
 
 
 class Memory:

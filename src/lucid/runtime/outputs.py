@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lucid.codegen.language.dtypes import DType, dtype
+from lucid.codegen.language.dtypes import dtype
 from lucid.errors import InputError
 from lucid.ir.arguments import in_order, named
-from lucid.ir.graph import Value
-from lucid.ir.ops.base import Array
-from lucid.ir.structure import Structure
 from lucid.runtime.arrays import describe, like
+
+if TYPE_CHECKING:
+    from lucid.codegen.language.dtypes import DType
+    from lucid.ir.graph import Value
+    from lucid.ir.ops.base import Array
+    from lucid.ir.structure import Structure
+    from lucid.runtime.signature import Port
 
 
 class Outputs:
@@ -28,7 +32,7 @@ class Outputs:
     def __init__(
         self,
         model: str,
-        values: Sequence[Value],
+        values: Sequence[Value | Port],
         structure: Structure | None,
         known: bool,
         names: Sequence[str] = (),

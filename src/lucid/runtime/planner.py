@@ -8,25 +8,27 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from lucid.codegen.kernels.admission import Admission
-from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.lowering import Lowered, lower_parts
-from lucid.codegen.scheduling.schedule import Schedule, without_choice
-from lucid.codegen.target import Target
-from lucid.errors import UnsupportedError
-from lucid.ir.batch import obstacle
-from lucid.ir.graph import Graph
-from lucid.ir.stage import Rest
-from lucid.ir.types import Shapes
+from lucid.errors import MissingPackageError, UnsupportedError
+from lucid.ir.types import sizes_text
 from lucid.runtime.binding import BoundProgram
-from lucid.runtime.crash import CrashReporter
-from lucid.runtime.library import Objects, Progress, library
+from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Saved, Sized, Slices, Source, continued
-from lucid.runtime.running import Runner
+from lucid.runtime.plans import Plan, Sized, Slices, continued
 from lucid.runtime.steps import HostOp, HostStep, NativeStep, listed
 from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.codegen.scheduling.schedule import Schedule
+    from lucid.codegen.target import Target
+    from lucid.ir.graph import Graph
+    from lucid.ir.stage import Rest
+    from lucid.ir.types import Shapes
+    from lucid.runtime.crash import CrashReporter
+    from lucid.runtime.library import Objects, Progress
+    from lucid.runtime.plans import Saved, Source
+    from lucid.runtime.running import Runner
 
 MAX_BATCH = 16
 """The largest batch of one plan whose rows are independent; the arena is linear in it, so larger
@@ -40,7 +42,8 @@ schedule_log = logging.getLogger("lucid.schedule")
 class Planner:
     """Makes and keeps the plans of one model.
 
-    `plans`: by the shapes of the inputs; changed by who plans alone. `weights`: packed so far.
+    `plans`: by the shapes of the inputs; changed by who plans alone. `ready`: what calls need where
+    a file has brought it, until it is replaced by such a plan. `weights`: packed so far.
     `first`, `schedule`: shapes and choices of the first plan, which settles algorithms for all;
     None before. `fresh`: plans that nobody has taken note of yet.
     """
@@ -70,12 +73,27 @@ class Planner:
         self._runner = runner
         self._runs_host_nodes = runs_host_nodes
         self.weights: WeightStore | None = None
+        self.ready = dict(saved.ready)
         self.fresh: list[Plan] = []
         self._graphs: Sequence[Sized] = ()  # replaced, never changed
         self._clock = itertools.count()
         self._native = library(target)
 
     # -- plans ------------------------------------------------------------------------------
+
+    def for_call(self, shapes: Shapes) -> Slices:
+        """What a call with inputs of these shapes needs."""
+        ready = self.ready.get(shapes)
+        if ready is None:
+            return self.plans_for(shapes)
+        return Slices(ready, ready, ready.batch, ready.graph)
+
+    def plan_ready(self) -> None:
+        """Plan what was ready for calls alone, for who wants to know or change more."""
+        with PLANNING:
+            for shapes in list(self.ready):
+                self.plan(shapes)
+            self.ready.clear()
 
     def plans_for(self, shapes: Shapes) -> Slices:
         """The plans of a call with inputs of these shapes."""
@@ -109,6 +127,14 @@ class Planner:
         return plan
 
     def _make(self, shapes: Shapes) -> Plan:
+        require_compiler(f"{self._source.name} for inputs of {sizes_text(shapes)}")
+        from lucid.codegen.kernels.admission import Admission
+        from lucid.codegen.kernels.driver import Driver
+        from lucid.codegen.lowering import Lowered, lower_parts
+
+        first = next(iter(self.ready), shapes)
+        if self.schedule is None and shapes != first:  # it settles the algorithms for all
+            self.plan(first)
         sized = self.sized(shapes)
         graph, batch = sized.graph, sized.batch(shapes)
         assert batch is not None, graph
@@ -155,6 +181,7 @@ class Planner:
     def swap(self, store: WeightStore) -> None:
         """Let all plans read these weights, which are packed for them first."""
         with PLANNING:
+            self.plan_ready()
             programs = [program for plan in self.plans.values() for program in plan.programs]
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
             plans = {shapes: plan.rebound(store) for shapes, plan in self.plans.items()}
@@ -163,6 +190,8 @@ class Planner:
     # -- schedules --------------------------------------------------------------------------
 
     def _schedule_of(self, graph: Graph, shapes: Shapes, batch: int) -> Schedule:
+        from lucid.codegen.scheduling.schedule import without_choice
+
         saved = self._saved.schedules.get(shapes)
         if saved is not None and not without_choice(saved, graph, batch):
             return saved
@@ -188,7 +217,21 @@ class Planner:
             known = self._known(shapes)
             if known is not None:
                 return known
+            from lucid.ir.batch import obstacle
+
             graph = self._source.graph(shapes)
             sized = Sized(graph, obstacle(graph))
             self._graphs = [*self._graphs, sized][-PLANS_KEPT:]
             return sized
+
+
+def require_compiler(what: str) -> None:
+    """Raises MissingPackageError where the package is missing that generates code."""
+    try:
+        from lucid.codegen.language import llvm  # noqa: F401
+    except ImportError as problem:
+        raise MissingPackageError(
+            f"{what} is not ready to be called, and to compile it takes the package llvmlite, "
+            f"which is not there ({problem}): pip install llvmlite; or save the model for this "
+            "machine by this version of Lucid, once it has been prepared for these sizes"
+        ) from problem

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.explain import Basis
-from lucid.codegen.scheduling.schedule import Schedule, without_choice
-from lucid.codegen.target import Target
-from lucid.ir.batch import batch_of
-from lucid.ir.graph import Graph, State
-from lucid.ir.ops.base import Array
-from lucid.ir.passes import RewriteLog
-from lucid.ir.stage import Rest
-from lucid.ir.structure import Structure
-from lucid.ir.types import Shapes
 from lucid.runtime.binding import BoundProgram
-from lucid.runtime.library import Objects
-from lucid.runtime.steps import HostOp, HostStep, NativeStep, Step
-from lucid.runtime.weights import Prepared, WeightStore
+from lucid.runtime.steps import HostOp, HostStep, NativeStep
+
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import Program
+    from lucid.codegen.scheduling.basis import Basis
+    from lucid.codegen.scheduling.schedule import Schedule
+    from lucid.codegen.target import Target
+    from lucid.ir.graph import Graph, State
+    from lucid.ir.ops.base import Array
+    from lucid.ir.passes import RewriteLog
+    from lucid.ir.stage import Rest
+    from lucid.ir.structure import Structure
+    from lucid.ir.types import Shapes
+    from lucid.runtime.binding import BoundTables
+    from lucid.runtime.library import Objects
+    from lucid.runtime.signature import Interface
+    from lucid.runtime.steps import Step
+    from lucid.runtime.weights import Prepared, WeightStore
 
 
 class Source(Protocol):
@@ -89,6 +93,8 @@ class Sized:
 
     def batch(self, shapes: Shapes) -> int | None:
         """The batch in inputs of these shapes; None where the graph does not serve them."""
+        from lucid.ir.batch import batch_of
+
         return batch_of(self.graph.input_types(), shapes)
 
 
@@ -144,6 +150,19 @@ class Plan:
         return replace(self, steps=steps, weights=weights)
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A plan from a file, for calls alone: one program computes all outputs. `graph`: what is known
+    of it without reading it. `weights`: what keeps them in memory."""
+
+    graph: Interface
+    batch: int
+    whole: BoundTables
+    weights: object
+    rest: None = None
+    host_ops: tuple[HostOp, ...] = ()
+
+
 class Slices(NamedTuple):
     """The plans of one call: of the slices of its batch and of the last slice, over the same
     weights. Both are one where the batch is run whole.
@@ -152,10 +171,10 @@ class Slices(NamedTuple):
     a batch: those that were made for shapes which a slice has by chance.
     """
 
-    whole: Plan
-    last: Plan
+    whole: Plan | Ready
+    last: Plan | Ready
     batch: int
-    graph: Graph
+    graph: Graph | Interface
 
     @property
     def is_one(self) -> bool:
@@ -170,11 +189,12 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """What is known beforehand of a model that was saved: choices by the shapes of the inputs, and
-    weights."""
+    """What is known beforehand of a model that was saved: choices by the shapes of the inputs,
+    weights, and plans for calls of such shapes, that of the first plan first."""
 
     schedules: Mapping[Shapes, Schedule] = field(default_factory=dict)
     weights: Prepared | None = None
+    ready: Mapping[Shapes, Ready] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,6 +218,8 @@ def continued(
 ) -> Schedule:
     """The choices made for the first shape; new ones for layers that it did not have, where the
     model's forward branches on the size of the image."""
+    from lucid.codegen.scheduling.schedule import Schedule, without_choice
+
     if known is None:
         return choose(graph, batch)
     strangers = without_choice(known, graph, batch)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.target import Target
-from lucid.runtime.admission import Pool, check_policy, gate
-from lucid.runtime.binding import BoundProgram, Workspace
-from lucid.runtime.library import Code
+from lucid.codegen.kernels.driver_tables import DRIVER
+from lucid.runtime.admission import check_policy, gate
+from lucid.runtime.binding import Workspace
 from lucid.runtime.processors import allowance
 from lucid.runtime.team import RUN_TYPE
+
+if TYPE_CHECKING:
+    from lucid.codegen.target import Target
+    from lucid.runtime.admission import Pool
+    from lucid.runtime.binding import BoundTables
+    from lucid.runtime.library import Code
 
 
 class Runner:
@@ -38,7 +43,7 @@ class Runner:
     def policy(self, policy: str) -> None:
         self._policy = check_policy(policy)
 
-    def run(self, bound: BoundProgram, addresses: Sequence[int]) -> int:
+    def run(self, bound: BoundTables, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
         status of the native code, 0 where it ran."""
         enter = self.enter or self._entry(bound.code)
@@ -68,7 +73,7 @@ class Runner:
             turn.leave()
 
     def _run(
-        self, enter: Callable[[int], int], bound: BoundProgram, addresses: Sequence[int]
+        self, enter: Callable[[int], int], bound: BoundTables, addresses: Sequence[int]
     ) -> int:
         try:  # pop and append are atomic
             workspace = self.free.pop()
@@ -84,7 +89,7 @@ class Runner:
     def _entry(self, code: Code) -> Callable[[int], int]:
         """The ways into native code on the caller's thread: of who asks nobody, and of who was
         admitted."""
-        address, self._code = code.address(Driver(), "lucid_run"), code
+        address, self._code = code.address(DRIVER, "lucid_run"), code
         self._alone = RUN_TYPE(address)
         way_in = gate(self._target)
         self.enter = functools.partial(way_in.beside, way_in.address, address)

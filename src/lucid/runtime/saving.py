@@ -11,7 +11,7 @@ import importlib.metadata
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
 from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.program.program import Program
+from lucid.codegen.program.tables import tables_of
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError, LucidError, UnknownNameError, WeightsError
@@ -38,11 +39,13 @@ from lucid.ir.types import Shapes
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Snapshot, continued
-from lucid.runtime.stored import object_key, packed_key, padded
+from lucid.runtime.stored import CACHES, object_key, packed_key, padded
+from lucid.runtime.stored_programs import Written, to_json
 from lucid.runtime.weights import WeightStore
 
-CACHES = ("l1", "l2", "line")
-"""The fields of a target that say what the schedule counts on."""
+THREADS = (1, 2, 4, 8)
+"""Numbers of threads that programs are stored for, besides the model's own: a process that loads
+the file takes the least that is not below its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,6 +299,7 @@ def _write_target(
         rows,
         f"packed.{target.name}" if packed else None,
         f"objects.{target.name}" if code else None,
+        f"programs.{target.name}" if packed and code else None,
     )
     if made.packed:
         store = store_of(snapshot) if target == snapshot.target else None
@@ -307,7 +311,48 @@ def _write_target(
             *(k for p in programs for k in (*p.kernels(), *p.may_need)),
         ]
         _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
+    if made.programs:
+        known = Known({packed_key(w) for p in programs for w in p.weights.values()}, set(kernels))
+        written = _tables(snapshot, schedules, target, known)
+        text = to_json(written, {k.called(): object_key(k, target) for k in kernels})
+        writer.add(made.programs, text.encode())
     return made
+
+
+class Known(NamedTuple):
+    """What a file has for a target: keys of packed weights, and kernels."""
+
+    weights: set[str]
+    kernels: set[KernelSpec]
+
+
+def _tables(
+    snapshot: Snapshot, schedules: Mapping[Shapes, Schedule], target: Target, known: Known
+) -> Iterator[Written]:
+    """The tables of the plans that are one program, for several numbers of threads each; those
+    that need other weights or kernels than the file has are left out."""
+    for shapes, plan in snapshot.plans.items():
+        if plan.whole is None:
+            continue
+        for threads in sorted({*THREADS, snapshot.threads}):
+            program = _program(snapshot, plan, schedules[shapes], target, threads)
+            keys = {name: packed_key(w) for name, w in program.weights.items()}
+            if known.weights.issuperset(keys.values()) and known.kernels.issuperset(
+                program.kernels()
+            ):
+                tables = tables_of(program)
+                yield Written(shapes, plan.graph, plan.batch, threads, tables, keys)
+
+
+def _program(
+    snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target, threads: int
+) -> Program:
+    """That of a plan which has one, for so many threads."""
+    if target == snapshot.target and threads == snapshot.threads:
+        return plan.programs[0]
+    (part,) = lower_parts(plan.graph, chosen, target, plan.batch, threads)
+    assert isinstance(part, Lowered)
+    return part.program
 
 
 def programs_of(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
@@ -378,13 +423,3 @@ def object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes
             if cache:
                 cache.put(kernel, target, code)
     return code
-
-
-def loaded_target(made: ForTarget) -> Target | None:
-    """The target that a file's code is for; None for one that is not known here."""
-    try:
-        target = Target.named(made.name)
-    except LucidError:
-        return None
-    known: Any = {name: size for name, size in made.caches.items() if name in CACHES}
-    return dataclasses.replace(target, **known)

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.ir.graph import Value
 from lucid.ir.types import Dim
+
+if TYPE_CHECKING:
+    from lucid.ir.graph import Value
+    from lucid.ir.types import Shapes, TensorType
+
+
+class Port(NamedTuple):
+    """An input or output of a graph that was not read."""
+
+    name: str
+    type: TensorType
+
+
+class Interface(NamedTuple):
+    """The inputs and outputs of a graph that was not read, as a graph has them."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def input_shapes(self, batch: int) -> Shapes:
+        """The shapes of the inputs for so many images."""
+        return tuple(port.type.concrete(batch) for port in self.inputs)
 
 
 class TensorSpec(NamedTuple):
@@ -23,7 +43,7 @@ class TensorSpec(NamedTuple):
         return f"{self.name}: {self.dtype}[{','.join(map(str, self.shape))}]"
 
 
-def specs(values: Sequence[Value]) -> tuple[TensorSpec, ...]:
+def specs(values: Sequence[Value | Port]) -> tuple[TensorSpec, ...]:
     """Of a graph's inputs or outputs."""
     return tuple(
         TensorSpec(
@@ -47,6 +67,8 @@ class Signature(NamedTuple):
 
 def as_html(title: str, facts: str, signature: Signature | None) -> str:
     """A table for notebooks: a line about the model, and one for each input and output."""
+    from html import escape
+
     sides = signature._asdict() if signature else {}
     rows = [
         (side.removesuffix("s"), spec.name, spec.dtype, " × ".join(map(str, spec.shape)))

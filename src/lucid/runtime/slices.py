@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.ir.graph import Value
-from lucid.ir.ops.base import Array
 from lucid.ir.types import Dim
 from lucid.runtime.planner import MAX_BATCH
-from lucid.runtime.plans import Plan, Slices
 
-Run = Callable[[Plan, Sequence[Array], Sequence[Array]], None]
-"""One call of a plan: writes its results from its inputs."""
+if TYPE_CHECKING:
+    from lucid.ir.graph import Value
+    from lucid.ir.ops.base import Array
+    from lucid.runtime.plans import Plan, Ready, Slices
+    from lucid.runtime.signature import Port
+
+    Run = Callable[[Plan | Ready, Sequence[Array], Sequence[Array]], None]
+    """One call of a plan: writes its results from its inputs."""
 
 
 def compute(plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[Array]) -> None:
@@ -30,7 +34,7 @@ def compute(plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[
         run(plan, rows_of(graph.inputs, arrays, rows), rows_of(graph.outputs, results, rows))
 
 
-def rows_of(values: Sequence[Value], arrays: Sequence[Array], rows: slice) -> list[Array]:
+def rows_of(values: Sequence[Value | Port], arrays: Sequence[Array], rows: slice) -> list[Array]:
     """The part of arrays that a slice of the batch has, views of them; the first dimension may be
     2N, and those without the batch stay whole."""
     parts = []
@@ -49,13 +53,13 @@ def _compute_empty(
     if all(result.size == 0 for result in results):
         return
 
-    def one(value: Value, array: Array) -> Array:
+    def one(value: Value | Port, array: Array) -> Array:
         """One row where there is none."""
         return np.zeros(value.type.concrete(1), array.dtype) if value.type.batch_axes() else array
 
     graph = plans.graph
-    inputs, outputs = (
-        [one(*pair) for pair in zip(values, given, strict=True)]
-        for values, given in ((graph.inputs, arrays), (graph.outputs, results))
-    )
+    takes: Sequence[Value | Port] = graph.inputs
+    gives: Sequence[Value | Port] = graph.outputs
+    inputs = [one(*pair) for pair in zip(takes, arrays, strict=True)]
+    outputs = [one(*pair) for pair in zip(gives, results, strict=True)]
     run(plans.whole, inputs, outputs)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.lowering.partition import Region
 from lucid.errors import CompileError, HostOpsWarning, LucidError
-from lucid.ir.graph import Graph, Node, Parameter, Value
-from lucid.ir.interpret import Tensors, run_node
-from lucid.ir.ops import Fusion
-from lucid.ir.ops.base import Array
-from lucid.ir.recipe import evaluate
-from lucid.runtime.binding import BoundProgram
-from lucid.runtime.weights import WeightStore
+
+if TYPE_CHECKING:
+    from lucid.codegen.lowering.partition import Region
+    from lucid.ir.graph import Graph, Node, Parameter, Value
+    from lucid.ir.interpret import Tensors
+    from lucid.ir.ops.base import Array
+    from lucid.runtime.binding import BoundProgram
+    from lucid.runtime.weights import WeightStore
 
 
 class HostOp(NamedTuple):
@@ -68,6 +67,9 @@ class HostStep:
     @staticmethod
     def of(node: Node, graph: Graph, weights: WeightStore) -> HostStep:
         """Raises WeightsError, ModelFileError where a parameter's tensors are missing."""
+        from lucid.ir.graph import Parameter
+        from lucid.ir.interpret import Tensors
+
         read = Tensors(weights.payload, graph)
         parameters = [value for value in node.inputs if isinstance(value, Parameter)]
         return HostStep(node, {p: parameter_array(p, read) for p in parameters})
@@ -82,6 +84,8 @@ class HostStep:
 
     @property
     def op(self) -> HostOp:
+        from lucid.ir.ops import Fusion
+
         op = self.node.op.anchor if isinstance(self.node.op, Fusion) else self.node.op
         result = self.node.outputs[0].name
         return HostOp(op.name, result, self.node.origin, self.node.location)
@@ -89,6 +93,8 @@ class HostStep:
     def run(self, arrays: Mapping[Value, Array], batch: int) -> list[Array]:
         """The node's results from arrays, both as they are stored. Raises the LucidErrors of the
         reference, and CompileError where it fails otherwise, both of which say where."""
+        from lucid.ir.interpret import run_node
+
         operands = [
             self.known[v] if v in self.known else dtype(v.type.dtype).decode(arrays[v])
             for v in self.node.inputs
@@ -117,6 +123,8 @@ Step = NativeStep | HostStep
 
 def parameter_array(parameter: Parameter, read: Tensors) -> Array:
     """A parameter as numbers, as the interpreter has it."""
+    from lucid.ir.recipe import evaluate
+
     kind = dtype(parameter.type.dtype)
     numbers = np.dtype(np.float32) if kind.kind == "float" else kind.storage
     return np.asarray(evaluate(parameter.recipe, read), numbers)
@@ -138,6 +146,9 @@ def run_steps(
     intermediate array goes with the last step that reads it; what is an output is written in its
     place at once.
     """
+    from lucid.ir.graph import Parameter
+    from lucid.ir.interpret import Tensors
+
     held = dict(zip(graph.inputs, arrays, strict=True))
     places: dict[Value, Array] = {}
     for value, result in zip(graph.outputs, results, strict=True):
@@ -186,6 +197,8 @@ def warn_of_host_ops(model: str, ops: Sequence[HostOp]) -> None:
         f"{len(ops)} {noun} of {model} without a kernel {verb} in NumPy, between native calls:"
         f"{listed(ops)}\nlucid.CompileOptions(host_ops='refuse') refuses {them}"
     )
+    import inspect
+
     package = str(Path(__file__).parents[1])
     frame, level = inspect.currentframe(), 0
     while frame is not None and frame.f_code.co_filename.startswith(package):

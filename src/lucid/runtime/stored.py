@@ -6,19 +6,39 @@ Lucid made the file, is made anew.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from lucid.artifact.contents import Artifact, ForTarget, ir_hash
+from lucid.artifact.contents import ir_hash
 from lucid.artifact.tensors import Tensors
-from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
-from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.target import Target
-from lucid.ir.ops.base import Array
-from lucid.ir.printer import print_recipe
-from lucid.runtime.cache import ObjectCache, generator_hash, key_text
-from lucid.runtime.weights import ALIGNMENT
+from lucid.errors import LucidError
+from lucid.runtime.cache import generator_hash, key_text
+from lucid.runtime.memory import ALIGNMENT
+
+if TYPE_CHECKING:
+    from lucid.artifact.contents import Artifact, ForTarget
+    from lucid.codegen.kernels.packing import Packed
+    from lucid.codegen.language.kernel import KernelSpec
+    from lucid.ir.ops.base import Array
+    from lucid.runtime.cache import ObjectCache
+
+
+CACHES = ("l1", "l2", "line")
+"""The fields of a target that say what the schedule counts on."""
+
+
+def loaded_target(made: ForTarget) -> Target | None:
+    """The target that a file's code is for; None for one that is not known here."""
+    try:
+        target = Target.named(made.name)
+    except LucidError:
+        return None
+    known: Any = {name: size for name, size in made.caches.items() if name in CACHES}
+    return dataclasses.replace(target, **known)
 
 
 def object_key(kernel: KernelSpec, target: Target) -> str:
@@ -28,6 +48,8 @@ def object_key(kernel: KernelSpec, target: Target) -> str:
 
 def packed_key(packed: Packed) -> str:
     """What a packed weight is stored under: its recipe, and how it is packed, by which Lucid."""
+    from lucid.ir.printer import print_recipe
+
     recipe = "zeros" if packed.recipe is None else print_recipe(packed.recipe)
     parts = [
         recipe,

@@ -14,18 +14,21 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
-from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.target import Target
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.errors import InputError
-from lucid.ir.ops.base import Array
 from lucid.os_threads import RLock, Thread
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import allowance
+
+if TYPE_CHECKING:
+    from lucid.codegen.target import Target
+    from lucid.ir.ops.base import Array
+    from lucid.runtime.library import Code
 
 IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
@@ -63,6 +66,16 @@ def team_table(size: int) -> Array:
     return table
 
 
+def _loaded(target: Target, profiled: bool) -> Code:
+    """The driver's code: where a model has brought it, without what generates it."""
+    held = None if profiled else library(target).held([driver.DRIVER])
+    if held is not None:
+        return held
+    from lucid.codegen.kernels.driver import Driver
+
+    return library(target).load([Driver(profiled)])
+
+
 class Team:
     """`size` threads, the caller's among them. One call at a time runs on a team.
 
@@ -71,8 +84,8 @@ class Team:
 
     def __init__(self, target: Target, size: int, profiled: bool = False) -> None:
         self.size = size
-        kernel = Driver(profiled)
-        self._code = library(target).load([kernel])
+        kernel = driver.PROFILED_DRIVER if profiled else driver.DRIVER
+        self._code = _loaded(target, profiled)
         self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
         self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
         self._lock = RLock()  # a signal handler may call a model in a call

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.program.program import Program

@@ -6,21 +6,20 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
-from lucid.ir import recipe
-from lucid.ir.ops.base import Array
 from lucid.os_threads import mapped
-from lucid.runtime.memory import Memory
+from lucid.runtime.memory import ALIGNMENT, Memory
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import default_threads
 
-ALIGNMENT = 64
-"""Bytes; no vector is longer, so that panels may be read by aligned loads."""
+if TYPE_CHECKING:
+    from lucid.codegen.kernels.packing import Packed
+    from lucid.ir.ops.base import Array
+
 SLACK = 1 << 16
 """Bytes after the last array that prefetches may touch."""
 PACKERS = 2
@@ -82,6 +81,8 @@ class WeightStore:
         return packed in self._addresses
 
     def _pack(self, pair: tuple[Packed, Array]) -> None:
+        from lucid.ir import recipe
+
         packed, place = pair
         if packed.recipe is not None:  # fresh memory is zero
             packed.pack(recipe.evaluate(packed.recipe, self._tensor), place)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.language.kernel import Frame, KernelSpec
 from lucid.codegen.language.llvm import assembly

@@ -4,7 +4,7 @@ import numpy as np
 
 import lucid
 from lucid import nn
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.language.kernel import WORDS
 from lucid.codegen.program.program import Code, Program, WeightRef
 from lucid.codegen.program.tables import ProgramTables, tables_of

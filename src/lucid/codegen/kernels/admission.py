@@ -21,65 +21,41 @@ from typing import Any, ClassVar
 
 from llvmlite import ir
 
-from lucid.codegen.kernels.driver import (
-    EVERYONE,
-    FUTEX_WAIT_PRIVATE,
-    FUTEX_WAKE_PRIVATE,
-    SYSCALL_TYPE,
-    TABLE,
+from lucid.codegen.kernels.admission_tables import (
+    ADAPTIVE,
+    ALONE,
+    BLOCK,
+    CROWD,
+    EXPORTS,
+    GATE_BESIDE,
+    GATE_CROWDED,
+    GATE_FIRST,
+    GATE_HELD,
+    GATE_LAST,
+    GATE_MUTEX,
+    GATE_PROCESSORS,
+    GATE_RUNNING,
+    GATE_SYSCALL,
+    GATE_WAITING,
+    IS_BESIDE,
+    POOL_COUNT,
+    POOL_FIRST,
+    POOL_MISSED,
+    SINGLE_THREAD,
+    TICKET_ADMITTED,
+    TICKET_HOLDS,
+    TICKET_NEXT,
+    TICKET_POLICY,
+    TICKET_POOL,
+    TICKET_TEAM,
+    TICKET_WANTS,
 )
+from lucid.codegen.kernels.driver import SYSCALL_TYPE, TABLE
+from lucid.codegen.kernels.driver_tables import EVERYONE, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
 from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.values import I64, VOID, Int, Pointer
 from lucid.codegen.target import Target
-
-GATE_WORDS = 16
-(
-    GATE_MUTEX,
-    GATE_PROCESSORS,
-    GATE_HELD,
-    GATE_BESIDE,
-    GATE_WAITING,
-    GATE_FIRST,
-    GATE_LAST,
-    GATE_SYSCALL,
-    GATE_RUNNING,
-    GATE_CROWDED,
-) = range(10)
-"""`PROCESSORS`: how many there are to hold; `HELD`: so many are; `BESIDE`: calls that wait for
-nobody; `WAITING`: tickets in the queue, from `FIRST` to `LAST` (0 where there is none); `RUNNING`:
-tickets that were admitted and have not left; `CROWDED`: the last so many that came were, with those
-that they met, as many as processors or more."""
-CROWD = 8
-"""Callers that met others in a row, from which on nobody has a team: two that call again and again
-would else take turns on it, each of which costs what threads wait for each other. Requests that
-come at random half of the time meet others, and so many in a row do so hardly ever."""
-
-POOL_TEAMS = 64
-"""Teams that a pool has room for."""
-POOL_COUNT, POOL_MISSED, POOL_FIRST = range(3)
-POOL_WORDS = POOL_FIRST + POOL_TEAMS
-"""`COUNT`: the free teams of a size, whose numbers are the first of the rest; `MISSED`: not 0 where
-there were processors for a team, and no team."""
-
-TICKET_WORDS = 8
-(
-    TICKET_HOLDS,
-    TICKET_TEAM,
-    TICKET_POOL,
-    TICKET_WANTS,
-    TICKET_POLICY,
-    TICKET_ADMITTED,
-    TICKET_NEXT,
-) = range(7)
-"""`HOLDS`: processors held, 0 outside a call, and `IS_BESIDE`; `TEAM`: the number of the team that
-it has, or `ALONE`; `WANTS`: processors; `ADMITTED`: 1, or 0 while it is in the queue."""
-IS_BESIDE, ALONE = -1, -1
-
-ADAPTIVE, BLOCK, SINGLE_THREAD = range(3)
-"""What becomes of a call while others run. `ADAPTIVE`: it runs alone on its thread, or waits where
-all processors are held. `BLOCK`: it waits for a team and its processors. `SINGLE_THREAD`: it runs
-alone on its thread at once."""
 
 FREE, TAKEN, WAITED_FOR = range(3)
 
@@ -90,7 +66,7 @@ class Admission(KernelSpec):
     `lucid_beside(gate, run, call)`."""
 
     family: ClassVar[str] = "admission"
-    exports: ClassVar[tuple[str, ...]] = ("lucid_admit", "lucid_leave", "lucid_beside")
+    exports: ClassVar[tuple[str, ...]] = EXPORTS
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("admission")

@@ -80,60 +80,64 @@ from typing import Any, ClassVar
 from llvmlite import ir
 from llvmlite.ir.instructions import StoreAtomicInstr
 
+from lucid.codegen.kernels.driver_tables import (
+    CALL_BUFFERS,
+    CALL_PHASES,
+    CALL_PROFILE,
+    CALL_SCRATCH,
+    CALL_SCRATCH_BYTES,
+    CALL_STEP_COUNT,
+    CALL_STEPS,
+    CALL_VERSION,
+    EVERYONE,
+    EXPORTS,
+    FUTEX_WAIT_PRIVATE,
+    FUTEX_WAKE_PRIVATE,
+    LINES,
+    LONE,
+    PHASE_FIRST,
+    PHASE_STEPS,
+    PHASE_TASKS,
+    PHASE_THREADS,
+    PHASE_WORDS,
+    PORTIONS,
+    PROFILE_BUSY,
+    PROFILE_END,
+    PROFILE_START,
+    PROFILE_WORDS,
+    STEP_ARGUMENTS,
+    STEP_CODE,
+    STEP_TASKS,
+    STEP_WORDS,
+    TEAM_ALONE,
+    TEAM_ASLEEP,
+    TEAM_CALL,
+    TEAM_CALL_SPINS,
+    TEAM_COUNT,
+    TEAM_IDLE_SPINS,
+    TEAM_IN_VAIN,
+    TEAM_OWN,
+    TEAM_PHASE,
+    TEAM_SERIAL,
+    TEAM_SHARED,
+    TEAM_SYSCALL,
+    TEAM_THREADS,
+    TEAM_TICKETS,
+    TEAM_WAITED,
+    TEAM_WIDTH,
+    VERSION,
+)
 from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.values import I1, I32, I64, PTR, VOID, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
-# Words of the tables. What several threads write has two cache lines (sixteen words) of its own,
-# since some machines have lines of 128 bytes.
-LINES = 16
-STEP_WORDS = 3
-STEP_CODE, STEP_ARGUMENTS, STEP_TASKS = range(STEP_WORDS)
-PHASE_WORDS = 4
-PHASE_FIRST, PHASE_STEPS, PHASE_TASKS, PHASE_THREADS = range(PHASE_WORDS)
-"""A phase's first step, how many steps it has, their tasks, and how many threads it is worth (one,
-where it has a single task); a row of zeros ends the table."""
-CALL_WORDS = 8
-(
-    CALL_VERSION,
-    CALL_STEPS,
-    CALL_STEP_COUNT,
-    CALL_PHASES,
-    CALL_BUFFERS,
-    CALL_SCRATCH,
-    CALL_SCRATCH_BYTES,
-    CALL_PROFILE,
-) = range(CALL_WORDS)
-VERSION = 4
-PORTIONS = 4
-"""Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
-LONE = 8
-"""A caller that has done more than 7 of 8 tasks has done nearly all."""
-TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE, TEAM_SHARED = range(6)
-TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
-TEAM_THREADS, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 52)
-TEAM_WAITED, TEAM_OWN, TEAM_IN_VAIN = range(4 * LINES, 4 * LINES + 3)
-TEAM_TICKETS = 5 * LINES
-PROFILE_WORDS = 3
-PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
-"""Of a thread's part in a step: the clock when its first portion began, the ticks in all of them,
-and the clock when the last ended; zeros where it had none. In each thread's last row, behind those
-of the steps, the clock when the caller came and left."""
-
-FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE = 128, 129
-EVERYONE = 0x7FFFFFFF
 FLUSH_TO_ZERO_X86 = 0x8040  # MXCSR: denormals are zero, flush to zero
 FLUSH_TO_ZERO_ARM = 1 << 24  # FPCR.FZ
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64, PTR])
 TABLE = PointerTo(I64)
 SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
-
-
-def team_words(threads: int) -> int:
-    """Words of a team's table."""
-    return TEAM_TICKETS + LINES * threads
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Driver(KernelSpec):
     """
 
     family: ClassVar[str] = "driver"
-    exports: ClassVar[tuple[str, ...]] = ("lucid_run", "lucid_worker", "lucid_submit")
+    exports: ClassVar[tuple[str, ...]] = EXPORTS
     profiled: bool = False
 
     def emit(self, target: Target) -> ir.Module:

@@ -7,29 +7,37 @@ bytes, in a program's buffers and plan, in packed weights or in generated code, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from llvmlite import ir
 
-from lucid.codegen.language.values import F16, F32, F64, I8, I16, I32, I64
 from lucid.errors import UnknownNameError
-from lucid.ir.ops.base import Array
+
+if TYPE_CHECKING:  # to load a model takes the sizes alone
+    from llvmlite import ir
+
+    from lucid.ir.ops.base import Array
 
 
 @dataclass(frozen=True)
 class DType:
     """One type of number. `kind`: `float`, `signed`, `unsigned` or `bool` (a byte, 0 or 1).
 
-    `storage`: what NumPy keeps it in, `element`: what LLVM does. Both hold bits alone where they
-    have no such numbers: bf16 is the upper half of a float32.
+    `storage`: what NumPy keeps it in, `element`: what LLVM does, `llvm` by its name in `values.py`.
+    Both hold bits alone where they have no such numbers: bf16 is the upper half of a float32.
     """
 
     name: str
     bytes: int
     kind: str
     storage: np.dtype[Any]
-    element: ir.Type
+    llvm: str
+
+    @property
+    def element(self) -> ir.Type:
+        from lucid.codegen.language import values
+
+        return getattr(values, self.llvm)
 
     @property
     def is_bits(self) -> bool:
@@ -58,27 +66,27 @@ class DType:
         return (array.astype(np.uint32) << 16).view(np.float32)
 
 
-def _row(name: str, kind: str, storage: type[np.generic], element: ir.Type) -> DType:
+def _row(name: str, kind: str, storage: type[np.generic], llvm: str) -> DType:
     kept = np.dtype(storage)
-    return DType(name, kept.itemsize, kind, kept, element)
+    return DType(name, kept.itemsize, kind, kept, llvm)
 
 
 DTYPES: dict[str, DType] = {
     row.name: row
     for row in (
-        _row("f32", "float", np.float32, F32),
-        _row("f16", "float", np.float16, F16),
-        _row("bf16", "float", np.uint16, I16),
-        _row("f64", "float", np.float64, F64),
-        _row("i8", "signed", np.int8, I8),
-        _row("i16", "signed", np.int16, I16),
-        _row("i32", "signed", np.int32, I32),
-        _row("i64", "signed", np.int64, I64),
-        _row("u8", "unsigned", np.uint8, I8),
-        _row("u16", "unsigned", np.uint16, I16),
-        _row("u32", "unsigned", np.uint32, I32),
-        _row("u64", "unsigned", np.uint64, I64),
-        _row("bool", "bool", np.bool_, I8),
+        _row("f32", "float", np.float32, "F32"),
+        _row("f16", "float", np.float16, "F16"),
+        _row("bf16", "float", np.uint16, "I16"),
+        _row("f64", "float", np.float64, "F64"),
+        _row("i8", "signed", np.int8, "I8"),
+        _row("i16", "signed", np.int16, "I16"),
+        _row("i32", "signed", np.int32, "I32"),
+        _row("i64", "signed", np.int64, "I64"),
+        _row("u8", "unsigned", np.uint8, "I8"),
+        _row("u16", "unsigned", np.uint16, "I16"),
+        _row("u32", "unsigned", np.uint32, "I32"),
+        _row("u64", "unsigned", np.uint64, "I64"),
+        _row("bool", "bool", np.bool_, "I8"),
     )
 }
 

@@ -9,7 +9,6 @@ operand takes two words, the number of its buffer and a byte offset into it.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -19,6 +18,7 @@ from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import COMPUTED, dtype
+from lucid.codegen.language.names import KernelName
 from lucid.codegen.language.values import F32, I8, I64, Int, Pointer, PointerTo
 from lucid.codegen.target import Target
 
@@ -181,7 +181,11 @@ class KernelSpec:
 
     def key(self) -> str:
         """A short name for files and tables."""
-        return f"{self.family}-{hashlib.sha256(str(self).encode()).hexdigest()[:12]}"
+        return self.called().key
+
+    def called(self) -> KernelName:
+        """The name by which its code is found."""
+        return KernelName(str(self), self.exports)
 
 
 class Frame:

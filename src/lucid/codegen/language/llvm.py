@@ -41,7 +41,7 @@ def target_machine(target: Target) -> Any:
 
 def symbol(kernel: KernelSpec, export: str) -> str:
     """The name of an exported function in object code, unique over all kernels."""
-    return f"{export}_{kernel.key().replace('-', '_')}"
+    return kernel.called().symbol(export)
 
 
 class Compilation:

@@ -10,8 +10,9 @@ from lucid.codegen.lowering.context import Lowering, lower_node, row_major
 from lucid.codegen.lowering.fusion import lowered
 from lucid.codegen.lowering.placement import placements
 from lucid.codegen.lowering.strided import copy
+from lucid.codegen.program.addressable import require_addressable
 from lucid.codegen.program.estimate import threads_worth
-from lucid.codegen.program.plan import plan, require_addressable
+from lucid.codegen.program.plan import plan
 from lucid.codegen.program.program import Buffer, Program, View
 from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import Schedule, check_schedule

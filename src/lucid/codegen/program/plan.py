@@ -10,15 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lucid.codegen.program.addressable import require_addressable
 from lucid.codegen.program.program import Program
-from lucid.errors import InputError
 
 ALIGNMENT = 128
 """Bytes: buffers start on a pair of cache lines, which the adjacent-line prefetcher fetches."""
-
-MOST_BYTES = 1 << 47
-"""Memory that a process can have on the machines of today; all that kernels count stays below 2^63
-with a margin."""
 
 ROUNDS = 30
 """Orders that a plan tries: none of the models here needs more than 12 to reach the bound."""
@@ -46,15 +42,6 @@ def lifetimes(program: Program) -> dict[str, Lifetime]:
                     known = spans.get(view.buffer, Lifetime(number, number))
                     spans[view.buffer] = Lifetime(known.first, number)
     return spans
-
-
-def require_addressable(what: str, size: int) -> None:
-    """Raises InputError for more bytes than any process has."""
-    if size > MOST_BYTES:
-        raise InputError(
-            f"{what} would take {size:.3g} bytes, more than a process can have "
-            f"({MOST_BYTES >> 40} TiB); give a smaller batch or smaller images"
-        )
 
 
 def aligned(size: int) -> int:

@@ -13,48 +13,27 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.codegen.kernels import driver
-from lucid.codegen.language.kernel import WORDS, KernelSpec
+from lucid.codegen.kernels import driver_tables as driver
+from lucid.codegen.language.kernel import WORDS
 from lucid.codegen.program.program import (
-    ArgumentValue,
     Code,
-    KernelCall,
-    Program,
     View,
     WeightRef,
 )
-from lucid.ir.ops.base import Array
+from lucid.codegen.program.program_tables import ProgramTables as ProgramTables
+from lucid.codegen.program.program_tables import Step as Step
 
-
-@dataclass(frozen=True)
-class Step:
-    """A kernel call: the kernel, the first word of its arguments, and its tasks, one at least."""
-
-    kernel: KernelSpec
-    first: int
-    tasks: int
-
-
-@dataclass(frozen=True)
-class ProgramTables:
-    """`words`: the arguments of all steps, one behind the other, int64. `codes`: the words that
-    await the address of a function, 0 so far. `weights`: the words that hold a byte offset into a
-    weight, a key of `Program.weights`, and await where that lies behind the weights' beginning.
-    `phases`: rows as `kernels.driver` lays them out, with the one that ends them. `users`: how many
-    inputs and outputs there are. `arena`, `scratch`: bytes of a call's memory and of each thread's.
-    """
-
-    steps: tuple[Step, ...]
-    words: Array
-    codes: Mapping[int, Code]
-    weights: Mapping[int, str]
-    phases: Array
-    users: int
-    arena: int
-    scratch: int
+if TYPE_CHECKING:
+    from lucid.codegen.program.program import (
+        ArgumentValue,
+        KernelCall,
+        Program,
+    )
+    from lucid.ir.ops.base import Array
 
 
 def tables_of(program: Program) -> ProgramTables:

@@ -4,12 +4,13 @@ not and why, which kernel it got and why, and how its work is cut."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 from lucid.codegen.program.attribution import calls_by_node, doers
 from lucid.codegen.program.program import KernelCall, Program
+from lucid.codegen.scheduling.basis import Basis
 from lucid.codegen.scheduling.candidates import describe
 from lucid.codegen.scheduling.schedule import (
     Choice,
@@ -29,16 +30,6 @@ from lucid.ir.ops import Fusion, Op
 from lucid.ir.passes import Miss
 from lucid.ir.printer import print_op
 from lucid.ir.types import sizes_text
-
-
-@dataclass(frozen=True)
-class Basis:
-    """What kernels were chosen by. `forced`: kernel names by patterns over module paths. `source`:
-    `model` (the cost model), `tuned` (measured), or `given` (a schedule of the user's)."""
-
-    precision: str = "fast"
-    forced: Mapping[str, str] = field(default_factory=dict)
-    source: str = "model"
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lucid.ir.graph import Graph, Value
 from lucid.ir.ops.base import Array, Op, op
 from lucid.ir.ops.cast import Cast
 from lucid.ir.ops.constant import Constant
 from lucid.ir.ops.elementwise import Elementwise
 from lucid.ir.types import TensorType, held
+
+if TYPE_CHECKING:  # graphs hold ops, and import them
+    from lucid.ir.graph import Graph, Value
 
 
 @op("fusion")

@@ -1,0 +1,166 @@
+"""Models from files are called without the compiler, and with the same bits as with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from python_process import run_python
+
+import lucid
+from lucid import nn
+from lucid.codegen.kernels.admission import Admission
+from lucid.codegen.kernels.admission_tables import ADMISSION
+from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.driver_tables import DRIVER, PROFILED_DRIVER
+from lucid.runtime import saving, stored_programs
+
+SHAPE = (2, 3, 12, 12)
+X = np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
+NET = nn.Sequential(
+    nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1)
+)
+
+ALONE = """
+import sys
+
+class NumPyAlone:
+    "Stands for an environment with the standard library, NumPy and Lucid."
+
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in {*sys.stdlib_module_names, "numpy", "lucid"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, NumPyAlone())
+"""
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ready")
+    model = lucid.compile(NET, SHAPE, threads=2)
+    np.savez(folder / "arrays.npz", x=X, y=model(X))
+    model.save(folder / "net.lucid")
+    return folder / "net.lucid"
+
+
+def expected(file: Path) -> np.ndarray:
+    with np.load(file.with_name("arrays.npz")) as arrays:
+        return arrays["y"]
+
+
+def calling(file: Path) -> str:
+    return (
+        "import numpy as np, lucid\n"
+        f"arrays = np.load({str(file.with_name('arrays.npz'))!r})\n"
+        f"model = lucid.load({str(file)!r}, threads=2)\n"
+        "assert np.array_equal(model(arrays['x']), arrays['y'])\n"
+    )
+
+
+def test_a_call_imports_no_compiler(file: Path) -> None:
+    code = calling(file) + (
+        "import sys\n"
+        "heavy = 'llvmlite networkx typer rich PIL safetensors torch onnx'.split()\n"
+        "heavy += ['lucid.ir.ops', 'lucid.frontend', 'lucid.compiler', 'lucid.codegen.lowering']\n"
+        "assert not [name for name in heavy if name in sys.modules]\n"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_numpy_alone_is_enough_for_calls(file: Path) -> None:
+    code = (
+        ALONE
+        + calling(file)
+        + (
+            "def refused(attempt):\n"
+            "    try:\n"
+            "        attempt()\n"
+            "    except lucid.MissingPackageError as problem:\n"
+            "        assert 'llvmlite' in str(problem), problem\n"
+            "    else:\n"
+            "        raise AssertionError\n"
+            "refused(lambda: model(arrays['x'][:1]))\n"
+            "refused(lambda: model.explain())\n"
+            "refused(lambda: lucid.compile)\n"
+            "assert np.array_equal(model(arrays['x']), arrays['y'])\n"
+            "assert 'float32[N,3,12,12]' in repr(model) and model.input_shape == (2, 3, 12, 12)\n"
+        )
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("threads", "is_ready"), [(1, True), (2, True), (3, True), (11, False)])
+def test_the_number_of_threads(file: Path, threads: int, is_ready: bool) -> None:
+    model = lucid.load(file, threads=threads)
+    assert bool(model._planner.ready) == is_ready
+    assert bool(model._planner.plans) != is_ready
+    np.testing.assert_array_equal(model(X), expected(file))
+
+
+def test_a_file_of_another_lucid_is_compiled(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_programs, "generator_hash", lambda: "another")
+    model = lucid.load(file)
+    assert not model._planner.ready
+    np.testing.assert_array_equal(model(X), expected(file))
+
+
+def test_no_code_is_taken_where_none_is_wanted(file: Path) -> None:
+    model = lucid.load(file, code=False)
+    assert not model._planner.ready
+    np.testing.assert_array_equal(model(X), expected(file))
+
+
+def test_what_is_asked_besides_calls(file: Path, tmp_path: Path) -> None:
+    """It is planned then, and calls have the same bits before and after."""
+    model = lucid.load(file, threads=1)
+    np.testing.assert_array_equal(model(X[:1]), model(X)[:1])
+    assert list(model._planner.plans) == [(SHAPE,), ((1, *SHAPE[1:]),)]
+    assert model._planner.ready  # for the shape in the file
+    assert "conv2d" in model.explain()
+    assert not model._planner.ready
+    np.testing.assert_array_equal(model(X), expected(file))
+    model.save(tmp_path / "again.lucid")
+    again = lucid.load(tmp_path / "again.lucid", threads=1)
+    assert set(again._planner.ready) == {(SHAPE,), ((1, *SHAPE[1:]),)}
+    np.testing.assert_array_equal(again(X[:1]), expected(file)[:1])
+    assert again.schedule.to_json() == model.schedule.to_json()
+
+
+def test_swapped_weights(tmp_path: Path) -> None:
+    model = lucid.compile(NET, SHAPE, threads=1)
+    model.save(tmp_path / "net.lucid", weights="both")
+    loaded = lucid.load(tmp_path / "net.lucid", threads=1)
+    before = loaded(X)
+    state = {name: 2 * np.asarray(value) for name, value in NET.state_dict().items()}
+    loaded.load_weights(state)
+    np.testing.assert_array_equal(loaded(X), model.load_weights(state)(X))
+    assert not np.array_equal(loaded(X), before)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{",
+        '{"kernels":[],"weights":[],"programs":[{}]}',
+        '{"kernels":[],"weights":[],"programs":[{"threads":9,"shapes":[[1]],"steps":[[7,0,1]]}]}',
+        '{"kernels":[["x()"]],"weights":[],"programs":[]}',
+    ],
+)
+def test_a_section_that_cannot_be_read(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "to_json", lambda programs, kernels: text)
+    lucid.compile(NET, SHAPE, threads=1).save(tmp_path / "net.lucid")
+    with pytest.raises(lucid.ModelFileError, match=r"its section 'programs\..*' cannot be read"):
+        lucid.load(tmp_path / "net.lucid", threads=1)
+
+
+def test_names_of_the_runtimes_own_kernels() -> None:
+    named = [DRIVER, PROFILED_DRIVER, ADMISSION]
+    assert [kernel.called() for kernel in (Driver(), Driver(True), Admission())] == named

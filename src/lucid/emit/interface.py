@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from lucid.codegen.kernels import driver
+from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.target import Target
 from lucid.emit import levels, weights

@@ -27,6 +27,7 @@ from lucid.codegen.kernels.admission_tables import (
     BLOCK,
     CROWD,
     EXPORTS,
+    FREE,
     GATE_BESIDE,
     GATE_CROWDED,
     GATE_FIRST,
@@ -42,6 +43,7 @@ from lucid.codegen.kernels.admission_tables import (
     POOL_FIRST,
     POOL_MISSED,
     SINGLE_THREAD,
+    TAKEN,
     TICKET_ADMITTED,
     TICKET_HOLDS,
     TICKET_NEXT,
@@ -49,6 +51,7 @@ from lucid.codegen.kernels.admission_tables import (
     TICKET_POOL,
     TICKET_TEAM,
     TICKET_WANTS,
+    WAITED_FOR,
 )
 from lucid.codegen.kernels.driver import SYSCALL_TYPE, TABLE
 from lucid.codegen.kernels.driver_tables import EVERYONE, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
@@ -56,8 +59,6 @@ from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.values import I64, VOID, Int, Pointer
 from lucid.codegen.target import Target
-
-FREE, TAKEN, WAITED_FOR = range(3)
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,6 @@ ADAPTIVE, BLOCK, SINGLE_THREAD = range(3)
 """What becomes of a call while others run. `ADAPTIVE`: it runs alone on its thread, or waits where
 all processors are held. `BLOCK`: it waits for a team and its processors. `SINGLE_THREAD`: it runs
 alone on its thread at once."""
+
+FREE, TAKEN, WAITED_FOR = range(3)
+"""What the mutex is."""

@@ -13,9 +13,11 @@ from typing import IO
 from lucid.artifact.container import replacing
 from lucid.artifact.contents import ir_hash
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.driver_tables import DRIVER
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.program.program import Code, Program
+from lucid.codegen.program.program import Program
+from lucid.codegen.program.program_tables import Function
 from lucid.codegen.target import Target
 from lucid.emit.archive import Member, archive
 from lucid.emit.elf import Data, data_object, renamed
@@ -198,7 +200,7 @@ class _Library:
         for kernel in dict.fromkeys(kernels):
             self._add_kernel(kernel, target, prefix)
         self.add(tables)
-        entries = {e: exported(prefix, Code(Driver(), e)) for e in Driver.exports}
+        entries = {e: exported(prefix, Function(DRIVER, e)) for e in DRIVER.exports}
         self.levels.append(Level(target, prefix, tables.symbol, entries))
         return tables
 

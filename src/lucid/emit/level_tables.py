@@ -13,8 +13,8 @@ import numpy as np
 
 from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.kernels.packing import Packed
-from lucid.codegen.language.llvm import symbol
-from lucid.codegen.program.program import Code, Program
+from lucid.codegen.program.program import Program
+from lucid.codegen.program.program_tables import Function
 from lucid.codegen.program.tables import tables_of
 from lucid.emit.elf import Address, Data
 from lucid.ir.ops.base import Array
@@ -38,9 +38,9 @@ def level_tables(prefix: str, programs: Sequence[Program], places: Mapping[Packe
     return Data(content.symbol, bytes(content.data), content.addresses)
 
 
-def exported(prefix: str, function: Code) -> str:
+def exported(prefix: str, function: Function) -> str:
     """The symbol of an exported function in the library."""
-    return f"{prefix}_{symbol(function.kernel, function.export)}"
+    return f"{prefix}_{function.kernel.symbol(function.export)}"
 
 
 class _Content:
@@ -65,7 +65,7 @@ class _Content:
         at = self._append(steps)
         for row, step in enumerate(tables.steps):
             place = at + WORD * driver.STEP_WORDS * row
-            self._point(place + WORD * driver.STEP_CODE, Code(step.kernel, "kernel"))
+            self._point(place + WORD * driver.STEP_CODE, Function(step.kernel, "kernel"))
             self._refer(place + WORD * driver.STEP_ARGUMENTS, arguments + WORD * step.first)
         own = PLAN.size * number
         threads = int(tables.phases[:, driver.PHASE_THREADS].max())
@@ -80,7 +80,7 @@ class _Content:
         self.data += np.asarray(words, "<i8").tobytes()
         return at
 
-    def _point(self, at: int, function: Code) -> None:
+    def _point(self, at: int, function: Function) -> None:
         """Let a word be the address of a function."""
         self.addresses.append(Address(at, exported(self._prefix, function)))
 

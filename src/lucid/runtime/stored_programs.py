@@ -17,7 +17,7 @@ from lucid.artifact.tensors import Tensors
 from lucid.codegen.kernels.admission_tables import ADMISSION
 from lucid.codegen.kernels.driver_tables import DRIVER, PHASE_WORDS
 from lucid.codegen.language.names import KernelName
-from lucid.codegen.program.program_tables import ProgramTables, Step
+from lucid.codegen.program.program_tables import Function, ProgramTables, Step
 from lucid.ir.types import TensorType
 from lucid.runtime.binding import BoundTables
 from lucid.runtime.cache import generator_hash
@@ -28,7 +28,6 @@ from lucid.runtime.signature import Interface, Port
 
 if TYPE_CHECKING:
     from lucid.artifact.contents import Artifact, ForTarget
-    from lucid.codegen.language.kernel import KernelSpec
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph, Value
     from lucid.ir.types import Shapes
@@ -44,13 +43,6 @@ class Written(NamedTuple):
     threads: int
     tables: ProgramTables
     keys: Mapping[str, str]
-
-
-class NamedFunction(NamedTuple):
-    """An exported function of a kernel that is known by name."""
-
-    kernel: KernelName
-    export: str
 
 
 # -- writing ----------------------------------------------------------------------------------
@@ -71,9 +63,6 @@ def _row(
 ) -> dict[str, Any]:
     tables = program.tables
 
-    def number(kernel: KernelSpec | KernelName) -> int:
-        return numbers[kernel if isinstance(kernel, KernelName) else kernel.called()]
-
     def place(name: str) -> int:
         return weights.setdefault(program.keys[name], len(weights))
 
@@ -83,9 +72,9 @@ def _row(
         "threads": program.threads,
         "inputs": _ports(program.graph.inputs),
         "outputs": _ports(program.graph.outputs),
-        "steps": [[number(s.kernel), s.first, s.tasks] for s in tables.steps],
+        "steps": [[numbers[s.kernel], s.first, s.tasks] for s in tables.steps],
         "words": tables.words.tolist(),
-        "codes": [[word, number(f.kernel), f.export] for word, f in tables.codes.items()],
+        "codes": [[word, numbers[f.kernel], f.export] for word, f in tables.codes.items()],
         "weights": [[word, place(name)] for word, name in tables.weights.items()],
         "phases": tables.phases.tolist(),
         "users": tables.users,
@@ -147,7 +136,7 @@ class _Reader:
 
     def _ready(self, row: Mapping[str, Any]) -> Ready:
         steps = tuple(Step(self._names[k], first, tasks) for k, first, tasks in row["steps"])
-        codes = {word: NamedFunction(self._names[k], e) for word, k, e in row["codes"]}
+        codes = {word: Function(self._names[k], e) for word, k, e in row["codes"]}
         weights = {word: self._weights[number] for word, number in row["weights"]}
         words = np.array(row["words"], np.int64)
         phases = np.array(row["phases"], np.int64).reshape(-1, PHASE_WORDS)

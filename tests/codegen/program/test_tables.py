@@ -7,7 +7,8 @@ from lucid import nn
 from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.language.kernel import WORDS
 from lucid.codegen.program.program import Code, Program, WeightRef
-from lucid.codegen.program.tables import ProgramTables, tables_of
+from lucid.codegen.program.program_tables import Function, ProgramTables
+from lucid.codegen.program.tables import tables_of
 
 
 def program() -> Program:
@@ -32,7 +33,11 @@ def test_words_that_await_an_address_are_those_of_codes_and_weights() -> None:
     made = program()
     tables = tables_of(made)
     values = dict(arguments(made, tables))
-    codes = {at: value for at, value in values.items() if isinstance(value, Code)}
+    codes = {
+        at: Function(value.kernel.called(), value.export)
+        for at, value in values.items()
+        if isinstance(value, Code)
+    }
     weights = {at + 1: v.name for at, v in values.items() if isinstance(v, WeightRef)}
     assert codes
     assert tables.codes == codes

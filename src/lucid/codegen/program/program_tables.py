@@ -5,30 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from lucid.codegen.language.names import KernelName
 
 if TYPE_CHECKING:
-    from lucid.codegen.language.kernel import KernelSpec
     from lucid.ir.ops.base import Array
 
 
-class Function(Protocol):
+class Function(NamedTuple):
     """An exported function of a kernel."""
 
-    @property
-    def kernel(self) -> KernelSpec | KernelName: ...
-
-    @property
-    def export(self) -> str: ...
+    kernel: KernelName
+    export: str
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """A kernel call: the kernel, the first word of its arguments, and its tasks, one at least."""
 
-    kernel: KernelSpec | KernelName
+    kernel: KernelName
     first: int
     tasks: int
 

@@ -19,20 +19,11 @@ import numpy as np
 
 from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.language.kernel import WORDS
-from lucid.codegen.program.program import (
-    Code,
-    View,
-    WeightRef,
-)
-from lucid.codegen.program.program_tables import ProgramTables as ProgramTables
-from lucid.codegen.program.program_tables import Step as Step
+from lucid.codegen.program.program import Code, View, WeightRef
+from lucid.codegen.program.program_tables import Function, ProgramTables, Step
 
 if TYPE_CHECKING:
-    from lucid.codegen.program.program import (
-        ArgumentValue,
-        KernelCall,
-        Program,
-    )
+    from lucid.codegen.program.program import ArgumentValue, KernelCall, Program
     from lucid.ir.ops.base import Array
 
 
@@ -72,7 +63,7 @@ class _Encoder:
     program: Program
     numbers: Mapping[str, int]
     words: list[int] = field(default_factory=list)
-    codes: dict[int, Code] = field(default_factory=dict)
+    codes: dict[int, Function] = field(default_factory=dict)
     weights: dict[int, str] = field(default_factory=dict)
 
     def step(self, call: KernelCall) -> Step:
@@ -81,7 +72,7 @@ class _Encoder:
             encoded = self._encode(call.arguments[declared.name], declared.kind)
             assert len(encoded) == WORDS[declared.kind], (call.kernel, declared.name)
             self.words += encoded
-        return Step(call.kernel, first, call.tasks)
+        return Step(call.kernel.called(), first, call.tasks)
 
     def _encode(self, value: ArgumentValue, kind: str) -> Sequence[int]:
         match value:
@@ -89,8 +80,8 @@ class _Encoder:
                 return self._weight(name, 0)
             case View():
                 return self._place(value)
-            case Code():
-                self.codes[len(self.words)] = value
+            case Code(kernel, export):
+                self.codes[len(self.words)] = Function(kernel.called(), export)
                 return [0]
             case float() | int() if kind == "float":
                 return [struct.unpack("<I", struct.pack("<f", value))[0]]

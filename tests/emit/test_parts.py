@@ -130,6 +130,8 @@ def test_the_file_of_weights() -> None:
         ("50", "m_50"),
         ("名前", "m"),
         ("_x_", "x"),
+        ("Main", "m_main"),
+        ("double", "m_double"),
     ],
 )
 def test_identifiers(text, name) -> None:

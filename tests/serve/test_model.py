@@ -11,6 +11,7 @@ from PIL import Image
 
 import lucid
 from lucid.errors import InputError, MissingPackageError
+from lucid.runtime.executable import CompiledModel
 from lucid.runtime.signature import TensorSpec
 from lucid.serve.errors import RequestError
 from lucid.serve.images import ImageInput
@@ -91,6 +92,27 @@ def test_rows_that_depend_on_one_another_are_called_one_by_one(tmp_path):
         np.testing.assert_allclose(mean, x[start : start + 2].mean())
         np.testing.assert_array_equal(shifted, x[start : start + 2] + 1)
     assert model.batch_sizes() == {}
+
+
+def test_batches_that_cannot_be_planned_are_not_made(digits_file, monkeypatch, caplog):
+    prepare = CompiledModel.prepare
+
+    def limited(self, shapes):
+        if shapes[0][0] == 3:
+            raise MissingPackageError("no compiler")
+        return prepare(self, shapes)
+
+    monkeypatch.setattr(CompiledModel, "prepare", limited)
+    model = LucidModel(digits_file, Batching(), 8)
+    assert "no batches of more than 2: no compiler" in caplog.text
+
+    async def several():
+        await asyncio.gather(
+            *(model.infer([np.zeros((1, 1, 32, 32), np.float32)]) for _ in "12345")
+        )
+
+    asyncio.run(several())
+    assert max(model.batch_sizes()) <= 2
 
 
 def test_dtypes_that_the_protocol_does_not_have_are_refused():

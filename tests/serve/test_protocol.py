@@ -256,11 +256,11 @@ def test_answers():
     assert write_answer("net", "1", asked, OUTPUTS, [empty]).body.endswith(b"}")
 
 
-def test_json_has_no_nan():
-    nan = np.array([np.nan], np.float32)
+@pytest.mark.parametrize("array", [np.array([np.nan], np.float32), np.zeros(1 << 20, np.float32)])
+def test_what_json_does_not_hold(array):
     asked = InferRequest(None, [], [Wanted(0, False)], None)
     with pytest.raises(RequestError, match="binary_data"):
-        write_answer("net", "1", asked, OUTPUTS, [nan])
+        write_answer("net", "1", asked, OUTPUTS, [array])
 
 
 # -- generated ------------------------------------------------------------------------------

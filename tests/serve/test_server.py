@@ -92,7 +92,7 @@ def test_a_real_client(digits, digits_file):
                 break
             time.sleep(0.002)
         np.testing.assert_array_equal(infer(x), digits(x))
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_two_workers_reload_together_and_finish_what_they_have_begun(digits_file
         assert 'lucid_requests_total{code="200",model="net",version="1"} 8.0' in metrics
         assert f"{loads}4.0" in metrics
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert len({answer for _, answer in codes}) == 1
     assert [status for status, _ in codes] == [200] * 8
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lucid.errors import InputError, QueueFullError
+from lucid.errors import InputError, LucidError, QueueFullError
 from lucid.loading import load
 from lucid.runtime.batcher import Batcher
 from lucid.runtime.executable import CompiledModel
@@ -73,17 +73,23 @@ class LucidModel:
         self.outputs = tuple(map(Tensor.of, compiled.outputs))
         self.images = _image_input(compiled, self.inputs, path)
         self._compiled = compiled
-        self._batcher: Batcher | None = None
-        shapes = _shapes(compiled.inputs, 1)
-        if batching.max_batch > 1 and compiled.independent(shapes):
-            self._batcher = Batcher(compiled, batching.max_batch, batching.max_delay_ms, queue)
-        self._warm(batching.max_batch if self._batcher else 1)
+        self._call_once()
+        apart = compiled.independent(_shapes(compiled.inputs, 1)) is not None
+        rows = self._planned(batching.max_batch if apart else 1, path)
+        self._batcher = Batcher(compiled, rows, batching.max_delay_ms, queue) if rows > 1 else None
 
-    def _warm(self, rows: int) -> None:
-        """Plan for all batches that the Batcher makes, and call the model once: what it returns
-        must be what it says."""
-        for count in range(1, min(rows, MOST_WARM) + 1):
-            self._compiled.prepare(_shapes(self._compiled.inputs, count))
+    def _planned(self, most: int, path: Path) -> int:
+        """Plan for batches of up to so many rows; up to how many that can be done."""
+        for rows in range(2, min(most, MOST_WARM) + 1):
+            try:
+                self._compiled.prepare(_shapes(self._compiled.inputs, rows))
+            except LucidError as error:  # code that is not in the file, and no compiler
+                log.warning("%s: no batches of more than %d: %s", path, rows - 1, error)
+                return rows - 1
+        return most
+
+    def _call_once(self) -> None:
+        """What the model returns must be what it says."""
         shapes = _shapes(self._compiled.inputs, 1)
         zeros = [
             np.zeros(shape, DTYPES[tensor.datatype])

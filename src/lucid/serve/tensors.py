@@ -33,6 +33,9 @@ DATATYPES = {
 }
 """The protocol's names of NumPy's dtypes. Its BF16 has none, and its BYTES are no numbers."""
 DTYPES = {datatype: np.dtype(name) for name, datatype in DATATYPES.items()}
+LARGEST_LIST = 1 << 19
+"""Elements of an output in JSON: writing them holds up all other requests, by some 200 ms for so
+many."""
 ANY = -1
 """A size of a dimension that may differ from call to call: the batch."""
 
@@ -114,6 +117,12 @@ def from_json(data: Any, tensor: Tensor, shape: Sequence[int]) -> Array:
 
 def to_json(name: str, array: Array) -> list[Any]:
     """The elements of an output in row-major order. JSON has no NaN and no infinity."""
+    if array.size > LARGEST_LIST:
+        raise RequestError(
+            400,
+            f"output {name!r} has {array.size} elements, too many for JSON ({LARGEST_LIST}): ask "
+            "for it with the parameter binary_data",
+        )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RequestError(
             400,

@@ -122,4 +122,16 @@ ADMISSION = [
         "k.store_int(1, pool.words(POOL_MISSED))",
         "pass",
     ),
+    _admission(
+        "who was bound to a processor stays so",
+        "admit",
+        "k.load_int(ticket.words(TICKET_DRAWN)).equals(1)",
+        "k.load_int(ticket.words(TICKET_DRAWN)).equals(2)",
+    ),
+    _admission(
+        "who waits is bound to where it may not run",
+        "_draw",
+        'Int(b, b.and_(allowed.raw, bit)).compare("!=", 0)',
+        'Int(b, b.and_(allowed.raw, bit)).compare(">=", 0)',
+    ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -235,6 +236,36 @@ def test_calls_beside_count_and_hold_nobody(gate: Callable[[int], Gate]) -> None
     assert address is not None
     assert two.beside(two.address, address, 0) == 5
     assert seen == [(True, None)] * 2
+
+
+def test_who_is_admitted_wakes_where_the_other_was(gate: Callable[[int], Gate]) -> None:
+    """Where that lets all processors be held, and if it may run there; then it is free again."""
+    one, mine = gate(1), min(os.sched_getaffinity(0))
+    everywhere = os.sched_getaffinity(0)
+    turn = one.turn()
+    for away in (set(), {mine}):
+        turn.take(one.pool(HOST, 1), "block")
+        if away and len(everywhere) == 1:
+            return
+        seen: list[tuple[int, set[int]]] = []
+        where = everywhere - away
+
+        def come(where: set[int] = where, seen: list[tuple[int, set[int]]] = seen) -> None:
+            os.sched_setaffinity(0, where)
+            own = one.turn()
+            own.take(one.pool(HOST, 1), "block")
+            seen.append((int(own.words[native.TICKET_DRAWN]), os.sched_getaffinity(0)))
+            own.leave()
+
+        thread = threading.Thread(target=come, daemon=True)
+        thread.start()
+        while not one.table[native.GATE_WAITING]:
+            pass
+        os.sched_setaffinity(0, {mine})
+        turn.leave()
+        os.sched_setaffinity(0, everywhere)
+        thread.join(PATIENCE)
+        assert seen == [(0 if away else 1, where)]
 
 
 def test_leaving_twice_is_leaving_once(gate: Callable[[int], Gate]) -> None:

@@ -10,8 +10,25 @@ import functools
 import os
 import platform
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lucid.errors import UnknownNameError
+
+
+class SystemCalls(NamedTuple):
+    """Numbers of those of Linux that native code makes: `futex`, by which threads sleep and wake,
+    `thread`, which gives the caller's number (gettid), `processor`, which gives the one that it is
+    on (getcpu), and those that set and give on which ones a thread may run."""
+
+    futex: int
+    thread: int
+    processor: int
+    set_affinity: int
+    get_affinity: int
+
+
+SYSTEM_CALLS_X86 = SystemCalls(202, 186, 309, 203, 204)
+SYSTEM_CALLS_ARM = SystemCalls(98, 178, 168, 122, 123)
 
 
 @dataclass(frozen=True)
@@ -64,9 +81,9 @@ class Target:
         return self.triple.startswith("x86_64")
 
     @property
-    def futex(self) -> int:
-        """The number of the system call by which threads sleep and wake (Linux)."""
-        return 202 if self.is_x86 else 98
+    def system_calls(self) -> SystemCalls:
+        """The numbers of Linux's system calls."""
+        return SYSTEM_CALLS_X86 if self.is_x86 else SYSTEM_CALLS_ARM
 
     @property
     def level(self) -> int:

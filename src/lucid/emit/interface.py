@@ -139,7 +139,7 @@ def _words(target: Target) -> list[tuple[str, int]]:
         ("DRIVER_VERSION", driver.VERSION),
         ("CALL_SPINS", CALL_SPINS),
         ("IDLE_SPINS", IDLE_SPINS),
-        ("FUTEX", target.futex),
+        ("FUTEX", target.system_calls.futex),
     ]
 
 

@@ -92,7 +92,7 @@ class Team:
         self._table = team_table(size)
         self._address = self._table.ctypes.data
         self._words = self._table.data
-        self._futex = target.futex
+        self._futex = target.system_calls.futex
         self._left = 0.0
         self._ways = (size, True, True)
         self._threads: list[Thread] = []

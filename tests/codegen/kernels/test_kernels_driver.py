@@ -118,7 +118,8 @@ class Crew:
     def wake(self, word: int) -> None:
         """Those that sleep on this word."""
         place = ctypes.c_void_p(self.table.ctypes.data + 8 * word)
-        call = ctypes.c_long(HOST.futex), place, driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
+        number = ctypes.c_long(HOST.system_calls.futex)
+        call = number, place, driver.FUTEX_WAKE_PRIVATE, driver.EVERYONE
         ctypes.CDLL(None).syscall(*call)
 
     def stop(self) -> None:

@@ -37,7 +37,8 @@ POOL_WORDS = POOL_FIRST + POOL_TEAMS
 """`COUNT`: the free teams of a size, whose numbers are the first of the rest; `MISSED`: not 0 where
 there were processors for a team, and no team."""
 
-TICKET_WORDS = 8
+SET_WORDS = 16
+"""Of a set of processors, a bit for each: 1024, as many as the C library's sets hold."""
 (
     TICKET_HOLDS,
     TICKET_TEAM,
@@ -46,9 +47,17 @@ TICKET_WORDS = 8
     TICKET_POLICY,
     TICKET_ADMITTED,
     TICKET_NEXT,
-) = range(7)
+    TICKET_THREAD,
+    TICKET_DRAWN,
+    TICKET_CPU,
+) = range(10)
+TICKET_AFFINITY, TICKET_PLACE = 16, 16 + SET_WORDS
+TICKET_WORDS = TICKET_PLACE + SET_WORDS
 """`HOLDS`: processors held, 0 outside a call, and `IS_BESIDE`; `TEAM`: the number of the team that
-it has, or `ALONE`; `WANTS`: processors; `ADMITTED`: 1, or 0 while it is in the queue."""
+it has, or `ALONE`; `WANTS`: processors; `ADMITTED`: 1, or 0 while it is in the queue; `THREAD`: the
+system's number of who waits, `AFFINITY` the set of its processors, and `DRAWN` whether who admitted
+it has bound it to its own; `CPU`, `PLACE`: of who leaves, the processor that it is on, and a set
+for that alone, empty otherwise."""
 IS_BESIDE, ALONE = -1, -1
 
 ADAPTIVE, BLOCK, SINGLE_THREAD = range(3)

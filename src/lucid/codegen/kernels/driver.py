@@ -213,7 +213,7 @@ class _DriverEmitter:
     ) -> None:
         """A system call about a word of the team's, by default its serial."""
         syscall, zero = k.load_pointer(team.words(TEAM_SYSCALL)), k.int(0)
-        number, word = k.int(self.target.futex), team.words(place)
+        number, word = k.int(self.target.system_calls.futex), team.words(place)
         k.call(syscall, SYSCALL_TYPE, [number, word, k.int(action), value, zero, zero, zero])
 
     def _announce(self, k: Kernel, team: Pointer) -> None:

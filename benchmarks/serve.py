@@ -225,6 +225,8 @@ class Load:
         try:
             async with self._http.post(url, data=request.body, headers=headers) as reply:
                 body = await reply.read()
+                if reply.status != 200:
+                    raise RuntimeError(f"{reply.status}: {body[:200]!r}")
                 length = int(reply.headers["Inference-Header-Content-Length"])
         except Exception as error:
             print(f"lost: {error!r}", file=sys.stderr)

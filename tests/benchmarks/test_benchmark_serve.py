@@ -30,7 +30,9 @@ class Http:
         async def read():
             return b"{}" + self.logits.tobytes()
 
-        yield SimpleNamespace(read=read, headers={"Inference-Header-Content-Length": "2"})
+        yield SimpleNamespace(
+            read=read, status=200, headers={"Inference-Header-Content-Length": "2"}
+        )
 
 
 def test_answers_are_counted_and_compared():

@@ -130,3 +130,13 @@ def test_the_page_shows_the_programs_as_they_are():
 @pytest.mark.parametrize("path", sorted(SCALE.glob("*.py")), ids=lambda path: path.stem)
 def test_a_program_is_short_enough_to_copy(path):
     assert 15 <= len(path.read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_beams_handler_counts_bytes_and_shares_by_mapping(model):
+    pytest.importorskip("apache_beam")
+    handler = runpy.run_path(str(SCALE / "beam_handler.py"))["LucidModelHandler"](str(model))
+    digit = (ROOT / "examples" / "digits" / "7_0.png").read_bytes()
+    rows = list(handler.run_inference([digit, b"broken"], handler.load_model()))
+    assert [row["label"] for row in rows] == [7, -1]
+    assert handler.get_num_bytes([digit, b"broken"]) == len(digit) + 6
+    assert not handler.share_model_across_processes()

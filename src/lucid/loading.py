@@ -63,8 +63,9 @@ def load(
     (docs/environment.md), and fewer are where more would not help; files do not record it.
     `target`: by default the best that the file has code for and this machine supports, else this
     machine's own, for which the model is compiled, with a warning. `code`: with False, no object
-    code is taken from the file, only graphs, choices and weights: checksums detect damage, not
-    tampering. `cache`, `progress` and `queue_policy` as in `lucid.compile`.
+    code is taken from the file, only graphs, choices and weights; it still has to be trusted, as
+    checksums detect damage, not tampering (docs/security.md). `cache`, `progress` and
+    `queue_policy` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load the same file share them:
     never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for

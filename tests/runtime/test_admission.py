@@ -157,6 +157,21 @@ def test_callers_have_teams_of_their_own_where_there_are_processors(
     assert len(pool.teams) == 2
 
 
+def test_who_blocks_has_a_team_of_its_own_soon(gate: Callable[[int], Gate]) -> None:
+    five = gate(5)
+    pool = five.pool(HOST, 2)
+    first = Caller(five, pool, "block").come()
+    second = Caller(five, pool, "block").come()  # processors enough, but no team yet
+    assert not second.runs
+    first.leave()
+    assert second.runs
+    third = Caller(five, pool, "block").come()
+    assert third.runs
+    assert {second.team, third.team} == {0, 1}
+    for caller in (second, third):
+        caller.leave()
+
+
 def test_who_blocks_waits_for_a_team_and_who_does_not_wait_runs_alone(
     gate: Callable[[int], Gate],
 ) -> None:

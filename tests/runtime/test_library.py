@@ -52,6 +52,16 @@ def test_a_kernel_that_cannot_be_emitted(fresh):
         fresh.load([Transpose(), Broken()])
 
 
+def test_who_loads_holds_what_was_there(fresh, monkeypatch):
+    """Though nobody else does any more, by the time the rest has been compiled."""
+    monkeypatch.setattr(library, "KEPT", 0)
+    held = [fresh.load([Transpose()])]
+    code = fresh.load([Transpose(), Driver()], progress=lambda *state: held.clear())
+    assert not held
+    assert code.address(Transpose())
+    assert fresh.emitted == 2
+
+
 class Illegal(KernelSpec):
     family = "illegal"
     exports = ()

@@ -80,11 +80,9 @@ class Turn:
         how = POLICIES[policy] if pool.size > 1 else native.ADAPTIVE  # no team to wait for
         self._gate.admit(self._gate.address, self.address, pool.address, pool.size, how)
         number = self.words[native.TICKET_TEAM]
-        if number != native.ALONE:
-            return pool.teams[number]
         if pool.lacks_team:
             pool.grow()
-        return None
+        return None if number == native.ALONE else pool.teams[number]
 
 
 class Gate:

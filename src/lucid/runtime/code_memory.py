@@ -62,23 +62,26 @@ class CodeMemory:
     process ends, when daemon threads may be in it. Raises CompileError."""
 
     def __init__(self, objects: Sequence[ObjectCode]) -> None:
-        self._objects, self._layout = objects, Layout(objects)
-        size, code = self._layout.size, self._layout.constants
-        self._base = _mapped(size)
-        weakref.finalize(self, _system("munmap"), self._base, size).atexit = False
-        image = self._layout.linked(self._base)
-        ctypes.memmove(self._base, (ctypes.c_char * size).from_buffer(image), size)
-        _protect(self._base, code, mmap.PROT_READ | mmap.PROT_EXEC)
-        _protect(self._base + code, size - code, mmap.PROT_READ)
+        layout = Layout(objects)
+        size, code, base = layout.size, layout.constants, _mapped(layout.size)
+        weakref.finalize(self, _system("munmap"), base, size).atexit = False
+        image = layout.linked(base)
+        ctypes.memmove(base, (ctypes.c_char * size).from_buffer(image), size)
+        _protect(base, code, mmap.PROT_READ | mmap.PROT_EXEC)
+        _protect(base + code, size - code, mmap.PROT_READ)
         if platform.machine() == "aarch64":
-            _clear_instruction_cache(self._base, code)
+            _clear_instruction_cache(base, code)
+        self._symbols = [
+            {name: base + layout.offset(n, place) for name, place in obj.symbols.items()}
+            for n, obj in enumerate(objects)
+        ]
 
     def address(self, number: int, symbol: str) -> int:
         """Where a symbol of the object of this number lies. Raises CompileError."""
-        place = self._objects[number].symbols.get(symbol)
-        if place is None:
+        address = self._symbols[number].get(symbol)
+        if address is None:
             raise CompileError(f"object code has no symbol {symbol!r}")
-        return self._base + self._layout.offset(number, place)
+        return address
 
 
 def _aligned(offset: int, alignment: int) -> int:

@@ -457,7 +457,7 @@ class CompiledModel:
 
     def _refuse_stages(self, what: str, advice: str) -> None:
         """Raises UnsupportedError for a model with further stages."""
-        if any(plan.rest is not None for plan in self._planner.plans.values()):
+        if any(plan.rest is not None for plan in list(self._planner.plans.values())):
             raise UnsupportedError(
                 f"{self._source.name} {what}: sizes or elements that it computes decide how it goes"
                 " on, so its further stages, and the weights in them, are read from the model only "

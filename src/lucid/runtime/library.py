@@ -18,7 +18,7 @@ from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.os_threads import mapped
 from lucid.runtime.code_memory import CodeMemory
-from lucid.runtime.object_code import ObjectCode
+from lucid.runtime.object_code import Bytes, ObjectCode
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import available_processors
 
@@ -52,7 +52,7 @@ class Objects(Protocol):
 class _Batch:
     """Kernels that were loaded together, in one piece of memory: freed when nobody holds it."""
 
-    def __init__(self, objects: Mapping[KernelName, bytes]) -> None:
+    def __init__(self, objects: Mapping[KernelName, Bytes]) -> None:
         self._memory = CodeMemory([_parsed(*item) for item in objects.items()])
         self.addresses: dict[KernelName, dict[str, int]] = {
             kernel: {e: self._memory.address(n, kernel.symbol(e)) for e in kernel.exports}
@@ -60,7 +60,7 @@ class _Batch:
         }
 
 
-def _parsed(kernel: KernelName, code: bytes) -> ObjectCode:
+def _parsed(kernel: KernelName, code: Bytes) -> ObjectCode:
     try:
         return ObjectCode(code)
     except CompileError as problem:
@@ -104,15 +104,16 @@ class KernelLibrary:
         """These kernels in memory, for as long as the result is held."""
         with PLANNING:
             wanted = {kernel.called(): kernel for kernel in kernels}
-            missing = [kernel for name, kernel in wanted.items() if name not in self._known]
+            held = self._held(wanted)  # until the others are there
+            missing = [kernel for name, kernel in wanted.items() if name not in held]
             objects = self._object_codes(missing, cache, progress or (lambda *state: None))
             return self.take(wanted, {k.called(): code for k, code in objects.items()})
 
-    def take(self, kernels: Iterable[KernelName], objects: Mapping[KernelName, bytes]) -> Code:
+    def take(self, kernels: Iterable[KernelName], objects: Mapping[KernelName, Bytes]) -> Code:
         """These kernels in memory; those that are not there yet from their objects. Raises
         CompileError for what is no object code."""
         with PLANNING:
-            found = {k: batch for k in kernels if (batch := self._known.get(k)) is not None}
+            found = self._held(kernels)
             missing = {k: objects[k] for k in kernels if k not in found}
             if missing:
                 batch = _Batch(missing)
@@ -124,8 +125,12 @@ class KernelLibrary:
     def held(self, kernels: Sequence[KernelName]) -> Code | None:
         """These kernels, where all of them are in memory."""
         with PLANNING:
-            found = {k: batch for k in kernels if (batch := self._known.get(k)) is not None}
+            found = self._held(kernels)
             return Code(found) if len(found) == len(kernels) else None
+
+    def _held(self, kernels: Iterable[KernelName]) -> dict[KernelName, _Batch]:
+        """Those of these kernels that are in memory."""
+        return {k: batch for k in kernels if (batch := self._known.get(k)) is not None}
 
     def _keep(self, batches: Any) -> None:
         """Hold what was used last, up to `KEPT` kernels."""

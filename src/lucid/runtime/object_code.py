@@ -31,6 +31,8 @@ RESERVED = 0xFF00
 LARGEST_ALIGNMENT = 4096
 
 T = TypeVar("T")
+Bytes = bytes | memoryview
+"""Of a file in memory, or mapped."""
 
 
 class Section(NamedTuple):
@@ -80,7 +82,7 @@ class ObjectCode:
     variables, undefined symbols, other relocations.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Bytes) -> None:
         self._data = memoryview(data)
         headers = self._headers()
         self.sections: Mapping[int, Section] = dict(self._loaded(headers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lucid.codegen.kernels.driver_tables import DRIVER
@@ -96,5 +97,12 @@ class Runner:
         return self.enter
 
     def trim(self, arena: int) -> None:
-        """Let go of memory of calls whose arena is larger."""
-        self.free[:] = [w for w in self.free if w.capacity[0] <= arena]
+        """Let go of memory of calls whose arena is larger. Calls come and go meanwhile: what is in
+        neither list is theirs."""
+        kept = []
+        with suppress(IndexError):
+            for _ in range(len(self.free)):
+                workspace = self.free.pop()
+                if workspace.capacity[0] <= arena:
+                    kept.append(workspace)
+        self.free.extend(kept)

@@ -94,8 +94,8 @@ def ready_plans(
     artifact: Artifact, made: ForTarget, target: Target, threads: int
 ) -> dict[Shapes, Ready]:
     """What calls by so many threads need, by the shapes of inputs, as far as the file has it: a
-    program that was made for as many threads, or the next larger number. Nothing where another
-    version of Lucid made the file. Raises ModelFileError, CompileError."""
+    program that was made for as many threads, or the next larger number, or else the largest there
+    is. Nothing where another version of Lucid made the file. Raises ModelFileError, CompileError."""
     by = artifact.manifest.made_by
     same = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())
     if not (same and made.programs and made.packed and made.objects):
@@ -103,7 +103,14 @@ def ready_plans(
     try:
         section = json.loads(bytes(artifact.container.read(made.programs)))
         return _Reader(artifact, made, target, section).plans(threads)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as problem:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as problem:
         artifact.container.fail(f"its section {made.programs!r} cannot be read ({problem!r})")
 
 
@@ -127,10 +134,11 @@ class _Reader:
         self._rows: Sequence[Mapping[str, Any]] = section["programs"]
 
     def plans(self, threads: int) -> dict[Shapes, Ready]:
-        chosen: dict[Shapes, Mapping[str, Any]] = {}
+        chosen: dict[Shapes, Mapping[str, Any]] = {}  # the least of those that do comes last
         for row in sorted(self._rows, key=lambda row: int(row["threads"]), reverse=True):
-            if row["threads"] >= threads:  # the least of them comes last
-                chosen[tuple(map(tuple, row["shapes"]))] = row
+            shapes = tuple(map(tuple, row["shapes"]))
+            if row["threads"] >= threads or shapes not in chosen:
+                chosen[shapes] = row
         own = [tuple(map(tuple, row["shapes"])) for row in self._rows]
         return {s: self._ready(chosen[s]) for s in dict.fromkeys(own) if s in chosen}
 
@@ -145,8 +153,8 @@ class _Reader:
             steps, words, codes, weights, phases, row["users"], row["arena"], row["scratch"]
         )
         used = dict.fromkeys([s.kernel for s in steps] + [f.kernel for f in codes.values()])
-        names = [*(k for k in used if isinstance(k, KernelName)), DRIVER, ADMISSION]
-        objects = {k: self._objects[self._kernels[k]].tobytes() for k in names}
+        names = [*used, DRIVER, ADMISSION]
+        objects = {k: self._objects[self._kernels[k]].data for k in names}
         code = self._library.take(names, objects)
         places = {key: self._place(key) for key in set(weights.values())}
         graph = Interface(_read_ports(row["inputs"]), _read_ports(row["outputs"]))

@@ -94,8 +94,8 @@ def ready_plans(
     artifact: Artifact, made: ForTarget, target: Target, threads: int
 ) -> dict[Shapes, Ready]:
     """What calls by so many threads need, by the shapes of inputs, as far as the file has it: a
-    program that was made for as many threads, or the next larger number, or else the largest there
-    is. Nothing where another version of Lucid made the file. Raises ModelFileError, CompileError."""
+    program that was made for as many threads, or the next larger number, or else the largest.
+    Nothing where another version of Lucid made the file. Raises ModelFileError, CompileError."""
     by = artifact.manifest.made_by
     same = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())
     if not (same and made.programs and made.packed and made.objects):
@@ -134,8 +134,9 @@ class _Reader:
         self._rows: Sequence[Mapping[str, Any]] = section["programs"]
 
     def plans(self, threads: int) -> dict[Shapes, Ready]:
-        chosen: dict[Shapes, Mapping[str, Any]] = {}  # the least of those that do comes last
-        for row in sorted(self._rows, key=lambda row: int(row["threads"]), reverse=True):
+        chosen: dict[Shapes, Mapping[str, Any]] = {}
+        most_first = sorted(self._rows, key=lambda row: int(row["threads"]), reverse=True)
+        for row in most_first:  # of those that are enough, the last one stays
             shapes = tuple(map(tuple, row["shapes"]))
             if row["threads"] >= threads or shapes not in chosen:
                 chosen[shapes] = row

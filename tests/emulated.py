@@ -27,7 +27,8 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import compile_object, symbol
+from lucid.codegen.language.llvm import compile_object
+from lucid.codegen.language.names import KernelName
 from lucid.codegen.program.program import Program
 from lucid.codegen.target import Target
 from lucid.runtime.binding import BoundProgram
@@ -79,8 +80,9 @@ class Linked:
             for name, place in obj.symbols.items()
         }
 
-    def address(self, kernel: KernelSpec, export: str = "kernel") -> int:
-        return self.symbols[symbol(kernel, export)]
+    def address(self, kernel: KernelSpec | KernelName, export: str = "kernel") -> int:
+        name = kernel if isinstance(kernel, KernelName) else kernel.called()
+        return self.symbols[name.symbol(export)]
 
 
 class Stored:

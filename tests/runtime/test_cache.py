@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.language import llvm
 from lucid.codegen.target import Target
 from lucid.runtime import cache as cache_module
 from lucid.runtime.cache import ObjectCache, default_folder, key_text
@@ -57,9 +58,9 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
 def test_the_key_holds_all_that_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [Target.named(name) for name in ("x86-64", "x86-64-v3", "aarch64")]
     keys = [key_text(kernel, t) for kernel in (KERNEL, Driver(profiled=True)) for t in targets]
-    for changed in ("versions", "generator_hash"):
+    for module, changed in ((llvm, "versions"), (cache_module, "generator_hash")):
         with monkeypatch.context() as patch:
-            patch.setattr(cache_module, changed, lambda: "another one")
+            patch.setattr(module, changed, lambda: "another one")
             keys.append(key_text(KERNEL, targets[0]))
 
     assert len(set(keys)) == 8

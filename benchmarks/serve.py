@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -46,6 +47,8 @@ IMAGES = 8
 CLIENTS = (1, 2, 4, 8, 16, 64)
 SHARE = 0.8
 RELOAD = 10.0
+PATIENCE = 300.0
+"""Seconds until a server gives a request up: many clients of a slow machine wait for long."""
 
 
 # -- the engines ----------------------------------------------------------------------------
@@ -91,7 +94,8 @@ def serve_session(path: Path, threads: int, calls: int) -> None:
     from lucid.serve.sources import Source
 
     make = partial(Session, threads=threads, calls=calls)
-    app = partial(application, [Source("net", {"1": path})], Limits(), make)
+    limits = Limits(seconds=PATIENCE)
+    app = partial(application, [Source("net", {"1": path})], limits, make)
     socket = listener("127.0.0.1", 0)
     print(f"http://127.0.0.1:{socket.getsockname()[1]}", flush=True)
     uvicorn.Server(configured(app, Serving())).run(sockets=[socket])
@@ -121,7 +125,7 @@ class Server:
         if engine.startswith("lucid"):
             command = ["-m", "lucid", "serve", "--port", "0", f"net={folder / 'net.lucid'}"]
             command += ["--threads", str(threads), "--workers", str(calls)]
-            command += ["--max-batch", str(options.max_batch)]
+            command += ["--max-batch", str(options.max_batch), "--timeout", str(PATIENCE)]
         else:
             command = [__file__, "--serve", str(folder / "net.onnx"), str(threads), str(calls)]
         self.process = subprocess.Popen(
@@ -193,11 +197,13 @@ def requests_for(engine: str, folder: Path) -> list[Request]:
 
 @dataclass
 class Result:
-    """Requests of one measurement: seconds of each, those that were lost, and wrong answers; how
-    long it took, and what the server took of the processors."""
+    """Requests of one measurement: seconds of each, those that were lost, those that were refused
+    by the status of the answer, and wrong answers; how long it took, and what the server took of
+    the processors."""
 
     seconds: list[float] = field(default_factory=list)
     lost: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
     wrong: int = 0
     elapsed: float = 0.0
     cpu: float = 0.0
@@ -226,7 +232,9 @@ class Load:
             async with self._http.post(url, data=request.body, headers=headers) as reply:
                 body = await reply.read()
                 if reply.status != 200:
-                    raise RuntimeError(f"{reply.status}: {body[:200]!r}")
+                    print(f"refused: {reply.status}: {body[:200]!r}", file=sys.stderr)
+                    result.refused[reply.status] += 1
+                    return
                 length = int(reply.headers["Inference-Header-Content-Length"])
         except Exception as error:
             print(f"lost: {error!r}", file=sys.stderr)
@@ -289,7 +297,7 @@ async def measure(servers: Mapping[str, Server], folder: Path, options: argparse
     import aiohttp
 
     told: dict[str, dict[str, Any]] = {name: {} for name in servers}
-    timeout, limit = aiohttp.ClientTimeout(total=120), aiohttp.TCPConnector(limit=0)
+    timeout, limit = aiohttp.ClientTimeout(total=PATIENCE + 30), aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(timeout=timeout, connector=limit) as http:
         loads = {n: Load(http, server, requests_for(n, folder)) for n, server in servers.items()}
         await asyncio.gather(*(_ready(http, server) for server in servers.values()))
@@ -335,6 +343,7 @@ async def _turns(
             whole.cpu += load.server.cpu_seconds() - before
             whole.seconds += part.seconds
             whole.lost += part.lost
+            whole.refused += part.refused
             whole.wrong += part.wrong
             whole.elapsed += part.elapsed
     return results
@@ -346,10 +355,11 @@ def _told(engine: str, what: str, result: Result) -> dict[str, Any]:
         f"{engine:15} {what:11} {result.rate:7.1f} requests/s  p50 {p50:7.1f} ms  p99 {p99:7.1f} "
         f"ms  ({p99 / p50:.1f} x)  {1000 * result.cpu / max(1, len(result.seconds)):.1f} CPU ms "
         f"each; {len(result.seconds)} requests, {result.lost} lost, "
-        f"{result.wrong} wrong",
+        f"{dict(result.refused)} refused by status, {result.wrong} wrong",
         flush=True,
     )
     row = asdict(result) | {"rate": result.rate, "p50_ms": p50, "p99_ms": p99}
+    row["refused"] = dict(result.refused)
     del row["seconds"]
     return row
 

@@ -2,12 +2,11 @@
 
     python process_pool.py m.lucid images/ out.npz [workers]
 
-Parquet (with pyarrow) has the columns `path` and `bytes`. Each worker loads the model once and maps
-its weights, so that all workers together hold them in memory once.
+Parquet (by pyarrow) has the columns `path` and `bytes`. Workers share the pages of the weights.
 """
 
-import os
 import sys
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -44,11 +43,16 @@ def batches(source: str) -> Iterator[tuple[list[str], list[bytes]]]:
 
 
 def main(model: str, source: str, out: str, workers: str = "") -> None:
-    processors = len(os.sched_getaffinity(0))
+    processors = lucid.load(model).threads  # by affinity, quotas and LUCID_NUM_THREADS
     count = int(workers or processors)
-    threads = max(1, processors // count)
-    with ProcessPoolExecutor(count, get_context("spawn"), start, (model, threads)) as pool:
-        parts = list(pool.map(classify, batches(source)))
+    parts, waiting = [], deque()
+    initial = model, max(1, processors // count)
+    with ProcessPoolExecutor(count, get_context("spawn"), start, initial) as pool:
+        for batch in batches(source):  # few at a time: Parquet may be larger than memory
+            waiting.append(pool.submit(classify, batch))
+            if len(waiting) == 2 * count:
+                parts.append(waiting.popleft().result())
+        parts += [future.result() for future in waiting]
     np.savez(out, **{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 

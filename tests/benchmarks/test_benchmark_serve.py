@@ -1,4 +1,4 @@
-"""The load that `benchmarks/serve.py` makes: what is lost or wrong is counted as that."""
+"""The load that `benchmarks/serve.py` makes: what is lost, refused or wrong is counted as that."""
 
 import asyncio
 import sys
@@ -15,7 +15,7 @@ import serve  # noqa: E402 (a script's folder, not a package)
 
 
 class Http:
-    """Answers every request with the same logits, and fails each third."""
+    """Answers every request with the same logits, fails each third, and refuses each fourth."""
 
     def __init__(self, logits):
         self.logits, self.count = logits, 0
@@ -31,7 +31,9 @@ class Http:
             return b"{}" + self.logits.tobytes()
 
         yield SimpleNamespace(
-            read=read, status=200, headers={"Inference-Header-Content-Length": "2"}
+            read=read,
+            status=503 if self.count % 4 == 0 else 200,
+            headers={"Inference-Header-Content-Length": "2"},
         )
 
 
@@ -49,8 +51,10 @@ def test_answers_are_counted_and_compared():
         for make in (lambda load: load.closed(2, 0.01), lambda load: load.open(2000, 0.01)):
             load = serve.Load(Http(logits), server, requests)
             result = asyncio.run(make(load))
-            answered, lost = len(result.seconds), result.lost
+            answered, lost, refused = len(result.seconds), result.lost, result.refused[503]
+            asked = answered + lost + refused
             assert answered
-            assert abs(lost - (answered + lost) // 3) <= 1
+            assert abs(lost - asked // 3) <= 1
+            assert abs(refused - (asked // 4 - asked // 12)) <= 1
             assert result.wrong == (answered if wrong else 0)
             assert 0 <= result.percentile(50) <= result.percentile(99)

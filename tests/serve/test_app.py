@@ -11,9 +11,11 @@ from serving import ROW, Doubler, serving, started
 
 import lucid
 from lucid.errors import ModelFileError
+from lucid.serve import app as app_module
 from lucid.serve.app import Limits, application
 from lucid.serve.fleet import Fleet
 from lucid.serve.model import Batching, LucidModel
+from lucid.serve.repository import LOOK
 from lucid.serve.sources import Source
 
 
@@ -194,7 +196,7 @@ def test_whatever_arrives_is_answered_without_a_defect():
 
 def test_limits():
     model = Doubler()
-    app = serving(loader(model), body=300, queue=2, seconds=0.05, body_seconds=0.02)
+    app = serving(loader(model), body=300, queue=2, seconds=0.3)
 
     async def body(client):
         reply = await client.infer(ROW * 20)
@@ -212,20 +214,57 @@ def test_limits():
         assert all(r.headers["retry-after"] == "1" and r.error for r in replies)
         model.open.set()
         assert (await client.infer(ROW)).status == 200
-        assert (await client.infer(ROW, parameters={"timeout": 1})).status in (200, 503)
+        model.open.clear()
+        assert (await client.infer(ROW, parameters={"timeout": 1})).status == 503
 
     run(app, body)
+
+
+def test_bodies_that_are_held_are_limited():
+    model, size = Doubler(), len(json.dumps({"inputs": ROW}))
+    app = serving(loader(model), body=size, bodies=2 * size - 1)
+
+    async def body(client):
+        announced = asyncio.create_task(  # which holds nothing yet
+            client("POST", "/v2/models/net/infer", [b" "] * 2, {"content-length": size}, pause=0.2)
+        )
+        model.open.clear()
+        held = asyncio.create_task(client.infer(ROW))
+        while not model.begun:
+            await asyncio.sleep(0)
+        for told in (size, ""):
+            reply = await client(
+                "POST", "/v2/models/net/infer", {"inputs": ROW}, {"content-length": told}
+            )
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        model.open.set()
+        assert (await held).status == 200
+        assert (await client.infer(ROW)).status == 200
+        assert (await announced).status == 400
+
+    run(app, body)
+
+
+def test_answers_part_with_their_connection_once_the_server_ends():
+    async def body(client):
+        assert "connection" not in (await client.infer(ROW)).headers
+        client.app.user_middleware[0].kwargs["service"].ending = True
+        for reply in (await client.infer(ROW), await client("GET", "/no")):
+            assert reply.headers["connection"] == "close"
+        assert (await client("GET", "/v2/health/ready")).status == 503
+
+    run(serving(loader(Doubler())), body)
 
 
 def test_a_slow_client_holds_no_place():
     model = Doubler()
     app = serving(loader(model), queue=1, body_seconds=0.5)
     text = json.dumps({"inputs": ROW}).encode()
-    chunks = [text[i : i + 8] for i in range(0, len(text), 8)]
+    chunks = [text[:30], text[30:60], text[60:]]
 
     async def body(client):
         slow = [
-            asyncio.create_task(client("POST", "/v2/models/net/infer", chunks, pause=0.01))
+            asyncio.create_task(client("POST", "/v2/models/net/infer", chunks, pause=0.03))
             for _ in range(5)
         ]
         stuck = asyncio.create_task(client("POST", "/v2/models/net/infer", chunks, pause=0.4))
@@ -263,6 +302,18 @@ def test_a_model_is_replaced_while_requests_run():
         assert await value(begun) == 2.0
 
     run(serving(make), body)
+
+
+def test_batches_of_a_model_that_is_replaced_are_counted():
+    async def body(client):
+        for _ in range(3):
+            await client.infer(ROW)
+        await client("POST", "/v2/repository/models/net/load")
+        await client.infer(ROW)
+        metrics = (await client("GET", "/metrics")).body.decode()
+        assert 'lucid_batches_total{model="net",rows="1",version="1"} 4.0' in metrics
+
+    run(serving(lambda path: Doubler()), body)
 
 
 def test_many_requests_meet_reloads_and_none_is_lost(digits, digits_file):
@@ -373,6 +424,47 @@ def test_workers_follow_one_another():
             assert (await restarted.infer(ROW)).status == 200
 
     run(application(sources, Limits(), make, fleet), body)
+
+
+def test_a_worker_that_cannot_follow_is_told_of_and_does_not_try_for_ever():
+    fleet, tried = Fleet(["net"], workers=2), []
+    sources = [Source("net", {"1": "net.lucid"})]
+
+    def fails(path):
+        tried.append(path)
+        if len(tried) > 1:
+            raise MemoryError
+        return Doubler(3.0)
+
+    async def body(one):
+        async with started(application(sources, Limits(), fails, fleet)) as other:
+            reply = await one("POST", "/v2/repository/models/net/load")
+            assert (reply.status, "1 of 2 workers" in reply.error) == (500, True)
+            await asyncio.sleep(2 * LOOK)
+            assert len(tried) == 2
+            assert (await other.infer(ROW)).json["outputs"][0]["data"] == [3.0, 6.0]
+
+    run(application(sources, Limits(), loader(Doubler()), fleet), body)
+
+
+def test_a_worker_that_is_replaced_tries_until_its_models_can_be_loaded(monkeypatch):
+    monkeypatch.setattr(app_module, "AGAIN", 0.01)
+    fleet, tried = Fleet(["net"], workers=2), []
+    sources = [Source("net", {"1": "net.lucid"})]
+
+    def make(path):
+        tried.append(path)
+        if len(tried) < 3:
+            raise ModelFileError("damaged")
+        return Doubler()
+
+    async def body(one):
+        async with started(application(sources, Limits(), make, fleet)) as replacement:
+            assert len(tried) == 3
+            assert (await replacement.infer(ROW)).status == 200
+            assert (await one("POST", "/v2/repository/models/net/load")).status == 200
+
+    run(application(sources, Limits(), loader(Doubler()), fleet), body)
 
 
 def test_a_server_does_not_start_without_its_models():

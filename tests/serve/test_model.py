@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from serving import Doubler
 
 import lucid
 from lucid.errors import InputError, MissingPackageError
@@ -15,7 +16,7 @@ from lucid.runtime.executable import CompiledModel
 from lucid.runtime.signature import TensorSpec
 from lucid.serve.errors import RequestError
 from lucid.serve.images import ImageInput
-from lucid.serve.model import Batching, LucidModel, run
+from lucid.serve.model import Batching, LucidModel, _rows, run
 from lucid.serve.tensors import Tensor
 from lucid.vision import Preprocess, preprocess
 
@@ -92,6 +93,8 @@ def test_rows_that_depend_on_one_another_are_called_one_by_one(tmp_path):
         np.testing.assert_allclose(mean, x[start : start + 2].mean())
         np.testing.assert_array_equal(shifted, x[start : start + 2] + 1)
     assert model.batch_sizes() == {}
+    with pytest.raises(RequestError, match="9 rows in a request, of 8 at most"):
+        asyncio.run(run(model, [np.zeros((9, 3), np.float32)]))
 
 
 def test_batches_that_cannot_be_planned_are_not_made(digits_file, monkeypatch, caplog):
@@ -112,7 +115,35 @@ def test_batches_that_cannot_be_planned_are_not_made(digits_file, monkeypatch, c
         )
 
     asyncio.run(several())
+    asyncio.run(model.infer([np.zeros((5, 1, 32, 32), np.float32)]))
     assert max(model.batch_sizes()) <= 2
+
+
+def test_a_request_of_many_rows_is_several_calls(digits, digits_file, monkeypatch):
+    model = LucidModel(digits_file, Batching(max_batch=4), 8)
+    monkeypatch.setattr(CompiledModel, "prepare", None)  # all is planned
+    x = np.random.default_rng(0).random((11, 1, 32, 32), np.float32)
+    (found,) = asyncio.run(run(model, [x]))
+    np.testing.assert_array_equal(found, digits(x))
+    assert model.batch_sizes() == {4: 2, 3: 1}
+
+
+def test_rows_of_inputs():
+    specs = [TensorSpec("x", "float32", ("N", 3)), TensorSpec("y", "float32", ("2N",))]
+    for sizes, rows in [((5, 10), 5), ((20, 10), 1), ((5, 11), 1)]:
+        assert _rows(specs, [np.zeros((sizes[0], 3)), np.zeros(sizes[1])]) == rows
+    assert _rows([TensorSpec("x", "float32", (4,))], [np.zeros(4)]) == 1
+
+
+@pytest.mark.parametrize("error", [MissingPackageError("no compiler"), InputError("too wide")])
+def test_what_a_model_cannot_do_is_the_requests_fault(error):
+    class Limited(Doubler):
+        async def infer(self, inputs):
+            raise error
+
+    with pytest.raises(RequestError, match=str(error)) as refused:
+        asyncio.run(run(Limited(), []))
+    assert refused.value.status == 400
 
 
 def test_dtypes_that_the_protocol_does_not_have_are_refused():

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -133,6 +134,7 @@ def test_outputs_parameters_and_ids():
         "shape of no sizes": ({"inputs": [entry(shape=(True, 2), data=[])]}, None, "of sizes"),
         "datatype": ({"inputs": [entry() | {"datatype": "FP64", "data": [1, 2]}]}, None, "FP64"),
         "no datatype": ({"inputs": [entry() | {"datatype": [1], "data": [1, 2]}]}, None, "wants"),
+        "surrogate": ({"inputs": [entry() | {"datatype": "\ud800", "data": []}]}, None, "ud800"),
         "BYTES": ({"inputs": [entry() | {"datatype": "BYTES", "data": ["a"]}]}, None, "wants FP32"),
         "too few": ({"inputs": [entry(data=[1])]}, None, "takes 2 elements, got 1"),
         "ragged": ({"inputs": [entry(data=[[1], [1, 2]])]}, None, "several lengths"),
@@ -180,6 +182,27 @@ def test_what_is_no_request(document, binary, says):
         read(document, binary)
     assert refused.value.status == 400
     assert says in refused.value.message
+    assert refused.value.message.encode()
+
+
+def test_long_words_among_numbers_take_no_memory():
+    """NumPy would make every element as wide as the longest."""
+    body = json.dumps({"inputs": [entry(data=["a" * (1 << 16)] + [""] * 256)]}).encode()
+    tracemalloc.start()
+    with pytest.raises(RequestError, match="no FP32"):
+        read(body)
+    assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    tracemalloc.stop()
+
+
+def test_the_largest_whole_numbers_are_exact():
+    tensor = Tensor("x", "UINT64", (-1, 2))
+    for data in ([2**64 - 1, 1], [[2**63, 0]]):
+        (x,) = read({"inputs": [entry(tensor, data=data)]}, inputs=[tensor]).inputs
+        assert x.ravel().tolist() == list(np.ravel(np.array(data, object)))
+    for data in ([2**64, 1], [-1, 1], [1.0, 2.0]):
+        with pytest.raises(RequestError):
+            read({"inputs": [entry(tensor, data=data)]}, inputs=[tensor])
 
 
 @pytest.mark.parametrize(
@@ -194,6 +217,7 @@ def test_what_is_no_request(document, binary, says):
         ([1, 2], b"\1\0\0\0a\1\0\0\0a"),
         ([0], b""),
         ([1 << 60], b"\0\0\0\0"),
+        ([1025], bytes(4 * 1025)),
     ],
 )
 def test_what_are_no_images(shape, elements):
@@ -294,7 +318,8 @@ DOCUMENTS = st.fixed_dictionaries(
 def test_whatever_comes_is_a_request_or_an_error_of_the_client(document, binary, images):
     try:
         asked = read(document, binary, (IMAGE,) if images else (X, N), images)
-    except RequestError:
+    except RequestError as error:
+        error.message.encode()  # as the answer is
         return
     assert len(asked.inputs) == (1 if images else 2)
 

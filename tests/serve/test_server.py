@@ -1,5 +1,6 @@
 """Server processes as users start them, and real clients."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -12,12 +13,17 @@ import time
 import urllib.request
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from serving import Doubler, serving
 from typer.testing import CliRunner
 
 from lucid.cli import command_line
+from lucid.serve import server as server_module
+from lucid.serve.server import Serving, configured, listener
+from lucid.serve.sources import Source
 from lucid.vision import preprocess
 
 DIGITS = sorted((Path(__file__).parents[2] / "examples" / "digits").glob("*.png"))[:3]
@@ -49,7 +55,7 @@ def get(address, path, method="GET"):
 def test_a_real_client(digits, digits_file):
     http = pytest.importorskip("tritonclient.http")
     x = np.random.default_rng(0).random((2, 1, 32, 32), np.float32)
-    with server(digits_file, "--header-timeout", 0.3, "--drain", 0.5) as (process, address):
+    with server(digits_file, "--header-timeout", 0.3, "--drain", 3) as (process, address):
         client = http.InferenceServerClient(address, network_timeout=60, connection_timeout=60)
         assert client.is_server_live()
         assert client.is_server_ready()
@@ -91,12 +97,15 @@ def test_a_real_client(digits, digits_file):
             if not client.is_server_ready():
                 break
             time.sleep(0.002)
+        else:
+            pytest.fail("it is ready after SIGTERM")
         np.testing.assert_array_equal(infer(x), digits(x))
-        assert process.wait(60) == 0
 
 
 @pytest.mark.slow
-def test_two_workers_reload_together_and_finish_what_they_have_begun(digits_file, tmp_path):
+def test_two_workers_reload_together_and_one_may_die(digits_file, tmp_path):
+    """Requests are finished; a worker that dies while the file is broken does not end the server,
+    nor keep it from ending."""
     path = tmp_path / "net.lucid"
     shutil.copy(digits_file, path)
     row = f'{{"name":"x","datatype":"FP32","shape":[1,1,32,32],"data":{[0.5] * 1024}}}'
@@ -108,10 +117,16 @@ def test_two_workers_reload_together_and_finish_what_they_have_begun(digits_file
         with urllib.request.urlopen(request, timeout=60) as reply:
             codes.append((reply.status, reply.read()))
 
-    with server(path, "--workers", 2, "--threads", 1, "--max-batch", 2) as (process, address):
+    def wait_for(address, pattern):
+        deadline = time.monotonic() + 60
+        while not re.search(pattern, get(address, "/metrics").decode()):
+            assert time.monotonic() < deadline, pattern
+            time.sleep(0.05)
+
+    arguments = ("--workers", 2, "--threads", 1, "--max-batch", 2, "--drain", 0.1)
+    with server(path, *arguments) as (process, address):
         loads = 'lucid_model_loads_total{model="net",result="ok"} '
-        while f"{loads}2.0" not in get(address, "/metrics").decode():
-            time.sleep(0.1)  # until both are there
+        wait_for(address, re.escape(f"{loads}2.0"))  # until both are there
         os.replace(shutil.copy(digits_file, tmp_path / "new"), path)
         get(address, "/v2/repository/models/net/load", "POST")
         callers = [threading.Thread(target=infer, args=[address]) for _ in range(8)]
@@ -122,10 +137,70 @@ def test_two_workers_reload_together_and_finish_what_they_have_begun(digits_file
         metrics = get(address, "/metrics").decode()
         assert 'lucid_requests_total{code="200",model="net",version="1"} 8.0' in metrics
         assert f"{loads}4.0" in metrics
+
+        (tmp_path / "new").write_bytes(b"no model")
+        os.replace(tmp_path / "new", path)
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+        wait_for(address, 'loads_total{model="net",result="failed"} ([2-9]|[0-9]{2})')
+        infer(address)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert len({answer for _, answer in codes}) == 1
-    assert [status for status, _ in codes] == [200] * 8
+    assert [status for status, _ in codes] == [200] * 9
+
+
+def workers(parent):
+    """The process ids of a server's workers."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(i) for i in children if b"spawn_main" in Path(f"/proc/{i}/cmdline").read_bytes()]
+
+
+def test_a_server_whose_workers_cannot_start_says_so(digits_file, tmp_path, monkeypatch):
+    class Supervisor:
+        processes = (SimpleNamespace(exitcode=-15), SimpleNamespace(exitcode=3))
+
+        def __init__(self, config, sockets):
+            sockets[0].close()
+
+        def run(self):
+            pass
+
+    monkeypatch.setattr(server_module, "Multiprocess", Supervisor)
+    monkeypatch.setattr(server_module.signal, "signal", lambda *_: None)
+    monkeypatch.setenv(server_module.FOLDER, str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        server_module.serve(
+            [Source("net", {"1": digits_file})], Serving(port=0, workers=2), lambda *_: None
+        )
+    assert ended.value.code == 3
+
+
+def test_connections_beyond_the_limit_are_closed_and_the_others_go_on():
+    app = serving(lambda path: Doubler())
+    config = configured(lambda: app, Serving(connections=1))
+
+    async def main():
+        from uvicorn.server import ServerState
+
+        config.load()
+        state, loop = ServerState(), asyncio.get_running_loop()
+        taken = listener("127.0.0.1", 0)
+        listening = await loop.create_server(
+            lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),
+            sock=taken,
+        )
+        reader, writer = await asyncio.open_connection(*taken.getsockname())
+        for _ in range(2):
+            writer.write(b"GET /v2/health/live HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            await reader.readuntil(b'{"live":true}')
+            beyond, other = await asyncio.open_connection(*taken.getsockname())
+            assert await beyond.read() == b""
+            other.close()
+        writer.close()
+        listening.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
 
 
 def test_kserves_client(digits, digits_file):

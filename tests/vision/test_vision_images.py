@@ -143,6 +143,12 @@ def test_sixteen_bits_a_pixel_are_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         DIGITS.to_uint8_nhwc(tmp_path / "deep.png")[0, ..., 0], levels.astype(np.uint8)
     )
+    wide = levels.astype(np.int32) * 257
+    wide[0, 0], wide[0, 1] = -5, 1 << 20
+    levels[0, 0], levels[0, 1] = 0, 255
+    np.testing.assert_array_equal(
+        DIGITS.to_uint8_nhwc(Image.fromarray(wide))[0, ..., 0], levels.astype(np.uint8)
+    )
 
 
 def test_a_photo_is_turned_upright(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def serve(
     ] = 1,
     threads: Threads = None,
     max_batch: Annotated[
-        int, typer.Option(min=1, help="Rows that are put into one call at most; 1: none together.")
+        int, typer.Option(min=1, help="Rows of one call at most; requests of more are several.")
     ] = 8,
     max_delay_ms: Annotated[
         float, typer.Option(min=0, help="How long a request waits for others, while idle.")
@@ -45,6 +45,9 @@ def serve(
     max_body_mb: Annotated[
         float, typer.Option(min=0.001, help="The largest body in MB (2^20 bytes), else 413.")
     ] = 64.0,
+    max_bodies_mb: Annotated[
+        float, typer.Option(min=0.001, help="MB of bodies that a worker holds at most, else 503.")
+    ] = 1024.0,
     body_timeout: Annotated[
         float, typer.Option(min=0.001, help="Seconds for a body to arrive, else 408.")
     ] = 30.0,
@@ -52,7 +55,7 @@ def serve(
         float, typer.Option(min=0.001, help="Seconds for the head of a request to arrive.")
     ] = 10.0,
     connections: Annotated[
-        int, typer.Option(min=1, help="Connections of a worker at most, else 503.")
+        int, typer.Option(min=1, help="Connections of a worker; more are closed at once.")
     ] = 1000,
     drain: Annotated[
         float, typer.Option(min=0, help="Seconds from SIGTERM (not ready) to closing the port.")
@@ -84,6 +87,7 @@ def serve(
     sources = parse_sources(models)
     limits = Limits(
         body=int(max_body_mb * (1 << 20)),
+        bodies=int(max_bodies_mb * (1 << 20)),
         queue=queue,
         seconds=timeout,
         body_seconds=body_timeout,

@@ -17,14 +17,16 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import lucid
+from lucid.serve.bodies import Bodies
 from lucid.serve.errors import RequestError, require
 from lucid.serve.fleet import Fleet
 from lucid.serve.metrics import Metrics
@@ -43,17 +45,19 @@ from lucid.serve.sources import Source
 
 log = logging.getLogger("lucid.serve")
 
-ALIGNMENT = 64
-"""The first tensor of a body lies at a multiple of so many bytes, so that it need not be copied."""
+AGAIN = 2.0
+"""Seconds after which a worker whose models cannot be loaded tries again."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """`body`: bytes; `queue`: requests for a model that wait or run; `seconds`: from a whole body
-    to its answer; `body_seconds`: for a body to arrive. `control`: whether requests may load and
-    unload models. `drain`: seconds between being told to end and closing, while not `ready`."""
+    """`body`: bytes; `bodies`: bytes of all that a worker holds; `queue`: requests for a model that
+    wait or run; `seconds`: from a whole body to its answer; `body_seconds`: for a body to arrive.
+    `control`: whether requests may load and unload models. `drain`: seconds between being told to
+    end and closing, while not `ready`."""
 
     body: int = 64 << 20
+    bodies: int = 1 << 30
     queue: int = 256
     seconds: float = 30.0
     body_seconds: float = 30.0
@@ -84,6 +88,7 @@ def application(
             Route(f"{repository}/models/{{name}}/unload", service.unload, methods=["POST"]),
             Route("/metrics", service.measured),
         ],
+        middleware=[Middleware(_Parting, service=service)],
         exception_handlers={
             RequestError: _refused,
             HTTPException: _no_such_address,
@@ -100,20 +105,37 @@ class _Service:
     def __init__(
         self, sources: Sequence[Source], limits: Limits, loader: Loader, fleet: Fleet
     ) -> None:
-        self._limits = limits
-        self._metrics = Metrics()
-        self._repository = Repository(sources, fleet, loader, self._metrics.loaded)
-        self._ending = False
+        self._limits, self._fleet = limits, fleet
+        self._bodies = Bodies(limits.body_seconds, max(limits.body, limits.bodies))
+        self._metrics = metrics = Metrics()
+        self._repository = Repository(sources, fleet, loader, metrics.loaded, metrics.look_at)
+        self.ending = False
 
     @asynccontextmanager
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        await self._repository.start()
         self._note_the_end()
+        await self._start()
         task = asyncio.create_task(self._look())
         try:
             yield
         finally:
             task.cancel()
+
+    async def _start(self) -> None:
+        """Load the models. What the first worker cannot load ends the server; while others answer,
+        a worker tries until it can, and takes no connections before."""
+        while True:
+            try:
+                return await self._repository.start()
+            except Exception as error:
+                if not self._fleet.has_started:
+                    raise
+                log.error("not started yet, but trying: %s: %s", type(error).__name__, error)
+            until = time.monotonic() + AGAIN
+            while time.monotonic() < until:
+                await asyncio.sleep(LOOK)
+                if self.ending:
+                    return await asyncio.sleep(self._limits.drain)
 
     async def _look(self) -> None:
         while True:
@@ -133,7 +155,7 @@ class _Service:
             return
 
         def ends(number: int, frame: FrameType | None) -> None:
-            self._ending = True
+            self.ending = True
             if self._limits.drain:
                 loop.call_soon_threadsafe(
                     loop.call_later, self._limits.drain, closing, number, None
@@ -157,7 +179,7 @@ class _Service:
         return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
-        ready = self._repository.is_ready and not self._ending
+        ready = self._repository.is_ready and not self.ending
         return JSONResponse({"ready": ready}, 200 if ready else 503)
 
     async def describe(self, request: Request) -> Response:
@@ -219,7 +241,9 @@ class _Service:
         return JSONResponse({})
 
     async def _document(self, request: Request) -> dict[str, Any]:
-        return read_json(await self._body(request, min(self._limits.body, LARGEST_JSON), 0))
+        most = min(self._limits.body, LARGEST_JSON)
+        async with self._bodies.read(request, most, 0) as body:
+            return read_json(body)
 
     # -- inference --------------------------------------------------------------------------
 
@@ -245,11 +269,11 @@ class _Service:
         encoding = request.headers.get("content-encoding", "identity")
         require(encoding == "identity", "bodies are taken without a Content-Encoding")
         header = header_length(request.headers.get(HEADER))
-        body = await self._body(request, self._limits.body, header or 0)
-        header_length(request.headers.get(HEADER), len(body))
-        began = time.perf_counter()
-        with served.entry.slot(self._limits.queue):
-            answer = await self._answer(served, body, header)
+        async with self._bodies.read(request, self._limits.body, header or 0) as body:
+            header_length(request.headers.get(HEADER), len(body))
+            began = time.perf_counter()
+            with served.entry.slot(self._limits.queue):
+                answer = await self._answer(served, body, header)
         seconds = time.perf_counter() - began
         self._metrics.seconds.labels(served.entry.source.name, served.version).observe(seconds)
         if answer.header is None:
@@ -269,27 +293,21 @@ class _Service:
         name = served.entry.source.name
         return write_answer(name, served.version, asked, model.outputs, results)
 
-    async def _body(self, request: Request, most: int, header: int) -> memoryview:
-        """The whole body, of `most` bytes at most, what follows its header aligned. Raises
-        RequestError."""
-        told = request.headers.get("content-length", "")
-        if told.isdecimal():
-            if len(told) > 15 or int(told) > most:
-                raise RequestError(413, f"a body has {most} bytes at most, this one {told[:20]}")
-            most = int(told)
-        room = np.empty(most + ALIGNMENT, np.uint8)
-        start = -(room.ctypes.data + header) % ALIGNMENT
-        body, size = room.data[start:], 0
-        try:
-            async with asyncio.timeout(self._limits.body_seconds):
-                async for chunk in request.stream():
-                    if size + len(chunk) > most:
-                        raise RequestError(413, f"a body has {most} bytes at most")
-                    body[size : size + len(chunk)] = chunk
-                    size += len(chunk)
-        except TimeoutError as error:
-            raise RequestError(408, "the body did not arrive in time") from error
-        return body[:size]
+
+class _Parting:
+    """Once the server is told to end, each answer is the last of its connection: the next request
+    goes to another server, and none meets a port that closes."""
+
+    def __init__(self, app: ASGIApp, service: _Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def parting(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._service.ending:
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._app(scope, receive, parting)
 
 
 def _described(tensor: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -15,11 +16,20 @@ import prometheus_client as prometheus
 from prometheus_client import multiprocess
 
 from lucid.serve.model import Model
-from lucid.serve.repository import Repository
+from lucid.serve.repository import Entry, Repository
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 """The upper bounds of the histogram of latencies."""
+
+
+@dataclass
+class _Seen:
+    """How many batches of each size of a model have been counted."""
+
+    name: str
+    version: str
+    sizes: Counter[int] = field(default_factory=Counter)
 
 
 class Metrics:
@@ -61,7 +71,7 @@ class Metrics:
             ["model", "result"],
             registry=self._registry,
         )
-        self._seen: WeakKeyDictionary[Model, Counter[int]] = WeakKeyDictionary()
+        self._seen: WeakKeyDictionary[Model, _Seen] = WeakKeyDictionary()
         _forget_the_dead()
 
     def loaded(self, model: str, succeeded: bool) -> None:
@@ -71,11 +81,20 @@ class Metrics:
         """Take note of what the models and their queues say."""
         for name, entry in repository.entries.items():
             self._held.labels(name).set(entry.held)
-            for version, model in entry.models.items():
+            self.look_at(entry)
+
+    def look_at(self, entry: Entry) -> None:
+        """Take note of the batches of a name's models, those too that were replaced and still
+        finish requests."""
+        name = entry.source.name
+        for version, model in entry.models.items():
+            self._seen.setdefault(model, _Seen(name, version))
+        for model, seen in list(self._seen.items()):
+            if seen.name == name:
                 now = Counter(model.batch_sizes())
-                for rows, count in (now - self._seen.get(model, Counter())).items():
-                    self._batches.labels(name, version, str(rows)).inc(count)
-                self._seen[model] = now
+                for rows, count in (now - seen.sizes).items():
+                    self._batches.labels(name, seen.version, str(rows)).inc(count)
+                seen.sizes = now
 
     def text(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lucid.errors import InputError, LucidError, QueueFullError
+from lucid.errors import CompileError, InputError, LucidError, QueueFullError
 from lucid.loading import load
 from lucid.runtime.batcher import Batcher
 from lucid.runtime.executable import CompiledModel
@@ -19,7 +19,7 @@ from lucid.runtime.executor import executor
 from lucid.runtime.signature import TensorSpec
 from lucid.serve.errors import RequestError
 from lucid.serve.images import ImageInput
-from lucid.serve.tensors import DTYPES, Array, Tensor
+from lucid.serve.tensors import ANY, DTYPES, Array, Tensor
 from lucid.vision import Preprocess
 
 log = logging.getLogger("lucid.serve")
@@ -53,8 +53,9 @@ class Model(Protocol):
 
 @dataclass(frozen=True)
 class Batching:
-    """`max_batch`: rows of one call at most, 1 for none but those of a request. `max_delay_ms`:
-    for how long a request waits for company at most. `threads`: of a call, None for all."""
+    """`max_batch`: rows of one call at most, so that a request of more is several calls; where rows
+    depend on one another it is refused. `max_delay_ms`: for how long a request waits for company
+    at most. `threads`: of a call, None for all."""
 
     max_batch: int = 8
     max_delay_ms: float = 2.0
@@ -74,9 +75,12 @@ class LucidModel:
         self.images = _image_input(compiled, self.inputs, path)
         self._compiled = compiled
         self._call_once()
-        apart = compiled.independent(_shapes(compiled.inputs, 1)) is not None
-        rows = self._planned(batching.max_batch if apart else 1, path)
-        self._batcher = Batcher(compiled, rows, batching.max_delay_ms, queue) if rows > 1 else None
+        self._apart = compiled.independent(_shapes(compiled.inputs, 1)) is not None
+        self._rows = most = batching.max_batch
+        self._batcher: Batcher | None = None
+        if self._apart and most > 1:
+            self._rows = self._planned(most, path)
+            self._batcher = Batcher(compiled, self._rows, batching.max_delay_ms, queue)
 
     def _planned(self, most: int, path: Path) -> int:
         """Plan for batches of up to so many rows; up to how many that can be done."""
@@ -100,7 +104,28 @@ class LucidModel:
             raise InputError(f"{self._compiled} cannot be served: it returns what is no tensor")
 
     async def infer(self, inputs: Sequence[Array]) -> Sequence[Array]:
-        """A call is cancelled with who waits for it, unless it has begun."""
+        """A call is cancelled with who waits for it, unless it has begun. Requests of many rows are
+        calls of as many as are planned, one after another: nothing is compiled while others wait,
+        and theirs come in between."""
+        rows = _rows(self._compiled.inputs, inputs)
+        if rows <= self._rows:
+            return await self._call(inputs)
+        if not self._apart:
+            raise InputError(
+                f"{rows} rows in a request, of {self._rows} at most (--max-batch): the rows of "
+                "this model depend on one another"
+            )
+        parts = []
+        for start in range(0, rows, self._rows):
+            end = min(start + self._rows, rows)
+            sliced = [a[len(a) * start // rows : len(a) * end // rows] for a in inputs]
+            parts.append(await self._call(sliced))
+        return [
+            np.concatenate(column) if tensor.shape[:1] == (ANY,) else column[0]
+            for tensor, column in zip(self.outputs, zip(*parts, strict=True), strict=True)
+        ]
+
+    async def _call(self, inputs: Sequence[Array]) -> Sequence[Array]:
         if self._batcher is None:
             return _flat(await self._compiled.acall(*inputs))
         return _flat(await asyncio.wrap_future(self._batcher.submit(*inputs, timeout=0)))
@@ -129,6 +154,19 @@ def _shapes(specs: Sequence[TensorSpec], rows: int) -> tuple[tuple[int, ...], ..
     )
 
 
+def _rows(specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> int:
+    """How many rows arrays have that are given for inputs; 1 where none has a batch, and where they
+    do not agree, of which the model says more."""
+    found = {
+        divmod(size, int(dim.removesuffix("N") or 1))
+        for spec, array in zip(specs, inputs, strict=True)
+        for dim, size in zip(spec.shape, array.shape, strict=True)
+        if not isinstance(dim, int)
+    }
+    rows, left = found.pop() if len(found) == 1 else (1, 0)
+    return 1 if left else rows
+
+
 def _flat(output: Any) -> list[Array]:
     """The arrays in what a model returns, in order. Raises InputError for anything else in it."""
     if isinstance(output, Mapping):
@@ -152,7 +190,9 @@ async def run(model: Model, inputs: Sequence[Array | list[memoryview]]) -> Seque
         arrays.append(given)
     try:
         return await model.infer(arrays)
-    except InputError as error:
-        raise RequestError(400, str(error)) from error
     except QueueFullError as error:  # calls that nobody waits for any longer fill it
         raise RequestError(429, str(error), retry_after=1) from error
+    except CompileError:  # a defect
+        raise
+    except LucidError as error:  # inputs that do not fit, or sizes that cannot be compiled here
+        raise RequestError(400, str(error)) from error

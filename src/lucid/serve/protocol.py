@@ -28,6 +28,8 @@ HEADER = "inference-header-content-length"
 """How many bytes of a body are JSON, where it has tensors behind."""
 LARGEST_JSON = 8 << 20
 """Bytes of JSON in a body: reading it holds up all other requests, by some 100 ms for so much."""
+MOST_IMAGES = 1024
+"""Of a request: telling them apart holds up all other requests too."""
 NOT_SUPPORTED = ("classification", "shared_memory_region")
 """Parameters of other extensions of the protocol that change what a tensor means."""
 
@@ -205,7 +207,7 @@ def _read_input(
     require(
         datatype == tensor.datatype and tensor.takes(shape),
         f"{what} wants {tensor}{' or BYTES (images)' if takes_images else ''}, got "
-        f"{str(datatype)[:20]}{str(shape)[:80]}",
+        f"{str(datatype)[:20]!r}{str(shape)[:80]}",
     )
     if binary is not None:
         return from_binary(binary, tensor, shape)
@@ -220,6 +222,7 @@ def _read_images(
         shape in ([count], [count, 1]) and count >= 1,
         f"input {name!r}: images are BYTES[N] or BYTES[N, 1], got {str(shape)[:80]}",
     )
+    require(count <= MOST_IMAGES, f"input {name!r}: {MOST_IMAGES} images at most")
     if binary is not None:
         return strings_from_binary(binary, name, count)
     return strings_from_json(entry["data"], name, count)

@@ -24,7 +24,7 @@ log = logging.getLogger("lucid.serve")
 Loader = Callable[[Path], Model]
 """What makes a model of a file; called on a thread of its own."""
 OTHERS = 60.0
-"""Seconds for which an answer waits for the other workers to load a model too."""
+"""Seconds for which an answer waits for the other workers to load a model too, else 503."""
 LOOK = 0.2
 """Seconds between looks at what the other workers have announced."""
 
@@ -65,8 +65,9 @@ class Entry:
 
 
 class Repository:
-    """All models. Its methods are called on one event loop; `loaded`: told of each attempt to load
-    a model by name, and whether it succeeded."""
+    """All models. Its methods are called on one event loop. `loaded`: told of each attempt to load
+    a model by name, and whether it succeeded; `leaving`: of an entry whose models are about to be
+    replaced."""
 
     def __init__(
         self,
@@ -74,18 +75,21 @@ class Repository:
         fleet: Fleet,
         loader: Loader,
         loaded: Callable[[str, bool], None],
+        leaving: Callable[[Entry], None],
     ) -> None:
         self.entries = {s.name: Entry(s, fleet.generation(s.name)) for s in sources}
-        self._fleet, self._loader, self._loaded = fleet, loader, loaded
+        self._fleet, self._loader = fleet, loader
+        self._loaded, self._leaving = loaded, leaving
 
     async def start(self) -> None:
-        """Load all models that are wanted. Raises what loading raises."""
+        """Load all models that are wanted and not there yet. Raises what loading raises."""
         for name, entry in self.entries.items():
-            if self._fleet.is_wanted(name):
-                await self._read(entry)
-            else:
-                entry.reason = "unloaded"
-            self._fleet.done(name, entry.generation)  # it was announced while this worker started
+            if not entry.models:
+                generation = self._fleet.generation(name)
+                await self._as_wanted(entry)
+                entry.generation = generation
+                self._fleet.done(name, generation)  # it was announced while this worker started
+        self._fleet.started()
 
     # -- finding ----------------------------------------------------------------------------
 
@@ -144,26 +148,38 @@ class Repository:
         """Answer no more requests for a model, here and in the other workers."""
         entry = self.entry(name)
         async with entry.changing:
-            entry.models, entry.reason = {}, "unloaded"
+            self._replace(entry, {}, "unloaded")
             entry.generation = self._fleet.announce(name, wanted=False)
         await self._others(entry)
 
     async def follow(self) -> None:
         """Load and unload what other workers have announced."""
         for name, entry in self.entries.items():
-            generation = self._fleet.generation(name)
-            if entry.generation == generation:
+            if entry.generation == self._fleet.generation(name):
                 continue
             async with entry.changing:
-                if self._fleet.is_wanted(name):
-                    try:
-                        await self._read(entry)
-                    except (LucidError, OSError) as error:
-                        log.error("%s stays as it was: %s", name, error)
-                else:
-                    entry.models, entry.reason = {}, "unloaded"
+                generation = self._fleet.generation(name)
+                if entry.generation == generation:  # by a request that came here meanwhile
+                    continue
+                followed = True
+                try:
+                    await self._as_wanted(entry)
+                except Exception as error:  # MemoryError too; not tried again unless asked for
+                    log.error("%s stays as it was: %s: %s", name, type(error).__name__, error)
+                    followed = False
                 entry.generation = generation
-                self._fleet.done(name, generation)
+                self._fleet.done(name, generation, followed)
+
+    async def _as_wanted(self, entry: Entry) -> None:
+        """Load or unload it, as the workers have agreed. Raises what loading raises."""
+        if self._fleet.is_wanted(entry.source.name):
+            await self._read(entry)
+        else:
+            self._replace(entry, {}, "unloaded")
+
+    def _replace(self, entry: Entry, models: Mapping[str, Model], reason: str = "") -> None:
+        self._leaving(entry)
+        entry.models, entry.reason = models, reason
 
     async def _read(self, entry: Entry) -> None:
         try:
@@ -172,18 +188,26 @@ class Repository:
                 for version, path in entry.source.versions().items()
             }
         except Exception as error:
-            entry.reason = str(error)
+            entry.reason = str(error) or type(error).__name__
             self._loaded(entry.source.name, False)
             raise
-        entry.models, entry.reason = models, ""
+        self._replace(entry, models)
         self._loaded(entry.source.name, True)
 
     async def _others(self, entry: Entry) -> None:
-        """Wait until the other workers have followed."""
+        """Wait until the other workers have followed. Raises RequestError where one has not."""
         name, generation = entry.source.name, entry.generation
         deadline = asyncio.get_running_loop().time() + OTHERS
         while not self._fleet.all_have(name, generation):
             if asyncio.get_running_loop().time() > deadline:
-                log.error("%s: not all workers have followed after %g s", name, OTHERS)
-                return
+                raise RequestError(
+                    503, f"{name}: not all workers have followed after {OTHERS:g} s", retry_after=1
+                )
             await asyncio.sleep(LOOK / 4)
+        failures = self._fleet.failures(name, generation)
+        if failures:
+            raise RequestError(
+                500,
+                f"{name}: {failures} of {self._fleet.workers} workers could not load it, and stay "
+                "as they were: the log says why; load it again",
+            )

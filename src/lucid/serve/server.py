@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import Multiprocess
 
@@ -59,7 +61,8 @@ class Serving:
 def serve(sources: Sequence[Source], serving: Serving, started: Callable[[str, int], None]) -> None:
     """Serve until SIGTERM or SIGINT. `started` is told the address and the threads of a worker once
     clients may connect, which the workers answer when they have loaded their models. Raises
-    ModelFileError for files that cannot be read, and OSError for an address that is taken."""
+    ModelFileError for files that cannot be read, OSError for an address that is taken, and
+    SystemExit(3) where a model cannot be served, which only its worker notices."""
     for source in sources:
         for path in source.versions().values():
             Artifact.open(path)
@@ -77,7 +80,10 @@ def serve(sources: Sequence[Source], serving: Serving, started: Callable[[str, i
         return
     with tempfile.TemporaryDirectory(prefix="lucid-serve-") as folder:
         os.environ.setdefault(FOLDER, folder)
-        Multiprocess(config, sockets=[taken]).run()
+        supervisor = Multiprocess(config, sockets=[taken])
+        supervisor.run()
+        if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+            sys.exit(STARTUP_FAILURE)
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,12 @@ def configured(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Conf
     return uvicorn.Config(
         maker,
         factory=True,
-        http=cast("Any", partial(ImpatientProtocol, patience=serving.header_seconds)),
+        http=cast(
+            "Any",
+            partial(
+                LimitedProtocol, patience=serving.header_seconds, connections=serving.connections
+            ),
+        ),
         ws="none",
         lifespan="on",
         workers=serving.workers,
@@ -109,7 +120,6 @@ def configured(maker: Callable[[], Starlette], serving: Serving) -> uvicorn.Conf
         log_level="info",
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=serving.connections,
         timeout_graceful_shutdown=max(1, round(serving.grace)),
         timeout_keep_alive=KEPT,
         timeout_worker_healthcheck=STARTING,
@@ -122,20 +132,24 @@ def listener(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=1024)
 
 
-class ImpatientProtocol(HttpToolsProtocol):
+class LimitedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, for which the head of a request has to arrive within `patience` seconds: of
     the first from the connection on, of others from their first byte on. (uvicorn itself waits for
-    ever.)"""
+    ever.) A connection beyond so many `connections` is closed at once. (uvicorn itself would then
+    refuse requests of all connections.)"""
 
     _late: asyncio.TimerHandle | None = None
 
-    def __init__(self, *arguments: Any, patience: float, **named: Any) -> None:
+    def __init__(self, *arguments: Any, patience: float, connections: int, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.patience = patience
+        self.patience, self.most = patience, connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._wait()
+        if len(self.connections) > self.most:
+            transport.close()
+        else:
+            self._wait()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import prod
 from typing import Any
 
@@ -96,10 +97,7 @@ def from_json(data: Any, tensor: Tensor, shape: Sequence[int]) -> Array:
     """The array of elements in nested or flat lists of JSON, in row-major order."""
     dtype, what = DTYPES[tensor.datatype], f"input {tensor.name!r}"
     require(isinstance(data, list), f"{what}: `data` is a list of numbers")
-    try:
-        values = np.array(data)
-    except (ValueError, OverflowError, RecursionError):  # ragged, or too deep
-        values = np.array(None)
+    values = _numbers(data, tensor.datatype)
     require(
         values.dtype.kind in KINDS[dtype.kind],
         f"{what}: `data` holds what is no {tensor.datatype}, or lists of several lengths",
@@ -113,6 +111,21 @@ def from_json(data: Any, tensor: Tensor, shape: Sequence[int]) -> Array:
     exact = np.isfinite(array).all() if dtype.kind == "f" else (array.ravel() == values.ravel())
     require(bool(np.all(exact)), f"{what}: a number is out of the range of {tensor.datatype}")
     return array
+
+
+def _numbers(data: list[Any], datatype: str) -> Array:
+    """The array of what is in nested lists; an object where that is no numbers, or is ragged."""
+    flat = data
+    while flat and all(isinstance(element, list) for element in flat):
+        flat = list(chain.from_iterable(flat))
+    types = set(map(type, flat))
+    if not types <= {bool, int, float}:  # NumPy would make all as wide as the longest string
+        return np.array(None)
+    whole = datatype == "UINT64" and types == {int}  # which NumPy makes floats from 2^63 on
+    try:
+        return np.array(data, np.uint64 if whole else None)
+    except (ValueError, OverflowError, RecursionError):  # ragged, or too deep
+        return np.array(None)
 
 
 def to_json(name: str, array: Array) -> list[Any]:

@@ -136,8 +136,10 @@ def _in_colours(file: Image.Image, channels: int, name: str) -> Image.Image:
         raise ImageError(f"{name} has floating-point pixels: scale it to levels 0..255 yourself")
     if image.mode.startswith("I"):
         # 16 bits a pixel; Pillow's own conversion clips at 255 instead of scaling.
-        levels = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
-        image = Image.fromarray(levels.astype(np.uint8))
+        levels = np.asarray(image)
+        if levels.dtype.itemsize > 2:
+            levels = levels.clip(0, 65535)
+        image = Image.fromarray((levels // 257).astype(np.uint8))
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("L" if channels == 1 else "RGB")

@@ -31,7 +31,7 @@ def test_a_folder_with_a_library(net, lucid_command, tmp_path) -> None:
     }
     assert "my_net.a (" in result.stderr
     source = (tmp_path / "out" / "my_net.c").read_text()
-    assert "enum { PLANS = 2, LEVELS = 1 };" in source
+    assert "enum { PLANS = 2, FAMILIES = 1, LEVELS = 1 };" in source
 
 
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")

@@ -1,9 +1,11 @@
 """Models emitted as C: the same bits as in Python, and every bad input a status."""
 
 import ctypes
+import errno
 import os
 import subprocess
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,12 @@ MIXED = """graph mixed(%x: f32[N,4]) -> f32[N,4] {
   return %z
 }
 """
+SUMS = """graph sums(%x: f32[N,4]) -> f32[N,4] {
+  param @w: f32[4]
+  %y = mul(%x, @w) : f32[N,4]
+  return %y
+}
+"""
 
 
 def compiled_text(text: str, *shapes: Any) -> Any:
@@ -85,6 +93,7 @@ NETWORKS = {
     "bytes": bytes_in,
     "quantised": quantised,
     "mixed": lambda: compiled_text(MIXED, (3, 4), (2, 4)),
+    "sums": lambda: compiled_text(SUMS, (6, 4), (15, 4), (10, 4)),
 }
 
 
@@ -142,7 +151,7 @@ def assert_same(model: Emitted, handle: int, batch: int) -> None:
         assert model.library.output_shape(shapes, number) == ("OK", expected.shape)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
     ("name", "batches"),
     [
@@ -151,6 +160,7 @@ def assert_same(model: Emitted, handle: int, batch: int) -> None:
         ("bytes", (1, 5)),
         ("quantised", (2, 6)),
         ("mixed", (2, 3)),
+        ("sums", (6, 12, 16, 31, 35, 1000)),
     ],
 )
 def test_the_same_bits(name, batches, threads, emitted) -> None:
@@ -179,6 +189,34 @@ def test_every_level(emitted) -> None:
         for out, expected in zip(outs, wanted, strict=True):
             np.testing.assert_array_equal(out, expected)
         model.library.destroy(handle)
+
+
+def test_threads_that_a_call_is_not_worth_rest(emitted) -> None:
+    """Calls do not wake them."""
+    model = emitted("digits")
+    plan = next(iter(model.compiled.snapshot().plans.values()))
+    most = plan.whole.pace.worth + 3
+    before = set(os.listdir("/proc/self/task"))
+    _, handle = model.library.create(None, threads=most)
+    threads = set(os.listdir("/proc/self/task")) - before
+    arrays = model.arrays(1)
+    call = model.library.prepared(handle, arrays, [np.zeros((1, 10), np.float32)])
+
+    def sleeps() -> dict[str, str]:
+        told = {thread: Path(f"/proc/self/task/{thread}/status").read_text() for thread in threads}
+        return {thread: text.partition("voluntary_ctxt")[2] for thread, text in told.items()}
+
+    def resting() -> int:
+        """How many threads some calls, each after a pause, leave asleep."""
+        first = sleeps()
+        for _ in range(10):
+            time.sleep(0.001)
+            assert call() == 0
+        return sum(text == first[thread] for thread, text in sleeps().items())
+
+    assert len(threads) == most - 1
+    assert max(resting() for _ in range(5)) >= 3
+    model.library.destroy(handle)
 
 
 def test_many_callers(emitted) -> None:
@@ -221,7 +259,6 @@ def test_what_there_is(emitted) -> None:
     for number, status in enumerate(STATUSES):
         assert len(library.error(number)) > 30 or status == "OK"
     assert library.error(99) == b"no status of scaled's"
-    assert b"image[Nx3x8x8], scale[2Nx3], shift[]" in library.error(STATUSES.index("BAD_SHAPE"))
 
 
 # -- bad input ------------------------------------------------------------------------------------
@@ -237,7 +274,13 @@ def test_options_that_make_no_sense(emitted, tmp_path: Path) -> None:
         assert library.create(**options)[0] == "BAD_OPTION"
     assert library.create(None)[0] == "NULL_ARGUMENT"
     assert library.create(tmp_path / "none.bin")[0] == "WEIGHTS_MISSING"
-    assert library.create(tmp_path)[0] == "WEIGHTS_MISSING"
+    os.mkfifo(tmp_path / "pipe")
+    create = ctypes.CDLL(str(library.folder / "scaled.so"), use_errno=True).scaled_create
+    for path in (tmp_path, tmp_path / "pipe"):
+        ctypes.set_errno(errno.ENOENT)
+        status = create(ctypes.byref(Options(os.fsencode(path), 1, 1)), ctypes.byref(handle))
+        assert STATUSES[status] == "WEIGHTS_MISSING"
+        assert ctypes.get_errno() == errno.EINVAL
     library.destroy(None)
 
 
@@ -312,11 +355,41 @@ def test_calls_that_do_not_fit(emitted) -> None:
 
 
 def test_a_batch_that_no_plans_make_up(emitted) -> None:
-    model = emitted("quantised")
+    model = emitted("sums")
     _, handle = model.library.create()
-    arrays, outs = model.arrays(3), [np.zeros((3, 16, 6, 6), np.float32)]
-    assert model.library.run(handle, arrays, outs) == "BAD_SHAPE"
+    for batch in (1, 5, 17, 29):
+        arrays, outs = model.arrays(batch), [np.zeros((batch, 4), np.float32)]
+        assert model.library.run(handle, arrays, outs) == "BAD_SHAPE"
+        assert model.library.output_shape([(batch, 4)], 0)[0] == "BAD_SHAPE"
     model.library.destroy(handle)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("scaled", b"image[Nx3x8x8], scale[2Nx3], shift[]"),
+        ("quantised", b"[Nx3x8x8] (N made up of 2)"),
+        ("mixed", b"x[3x4]; x[2x4]"),
+        ("sums", b"x[Nx4] (N made up of 6, 10, 15)"),
+    ],
+)
+def test_what_was_planned(name, shapes, emitted) -> None:
+    told = emitted(name).library.error(STATUSES.index("BAD_SHAPE"))
+    assert told.endswith(shapes)
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("digits", "./digits image.ppm"),
+        ("bytes", "./bytes bytes.bin image.ppm"),
+        ("scaled", "./scaled scaled.bin input0.raw input1.raw input2.raw"),
+    ],
+)
+def test_what_the_example_is_called_with(name, command, emitted) -> None:
+    folder = emitted(name).library.folder
+    assert f"{command}\n" in (folder / "README.md").read_text()
+    assert f"main{command.removeprefix(f'./{name}')}\n" in (folder / "main.c").read_text()
 
 
 def test_a_child_of_a_fork(emitted) -> None:
@@ -386,8 +459,9 @@ def test_what_cannot_be_emitted(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="compiled at its first call"):
         lucid.emit_c(lucid.compile(resnest_digits(), threads=1), tmp_path)
     compiled = compiled_text(MIXED, (3, 4))
-    with pytest.raises(InputError, match="'my_net', not 'My net'"):
-        lucid.emit_c(compiled, tmp_path, name="My net")
+    for name in ("My net", "time", "pthread"):
+        with pytest.raises(InputError, match=f"'(my_net|m_{name})', not '{name}'"):
+            lucid.emit_c(compiled, tmp_path, name=name)
     with pytest.raises(InputError, match="for one architecture"):
         lucid.emit_c(compiled, tmp_path, targets=["x86-64", "aarch64"])
     assert not list(tmp_path.iterdir())

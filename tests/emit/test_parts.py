@@ -13,8 +13,9 @@ from lucid.codegen.language.llvm import compile_object
 from lucid.codegen.target import LEVELS, NEEDS, Target
 from lucid.emit import linking
 from lucid.emit.archive import Member, archive
-from lucid.emit.elf import HIDDEN, SYMBOL, Address, Data, data_object, renamed
-from lucid.emit.levels import needs, state
+from lucid.emit.elf import HIDDEN, Address, Data, data_object, renamed
+from lucid.emit.interface import least_sums
+from lucid.emit.levels import CPUID, HARDWARE, needs, state
 from lucid.emit.names import comment, identifier, literal
 from lucid.emit.weights import ALIGNMENT, HEADER, MAGIC, WeightFile
 from lucid.errors import CompileError, MissingPackageError
@@ -83,7 +84,6 @@ def test_symbols_are_renamed_and_hidden() -> None:
 
 def test_objects_that_need_others_are_refused() -> None:
     needy = data_object(Data("own", bytes(8), [Address(0, "malloc")]), HOST)
-    assert SYMBOL.size == 24
     assert HIDDEN == 2
     with pytest.raises(CompileError, match="needs the symbol malloc"):
         renamed(needy, str)
@@ -132,6 +132,9 @@ def test_the_file_of_weights() -> None:
         ("_x_", "x"),
         ("Main", "m_main"),
         ("double", "m_double"),
+        ("time", "m_time"),
+        ("pthread", "m_pthread"),
+        ("Linux", "m_linux"),
     ],
 )
 def test_identifiers(text, name) -> None:
@@ -149,6 +152,31 @@ def test_every_level_says_what_it_needs(name) -> None:
     target = LEVELS[name]
     assert len(set(needs(target))) == len(NEEDS[name])
     assert (state(target) > 0) == (target.is_x86 and target.vector > 4)
+
+
+@pytest.mark.parametrize(
+    ("batches", "unit", "sums"),
+    [
+        ([1], 1, [0]),
+        ([8, 16], 8, [0]),
+        ([2, 3], 1, [0, 3]),
+        ([4, 6], 2, [0, 3]),
+        ([15, 6, 10], 1, [0, 25, 20, 15, 10, 35]),
+    ],
+)
+def test_which_batches_are_made_up(batches, unit, sums) -> None:
+    assert least_sums(batches) == (unit, sums)
+    made = {0}
+    for number in range(1, 80):
+        if any(number - batch in made for batch in batches):
+            made.add(number)
+        units, rest = divmod(number, unit)
+        assert (number in made) == (rest == 0 and units >= sums[units % len(sums)])
+
+
+def test_every_feature_told_of_is_needed() -> None:
+    told = {*CPUID, *HARDWARE}
+    assert told == {feature for features in NEEDS.values() for feature in features}
 
 
 def test_which_compiler(monkeypatch) -> None:

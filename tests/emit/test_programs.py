@@ -13,6 +13,7 @@ from c_library import COMPILER
 from PIL import Image
 
 import lucid
+from lucid import nn
 from lucid.models import resnest_digits
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,26 @@ def test_the_example_takes_raw_arrays(program, compiled, tmp_path: Path) -> None
     (tmp_path / "x.raw").write_bytes(x.tobytes())
     told = done(program, program.parent / "digits.bin", tmp_path / "x.raw")
     assert abs(float(told.splitlines()[1].split()[0]) - compiled(x).max()) < 1e-4
+
+
+def test_an_image_for_a_batch(tmp_path: Path) -> None:
+    """It is in all rows, and the outputs of the first are printed."""
+    if COMPILER is None:
+        pytest.skip("there is no C compiler")
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    compiled = lucid.compile(network, (3, 1, 8, 8), threads=1)
+    spec = {"size": 8, "crop_fraction": 1.0, "mean": 0.0, "std": 1.0, "order": "grey"}
+    compiled.metadata = {"preprocess": spec}
+    lucid.emit_c(compiled, tmp_path, name="rows", embed=True)
+    command = [COMPILER, *STRICT, "main.c", "rows.c", "rows.a", "-o", "rows", "-lpthread", "-lm"]
+    done(*command, cwd=tmp_path)
+    levels = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
+    Image.fromarray(levels).save(tmp_path / "image.pgm")
+    _, *rows = done(tmp_path / "rows", tmp_path / "image.pgm").splitlines()
+    x = np.broadcast_to(levels.astype(np.float32) / 255, (3, 1, 8, 8))
+    scores = compiled(np.ascontiguousarray(x))[0]
+    assert [int(row.split()[1]) for row in rows] == list(np.argsort(-scores))
+    assert "./rows image.ppm\n" in (tmp_path / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,28 +6,36 @@ for x86-64 and aarch64, which say how an address is put into a word.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
+from lucid.runtime.object_code import (
+    BYTES,
+    HEADER,
+    LOADED,
+    MAGIC,
+    RELOCATABLE,
+    RELOCATION,
+    SECTION,
+    SYMBOL,
+    SYMBOLS,
+    WITH_ADDENDS,
+    WRITABLE,
+)
+from lucid.runtime.relocations import AARCH64, X86_64
 
-HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
-SECTION = struct.Struct("<IIQQQQIIQQ")
-SYMBOL = struct.Struct("<IBBHQQ")
-RELOCATION = struct.Struct("<QQq")
-IDENTITY = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-RELOCATABLE = 1
-PROGBITS, SYMTAB, STRTAB, RELA = 1, 2, 3, 4
-WRITE, ALLOC, INFO_LINK = 1, 2, 0x40
+STRINGS = 3
+"""A type of sections."""
+INFO_LINK = 0x40
+"""A flag of sections that say which other they are about."""
 GLOBAL = 1
 OBJECT, NOTYPE = 1, 0
 HIDDEN = 2
 UNDEFINED = 0
 
-X86_64, AARCH64 = 62, 183
 ABSOLUTE = {X86_64: 1, AARCH64: 257}
 """R_X86_64_64 and R_AARCH64_ABS64: the address of a symbol, and an addend, in a word."""
 
@@ -83,19 +91,19 @@ def data_object(data: Data, target: Target) -> bytes:
     relocations = b"".join(
         RELOCATION.pack(a.offset, numbers[a.symbol] << 32 | kind, a.addend) for a in data.addresses
     )
-    writable, name = (WRITE, ".data.rel.ro") if relocations else (0, ".rodata")
+    writable, name = (WRITABLE, ".data.rel.ro") if relocations else (0, ".rodata")
     symtab, strtab = 4, 5
     parts = [  # name, type, flags, content, link, info, alignment, size of an entry
-        (name, PROGBITS, ALLOC | writable, data.content, 0, 0, data.alignment, 0),
-        (f".rela{name}", RELA, INFO_LINK, relocations, symtab, own, 8, RELOCATION.size),
-        (".note.GNU-stack", PROGBITS, 0, b"", 0, 0, 1, 0),  # it needs no executable stack
-        (".symtab", SYMTAB, 0, symbols, strtab, 1, 8, SYMBOL.size),
-        (".strtab", STRTAB, 0, bytes(names.content), 0, 0, 1, 0),
+        (name, BYTES, LOADED | writable, data.content, 0, 0, data.alignment, 0),
+        (f".rela{name}", WITH_ADDENDS, INFO_LINK, relocations, symtab, own, 8, RELOCATION.size),
+        (".note.GNU-stack", BYTES, 0, b"", 0, 0, 1, 0),  # it needs no executable stack
+        (".symtab", SYMBOLS, 0, symbols, strtab, 1, 8, SYMBOL.size),
+        (".strtab", STRINGS, 0, bytes(names.content), 0, 0, 1, 0),
     ]
     titles = [sections.add(part[0]) for part in parts]
     title = sections.add(".shstrtab")
     body, rows = bytearray(HEADER.size), [SECTION.pack(*[0] * 10)]
-    parts.append((".shstrtab", STRTAB, 0, bytes(sections.content), 0, 0, 1, 0))
+    parts.append((".shstrtab", STRINGS, 0, bytes(sections.content), 0, 0, 1, 0))
     for at, (_, type_, flags, content, link, info, alignment, entry) in zip(
         [*titles, title], parts, strict=True
     ):
@@ -105,7 +113,7 @@ def data_object(data: Data, target: Target) -> bytes:
         body += content
     body += bytes(-len(body) % 8)
     body[: HEADER.size] = HEADER.pack(
-        IDENTITY,
+        MAGIC.ljust(16, b"\0"),
         RELOCATABLE,
         machine_of(target),
         1,
@@ -130,7 +138,7 @@ def renamed(code: bytes, rename: Callable[[str], str]) -> tuple[bytes, list[str]
     table, count = header[6], header[12]
     places = [table + SECTION.size * number for number in range(count)]
     sections = [SECTION.unpack_from(code, place) for place in places]
-    symtab = next(section for section in sections if section[1] == SYMTAB)
+    symtab = next(section for section in sections if section[1] == SYMBOLS)
     strings = sections[symtab[6]]
     found, names = bytearray(code), bytearray(code[strings[4] : strings[4] + strings[5]])
     given = []

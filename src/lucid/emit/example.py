@@ -23,17 +23,21 @@ def example_values(snapshot: Snapshot, name: str, embed: bool) -> dict[str, obje
     spec = _spec(snapshot, plan)
     labels = snapshot.metadata.get("labels")
     names = list(map(str, labels)) if isinstance(labels, list) else []
-    image = _image_values(plan.graph.input_types()[0], spec) if spec else dict.fromkeys(BLANK, 0)
-    reads = (
-        "reads an image in the formats PPM or PGM, or else raw arrays" if spec else "reads arrays"
-    )
+    types = plan.graph.input_types()
+    image = _image_values(types[0], spec) if spec else dict.fromkeys(BLANK, 0)
+    arrays = " ".join(f"input{number}.raw" for number in range(len(types)))
+    reads = "an image in the formats PPM or PGM, or else a raw array" if spec else "raw arrays"
+    rows = types[0].concrete(plan.batch)[0] if spec else 1
+    which = " of the first image" if rows > 1 else ""
     return image | {
+        "rows": rows,
+        "arguments": "image.ppm" if spec else arrays,
         "labels": "\n".join(f"    {literal(label)}," for label in [*names, ""]),
         "label_count": len(names),
         "weights_arguments": 0 if embed else 1,
         "weights_argument": "" if embed else f"{name}.bin ",
         "weights_told": "" if embed else f" {name}.bin holds the weights.",
-        "example_told": f"{reads}, and prints the largest outputs.",
+        "example_told": f"reads {reads}, and prints the largest outputs{which}.",
     }
 
 

@@ -72,8 +72,8 @@ def emit_c(
     `name`: what files and functions are called, by default the model's. `targets`: levels of one
     architecture, among which the library chooses when it runs; by default the one compiled for.
     `embed`: put the weights into the library, not into a file. `shared`: link a shared library too,
-    by the C compiler that CC names, that is installed, or of PyPI's ziglang. Equal models make
-    equal files.
+    by the C compiler that CC names, that is installed, or of PyPI's ziglang. Models that are equal,
+    and compiled for as many threads and the same target, make equal files.
 
     Raises UnsupportedError for a model that computes anything in NumPy or whose later sizes depend
     on data; InputError before the first shape is planned, and for a name or targets that make no
@@ -86,7 +86,8 @@ def emit_c(
     prefix = identifier(snapshot.source.name) if name is None else name
     if prefix != identifier(prefix):
         raise InputError(
-            f"name is what files and functions are called: {identifier(prefix)!r}, not {prefix!r}"
+            "name is what files and functions are called, and a namespace in C++: "
+            f"{identifier(prefix)!r}, not {prefix!r}"
         )
     signature = Signature(compiled.inputs, compiled.outputs)
     sizes = [Sizes(p, obstacle(p.graph) is None) for p in snapshot.plans.values()]

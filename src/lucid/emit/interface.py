@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from math import gcd
 from pathlib import Path
 from string import Template
 
@@ -11,12 +13,13 @@ from lucid.codegen.kernels import driver_tables as driver
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.target import Target
 from lucid.emit import levels, weights
+from lucid.emit.linking import architecture
 from lucid.emit.names import comment, identifier, literal
 from lucid.ir.graph import Value
 from lucid.ir.types import Dim
 from lucid.runtime.plans import Plan
 from lucid.runtime.signature import Signature
-from lucid.runtime.team import CALL_SPINS, IDLE_SPINS
+from lucid.runtime.team import CALL_SPINS, GAP, IDLE_SPINS
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST = 1024
@@ -53,7 +56,8 @@ def values_of(
     the symbol of what tells the tables from others."""
     graph = sizes[0].plan.graph
     names = [spec.name for side in signature for spec in side]
-    shapes = "; ".join(dict.fromkeys(map(str, sizes)))
+    families = _families(sizes)
+    shapes = "; ".join(dict.fromkeys(map(_told, families)))
     return {
         "name": name,
         "NAME": name.upper(),
@@ -66,11 +70,14 @@ def values_of(
         "level_count": len(made),
         "levels": ", ".join(level.target.name for level in made),
         "weights_symbol": f"{name}_weights",
-        "architecture": "x86_64" if made[0].target.is_x86 else "aarch64",
+        "architecture": architecture(made[0].target),
         "level_declarations": "\n\n".join(map(_declared, made)),
         "level_rows": "\n".join(map(_level_row, made)),
         "shapes": "\n\n".join(own.arrays(number) for number, own in enumerate(sizes)),
-        "size_rows": "\n".join(_size_rows(sizes)),
+        "size_rows": "\n".join(_size_rows(sizes, families)),
+        "family_count": len(families),
+        "family_sums": "\n".join(map(_family_sums, range(len(families)), families)),
+        "family_rows": "\n".join(map(_family_row, range(len(families)), families)),
         "sizes": literal(shapes if len(shapes) < LONGEST else shapes[:LONGEST] + "..."),
         "tensor_rows": "\n".join(_tensor_rows(sizes[0], names, name.upper())),
         "words": "\n".join(f"    {word} = {number}," for word, number in _words(made[0].target)),
@@ -139,6 +146,7 @@ def _words(target: Target) -> list[tuple[str, int]]:
         ("DRIVER_VERSION", driver.VERSION),
         ("CALL_SPINS", CALL_SPINS),
         ("IDLE_SPINS", IDLE_SPINS),
+        ("GAP", round(GAP * 1e9)),
         ("FUTEX", target.system_calls.futex),
     ]
 
@@ -153,6 +161,11 @@ class Sizes:
 
     plan: Plan
     apart: bool
+
+    @property
+    def batch(self) -> int:
+        """The rows of the plan; of one that serves no batch but its own, a single one."""
+        return self.plan.batch if self.apart else 1
 
     @property
     def values(self) -> list[Value]:
@@ -176,21 +189,64 @@ class Sizes:
         )
 
     def __str__(self) -> str:
-        """The shapes of the inputs, such as `x[Nx3x224x224]`: an N where any batch will do."""
+        """The shapes of the inputs, such as `x[Nx3x224x224]`: an N where other batches will do."""
         kinds = [(value.name, value.type) for value in self.plan.graph.inputs]
         shapes = [(n, t.shape if self.apart else t.concrete(self.plan.batch)) for n, t in kinds]
         return ", ".join(f"{name}[{'x'.join(map(str, shape))}]" for name, shape in shapes)
 
 
-def _size_rows(sizes: Sequence[Sizes]) -> list[str]:
+Family = Sequence[Sizes]
+"""Those of one graph, whose plans put larger batches together; or of one plan that stands alone."""
+
+
+def _families(sizes: Sequence[Sizes]) -> list[Family]:
+    found: dict[object, list[Sizes]] = {}
+    for own in sizes:
+        found.setdefault(own.plan.graph if own.apart else own, []).append(own)
+    return list(found.values())
+
+
+def least_sums(batches: Sequence[int]) -> tuple[int, list[int]]:
+    """Which numbers are sums of batches: the largest number that divides all of these, and in units
+    of it, for each remainder by the smallest batch, the least sum that leaves it. A number is a sum
+    if it is no less than that of its remainder."""
+    unit = gcd(*batches)
+    smallest, *others = sorted({batch // unit for batch in batches})
+    found: dict[int, int] = {}
+    sums = [0]
+    while len(found) < smallest:
+        least = heappop(sums)
+        if least % smallest not in found:
+            found[least % smallest] = least
+            for other in others:
+                heappush(sums, least + other)
+    return unit, [found[remainder] for remainder in range(smallest)]
+
+
+def _told(family: Family) -> str:
+    """What a family takes, for people."""
+    batches = sorted({own.batch for own in family})
+    made = f" (N made up of {', '.join(map(str, batches))})" if batches[0] > 1 else ""
+    return f"{family[0]}{made}"
+
+
+def _family_sums(number: int, family: Family) -> str:
+    _, least = least_sums([own.batch for own in family])
+    return f"static const int64_t sums_{number}[] = {{{', '.join(map(str, least))}}};"
+
+
+def _family_row(number: int, family: Family) -> str:
+    unit, least = least_sums([own.batch for own in family])
+    return f"    {{{unit}, {len(least)}, sums_{number}}},"
+
+
+def _size_rows(sizes: Sequence[Sizes], families: Sequence[Family]) -> list[str]:
     """A row for each plan: its sizes, its batch, and which family it is of."""
-    families: dict[object, int] = {}
-    rows = []
-    for number, own in enumerate(sizes):
-        family = families.setdefault(own.plan.graph if own.apart else own, len(families))
-        batch = own.plan.batch if own.apart else 1
-        rows.append(f"    {{shapes_{number}, batches_{number}, {batch}, {family}}},")
-    return rows
+    numbers = {id(own): number for number, family in enumerate(families) for own in family}
+    return [
+        f"    {{shapes_{number}, batches_{number}, {own.batch}, {numbers[id(own)]}}},"
+        for number, own in enumerate(sizes)
+    ]
 
 
 def _tensor_rows(sizes: Sizes, names: Sequence[str], prefix: str) -> list[str]:

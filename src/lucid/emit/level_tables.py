@@ -18,10 +18,9 @@ from lucid.codegen.program.program_tables import Function
 from lucid.codegen.program.tables import tables_of
 from lucid.emit.elf import Address, Data
 from lucid.ir.ops.base import Array
-from lucid.runtime.binding import GUARD
+from lucid.runtime.binding import scratch_bytes
 
 WORD = 8
-PAGE = 4096
 PLAN = struct.Struct("<6q")
 """`struct plan` of the C source: addresses of steps and phases, the number of steps, the most
 threads that a phase is worth, and the bytes of the arena and of each thread's scratch."""
@@ -69,8 +68,8 @@ class _Content:
             self._refer(place + WORD * driver.STEP_ARGUMENTS, arguments + WORD * step.first)
         own = PLAN.size * number
         threads = int(tables.phases[:, driver.PHASE_THREADS].max())
-        scratch = -(-tables.scratch // PAGE) * PAGE + GUARD
-        PLAN.pack_into(self.data, own, 0, 0, len(steps), threads, tables.arena, scratch)
+        memory = tables.arena, scratch_bytes(tables)
+        PLAN.pack_into(self.data, own, 0, 0, len(steps), threads, *memory)
         self._refer(own, at)
         self._refer(own + WORD, self._append(tables.phases))
 

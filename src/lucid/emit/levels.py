@@ -24,14 +24,10 @@ CPUID = {
 }
 """Leaf, subleaf, register and bit of the instruction `cpuid`, by LLVM's names of features (Intel's
 Software Developer's Manual, volume 2, CPUID; AMD's manual, volume 3, appendix E)."""
-HWCAP, HWCAP2 = 16, 26
+HWCAP = 16
 HARDWARE = {
     "neon": (HWCAP, 0, 0, 1),
     "lse": (HWCAP, 0, 0, 8),
-    "fullfp16": (HWCAP, 0, 0, 10),
-    "dotprod": (HWCAP, 0, 0, 20),
-    "i8mm": (HWCAP2, 0, 0, 13),
-    "bf16": (HWCAP2, 0, 0, 14),
 }
 """Entry of the auxiliary vector and bit, for aarch64 (Linux: asm/hwcap.h)."""
 KEPT = {4: 0, 8: 0x6, 16: 0xE6}

@@ -18,8 +18,14 @@ if TYPE_CHECKING:
     from lucid.runtime.library import Code
     from lucid.runtime.weights import WeightStore
 
-GUARD = 1 << 12
+PAGE = 1 << 12
+GUARD = PAGE
 """Bytes after the arena and each thread's scratch that belong to nobody."""
+
+
+def scratch_bytes(tables: ProgramTables) -> int:
+    """What each thread has for itself in a call of a program: whole pages, and the guard."""
+    return -(-tables.scratch // PAGE) * PAGE + GUARD
 
 
 class BoundTables:
@@ -33,7 +39,7 @@ class BoundTables:
     def __init__(self, tables: ProgramTables, code: Code, weights: Mapping[str, int]) -> None:
         self.code = code
         self.arena_bytes = tables.arena
-        self.scratch_bytes = -(-tables.scratch // 4096) * 4096 + GUARD
+        self.scratch_bytes = scratch_bytes(tables)
         self.words = tables.words
         for word, function in tables.codes.items():
             self.words[word] = code.address(function.kernel, function.export)

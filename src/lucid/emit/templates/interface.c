@@ -6,6 +6,7 @@
 
 #include "$name.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -30,7 +31,7 @@
 
 /* -- what was compiled ------------------------------------------------------------------------ */
 
-enum { PLANS = $plans, LEVELS = $level_count };
+enum { PLANS = $plans, FAMILIES = $family_count, LEVELS = $level_count };
 
 /* The kernel calls for one size of the inputs. */
 struct plan {
@@ -42,14 +43,22 @@ struct plan {
     int64_t scratch_bytes; /* of each thread */
 };
 
-/* The sizes that a plan is for: those of inputs, then of outputs, one after the other. `family`:
- * plans of one graph, whose batches differ. `batches`: of each input and output, how many rows it
- * has for one of the batch; 0 for none, or where nothing but these sizes will do. */
+/* The sizes that a plan is for: those of inputs, then of outputs, one after the other. `batches`: of
+ * each input and output, how many rows it has for one of the batch; 0 for none, or where nothing but
+ * these sizes will do. */
 struct sizes {
     const int64_t *shapes;
     const int64_t *batches;
     int64_t batch;
     int family;
+};
+
+/* Plans of one graph, which make up larger batches: multiples of `unit`. `sums`: of those that leave
+ * each remainder by the smallest batch, which is `count` units, the least that plans make up. */
+struct family {
+    int64_t unit;
+    int64_t count;
+    const int64_t *sums;
 };
 
 /* An instruction that a level needs, as the processor tells of it. */
@@ -80,19 +89,24 @@ static const struct sizes sizes[PLANS] = {
 $size_rows
 };
 
+$family_sums
+
+static const struct family families[FAMILIES] = {
+$family_rows
+};
+
 static const ${name}_tensor tensors[${NAME}_INPUTS + ${NAME}_OUTPUTS] = {
 $tensor_rows
 };
 
-/* The words of the tables that native code reads. */
+/* The words of the tables that native code reads, and numbers that go with them. GAP: nanoseconds
+ * between two calls beyond which threads sleep at once. */
 enum {
 $words
 };
 
 enum { PAGE = 4096, HUGE_PAGE = 2 << 20, MOST = $most };
 enum { ARRAYS = ${NAME}_INPUTS + ${NAME}_OUTPUTS };
-
-#define GAP 200000 /* nanoseconds between two calls beyond which threads sleep at once */
 
 /* -- weights ---------------------------------------------------------------------------------- */
 
@@ -148,15 +162,18 @@ static ${name}_status check(const void *file, size_t bytes)
 }
 
 /* Maps the file read-only, so that all processes share its pages. */
-static ${name}_status map_weights(const char *path, void **file, size_t *bytes)
+static ${name}_status map_file(const char *path, void **file, size_t *bytes)
 {
     struct stat told;
     ${name}_status status;
-    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), known; /* a pipe may block */
     if (descriptor < 0)
         return ${NAME}_WEIGHTS_MISSING;
-    if (fstat(descriptor, &told) != 0 || !S_ISREG(told.st_mode)) {
+    known = fstat(descriptor, &told) == 0;
+    if (!known || !S_ISREG(told.st_mode)) {
         close(descriptor);
+        if (known)
+            errno = EINVAL;
         return ${NAME}_WEIGHTS_MISSING;
     }
     if (told.st_size < (off_t)sizeof(struct header)) {
@@ -203,8 +220,8 @@ struct ${name}_model {
     size_t memory_bytes;
     int64_t *team;
     int64_t threads;
-    int spins; /* whether there is a processor for each thread */
-    int64_t left;
+    int processors;
+    int64_t left; /* when the team's last call ended */
     pid_t process;
     struct worker *workers;
     int64_t started;
@@ -316,7 +333,6 @@ static ${name}_status start_threads(${name}_model *model)
     int problem = 0;
     model->team[TEAM_THREADS] = model->threads;
     model->team[TEAM_SYSCALL] = (int64_t)(intptr_t)syscall;
-    model->team[TEAM_CALL_SPINS] = model->spins ? CALL_SPINS : 0;
     if (model->threads == 1)
         return ${NAME}_OK;
     model->workers = calloc((size_t)model->threads - 1, sizeof *model->workers);
@@ -342,16 +358,34 @@ static int64_t now(void)
     return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
-/* Runs a call on the team, or on this thread alone where it is worth no more, or the team is busy. */
+/* Sets a word that all threads read, if it is another. */
+static void change(int64_t *word, int64_t value)
+{
+    if (*word != value)
+        set(word, value);
+}
+
+/* Lets so many threads do the next call, while others rest. Those wait without sleeping where there is
+ * a processor for each, and after the call where the one before it had just ended. */
+static void employ(const ${name}_model *model, int64_t threads)
+{
+    int64_t *team = model->team, before = team[TEAM_THREADS];
+    int spins = threads <= model->processors;
+    change(&team[TEAM_CALL_SPINS], spins ? CALL_SPINS : 0);
+    change(&team[TEAM_IDLE_SPINS], spins && now() - model->left < GAP ? IDLE_SPINS : 0);
+    change(&team[TEAM_THREADS], threads);
+    if (threads > before)
+        wake(&team[TEAM_THREADS]);
+}
+
+/* Runs a call on as many of the team's threads as it is worth; on this one alone where that is one,
+ * or the team is busy. */
 static int64_t enter(${name}_model *model, const struct plan *plan, int64_t *call)
 {
-    int64_t status, spins;
-    if (model->threads == 1 || plan->threads == 1 || pthread_mutex_trylock(&model->team_lock) != 0)
+    int64_t threads = plan->threads < model->threads ? plan->threads : model->threads, status;
+    if (threads <= 1 || pthread_mutex_trylock(&model->team_lock) != 0)
         return model->level->run(call);
-    /* Threads wait for the next call without sleeping where the last one has just ended. */
-    spins = model->spins && now() - model->left < GAP ? IDLE_SPINS : 0;
-    if (model->team[TEAM_IDLE_SPINS] != spins)
-        set(&model->team[TEAM_IDLE_SPINS], spins);
+    employ(model, threads);
     status = model->level->submit(model->team, call);
     model->left = now();
     pthread_mutex_unlock(&model->team_lock);
@@ -426,7 +460,7 @@ static int has(const struct level *level)
 }
 
 /* The level of this name, or the best, if the processor has its instructions. */
-static ${name}_status choose_level(const char *name, const struct level **level)
+static ${name}_status choose(const char *name, const struct level **level)
 {
     int i, known = name == NULL;
     for (i = 0; i < LEVELS; i++) {
@@ -457,14 +491,14 @@ static ${name}_status fill(${name}_model *model, const ${name}_options *options)
     ${name}_status status;
     if (options->threads < 0 || options->threads > MOST || calls < 0 || calls > MOST)
         return ${NAME}_BAD_OPTION;
-    model->threads = options->threads == 0 ? processors() : options->threads;
-    model->spins = model->threads <= processors();
+    model->processors = processors();
+    model->threads = options->threads == 0 ? model->processors : options->threads;
     model->process = getpid();
-    status = choose_level(options->level, &model->level);
+    status = choose(options->level, &model->level);
     if (status != ${NAME}_OK)
         return status;
     if (options->weights != NULL) {
-        status = map_weights(options->weights, &model->file, &model->file_bytes);
+        status = map_file(options->weights, &model->file, &model->file_bytes);
         model->weights = model->file;
     } else {
         model->weights = EMBEDDED;
@@ -550,46 +584,41 @@ static int fits(const struct sizes *plan, const int64_t *const *shapes, int64_t 
     return 1;
 }
 
-/* The plan for inputs of these shapes, and their batch. Of a batch that has no plan of its own: the
- * plan of the largest batch of which some are in it. */
+/* Whether a batch can be put together of those that there are plans for. */
+static int made_up(const struct sizes *plan, int64_t batch)
+{
+    const struct family *family = &families[plan->family];
+    int64_t units = batch / family->unit;
+    return batch % family->unit == 0 && units >= family->sums[units % family->count];
+}
+
+/* A plan for inputs of these shapes, and their batch; null where none is, and no plans make it up. */
 static const struct sizes *plan_for(const int64_t *const *shapes, int64_t *batch)
 {
-    const struct sizes *found = NULL;
     int64_t rows;
     int i;
     for (i = 0; i < PLANS; i++) {
-        if (!fits(&sizes[i], shapes, &rows) || sizes[i].batch > rows)
-            continue;
-        if (found == NULL || sizes[i].batch > found->batch) {
-            found = &sizes[i];
+        if (fits(&sizes[i], shapes, &rows) && made_up(&sizes[i], rows)) {
             *batch = rows;
+            return &sizes[i];
         }
     }
-    return found;
+    return NULL;
 }
 
-/* The plan of the same graph with the largest batch up to `rows`; null where there is none. */
+/* The plan of the same graph with the largest batch after which plans make up what is left of `rows`,
+ * which they make up themselves. */
 static const struct sizes *part_of(const struct sizes *plan, int64_t rows)
 {
     const struct sizes *found = NULL;
     int i;
-    for (i = 0; i < PLANS; i++)
-        if (sizes[i].family == plan->family && sizes[i].batch <= rows)
-            if (found == NULL || sizes[i].batch > found->batch)
+    for (i = 0; i < PLANS; i++) {
+        int64_t own = sizes[i].batch;
+        if (sizes[i].family == plan->family && own <= rows && made_up(plan, rows - own))
+            if (found == NULL || own > found->batch)
                 found = &sizes[i];
-    return found;
-}
-
-/* Whether a batch can be put together of those that there are plans for. */
-static int divides(const struct sizes *plan, int64_t batch)
-{
-    while (batch > 0) {
-        plan = part_of(plan, batch);
-        if (plan == NULL)
-            return 0;
-        batch %= plan->batch;
     }
-    return 1;
+    return found;
 }
 
 /* The size of an axis of an input or output for a batch. */
@@ -697,14 +726,14 @@ ${name}_status ${name}_run(${name}_model *model, const ${name}_input *inputs, si
         arrays[${NAME}_INPUTS + i].bytes = outputs[i].bytes;
     }
     plan = plan_for(shapes, &batch);
-    if (plan == NULL || !divides(plan, batch))
+    if (plan == NULL)
         return ${NAME}_BAD_SHAPE;
     checked = check_arrays(plan, batch, arrays);
     if (checked != ${NAME}_OK)
         return checked;
     own = take_workspace(model);
     while (status == 0 && row < batch) {
-        const struct sizes *part = row == 0 ? plan : part_of(plan, batch - row);
+        const struct sizes *part = part_of(plan, batch - row);
         status = run_part(model, own, part, arrays, row);
         row += part->batch;
     }
@@ -735,7 +764,7 @@ ${name}_status ${name}_output_shape(const int64_t *const *shapes, size_t number,
     if (number >= ${NAME}_OUTPUTS)
         return ${NAME}_BAD_COUNT;
     plan = plan_for(shapes == NULL ? first : shapes, &batch);
-    if (plan == NULL || !divides(plan, batch))
+    if (plan == NULL)
         return ${NAME}_BAD_SHAPE;
     for (axis = 0; axis < tensors[tensor].rank; axis++)
         shape[axis] = size_of(plan, tensor, axis, batch);

@@ -87,7 +87,8 @@ typedef struct ${name}_output {
  *
  * weights: path of $name.bin$weights_null.
  * threads: that a call is done by, the caller's among them (as many as the process's affinity allows,
- *   whatever quota a container has; with 1, none is started). While one call has them, others run on their callers' threads.
+ *   whatever quota a container has; with 1, none is started). Best are as many as it was compiled for:
+ *   more or fewer give the same bits. While one call has them, others run on their callers' threads.
  * max_calls: how many calls have memory, which is taken by create (as many as processors, by
  *   affinity); one more waits until another has ended.
  * level: which instructions to use, of those that the library has code for: $levels

@@ -1,7 +1,6 @@
-/* An example of $title in C: reads an image (PPM, PGM) or raw arrays, and prints what is found.
+/* An example of $title in C: it $example_told
  *
- *   main ${weights_argument}image.ppm
- *   main ${weights_argument}input0.raw input1.raw ...
+ *   main ${weights_argument}$arguments
  */
 #include "$name.h"
 
@@ -11,6 +10,7 @@
 #include <string.h>
 
 enum { WEIGHTS = $weights_arguments, LABELS = $label_count, BEST = 5 };
+enum { ROWS = $rows }; /* images in a batch */
 
 static const char *const labels[] = {
 $labels
@@ -188,13 +188,13 @@ static struct image fitted(struct image image)
     return resized(image, height, width);
 }
 
-/* The middle of the image as the network's input. */
+/* The middle of the image as the network's input, in all rows of the batch. */
 static unsigned char *prepared(struct image image, size_t *bytes)
 {
-    size_t size = (size_t)CHANNELS * HEIGHT * WIDTH;
-    unsigned char *input = take(*bytes = size * ($floats ? sizeof(float) : 1));
+    size_t size = (size_t)CHANNELS * HEIGHT * WIDTH * ($floats ? sizeof(float) : 1);
+    unsigned char *input = take(*bytes = size * ROWS);
     int top = (int)rint((image.height - HEIGHT) / 2.0), left = (int)rint((image.width - WIDTH) / 2.0);
-    int y, x, channel;
+    int y, x, channel, i;
     for (y = 0; y < HEIGHT; y++)
         for (x = 0; x < WIDTH; x++)
             for (channel = 0; channel < CHANNELS; channel++) {
@@ -215,6 +215,8 @@ static unsigned char *prepared(struct image image, size_t *bytes)
                 else
                     input[packed] = own;
             }
+    for (i = 1; i < ROWS; i++)
+        memcpy(input + (size_t)i * size, input, size);
     free(image.levels);
     return input;
 }
@@ -246,7 +248,13 @@ static unsigned char *input_of(const char *path, const ${name}_tensor *tensor, s
     return file;
 }
 
-/* Prints the largest numbers of an output of floats, with labels where there are some. */
+/* How many numbers an output has for one image; for what is not of images, all. */
+static size_t of_one(const ${name}_tensor *tensor, size_t count)
+{
+    return tensor->rank > 0 && tensor->shape[0] % ROWS == 0 ? count / ROWS : count;
+}
+
+/* Prints the largest of these numbers, with labels where there are some. */
 static void print_best(const float *values, size_t count)
 {
     size_t best[BEST], found = 0, i, place;
@@ -293,9 +301,10 @@ int main(int argc, char **argv)
     if (status != ${NAME}_OK)
         fail("$name", ${name}_error(status));
     for (i = 0; i < ${NAME}_OUTPUTS; i++) {
-        printf("%s\n", ${name}_output_info(i)->name);
-        if (${name}_output_info(i)->dtype == ${NAME}_FLOAT32)
-            print_best(outputs[i].data, outputs[i].bytes / sizeof(float));
+        const ${name}_tensor *tensor = ${name}_output_info(i);
+        printf("%s\n", tensor->name);
+        if (tensor->dtype == ${NAME}_FLOAT32)
+            print_best(outputs[i].data, of_one(tensor, outputs[i].bytes / sizeof(float)));
         free(outputs[i].data);
     }
     for (i = 0; i < ${NAME}_INPUTS; i++)

@@ -98,17 +98,29 @@ class Quota:
     def __init__(self, worker: Worker, processors: float) -> None:
         self._worker = worker
         self._share = min(1.0, processors / len(os.sched_getaffinity(0)))
-        self.group: Path | None = GROUPS / f"lucid-load-{worker.processes[0].pid}"
+        self.group: Path | None = None
+        quota, period = round(processors * PERIOD * 1e6), round(PERIOD * 1e6)
+        first = {"cpu.cfs_period_us": f"{period}", "cpu.cfs_quota_us": f"{quota}"}
+        for above, limits in ((GROUPS, {"cpu.max": f"{quota} {period}"}), (GROUPS / "cpu", first)):
+            self.group = self.group or self._limited(above, limits)
+
+    def _limited(self, above: Path, limits: dict[str, str]) -> Path | None:
+        """The control group of the worker's processes, whose files are the system's; None where
+        there are no such groups."""
+        group = above / f"lucid-load-{self._worker.processes[0].pid}"
         try:
-            self.group.mkdir()
-            limit = f"{round(processors * PERIOD * 1e6)} {round(PERIOD * 1e6)}"
-            (self.group / "cpu.max").write_text(limit)
-            for process in worker.processes:
-                (self.group / "cgroup.procs").write_text(str(process.pid))
+            group.mkdir()
+            for name, text in limits.items():
+                with (group / name).open("r+") as file:  # which is there
+                    file.write(text)
+            for process in self._worker.processes:
+                with (group / "cgroup.procs").open("r+") as file:
+                    file.write(str(process.pid))
         except OSError:
             with contextlib.suppress(OSError):
-                self.group.rmdir()
-            self.group = None
+                group.rmdir()
+            return None
+        return group
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

@@ -490,10 +490,10 @@ class CompiledModel:
         inputs = x if isinstance(x, tuple | list) else () if named else (x,)
         given = self._in_order(inputs, named)
         arrays = self._inputs.read(given)
+        self._plan_ready()  # or says that there is no compiler, as what follows needs
         from lucid.runtime.inspection import profile_of
         from lucid.runtime.profile import Profiler
 
-        self._plan_ready()
         plans = self._planned(given, arrays)
         profiler = Profiler(self.target, self.threads, self._cache, self._progress)
         return profile_of(profiler, plans, self._source.name, arrays, runs)
@@ -531,6 +531,7 @@ class CompiledModel:
 
     def stages(self) -> list[str]:
         """The names that `ir` takes, in the order in which a model goes through them."""
+        self._plan_ready()
         from lucid.runtime.inspection import CODE_STAGES
 
         return [*self._source.stages(), *CODE_STAGES]
@@ -542,6 +543,7 @@ class CompiledModel:
         `shape`: an input shape, by default the one compiled for, and with it the further stages
         compiled so far. Raises UnknownNameError.
         """
+        self._plan_ready()
         from lucid.runtime.inspection import CODE_STAGES, code_of
 
         if stage not in self.stages():

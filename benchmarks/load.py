@@ -98,11 +98,10 @@ class Quota:
     def __init__(self, worker: Worker, processors: float) -> None:
         self._worker = worker
         self._share = min(1.0, processors / len(os.sched_getaffinity(0)))
-        self.group: Path | None = None
         quota, period = round(processors * PERIOD * 1e6), round(PERIOD * 1e6)
-        first = {"cpu.cfs_period_us": f"{period}", "cpu.cfs_quota_us": f"{quota}"}
-        for above, limits in ((GROUPS, {"cpu.max": f"{quota} {period}"}), (GROUPS / "cpu", first)):
-            self.group = self.group or self._limited(above, limits)
+        version_1 = {"cpu.cfs_period_us": f"{period}", "cpu.cfs_quota_us": f"{quota}"}
+        version_2 = {"cpu.max": f"{quota} {period}"}
+        self.group = self._limited(GROUPS, version_2) or self._limited(GROUPS / "cpu", version_1)
 
     def _limited(self, above: Path, limits: dict[str, str]) -> Path | None:
         """The control group of the worker's processes, whose files are the system's; None where

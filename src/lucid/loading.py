@@ -41,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
-"""How files end that hold weights alone (`lucid.frontend.weights`)."""
-
 load_log = logging.getLogger("lucid.kernels")
 
 
@@ -77,19 +74,28 @@ def load(
             f"lucid.load takes the path of a .lucid file, got {kind_of(path)}; "
             "lucid.compile takes models"
         )
-    if str(path).lower().endswith(".onnx"):
-        raise ModelFileError(
-            f"{path}: an ONNX file, not a compiled model: lucid.compile({str(path)!r})"
-        )
-    if str(path).lower().endswith(WEIGHT_SUFFIXES):
-        raise ModelFileError(
-            f"{path}: weights alone, not a compiled model: compile their network, then "
-            "`load_weights` them"
-        )
+    if not str(path).lower().endswith(".lucid"):
+        _refuse_others(path)
     check_policy(queue_policy)
     compiled = _loaded(Artifact.open(path), threads, target, code, cache, progress)
     compiled.queue_policy = queue_policy
     return compiled
+
+
+def _refuse_others(path: str | os.PathLike[str]) -> None:
+    """Raises ModelFileError where the name is that of another kind of file."""
+    from lucid.frontend.weights import SUFFIXES
+
+    name = str(path).lower()
+    if name.endswith(".onnx"):
+        raise ModelFileError(
+            f"{path}: an ONNX file, not a compiled model: lucid.compile({str(path)!r})"
+        )
+    if name.endswith(SUFFIXES):
+        raise ModelFileError(
+            f"{path}: weights alone, not a compiled model: compile their network, then "
+            "`load_weights` them"
+        )
 
 
 class SavedSource:

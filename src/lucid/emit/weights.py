@@ -14,11 +14,11 @@ from typing import IO
 import numpy as np
 
 from lucid.ir.ops.base import Array
+from lucid.runtime.memory import ALIGNMENT
 
 MAGIC = b"LUCID C\n"
 VERSION = 1
 HEADER = struct.Struct("<8sQQ16sQQQ")
-ALIGNMENT = 64
 MODULUS = 1 << 64
 CHUNK = 1 << 20
 """Words that are summed at a time."""

@@ -11,12 +11,14 @@ import mmap
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lucid.errors import ModelFileError, UnsupportedError, WeightsError, kind_of
-from lucid.ir.ops.base import Array
+
+if TYPE_CHECKING:
+    from lucid.ir.ops.base import Array
 
 PREFIX = "module."
 IGNORED = "num_batches_tracked"

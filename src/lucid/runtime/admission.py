@@ -28,8 +28,8 @@ from lucid.runtime.processors import available_processors
 from lucid.runtime.team import syscall_address, team
 
 if TYPE_CHECKING:
+    from lucid.codegen.language.kernel import KernelSpec
     from lucid.codegen.target import Target
-    from lucid.runtime.library import Code
     from lucid.runtime.team import Team
 
 POLICIES = {
@@ -90,7 +90,7 @@ class Gate:
     `beside(address, run, call)`: run a call table by `lucid_run`, though nobody admitted it."""
 
     def __init__(self, target: Target, processors: int) -> None:
-        self._code = _loaded(target)
+        self._code = library(target).own(native.ADMISSION, _kernel)
         self.admit = ADMIT_TYPE(self._code.address(native.ADMISSION, "lucid_admit"))
         self.leave = LEAVE_TYPE(self._code.address(native.ADMISSION, "lucid_leave"))
         self.beside = BESIDE_TYPE(self._code.address(native.ADMISSION, "lucid_beside"))
@@ -133,14 +133,10 @@ class Gate:
         turn.words[native.TICKET_HOLDS], turn.words[native.TICKET_TEAM] = 0, native.ALONE
 
 
-def _loaded(target: Target) -> Code:
-    """The kernel's code: where a model has brought it, without what generates it."""
-    held = library(target).held([native.ADMISSION])
-    if held is not None:
-        return held
+def _kernel() -> KernelSpec:
     from lucid.codegen.kernels.admission import Admission
 
-    return library(target).load([Admission()])
+    return Admission()
 
 
 class Pool:

@@ -40,7 +40,7 @@ class BoundTables:
         self.code = code
         self.arena_bytes = tables.arena
         self.scratch_bytes = scratch_bytes(tables)
-        self.words = tables.words
+        self.words = tables.words.copy()
         for word, function in tables.codes.items():
             self.words[word] = code.address(function.kernel, function.export)
         for word, name in tables.weights.items():

@@ -122,11 +122,11 @@ class KernelLibrary:
             self._keep(found.values())
             return Code(found)
 
-    def held(self, kernels: Sequence[KernelName]) -> Code | None:
-        """These kernels, where all of them are in memory."""
+    def own(self, name: KernelName, make: Callable[[], KernelSpec]) -> Code:
+        """A kernel of the runtime's own: what a model has brought, or else made."""
         with PLANNING:
-            found = self._held(kernels)
-            return Code(found) if len(found) == len(kernels) else None
+            found = self._held([name])
+            return Code(found) if found else self.load([make()])
 
     def _held(self, kernels: Iterable[KernelName]) -> dict[KernelName, _Batch]:
         """Those of these kernels that are in memory."""

@@ -335,7 +335,7 @@ def _tables(
         if plan.whole is None:
             continue
         for threads in sorted({*THREADS, snapshot.threads}):
-            program = _program(snapshot, plan, schedules[shapes], target, threads)
+            (program,) = programs_of(snapshot, plan, schedules[shapes], target, threads)
             keys = {name: packed_key(w) for name, w in program.weights.items()}
             if known.weights.issuperset(keys.values()) and known.kernels.issuperset(
                 program.kernels()
@@ -344,22 +344,14 @@ def _tables(
                 yield Written(shapes, plan.graph, plan.batch, threads, tables, keys)
 
 
-def _program(
-    snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target, threads: int
-) -> Program:
-    """That of a plan which has one, for so many threads."""
-    if target == snapshot.target and threads == snapshot.threads:
-        return plan.programs[0]
-    (part,) = lower_parts(plan.graph, chosen, target, plan.batch, threads)
-    assert isinstance(part, Lowered)
-    return part.program
-
-
-def programs_of(snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target) -> list[Program]:
-    """Those of a plan's regions for a target."""
-    if target == snapshot.target:
+def programs_of(
+    snapshot: Snapshot, plan: Plan, chosen: Schedule, target: Target, threads: int | None = None
+) -> list[Program]:
+    """Those of a plan's regions for a target and so many threads, by default the model's own."""
+    threads = threads or snapshot.threads
+    if (target, threads) == (snapshot.target, snapshot.threads):
         return plan.programs
-    parts = lower_parts(plan.graph, chosen, target, plan.batch, snapshot.threads)
+    parts = lower_parts(plan.graph, chosen, target, plan.batch, threads)
     return [part.program for part in parts if isinstance(part, Lowered)]
 
 

@@ -26,9 +26,9 @@ from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import allowance
 
 if TYPE_CHECKING:
+    from lucid.codegen.language.kernel import KernelSpec
     from lucid.codegen.target import Target
     from lucid.ir.ops.base import Array
-    from lucid.runtime.library import Code
 
 IDLE_SPINS = 2000
 """Rounds a worker spins before it sleeps: 50 to 200 us, longer than the gap between two calls of a
@@ -66,14 +66,10 @@ def team_table(size: int) -> Array:
     return table
 
 
-def _loaded(target: Target, profiled: bool) -> Code:
-    """The driver's code: where a model has brought it, without what generates it."""
-    held = None if profiled else library(target).held([driver.DRIVER])
-    if held is not None:
-        return held
+def _kernel(profiled: bool) -> KernelSpec:
     from lucid.codegen.kernels.driver import Driver
 
-    return library(target).load([Driver(profiled)])
+    return Driver(profiled)
 
 
 class Team:
@@ -85,7 +81,7 @@ class Team:
     def __init__(self, target: Target, size: int, profiled: bool = False) -> None:
         self.size = size
         kernel = driver.PROFILED_DRIVER if profiled else driver.DRIVER
-        self._code = _loaded(target, profiled)
+        self._code = library(target).own(kernel, functools.partial(_kernel, profiled))
         self._submit = SUBMIT_TYPE(self._code.address(kernel, "lucid_submit"))
         self._worker = WORKER_TYPE(self._code.address(kernel, "lucid_worker"))
         self._lock = RLock()  # a signal handler may call a model in a call

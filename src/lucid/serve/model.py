@@ -12,10 +12,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from lucid.errors import CompileError, InputError, LucidError, QueueFullError
+from lucid.ir.types import Dim, Shape, concrete, parse_dim
 from lucid.loading import load
 from lucid.runtime.batcher import Batcher
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.executor import executor
+from lucid.runtime.planner import MAX_BATCH
 from lucid.runtime.signature import TensorSpec
 from lucid.serve.errors import RequestError
 from lucid.serve.images import ImageInput
@@ -23,9 +25,6 @@ from lucid.serve.tensors import ANY, DTYPES, Array, Tensor
 from lucid.vision import Preprocess
 
 log = logging.getLogger("lucid.serve")
-
-MOST_WARM = 16
-"""Batches of at most so many rows are planned before a model answers; larger ones run in slices."""
 
 
 class Model(Protocol):
@@ -83,8 +82,9 @@ class LucidModel:
             self._batcher = Batcher(compiled, self._rows, batching.max_delay_ms, queue)
 
     def _planned(self, most: int, path: Path) -> int:
-        """Plan for batches of up to so many rows; up to how many that can be done."""
-        for rows in range(2, min(most, MOST_WARM) + 1):
+        """Plan for batches of up to so many rows, of which larger ones run in slices; up to how
+        many that can be done."""
+        for rows in range(2, min(most, MAX_BATCH) + 1):
             try:
                 self._compiled.prepare(_shapes(self._compiled.inputs, rows))
             except LucidError as error:  # code that is not in the file, and no compiler
@@ -147,21 +147,23 @@ def _image_input(
 
 
 def _shapes(specs: Sequence[TensorSpec], rows: int) -> tuple[tuple[int, ...], ...]:
-    """The shapes of inputs with so many rows: "N" and "2N" are the batch and twice as many."""
-    return tuple(
-        tuple(d if isinstance(d, int) else int(d.removesuffix("N") or 1) * rows for d in spec.shape)
-        for spec in specs
-    )
+    """The shapes of inputs with so many rows."""
+    return tuple(concrete(_dims(spec), rows) for spec in specs)
+
+
+def _dims(spec: TensorSpec) -> Shape:
+    """The shape with its "N" and "2N", the batch and twice as many, as dimensions."""
+    return tuple(parse_dim(str(dim)) for dim in spec.shape)
 
 
 def _rows(specs: Sequence[TensorSpec], inputs: Sequence[Array]) -> int:
     """How many rows arrays have that are given for inputs; 1 where none has a batch, and where they
     do not agree, of which the model says more."""
     found = {
-        divmod(size, int(dim.removesuffix("N") or 1))
+        divmod(size, dim.coefficient)
         for spec, array in zip(specs, inputs, strict=True)
-        for dim, size in zip(spec.shape, array.shape, strict=True)
-        if not isinstance(dim, int)
+        for dim, size in zip(_dims(spec), array.shape, strict=True)
+        if isinstance(dim, Dim)
     }
     rows, left = found.pop() if len(found) == 1 else (1, 0)
     return 1 if left else rows

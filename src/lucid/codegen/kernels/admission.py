@@ -105,14 +105,8 @@ class _AdmissionEmitter:
     # -- the mutex --------------------------------------------------------------------------
 
     def _system(self, k: Kernel, number: int, *arguments: int | Int | Pointer) -> Int:
-        """A system call of so many words."""
-        b, syscall = k.builder, k.load_pointer(k.args["gate"].words(GATE_SYSCALL))
-        words = [
-            Int(b, b.ptrtoint(a.raw, I64)) if isinstance(a, Pointer) else k.int(a)
-            for a in (number, *arguments)
-        ]
-        kind = ir.FunctionType(I64, [I64] * len(words))
-        return Int(b, k.call(syscall, kind, words))
+        syscall = k.load_pointer(k.args["gate"].words(GATE_SYSCALL))
+        return k.system_call(syscall, number, *arguments)
 
     def _futex(self, k: Kernel, word: Pointer, action: int, value: int) -> None:
         self._system(k, self.target.system_calls.futex, word, action, value, 0, 0, 0)

@@ -137,7 +137,6 @@ FLUSH_TO_ZERO_ARM = 1 << 24  # FPCR.FZ
 
 KERNEL_TYPE = ir.FunctionType(VOID, [PTR, PTR, I64, I64, PTR])
 TABLE = PointerTo(I64)
-SYSCALL_TYPE = ir.FunctionType(I64, [I64, PTR, I64, I64, I64, I64, I64])
 
 
 @dataclass(frozen=True)
@@ -212,9 +211,8 @@ class _DriverEmitter:
         self, k: Kernel, team: Pointer, action: int, value: Int, place: int = TEAM_SERIAL
     ) -> None:
         """A system call about a word of the team's, by default its serial."""
-        syscall, zero = k.load_pointer(team.words(TEAM_SYSCALL)), k.int(0)
-        number, word = k.int(self.target.system_calls.futex), team.words(place)
-        k.call(syscall, SYSCALL_TYPE, [number, word, k.int(action), value, zero, zero, zero])
+        syscall, number = k.load_pointer(team.words(TEAM_SYSCALL)), self.target.system_calls.futex
+        k.system_call(syscall, number, team.words(place), action, value, 0, 0, 0)
 
     def _announce(self, k: Kernel, team: Pointer) -> None:
         """Let others see that something was given out, or that all is done."""

@@ -272,6 +272,15 @@ class Kernel:
             callee = _Address(function.raw, kind)
         return self.builder.call(callee, raw)
 
+    def system_call(self, function: Pointer, number: IntLike, *arguments: IntLike | Pointer) -> Int:
+        """A call of the C library's `syscall`, whose address `function` is, with words."""
+        b = self.builder
+        words = [
+            Int(b, b.ptrtoint(a.raw, I64)) if isinstance(a, Pointer) else self.int(a)
+            for a in (number, *arguments)
+        ]
+        return Int(b, self.call(function, ir.FunctionType(I64, [I64] * len(words)), words))
+
     def finish(self, result: Any = None) -> None:
         if result is None:
             self.builder.ret_void()

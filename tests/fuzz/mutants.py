@@ -137,9 +137,24 @@ SCHEDULE_AND_PLAN = [
     ),
     Mutant(
         "a buffer dies when it has been written",
-        f"{C}.program.plan:lifetimes",
+        f"{C}.program.plan:_touched",
         "Lifetime(known.first, number)",
         "Lifetime(known.first, known.first)",
+    ),
+    Mutant(
+        "a result takes the place of a residual that is read later",
+        f"{C}.program.plan:_replaced",
+        "== number == spans[old.buffer].last",
+        "== number",
+        tests="tests/codegen/program/test_plan.py",
+    ),
+    Mutant(
+        "rows that repeat the last are computed from its result",
+        f"{C}.kernels.microkernels:_TileEmitter._stored_rows",
+        "if self.clamped and r:",
+        "if False:",
+        ("tile", "window_tile"),
+        tests="tests/codegen/kernels/test_kernels_together.py",
     ),
     Mutant(
         "pads of the wrong side",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from graph_builder import attention_block
+import pytest
+from graph_builder import Builder, attention_block
 from harness import TARGETS, Run, check, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import graphs
 
 from lucid.codegen.lowering import lower
+from lucid.codegen.program.plan import replaced
 from lucid.codegen.scheduling.schedule import (
     KERNELS,
     ConvShape,
@@ -18,6 +20,7 @@ from lucid.codegen.scheduling.schedule import (
     schedule,
 )
 from lucid.ir import Graph
+from lucid.ir.ops import Add, Relu
 from lucid.ir.passes import run_passes
 
 
@@ -55,3 +58,28 @@ def test_batches_are_their_images() -> None:
             whole = run(images)
             for i in range(5):
                 np.testing.assert_array_equal(whole[i : i + 1], run(images[i : i + 1]))
+
+
+@pytest.mark.parametrize("kernel", ["pointwise", "direct", "winograd2x2", "winograd4x4"])
+@pytest.mark.parametrize("size", [(1, 1), (3, 7), (5, 10)])
+@pytest.mark.parametrize("channels", [7, 40])
+def test_results_lie_in_the_place_of_residuals(
+    kernel: str, size: tuple[int, int], channels: int
+) -> None:
+    """Two residuals in a row, with rows and columns that fill no tile, bitwise the same as with all
+    buffers apart."""
+    b = Builder()
+    x = b.apply(Relu(), b.conv(b.input(3, *size), channels, origin="first"))
+    for name in ("one", "two"):
+        y = b.apply(Relu(), b.conv(x, 5, origin=f"{name}.in"))
+        window = {} if kernel == "pointwise" else {"kernel": (3, 3), "padding": (1, 1, 1, 1)}
+        x = b.apply(Relu(), b.apply(Add(), b.conv(y, channels, origin=name, **window), x))
+    b.graph.set_outputs([b.conv(x, 4, origin="last")])
+    forced = dict.fromkeys(("one", "two"), kernel)
+    fused = check(b.graph, 2, forced, limit=1e-5)
+    for target in TARGETS:
+        choices = schedule(fused, target, 2, "strict", forced)
+        program = lower(fused, choices, target, 2, threads=2)
+        old = replaced(program)
+        assert len(old) == 2
+        assert all(program.offsets[name] == program.offsets[old[name]] for name in old)

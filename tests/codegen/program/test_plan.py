@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from graph_builder import Builder
 from harness import TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +12,13 @@ from lucid import trace
 from lucid.codegen.kernels.reduction import Softmax
 from lucid.codegen.language.dtypes import DTYPES
 from lucid.codegen.lowering import lower
-from lucid.codegen.program.plan import ALIGNMENT, lifetimes, lower_bound, plan
+from lucid.codegen.program.plan import ALIGNMENT, lifetimes, lower_bound, plan, replaced
 from lucid.codegen.program.program import Buffer, KernelCall, Program, View
+from lucid.codegen.program.verify import verify_program
 from lucid.codegen.scheduling.schedule import schedule
+from lucid.errors import VerifyError
 from lucid.ir import Graph
+from lucid.ir.ops import Add
 from lucid.ir.passes import run_passes
 from lucid.models import create_model
 
@@ -68,3 +72,23 @@ def test_nothing_to_plan() -> None:
     program = Program("empty", "any", 1)
     plan(program)
     assert (program.arena, program.offsets, lower_bound(program)) == (0, {}, 0)
+
+
+@pytest.mark.parametrize("read_again", [False, True])
+def test_a_result_takes_the_place_of_a_residual_that_nobody_else_reads(read_again: bool) -> None:
+    b = Builder()
+    x = b.conv(b.input(3, 5, 5), 8, origin="first")
+    y = b.apply(Add(), b.conv(b.conv(x, 4), 8, origin="second"), x)
+    z = b.apply(Add(), b.conv(y, 8, origin="third"), x) if read_again else b.conv(y, 9)
+    b.graph.set_outputs([b.conv(z, 4)])
+    fused = run_passes(b.graph)
+    program = lower(fused, schedule(fused, TARGETS[-1], 1), TARGETS[-1], 1, threads=1)
+    (name, old), *others = replaced(program).items()
+    writers = {v.buffer: call.origin for call in program.calls() for v in call.writes}
+    assert not others
+    assert (writers[name], writers[old]) == ("third" if read_again else "second", "first")
+    assert program.offsets[name] == program.offsets[old]
+    program.arena += ALIGNMENT
+    program.offsets[name] += ALIGNMENT
+    with pytest.raises(VerifyError, match="lies across the place of"):
+        verify_program(program)

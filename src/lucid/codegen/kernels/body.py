@@ -48,6 +48,11 @@ class Extra:
         return self.kind + ("" if self.dtype == COMPUTED else f" {self.dtype}")
 
 
+def tensors(extras: Sequence[Extra]) -> tuple[str, ...]:
+    """The names of the extra operands that are shaped like the result."""
+    return tuple(f"extra{i}" for i, extra in enumerate(extras) if extra.kind == "tensor")
+
+
 TENSOR, CHANNEL, OPERAND = Extra("tensor"), Extra("channel"), Extra("operand")
 """Extras of floats."""
 
@@ -69,9 +74,9 @@ class Body:
             return self.result
         return len(self.extras) + len(self.steps) if self.steps else 0
 
-    def tensors(self) -> list[str]:
+    def tensors(self) -> tuple[str, ...]:
         """The names of the operands that are shaped like the result."""
-        return [f"extra{i}" for i, extra in enumerate(self.extras) if extra.kind == "tensor"]
+        return tensors(self.extras)
 
     def gated(self, operand: int) -> Body:
         """The body with one more extra, the last, by which `operand` is multiplied first."""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
-from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.body import Extra, tensors
 from lucid.codegen.kernels.integer_rows import shift, shift_planes
 from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, list_words
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
@@ -155,6 +155,9 @@ class Direct(KernelSpec):
         depth = given.segment * given.lines_h * given.lines_w
         depth *= ARITHMETIC[self.numbers].numbers_of_element
         return {"x": x} | product_extents(given, self.extras, rows, depth)
+
+    def replaceable(self) -> tuple[str, ...]:
+        return tensors(self.extras)
 
     @staticmethod
     def _require_live(given: Given) -> None:

@@ -9,6 +9,7 @@ What the numbers are, floats, pairs of 16-bit integers or four bytes, `arithmeti
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar
@@ -229,7 +230,7 @@ class _TileEmitter:
         return Operands(self.k, self.arithmetic, rows, panel, self.spec.vectors, checks)
 
     def _row(self, r: int | Int) -> Int:
-        """The row's number; rows beyond the last repeat it, and store the same values again."""
+        """The row's number; rows beyond the last repeat it."""
         if not self.clamped or isinstance(r, Int) or r == 0:
             return self.k.int(r)
         return (self.rows - 1).minimum(r)
@@ -284,8 +285,7 @@ class _TileEmitter:
         """Results vector by vector, as wide as the sums."""
         k, vectors, body = self.k, self.spec.vectors, self.spec.body
         y = self.y.to(self.arithmetic.element)
-        for r in range(self.height):
-            row = self._row(r)
+        for r, row in self._stored_rows():
             extras = [self._extra(i, row) for i in range(len(body.extras))]
             for v in range(vectors):
                 at = v * k.vector
@@ -293,13 +293,23 @@ class _TileEmitter:
                 result = body.emit(k, tile[r * vectors + v], read)
                 k.store(result, y + row * self.y_row + at, mask=mask(v), align=align)
 
+    def _stored_rows(self) -> Iterator[tuple[int, Int]]:
+        """The tile's rows and their numbers; what is done for one is left out where it repeats the
+        last: y may lie in an extra operand's place, which is not to be read again."""
+        for r in range(self.height):
+            if self.clamped and r:
+                with self.k.when(self.rows > r):
+                    yield r, self._row(r)
+            else:
+                yield r, self._row(r)
+
     def _store_rows(self, tile: list[Vector]) -> None:
         """Results of any dtype, a row of the panel at once: what is narrower than the sums fills
         vectors so."""
         k, vectors = self.k, self.spec.vectors
-        for r in range(self.height):
+        for r, row in self._stored_rows():
             sums = k.joined(tile[r * vectors : (r + 1) * vectors])
-            self._store_row(self._row(r), sums, None)
+            self._store_row(row, sums, None)
 
     def _store_parts(self, tile: list[Vector]) -> None:
         """The same where the result has fewer columns than the panel: rare, so that rows share

@@ -16,7 +16,7 @@ from typing import ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC, FLOATS, Arithmetic
-from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.body import Extra, tensors
 from lucid.codegen.kernels.byte_products import GROUP, store_peaks
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
@@ -99,6 +99,9 @@ class Product(KernelSpec):
             panels = given.groups * given.panels
             loaded["limits"] = ((panels * (given.depth // GROUP), 1),)
         return loaded | product_extents(given, self.extras, rows, numbers)
+
+    def replaceable(self) -> tuple[str, ...]:
+        return tensors(self.extras)
 
     @property
     def has_limits(self) -> bool:

@@ -88,6 +88,9 @@ class Winograd(KernelSpec):
             + (ints("dilation_h", "dilation_w", "phase_tiles") if self.dilated else ())
         )
 
+    def replaceable(self) -> tuple[str, ...]:
+        return self.body.tensors()
+
     def dtype_of(self, operand: str) -> str:
         """The dtype of a buffer."""
         extras = {f"extra{i}": extra.dtype for i, extra in enumerate(self.body.extras)}

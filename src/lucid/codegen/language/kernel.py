@@ -175,6 +175,11 @@ class KernelSpec:
         contradict each other."""
         raise NotImplementedError
 
+    def replaceable(self) -> tuple[str, ...]:
+        """The operands in whose place the result y may lie where their views are the same: each of
+        their elements is read for that of y at its place alone, once, before that is written."""
+        return ()
+
     def __str__(self) -> str:
         options = ", ".join(f"{f.name}={getattr(self, f.name)}" for f in dataclasses.fields(self))
         return f"{self.family}({options})"

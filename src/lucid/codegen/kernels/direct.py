@@ -28,10 +28,11 @@ from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, li
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
 from lucid.codegen.kernels.product import (
     NEAR,
+    Prefetch,
+    RowGroups,
     panel_arguments,
     pick_tile,
     product_extents,
-    row_group,
     set_extras,
     task_place,
     tile_arguments,
@@ -433,13 +434,16 @@ class DirectEmitter:
         tap = f.segment * f.panel
         line = tap * f.lines_w
         weights = f.weights.to(self.arithmetic.element) + packed * f.segment * self.taps
-        groups, passed = self._row_groups(part), k.load_int(self.passed)
-        with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, part.rows, groups)
+        groups, passed = RowGroups.of(part.rows, f.tile_rows), k.load_int(self.passed)
+        prefetch = self._prefetch(segments)
+        once = segments <= self.taps
+        distance = k.select(once, prefetch.size.minimum(NEAR), prefetch.size)
+        with k.loop(0, groups.count) as loop:
+            offset, rows = groups.place(k, loop.index)
             number = part.first + offset
             at = k.int(0) if sparse else block.row + number
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
-            ahead, lines = self._prefetch(passed + loop.index * part.segments, segments)
+            ahead, lines = prefetch.share(k, passed + loop.index * part.segments)
             operands = [
                 windows + (part.high.tap * f.step_h + part.wide.tap * f.step_w),
                 weights + (part.high.tap * line + part.wide.tap * tap),
@@ -449,7 +453,7 @@ class DirectEmitter:
                 rows,
                 f.columns - panel * f.panel,
                 f.bias + packed,
-                weights + ahead,
+                weights + (distance + ahead),
                 lines,
                 self.extras,
                 self.table.words(number * (SORTED_WORDS if sparse else 1)),
@@ -462,17 +466,13 @@ class DirectEmitter:
             ]
             k.call(pick_tile(f, rows), WINDOW_TYPE, operands)
 
-    def _prefetch(self, before: Int, segments: Int) -> tuple[Int, Int]:
-        """Which part of the next panel a row group brings into L2, as `prefetch_share` has it:
-        `before` of the `segments` that all of them pass, it is its turn."""
-        f, k, unroll = self.frame, self.kernel, self.arithmetic.unroll
-        line, taps = k.line(self.arithmetic.element), self.taps
-        size = f.segment * f.panel * taps
-        lines = (f.panel * unroll * f.prefetch * taps).ceil_div(segments * line)
-        ahead = before * (f.segment // unroll) * lines * line
-        once = segments <= taps
-        distance = k.select(once, size.minimum(NEAR), size)
-        return distance + ahead, k.select(ahead >= size, 0, lines)
+    def _prefetch(self, segments: Int) -> Prefetch:
+        """How row groups bring the next panel into L2, all of which pass so many segments: a share
+        is that of a segment."""
+        f, unroll = self.frame, self.arithmetic.unroll
+        line, taps = self.kernel.line(self.arithmetic.element), self.taps
+        lines = (f.panel * unroll * f.prefetch * taps).ceil_div(segments.maximum(1) * line)
+        return Prefetch(lines, f.segment // unroll * lines * line, f.segment * f.panel * taps)
 
 
 class _IntegerEmitter(DirectEmitter):

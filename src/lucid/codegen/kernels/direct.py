@@ -54,7 +54,8 @@ from lucid.codegen.language.values import I64, Int, Pointer, Vector, constant, s
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
-"""Entries after the table of places: a tile reads six, whatever its rows."""
+"""Entries after the table of places: a tile reads six, whatever its rows, and may ask for what the
+next six say."""
 SORTED_WORDS = 2
 """Of an entry in the table of sorted rows: where its window begins, and its result's number."""
 
@@ -64,7 +65,7 @@ def scratch_bytes(map_bytes: int, rows: int, sparse_taps: tuple[int, int] | None
     `sparse_taps` also for the numbers of sorted rows, and the pieces along both axes."""
     words = rows + TABLE_SLACK
     if sparse_taps is not None:
-        words = SORTED_WORDS * rows + sum(map(list_words, sparse_taps))
+        words = SORTED_WORDS * (rows + TABLE_SLACK) + sum(map(list_words, sparse_taps))
     return map_bytes + size_of(I64) * words
 
 
@@ -362,7 +363,7 @@ class DirectEmitter:
         """The table by live taps: where each row's window begins, and its number in the result."""
         f, k = self.frame, self.kernel
         image_step, line_step, pixel_step = self._steps()
-        list_h = self.table.words(f.block_images * f.lines * f.strip * SORTED_WORDS)
+        list_h = self.table.words((f.block_images * f.lines * f.strip + TABLE_SLACK) * SORTED_WORDS)
         h = Axis(block.lines, block.top, f.stride_h, f.dilation_h, f.lines_h, f.height)
         w = Axis(block.columns, block.left, f.stride_w, f.dilation_w, f.lines_w, f.width)
         lists = list_h, list_h.words(list_words(f.lines_h))
@@ -378,6 +379,8 @@ class DirectEmitter:
                 entry = self.table.words((part.first + number) * SORTED_WORDS)
                 k.store_int(image.index * image_step + place, entry)
                 k.store_int(result, entry.words(1))
+        for i in range(TABLE_SLACK):
+            k.store_int(0, self.table.words((block.rows + i) * SORTED_WORDS))
         return block
 
     # -- products -----------------------------------------------------------------------------

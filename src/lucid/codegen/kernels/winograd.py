@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, ClassVar, TypeVar
 
@@ -308,13 +309,13 @@ class WinogradEmitter:
         k = self.kernel
 
         def transform(c: Int, mask: Any) -> None:
-            with k.loop(0, self.a, never_empty=True) as j:
-                d = [k.load(pixel(i, j.index) + c, mask=mask) for i in range(self.a)]
+            with k.loop(0, self.a, never_empty=True) as column:
+                d = [k.load(pixel(i, column.index) + c, mask=mask) for i in range(self.a)]
                 for i, value in enumerate(INPUT[self.m](k, d)):
-                    self._keep(self.between, j.index + i * self.a, value)
-            with k.loop(0, self.a, never_empty=True) as i:
-                d = [self._kept(self.between, i.index * self.a + j) for j in range(self.a)]
-                row = out + (self.v_point * self.a * i.index + c)
+                    self._keep(self.between, column.index + i * self.a, value)
+            with k.loop(0, self.a, never_empty=True) as line:
+                d = [self._kept(self.between, line.index * self.a + j) for j in range(self.a)]
+                row = out + (self.v_point * self.a * line.index + c)
                 for j, value in enumerate(INPUT[self.m](k, d)):
                     at = row + self.v_point * j
                     if anywhere:
@@ -435,21 +436,21 @@ class WinogradEmitter:
         """(A^T M) A line by line, with bias, body and store, of a tile of which so many lines and
         columns exist; the sum of what was stored, pixel by pixel, where that is wanted."""
         k, bias = self.kernel, self._bias(group, channel)
-        with k.loop(0, size[0], carry=self._no_sums()) as i:
-            row = [self._kept(self.after, i.index * self.a + j) for j in range(self.a)]
-            total = i.carried
+        with k.loop(0, size[0], carry=self._no_sums()) as line:
+            row = [self._kept(self.after, line.index * self.a + j) for j in range(self.a)]
+            total = line.carried
             for j, value in enumerate(OUTPUT[self.m](k, row)):
 
-                def stored(
-                    j: int = j, value: Vector = value, total: list[Vector] = total
-                ) -> list[Vector]:
-                    places = self._places(corners, i.index, j)
-                    result = self._finish(value + bias, places, group, channel, mask)
+                def stored(j: int, value: Vector, total: list[Vector]) -> list[Vector]:
+                    places = self._places(corners, line.index, j)
+                    result = self._finish(value, places, group, channel, mask)
                     return [before + result for before in total]
 
-                total = k.merge(size[1] > j, stored, lambda total=total: total)
-            i.carry(total)
-        return i.results
+                total = k.merge(
+                    size[1] > j, partial(stored, j, value + bias, total), partial(list, total)
+                )
+            line.carry(total)
+        return line.results
 
     def _no_sums(self) -> list[Vector]:
         return [self.kernel.zero()] if self.spec.sums else []

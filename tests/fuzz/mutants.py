@@ -113,13 +113,13 @@ PASSES = [
 SCHEDULE_AND_PLAN = [
     Mutant(
         "Winograd takes strides",
-        f"{C}.scheduling.schedule:legal_kernels",
+        f"{C}.scheduling.schedule:_winograd_kernels",
         "(3, 3) and op.stride == (1, 1) and phased",
         "(3, 3) and phased",
     ),
     Mutant(
         "Winograd pads dilated windows by any number",
-        f"{C}.scheduling.schedule:legal_kernels",
+        f"{C}.scheduling.schedule:_winograd_kernels",
         " and phased",
         "",
     ),
@@ -435,14 +435,28 @@ KERNELS = [
     ),
     Mutant(
         "Winograd reads a line below the map",
-        f"{K}.winograd:WinogradEmitter._fill_patch",
-        "y < height,",
-        "y < height + 1,",
+        f"{K}.winograd:WinogradEmitter._find_pixels",
+        "lines[1] > i.index",
+        "lines[1] + 1 > i.index",
+        ("winograd",),
+    ),
+    Mutant(
+        "Winograd writes a column beside the map",
+        f"{K}.winograd:WinogradEmitter._lines",
+        "size[1] > j",
+        "size[1] + 1 > j",
+        ("winograd",),
+    ),
+    Mutant(
+        "paired groups read each other's channels",
+        f"{K}.packing:WinogradPanels.pack",
+        "panel, :, number, :, begin:end]",
+        "panel, :, -1 - number, :, begin:end]",
         ("winograd",),
     ),
     Mutant(
         "Winograd's interior is a column too wide",
-        f"{K}.winograd:WinogradEmitter._rows",
+        f"{K}.winograd:WinogradEmitter._transform",
         "left + self.a <= width",
         "left + self.a <= width + 1",
         ("winograd",),

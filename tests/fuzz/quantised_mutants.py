@@ -116,7 +116,7 @@ QUANTISED_LAYERS = [
     ),
     Mutant(
         "Winograd on integers keeps the zero points",
-        f"{K}.integer_winograd:_Emitter._both_ways",
+        f"{K}.integer_winograd:_Emitter._transform_columns",
         "if (i, j) == (1, 1):",
         "if False:",
         ("integer_winograd",),

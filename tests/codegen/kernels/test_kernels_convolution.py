@@ -13,6 +13,7 @@ from strategies import Builder
 from lucid.codegen.scheduling.schedule import GROUPS, ConvShape, convolutions, legal_kernels
 from lucid.ir import BATCH, Graph, Value, f32
 from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Permute, Relu, Sigmoid, Silu
+from lucid.ir.passes import run_passes
 
 CHANNELS = [1, 3, 10, 16, 40, 66, 130]
 """Tails of every kind: below a vector, one over a panel, several panels."""
@@ -90,6 +91,31 @@ def test_the_maps_of_resnest(kernel: str, batch: int, side: int) -> None:
     y = build.conv(x, 128, (size, size), origin="conv", padding=(pad,) * 4, groups=2)
     build.graph.set_outputs([build.apply(Relu(), y)])
     check(build.graph, batch, {"conv": kernel}, targets=TARGETS[-2:])
+
+
+@pytest.mark.parametrize("kernel", ["winograd2x2", "winograd4x4"])
+@pytest.mark.parametrize(("groups", "side", "spread"), [(2, 7, 1), (4, 14, 1), (6, 9, 2)])
+def test_groups_in_pairs(kernel: str, groups: int, side: int, spread: int) -> None:
+    """Groups of eight, two of which are one of Winograd's on some targets; tiles over borders."""
+    build = Builder()
+    x, spreads = build.input(8 * groups, side, side), (spread,) * 2
+    options = {"padding": (spread,) * 4, "dilation": spreads, "groups": groups, "bias": True}
+    y = build.conv(x, 8 * groups, (3, 3), origin="conv", **options)
+    build.graph.set_outputs([build.apply(Relu(), build.apply(Add(), x, y))])
+    assert kernel in legal(run_passes(build.graph))
+    check(build.graph, 2, {"conv": kernel})
+
+
+@pytest.mark.parametrize(("outer", "kernel", "stride"), [(24, 3, 2), (32, 5, 1), (7, 2, 3)])
+@pytest.mark.parametrize("side", [7, 14])
+def test_windows_of_narrow_groups(outer: int, kernel: int, stride: int, side: int) -> None:
+    """Where the map lies on targets of few registers, copied on others."""
+    build = Builder()
+    x = build.input(3 * 24, side, side)
+    options = {"padding": (kernel // 2,) * 4, "stride": (stride,) * 2, "groups": 3, "bias": True}
+    y = build.conv(x, 3 * outer, (kernel, kernel), origin="conv", **options)
+    build.graph.set_outputs([build.apply(Relu(), y)])
+    check(build.graph, 3, {"conv": "direct"})
 
 
 # -- fused bodies ---------------------------------------------------------------------------------

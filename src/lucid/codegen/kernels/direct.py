@@ -28,10 +28,11 @@ from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, li
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
 from lucid.codegen.kernels.product import (
     NEAR,
+    Prefetch,
+    RowGroups,
     panel_arguments,
     pick_tile,
     product_extents,
-    row_group,
     set_extras,
     task_place,
     tile_arguments,
@@ -53,7 +54,8 @@ from lucid.codegen.language.values import I64, Int, Pointer, Vector, constant, s
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
-"""Entries after the table of places: a tile reads six, whatever its rows."""
+"""Entries after the table of places: a tile reads six, whatever its rows, and may ask for what the
+next six say."""
 SORTED_WORDS = 2
 """Of an entry in the table of sorted rows: where its window begins, and its result's number."""
 
@@ -63,7 +65,7 @@ def scratch_bytes(map_bytes: int, rows: int, sparse_taps: tuple[int, int] | None
     `sparse_taps` also for the numbers of sorted rows, and the pieces along both axes."""
     words = rows + TABLE_SLACK
     if sparse_taps is not None:
-        words = SORTED_WORDS * rows + sum(map(list_words, sparse_taps))
+        words = SORTED_WORDS * (rows + TABLE_SLACK) + sum(map(list_words, sparse_taps))
     return map_bytes + size_of(I64) * words
 
 
@@ -364,7 +366,7 @@ class DirectEmitter:
         """The table by live taps: where each row's window begins, and its number in the result."""
         f, k = self.frame, self.kernel
         image_step, line_step, pixel_step = self._steps()
-        list_h = self.table.words(f.block_images * f.lines * f.strip * SORTED_WORDS)
+        list_h = self.table.words((f.block_images * f.lines * f.strip + TABLE_SLACK) * SORTED_WORDS)
         h = Axis(block.lines, block.top, f.stride_h, f.dilation_h, f.lines_h, f.height)
         w = Axis(block.columns, block.left, f.stride_w, f.dilation_w, f.lines_w, f.width)
         lists = list_h, list_h.words(list_words(f.lines_h))
@@ -380,6 +382,8 @@ class DirectEmitter:
                 entry = self.table.words((part.first + number) * SORTED_WORDS)
                 k.store_int(image.index * image_step + place, entry)
                 k.store_int(result, entry.words(1))
+        for i in range(TABLE_SLACK):
+            k.store_int(0, self.table.words((block.rows + i) * SORTED_WORDS))
         return block
 
     # -- products -----------------------------------------------------------------------------
@@ -436,13 +440,16 @@ class DirectEmitter:
         tap = f.segment * f.panel
         line = tap * f.lines_w
         weights = f.weights.to(self.arithmetic.element) + packed * f.segment * self.taps
-        groups, passed = self._row_groups(part), k.load_int(self.passed)
-        with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, part.rows, groups)
+        groups, passed = RowGroups.of(part.rows, f.tile_rows), k.load_int(self.passed)
+        prefetch = self._prefetch(segments)
+        once = segments <= self.taps
+        distance = k.select(once, prefetch.size.minimum(NEAR), prefetch.size)
+        with k.loop(0, groups.count) as loop:
+            offset, rows = groups.place(k, loop.index)
             number = part.first + offset
             at = k.int(0) if sparse else block.row + number
             set_extras(f, self.spec.extras, self.extras, at, column, packed)
-            ahead, lines = self._prefetch(passed + loop.index * part.segments, segments)
+            ahead, lines = prefetch.share(k, passed + loop.index * part.segments)
             operands = [
                 windows + (part.high.tap * f.step_h + part.wide.tap * f.step_w),
                 weights + (part.high.tap * line + part.wide.tap * tap),
@@ -452,7 +459,7 @@ class DirectEmitter:
                 rows,
                 f.columns - panel * f.panel,
                 f.bias + packed,
-                weights + ahead,
+                weights + (distance + ahead),
                 lines,
                 self.extras,
                 self.table.words(number * (SORTED_WORDS if sparse else 1)),
@@ -465,17 +472,13 @@ class DirectEmitter:
             ]
             k.call(pick_tile(f, rows), WINDOW_TYPE, operands)
 
-    def _prefetch(self, before: Int, segments: Int) -> tuple[Int, Int]:
-        """Which part of the next panel a row group brings into L2, as `prefetch_share` has it:
-        `before` of the `segments` that all of them pass, it is its turn."""
-        f, k, unroll = self.frame, self.kernel, self.arithmetic.unroll
-        line, taps = k.line(self.arithmetic.element), self.taps
-        size = f.segment * f.panel * taps
-        lines = (f.panel * unroll * f.prefetch * taps).ceil_div(segments * line)
-        ahead = before * (f.segment // unroll) * lines * line
-        once = segments <= taps
-        distance = k.select(once, size.minimum(NEAR), size)
-        return distance + ahead, k.select(ahead >= size, 0, lines)
+    def _prefetch(self, segments: Int) -> Prefetch:
+        """How row groups bring the next panel into L2, all of which pass so many segments: a share
+        is that of a segment."""
+        f, unroll = self.frame, self.arithmetic.unroll
+        line, taps = self.kernel.line(self.arithmetic.element), self.taps
+        lines = (f.panel * unroll * f.prefetch * taps).ceil_div(segments.maximum(1) * line)
+        return Prefetch(lines, f.segment // unroll * lines * line, f.segment * f.panel * taps)
 
 
 class _IntegerEmitter(DirectEmitter):

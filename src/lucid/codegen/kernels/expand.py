@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.depthwise import Depthwise
 from lucid.codegen.kernels.microkernels import TILE_TYPE
-from lucid.codegen.kernels.product import pick_tile, require_tiles, row_group, tile_arguments
+from lucid.codegen.kernels.product import RowGroups, pick_tile, require_tiles, tile_arguments
 from lucid.codegen.language.kernel import (
     Arg,
     Extent,
@@ -97,10 +97,10 @@ class ExpandDepthwise(KernelSpec):
         """`count` rows of the map, from number `row` on, times the panel that starts at channel
         `begin`, into scratch."""
         k = f.kernel
-        groups = count.ceil_div(f.tile_rows)
+        groups = RowGroups.of(count, f.tile_rows)
         nothing = k.stack(1)
-        with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, count, groups)
+        with k.loop(0, groups.count) as loop:
+            offset, rows = groups.place(k, loop.index)
             operands = [
                 f.source + (row + offset) * f.source_row,
                 f.panel_weights + begin * f.depth,

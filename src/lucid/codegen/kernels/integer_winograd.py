@@ -79,16 +79,49 @@ class _Emitter(WinogradEmitter):
         f, k = self.frame, self.kernel
         self.lanes = 2 * self.vector
         """Channels that are transformed together."""
+        self.patch_pixel = self.padded * self.arithmetic.numbers_of_element
         self.width = spec.vectors * self.vector
         self.results_of_tile = self.m * self.m * self.width
         self.values = k.stack(self.results_of_tile, I32)
-        self.earlier = self.patch.to(I32)
+        self.earlier = self.rest.to(I32)
         self.patch = (self.earlier + f.block_tiles * self.results_of_tile).to(f.x.element)
 
     # -- input ------------------------------------------------------------------------------
 
-    def reads_in_place(self, channels: Int) -> Any:
-        return channels >= self.lanes
+    def _clear(self) -> None:
+        """There is a patch instead of a pixel of zeros."""
+
+    def _rows(self, place: Place, phase: Pointer, channels: Int) -> tuple[list[Pointer], Int]:
+        """The lines of a tile's input, and the step from one of its pixels to the next: in the map,
+        or in a copy with a border around it."""
+        f, k = self.frame, self.kernel
+        height, width = self._phase_size(place, f.height, f.width)
+        top, left = place.line - f.pad_top, place.column - f.pad_left
+        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
+        interior = k.both(interior, channels >= self.lanes)
+        with k.when(k.builder.not_(interior)):
+            self._fill_patch(phase, top, left, height, width, channels)
+        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
+        source = k.choose(interior, corner, self.patch)
+        line_step = k.select(interior, self.x.line_step, self.patch_pixel * self.a)
+        pixel_step = k.select(interior, self.x.pixel_step, self.patch_pixel)
+        return [source + line_step * i for i in range(self.a)], pixel_step
+
+    def _fill_patch(
+        self, phase: Pointer, top: Int, left: Int, height: Int, width: Int, channels: Int
+    ) -> None:
+        """A tile that reaches over the border of its phase, copied with zero points around it."""
+        k = self.kernel
+        with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
+            y, x = top + i.index, left + j.index
+            inside = k.both(y >= 0, y < height, x >= 0, x < width)
+            source = phase + (y * self.x.line_step + x * self.x.pixel_step)
+            out = self.patch + (i.index * self.a + j.index) * self.patch_pixel
+            k.either(
+                inside,
+                lambda: self.copy_pixel(source, out, channels),
+                lambda: self.blank_pixel(out),
+            )
 
     def copy_pixel(self, source: Pointer, out: Pointer, channels: Int) -> None:
         k = self.kernel
@@ -98,7 +131,7 @@ class _Emitter(WinogradEmitter):
 
         each_part(k, channels, self.lanes, part)
 
-    def blank_pixel(self, out: Pointer, channels: Int) -> None:
+    def blank_pixel(self, out: Pointer) -> None:
         k = self.kernel
         zero = k.builder.trunc(self.frame.zero_point.raw, out.element)
         nothing = Vector(k.builder, k.every_lane(zero, self.lanes))
@@ -117,9 +150,9 @@ class _Emitter(WinogradEmitter):
             columns = (
                 [self._channels(row + (pixel_step * j + c)) for row in rows] for j in range(self.a)
             )
-            self._both_ways(columns, out.to(I16) + c)
+            self._transform_columns(columns, out.to(I16) + c)
 
-    def _both_ways(self, columns: Any, out: Pointer) -> None:
+    def _transform_columns(self, columns: Any, out: Pointer) -> None:
         """B^T d B of a tile's columns, given one after the other."""
         k, a, transform = self.kernel, self.a, WHOLE_INPUT[self.m]
         room = self.between.to(I16)
@@ -164,7 +197,7 @@ class _Emitter(WinogradEmitter):
                 self._sum(slot, part.index)
 
                 def finish(tile: Int = tile.index) -> None:
-                    self._finish(self._place(tile), group, panel)
+                    self._finish_tile(self._place(tile), group, panel)
 
                 def put_by(slot: Int = slot) -> None:
                     self._each_result(slot, lambda value, earlier: k.store(k.load(value), earlier))
@@ -208,7 +241,7 @@ class _Emitter(WinogradEmitter):
     def _integers(self, at: Pointer) -> Integers:
         return Integers(self.kernel.builder, self.kernel.load(at, align=self.bytes).raw, True)
 
-    def _finish(self, place: Place, group: Int, panel: Int) -> None:
+    def _finish_tile(self, place: Place, group: Int, panel: Int) -> None:
         """Bias, body and store, pixel by pixel."""
         f, k, body = self.frame, self.kernel, self.spec.body
         channel = panel * f.panel

@@ -17,7 +17,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.accumulation import accumulate
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.product import row_group
+from lucid.codegen.kernels.product import RowGroups
 from lucid.codegen.kernels.transpose import transposed
 from lucid.codegen.language.builder import Kernel, function_type
 from lucid.codegen.language.elements import STRIDED, VECTOR, Access
@@ -141,9 +141,9 @@ class _MatMulEmitter:
         columns = (f.columns - column).minimum(vectors * k.vector)
         self._pack(at["b"] + column * f.b_column, vectors, columns)
         start, stop = rows
-        groups = (stop - start).ceil_div(HEIGHTS[0])
-        with k.loop(0, groups) as loop:
-            offset, height = row_group(k, loop.index, stop - start, groups)
+        groups = RowGroups.of(stop - start, HEIGHTS[0])
+        with k.loop(0, groups.count) as loop:
+            offset, height = groups.place(k, loop.index)
             row = start + offset
             for i, extra in enumerate(self.spec.body.extras):
                 stride = getattr(f, f"extra{i}_row")

@@ -34,6 +34,9 @@ waits for its loads and its own sums. 196 rows of 480 take 21, 30, 40 and 52 us 
 four vectors."""
 
 
+SEGMENT_LINES = 2
+"""Cache lines of a segment of the next rows that are asked for: what is longer is a stream, which
+the processor knows by then."""
 LEAST_ROWS, MOST_VECTORS = 4, 4
 """Rows of a tile below which its panel is too wide, and vectors of the widest of all."""
 
@@ -123,6 +126,7 @@ class WindowTile(KernelSpec):
 
     `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
     are one chain; else 0. `sorted`: rows come in any order; beside each one's place is its number.
+    `ahead`: whether to ask for the windows of the next rows meanwhile.
     """
 
     family: ClassVar[str] = "window_tile"
@@ -134,6 +138,7 @@ class WindowTile(KernelSpec):
     numbers: str = COMPUTED
     sorted: bool = False
     rows: int = 6
+    ahead: bool = False
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module("window_tile")
@@ -141,7 +146,7 @@ class WindowTile(KernelSpec):
         kind = _SortedTileEmitter if self.sorted else _WindowTileEmitter
         tile = Tile(self.vectors, self.body, numbers=self.numbers)
         for less, name in enumerate(HEIGHTS):
-            kind(module, target, tile, name, self.rows - less, self.short).emit()
+            kind(module, target, tile, name, self.rows - less, self.short, self.ahead).emit()
         return module
 
 
@@ -345,18 +350,31 @@ class _WindowTileEmitter(_TileEmitter):
     chain: Int
 
     def __init__(
-        self, module: ir.Module, target: Target, spec: Tile, name: str, rows: int, short: int
+        self,
+        module: ir.Module,
+        target: Target,
+        spec: Tile,
+        name: str,
+        rows: int,
+        short: int,
+        ahead: bool,
     ) -> None:
         super().__init__(module, target, spec, name, rows)
         self.short = short
+        self.ahead = ahead
 
     def _products(self, tile: list[Vector]) -> list[Vector]:
         k, first = self.k, self.x.to(self.arithmetic.number)
         rows = [first + self._place(r) for r in range(self.height)]
+        ahead = range(self.height, 2 * self.height) if self.ahead else ()
+        following = [first + self._place(r) for r in ahead]
 
         def segment(h: Int, w: Int) -> Operands:
             moved = h * self.step_h + w * self.step_w
             here = [(row + moved).to(self.x.element) for row in rows]
+            for row in following:
+                for line in range(SEGMENT_LINES):
+                    k.prefetch(row + (moved + line * k.line(first.element)), near=True)
             panel = self.panel + (h * self.panel_line + w * (self.depth * self.width))
             return self._operands(here, panel)
 

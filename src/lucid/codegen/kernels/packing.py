@@ -144,23 +144,32 @@ class ByteLimits(Packing):
 
 @dataclass(frozen=True)
 class WinogradPanels(Packing):
-    """3x3 filters, transformed: [group][panel][point][input channel][column]."""
+    """3x3 filters, transformed: [group][panel][point][input channel][column].
+
+    `together`: how many groups of the convolution are one of `groups`, with zeros for what they do
+    not read of each other.
+    """
 
     m: int
     groups: int
     width: int
+    together: int = 1
 
     def pack(self, array: Array, out: Array) -> None:
         columns, inner = array.shape[0] // self.groups, array.shape[1]
+        own = columns // self.together
         filters = array.reshape(self.groups, columns, inner, 3, 3)
-        panels = out.reshape(self.groups, -1, (self.m + 2) ** 2, inner, self.width)
+        shape = (self.groups, -1, (self.m + 2) ** 2, self.together, inner, self.width)
+        panels = out.reshape(shape)
         for group, panel, first, last in each_panel(self.groups, columns, self.width):
-            points = transform_filter(filters[group, first:last], self.m)
-            panels[group, panel, ..., : last - first] = points.transpose(0, 2, 1)
+            points = transform_filter(filters[group, first:last], self.m).transpose(0, 2, 1)
+            for number in range(first // own, -(-last // own)):
+                begin, end = max(first, number * own) - first, min(last, (number + 1) * own) - first
+                panels[group, panel, :, number, :, begin:end] = points[..., begin:end]
 
     def elements(self, shape: tuple[int, ...]) -> int:
         columns = -(-(shape[0] // self.groups) // self.width) * self.width
-        return (self.m + 2) ** 2 * self.groups * columns * shape[1]
+        return (self.m + 2) ** 2 * self.groups * columns * shape[1] * self.together
 
 
 @dataclass(frozen=True)

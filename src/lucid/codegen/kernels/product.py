@@ -191,10 +191,10 @@ class _ProductEmitter:
     def _peaks(self, x: Pointer, x_row: Int, count: Int) -> None:
         """The peaks of all row groups of the block."""
         f, k = self.frame, self.kernel
-        groups = count.ceil_div(f.tile_rows)
+        groups = RowGroups.of(count, f.tile_rows)
         places, depth = self._peaks_place(count), f.depth * self.arithmetic.numbers_of_element
-        with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, count, groups)
+        with k.loop(0, groups.count) as loop:
+            offset, rows = groups.place(k, loop.index)
             number = [(rows - 1).minimum(r) for r in range(byte_rows(k.target))]
             group = [(x + (offset + n) * x_row).to(self.arithmetic.number) for n in number]
             store_peaks(k, group, depth, places + loop.index * (f.depth // GROUP))
@@ -207,16 +207,16 @@ class _ProductEmitter:
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
         weights = self.weights + packed * f.depth
-        groups = count.ceil_div(f.tile_rows)
-        with k.loop(0, groups) as loop:
-            offset, rows = row_group(k, loop.index, count, groups)
+        groups = RowGroups.of(count, f.tile_rows)
+        prefetch = Prefetch.of(f, groups.count, f.depth, self.arithmetic)
+        distance = k.select(groups.count.equals(1), prefetch.size.minimum(NEAR), prefetch.size)
+        with k.loop(0, groups.count) as loop:
+            offset, rows = groups.place(k, loop.index)
             row = start + offset
             set_extras(f, self.spec.extras, self.extras, row, column, packed)
             if self.checked:
                 self._set_checks(loop.index, count, group * f.panels + panel)
-            ahead, lines = prefetch_share(f, loop.index, groups, f.depth, self.arithmetic)
-            size = f.depth * f.panel
-            distance = k.select(groups.equals(1), size.minimum(NEAR), size)
+            ahead, lines = prefetch.share(k, loop.index)
             k.call(
                 pick_tile(f, rows),
                 TILE_TYPE,
@@ -265,27 +265,54 @@ def task_place(frame: Frame, task: Int) -> tuple[Int, Int, Int]:
     return block, part // f.chunks, part % f.chunks
 
 
-def prefetch_share(
-    frame: Frame, index: Int, groups: Int, depth: Int, arithmetic: Arithmetic = FLOATS
-) -> tuple[Int, Int]:
-    """Which part of the next panel, `depth` elements of each column, row group `index` of `groups`
-    brings into L2: its offset, and the cache lines to ask for each round of steps. All groups
-    together ask for the panel once.
+@dataclass(frozen=True)
+class RowGroups:
+    """Rows in `count` groups of at most a tile's, whose heights differ by one at most, so that 49
+    rows are four groups of 6 and five of 5, and no short tail is left.
+
+    They are divided before the loops over them: of a tile of few steps, divisions would take a
+    tenth of the time.
     """
-    f, k, unroll = frame, frame.kernel, arithmetic.unroll
-    line = k.line(arithmetic.element)
-    lines = (f.panel * unroll * f.prefetch).ceil_div(groups * line)
-    rounds = depth // unroll
-    ahead = index * rounds * lines * line
-    return ahead, k.select(ahead >= depth * f.panel, 0, lines)
+
+    count: Int
+    base: Int
+    longer: Int
+
+    @staticmethod
+    def of(rows: Int, tile_rows: int | Int) -> RowGroups:
+        """As few groups as tiles of so many rows allow."""
+        count = rows.ceil_div(tile_rows)
+        some = count.maximum(1)  # nothing divides by the groups of no rows
+        return RowGroups(count, rows // some, rows % some)
+
+    def place(self, k: Kernel, index: Int) -> tuple[Int, Int]:
+        """Offset and height of a group."""
+        height = self.base + k.select(index < self.longer, 1, 0)
+        return index * self.base + index.minimum(self.longer), height
 
 
-def row_group(k: Kernel, index: Int, rows: Int, groups: Int) -> tuple[Int, Int]:
-    """Offset and height of one of `groups` row groups: heights differ by one at most, so that
-    49 rows are four groups of 6 and five of 5, and no short tail is left."""
-    base, longer = rows // groups, rows % groups
-    height = base + k.select(index < longer, 1, 0)
-    return index * base + index.minimum(longer), height
+@dataclass(frozen=True)
+class Prefetch:
+    """How the groups of rows that are multiplied by a panel bring the next one into L2: each asks
+    for `lines` cache lines a round of steps, `step` elements in all; together they ask for all of
+    its `size` elements once."""
+
+    lines: Int
+    step: Int
+    size: Int
+
+    @staticmethod
+    def of(frame: Frame, groups: Int, depth: Int, arithmetic: Arithmetic = FLOATS) -> Prefetch:
+        """Of panels of `depth` elements of each column, by so many row groups, one at least."""
+        f, unroll = frame, arithmetic.unroll
+        line = f.kernel.line(arithmetic.element)
+        lines = (f.panel * unroll * f.prefetch).ceil_div(groups.maximum(1) * line)
+        return Prefetch(lines, depth // unroll * lines * line, depth * f.panel)
+
+    def share(self, k: Kernel, index: Int) -> tuple[Int, Int]:
+        """Where in the next panel a row group's share begins, and its lines a round."""
+        ahead = index * self.step
+        return ahead, k.select(ahead >= self.size, 0, self.lines)
 
 
 def pick_tile(frame: Frame, rows: Int, kind: str = "") -> Pointer:

@@ -28,11 +28,11 @@ from llvmlite import ir
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
 from lucid.codegen.kernels.product import (
+    Prefetch,
+    RowGroups,
     panel_arguments,
     pick_tile,
-    prefetch_share,
     require_tiles,
-    row_group,
 )
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.dtypes import COMPUTED
@@ -238,13 +238,14 @@ class _StrassenEmitter:
         row group sums up the right factor, where that is a sum."""
         k, terms = self.kernel, RIGHT[number]
         quarters = [self._quarter(q, panel) for q, _ in terms]
-        groups = (pairs[1] - pairs[0]).ceil_div(self.frame.tile_rows)
+        groups = RowGroups.of(pairs[1] - pairs[0], self.frame.tile_rows)
+        prefetch = Prefetch.of(self.frame, groups.count, self.frame.depth)
         weights, begin = quarters[0], 0
 
         def group(index: Int, weights: Pointer, kind: str) -> None:
-            offset, rows = row_group(k, index, pairs[1] - pairs[0], groups)
-            ahead = prefetch_share(self.frame, index, groups, self.frame.depth)
-            self._tile(number, pairs[0], (offset, rows), panel, weights, kind, ahead)
+            offset, rows = place = groups.place(k, index)
+            ahead = prefetch.share(k, index)
+            self._tile(number, pairs[0], place, panel, weights, kind, ahead)
             if number == FACTORS - 1:
                 with k.loop(offset, offset + rows) as slot:
                     self._finish(pairs[0] + slot.index, slot.index, panel)
@@ -254,7 +255,7 @@ class _StrassenEmitter:
             k.store_pointer(self.factor, self.extras.words(1))
             group(k.int(0), quarters[0], "plus_" if terms[1][1] > 0 else "minus_")
             weights, begin = self.factor, 1
-        with k.loop(begin, groups) as loop:
+        with k.loop(begin, groups.count) as loop:
             group(loop.index, weights, "")
 
     def _tile(

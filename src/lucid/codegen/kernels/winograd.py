@@ -9,7 +9,9 @@ point.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, ClassVar, TypeVar
 
@@ -19,10 +21,10 @@ from lucid.codegen.kernels.arithmetic import FLOATS, Arithmetic
 from lucid.codegen.kernels.body import PLAIN, Body
 from lucid.codegen.kernels.microkernels import TILE_TYPE
 from lucid.codegen.kernels.product import (
+    Prefetch,
+    RowGroups,
     pick_tile,
-    prefetch_share,
     require_tiles,
-    row_group,
     task_place,
     tile_arguments,
 )
@@ -40,15 +42,15 @@ from lucid.codegen.language.kernel import (
     share,
     strides_of,
 )
-from lucid.codegen.language.values import F32, Int, Pointer, Vector, size_of
+from lucid.codegen.language.values import F32, I64, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 
 def scratch_bytes(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
-    """Scratch a task needs: V, M and one padded input patch."""
+    """Scratch a task needs: V, M and a pixel of zeros."""
     points = (m + 2) ** 2
     padded = -(-channels // vector) * vector
-    return size_of(F32) * points * (skewed(tiles * padded) + skewed(tiles * panel) + padded)
+    return size_of(F32) * (points * (skewed(tiles * padded) + skewed(tiles * panel)) + padded)
 
 
 Size = TypeVar("Size", int, Int)
@@ -183,8 +185,9 @@ class WinogradEmitter:
         self.m_point = skewed(f.block_tiles * f.panel)
         self.v = f.scratch.to(element)
         self.products = self.v + self.v_point * self.points
-        self.patch = (self.products + self.m_point * self.points).to(f.x.element)
-        self.patch_pixel = self.padded * self.arithmetic.numbers_of_element
+        self.rest = self.products + self.m_point * self.points
+        self.zeros = self.rest.to(f.x.element)
+        self.pixels = self.kernel.stack(self.points, I64)
         self.between = self.kernel.stack(self.points * self.vector, element)
         self.after = self.kernel.stack(self.m * self.a * self.vector, element)
         self.x = self._map("x", "")
@@ -192,6 +195,7 @@ class WinogradEmitter:
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
+        self._clear()
         with k.loop(f.first, f.last) as task:
             block, group, chunk = task_place(f, task.index)
             first, last, piece = self._tiles(block)
@@ -200,6 +204,12 @@ class WinogradEmitter:
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 self._panel((first, last), piece, group, panel.index)
         return f.finish()
+
+    def _clear(self) -> None:
+        """Set the pixel of zeros."""
+        k = self.kernel
+        with k.loop(0, self.padded, self.vector, never_empty=True) as c:
+            k.store(k.zero(), self.zeros + c.index)
 
     def _panel(self, tiles: tuple[Int, Int], piece: Int, group: Int, panel: Int) -> None:
         """A panel's results for a block of tiles."""
@@ -270,18 +280,47 @@ class WinogradEmitter:
     ) -> None:
         """B^T d B for so many channels of one tile, from the first pixel of its phase. `anywhere`:
         `out` may be unaligned, and other channels may lie behind these."""
+        f, k = self.frame, self.kernel
+        height, width = self._phase_size(place, f.height, f.width)
+        top, left = place.line - f.pad_top, place.column - f.pad_left
+        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
+
+        def inside() -> None:
+            lines = [corner + self.x.line_step * i for i in range(self.a)]
+            self._both_ways(lambda i, j: lines[i] + self.x.pixel_step * j, out, channels, anywhere)
+
+        def across() -> None:
+            self._find_pixels(corner, (0 - top, height - top), (0 - left, width - left))
+            self._both_ways(
+                lambda i, j: k.load_pointer(self._pixel(i, j), phase.element),
+                out,
+                channels,
+                anywhere,
+            )
+
+        whole = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
+        k.either(whole, inside, across)
+
+    def _both_ways(
+        self, pixel: Callable[[int, Int], Pointer], out: Pointer, channels: Int, anywhere: bool
+    ) -> None:
+        """`_transform` of a tile whose pixels lie there.
+
+        The passes over columns and lines are loops: LLVM would keep the values between them in
+        registers, of which there are too few, and spill them beside what is stored here anyway.
+        """
         k = self.kernel
-        rows, pixel_step = self._rows(place, phase, channels)
 
         def transform(c: Int, mask: Any) -> None:
-            for j in range(self.a):
-                d = [k.load(row + (pixel_step * j + c), mask=mask) for row in rows]
+            with k.loop(0, self.a, never_empty=True) as column:
+                d = [k.load(pixel(i, column.index) + c, mask=mask) for i in range(self.a)]
                 for i, value in enumerate(INPUT[self.m](k, d)):
-                    self._keep(self.between, i * self.a + j, value)
-            for i in range(self.a):
-                d = [self._kept(self.between, i * self.a + j) for j in range(self.a)]
+                    self._keep(self.between, column.index + i * self.a, value)
+            with k.loop(0, self.a, never_empty=True) as line:
+                d = [self._kept(self.between, line.index * self.a + j) for j in range(self.a)]
+                row = out + (self.v_point * self.a * line.index + c)
                 for j, value in enumerate(INPUT[self.m](k, d)):
-                    at = out + (self.v_point * (i * self.a + j) + c)
+                    at = row + self.v_point * j
                     if anywhere:
                         k.store(value, at, mask)
                     else:
@@ -289,54 +328,29 @@ class WinogradEmitter:
 
         k.each_vector(channels, transform)
 
-    def _rows(self, place: Place, phase: Pointer, channels: Int) -> tuple[list[Pointer], Int]:
-        """The lines of a tile's input, and the step from one of its pixels to the next: in the map,
-        or in a copy with a border around it."""
-        f, k = self.frame, self.kernel
-        height, width = self._phase_size(place, f.height, f.width)
-        top, left = place.line - f.pad_top, place.column - f.pad_left
-        interior = k.both(top >= 0, left >= 0, top + self.a <= height, left + self.a <= width)
-        interior = k.both(interior, self.reads_in_place(channels))
-        with k.when(k.builder.not_(interior)):
-            self._fill_patch(phase, top, left, height, width, channels)
-        corner = phase + (top * self.x.line_step + left * self.x.pixel_step)
-        source = k.choose(interior, corner, self.patch)
-        line_step = k.select(interior, self.x.line_step, self.patch_pixel * self.a)
-        pixel_step = k.select(interior, self.x.pixel_step, self.patch_pixel)
-        return [source + line_step * i for i in range(self.a)], pixel_step
-
-    def reads_in_place(self, channels: Int) -> Any:
-        """Whether so many channels can be read where they are, inside the map."""
-        return self.kernel.int(0).equals(0)
-
-    def _fill_patch(
-        self, phase: Pointer, top: Int, left: Int, height: Int, width: Int, channels: Int
+    def _find_pixels(
+        self, corner: Pointer, lines: tuple[Int, Int], columns: tuple[Int, Int]
     ) -> None:
-        """A tile that reaches over the border of its phase, copied with nothing around it."""
+        """Write down where the pixels are of a tile that reaches over the border of its phase, of
+        which these lines and columns exist: zeros stand for the others."""
         k = self.kernel
-        with k.loop(0, self.a) as i, k.loop(0, self.a) as j:
-            y, x = top + i.index, left + j.index
-            inside = k.both(y >= 0, y < height, x >= 0, x < width)
-            source = phase + (y * self.x.line_step + x * self.x.pixel_step)
-            out = self.patch + (i.index * self.a + j.index) * self.patch_pixel
-            k.either(
-                inside,
-                lambda: self.copy_pixel(source, out, channels),
-                lambda: self.blank_pixel(out, channels),
-            )
+        exist = [k.both(columns[0] <= j, columns[1] > j) for j in range(self.a)]
+        with k.loop(0, self.a, never_empty=True) as i:
+            line = corner + self.x.line_step * i.index
+            below = k.both(lines[0] <= i.index, lines[1] > i.index)
+            for j in range(self.a):
+                here = k.both(exist[j], below)
+                pixel = k.choose(here, line + self.x.pixel_step * j, self.zeros)
+                k.store_pointer(pixel, self._pixel(i.index, j))
 
-    def copy_pixel(self, source: Pointer, out: Pointer, channels: Int) -> None:
-        k = self.kernel
-        k.each_vector(channels, lambda c, m: k.store(k.load(source + c, mask=m), out + c, m))
+    def _pixel(self, i: int | Int, j: int | Int) -> Pointer:
+        """Where `_find_pixels` writes down a pixel's place."""
+        return self.pixels.words(j + i * self.a)
 
-    def blank_pixel(self, out: Pointer, channels: Int) -> None:
-        k = self.kernel
-        k.each_vector(channels, lambda c, m: k.store(k.zero(), out + c, m))
-
-    def _keep(self, room: Pointer, slot: int, value: Vector) -> None:
+    def _keep(self, room: Pointer, slot: int | Int, value: Vector) -> None:
         self.kernel.store(value, room + slot * self.vector, align=self.bytes)
 
-    def _kept(self, room: Pointer, slot: int) -> Vector:
+    def _kept(self, room: Pointer, slot: int | Int) -> Vector:
         return self.kernel.load(room + slot * self.vector, align=self.bytes)
 
     # -- products ---------------------------------------------------------------------------
@@ -345,16 +359,17 @@ class WinogradEmitter:
         """M[point] = V[point] times the panel's weights of that point, over `depth` elements from
         `begin` on."""
         f, k = self.frame, self.kernel
-        groups = count.ceil_div(f.tile_rows)
+        groups = RowGroups.of(count, f.tile_rows)
+        prefetch = Prefetch.of(f, groups.count, depth, self.arithmetic)
         size = self.depth * f.panel
         packed = self.weights + (group * f.panels + panel) * self.points * size + begin * f.panel
         with k.loop(0, self.points) as point:
             weights = packed + point.index * size
             v = self.v + point.index * self.v_point + begin
             products = self.products + point.index * self.m_point
-            with k.loop(0, groups) as loop:
-                offset, rows = row_group(k, loop.index, count, groups)
-                ahead, lines = prefetch_share(f, loop.index, groups, depth, self.arithmetic)
+            with k.loop(0, groups.count) as loop:
+                offset, rows = groups.place(k, loop.index)
+                ahead, lines = prefetch.share(k, loop.index)
                 arguments: list[Any] = [
                     v + offset * self.padded,
                     weights,
@@ -378,84 +393,99 @@ class WinogradEmitter:
         f, k = self.frame, self.kernel
         place = self._place(tile)
         height, width = self._phase_size(place, f.out_height, f.out_width)
-        height, width = height - place.line, width - place.column
-        inner = k.both(height >= self.m, width >= self.m)
+        lines, columns = (height - place.line).minimum(self.m), width - place.column
         corners = {
             name: self._phase(m, place, group * f.columns)
             + (place.line * m.line_step + place.column * m.pixel_step)
             for name, m in self.results.items()
         }
+        first = None
+        if self.spec.sums:
+            first = (tile % f.tiles).equals(piece * f.tiles // f.image_blocks)
         with k.loop(0, f.panel, self.vector) as v:
             channel = panel * f.panel + v.index
             left = f.columns - channel
-            values = self._inverse(self.products + (slot * f.panel + v.index))
-            first = (tile % f.tiles).equals(piece * f.tiles // f.image_blocks)
+            self._columns(self.products + (slot * f.panel + v.index))
 
-            def finish(full: bool) -> None:
-                masks = [
-                    None if full else self._mask(left, height, width, i, j)
-                    for i in range(self.m)
-                    for j in range(self.m)
-                ]
-                total = self._store(values, masks, corners, group, channel)
-                if self.spec.sums:
-                    mask = None if full else k.first_lanes(left)
+            def store(mask: Any, channel: Int = channel) -> None:
+                for total in self._lines((lines, columns), corners, group, channel, mask):
                     self._add_sums(total, place.image, piece, group, channel, first, mask)
 
-            whole = k.both(inner, left >= self.vector)
-            k.either(whole, lambda: finish(True), lambda: finish(False))
+            some = k.first_lanes(left)
+            if k.target.masked:
+                store(some)
+            else:
+                k.either(left >= self.vector, lambda: store(None), lambda: store(some))
 
-    def _inverse(self, products: Pointer) -> list[Vector]:
-        """A^T M A for one vector of channels: m * m vectors."""
+    def _columns(self, products: Pointer) -> None:
+        """A^T M for one vector of channels, column by column."""
         k = self.kernel
-        for j in range(self.a):
+        with k.loop(0, self.a, never_empty=True) as j:
+            at = products + self.m_point * j.index
             column = [
-                k.load(products + self.m_point * (i * self.a + j), align=self.bytes)
-                for i in range(self.a)
+                k.load(at + self.m_point * (i * self.a), align=self.bytes) for i in range(self.a)
             ]
             for i, value in enumerate(OUTPUT[self.m](k, column)):
-                self._keep(self.after, i * self.a + j, value)
-        values = []
-        for i in range(self.m):
-            row = [self._kept(self.after, i * self.a + j) for j in range(self.a)]
-            values += OUTPUT[self.m](k, row)
-        return values
+                self._keep(self.after, j.index + i * self.a, value)
 
-    def _mask(self, channels: Int, height: Int, width: Int, i: int, j: int) -> Any:
-        """Which lanes of output (i, j) exist."""
-        k = self.kernel
-        exists = k.both(height > i, width > j)
-        return k.first_lanes(k.select(exists, channels, 0))
-
-    def _store(
+    def _lines(
         self,
-        values: list[Vector],
-        masks: list[Any],
+        size: tuple[Int, Int],
         corners: dict[str, Pointer],
         group: Int,
         channel: Int,
+        mask: Any,
+    ) -> list[Vector]:
+        """(A^T M) A line by line, with bias, body and store, of a tile of which so many lines and
+        columns exist; the sum of what was stored, pixel by pixel, where that is wanted."""
+        k, bias = self.kernel, self._bias(group, channel)
+        with k.loop(0, size[0], carry=self._no_sums()) as line:
+            row = [self._kept(self.after, line.index * self.a + j) for j in range(self.a)]
+            total = line.carried
+            for j, value in enumerate(OUTPUT[self.m](k, row)):
+
+                def stored(j: int, value: Vector, total: list[Vector]) -> list[Vector]:
+                    places = self._places(corners, line.index, j)
+                    result = self._finish(value, places, group, channel, mask)
+                    return [before + result for before in total]
+
+                total = k.merge(
+                    size[1] > j, partial(stored, j, value + bias, total), partial(list, total)
+                )
+            line.carry(total)
+        return line.results
+
+    def _no_sums(self) -> list[Vector]:
+        return [self.kernel.zero()] if self.spec.sums else []
+
+    def _bias(self, group: Int, channel: Int) -> Vector:
+        f, k = self.frame, self.kernel
+        return k.load(f.bias + (group * f.panels * f.panel + channel), align=self.bytes)
+
+    def _places(
+        self, corners: dict[str, Pointer], i: int | Int, j: int | Int
+    ) -> dict[str, Pointer]:
+        """A pixel of a tile in the result and in what is shaped like it."""
+        maps = self.results
+        return {
+            n: at + (maps[n].line_step * i + maps[n].pixel_step * j) for n, at in corners.items()
+        }
+
+    def _finish(
+        self, value: Vector, places: dict[str, Pointer], group: Int, channel: Int, mask: Any
     ) -> Vector:
-        """Bias, body and store; gives the sum of what was stored, output by output."""
+        """Body and store of one pixel."""
         f, k, body = self.frame, self.kernel, self.spec.body
         packed = group * f.panels * f.panel + channel
-        bias = k.load(f.bias + packed, align=self.bytes)
-        total = k.zero()
-
-        def place(name: str, i: int, j: int) -> Pointer:
-            m = self.results[name]
-            return corners[name] + (m.line_step * i + m.pixel_step * j + channel)
-
-        for position, (value, mask) in enumerate(zip(values, masks, strict=True)):
-            i, j = divmod(position, self.m)
-            extras = []
-            for e, extra in enumerate(body.extras):
-                name = f"extra{e}"
-                at = getattr(f, name) + packed if extra.kind == "channel" else place(name, i, j)
-                extras.append(k.load(at, mask=mask))
-            result = body.emit(k, value + bias, extras)
-            k.store(result, place("y", i, j), mask)
-            total = total + (result if mask is None else k.pick(mask, result, k.zero()))
-        return total
+        extras = []
+        for e, extra in enumerate(body.extras):
+            name = f"extra{e}"
+            by_channel = extra.kind == "channel"
+            at = getattr(f, name) + packed if by_channel else places[name] + channel
+            extras.append(k.load(at, mask=mask))
+        result = body.emit(k, value, extras)
+        k.store(result, places["y"] + channel, mask)
+        return result
 
     def _add_sums(
         self, total: Vector, image: Int, piece: Int, group: Int, channel: Int, first: Any, mask: Any

@@ -32,6 +32,10 @@ UNEVEN = 3
 """Panels for each thread below which one more for some of them matters: rows are split as well. 49
 rows times 960 x 160 in five panels take 45 us so, and 52 us as three panels and two; with nine
 panels reading each of them twice costs more than it gains."""
+IDLE = 0.04
+"""Share of its time that a thread without a panel would wait for the others, from which on rows are
+split as well where there are LEAST_ROWS of them for each: 196 rows of 408 by 408 in 17 panels, on
+two threads of a busy processor, 0.47 ms for 0.64."""
 MAPS_OUTWEIGH = 1.5
 """Rows are split as well where the maps are so many times as large as the weights: neighbours'
 rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
@@ -73,12 +77,19 @@ def split_product(
     groups = getattr(layer.op, "groups", 1)
     if met or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
-    if rows >= 24 and panels % ctx.threads and panels < UNEVEN * ctx.threads:
+    if _uneven(panels, rows, ctx.threads):
         return Split(ctx.threads, panels, True)
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads. Of
     # eight it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less.
     each = 8 if panels >= 16 * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
+
+
+def _uneven(panels: int, rows: int, threads: int) -> bool:
+    """Whether so many panels are shared so badly that rows are split besides."""
+    idle = -panels % threads
+    matters = idle > IDLE * panels and rows >= LEAST_ROWS * threads
+    return idle > 0 and (matters or (rows >= 24 and panels < UNEVEN * threads))
 
 
 def product(

@@ -29,7 +29,7 @@ from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, View
-from lucid.codegen.scheduling.schedule import phase_tiles
+from lucid.codegen.scheduling.schedule import groups_together, phase_tiles
 from lucid.ir.ops import IntegerConv2d
 
 
@@ -71,13 +71,17 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
-    columns, depth = channels // op.groups, ctx.shape(layer.weight)[1]
+    depth, groups = ctx.shape(layer.weight)[1], op.groups
+    together = _together(ctx, layer, channels, depth)
+    work = 2 * n * height * width * channels * depth * 9
+    groups, depth = groups // together, depth * together
+    columns = channels // groups
     vectors = panel_vectors(columns, ctx.target, layer.numbers)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
     tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
-    chunks = enough_chunks(ctx, layer, op.groups * tiling.blocks, panels)
-    extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
+    chunks = enough_chunks(ctx, layer, groups * tiling.blocks, panels)
+    extras, tensors = bind_extras(ctx, layer.epilogue, groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
     writes = [y]
@@ -85,7 +89,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         writes.append(sums_view(ctx, layer, tiling.image_blocks))
         results.append(region.append(PartialSums(tiling.image_blocks), results).output)
     region.set_outputs(results)
-    form = _form(ctx, layer, m, len(writes) > 1, vectors)
+    form = _form(ctx, layer, m, len(writes) > 1, vectors, together)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, (height, width)),
         **slice_arguments(layer, depth),
@@ -94,13 +98,13 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "dilation_h": op.dilation[0],
         "dilation_w": op.dilation[1],
         **form.arguments,
-        "bias": bias_of(ctx, layer, op.groups, panel),
+        "bias": bias_of(ctx, layer, groups, panel),
         **dict(zip(("y", "sums"), writes, strict=False)),
         **extras,
         **tile_codes(form.tile),
         **result_strides(y),
         "images": n,
-        "groups": op.groups,
+        "groups": groups,
         "depth": depth,
         "columns": columns,
         "panel": panel,
@@ -113,7 +117,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     }
     ctx.call(
         form.kernel,
-        op.groups * tiling.blocks * chunks,
+        groups * tiling.blocks * chunks,
         only_declared(form.kernel, arguments),
         [x, *tensors],
         writes,
@@ -121,7 +125,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         layer.origin,
         algorithm=layer.choice.kernel,
         scratch=form.scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
-        work=2 * n * height * width * channels * depth * 9,
+        work=work,
     )
 
 
@@ -136,14 +140,23 @@ class _Form:
     scratch_bytes: Callable[[int, int, int, int, int], int]
 
 
-def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int) -> _Form:
+def _together(ctx: Lowering, layer: Layer, channels: int, depth: int) -> int:
+    """How many of the layer's groups are one of the kernel's."""
+    groups = layer.conv.groups
+    if layer.is_integer or layer.slices is not None:
+        return 1
+    return groups_together(groups, depth, channels // groups, ctx.target)
+
+
+def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, together: int) -> _Form:
     weight, panel, shape = layer.weight, vectors * ctx.target.vector, ctx.shape(layer.weight)
     op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
-    rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups
+    rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups // together
     tile = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers, rows=rows)
     if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
-        packed = ctx.weights(weight.recipe, WinogradPanels(m, groups, panel), shape, weight.name)
+        packing = WinogradPanels(m, groups, panel, together)
+        packed = ctx.weights(weight.recipe, packing, shape, weight.name)
         return _Form(spec(*options), tile, {"weights": packed}, scratch_bytes)
     dtypes = layer.x.type.dtype, layer.result.type.dtype
     pairs, parts = WinogradPairPanels(m, groups, panel), WinogradParts(m, op.largest(dtypes[0]))

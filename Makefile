@@ -61,7 +61,7 @@ peers: $(VENV)/.bench
 	$(BIN)/python benchmarks/peers.py --threads 2
 
 zoo: $(VENV)/.zoo
-	$(BIN)/python benchmarks/zoo.py --json docs/models.json --markdown docs/models.md
+	$(BIN)/python benchmarks/zoo.py --markdown docs/models.md
 
 fuzz: $(VENV)/.test
 	$(BIN)/pytest --hypothesis-profile=fuzz -m hypothesis

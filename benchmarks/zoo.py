@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import importlib.metadata
 import json
 import os
@@ -32,6 +33,7 @@ from networks.table import (
     checked,
     failures,
     figures,
+    kind_of,
     markdown,
     ratio,
     replaced,
@@ -43,7 +45,7 @@ ENGINES = ("lucid", "onnxruntime", "openvino")
 KEPT = ("version", "min", "median", "p90", "error", "load", "memory", "compile_cold")
 KEPT += ("compile_cached",)
 """The figures of an engine that the result keeps."""
-FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+FEATURES = ("asimd", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 PACKAGES = ("lucid-compiler", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino")
 BUSY = 0.5
 """The load of the machine above which times mean little."""
@@ -156,6 +158,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str:
+    """The commit that is measured; of what is no checkout, nothing."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return ""
+
+
 def machine_facts(threads: int, result: Mapping[str, Any]) -> dict[str, Any]:
     """The processor and, of all networks measured, the highest load found before."""
     flags: set[str] = set()
@@ -167,6 +177,8 @@ def machine_facts(threads: int, result: Mapping[str, Any]) -> dict[str, Any]:
     loads = [r["time"]["load"] for r in result["networks"].values() if "time" in r]
     return {
         "cpu": cpu_name(),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit(),
         "features": [feature for feature in FEATURES if feature in flags],
         "cores": os.cpu_count(),
         "threads": threads,
@@ -185,13 +197,28 @@ def options() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
     parser.add_argument("--workdir", type=Path, help="keep ONNX files, references, logs here")
     parser.add_argument("--json", type=Path, help="read and write the result here")
-    parser.add_argument("--markdown", type=Path, help="write the table between this page's markers")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        help="write the table between this page's markers; the result is "
+        "kept beside the page, in a folder of its name, with those of other kinds of machines",
+    )
     chosen = parser.parse_args()
     if not (chosen.check or chosen.time):
         chosen.check = chosen.time = True
     if chosen.runs < FEWEST:
         parser.error(f"--runs {chosen.runs}: a minimum of fewer than {FEWEST} means little")
     return chosen
+
+
+def draw(page: Path, result: dict[str, Any]) -> None:
+    """Keep the result beside the page, and draw those of all kinds of machines into it."""
+    folder = page.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    (folder / f"{kind_of(result)}.json").write_text(json.dumps(result, indent=1) + "\n")
+    kept = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    text = replaced(page.read_text(encoding="utf-8"), markdown(kept))
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> int:
@@ -207,8 +234,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         run(chosen, result, folder.resolve())
     if chosen.markdown:
-        page = chosen.markdown.read_text(encoding="utf-8")
-        chosen.markdown.write_text(replaced(page, markdown(result)), encoding="utf-8")
+        draw(chosen.markdown, result)
     print(json.dumps(figures(result["networks"])))
     return 1 if any(failures(name, r) for name, r in result["networks"].items()) else 0
 

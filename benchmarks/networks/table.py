@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 BEGIN, END = "<!-- zoo: begin -->", "<!-- zoo: end -->"
@@ -16,17 +16,16 @@ PEERS = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 
 Record = Mapping[str, Any]
 
-HEAD = (
-    "Network",
-    "Parameters, M",
-    "GFLOP",
-    "Lucid, ms",
-    *(f"{name}, ms" for name in PEERS.values()),
-    "Ratio",
-    "Error (torch)",
-    "Error (ONNX)",
-    "Compile, s",
-)
+NAMES = {"lucid": "Lucid"} | PEERS
+
+KINDS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+"""Kinds of machines, by the first of these features that they have."""
+
+
+def kind_of(result: Record) -> str:
+    """The kind of machine that a result is of."""
+    features = result.get("machine", {}).get("features", ())
+    return next((kind for feature, kind in KINDS.items() if feature in features), "other")
 
 
 def geometric_mean(values: Iterable[float]) -> float:
@@ -54,8 +53,9 @@ def checked(record: Record) -> bool:
 def ratio(record: Record, figure: str = "min") -> float | None:
     """The time of the faster peer divided by Lucid's, None where either is missing."""
     engines = record.get("time", {}).get("engines", {})
-    peers = [engines[name][figure] for name in PEERS if name in engines]
-    return min(peers) / engines["lucid"][figure] if peers and "lucid" in engines else None
+    times = {name: facts[figure] for name, facts in engines.items() if figure in facts}
+    peers = [times[name] for name in PEERS if name in times]
+    return min(peers) / times["lucid"] if peers and "lucid" in times else None
 
 
 def failures(name: str, record: Record) -> list[str]:
@@ -80,6 +80,7 @@ def figures(records: Mapping[str, Record]) -> dict[str, Any]:
     medians = [r for record in records.values() if (r := ratio(record, "median")) is not None]
     return {
         "networks": len(records),
+        "checked": sum("check" in record for record in records.values()),
         "agree": sum(map(checked, records.values())),
         "measured": len(ratios),
         "geometric_mean": geometric_mean(ratios.values()),
@@ -89,63 +90,77 @@ def figures(records: Mapping[str, Record]) -> dict[str, Any]:
     }
 
 
-def row(name: str, record: Record) -> list[str]:
-    """A network's cells; a dash where there is no figure."""
-    engines = record.get("time", {}).get("engines", {})
+def head(kinds: Iterable[str]) -> list[str]:
+    """The titles of the table's columns, for these kinds of machines."""
+    times = [f"{kind}: {title}" for kind in kinds for title in (*NAMES.values(), "ratio")]
+    return ["Network", "Parameters, M", "GFLOP", *times, "Error (torch)", "Error (ONNX)"]
 
-    def show(value: float | None, form: str) -> str:
-        return "-" if value is None else f"{value:{form}}"
 
-    def engine(key: str, figure: str) -> float | None:
-        return engines.get(key, {}).get(figure)
+def row(name: str, records: Sequence[Record]) -> list[str]:
+    """A network's cells, of its record on each kind of machine; a dash where there is no figure."""
 
-    count = record.get("parameters")
-    return [
-        name,
-        show(None if count is None else count / 1e6, ".1f"),
-        show(record.get("gflop"), ".2f"),
-        *(show(engine(key, "min"), ".2f") for key in ("lucid", *PEERS)),
-        show(ratio(record), ".2f"),
-        *(show(worst_error(record, source), ".0e") for source in SOURCES),
-        show(engine("lucid", "compile_cold"), ".1f"),
+    def show(values: Iterable[float | None], form: str) -> str:
+        known = [value for value in values if value is not None]
+        return f"{max(known):{form}}" if known else "-"
+
+    count = [record.get("parameters") for record in records]
+    cells = [name, show((c and c / 1e6 for c in count), ".1f")]
+    cells.append(show((record.get("gflop") for record in records), ".2f"))
+    for record in records:
+        engines = record.get("time", {}).get("engines", {})
+        cells += [show([engines.get(key, {}).get("min")], ".2f") for key in NAMES]
+        cells.append(show([ratio(record)], ".2f"))
+    return [*cells, *(show((worst_error(r, source) for r in records), ".0e") for source in SOURCES)]
+
+
+def markdown(results: Mapping[str, Record]) -> str:
+    """Figures of each kind of machine, one table of all, and failures."""
+    networks = {kind: result["networks"] for kind, result in results.items()}
+    lines = [line for kind, result in results.items() for line in _about(kind, result)]
+    titles = head(results)
+    lines += [_cells(titles), _cells("-" if i == 0 else "-:" for i in range(len(titles)))]
+    for name in dict.fromkeys(name for records in networks.values() for name in records):
+        lines.append(_cells(row(name, [records.get(name, {}) for records in networks.values()])))
+    broken = [
+        f"- {kind}: {line}"
+        for kind, records in networks.items()
+        for name, record in records.items()
+        for line in failures(name, record)
     ]
+    return "\n".join([*lines, *([""] if broken else []), *broken]) + "\n"
 
 
-def markdown(result: Mapping[str, Any]) -> str:
-    """Figures, table and failures."""
-    records = result["networks"]
-    lines = [_sentence(figures(records)), "", *_facts(result), ""]
-    body = [row(name, record) for name, record in records.items()]
-    lines += [_cells(HEAD), _cells("-" if i == 0 else "-:" for i in range(len(HEAD)))]
-    lines += [_cells(cells) for cells in body]
-    broken = [line for name, record in records.items() for line in failures(name, record)]
-    lines += ["", *(f"- {line}" for line in broken)] if broken else []
-    return "\n".join(lines) + "\n"
+def _about(kind: str, result: Record) -> list[str]:
+    """What was found on a kind of machine, and what that was."""
+    found, machine = figures(result["networks"]), result.get("machine", {})
+    lines = [f"**{kind}.** {_sentence(found)}"]
+    if machine:
+        when = "".join(f", {machine[key]}" for key in ("date", "commit") if key in machine)
+        lines.append(
+            f"{machine['cpu']}, {', '.join(machine['features'])}; {machine['cores']} cores, "
+            f"{machine['threads']} threads; load before a network at most {machine['load']:.1f}"
+            f"{when}."
+        )
+    if versions := result.get("versions", {}):
+        lines.append(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
+    return [*lines, ""]
 
 
 def _sentence(found: Mapping[str, Any]) -> str:
-    text = f"{found['agree']} of {found['networks']} networks agree from PyTorch and from ONNX."
-    if not found["measured"]:
-        return text
-    name, least = found["least"]
-    return (
-        f"{text} Geometric mean of the ratios of {found['measured']}: "
-        f"**{found['geometric_mean']:.2f}** ({found['geometric_mean_of_medians']:.2f} by medians); "
-        f"the least is {least:.2f} ({name}); Lucid is the fastest on {found['faster']}."
-    )
-
-
-def _facts(result: Mapping[str, Any]) -> list[str]:
-    machine, versions = result.get("machine", {}), result.get("versions", {})
-    lines = []
-    if machine:
-        lines.append(
-            f"{machine['cpu']}, {', '.join(machine['features'])}; {machine['cores']} cores, "
-            f"{machine['threads']} threads; load before a network at most {machine['load']:.1f}."
+    parts = []
+    if found["checked"]:
+        agree = f"{found['agree']} of {found['checked']} networks agree from PyTorch and from ONNX."
+        parts.append(agree)
+    if found["measured"]:
+        medians = found["geometric_mean_of_medians"]
+        of_medians = "" if math.isnan(medians) else f" ({medians:.2f} by medians)"
+        name, least = found["least"]
+        parts.append(
+            f"Geometric mean of the ratios of {found['measured']}: "
+            f"**{found['geometric_mean']:.2f}**{of_medians}; the least is {least:.2f} ({name}); "
+            f"Lucid is the fastest on {found['faster']}."
         )
-    if versions:
-        lines.append(", ".join(f"{name} {version}" for name, version in versions.items()) + ".")
-    return lines
+    return " ".join(parts) or "Nothing was measured."
 
 
 def _cells(cells: Iterable[str]) -> str:

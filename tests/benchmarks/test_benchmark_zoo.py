@@ -67,7 +67,7 @@ def test_the_geometric_mean():
 
 def test_figures_over_all_networks(records):
     found = zoo_table.figures(records)
-    assert found["networks"] == 4
+    assert found["networks"] == found["checked"] == 4
     assert found["agree"] == 2
     assert found["measured"] == 3
     assert found["geometric_mean"] == pytest.approx((4 * 1 * 1) ** (1 / 3))
@@ -78,7 +78,7 @@ def test_figures_over_all_networks(records):
 
 def test_figures_of_nothing():
     assert zoo_table.figures({})["least"] is None
-    assert "0 of 0" in zoo_table.markdown({"networks": {}})
+    assert "Nothing was measured" in zoo_table.markdown({"AVX2": {"networks": {}}})
 
 
 def test_failures_say_why(records):
@@ -94,14 +94,29 @@ def test_failures_say_why(records):
 def test_the_table(records):
     machine = {"cpu": "c", "features": ["avx2"], "cores": 2, "threads": 2, "load": 0.2}
     result = {"networks": records, "machine": machine, "versions": {"torch": "2"}}
-    lines = zoo_table.markdown(result).splitlines()
+    other = {"networks": {"slow": record(1.5, 3.0, 4.0), "more": record(1.0, 1.0, 1.0, error=1e-8)}}
+    lines = zoo_table.markdown({"AVX2": result, "other": other}).splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 + len(records)
+    assert len(table) == 2 + len(records) + 1
     assert len({line.count("|") for line in table}) == 1
-    first = "| fast | 1.5 | 2.00 | 1.00 | 4.00 | 5.00 | 4.00 | 1e-06 | 1e-06 | 1.2 |"
+    first = "| fast | 1.5 | 2.00 | 1.00 | 4.00 | 5.00 | 4.00 | - | - | - | - | 1e-06 | 1e-06 |"
     assert table[2] == first
-    assert set(table[-1].split("|")[2:-1]) == {" - "}
-    assert "- broken, from torch: import: UnsupportedError: no op" in lines
+    both = "| slow | 1.5 | 2.00 | 2.00 | 3.00 | 2.00 | 1.00 | 1.50 | 3.00 | 4.00 | 2.00 |"
+    assert table[3].startswith(both)
+    assert set(table[-2].split("|")[2:-1]) == {" - "}
+    assert "- AVX2: broken, from torch: import: UnsupportedError: no op" in lines
+
+
+def test_results_of_other_kinds_of_machines_stay_in_the_page(tmp_path, records):
+    page = tmp_path / "page.md"
+    page.write_text(f"{zoo_table.BEGIN}\n{zoo_table.END}\n")
+    for feature in ("avx2", "avx512f"):
+        machine = {"cpu": "c", "features": [feature], "cores": 2, "threads": 2, "load": 0.2}
+        machine |= {"date": "2026-11-30", "commit": "abc"}
+        zoo.draw(page, {"networks": {"fast": records["fast"]}, "machine": machine})
+    assert [f.stem for f in sorted((tmp_path / "page").iterdir())] == ["AVX-512", "AVX2"]
+    assert "AVX-512: ratio | AVX2: Lucid" in page.read_text()
+    assert "2026-11-30, abc." in page.read_text()
 
 
 def test_text_between_markers_is_replaced():

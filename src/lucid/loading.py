@@ -25,6 +25,7 @@ from lucid.runtime.executable import CompiledModel
 from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
 from lucid.runtime.stored import StoredObjects, StoredWeights, loaded_target
+from lucid.runtime.stored_panels import PackedWeights
 from lucid.runtime.stored_programs import ready_plans
 from lucid.settings import asked_threads, check_threads, runnable_target
 
@@ -175,10 +176,11 @@ def _loaded(
         source.captured, target.name, manifest.precision, count, source.disable, manifest.kernels
     )
     taken = made if code else None
+    packed = PackedWeights(artifact, made, kept) if made else {}
     saved = Saved(
         _Schedules(artifact, made) if made else {},
-        StoredWeights(artifact, made) if made else None,
-        ready_plans(artifact, taken, target, count) if taken else {},
+        StoredWeights(packed),
+        ready_plans(artifact, taken, packed, target, count) if taken else {},
     )
     compiled = CompiledModel(
         source,
@@ -223,7 +225,7 @@ def _require_weights(artifact: Artifact, made: ForTarget | None, target: Target)
     """Raises ModelFileError where the file holds packed weights alone, and none for the target, or
     none that this Lucid has packed."""
     manifest = artifact.manifest
-    if manifest.weights != "packed":
+    if manifest.has_plain:
         return
     by = manifest.made_by
     same_lucid = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
 SUFFIX = ".lucid"
-WEIGHTS = ("packed", "plain", "both")
-"""How weights are held: as the kernels of a target read them, as the model has them, or both."""
+WEIGHTS = ("packed", "compact", "plain", "both")
+"""How weights are held: as the kernels of a target read them, the same with less of what follows
+from fewer numbers, as the model has them, or packed and as the model has them."""
 
 KINDS = {
     **dict.fromkeys(("made_by", "kernels", "state", "metadata", "structure"), dict),
@@ -65,7 +66,8 @@ class ForTarget:
 
     `caches`: the sizes of caches and lines that schedules were chosen for. `schedules`: choices by
     the shapes of the inputs, as JSON. `packed`, `objects`, `programs`: sections of packed weights,
-    of object code and of the programs' tables, which only the same Lucid reads.
+    of object code and of the programs' tables, which only the same Lucid reads; `taps`: of those
+    that packed weights are yet to be made of.
     """
 
     name: str
@@ -74,6 +76,7 @@ class ForTarget:
     packed: str | None = None
     objects: str | None = None
     programs: str | None = None
+    taps: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,11 @@ class Manifest:
     metadata: dict[str, Any] = field(default_factory=dict)
     weights: str = "both"
     structure: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether the file has the weights as the model has them."""
+        return self.weights in ("plain", "both")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -202,7 +210,7 @@ def _shape(numbers: Any) -> tuple[int, ...]:
 def _for_target(row: Mapping[str, Any]) -> ForTarget:
     schedules = [(_shapes(shapes), str(text)) for shapes, text in row["schedules"]]
     caches = {str(name): int(size) for name, size in row["caches"].items()}
-    sections = row["packed"], row["objects"], row.get("programs")
+    sections = row["packed"], row["objects"], row.get("programs"), row.get("taps")
     return ForTarget(str(row["name"]), caches, schedules, *sections)
 
 
@@ -215,7 +223,7 @@ class PlainTensors(Tensors):
         self._manifest = manifest
 
     def __getitem__(self, name: str) -> Array:
-        if self._manifest.weights == "packed" and name not in self:
+        if not self._manifest.has_plain and name not in self:
             raise ModelFileError(
                 f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
                 f"needs {name} as the model has it: save the model with weights='both' (`lucid "

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lucid.artifact.contents import Artifact, ForTarget
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph, Value
+    from lucid.ir.ops.base import Array
     from lucid.ir.types import Shapes
 
 
@@ -91,18 +92,19 @@ def _ports(values: Sequence[Value]) -> list[list[str]]:
 
 
 def ready_plans(
-    artifact: Artifact, made: ForTarget, target: Target, threads: int
+    artifact: Artifact, made: ForTarget, packed: Mapping[str, Array], target: Target, threads: int
 ) -> dict[Shapes, Ready]:
     """What calls by so many threads need, by the shapes of inputs, as far as the file has it: a
     program that was made for as many threads, or the next larger number, or else the largest.
-    Nothing where another version of Lucid made the file. Raises ModelFileError, CompileError."""
+    `packed`: its weights. Nothing where another version of Lucid made the file. Raises
+    ModelFileError, CompileError."""
     by = artifact.manifest.made_by
     same = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())
     if not (same and made.programs and made.packed and made.objects):
         return {}
     try:
         section = json.loads(bytes(artifact.container.read(made.programs)))
-        return _Reader(artifact, made, target, section).plans(threads)
+        return _Reader(artifact, made.objects, packed, target, section).plans(threads)
     except (
         ValueError,
         TypeError,
@@ -118,14 +120,17 @@ class _Reader:
     """A section that is read, and the kernels and weights that its numbers count in."""
 
     def __init__(
-        self, artifact: Artifact, made: ForTarget, target: Target, section: Mapping[str, Any]
+        self,
+        artifact: Artifact,
+        objects: str,
+        packed: Mapping[str, Array],
+        target: Target,
+        section: Mapping[str, Any],
     ) -> None:
-        assert made.packed is not None
-        assert made.objects is not None
         self._dtypes = artifact.manifest.dtypes
         self._library = library(target)
-        self._objects = Tensors(artifact.container, made.objects)
-        self._packed = Tensors(artifact.container, made.packed)
+        self._objects = Tensors(artifact.container, objects)
+        self._packed = packed
         self._kernels = {
             KernelName(t, tuple(exports)): key for t, exports, key in section["kernels"]
         }

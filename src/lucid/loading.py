@@ -66,7 +66,8 @@ def load(
     `queue_policy` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load the same file share them:
-    never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for
+    never write to a file that is in use, but replace it, as `save` does. What a compact file lacks
+    is made in the cache folder, and shared too, unless `cache` is False. Raises ModelFileError for
     a file that is damaged, truncated, of another format, or whose only weights are packed for other
     targets or by another version of Lucid; InputError, UnknownNameError, OSError.
     """

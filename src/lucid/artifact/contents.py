@@ -7,13 +7,11 @@ The manifest is JSON that names the other sections. Nothing here is code, and no
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lucid.ir
@@ -21,7 +19,8 @@ from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
 from lucid.ir.structure import Structure
-from lucid.ir.types import BATCH, DTYPES, TensorType
+from lucid.ir.types import BATCH, DTYPES, TensorType, batch_of
+from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
     from lucid.ir.graph import Graph
@@ -49,12 +48,7 @@ T = TypeVar("T")
 @functools.cache
 def ir_hash() -> str:
     """A hash of the sources of `lucid.ir`: other passes make other graphs."""
-    digest = hashlib.sha256()
-    folder = Path(lucid.ir.__path__[0])
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"{source.relative_to(folder)}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return sources_hash(lucid.ir.__path__[0])
 
 
 ir_hash()  # now, while the sources are those that were imported
@@ -269,8 +263,6 @@ class Artifact:
 
     def size(self, shapes: Shapes) -> Size | None:
         """The entry whose graph serves inputs of these shapes, where the file has one."""
-        from lucid.ir.batch import batch_of
-
         sizes = self.manifest.sizes
         return next((s for s in sizes if batch_of(s.input_types, shapes) is not None), None)
 

@@ -1,8 +1,8 @@
 """The cache on disk, shared by all models and processes: one entry of object code per kernel, and
 files of panels, which processes map.
 
-An entry's name is a hash of all that its code depends on, so entries are never stale. What goes
-wrong with the cache is logged once, and costs only time and memory: what it would hold is made anew.
+An entry's name is a hash of all that it depends on, so entries are never stale. What goes wrong
+with the cache is logged once, and costs only time and memory: what it would hold is made anew.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import lucid.codegen
+from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
     from lucid.codegen.language.kernel import KernelSpec
@@ -55,12 +56,7 @@ def default_folder() -> Path:
 @functools.cache
 def generator_hash() -> str:
     """A hash of the code generator's own sources: another generator writes other code."""
-    digest = hashlib.sha256()
-    folder = Path(lucid.codegen.__path__[0])
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"{source.relative_to(folder)}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return sources_hash(lucid.codegen.__path__[0])
 
 
 generator_hash()  # now, while the sources are those that were imported: they may be edited later

@@ -69,14 +69,14 @@ class Panels(NamedTuple):
     """What is to be made of some taps, [panel][tap][column]."""
 
     m: int
-    count: int
+    number: int
     columns: int
     dtype: np.dtype[Any]
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """[panel][point][column]."""
-        return self.count, points(self.m), self.columns
+        return self.number, points(self.m), self.columns
 
     @property
     def elements(self) -> int:
@@ -102,7 +102,7 @@ class Taps:
         return {key: self._panels(key) for key in self._tensors}
 
     def _panels(self, key: str) -> Panels:
-        taps, m = self._tensors[key], self._tensors.metadata.get(key)
+        taps, m = self._tensors[key], self._tensors.metadata.get(key, "")
         is_known = m in ("2", "4") and taps.dtype in KINDS
         if not is_known or taps.ndim != 3 or taps.shape[1] != TAPS:
             self._container.fail(f"{key!r} of its section {self._section!r} are no filters")

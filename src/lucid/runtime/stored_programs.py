@@ -62,6 +62,8 @@ def to_json(programs: Iterable[Written], kernels: Mapping[KernelName, str]) -> s
 def _row(
     program: Written, numbers: Mapping[KernelName, int], weights: dict[str, int]
 ) -> dict[str, Any]:
+    from lucid.ir.batch import obstacle
+
     tables = program.tables
 
     def place(name: str) -> int:
@@ -73,6 +75,7 @@ def _row(
         "threads": program.threads,
         "inputs": _ports(program.graph.inputs),
         "outputs": _ports(program.graph.outputs),
+        "apart": obstacle(program.graph) is None,
         "steps": [[numbers[s.kernel], s.first, s.tasks] for s in tables.steps],
         "words": tables.words.tolist(),
         "codes": [[word, numbers[f.kernel], f.export] for word, f in tables.codes.items()],
@@ -163,7 +166,8 @@ class _Reader:
         objects = {k: self._objects[self._kernels[k]].data for k in names}
         code = self._library.take(names, objects)
         places = {key: self._place(key) for key in set(weights.values())}
-        graph = Interface(_read_ports(row["inputs"]), _read_ports(row["outputs"]))
+        ports = _read_ports(row["inputs"]), _read_ports(row["outputs"])
+        graph = Interface(*ports, row["apart"] is True)
         if [port.type.dtype for port in graph.inputs] != self._dtypes:
             raise ValueError(f"its inputs are {graph.inputs}")
         return Ready(graph, row["batch"], BoundTables(tables, code, places), self._packed)

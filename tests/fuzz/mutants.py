@@ -378,8 +378,8 @@ PACKING = [
     Mutant(
         "Winograd's filters are transposed",
         f"{C}.kernels.winograd_panels:transform",
-        "filters.swapaxes(0, 1)",
-        "filters",
+        "filters.reshape(3, 3, -1).swapaxes(0, 1)",
+        "filters.reshape(3, 3, -1)",
     ),
     Mutant(
         "negative indices are zero",

@@ -138,8 +138,8 @@ QUANTISED_LAYERS = [
     Mutant(
         "the points of Winograd on integers are in the wrong order",
         f"{K}.winograd_panels:transform",
-        "WHOLE_FILTERS[m].astype(np.int16)",
-        "WHOLE_FILTERS[m].astype(np.int16)[::-1]",
+        "WHOLE_FILTERS[m] if whole",
+        "WHOLE_FILTERS[m][::-1] if whole",
     ),
     Mutant(
         "depthwise integers forget the zero point",

@@ -25,7 +25,7 @@ WHOLE_FILTERS: dict[int, Array] = {
 }
 """G for integers, on the points 0, +-1, +-2 and infinity: its rows scaled to integers."""
 
-CHUNK = 512
+CHUNK = 2048
 """Columns that are transformed at a time, so that what is between stays in L2."""
 
 
@@ -49,17 +49,25 @@ def transform(taps: Array, m: int, out: Array) -> None:
     """G g G^T of each filter: taps (panels, 9, columns) -> out (panels, (m + 2)^2, columns). Both
     are float32, or int16 within -255..255, whose points are exact."""
     whole = taps.dtype == np.int16
-    g = WHOLE_FILTERS[m].astype(np.int16) if whole else filter_matrix(m)
+    g = WHOLE_FILTERS[m] if whole else filter_matrix(m)
+    side = m + 2
     for panel, made in zip(taps, out, strict=True):
         for first in range(0, taps.shape[2], CHUNK):
             part = slice(first, first + CHUNK)
-            filters = panel[:, part].astype(g.dtype).reshape(3, 3, -1)
-            lines = _times(g, filters.swapaxes(0, 1))  # [point][line][column]
-            made[:, part] = _times(g, lines.swapaxes(0, 1)).reshape(points(m), -1)
+            filters = panel[:, part].astype(np.int16 if whole else np.float64)
+            lines = np.empty((side, 3, filters.shape[1]), filters.dtype)
+            _times(g, filters.reshape(3, 3, -1).swapaxes(0, 1), lines)
+            _times(g, lines.swapaxes(0, 1), made[:, part].reshape(side, side, -1))
 
 
-def _times(matrix: Array, x: Array) -> Array:
-    """The matrix (n, 3) times x (3, ...), its terms added in order."""
-    a, b, c = matrix.T.reshape(3, -1, *(1,) * (x.ndim - 1))
-    product: Array = (a * x[0] + b * x[1]) + c * x[2]
-    return product
+def _times(matrix: Array, x: Array, out: Array) -> None:
+    """The matrix (n, 3) times x (3, ...), written to `out`. The first row takes the first of the
+    three alone, the last one the last, and of those in between each two differ in the sign of the
+    second."""
+    first, *between, last = matrix.tolist()  # whose numbers leave dtypes as they are
+    np.multiply(x[0], first[0], out=out[0], casting="same_kind")
+    for row, (a, b, c) in enumerate(between[::2]):
+        even, odd = x[0] * a + x[2] * c, x[1] * b
+        np.add(even, odd, out=out[1 + 2 * row], casting="same_kind")
+        np.subtract(even, odd, out=out[2 + 2 * row], casting="same_kind")
+    np.multiply(x[2], last[2], out=out[-1], casting="same_kind")

@@ -166,8 +166,7 @@ def _one_by_one(taps: Taps) -> Iterator[Array]:
     keys = list(taps.panels)
     for first in range(0, len(keys), PACKERS):
         few = {k: taps.panels[k] for k in keys[first : first + PACKERS]}
-        places = {key: np.zeros(padded(panels), panels.dtype) for key, panels in few.items()}
-        yield from taps.made(places).values()
+        yield from taps.made({key: _zeros(panels) for key, panels in few.items()}).values()
 
 
 # -- for this one ---------------------------------------------------------------------------------
@@ -175,14 +174,16 @@ def _one_by_one(taps: Taps) -> Iterator[Array]:
 
 def _own(taps: Taps) -> Mapping[str, Array]:
     """Panels in memory of the process."""
-    return taps.made(
-        {
-            key: Memory(panels.elements * panels.dtype.itemsize + ALIGNMENT).array(
-                0, padded(panels), KINDS[panels.dtype]
-            )
-            for key, panels in taps.panels.items()
-        }
-    )
+    return taps.made({key: _zeros(panels) for key, panels in taps.panels.items()})
+
+
+# -- places ---------------------------------------------------------------------------------------
+
+
+def _zeros(panels: Panels) -> Array:
+    """A place for panels that goes back to the system when nobody holds it."""
+    count = padded(panels)
+    return Memory(count * panels.dtype.itemsize).array(0, count, KINDS[panels.dtype])
 
 
 def padded(panels: Panels) -> int:

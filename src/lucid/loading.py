@@ -25,6 +25,7 @@ from lucid.runtime.executable import CompiledModel
 from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
 from lucid.runtime.stored import StoredObjects, StoredWeights, loaded_target
+from lucid.runtime.stored_panels import PackedWeights
 from lucid.runtime.stored_programs import ready_plans
 from lucid.settings import asked_threads, check_threads, runnable_target
 
@@ -65,7 +66,8 @@ def load(
     `queue_policy` as in `lucid.compile`.
 
     Packed weights are mapped read-only, so that processes that load the same file share them:
-    never write to a file that is in use, but replace it, as `save` does. Raises ModelFileError for
+    never write to a file that is in use, but replace it, as `save` does. What a compact file lacks
+    is made in the cache folder, and shared too, unless `cache` is False. Raises ModelFileError for
     a file that is damaged, truncated, of another format, or whose only weights are packed for other
     targets or by another version of Lucid; InputError, UnknownNameError, OSError.
     """
@@ -175,10 +177,11 @@ def _loaded(
         source.captured, target.name, manifest.precision, count, source.disable, manifest.kernels
     )
     taken = made if code else None
+    packed = PackedWeights(artifact, made, kept) if made else {}
     saved = Saved(
         _Schedules(artifact, made) if made else {},
-        StoredWeights(artifact, made) if made else None,
-        ready_plans(artifact, taken, target, count) if taken else {},
+        StoredWeights(packed),
+        ready_plans(artifact, taken, packed, target, count) if taken else {},
     )
     compiled = CompiledModel(
         source,
@@ -223,7 +226,7 @@ def _require_weights(artifact: Artifact, made: ForTarget | None, target: Target)
     """Raises ModelFileError where the file holds packed weights alone, and none for the target, or
     none that this Lucid has packed."""
     manifest = artifact.manifest
-    if manifest.weights != "packed":
+    if manifest.has_plain:
         return
     by = manifest.made_by
     same_lucid = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())

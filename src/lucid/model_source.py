@@ -14,12 +14,12 @@ from lucid.frontend.sources import Model, Plain, as_model, example_shape, only
 from lucid.frontend.swapping import matched
 from lucid.frontend.weights import SUFFIXES
 from lucid.ir.arguments import takes
-from lucid.ir.batch import batch_of, misfit
+from lucid.ir.batch import misfit
 from lucid.ir.graph import Graph, State
 from lucid.ir.passes import PIPELINE, RewriteLog, run_passes
 from lucid.ir.stage import CompileStage, Rest, Stage
 from lucid.ir.structure import Structure
-from lucid.ir.types import Shapes
+from lucid.ir.types import Shapes, batch_of
 from lucid.runtime.arrays import CHANNELS
 from lucid.vision import Preprocess
 

@@ -84,7 +84,7 @@ def test_several_targets(lucid_command, model_file, tmp_path):
     [
         (["resnest_digits", "-o", "m.onnx"], "end in .lucid"),
         (["resnest_digits", "-o", "m.lucid", "--targets", "arm"], "no target is named 'arm'"),
-        (["resnest_digits", "-o", "m.lucid", "--stored-weights", "all"], "packed, plain, both"),
+        (["resnest_digits", "-o", "m.lucid", "--stored-weights", "all"], "packed, compact, plain"),
         (["resnest_digits", "-o", "none/m.lucid"], "none/m.lucid: there is no folder"),
         (["missing.lucid", "-o", "m.lucid"], "missing.lucid: No such file"),
     ],

@@ -392,9 +392,9 @@ PACKING = [
     ),
     Mutant(
         "Winograd's filters are transposed",
-        f"{C}.kernels.packing:WinogradPanels.pack",
-        "filters = array.reshape(self.groups, columns, inner, 3, 3)",
-        "filters = array.reshape(self.groups, columns, inner, 3, 3).swapaxes(3, 4)",
+        f"{C}.kernels.winograd_panels:transform",
+        "filters.reshape(3, 3, -1).swapaxes(0, 1)",
+        "filters.reshape(3, 3, -1)",
     ),
     Mutant(
         "negative indices are zero",

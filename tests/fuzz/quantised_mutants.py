@@ -136,10 +136,10 @@ QUANTISED_LAYERS = [
         ("integer_winograd",),
     ),
     Mutant(
-        "an odd channel of Winograd on integers has its neighbour's weights",
-        f"{K}.packing:WinogradPairPanels.pack",
-        "every_other = points[:, half::2]",
-        "every_other = points[:, ::2]",
+        "the points of Winograd on integers are in the wrong order",
+        f"{K}.winograd_panels:transform",
+        "WHOLE_FILTERS[m] if whole",
+        "WHOLE_FILTERS[m][::-1] if whole",
     ),
     Mutant(
         "depthwise integers forget the zero point",

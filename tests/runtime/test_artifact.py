@@ -265,7 +265,7 @@ def test_each_way_to_hold_weights(tmp_path, no_compiler):
             assert_same(compiled, loaded, images(*shape))
     sizes = {w: (tmp_path / f"{w}.lucid").stat().st_size for w in WEIGHTS}
     assert max(sizes["packed"], sizes["plain"]) < sizes["both"]
-    with pytest.raises(UnknownNameError, match="weights is one of packed, plain, both"):
+    with pytest.raises(UnknownNameError, match="weights is one of packed, compact, plain, both"):
         compiled.save(tmp_path / "m.lucid", weights="none")
 
 

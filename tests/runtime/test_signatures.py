@@ -10,13 +10,13 @@ import lucid
 from lucid import nn
 from lucid.errors import InputError
 from lucid.frontend.sources import GivenGraph
-from lucid.ir.batch import batch_of, obstacle
+from lucid.ir.batch import obstacle
 from lucid.ir.graph import Graph
 from lucid.ir.interpret import interpret
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.structure import Structure
 from lucid.ir.text import parse_graph
-from lucid.ir.types import DTYPES, TensorType
+from lucid.ir.types import DTYPES, TensorType, batch_of
 from lucid.runtime.planner import MAX_BATCH
 
 BATCHES = (1, 3, MAX_BATCH, MAX_BATCH + 1, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.admission_tables import ADMISSION
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.driver_tables import DRIVER, PROFILED_DRIVER
-from lucid.runtime import saving, stored_programs
+from lucid.runtime import planner, saving, stored_programs
 
 SHAPE = (2, 3, 12, 12)
 X = np.random.default_rng(5).standard_normal(SHAPE).astype(np.float32)
@@ -61,14 +62,97 @@ def calling(file: Path) -> str:
 
 
 def test_a_call_imports_no_compiler(file: Path) -> None:
-    code = calling(file) + (
-        "import sys\n"
-        "heavy = 'llvmlite networkx typer rich PIL safetensors torch onnx'.split()\n"
-        "heavy += ['lucid.ir.ops', 'lucid.frontend', 'lucid.compiler', 'lucid.codegen.lowering']\n"
-        "assert not [name for name in heavy if name in sys.modules]\n"
+    """Nor much else: what is imported beyond NumPy's own is what a worker waits for."""
+    heavy = "llvmlite networkx typer rich PIL safetensors torch onnx lucid.ir.ops lucid.frontend "
+    heavy += "lucid.compiler lucid.codegen.lowering asyncio tempfile shutil subprocess random"
+    code = (
+        "import sys, numpy, zipfile  # which np.load imports\nbefore = set(sys.modules)\n"
+        + calling(file)
+        + f"found = set(sys.modules) - before\nassert not found & {{*{heavy!r}.split()}}, found\n"
+        "own = sorted(name for name in found if name.startswith('lucid'))\n"
+        "assert len(own) < 70, own\n"
     )
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+BATCHES = 2, 5
+"""Of the plans in a file."""
+
+
+@pytest.fixture(scope="module")
+def batches(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A file with plans for some batches; images, and their results."""
+    path = tmp_path_factory.mktemp("batches") / "net.lucid"
+    model = lucid.compile(NET, (BATCHES[0], *SHAPE[1:]), threads=1)
+    model.prepare((BATCHES[1], *SHAPE[1:]))
+    x = np.random.default_rng(6).standard_normal((23, *SHAPE[1:])).astype(np.float32)
+    y = model(x)
+    model = lucid.compile(NET, (BATCHES[0], *SHAPE[1:]), threads=1)
+    model.prepare((BATCHES[1], *SHAPE[1:]))
+    model.save(path)
+    return path, x, y
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where llvmlite is missing."""
+
+    def missing(what: str) -> None:
+        raise lucid.MissingPackageError(f"{what}: no llvmlite")
+
+    monkeypatch.setattr(planner, "has_compiler", lambda: False)
+    monkeypatch.setattr(planner, "require_compiler", missing)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, 6, 7, 9, 23])
+def test_other_batches_are_put_together(
+    rows: int, batches: tuple[Path, np.ndarray, np.ndarray], no_compiler: None
+) -> None:
+    """Of those in the file, and where none is small enough of copies of rows, whose results are
+    nobody's."""
+    path, x, y = batches
+    model = lucid.load(path, threads=1)
+    np.testing.assert_array_equal(model(x[:rows]), y[:rows])
+    out = np.full((rows, *y.shape[1:]), np.nan, np.float32)
+    assert model(x[:rows], out=out) is out
+    np.testing.assert_array_equal(out, y[:rows])
+    assert not model._planner.plans
+
+
+def test_the_calls_of_a_batch(
+    batches: tuple[Path, np.ndarray, np.ndarray], no_compiler: None
+) -> None:
+    found = lucid.load(batches[0], threads=1)._planner
+    for rows, sizes in {0: [2], 1: [2], 4: [2, 2], 8: [5, 2, 2], 12: [5, 5, 2]}.items():
+        plans = found.for_call(((rows, *SHAPE[1:]),))
+        assert ([size for _, size in plans.parts], plans.batch) == (sizes, rows)
+        assert [plan.batch for plan, _ in plans.parts] == sizes
+
+
+def test_rows_that_depend_on_one_another_are_not_put_together(
+    batches: tuple[Path, np.ndarray, np.ndarray], no_compiler: None
+) -> None:
+    path, x, y = batches
+    model = lucid.load(path, threads=1)
+    ready = model._planner.ready
+    for shapes, plan in ready.items():
+        ready[shapes] = dataclasses.replace(plan, graph=plan.graph._replace(apart=False))
+    np.testing.assert_array_equal(model(x[:5]), y[:5])
+    with pytest.raises(lucid.MissingPackageError, match="inputs of 4x3x12x12"):
+        model(x[:4])
+
+
+def test_a_batcher_needs_no_compiler(
+    batches: tuple[Path, np.ndarray, np.ndarray], no_compiler: None
+) -> None:
+    path, x, y = batches
+    model = lucid.load(path, threads=1)
+    with lucid.Batcher(model, max_delay_ms=50) as batcher:
+        futures = [batcher.submit(x[n : n + 1]) for n in range(7)]
+        for n, future in enumerate(futures):
+            np.testing.assert_array_equal(future.result(), y[n : n + 1])
+    assert "_model" not in vars(model._source)  # whose graphs were not read
 
 
 def test_numpy_alone_is_enough_for_calls(file: Path) -> None:
@@ -83,7 +167,8 @@ def test_numpy_alone_is_enough_for_calls(file: Path) -> None:
             "        assert 'llvmlite' in str(problem), problem\n"
             "    else:\n"
             "        raise AssertionError\n"
-            "refused(lambda: model(arrays['x'][:1]))\n"
+            "assert np.array_equal(model(arrays['x'][:1]), arrays['y'][:1])\n"
+            "refused(lambda: model(arrays['x'][:, :, :-1]))\n"
             "refused(lambda: model.explain())\n"
             "refused(lambda: model.profile(arrays['x']))\n"
             "refused(lambda: model.ir())\n"
@@ -95,6 +180,15 @@ def test_numpy_alone_is_enough_for_calls(file: Path) -> None:
     )
     done = run_python(code)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_command_says_what_it_lacks() -> None:
+    done = run_python(ALONE + "from lucid.cli import main\nmain()\n")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "lucid: the command takes the package typer, which is not installed: pip install "
+        "lucid-compiler brings all that it needs\n"
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 11])

@@ -71,12 +71,17 @@ class Container:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ModelFileError(f"{path}: not a file")
         with open(path, "rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            if length < HEADER_BYTES:
-                what = "truncated" if file.read(len(MAGIC)) == MAGIC else NO_MODEL
-                raise ModelFileError(f"{path}: {what} ({length} bytes)")
-            mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        return Container(mapped, str(path))
+            return Container.of(file, str(path))
+
+    @staticmethod
+    def of(file: IO[bytes], origin: str) -> Container:
+        """Map a file that is open, which may be closed then. Raises ModelFileError, OSError."""
+        length = os.fstat(file.fileno()).st_size
+        if length < HEADER_BYTES:
+            what = "truncated" if file.read(len(MAGIC)) == MAGIC else NO_MODEL
+            raise ModelFileError(f"{origin}: {what} ({length} bytes)")
+        mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        return Container(mapped, origin)
 
     def read(self, name: str) -> memoryview:
         """The bytes of a section, checked. Raises ModelFileError where it is missing or damaged."""

@@ -7,13 +7,11 @@ The manifest is JSON that names the other sections. Nothing here is code, and no
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lucid.ir
@@ -21,7 +19,8 @@ from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
 from lucid.ir.structure import Structure
-from lucid.ir.types import BATCH, DTYPES, TensorType
+from lucid.ir.types import BATCH, DTYPES, TensorType, batch_of
+from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
     from lucid.ir.graph import Graph
@@ -31,8 +30,9 @@ if TYPE_CHECKING:
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
 SUFFIX = ".lucid"
-WEIGHTS = ("packed", "plain", "both")
-"""How weights are held: as the kernels of a target read them, as the model has them, or both."""
+WEIGHTS = ("packed", "compact", "plain", "both")
+"""How weights are held: as the kernels of a target read them, the same with less of what follows
+from fewer numbers, as the model has them, or packed and as the model has them."""
 
 KINDS = {
     **dict.fromkeys(("made_by", "kernels", "state", "metadata", "structure"), dict),
@@ -48,12 +48,7 @@ T = TypeVar("T")
 @functools.cache
 def ir_hash() -> str:
     """A hash of the sources of `lucid.ir`: other passes make other graphs."""
-    digest = hashlib.sha256()
-    folder = Path(lucid.ir.__path__[0])
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"{source.relative_to(folder)}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return sources_hash(lucid.ir.__path__[0])
 
 
 ir_hash()  # now, while the sources are those that were imported
@@ -65,7 +60,8 @@ class ForTarget:
 
     `caches`: the sizes of caches and lines that schedules were chosen for. `schedules`: choices by
     the shapes of the inputs, as JSON. `packed`, `objects`, `programs`: sections of packed weights,
-    of object code and of the programs' tables, which only the same Lucid reads.
+    of object code and of the programs' tables, which only the same Lucid reads; `taps`: of those
+    that packed weights are yet to be made of.
     """
 
     name: str
@@ -74,6 +70,7 @@ class ForTarget:
     packed: str | None = None
     objects: str | None = None
     programs: str | None = None
+    taps: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +119,11 @@ class Manifest:
     metadata: dict[str, Any] = field(default_factory=dict)
     weights: str = "both"
     structure: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_plain(self) -> bool:
+        """Whether the file has the weights as the model has them."""
+        return self.weights in ("plain", "both")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
@@ -202,7 +204,7 @@ def _shape(numbers: Any) -> tuple[int, ...]:
 def _for_target(row: Mapping[str, Any]) -> ForTarget:
     schedules = [(_shapes(shapes), str(text)) for shapes, text in row["schedules"]]
     caches = {str(name): int(size) for name, size in row["caches"].items()}
-    sections = row["packed"], row["objects"], row.get("programs")
+    sections = row["packed"], row["objects"], row.get("programs"), row.get("taps")
     return ForTarget(str(row["name"]), caches, schedules, *sections)
 
 
@@ -215,7 +217,7 @@ class PlainTensors(Tensors):
         self._manifest = manifest
 
     def __getitem__(self, name: str) -> Array:
-        if self._manifest.weights == "packed" and name not in self:
+        if not self._manifest.has_plain and name not in self:
             raise ModelFileError(
                 f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
                 f"needs {name} as the model has it: save the model with weights='both' (`lucid "
@@ -261,8 +263,6 @@ class Artifact:
 
     def size(self, shapes: Shapes) -> Size | None:
         """The entry whose graph serves inputs of these shapes, where the file has one."""
-        from lucid.ir.batch import batch_of
-
         sizes = self.manifest.sizes
         return next((s for s in sizes if batch_of(s.input_types, shapes) is not None), None)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,6 +44,7 @@ class Tensors(Mapping[str, "Array"]):
     """The tensors of a section, by name: read-only arrays that lie in the container.
 
     The section is checked when the first of them is read, or by `check`. Raises ModelFileError.
+    `metadata`: what the section says besides, once it is checked.
     """
 
     def __init__(self, container: Container, section: str) -> None:
@@ -51,6 +52,7 @@ class Tensors(Mapping[str, "Array"]):
         self._section = section
         self._rows: dict[str, Any] | None = None
         self._data = memoryview(b"")
+        self.metadata: Mapping[str, str] = {}
 
     def check(self) -> dict[str, Any]:
         """Read the header; gives its rows. Raises ModelFileError."""
@@ -59,13 +61,13 @@ class Tensors(Mapping[str, "Array"]):
             try:
                 start = 8 + int.from_bytes(section[:8], "little")
                 rows = json.loads(bytes(section[8:start]))
-                rows.pop("__metadata__", None)
+                metadata = dict(rows.pop("__metadata__", None) or {})
                 self._data = section[start:]
                 for row in rows.values():
                     self._read(row)
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as problem:
                 self._container.fail(f"the tensors of {self._section!r} cannot be read ({problem})")
-            self._rows = rows
+            self._rows, self.metadata = rows, metadata
         return self._rows
 
     def _read(self, row: Mapping[str, Any]) -> Array:
@@ -101,12 +103,25 @@ class Declared(Protocol):
     def dtype(self) -> Any: ...
 
 
-def write_tensors(sink: Bytes, declared: Mapping[str, Declared], values: Iterable[Any]) -> None:
+class Declaration(NamedTuple):
+    """Of a tensor that is made when it is written."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def write_tensors(
+    sink: Bytes,
+    declared: Mapping[str, Declared],
+    values: Iterable[Any],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write tensors; `values` gives them in the order of `declared`, each when it is written.
 
     Raises WeightsError for numbers that the format has no name for.
     """
-    rows, at = {}, 0
+    rows: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    at = 0
     kinds = {name: np.dtype(str(tensor.dtype)) for name, tensor in declared.items()}
     for name, tensor in declared.items():
         kind = kinds[name]

@@ -3,6 +3,7 @@
 Commands import their dependencies when they run, so that `lucid --help` is quick.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -45,5 +46,15 @@ def command_line() -> "typer.Typer":
 
 
 def main() -> None:
-    """The entry point of `lucid`. Exit codes: 0 fine, 1 the user's model or input, 2 usage."""
-    command_line()()
+    """The entry point of `lucid`. Exit codes: 0 fine, 1 the user's model, input or installation, 2
+    usage."""
+    try:
+        app = command_line()
+    except ModuleNotFoundError as problem:  # as where files are served alone
+        if problem.name is None or problem.name.startswith("lucid"):
+            raise
+        sys.exit(
+            f"lucid: the command takes the package {problem.name}, which is not installed: pip "
+            "install lucid-compiler brings all that it needs"
+        )
+    app()

@@ -44,9 +44,10 @@ def compile(
     stored_weights: Annotated[
         str,
         typer.Option(
-            metavar="packed|plain|both",
-            help="How the file holds weights: packed for its targets, as the model has them (any "
-            "machine packs them as it loads them), or both.",
+            metavar="packed|compact|plain|both",
+            help="How the file holds weights: packed for its targets, the same in less room (the "
+            "rest is made once on a host), as the model has them (any machine packs them as it "
+            "loads them), or packed and as the model has them.",
         ),
     ] = "packed",
     emit: Annotated[

@@ -38,7 +38,7 @@ def inspect(
     }
     sizes = {name: section.size for name, section in container.sections.items()}
     facts["weight_bytes"] = {
-        name: size for name, size in sizes.items() if name.startswith(("packed.", TENSORS))
+        name: size for name, size in sizes.items() if name.startswith(("packed.", "taps.", TENSORS))
     }
     facts["file_bytes"] = file.stat().st_size
     if json:

@@ -78,7 +78,7 @@ class Stages:
     @property
     def batch(self) -> int:
         """That of the Program: one image at least."""
-        from lucid.ir.batch import batch_of
+        from lucid.ir.types import batch_of
 
         captured = self._graphs["captured"]
         return max(1, batch_of(captured.input_types(), self.shapes) or 1)

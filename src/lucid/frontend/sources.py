@@ -17,11 +17,11 @@ from lucid.errors import InputError, ShapeError, TraceError, kind_of
 from lucid.frontend.trace import trace
 from lucid.frontend.weights import match_weights, without_tables
 from lucid.ir.arguments import in_order, takes
-from lucid.ir.batch import batch_of, misfit
+from lucid.ir.batch import misfit
 from lucid.ir.graph import Graph, State
 from lucid.ir.stage import CompileStage, Rest
 from lucid.ir.structure import Structure
-from lucid.ir.types import BATCH, Shapes, f32, is_float
+from lucid.ir.types import BATCH, Shapes, batch_of, f32, is_float
 from lucid.nn.module import Module
 from lucid.onnx.tensors import StoredTensor
 

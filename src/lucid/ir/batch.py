@@ -1,35 +1,14 @@
-"""The batch of a graph: its size for given inputs, and whether its rows are independent, so that a
-batch can be run in slices."""
+"""The batch of a graph: whether inputs fit it (`types.batch_of`), and whether its rows are
+independent, so that a batch can be run in slices."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from lucid.ir.graph import Graph, Node, Value
-from lucid.ir.types import Dim, Shapes, TensorType, size_text
+from lucid.ir.types import Dim, Shapes, batch_of, size_text
 
 NONE = "no batch: all sizes are fixed"
-
-
-def batch_of(types: Sequence[TensorType], shapes: Shapes) -> int | None:
-    """The size of the batch N for which values of these types have these shapes: 1 where no type
-    depends on it, None where there is no such size."""
-    batch: int | None = None
-    if len(types) != len(shapes) or any(
-        t.rank != len(s) for t, s in zip(types, shapes, strict=True)
-    ):
-        return None
-    for kind, shape in zip(types, shapes, strict=True):
-        for dim, size in zip(kind.shape, shape, strict=True):
-            if not isinstance(dim, Dim):
-                if size != dim:
-                    return None
-                continue
-            number, left = divmod(size, dim.coefficient)
-            if left or batch not in (None, number):
-                return None
-            batch = number
-    return 1 if batch is None else batch
 
 
 def misfit(graph: Graph, shapes: Shapes) -> str:

@@ -184,3 +184,24 @@ class TensorType:
 def f32(*shape: int | Dim) -> TensorType:
     """Shorthand for a float32 tensor type."""
     return TensorType("f32", shape)
+
+
+def batch_of(types: Sequence[TensorType], shapes: Shapes) -> int | None:
+    """The size of the batch N for which values of these types have these shapes: 1 where no type
+    depends on it, None where there is no such size."""
+    batch: int | None = None
+    if len(types) != len(shapes) or any(
+        t.rank != len(s) for t, s in zip(types, shapes, strict=True)
+    ):
+        return None
+    for kind, shape in zip(types, shapes, strict=True):
+        for dim, size in zip(kind.shape, shape, strict=True):
+            if not isinstance(dim, Dim):
+                if size != dim:
+                    return None
+                continue
+            number, left = divmod(size, dim.coefficient)
+            if left or batch not in (None, number):
+                return None
+            batch = number
+    return 1 if batch is None else batch

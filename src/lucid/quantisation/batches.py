@@ -10,10 +10,10 @@ import numpy as np
 
 from lucid.errors import InputError, kind_of
 from lucid.frontend.sources import Model
-from lucid.ir.batch import batch_of, misfit, obstacle
+from lucid.ir.batch import misfit, obstacle
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
-from lucid.ir.types import Dim
+from lucid.ir.types import Dim, batch_of
 from lucid.runtime.inputs import Inputs
 
 KEPT = 256 * 2**20

@@ -12,11 +12,11 @@ import numpy as np
 
 from lucid.compiler import CompiledModel, CompileOptions, compile
 from lucid.errors import HostOpsWarning, InputError
-from lucid.ir.batch import batch_of
 from lucid.ir.graph import Graph, Node, Value
 from lucid.ir.ops import Sub, Sum, SumSquares
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import PIPELINE
+from lucid.ir.types import batch_of
 from lucid.quantisation.observers import Histogram
 from lucid.quantisation.places import Places
 from lucid.quantisation.rewrite import Floats, Numbers, Scalings, append_quantised, simulated

@@ -17,15 +17,17 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lucid.errors import BatcherClosedError, InputError, LucidError, QueueFullError
-from lucid.ir.batch import batch_of
-from lucid.ir.ops.base import Array
+from lucid.ir.types import batch_of
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.slices import rows_of
+
+if TYPE_CHECKING:
+    from lucid.ir.ops.base import Array
 
 Kind = tuple[tuple[int, ...], ...]
 """The shapes of one row of each input: requests of one kind may be in one batch. (All have the

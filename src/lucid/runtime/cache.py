@@ -1,7 +1,8 @@
-"""The cache of object code on disk: one entry per kernel, shared by all models and processes.
+"""The cache on disk, shared by all models and processes: one entry of object code per kernel, and
+files of panels, which processes map.
 
-An entry's name is a hash of all that its code depends on, so entries are never stale. What goes
-wrong with the cache is logged once, and costs only time: the kernel is compiled again.
+An entry's name is a hash of all that it depends on, so entries are never stale. What goes wrong
+with the cache is logged once, and costs only time and memory: what it would hold is made anew.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import hashlib
 import logging
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import lucid.codegen
+from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
     from lucid.codegen.language.kernel import KernelSpec
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 MAX_BYTES = 512 << 20
 """Size above which the entries unused for longest are deleted: some ten thousand kernels."""
 MAGIC = b"lucid object 1\n"
-ENTRY, UNFINISHED = ".kernel", ".tmp"
+ENTRY, MAPPED, UNFINISHED = ".kernel", ".mapped", ".tmp"
 
 log = logging.getLogger("lucid.cache")
 _reported: set[Path] = set()
@@ -54,12 +56,7 @@ def default_folder() -> Path:
 @functools.cache
 def generator_hash() -> str:
     """A hash of the code generator's own sources: another generator writes other code."""
-    digest = hashlib.sha256()
-    folder = Path(lucid.codegen.__path__[0])
-    for source in sorted(folder.rglob("*.py")):
-        digest.update(f"{source.relative_to(folder)}\n".encode())
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
+    return sources_hash(lucid.codegen.__path__[0])
 
 
 generator_hash()  # now, while the sources are those that were imported: they may be edited later
@@ -125,24 +122,28 @@ class ObjectCache:
         try:
             if not self._is_usable():
                 return
-            import tempfile
-
             key = key_text(kernel, target)
             data = _header(key, code) + code
-            with tempfile.NamedTemporaryFile(
-                dir=self.folder, suffix=UNFINISHED, delete=False
-            ) as file:
-                try:
-                    file.write(data)
-                    file.close()
-                    os.replace(file.name, self._path(kernel, key))
-                except BaseException:
-                    with suppress(OSError):
-                        os.unlink(file.name)
-                    raise
+            with self._unfinished() as file:
+                file.write(data)
+                file.close()
+                os.replace(file.name, self._path(kernel, key))
             self._grow(len(data))
         except OSError as problem:
             self._report(f"cannot be written to: {problem}")
+
+    @contextmanager
+    def _unfinished(self) -> Iterator[IO[bytes]]:
+        """A file in the folder, which is deleted where anything fails."""
+        import tempfile
+
+        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=UNFINISHED, delete=False) as file:
+            try:
+                yield file
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(file.name)
+                raise
 
     def _path(self, kernel: KernelSpec, key: str) -> Path:
         return self.folder / f"{kernel.family}-{hashlib.sha256(key.encode()).hexdigest()}{ENTRY}"
@@ -164,9 +165,49 @@ class ObjectCache:
     def _report(self, trouble: str) -> None:
         if self.folder not in _reported:
             _reported.add(self.folder)
-            log.warning(
-                "the kernel cache %s %s; kernels are compiled instead", self.folder, trouble
-            )
+            log.warning("the cache %s %s; what it would hold is made instead", self.folder, trouble)
+
+    # -- files to map -----------------------------------------------------------------------
+
+    def open(self, name: str) -> IO[bytes] | None:
+        """A file to map, which nobody else can write to; None where there is none."""
+        path = self.folder / f"{name}{MAPPED}"
+        try:
+            if not self._is_usable():
+                return None
+            file = _opened(path)
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            self._report(f"cannot be read: {problem}")
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return file
+
+    def write(self, name: str, size: int, fill: Callable[[IO[bytes]], None]) -> None:
+        """Keep a file to map, of about `size` bytes. Of processes that write it at once, the first
+        one's stays, which all of them then find."""
+        path = self.folder / f"{name}{MAPPED}"
+        try:
+            if not self._is_usable():
+                return
+            if size > self.max_bytes // 2:
+                self._report(f"is too small for {size:,} bytes")
+                return
+            with self._unfinished() as file:
+                fill(file)
+                file.close()
+                _link(file.name, path)
+            self._grow(size)
+        except OSError as problem:
+            self._report(f"cannot be written to: {problem}")
+
+    def discard(self, name: str) -> None:
+        """Delete a file to map that is not what it should be."""
+        self._report(f"holds a damaged file, {name}{MAPPED}, which is made anew")
+        with suppress(OSError):
+            (self.folder / f"{name}{MAPPED}").unlink()
 
     # -- size -------------------------------------------------------------------------------
 
@@ -187,7 +228,7 @@ class ObjectCache:
             return
         with os.scandir(self.folder) as files:
             for file in files:
-                if file.name.endswith((ENTRY, UNFINISHED)):
+                if file.name.endswith((ENTRY, MAPPED, UNFINISHED)):
                     try:
                         status = file.stat(follow_symlinks=False)
                     except FileNotFoundError:  # another process deleted it
@@ -214,16 +255,36 @@ def _header(key: str, code: bytes) -> bytes:
 
 
 def _read(path: Path) -> bytes:
-    """What a file holds that is this user's own and nobody else's to write. Raises OSError, also
-    for links, devices and pipes, which are not followed, opened or waited for."""
+    with _opened(path) as file:
+        return file.read()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file that is this user's own and nobody else's to write. Raises OSError, also for links,
+    devices and pipes, which are not followed, opened or waited for."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(file, "rb") as opened:
+    try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise OSError(errno.EPERM, "can be written to by others", str(path))
-        return opened.read()
+        return open(file, "rb")
+    except BaseException:
+        os.close(file)
+        raise
+
+
+def _link(unfinished: str, path: Path) -> None:
+    """Give a file its name, unless there is one of this name. Raises OSError."""
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        os.replace(unfinished, path)
+        return
+    os.unlink(unfinished)
 
 
 def _delete(entry: Entry) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lucid.errors import CompileError, LucidError, VerifyError
+from lucid.ir.types import batch_of
 from lucid.runtime.cache import default_folder
 
 if TYPE_CHECKING:
@@ -129,7 +130,6 @@ class CrashReporter:
         )
 
     def _files(self, graph: Graph, shapes: Shapes, error: Exception) -> dict[str, bytes]:
-        from lucid.ir.batch import batch_of
         from lucid.ir.text import print_graph
         from lucid.runtime.check.case import Case, Settings, files_of
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lucid.runtime.library import Objects, Progress
     from lucid.runtime.plans import Ready, Slices, Source
     from lucid.runtime.profile_report import Profile
+    from lucid.runtime.signature import Interface
     from lucid.runtime.steps import HostOp
 
 
@@ -327,18 +328,19 @@ class CompiledModel:
             given = self._in_order(inputs, named)
         return given, self._inputs.read(given)
 
-    def independent(self, shapes: Shapes) -> Graph | None:
+    def independent(self, shapes: Shapes) -> Graph | Interface | None:
         """The graph for inputs of these shapes, where each row of each output depends on that row
         of the inputs alone, all of which have a batch in front; else, and before anything is
         compiled, None. Raises what compiling it for these shapes raises."""
         if self.input_shapes is None:
             return None
-        from lucid.ir.batch import batched
-
-        sized = self._planner.sized(shapes)
-        whole = len(batched(sized.graph.inputs)) == len(sized.graph.inputs)
-        apart = whole and not sized.obstacle and self._source.rest(shapes) is None
-        return sized.graph if apart else None
+        graph: Graph | Interface | None = self._planner.stored(shapes)
+        if graph is None:
+            sized = self._planner.sized(shapes)
+            apart = not sized.obstacle and self._source.rest(shapes) is None
+            graph = sized.graph if apart else None
+        whole = graph is not None and all(kind.batch_axes() for kind in graph.input_types())
+        return graph if whole else None
 
     def wrapped(self, given: Sequence[Any], results: Sequence[Array]) -> Any:
         """The flat outputs of a call put together, in the kind of array that its first input is."""
@@ -426,10 +428,12 @@ class CompiledModel:
         as it is.
 
         `weights`: "packed" holds them as the kernels of the targets read them, which is quickest to
-        load and serves those targets and this version of Lucid; "plain" as the model has them, and
-        loading packs them, on any machine; "both" serves all. Raises InputError before the first
-        shape is planned, UnknownNameError, WeightsError for plain weights of a model that was
-        loaded without, UnsupportedError for one with further stages, OSError.
+        load and serves those targets and this version of Lucid; "compact" the same in less room,
+        and the first process on a host that loads it makes the rest, in the cache folder; "plain"
+        as the model has them, and loading packs them, on any machine; "both" is packed and plain.
+        Raises InputError before the first shape is planned, UnknownNameError, WeightsError for
+        other than packed weights of a model that was loaded with packed ones alone,
+        UnsupportedError for one with further stages, OSError.
         """
         from lucid.runtime.saving import save
 

@@ -76,7 +76,7 @@ def profile_of(
         raise InputError("an empty batch has no profile")
     plan, graph = plans.whole, plans.graph
     assert isinstance(plan, Plan)
-    rows = slice(0, plans.batch if plans.is_one else MAX_BATCH)
+    rows = slice(0, plans.parts[0][1])
     arrays = rows_of(graph.inputs, arrays, rows)
     results = rows_of(graph.outputs, plans.outputs(), rows)
     if plan.whole is None:

@@ -5,13 +5,15 @@ Plans are made under PLANNING and stay as they are once made; a call of known sh
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import itertools
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lucid.errors import MissingPackageError, UnsupportedError
-from lucid.ir.types import sizes_text
+from lucid.ir.types import batch_of, sizes_text
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from lucid.ir.types import Shapes
     from lucid.runtime.crash import CrashReporter
     from lucid.runtime.library import Objects, Progress
-    from lucid.runtime.plans import Saved, Source
+    from lucid.runtime.plans import Ready, Saved, Source
     from lucid.runtime.running import Runner
+    from lucid.runtime.signature import Interface
 
 MAX_BATCH = 16
 """The largest batch of one plan whose rows are independent; the arena is linear in it, so larger
@@ -84,9 +87,35 @@ class Planner:
     def for_call(self, shapes: Shapes) -> Slices:
         """What a call with inputs of these shapes needs."""
         ready = self.ready.get(shapes)
-        if ready is None:
-            return self.plans_for(shapes)
-        return Slices(ready, ready, ready.batch, ready.graph)
+        if ready is not None:
+            return Slices.one(ready)
+        made_up = self._made_up(shapes) if self.ready and not has_compiler() else None
+        return made_up or self.plans_for(shapes)
+
+    def stored(self, shapes: Shapes) -> Interface | None:
+        """What is ready for some batch of inputs of these shapes, and keeps its rows apart."""
+        graphs = (ready.graph for ready in list(self.ready.values()))
+        return next(
+            (g for g in graphs if g.apart and batch_of(g.input_types(), shapes) is not None), None
+        )
+
+    def _made_up(self, shapes: Shapes) -> Slices | None:
+        """A batch in slices of those that are ready: the largest that there are rows for, and for
+        what is left the smallest, which then computes rows for nobody."""
+        graph = self.stored(shapes)
+        plans = {r.batch: r for r in list(self.ready.values()) if r.graph == graph and r.batch}
+        if graph is None or not plans:
+            return None
+        batch = batch_of(graph.input_types(), shapes)
+        assert batch is not None
+        sizes = sorted(plans, reverse=True)
+        parts: list[tuple[Ready, int]] = []
+        left = batch
+        while left > 0 or not parts:
+            size = next((size for size in sizes if size <= left), sizes[-1])
+            parts.append((plans[size], size))
+            left -= size
+        return Slices(parts, batch, graph)
 
     def plan_ready(self) -> None:
         """Plan what was ready for calls alone, for who wants to know or change more."""
@@ -100,22 +129,23 @@ class Planner:
         known = self.plans.get(shapes)
         if known is not None:
             known.used = next(self._clock)
-            return Slices(known, known, known.batch, known.graph)
+            return Slices.one(known)
         sized = self.sized(shapes)
         batch = sized.batch(shapes)
         assert batch is not None, sized.graph
         if sized.obstacle or 1 <= batch <= MAX_BATCH or self._source.rest(shapes):
-            whole = self.plan(shapes)
-            return Slices(whole, whole, whole.batch, whole.graph)
+            return Slices.one(self.plan(shapes))
         part = sized.graph.input_shapes
-        whole = self.plan(part(MAX_BATCH if batch else 1))
+        size = MAX_BATCH if batch else 1
+        whole = self.plan(part(size))
         rest = batch % MAX_BATCH
-        if not rest:
-            return Slices(whole, whole, batch, sized.graph)
-        last = self.plan(part(rest))
-        if last.weights is not whole.weights:  # another thread swapped them in between
-            return self.plans_for(shapes)
-        return Slices(whole, last, batch, sized.graph)
+        parts = [(whole, size)] * max(1, batch // size)
+        if rest:
+            last = self.plan(part(rest))
+            if last.weights is not whole.weights:  # another thread swapped them in between
+                return self.plans_for(shapes)
+            parts.append((last, rest))
+        return Slices(parts, batch, sized.graph)
 
     def plan(self, shapes: Shapes) -> Plan:
         """The plan for inputs of exactly these shapes."""
@@ -223,6 +253,15 @@ class Planner:
             sized = Sized(graph, obstacle(graph))
             self._graphs = [*self._graphs, sized][-PLANS_KEPT:]
             return sized
+
+
+@functools.cache
+def has_compiler() -> bool:
+    """Whether the package is there that generates code, which is not imported for that."""
+    try:
+        return importlib.util.find_spec("llvmlite") is not None
+    except ImportError:
+        return False
 
 
 def require_compiler(what: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from lucid.codegen.language.dtypes import dtype
+from lucid.ir.types import batch_of
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.steps import HostOp, HostStep, NativeStep
 
@@ -93,8 +94,6 @@ class Sized:
 
     def batch(self, shapes: Shapes) -> int | None:
         """The batch in inputs of these shapes; None where the graph does not serve them."""
-        from lucid.ir.batch import batch_of
-
         return batch_of(self.graph.input_types(), shapes)
 
 
@@ -153,7 +152,7 @@ class Plan:
 @dataclass(frozen=True, eq=False)
 class Ready:
     """A plan from a file, for calls alone: one program computes all outputs. `graph`: what is known
-    of it without reading it. `weights`: what keeps them in memory."""
+    of it without reading it, the same for all batches. `weights`: what keeps them in memory."""
 
     graph: Interface
     batch: int
@@ -164,22 +163,31 @@ class Ready:
 
 
 class Slices(NamedTuple):
-    """The plans of one call: of the slices of its batch and of the last slice, over the same
-    weights. Both are one where the batch is run whole.
+    """The plans of one call: of the slices of its batch in order, over the same weights, each with
+    how many rows it takes. The last slice may have fewer, and an empty batch has one slice.
 
     `graph`: says which inputs and outputs have the batch. The plans may be of other graphs, without
     a batch: those that were made for shapes which a slice has by chance.
     """
 
-    whole: Plan | Ready
-    last: Plan | Ready
+    parts: Sequence[tuple[Plan | Ready, int]]
     batch: int
     graph: Graph | Interface
+
+    @staticmethod
+    def one(plan: Plan | Ready) -> Slices:
+        """A batch that is run whole."""
+        return Slices(((plan, plan.batch),), plan.batch, plan.graph)
+
+    @property
+    def whole(self) -> Plan | Ready:
+        """The plan of the first slice."""
+        return self.parts[0][0]
 
     @property
     def is_one(self) -> bool:
         """Whether the batch is run whole."""
-        return self.whole.graph is self.graph and self.whole.batch == self.batch
+        return self.parts[0][1] == self.batch
 
     def outputs(self) -> list[Array]:
         """Empty arrays for the outputs."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -17,10 +17,11 @@ import numpy as np
 
 from lucid.artifact.container import Writer, replacing
 from lucid.artifact.contents import MANIFEST, TENSORS, WEIGHTS, ForTarget, Manifest, Size, ir_hash
-from lucid.artifact.tensors import write_tensors
+from lucid.artifact.tensors import Declaration, write_tensors
 from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.kernels.packing import Packed
+from lucid.codegen.kernels.packing import Packed, Winograd
+from lucid.codegen.kernels.winograd_panels import TAPS
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import compile_object, versions
@@ -46,14 +47,6 @@ from lucid.runtime.weights import WeightStore
 THREADS = (1, 2, 4, 8)
 """Numbers of threads that programs are stored for, besides the model's own: a process that loads
 the file takes the least that is not below its own."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Declared:
-    """Shape and kind of a tensor that is made when it is written."""
-
-    shape: tuple[int, ...]
-    dtype: str
 
 
 def save(
@@ -107,8 +100,7 @@ def write(
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
-    packed = weights != "plain"
-    made = [_write_target(writer, snapshot, target, packed, code) for target in targets]
+    made = [_write_target(writer, snapshot, target, weights, code) for target in targets]
     manifest = _manifest(snapshot, captured, sizes, made, weights)
     _write_sources(writer, snapshot, captured, manifest)
     writer.add(MANIFEST, manifest.to_json().encode())
@@ -196,7 +188,7 @@ def _write_sources(
     weights alone, those of them that no checkpoint brings."""
     payload = payload_of(snapshot)
     names = dict.fromkeys(name for g, _ in captured for name in g.sources())
-    if manifest.weights == "packed":
+    if not manifest.has_plain:
         names = dict.fromkeys([*manifest.constants, *_read_on_host(snapshot)])
     values = {name: payload[name] for name in names}
     values |= snapshot.source.state().tables
@@ -280,9 +272,10 @@ def _manifest(
 
 
 def _write_target(
-    writer: Writer, snapshot: Snapshot, target: Target, packed: bool, code: bool
+    writer: Writer, snapshot: Snapshot, target: Target, weights: str, code: bool
 ) -> ForTarget:
     """Choices for one target and, where they are wanted, packed weights and object code."""
+    packed = weights != "plain"
     schedules = schedules_of(snapshot, target)
     caches = {name: getattr(target, name) for name in CACHES}
     rows = [(shapes, chosen.to_json()) for shapes, chosen in schedules.items()]
@@ -293,6 +286,7 @@ def _write_target(
         for shapes, plan in snapshot.plans.items()
         for program in programs_of(snapshot, plan, schedules[shapes], target)
     ]
+    used = [w for program in programs for w in program.weights.values()]
     made = ForTarget(
         target.name,
         caches,
@@ -300,10 +294,11 @@ def _write_target(
         f"packed.{target.name}" if packed else None,
         f"objects.{target.name}" if code else None,
         f"programs.{target.name}" if packed and code else None,
+        f"taps.{target.name}" if weights == "compact" and any(map(has_taps, used)) else None,
     )
     if made.packed:
         store = store_of(snapshot) if target == snapshot.target else None
-        _write_packed(writer, made.packed, programs, payload_of(snapshot), store)
+        _write_packed(writer, made, used, payload_of(snapshot), store)
     if made.objects:
         kernels = [
             Driver(),
@@ -312,7 +307,7 @@ def _write_target(
         ]
         _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
     if made.programs:
-        known = Known({packed_key(w) for p in programs for w in p.weights.values()}, set(kernels))
+        known = Known(set(map(packed_key, used)), set(kernels))
         written = _tables(snapshot, schedules, target, known)
         text = to_json(written, {k.called(): object_key(k, target) for k in kernels})
         writer.add(made.programs, text.encode())
@@ -372,18 +367,52 @@ def schedules_of(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
 
 def _write_packed(
     writer: Writer,
-    section: str,
-    programs: Sequence[Program],
+    made: ForTarget,
+    used: Iterable[Packed],
     payload: Mapping[str, Any],
     store: WeightStore | None,
 ) -> None:
-    """Write the weights of programs, which are packed in `store` or, without one, now."""
-    weights = {packed_key(w): w for p in programs for w in p.weights.values()}
+    """Write the weights that programs use, which are packed in `store` or, without one, now; or
+    what loading makes them of."""
+    weights = {packed_key(w): w for w in used}
+    if made.taps:
+        panels = {key: w for key, w in weights.items() if has_taps(w)}
+        _write_taps(writer, made.taps, panels, payload)
+        weights = {key: w for key, w in weights.items() if key not in panels}
     declared = {
-        key: Declared((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
+        key: Declaration((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
     }
-    with writer.section(section) as sink:
+    assert made.packed is not None
+    with writer.section(made.packed) as sink:
         write_tensors(sink, declared, (packed_array(w, payload, store) for w in weights.values()))
+
+
+def has_taps(packed: Packed) -> bool:
+    """Whether a weight is panels that loading makes of fewer numbers."""
+    packing = packed.packing
+    is_winograd = isinstance(packing, Winograd) and packing.dtype == packed.dtype
+    return is_winograd and packed.recipe is not None
+
+
+def _write_taps(
+    writer: Writer, section: str, panels: Mapping[str, Packed], payload: Mapping[str, Any]
+) -> None:
+    """Write what panels are made of, [panel][tap][column], and the m of each."""
+    declared: dict[str, Declaration] = {}
+    sizes: dict[str, str] = {}
+    taps: list[Packed] = []
+    for key, packed in panels.items():
+        packing = packed.packing
+        assert isinstance(packing, Winograd)
+        own = dataclasses.replace(packed, packing=packing.taps)
+        columns = packing.columns(packed.shape)
+        shape = own.elements // (TAPS * columns), TAPS, columns
+        declared[key] = Declaration(shape, str(dtype(packed.dtype).storage))
+        sizes[key] = str(packing.m)
+        taps.append(own)
+    values = (packed_array(w, payload, None)[: w.elements] for w in taps)
+    with writer.section(section) as sink:
+        write_tensors(sink, declared, values, sizes)
 
 
 def packed_array(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:

@@ -21,10 +21,15 @@ class Port(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """The inputs and outputs of a graph that was not read, as a graph has them."""
+    """The inputs and outputs of a graph that was not read, as a graph has them. `apart`: whether
+    the rows of a batch are independent (`lucid.ir.batch.obstacle`)."""
 
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    apart: bool
+
+    def input_types(self) -> list[TensorType]:
+        return [port.type for port in self.inputs]
 
     def input_shapes(self, batch: int) -> Shapes:
         """The shapes of the inputs for so many images."""

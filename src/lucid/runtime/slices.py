@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lucid.ir.types import Dim
-from lucid.runtime.planner import MAX_BATCH
 
 if TYPE_CHECKING:
-    from lucid.ir.graph import Value
+    from lucid.ir.graph import Graph, Value
     from lucid.ir.ops.base import Array
     from lucid.runtime.plans import Plan, Ready, Slices
-    from lucid.runtime.signature import Port
+    from lucid.runtime.signature import Interface, Port
 
     Run = Callable[[Plan | Ready, Sequence[Array], Sequence[Array]], None]
     """One call of a plan: writes its results from its inputs."""
 
 
 def compute(plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[Array]) -> None:
-    """Write the results of a batch: at once, where it has a plan of its own, or in slices."""
-    whole, last, batch, graph = plans
+    """Write the results of a batch: at once, where it has a plan of its own, or in slices. Those of
+    no rows are written where no row of an input has a part in them."""
     if plans.is_one:
-        run(whole, arrays, results)
+        run(plans.whole, arrays, results)
         return
-    if not batch:
-        _compute_empty(plans, run, arrays, results)
-    for start in range(0, batch, MAX_BATCH):
-        rows = slice(start, min(start + MAX_BATCH, batch))
-        plan = whole if rows.stop - start == MAX_BATCH else last
-        run(plan, rows_of(graph.inputs, arrays, rows), rows_of(graph.outputs, results, rows))
+    if not plans.batch and all(result.size == 0 for result in results):
+        return
+    graph, start = plans.graph, 0
+    for plan, size in plans.parts:
+        rows = slice(start, min(start + size, plans.batch))
+        inputs, outputs = rows_of(graph.inputs, arrays, rows), rows_of(graph.outputs, results, rows)
+        if rows.stop - start == size:
+            run(plan, inputs, outputs)
+        else:
+            _compute_few(graph, functools.partial(run, plan), size, inputs, outputs)
+        start = rows.stop
 
 
 def rows_of(values: Sequence[Value | Port], arrays: Sequence[Array], rows: slice) -> list[Array]:
@@ -46,20 +51,21 @@ def rows_of(values: Sequence[Value | Port], arrays: Sequence[Array], rows: slice
     return parts
 
 
-def _compute_empty(
-    plans: Slices, run: Run, arrays: Sequence[Array], results: Sequence[Array]
+def _compute_few(
+    graph: Graph | Interface,
+    run: Callable[[Sequence[Array], Sequence[Array]], None],
+    size: int,
+    arrays: Sequence[Array],
+    results: Sequence[Array],
 ) -> None:
-    """Write those results that have no rows, which no row of an input has a part in."""
-    if all(result.size == 0 for result in results):
-        return
-
-    def one(value: Value | Port, array: Array) -> Array:
-        """One row where there is none."""
-        return np.zeros(value.type.concrete(1), array.dtype) if value.type.batch_axes() else array
-
-    graph = plans.graph
+    """Write the results of fewer rows than `run` computes, which gets them again for the others, or
+    zeros where there are none."""
     takes: Sequence[Value | Port] = graph.inputs
     gives: Sequence[Value | Port] = graph.outputs
-    inputs = [one(*pair) for pair in zip(takes, arrays, strict=True)]
-    outputs = [one(*pair) for pair in zip(gives, results, strict=True)]
-    run(plans.whole, inputs, outputs)
+    inputs = [np.resize(a, v.type.concrete(size)) for v, a in zip(takes, arrays, strict=True)]
+    outputs = [
+        np.empty(v.type.concrete(size), r.dtype) for v, r in zip(gives, results, strict=True)
+    ]
+    run(inputs, outputs)
+    for result, output in zip(results, outputs, strict=True):
+        result[...] = output[: len(result)] if result.ndim else output

@@ -89,11 +89,10 @@ class StoredObjects:
 
 
 class StoredWeights:
-    """Packed weights where they lie in a mapped file, which other processes map as well."""
+    """Packed weights where they lie in mapped files, which other processes map as well."""
 
-    def __init__(self, artifact: Artifact, made: ForTarget) -> None:
-        name = made.packed
-        self._stored: Mapping[str, Array] = Tensors(artifact.container, name) if name else {}
+    def __init__(self, stored: Mapping[str, Array]) -> None:
+        self._stored = stored
 
     def address(self, packed: Packed) -> int | None:
         """Where a packed weight lies; None where the file does not have it. Raises ModelFileError

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lucid.artifact.contents import Artifact, ForTarget
     from lucid.codegen.target import Target
     from lucid.ir.graph import Graph, Value
+    from lucid.ir.ops.base import Array
     from lucid.ir.types import Shapes
 
 
@@ -61,6 +62,8 @@ def to_json(programs: Iterable[Written], kernels: Mapping[KernelName, str]) -> s
 def _row(
     program: Written, numbers: Mapping[KernelName, int], weights: dict[str, int]
 ) -> dict[str, Any]:
+    from lucid.ir.batch import obstacle
+
     tables = program.tables
 
     def place(name: str) -> int:
@@ -72,6 +75,7 @@ def _row(
         "threads": program.threads,
         "inputs": _ports(program.graph.inputs),
         "outputs": _ports(program.graph.outputs),
+        "apart": obstacle(program.graph) is None,
         "steps": [[numbers[s.kernel], s.first, s.tasks] for s in tables.steps],
         "words": tables.words.tolist(),
         "codes": [[word, numbers[f.kernel], f.export] for word, f in tables.codes.items()],
@@ -91,18 +95,19 @@ def _ports(values: Sequence[Value]) -> list[list[str]]:
 
 
 def ready_plans(
-    artifact: Artifact, made: ForTarget, target: Target, threads: int
+    artifact: Artifact, made: ForTarget, packed: Mapping[str, Array], target: Target, threads: int
 ) -> dict[Shapes, Ready]:
     """What calls by so many threads need, by the shapes of inputs, as far as the file has it: a
     program that was made for as many threads, or the next larger number, or else the largest.
-    Nothing where another version of Lucid made the file. Raises ModelFileError, CompileError."""
+    `packed`: its weights. Nothing where another version of Lucid made the file. Raises
+    ModelFileError, CompileError."""
     by = artifact.manifest.made_by
     same = (by.get("ir"), by.get("generator")) == (ir_hash(), generator_hash())
     if not (same and made.programs and made.packed and made.objects):
         return {}
     try:
         section = json.loads(bytes(artifact.container.read(made.programs)))
-        return _Reader(artifact, made, target, section).plans(threads)
+        return _Reader(artifact, made.objects, packed, target, section).plans(threads)
     except (
         ValueError,
         TypeError,
@@ -118,14 +123,17 @@ class _Reader:
     """A section that is read, and the kernels and weights that its numbers count in."""
 
     def __init__(
-        self, artifact: Artifact, made: ForTarget, target: Target, section: Mapping[str, Any]
+        self,
+        artifact: Artifact,
+        objects: str,
+        packed: Mapping[str, Array],
+        target: Target,
+        section: Mapping[str, Any],
     ) -> None:
-        assert made.packed is not None
-        assert made.objects is not None
         self._dtypes = artifact.manifest.dtypes
         self._library = library(target)
-        self._objects = Tensors(artifact.container, made.objects)
-        self._packed = Tensors(artifact.container, made.packed)
+        self._objects = Tensors(artifact.container, objects)
+        self._packed = packed
         self._kernels = {
             KernelName(t, tuple(exports)): key for t, exports, key in section["kernels"]
         }
@@ -158,7 +166,8 @@ class _Reader:
         objects = {k: self._objects[self._kernels[k]].data for k in names}
         code = self._library.take(names, objects)
         places = {key: self._place(key) for key in set(weights.values())}
-        graph = Interface(_read_ports(row["inputs"]), _read_ports(row["outputs"]))
+        ports = _read_ports(row["inputs"]), _read_ports(row["outputs"])
+        graph = Interface(*ports, row["apart"] is True)
         if [port.type.dtype for port in graph.inputs] != self._dtypes:
             raise ValueError(f"its inputs are {graph.inputs}")
         return Ready(graph, row["batch"], BoundTables(tables, code, places), self._packed)

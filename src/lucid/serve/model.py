@@ -86,7 +86,7 @@ class LucidModel:
         many that can be done."""
         for rows in range(2, min(most, MAX_BATCH) + 1):
             try:
-                self._compiled.prepare(_shapes(self._compiled.inputs, rows))
+                self._compiled.prepare_calls(_shapes(self._compiled.inputs, rows))
             except LucidError as error:  # code that is not in the file, and no compiler
                 log.warning("%s: no batches of more than %d: %s", path, rows - 1, error)
                 return rows - 1

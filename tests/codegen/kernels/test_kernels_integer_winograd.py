@@ -9,15 +9,14 @@ import pytest
 from integer_layers import BODIES, EXTREMES, check_exact, dtype_and_zero, layer_graph
 
 from lucid.codegen.kernels.packing import WinogradPairPanels, WinogradParts, most_parts
+from lucid.codegen.kernels.winograd_panels import WHOLE_FILTERS, transform
 from lucid.codegen.kernels.winograd_transforms import (
     ONES,
     RESULT_SCALES,
-    WHOLE_FILTERS,
     WHOLE_INPUT,
     WHOLE_OUTPUT,
     exact_below,
     shift,
-    transform_whole_filter,
 )
 from lucid.errors import InputError
 from lucid.ir import BATCH, TensorType, ops
@@ -40,7 +39,9 @@ def test_the_transforms_are_a_convolution(m: int) -> None:
     generator = np.random.default_rng(m)
     tile = generator.integers(-255, 256, (m + 2, m + 2, 50))
     filters = generator.integers(-255, 256, (50, 1, 3, 3))
-    points = transform_whole_filter(filters.astype(np.float64), m).astype(np.int64)
+    points = np.zeros((1, (m + 2) ** 2, 50), np.int16)
+    transform(filters.reshape(50, 9).T[np.newaxis].astype(np.int16), m, points)
+    points = points.astype(np.int64)
     products = both_ways(WHOLE_INPUT[m], tile) * points.reshape(m + 2, m + 2, 50)
     result = both_ways(WHOLE_OUTPUT[m], products.astype(np.int32))
     for i, j in np.ndindex(m, m):

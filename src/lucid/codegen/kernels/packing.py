@@ -14,11 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from lucid.codegen.kernels.byte_products import GROUP_BYTES, limits
-from lucid.codegen.kernels.winograd_transforms import (
-    exact_below,
-    transform_filter,
-    transform_whole_filter,
-)
+from lucid.codegen.kernels.winograd_panels import TAPS, points, transform
+from lucid.codegen.kernels.winograd_transforms import exact_below
 from lucid.codegen.language.dtypes import dtype
 from lucid.errors import InputError
 from lucid.ir.ops.base import Array
@@ -76,6 +73,25 @@ class Panels(Packing):
         columns = shape[0] // self.groups
         depth = int(np.prod(shape[1:], dtype=np.int64))
         return self.groups * -(-columns // self.width) * self.width * depth
+
+
+@dataclass(frozen=True)
+class PanelsOfGroups(Panels):
+    """`Panels` of a convolution whose groups are taken `together`, so many as one of `groups`, with
+    zeros for what they do not read of each other."""
+
+    together: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        outputs, *rest = array.shape
+        own = array.reshape(self.groups, self.together, -1, *rest)
+        joined = np.zeros((*own.shape[:3], self.together, *rest), array.dtype)
+        for number in range(self.together):
+            joined[:, number, :, number] = own[:, number]
+        super().pack(joined.reshape(outputs, self.together * rest[0], *rest[1:]), out)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        return super().elements(shape) * self.together
 
 
 @dataclass(frozen=True)
@@ -143,43 +159,60 @@ class ByteLimits(Packing):
 
 
 @dataclass(frozen=True)
-class WinogradPanels(Packing):
-    """3x3 filters, transformed: [group][panel][point][input channel][column].
-
-    `together`: how many groups of the convolution are one of `groups`, with zeros for what they do
-    not read of each other.
-    """
+class Winograd(Packing):
+    """Base: 3x3 filters, packed as `taps` says in the dtype of the panels, and then transformed:
+    [panel][point][column], of [panel][tap][column]."""
 
     m: int
     groups: int
     width: int
-    together: int = 1
+    dtype: ClassVar[str]
+
+    @property
+    def taps(self) -> Packing:
+        raise NotImplementedError
+
+    def columns(self, shape: tuple[int, ...]) -> int:
+        """Numbers that a panel has of each point."""
+        raise NotImplementedError
 
     def pack(self, array: Array, out: Array) -> None:
-        columns, inner = array.shape[0] // self.groups, array.shape[1]
-        own = columns // self.together
-        filters = array.reshape(self.groups, columns, inner, 3, 3)
-        shape = (self.groups, -1, (self.m + 2) ** 2, self.together, inner, self.width)
-        panels = out.reshape(shape)
-        for group, panel, first, last in each_panel(self.groups, columns, self.width):
-            points = transform_filter(filters[group, first:last], self.m).transpose(0, 2, 1)
-            for number in range(first // own, -(-last // own)):
-                begin, end = max(first, number * own) - first, min(last, (number + 1) * own) - first
-                panels[group, panel, :, number, :, begin:end] = points[..., begin:end]
+        taps = np.zeros(self.taps.elements(array.shape), dtype(self.dtype).storage)
+        self.taps.pack(array, taps)
+        columns = self.columns(array.shape)
+        transform(taps.reshape(-1, TAPS, columns), self.m, out.reshape(-1, points(self.m), columns))
 
     def elements(self, shape: tuple[int, ...]) -> int:
-        columns = -(-(shape[0] // self.groups) // self.width) * self.width
-        return (self.m + 2) ** 2 * self.groups * columns * shape[1] * self.together
+        return self.taps.elements(shape) // TAPS * points(self.m)
 
 
 @dataclass(frozen=True)
-class WinogradPairPanels(Packing):
-    """3x3 filters of integers, transformed: [group][panel][point][pair of input channels]
-    [column][2]."""
+class WinogradPanels(Winograd):
+    """[group][panel][point][input channel][column]. `together`: as `PanelsOfGroups` has it."""
 
-    m: int
-    groups: int
-    width: int
+    together: int = 1
+    dtype: ClassVar[str] = "f32"
+
+    @property
+    def taps(self) -> Packing:
+        return PanelsOfGroups(self.groups, self.width, self.together)
+
+    def columns(self, shape: tuple[int, ...]) -> int:
+        return shape[1] * self.together * self.width
+
+
+@dataclass(frozen=True)
+class WinogradPairPanels(Winograd):
+    """Of integers: [group][panel][point][pair of input channels][column][2]."""
+
+    dtype: ClassVar[str] = "i16"
+
+    @property
+    def taps(self) -> Packing:
+        return PairPanels(self.groups, self.width, TAPS)
+
+    def columns(self, shape: tuple[int, ...]) -> int:
+        return -(-shape[1] // 2) * self.width * 2
 
     def pack(self, array: Array, out: Array) -> None:
         """Raises InputError for weights of more than eight bits and a sign."""
@@ -190,20 +223,7 @@ class WinogradPairPanels(Packing):
                 " takes those that are 8-bit ones less a zero point, within -255..255; choose the"
                 " kernel direct for this layer"
             )
-        columns, inner = array.shape[0] // self.groups, array.shape[1]
-        filters = array.reshape(self.groups, columns, inner, 3, 3)
-        pairs = -(-inner // 2)
-        panels = out.reshape(self.groups, -1, (self.m + 2) ** 2, pairs, self.width, 2)
-        for group, panel, first, last in each_panel(self.groups, columns, self.width):
-            points = transform_whole_filter(filters[group, first:last], self.m).transpose(0, 2, 1)
-            for half in (0, 1):
-                every_other = points[:, half::2]
-                place = panels[group, panel, :, : every_other.shape[1], : last - first, half]
-                place[:] = every_other
-
-    def elements(self, shape: tuple[int, ...]) -> int:
-        columns = -(-(shape[0] // self.groups) // self.width) * self.width
-        return (self.m + 2) ** 2 * self.groups * columns * 2 * -(-shape[1] // 2)
+        super().pack(array, out)
 
 
 LARGEST_SUM = 9 * 255 * 255

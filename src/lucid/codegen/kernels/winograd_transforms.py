@@ -3,53 +3,18 @@
 y = A^T [ (G g G^T) * (B^T d B) ] A, by Cook-Toom on the points 0, +-a, +-b, infinity (Lavin and
 Gray, "Fast algorithms for convolutional neural networks", 2015). With a = 2/3, b = 3/2 the rounding
 error is half that of the usual 1, 2 (simulated rms 1.06e-6 against 2.3e-6 at 512 channels), and
-a b = 1 saves the multiplications by a^2 b^2.
+a b = 1 saves the multiplications by a^2 b^2. Filters are transformed in `winograd_panels.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from lucid.codegen.kernels.winograd_panels import A, B
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.values import Integers, Vector
-from lucid.ir.ops.base import Array
-
-A, B = 2 / 3, 3 / 2
 
 Transform = Callable[[Kernel, Sequence[Vector]], list[Vector]]
-
-
-def filter_matrix(m: int) -> Array:
-    """G, (m + 2, 3), in float64."""
-    if m == 2:
-        return np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float64)
-    rows = [[1 / (A * A * B * B), 0, 0]]
-    for p, q in ((A, B), (B, A)):
-        scale = 2 * p * p * (p * p - q * q)
-        rows += [[1 / scale, s * p / scale, p * p / scale] for s in (1, -1)]
-    return np.array([*rows, [0, 0, 1]], np.float64)
-
-
-CHUNK = 262_144
-"""Multiplications of one matrix product below which BLAS stays on its caller's thread (OpenBLAS'
-own threshold). Parameters are packed on several threads already, and two pools of threads that spin
-for the same processors took ten times as long."""
-
-
-def transform_filter(weight: Array, m: int) -> Array:
-    """G g G^T for each 3x3 filter: (O, I, 3, 3) -> ((m + 2)^2, O, I), in float64."""
-    g = filter_matrix(m)
-    outputs, inputs = weight.shape[:2]
-    both = np.einsum("ia,jb->ijab", g, g).reshape(-1, 9)
-    filters = weight.reshape(outputs * inputs, 9)
-    result = np.empty((len(both), outputs * inputs))
-    step = CHUNK // both.size
-    for first in range(0, outputs * inputs, step):
-        part = filters[first : first + step].astype(np.float64, copy=False)
-        np.matmul(both, part.T, out=result[:, first : first + step])
-    return result.reshape(-1, outputs, inputs)
 
 
 def _input4(k: Kernel, d: Sequence[Vector]) -> list[Vector]:
@@ -105,11 +70,6 @@ OUTPUT: dict[int, Transform] = {4: _output4, 2: _output2}
 
 WholeTransform = Callable[[Sequence[Integers]], list[Integers]]
 
-WHOLE_FILTERS: dict[int, Array] = {
-    4: np.array([[6, 0, 0], [-2, -2, -2], [-2, 2, -2], [1, 2, 4], [1, -2, 4], [0, 0, 6]]),
-    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]),
-}
-"""G, scaled to integers."""
 RESULT_SCALES: dict[int, tuple[int, ...]] = {4: (24, 12, 12, 12), 2: (2, 2)}
 INVERSE_OF_9 = pow(9, -1, 1 << 32)
 ONES: dict[int, int] = {4: 36, 2: 4}
@@ -125,14 +85,6 @@ def shift(m: int, i: int, j: int) -> int:
 def exact_below(m: int) -> int:
     """Results less than this, and more than its negative, are exact."""
     return 1 << 31 - shift(m, 0, 0)
-
-
-def transform_whole_filter(weight: Array, m: int) -> Array:
-    """G g G^T for each 3x3 filter of integers: (O, I, 3, 3) -> ((m + 2)^2, O, I), exact."""
-    g = WHOLE_FILTERS[m].astype(np.float64)
-    outputs, inputs = weight.shape[:2]
-    points: Array = np.einsum("ia,ocab,jb->ijoc", g, weight, g, optimize=True)
-    return points.reshape(-1, outputs, inputs)
 
 
 def _whole_input4(d: Sequence[Integers]) -> list[Integers]:

@@ -22,14 +22,14 @@ from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.schedule import Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError
-from lucid.ir.batch import batch_of, misfit
+from lucid.ir.batch import misfit
 from lucid.ir.graph import Graph, Node
 from lucid.ir.interpret import interpret
 from lucid.ir.ops.base import Array
 from lucid.ir.passes import PIPELINE, run_passes
 from lucid.ir.samples import sample_inputs, sample_payload
 from lucid.ir.text import parse_graph, print_graph
-from lucid.ir.types import DTYPES
+from lucid.ir.types import DTYPES, batch_of
 
 GRAPH, ARRAYS, OPTIONS = "graph.lir", "arrays.npz", "options.json"
 """The files of a repro."""

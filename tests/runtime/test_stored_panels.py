@@ -1,0 +1,277 @@
+"""Panels that a file holds the taps of: the bits of packing, one copy for all processes, and no
+trust in what the cache holds."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lucid
+from lucid import nn
+from lucid.artifact.container import Container, Writer
+from lucid.artifact.contents import Artifact, ForTarget
+from lucid.artifact.tensors import write_tensors
+from lucid.codegen.kernels.packing import Winograd, WinogradPairPanels, WinogradPanels
+from lucid.codegen.kernels.winograd_panels import filter_matrix
+from lucid.codegen.language.dtypes import dtype
+from lucid.errors import ModelFileError, WeightsError
+from lucid.runtime import saving
+from lucid.runtime.cache import ObjectCache
+from lucid.runtime.memory import ALIGNMENT
+from lucid.runtime.stored_panels import PackedWeights
+
+RANDOM = np.random.default_rng(3)
+LAYERS: dict[str, tuple[Winograd, tuple[int, ...]]] = {
+    "wide": (WinogradPanels(4, 1, 16), (40, 70, 3, 3)),
+    "groups": (WinogradPanels(2, 3, 8), (15, 3, 3, 3)),
+    "pairs": (WinogradPairPanels(4, 1, 16), (17, 5, 3, 3)),
+    "fewer": (WinogradPairPanels(2, 2, 8), (8, 4, 3, 3)),
+}
+FILTERS = {
+    key: RANDOM.standard_normal(shape)
+    if isinstance(packing, WinogradPanels)
+    else RANDOM.integers(-255, 256, shape).astype(np.float64)
+    for key, (packing, shape) in LAYERS.items()
+}
+
+
+def packed(key: str, taps: bool = False) -> np.ndarray:
+    """What packing makes of a layer: its panels, or their taps."""
+    winograd, shape = LAYERS[key]
+    packing = winograd.taps if taps else winograd
+    out = np.zeros(packing.elements(shape), dtype(winograd.dtype).storage)
+    packing.pack(FILTERS[key], out)
+    return out.reshape(-1, 9, winograd.columns(shape)) if taps else out
+
+
+def file(
+    change: Callable[[dict[str, np.ndarray], dict[str, str]], object] | None = None,
+) -> Artifact:
+    """Stands for a file of these layers, some of it changed."""
+    taps = {key: packed(key, taps=True) for key in LAYERS}
+    sizes = {key: str(packing.m) for key, (packing, _) in LAYERS.items()}
+    if change:
+        change(taps, sizes)
+    data = io.BytesIO()
+    writer = Writer(data)
+    with writer.section("taps") as sink:
+        write_tensors(sink, taps, taps.values(), sizes)
+    with writer.section("packed") as sink:
+        bias = {"bias": np.arange(16, dtype=np.float32)}
+        write_tensors(sink, bias, bias.values())
+    writer.finish()
+    artifact = Artifact.__new__(Artifact)
+    artifact.container = Container(data.getvalue(), "a file")
+    return artifact
+
+
+FILE = file()
+MADE = ForTarget("x86-64-v3", {}, [], "packed", None, None, "taps")
+
+
+def weights(artifact: Artifact = FILE, folder: Path | None = None) -> PackedWeights:
+    return PackedWeights(artifact, MADE, folder and ObjectCache(folder))
+
+
+def assert_right(found: Mapping[str, np.ndarray]) -> None:
+    assert set(found) == {*LAYERS, "bias"}
+    assert len(found) == 1 + len(LAYERS)
+    assert "another" not in found
+    for key in LAYERS:
+        wanted = packed(key)
+        np.testing.assert_array_equal(found[key][: wanted.size], wanted)
+        assert not found[key][wanted.size :].any()
+        assert found[key].nbytes % ALIGNMENT == found[key].ctypes.data % ALIGNMENT == 0
+    np.testing.assert_array_equal(found["bias"], np.arange(16))
+
+
+@pytest.mark.parametrize("m", [2, 4])
+def test_points_are_those_of_the_matrix(m: int) -> None:
+    """Of rounded filters, to the last bits of float64, and then rounded once."""
+    filters = RANDOM.standard_normal((8, 5, 3, 3)).astype(np.float32)
+    out = np.zeros(WinogradPanels(m, 1, 8).elements(filters.shape), np.float32)
+    WinogradPanels(m, 1, 8).pack(filters.astype(np.float64), out)
+    g = filter_matrix(m)
+    exact = np.einsum("ia,ocab,jb->ijco", g, filters.astype(np.float64), g)
+    np.testing.assert_allclose(out, exact.reshape(-1), rtol=1e-6, atol=1e-12)
+
+
+def test_panels_of_the_process() -> None:
+    assert_right(weights())
+
+
+def test_panels_are_made_once_for_all_processes(tmp_path: Path) -> None:
+    first, cached = weights(folder=tmp_path), []
+    assert_right(first)
+    (entry,) = tmp_path.iterdir()
+    cached.append((entry.stat().st_ino, entry.stat().st_mtime_ns))
+    os.utime(entry, (1, 1))
+    second = weights(folder=tmp_path)
+    assert_right(second)
+    assert [p.stat().st_ino for p in tmp_path.iterdir()] == [cached[0][0]]
+    assert entry.stat().st_mtime > 1  # used just now
+    assert entry.stat().st_mode & 0o077 == 0
+    assert not second["wide"].flags.writeable
+    assert_right(weights())
+    assert [e.family for e in ObjectCache(tmp_path).entries()] == ["panels"]
+    assert ObjectCache(tmp_path).clear() == 1
+    assert_right(first)  # it is mapped still
+
+
+def test_processes_that_make_them_at_once_share_one(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    for content in (b"first", b"second"):
+        cache.write("panels-x", 5, lambda file, content=content: file.write(content))
+    opened = cache.open("panels-x")
+    assert opened is not None
+    with opened:
+        assert opened.read() == b"first"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*names: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert_right(weights(folder=tmp_path))
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def flipped(entry: Path) -> None:
+    data = bytearray(entry.read_bytes())
+    data[len(data) // 2] ^= 1
+    entry.write_bytes(data)
+
+
+def foreign(entry: Path) -> None:
+    """That of another file, which is whole."""
+    entry.unlink()
+    taps = file(lambda taps, sizes: taps["wide"].__imul__(2))
+    weights(taps, entry.parent)["wide"]
+    (other,) = entry.parent.iterdir()
+    other.rename(entry)
+
+
+def linked(entry: Path) -> None:
+    entry.rename(entry.with_suffix(".aside"))
+    entry.symlink_to(entry.with_suffix(".aside"))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "flipped": flipped,
+    "truncated": lambda entry: os.truncate(entry, entry.stat().st_size // 2),
+    "emptied": lambda entry: os.truncate(entry, 0),
+    "no container": lambda entry: entry.write_bytes(bytes(9999)),
+    "foreign": foreign,
+    "a link": linked,
+    "a pipe": lambda entry: (entry.unlink(), os.mkfifo(entry)),
+    "a folder": lambda entry: (entry.unlink(), entry.mkdir()),
+    "of others": lambda entry: entry.chmod(0o666),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_in_the_cache(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights(folder=tmp_path)["wide"]
+    (entry,) = tmp_path.iterdir()
+    DAMAGE[damage](entry)
+    assert_right(weights(folder=tmp_path))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert str(tmp_path) in record.getMessage()
+    assert not list(tmp_path.glob("*.tmp"))
+    if damage in ("flipped", "truncated", "emptied", "no container", "foreign"):
+        with caplog.at_level(logging.CRITICAL):
+            assert_right(weights(folder=tmp_path))
+
+
+@pytest.mark.parametrize("trouble", ["not a folder", "of others", "too small", "full disk"])
+def test_a_cache_that_cannot_hold_them(
+    trouble: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder, most = tmp_path / "cache", 1 << 20
+    match trouble:
+        case "not a folder":
+            folder.touch()
+        case "of others":
+            folder.mkdir()
+            folder.chmod(0o777)
+        case "too small":
+            most = 1000
+        case "full disk":
+
+            def full(*names: object) -> None:
+                raise OSError(28, "No space left on device")
+
+            monkeypatch.setattr(os, "link", full)
+            monkeypatch.setattr(os, "replace", full)
+    assert_right(PackedWeights(FILE, MADE, ObjectCache(folder, most)))
+    assert len(caplog.records) == 1
+    assert not list(tmp_path.glob("cache/*"))
+
+
+def without(taps: dict[str, np.ndarray], sizes: dict[str, str]) -> None:
+    sizes.clear()
+
+
+BROKEN: dict[str, Callable[[dict[str, np.ndarray], dict[str, str]], object]] = {
+    "no sizes": without,
+    "another size": lambda taps, sizes: sizes.update(wide="6"),
+    "no taps of 3x3": lambda taps, sizes: taps.update(wide=np.zeros((1, 25, 4), np.float32)),
+    "flat": lambda taps, sizes: taps.update(wide=np.zeros(9, np.float32)),
+    "too deep": lambda taps, sizes: taps.update(wide=np.zeros((1, 9, 1, 1), np.float32)),
+    "of bytes": lambda taps, sizes: taps.update(wide=np.zeros((1, 9, 4), np.uint8)),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_file_that_makes_no_panels(broken: str, tmp_path: Path) -> None:
+    for folder in (tmp_path, None):
+        with pytest.raises(ModelFileError, match="'wide' of its section 'taps' are no filters"):
+            weights(file(BROKEN[broken]), folder)["wide"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_its_section(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="no section 'none'"):
+        PackedWeights(FILE, ForTarget("x86-64-v3", {}, [], "packed", None, None, "none"), None)
+
+
+# -- whole models ---------------------------------------------------------------------------------
+
+SHAPE = (1, 3, 16, 16)
+NET = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+
+
+def test_a_compact_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path / "cache"))
+    options = lucid.CompileOptions(kernels={"0": "winograd4x4", "2": "winograd2x2"})
+    model = lucid.compile(NET, SHAPE, threads=1, options=options)
+    x = RANDOM.standard_normal((3, *SHAPE[1:])).astype(np.float32)
+    wanted = model(x)
+    for name in ("packed", "compact"):
+        model.save(tmp_path / f"{name}.lucid", weights=name)
+    for cache in (True, False, True):
+        loaded = lucid.load(tmp_path / "compact.lucid", threads=1, cache=cache)
+        assert loaded._planner.ready
+        assert len(list((tmp_path / "cache").glob("panels-*"))) == 1
+        np.testing.assert_array_equal(loaded(x), wanted)
+    loaded.save(tmp_path / "again.lucid")
+    sections = [Artifact.open(tmp_path / f"{n}.lucid").container for n in ("packed", "again")]
+    (name,) = (n for n in sections[0].sections if n.startswith("packed."))
+    assert bytes(sections[0].read(name)) == bytes(sections[1].read(name))
+    with pytest.raises(WeightsError, match="holds its weights only as packed"):
+        loaded.save(tmp_path / "no.lucid", weights="compact")
+    assert saving.has_plain(model.snapshot())

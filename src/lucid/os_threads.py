@@ -99,12 +99,12 @@ def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator
 
     workers: list[Thread] = []
     try:
-        for _ in range(min(threads, len(items))):
-            workers.append(Thread(take_turns))
-    except RuntimeError:
-        if not workers:
-            take_turns()
-    try:
+        try:
+            for _ in range(min(threads, len(items))):
+                workers.append(Thread(take_turns))
+        except RuntimeError:
+            if not workers:
+                take_turns()
         for number, lock in enumerate(finished):
             lock.acquire()
             result, results[number] = results[number], None
@@ -113,8 +113,21 @@ def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator
             yield result
     finally:
         deque(numbers, maxlen=0)
-        for worker in workers:
-            worker.join()
+        _join(workers)
+
+
+def _join(threads: Sequence[Thread]) -> None:
+    """Wait for all of them, however often a signal's handler raises meanwhile; then raise what it
+    raised last."""
+    raised: BaseException | None = None
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as problem:
+                raised = problem
+    if raised is not None:
+        raise raised
 
 
 def together(works: Sequence[Callable[[], object]]) -> None:

@@ -148,6 +148,22 @@ def test_mapped_raises_and_begins_nothing_more() -> None:
     assert begun == [0, 1, 2]
 
 
+def test_interrupts_do_not_leave_threads_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is interrupted waits for them first, however often: they use what it then frees."""
+    join, done, interrupts = os_threads.Thread.join, [], [KeyboardInterrupt()] * 3
+
+    def interrupted(own: os_threads.Thread) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        join(own)
+
+    monkeypatch.setattr(os_threads.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(os_threads.mapped(done.append, [1], 1))
+    assert done == [1]
+    assert not interrupts
+
+
 def test_mapped_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(work: object) -> None:
         raise RuntimeError("can't start new thread")

@@ -97,22 +97,21 @@ class Compilation:
         return ctypes.string_at(start, ffi.lib.LLVMPY_GetBufferSize(self._buffer))
 
     def close(self) -> None:
-        """Free what LLVM holds, now and not some time later: llvmlite's pass managers stay for ever
-        (0.50 at least), since the order of their bases hides the method that would free them, and
-        that is 90 kB for each kernel.
+        """Free what LLVM holds and llvmlite's finalizers do not: the buffer, and its pass managers,
+        which stay for ever (0.50 at least), since the order of their bases hides the method that
+        would free them, and that is 90 kB for each kernel. (The rest is left to finalizers: after
+        an interrupt in a `close` of llvmlite's they would free it once more.)
 
         Waits for another thread's `run`: an interrupt may have come between its start and whoever
         is to wait for it, and LLVM must not lose what it works on.
         """
         with self._in_use:
             self._is_closed = True
-            if self._buffer:
-                ffi.lib.LLVMPY_DisposeMemoryBuffer(self._buffer)
-                self._buffer = None
-            self._problem.close()
+            buffer, self._buffer = self._buffer, None
+            if buffer:
+                ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
             if type(self._manager)._dispose is ObjectRef._dispose:
                 NewPassManager._dispose(self._manager)
-            self._manager.close()
 
     def __enter__(self) -> Compilation:
         return self

@@ -142,6 +142,46 @@ def test_half_of_the_threads_are_tried_after_a_few_calls_and_then_rarely() -> No
         assert 1 in pace.calls(2, one, 10)
 
 
+def tried(one: float, two: float) -> Clocked:
+    """A pace that has just tried one thread, whose calls take so long, and goes on with two."""
+    pace = Clocked(99)
+    pace.calls(2, two, FIRST)
+    while pace.threads(2) == 1:
+        pace.after(one).took(1, one)
+    return pace
+
+
+def test_the_first_calls_after_a_while_may_take_longer() -> None:
+    """They find caches cold, and threads asleep."""
+    pace = tried(0.001, 0.0006)
+    assert set(pace.calls(2, 0.0015, 2) + pace.calls(2, 0.0006, 200)) == {2}
+
+
+@pytest.mark.parametrize("before", [5, 1000])
+def test_it_is_soon_noticed_that_calls_take_longer(before: int) -> None:
+    pace = tried(0.0018, 0.001)
+    pace.calls(2, 0.001, before)
+    assert 1 in pace.calls(2, 0.002, 40)
+
+
+def test_what_counts_of_half_of_the_threads_is_their_last_while() -> None:
+    pace = tried(0.3, 0.2)
+    while pace.threads(2) == 2:
+        pace.after(0.2).took(2, 0.2)
+    pace.after(0.1).took(1, 0.1)
+    assert pace.calls(2, 0.2, 2) == [2, 1]
+
+
+def test_who_began_before_the_others_gave_way_tells_nothing_of_them() -> None:
+    pace = tried(0.01, 0.006)
+    pace.in_vain_twice()
+    pace.took(2, 100.0)
+    while pace.threads(2) == 1:
+        pace.after(0.01).took(1, 0.01)
+    pace.after(0.02).took(2, 0.02)
+    assert pace.threads(2) == 1
+
+
 def test_calls_that_nothing_is_known_of_change_nothing() -> None:
     """Those that met others: nobody tells what they took."""
     pace = Clocked(99)

@@ -16,7 +16,6 @@ from llvmlite.binding.newpassmanagers import NewPassManager
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
-from lucid.os_threads import Lock
 
 
 @functools.cache
@@ -68,8 +67,6 @@ class Compilation:
         self._manager = self._passes.getModulePassManager()
         self._problem = ffi.OutputString()
         self._buffer: Any = None
-        self._in_use = Lock()
-        self._is_closed = False
         self.seconds = time.perf_counter() - start
 
     def optimise(self) -> None:
@@ -78,16 +75,12 @@ class Compilation:
         _unlocked(ffi.lib.LLVMPY_RunNewModulePassManager)(self._manager, self.module, self._passes)
 
     def run(self) -> None:
-        """All the work that there is, in native code: passes, then instructions, with no lock that
-        another compilation needs. Nothing once it is closed."""
-        with self._in_use:
-            if self._is_closed:
-                return
-            start = time.perf_counter()
-            self.optimise()
-            emit = _unlocked(ffi.lib.LLVMPY_TargetMachineEmitToMemory)
-            self._buffer = emit(self.machine, self.module, 1, self._problem)
-            self.seconds += time.perf_counter() - start
+        """All the work that there is, in native code: passes, then instructions. No lock either."""
+        start = time.perf_counter()
+        self.optimise()
+        emit = _unlocked(ffi.lib.LLVMPY_TargetMachineEmitToMemory)
+        self._buffer = emit(self.machine, self.module, 1, self._problem)
+        self.seconds += time.perf_counter() - start
 
     def code(self) -> bytes:
         """The object code that `run` has made. Raises CompileError where LLVM has refused."""
@@ -97,21 +90,16 @@ class Compilation:
         return ctypes.string_at(start, ffi.lib.LLVMPY_GetBufferSize(self._buffer))
 
     def close(self) -> None:
-        """Free what LLVM holds and llvmlite's finalizers do not: the buffer, and its pass managers,
-        which stay for ever (0.50 at least), since the order of their bases hides the method that
-        would free them, and that is 90 kB for each kernel. (The rest is left to finalizers: after
-        an interrupt in a `close` of llvmlite's they would free it once more.)
-
-        Waits for another thread's `run`: an interrupt may have come between its start and whoever
-        is to wait for it, and LLVM must not lose what it works on.
-        """
-        with self._in_use:
-            self._is_closed = True
-            buffer, self._buffer = self._buffer, None
-            if buffer:
-                ffi.lib.LLVMPY_DisposeMemoryBuffer(buffer)
-            if type(self._manager)._dispose is ObjectRef._dispose:
-                NewPassManager._dispose(self._manager)
+        """Free what LLVM holds, now and not some time later: llvmlite's pass managers stay for ever
+        (0.50 at least), since the order of their bases hides the method that would free them, and
+        that is 90 kB for each kernel."""
+        if self._buffer:
+            ffi.lib.LLVMPY_DisposeMemoryBuffer(self._buffer)
+            self._buffer = None
+        self._problem.close()
+        if type(self._manager)._dispose is ObjectRef._dispose:
+            NewPassManager._dispose(self._manager)
+        self._manager.close()
 
     def __enter__(self) -> Compilation:
         return self

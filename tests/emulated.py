@@ -3,7 +3,7 @@
 The objects of a program's kernels are laid out and relocated as in any process
 (`lucid.runtime.code_memory`), beside the tables that the driver walks, the weights, the arena and
 the user's arrays. The entry calls `lucid_run`, or on two threads `lucid_submit` many times, writes
-the outputs to standard output, and exits.
+the outputs to standard output, and exits. In `turns` it is two callers of the gate.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 from harness import PATTERN
 
+from lucid.codegen.kernels import admission_tables as native
 from lucid.codegen.kernels import driver_tables as driver
+from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.dtypes import dtype
@@ -99,7 +101,7 @@ class Stored:
         return self.addresses[packed]
 
 
-CLONE, WRITE, EXIT, EXIT_GROUP = 220, 64, 93, 94
+CLONE, WRITE, EXIT, EXIT_GROUP, YIELD = 220, 64, 93, 94, 124
 THREAD_FLAGS = 0x50F00
 """Of a thread that shares everything but its stack."""
 SUPERVISOR, RETURN = 0xD4000001, 0xD65F03C0
@@ -145,18 +147,74 @@ def system_call() -> bytes:
     return code_of([*moves, SUPERVISOR, RETURN])
 
 
+def load(register: int, address: int) -> list[int]:
+    """Read the word at this address, by a register of its own."""
+    return [*move(10, address), 0xF9400000 | 10 << 5 | register]
+
+
+def store(register: int, address: int) -> list[int]:
+    """Write it."""
+    return [*move(10, address), 0xF9000000 | 10 << 5 | register]
+
+
+def beginning(worker: Sequence[int], stack: int) -> list[int]:
+    """Another thread that does this, and ends."""
+    life = [*worker, *system(EXIT, 0)]
+    return [
+        *system(CLONE, THREAD_FLAGS, stack, 0, 0, 0),
+        branch_unless_zero(0, len(life) + 1),
+        *life,
+    ]
+
+
+def repeated(words: Sequence[int], times: int) -> list[int]:
+    """Instructions that leave x19 alone, as calls do, so many times."""
+    count = 19
+    once = [*words, 0xD1000400 | count << 5 | count]
+    return [*move(count, times), *once, branch_unless_zero(count, -len(once))]
+
+
 def together(image: Image, linked: Linked, call: int) -> list[int]:
     """Another thread that is a team's worker; lucid_submit(team, call), many times."""
     team = team_table(2)
     team[driver.TEAM_SYSCALL] = image.add(system_call())
     table, stack = image.words(team), image.blank(1 << 16) + (1 << 16)
     worker = calling(linked.address(Driver(), "lucid_worker"), table, 1)
-    worker += system(EXIT, 0)
     submit = calling(linked.address(Driver(), "lucid_submit"), table, call)
-    count = 19  # a register that calls leave alone
-    words = [*system(CLONE, THREAD_FLAGS, stack, 0, 0, 0), branch_unless_zero(0, len(worker) + 1)]
-    words += [*worker, *move(count, REPEATS), *submit, 0xD1000400 | count << 5 | count]
-    return [*words, branch_unless_zero(count, -len(submit) - 1)]
+    return [*beginning(worker, stack), *repeated(submit, REPEATS)]
+
+
+def turns(folder: Path, times: int) -> tuple[int, list[int]]:
+    """Two threads that each are admitted so many times to a gate of one processor, and meanwhile
+    add 1 to a number by a load and a store; then a call that runs beside. The number, and the
+    gate's words in the end."""
+    image = Image()
+    linked = Linked(image, [Admission()])
+    table = [0] * native.GATE_WORDS
+    table[native.GATE_PROCESSORS], table[native.GATE_SYSCALL] = 1, image.add(system_call())
+    pool, stack = image.words([0] * native.POOL_WORDS), image.blank(1 << 16) + (1 << 16)
+    results = image.words([0, *table])
+    gate, ended = results + 8, image.words([0])
+
+    def caller() -> list[int]:
+        ticket = [0] * native.TICKET_WORDS
+        ticket[native.TICKET_TEAM] = native.ALONE
+        own = image.words(ticket)
+        admit, leave = (linked.address(Admission(), f"lucid_{n}") for n in ("admit", "leave"))
+        arguments = (gate, own, pool, 1, native.ADAPTIVE)
+        add = [*load(9, results), 0x91000400 | 9 << 5 | 9, *store(9, results)]
+        return repeated([*calling(admit, *arguments), *add, *calling(leave, gate, own)], times)
+
+    waiting = [*system(YIELD), *load(9, ended)]
+    last = [*move(9, 1), *store(9, ended)]
+    nothing = image.add(code_of([RETURN]))
+    beside = calling(linked.address(Admission(), "lucid_beside"), gate, nothing, 0)
+    words = [*beginning([*caller(), *last], stack), *caller(), *waiting]
+    words += [0xB4000000 | (-len(waiting) & 0x7FFFF) << 5 | 9, *beside]
+    length = 8 * (1 + native.GATE_WORDS)
+    start = image.add(code_of([*words, *ending(results, length)]))
+    number, *gates = np.frombuffer(run(image, start, folder), np.int64).tolist()
+    return number, gates
 
 
 def places(program: Program) -> tuple[list[int], int]:
@@ -166,10 +224,14 @@ def places(program: Program) -> tuple[list[int], int]:
     return [0, *ends[:-1].tolist()], int(ends[-1])
 
 
-def executable(
-    program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray], threads: int = 1
-) -> bytes:
-    """A static ELF executable that runs the program."""
+def emulate(
+    program: Program,
+    payload: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    folder: Path,
+    threads: int = 1,
+) -> list[np.ndarray]:
+    """The program's outputs, computed by qemu."""
     image = Image()
     linked = Linked(image, [*program.kernels(), Driver()])
     stored = Stored(image, payload, program.weights.values())
@@ -196,31 +258,25 @@ def executable(
     else:
         running = together(image, linked, table)
     start = image.add(code_of([*running, *ending(results, size)]))
+    written = run(image, start, folder)
+    views = zip(starts, program.outputs.values(), strict=True)
+    return [
+        np.frombuffer(written, dtype(v.dtype).storage, prod(v.shape), at).reshape(v.shape)
+        for at, v in views
+    ]
+
+
+def run(image: Image, start: int, folder: Path) -> bytes:
+    """What a static ELF executable writes that begins here."""
+    assert EMULATOR is not None
     total = len(image.bytes)
     header = b"\x7fELF\2\1\1" + bytes(9)
     header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, total, total, 4096)
     image.bytes[: len(header)] = header
-    return bytes(image.bytes)
-
-
-def emulate(
-    program: Program,
-    payload: Mapping[str, Any],
-    inputs: Sequence[np.ndarray],
-    folder: Path,
-    threads: int = 1,
-) -> list[np.ndarray]:
-    """The program's outputs, computed by qemu."""
-    assert EMULATOR is not None
     file = folder / "program"
-    file.write_bytes(executable(program, payload, inputs, threads))
+    file.write_bytes(image.bytes)
     file.chmod(0o700)
     done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    starts, _ = places(program)
-    views = zip(starts, program.outputs.values(), strict=True)
-    return [
-        np.frombuffer(done.stdout, dtype(v.dtype).storage, prod(v.shape), at).reshape(v.shape)
-        for at, v in views
-    ]
+    return done.stdout

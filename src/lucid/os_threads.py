@@ -52,6 +52,7 @@ class Thread:
     def __init__(self, work: Callable[[], object]) -> None:
         self.native_id = 0
         self._work = work
+        self._has_ended = False
         self._running, self._alive = Lock(), Lock()
         self._running.acquire()
         self._alive.acquire()
@@ -65,15 +66,16 @@ class Thread:
             self._work()
         finally:
             del self._work
+            self._has_ended = True
             self._alive.release()
 
     def is_alive(self) -> bool:
-        return bool(self._alive.locked())
+        return not self._has_ended
 
     def join(self, timeout: float = -1) -> None:
         """Wait until it has ended, but no longer than so many seconds."""
-        if self._alive.acquire(timeout=timeout):
-            self._alive.release()
+        if not self._has_ended and self._alive.acquire(timeout=timeout):
+            self._alive.release()  # unless interrupted, and then it has ended
 
 
 def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[R]:
@@ -99,12 +101,12 @@ def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator
 
     workers: list[Thread] = []
     try:
-        for _ in range(min(threads, len(items))):
-            workers.append(Thread(take_turns))
-    except RuntimeError:
-        if not workers:
-            take_turns()
-    try:
+        try:
+            for _ in range(min(threads, len(items))):
+                workers.append(Thread(take_turns))
+        except RuntimeError:
+            if not workers:
+                take_turns()
         for number, lock in enumerate(finished):
             lock.acquire()
             result, results[number] = results[number], None
@@ -113,8 +115,21 @@ def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator
             yield result
     finally:
         deque(numbers, maxlen=0)
-        for worker in workers:
-            worker.join()
+        _join(workers)
+
+
+def _join(threads: Sequence[Thread]) -> None:
+    """Wait for all of them, however often a signal's handler raises meanwhile; then raise what it
+    raised last."""
+    raised: BaseException | None = None
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as problem:
+                raised = problem
+    if raised is not None:
+        raise raised
 
 
 def together(works: Sequence[Callable[[], object]]) -> None:

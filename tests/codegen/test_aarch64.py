@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data import golden
-from emulated import EMULATOR, TARGET, emulate
+from emulated import EMULATOR, TARGET, emulate, turns
 from graph_builder import attention_block
 from harness import assert_near
 from strategies import ACTIVATIONS, Builder, random_inputs
 
 from lucid import trace
+from lucid.codegen.kernels import admission_tables as native
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import schedule
 from lucid.ir import BATCH, Graph, f32, interpret
@@ -87,6 +88,14 @@ def test_two_threads(tmp_path: Path) -> None:
     ]
     for alone, together in zip(*results, strict=True):
         np.testing.assert_array_equal(alone, together)
+
+
+def test_callers_take_turns(tmp_path: Path) -> None:
+    """Two threads of which one may run at a time: what one wrote the next one reads."""
+    number, gate = turns(tmp_path, 2000)
+    assert number == 4000
+    left = (native.GATE_HELD, native.GATE_RUNNING, native.GATE_BESIDE, native.GATE_WAITING)
+    assert [gate[word] for word in (*left, native.GATE_MUTEX)] == [0, 0, 0, 0, native.FREE]
 
 
 @pytest.mark.parametrize("kernel", ["direct", "winograd2x2", "winograd4x4", "depthwise"])

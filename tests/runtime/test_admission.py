@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -339,12 +338,27 @@ def wanted() -> np.ndarray:
     return lucid.compile(NET, IMAGE.shape, threads=1)(IMAGE)
 
 
+class Steady(Pace):
+    """As many threads as there are, whether or not they pay on a busy machine. `told`: how many
+    calls had that it was told of."""
+
+    def __init__(self, worth: int) -> None:
+        super().__init__(worth)
+        self.told: list[int] = []
+
+    def took(self, threads: int, seconds: float) -> None:
+        assert 0 < seconds < PATIENCE
+        self.told.append(threads)
+
+    def in_vain(self, threads: int) -> None:
+        pass
+
+
 def compiled(threads: int, policy: str) -> lucid.CompiledModel:
-    """A model that takes as many threads as it is given, small as it is, and whether or not they
-    pay on a busy machine: no two calls are soon after one another."""
+    """A model that takes as many threads as it is given, small as it is."""
     fast = lucid.compile(NET, IMAGE.shape, threads=threads, queue_policy=policy)
     for plan in fast._planner.plans.values():
-        plan.whole.pace = Pace(threads, itertools.count().__next__)
+        plan.whole.pace = Steady(threads)
     return fast
 
 
@@ -413,6 +427,35 @@ def test_a_network_that_is_worth_one_thread_asks_nobody() -> None:
         assert np.array_equal(fast(IMAGE), wanted())
     finally:
         with_everything.leave()
+
+
+def test_the_pace_is_told_of_calls_that_met_no_others() -> None:
+    """Neither those that came before and go on, nor such as came meanwhile."""
+    fast = compiled(2, "adaptive")
+    (plan,) = fast._planner.plans.values()
+    told = plan.whole.pace.told = []
+    other, gate = compiled(1, "block"), admission.gate(HOST)
+    fast(IMAGE)
+    assert told == [2]
+    somebody = Turn(gate)
+    somebody.take(gate.pool(HOST, 1), "block")
+    fast(IMAGE)
+    somebody.leave()
+    assert told == [2]
+    run = fast._runner._run
+
+    def while_somebody_comes(*arguments: object) -> int:
+        somebody.take(gate.pool(HOST, 2), "single-thread")
+        return run(*arguments)
+
+    fast._runner._run = while_somebody_comes
+    fast(IMAGE)
+    somebody.leave()
+    del fast._runner._run
+    other(IMAGE)
+    assert told == [2]
+    fast(IMAGE)
+    assert told == [2, 2]
 
 
 def test_policies_have_names() -> None:

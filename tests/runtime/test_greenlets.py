@@ -2,6 +2,7 @@
 
 import importlib.util
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +147,31 @@ def test_mapped_raises_and_begins_nothing_more() -> None:
     with pytest.raises(ZeroDivisionError):
         list(os_threads.mapped(work, range(10_000), 1))
     assert begun == [0, 1, 2]
+
+
+def test_interrupts_do_not_leave_threads_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is interrupted waits for them first, however often: they use what it then frees."""
+    join, done, interrupts = os_threads.Thread.join, [], [KeyboardInterrupt()] * 3
+    begun, waited_for = threading.Event(), threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            assert begun.wait(10)
+            raise ValueError
+        begun.set()
+        assert waited_for.wait(10)
+        done.append(number)
+
+    def interrupted(own: os_threads.Thread) -> None:
+        if interrupts:
+            raise interrupts.pop()
+        waited_for.set()
+        join(own)
+
+    monkeypatch.setattr(os_threads.Thread, "join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(os_threads.mapped(work, [0, 1], 2))
+    assert done == [1]
 
 
 def test_mapped_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:

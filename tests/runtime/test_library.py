@@ -1,12 +1,14 @@
 """Kernels compiled side by side: as each alone, in their order, with errors of their own."""
 
+from threading import get_ident
+
 import pytest
 
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.microkernels import Tile
 from lucid.codegen.kernels.transpose import Transpose
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import compile_object
+from lucid.codegen.language.llvm import Compilation, compile_object
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.runtime import library
@@ -38,6 +40,25 @@ def test_progress_is_told_between_parts(fresh, monkeypatch):
     told = []
     fresh._object_codes(KERNELS, None, lambda *state: told.append(state[1]))
     assert told == [0, 2, 3]
+
+
+def test_interrupts_do_not_reach_what_is_compiled(fresh, monkeypatch):
+    """Which all happens on threads that Python raises none on, from beginning to end."""
+    threads = []
+
+    class Noted(Compilation):
+        def __init__(self, *given):
+            threads.append(get_ident())
+            super().__init__(*given)
+
+        def close(self):
+            threads.append(get_ident())
+            super().close()
+
+    monkeypatch.setattr("lucid.codegen.language.llvm.Compilation", Noted)
+    fresh.load([Transpose(), Driver()])
+    assert len(threads) == 4
+    assert get_ident() not in threads
 
 
 class Broken(KernelSpec):

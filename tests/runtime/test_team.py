@@ -218,7 +218,8 @@ def test_a_team_shrinks_and_grows_with_what_is_allowed(monkeypatch: pytest.Monke
         return status
 
     monkeypatch.setattr(Team, "run", noted)
-    monkeypatch.setattr(Pace, "in_vain", lambda own: None)  # as a busy machine would have it
+    for told in ("in_vain", "took"):  # as a busy machine would have it
+        monkeypatch.setattr(Pace, told, lambda *_: None)
     steps = [(8, [(3, True)]), (1.5, [(2, False)]), (0.5, []), (2, [(2, True)]), (64, [(3, True)])]
     for count, wanted in steps:
         allow(monkeypatch, count)

@@ -95,6 +95,7 @@ class Gate:
         self.leave = LEAVE_TYPE(self._code.address(native.ADMISSION, "lucid_leave"))
         self.beside = BESIDE_TYPE(self._code.address(native.ADMISSION, "lucid_beside"))
         self.table = np.zeros(native.GATE_WORDS, np.int64)
+        self._words = self.table.data
         self.processors = 0
         self.allow(processors)
         self.table[native.GATE_SYSCALL] = syscall_address()
@@ -107,6 +108,11 @@ class Gate:
         if processors != self.processors:
             self.processors = processors
             self.table[native.GATE_PROCESSORS] = processors
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no call runs, of whatever model."""
+        return self._words[native.GATE_RUNNING] == 0 == self._words[native.GATE_BESIDE]
 
     def turn(self) -> Turn:
         """This thread's."""

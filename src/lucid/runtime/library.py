@@ -10,7 +10,6 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lucid.codegen.language.names import KernelName
@@ -164,17 +163,21 @@ class KernelLibrary:
         return codes
 
     def _compiled(self, kernels: Sequence[KernelSpec], threads: int) -> list[bytes]:
-        """Object code of kernels, compiled side by side. Only LLVM runs on the other threads, and
-        nothing else on this one meanwhile: a progress callback could fork."""
-        with ExitStack() as stack:
-            works = [stack.enter_context(self._begun(kernel)) for kernel in kernels]
-            list(mapped(lambda work: work.run(), works, threads))
-            codes = [work.code() for work in works]
-        for work, code in zip(works, codes, strict=True):
-            milliseconds = 1000 * work.seconds
-            log.debug("%s: compiled in %.0f ms, %d bytes", work.kernel, milliseconds, len(code))
-        self.emitted += len(codes)
-        return codes
+        """Object code of kernels, compiled side by side, from beginning to end on other threads: an
+        interrupt, which Python raises on the main one alone, may come between what LLVM has freed
+        and llvmlite's note of it, which then frees it once more. Nothing else is done on this one
+        meanwhile: a progress callback could fork."""
+        made = list(mapped(self._compile, kernels, threads))
+        for kernel, (code, seconds) in zip(kernels, made, strict=True):
+            log.debug("%s: compiled in %.0f ms, %d bytes", kernel, 1000 * seconds, len(code))
+        self.emitted += len(made)
+        return [code for code, _ in made]
+
+    def _compile(self, kernel: KernelSpec) -> tuple[bytes, float]:
+        """A kernel's object code, and the seconds that it took."""
+        with self._begun(kernel) as work:
+            work.run()
+            return work.code(), work.seconds
 
     def _begun(self, kernel: KernelSpec) -> Compilation:
         from lucid.codegen.language.llvm import Compilation

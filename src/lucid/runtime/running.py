@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -46,14 +47,29 @@ class Runner:
 
     def run(self, bound: BoundTables, addresses: Sequence[int]) -> int:
         """Run a program on the arrays at these addresses, its inputs and then its outputs; the
-        status of the native code, 0 where it ran."""
+        status of the native code, 0 where it ran.
+
+        Its pace is told what the call took unless it met others: it may have waited for them, or
+        had no team for their sake."""
+        if self._threads == 1:
+            return self._admitted(bound, addresses, 1)
+        way_in, pace = gate(self._target), bound.pace
+        allowed = allowance.threads()
+        way_in.allow(allowed)
+        threads = pace.threads(min(self._threads, allowed))
+        if pace.worth == 1 or not way_in.is_empty:
+            return self._admitted(bound, addresses, threads)
+        start = time.monotonic()
+        status = self._admitted(bound, addresses, threads)
+        seconds = time.monotonic() - start
+        if way_in.is_empty:
+            pace.took(threads, seconds)
+        return status
+
+    def _admitted(self, bound: BoundTables, addresses: Sequence[int], threads: int) -> int:
+        """Run on so many threads, or on the caller's alone, once it is this call's turn."""
         enter = self.enter or self._entry(bound.code)
-        policy, threads = self._policy, self._threads
-        if threads > 1:
-            allowed = allowance.threads()
-            threads = bound.pace.threads(min(threads, allowed))
-            gate(self._target).allow(allowed)
-        if threads == 1 and policy != "block":  # it is its thread's alone, and waits for nobody
+        if threads == 1 and self._policy != "block":  # it is its thread's alone, waits for nobody
             return self._run(enter, bound, addresses)
         turn = gate(self._target).turn()
         if turn.is_taken:  # a signal handler's call, in a call
@@ -63,12 +79,12 @@ class Runner:
         if pool is None:  # to find it takes longer than small networks
             pool = self._pools[size] = gate(self._target).pool(self._target, size)
         try:
-            team = turn.take(pool, policy)
+            team = turn.take(pool, self._policy)
             if team is None:
                 return self._run(self._alone or enter, bound, addresses)
             status = self._run(functools.partial(team.run, threads=threads), bound, addresses)
             if team.in_vain:
-                bound.pace.in_vain()
+                bound.pace.in_vain(threads)
             return status
         finally:
             turn.leave()

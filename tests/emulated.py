@@ -38,6 +38,8 @@ from lucid.runtime.team import team_table
 from lucid.runtime.weights import WeightStore
 
 TARGET = Target.named("aarch64")
+PROCESSORS = {"aarch64": "a64fx", "aarch64-dotprod": "neoverse-n1"}
+"""What qemu is for each level: the first one has neither dotprod nor rcpc."""
 EMULATOR = shutil.which("qemu-aarch64")
 
 BASE = 0x400000
@@ -69,8 +71,8 @@ class Image:
 class Linked:
     """Kernels in the image, linked as those of this machine are, as BoundProgram asks for them."""
 
-    def __init__(self, image: Image, kernels: Sequence[KernelSpec]) -> None:
-        objects = [ObjectCode(compile_object(kernel, TARGET)) for kernel in kernels]
+    def __init__(self, image: Image, kernels: Sequence[KernelSpec], target: Target) -> None:
+        objects = [ObjectCode(compile_object(kernel, target)) for kernel in kernels]
         layout = Layout(objects)
         base = image.add(b"", PAGESIZE)
         image.add(layout.linked(base))
@@ -167,11 +169,15 @@ def places(program: Program) -> tuple[list[int], int]:
 
 
 def executable(
-    program: Program, payload: Mapping[str, Any], inputs: Sequence[np.ndarray], threads: int = 1
+    program: Program,
+    payload: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    threads: int = 1,
+    target: Target = TARGET,
 ) -> bytes:
     """A static ELF executable that runs the program."""
     image = Image()
-    linked = Linked(image, [*program.kernels(), Driver()])
+    linked = Linked(image, [*program.kernels(), Driver()], target)
     stored = Stored(image, payload, program.weights.values())
     program = replace(program, threads=[])  # as small as they are, phases are shared
     bound = BoundProgram(program, linked, stored)  # type: ignore[arg-type]  # they have addresses
@@ -210,13 +216,15 @@ def emulate(
     inputs: Sequence[np.ndarray],
     folder: Path,
     threads: int = 1,
+    target: Target = TARGET,
 ) -> list[np.ndarray]:
-    """The program's outputs, computed by qemu."""
+    """The program's outputs, computed by qemu as a processor of the target's level."""
     assert EMULATOR is not None
     file = folder / "program"
-    file.write_bytes(executable(program, payload, inputs, threads))
+    file.write_bytes(executable(program, payload, inputs, threads, target))
     file.chmod(0o700)
-    done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
+    command = [EMULATOR, "-cpu", PROCESSORS[target.name], file]
+    done = subprocess.run(command, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     starts, _ = places(program)
     views = zip(starts, program.outputs.values(), strict=True)

@@ -217,6 +217,7 @@ def emulate(
     folder: Path,
     threads: int = 1,
     target: Target = TARGET,
+    seconds: float = 300,
 ) -> list[np.ndarray]:
     """The program's outputs, computed by qemu as a processor of the target's level."""
     assert EMULATOR is not None
@@ -224,7 +225,7 @@ def emulate(
     file.write_bytes(executable(program, payload, inputs, threads, target))
     file.chmod(0o700)
     command = [EMULATOR, "-cpu", PROCESSORS[target.name], file]
-    done = subprocess.run(command, capture_output=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, timeout=seconds)
     assert done.returncode == 0, done.stderr
     starts, _ = places(program)
     views = zip(starts, program.outputs.values(), strict=True)

@@ -22,6 +22,19 @@ from lucid.runtime.signature import Signature
 from lucid.runtime.team import CALL_SPINS, GAP, IDLE_SPINS
 
 TEMPLATES = Path(__file__).parent / "templates"
+SOURCE = (
+    "tables",
+    "weights",
+    "memory",
+    "threads",
+    "levels",
+    "processors",
+    "create",
+    "sizes",
+    "run",
+    "told",
+)
+"""The parts of the source in C, in order."""
 MOST = 1024
 """Threads and calls that a model may be asked for."""
 LONGEST = 400
@@ -41,6 +54,11 @@ class Level:
 def filled(template: str, values: Mapping[str, object]) -> str:
     """A template with its placeholders replaced."""
     return Template((TEMPLATES / template).read_text()).substitute(values)
+
+
+def source(values: Mapping[str, object]) -> str:
+    """The source in C, of its parts."""
+    return "\n".join(filled(f"source/{part}.c", values) for part in SOURCE)
 
 
 def values_of(

@@ -439,6 +439,12 @@ def test_every_kernel_is_assembled(kernel: KernelSpec, level: str) -> None:
         assert any(name.startswith(f"{export}_") for name in symbols), export
 
 
+@pytest.mark.parametrize("kernel", [Driver(), Admission()], ids=str)
+def test_code_for_aarch64_takes_what_its_level_says(kernel: KernelSpec) -> None:
+    """ARMv8.3 has weaker loads, which LLVM would use."""
+    assert "ldapr" not in assembly(kernel, Target.named("aarch64"))
+
+
 def elf_symbols(code: bytes) -> dict[str, bool]:
     """The symbols of a 64-bit ELF object, and whether each lies in a section of it."""
 

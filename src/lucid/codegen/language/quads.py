@@ -28,7 +28,7 @@ def less_offset(k: Kernel, quads: Integers) -> Integers:
 
 
 def multiply_add(k: Kernel, a: Vector, b: Vector, total: Integers) -> Integers:
-    """total + a . b in each 32-bit lane, modulo 2^32, whatever the bytes are; `a`: `less_offset`."""
+    """total + a . b in each 32-bit lane, modulo 2^32, whatever the bytes are; a: `less_offset`."""
     lanes = total.lanes
     if k.target.dot:
         kind, sums = ir.VectorType(I8, 4 * lanes), ir.VectorType(I32, lanes)

@@ -17,6 +17,7 @@ from lucid.emit.linking import architecture
 from lucid.emit.names import comment, identifier, literal
 from lucid.ir.graph import Value
 from lucid.ir.types import Dim
+from lucid.runtime import pace
 from lucid.runtime.plans import Plan
 from lucid.runtime.signature import Signature
 from lucid.runtime.team import CALL_SPINS, GAP, IDLE_SPINS
@@ -25,6 +26,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 SOURCE = (
     "tables",
     "weights",
+    "pace",
     "memory",
     "threads",
     "levels",
@@ -155,6 +157,7 @@ def _words(target: Target) -> list[tuple[str, int]]:
         "TEAM_SYSCALL",
         "TEAM_CALL_SPINS",
         "TEAM_IDLE_SPINS",
+        "TEAM_IN_VAIN",
         "TEAM_TICKETS",
         "FUTEX_WAKE_PRIVATE",
     ]
@@ -165,6 +168,10 @@ def _words(target: Target) -> list[tuple[str, int]]:
         ("CALL_SPINS", CALL_SPINS),
         ("IDLE_SPINS", IDLE_SPINS),
         ("GAP", round(GAP * 1e9)),
+        ("SOON", round(pace.SOON * 1e9)),
+        ("SHORTEST", round(pace.SHORTEST * 1e9)),
+        ("LONGEST", round(pace.LONGEST * 1e9)),
+        ("WELL", pace.WELL),
         ("FUTEX", target.system_calls.futex),
     ]
 

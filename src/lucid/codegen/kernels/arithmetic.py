@@ -290,10 +290,10 @@ class Bytes(Pairs):
     def tile_rows(self, target: Target, vectors: int) -> int:
         """Those of floats; where `_by_lane` holds a vector of each row as well, less: there are
         registers for these, the panel's vectors and the offset."""
-        most = target.tile_rows(vectors)
-        return (
-            most if target.is_x86 else min(most, (target.registers - vectors - 1) // (vectors + 1))
-        )
+        rows = target.tile_rows(vectors)
+        if target.is_x86:
+            return rows
+        return min(rows, (target.registers - vectors - 1) // (vectors + 1))
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
         every = k.every_lane(k.load(address, lanes=1, align=1).raw, k.vector)

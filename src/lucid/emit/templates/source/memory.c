@@ -25,6 +25,7 @@ struct ${name}_model {
     int64_t threads;
     double processors; /* that may be used, when it was made */
     int64_t left; /* when the team's last call ended */
+    struct pace paces[PLANS];
     pid_t process;
     struct worker *workers;
     int64_t started;

@@ -101,7 +101,7 @@ $tensor_rows
 };
 
 /* The words of the tables that native code reads, and numbers that go with them. GAP: nanoseconds
- * between two calls beyond which threads sleep at once. */
+ * between two calls beyond which threads sleep at once; for others see `struct pace`. */
 enum {
 $words
 };

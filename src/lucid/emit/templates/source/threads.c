@@ -53,13 +53,6 @@ static ${name}_status start_threads(${name}_model *model)
     return problem == 0 ? ${NAME}_OK : ${NAME}_NO_THREADS;
 }
 
-static int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
 /* Sets a word that all threads read, if it is another. */
 static void change(int64_t *word, int64_t value)
 {
@@ -80,16 +73,24 @@ static void employ(const ${name}_model *model, int64_t threads)
         wake(&team[TEAM_THREADS]);
 }
 
-/* Runs a call on as many of the team's threads as it is worth; on this one alone where that is one,
- * or the team is busy. */
+/* Runs a call on as many of the team's threads as it is worth, and as have paid lately; on this one
+ * alone where that is one, or the team is busy. */
 static int64_t enter(${name}_model *model, const struct plan *plan, int64_t *call)
 {
     int64_t threads = plan->threads < model->threads ? plan->threads : model->threads, status;
+    struct pace *pace = &model->paces[plan - model->level->plans];
     if (threads <= 1 || pthread_mutex_trylock(&model->team_lock) != 0)
         return model->level->run(call);
+    threads = paced(pace, threads);
+    if (threads == 1) {
+        pthread_mutex_unlock(&model->team_lock);
+        return model->level->run(call);
+    }
     employ(model, threads);
     status = model->level->submit(model->team, call);
     model->left = now();
+    if (model->team[TEAM_IN_VAIN])
+        in_vain(pace);
     pthread_mutex_unlock(&model->team_lock);
     return status;
 }

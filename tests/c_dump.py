@@ -62,7 +62,7 @@ def built(folder: Path, name: str, target: Target, shared: bool = False) -> Path
     (folder / "dump.c").write_text(Template(SOURCE).substitute(name=name, NAME=name.upper()))
     compiler = compiler_for(target)
     if shared:
-        made, rest = "dump_so", [f"./{name}.so", "-Wl,-rpath,$ORIGIN"]
+        made, rest = "dump_so", ["-L.", f"-l:{name}.so", "-Wl,-rpath,$ORIGIN"]
     else:
         made, rest = "dump", ["-static", f"{name}.c", f"{name}.a", "-lpthread"]
         if "ziglang" in compiler:  # which links musl alone statically

@@ -9,6 +9,7 @@ the outputs to standard output, and exits.
 from __future__ import annotations
 
 import ctypes
+import functools
 import shutil
 import struct
 import subprocess
@@ -68,11 +69,15 @@ class Image:
 # -- binding --------------------------------------------------------------------------------------
 
 
+compiled = functools.cache(compile_object)
+"""Most programs have kernels in common, the driver at least."""
+
+
 class Linked:
     """Kernels in the image, linked as those of this machine are, as BoundProgram asks for them."""
 
     def __init__(self, image: Image, kernels: Sequence[KernelSpec], target: Target) -> None:
-        objects = [ObjectCode(compile_object(kernel, target)) for kernel in kernels]
+        objects = [ObjectCode(compiled(kernel, target)) for kernel in kernels]
         layout = Layout(objects)
         base = image.add(b"", PAGESIZE)
         image.add(layout.linked(base))

@@ -2,9 +2,11 @@
 
 import os
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import c_dump
+import emulated
 import numpy as np
 import pytest
 from emulated import EMULATOR, PROCESSORS, TARGET, emulate
@@ -15,7 +17,7 @@ from lucid.codegen.target import Target
 from lucid.emit.linking import compiler_for
 from lucid.errors import MissingPackageError
 from lucid.models import resnest_digits
-from lucid.runtime.saving import payload_of, programs_of, schedules_of
+from lucid.runtime.saving import object_code, payload_of, programs_of, schedules_of
 
 pytestmark = [
     pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed"),
@@ -33,12 +35,13 @@ def _compiler() -> None:
         pytest.skip("neither aarch64-linux-gnu-gcc nor ziglang is installed")
 
 
-def test_the_same_bits_as_its_program(tmp_path: Path) -> None:
+def test_the_same_bits_as_its_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is laid out, bound and run as a process of Python does it."""
     compiled = lucid.compile(resnest_digits(), (1, 1, 32, 32), threads=2)
     lucid.emit_c(compiled, tmp_path, name="net", targets=["aarch64"])
     x = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
     snapshot = compiled.snapshot()
+    monkeypatch.setattr(emulated, "compiled", partial(object_code, snapshot))
     ((shapes, plan),) = snapshot.plans.items()
     schedule = schedules_of(snapshot, TARGET)[shapes]
     (program,) = programs_of(snapshot, plan, schedule, TARGET)

@@ -2,8 +2,8 @@
 
     python benchmarks/emitted.py resnest_50 net.onnx --threads 2
 
-Calls of both take turns in one process, and the least time of each counts: of one thread that of
-the processor, else that of the clock.
+Calls of Python and of the shared library take turns in one process, and the least time of each
+counts: of one thread that of the processor, else that of the clock.
 
     CC="python -m ziglang cc -target aarch64-linux-gnu" QEMU_LD_PREFIX=/usr/aarch64-linux-gnu \\
         python benchmarks/emitted.py resnest_50 net.onnx --targets aarch64,aarch64-dotprod
@@ -83,12 +83,15 @@ def compare(model: str, threads: int, seconds: float) -> str:
         call = library.prepared(handle, arrays, outs)
         assert call() == 0
         same = all(map(np.array_equal, outs, wanted))
+        program = c_dump.built(Path(folder), "net", compiled.target)
+        found, _ = c_dump.outputs([program, library.weights, threads, 1], arrays, wanted)
         best = least({"Python": lambda: compiled(*arrays), "C": call}, threads, seconds)
         library.destroy(handle)
         megabytes = library.weights.stat().st_size / 1e6
     return (
-        f"{model}, {compiled.target.name}: {told(same)}, Python {best['Python']:.3f} ms, "
-        f"C {best['C']:.3f} ms ({best['C'] / best['Python']:.3f}), create {create:.0f} ms, "
+        f"{model}, {compiled.target.name}: so {told(same)}, "
+        f"c {told(all(map(np.array_equal, found, wanted)))}, Python {best['Python']:.3f} ms, "
+        f"so {best['C']:.3f} ms ({best['C'] / best['Python']:.3f}), create {create:.0f} ms, "
         f"{megabytes:.1f} MB of weights"
     )
 

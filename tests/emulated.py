@@ -9,6 +9,7 @@ the outputs to standard output, and exits. In `turns` it is two callers of the g
 from __future__ import annotations
 
 import ctypes
+import functools
 import shutil
 import struct
 import subprocess
@@ -40,6 +41,8 @@ from lucid.runtime.team import team_table
 from lucid.runtime.weights import WeightStore
 
 TARGET = Target.named("aarch64")
+PROCESSORS = {"aarch64": "a64fx", "aarch64-dotprod": "neoverse-n1"}
+"""What qemu is for each level: the first one has neither dotprod nor rcpc."""
 EMULATOR = shutil.which("qemu-aarch64")
 
 BASE = 0x400000
@@ -68,11 +71,15 @@ class Image:
 # -- binding --------------------------------------------------------------------------------------
 
 
+compiled = functools.cache(compile_object)
+"""Most programs have kernels in common, the driver at least."""
+
+
 class Linked:
     """Kernels in the image, linked as those of this machine are, as BoundProgram asks for them."""
 
-    def __init__(self, image: Image, kernels: Sequence[KernelSpec]) -> None:
-        objects = [ObjectCode(compile_object(kernel, TARGET)) for kernel in kernels]
+    def __init__(self, image: Image, kernels: Sequence[KernelSpec], target: Target) -> None:
+        objects = [ObjectCode(compiled(kernel, target)) for kernel in kernels]
         layout = Layout(objects)
         base = image.add(b"", PAGESIZE)
         image.add(layout.linked(base))
@@ -189,7 +196,7 @@ def turns(folder: Path, times: int) -> tuple[int, list[int]]:
     add 1 to a number by a load and a store; then a call that runs beside. The number, and the
     gate's words in the end."""
     image = Image()
-    linked = Linked(image, [Admission()])
+    linked = Linked(image, [Admission()], TARGET)
     table = [0] * native.GATE_WORDS
     table[native.GATE_PROCESSORS], table[native.GATE_SYSCALL] = 1, image.add(system_call())
     pool, stack = image.words([0] * native.POOL_WORDS), image.blank(1 << 16) + (1 << 16)
@@ -213,7 +220,7 @@ def turns(folder: Path, times: int) -> tuple[int, list[int]]:
     words += [0xB4000000 | (-len(waiting) & 0x7FFFF) << 5 | 9, *beside]
     length = 8 * (1 + native.GATE_WORDS)
     start = image.add(code_of([*words, *ending(results, length)]))
-    number, *gates = np.frombuffer(run(image, start, folder), np.int64).tolist()
+    number, *gates = np.frombuffer(run(beginning_at(image, start), folder), np.int64).tolist()
     return number, gates
 
 
@@ -224,16 +231,16 @@ def places(program: Program) -> tuple[list[int], int]:
     return [0, *ends[:-1].tolist()], int(ends[-1])
 
 
-def emulate(
+def executable(
     program: Program,
     payload: Mapping[str, Any],
     inputs: Sequence[np.ndarray],
-    folder: Path,
     threads: int = 1,
-) -> list[np.ndarray]:
-    """The program's outputs, computed by qemu."""
+    target: Target = TARGET,
+) -> bytes:
+    """A static ELF executable that runs the program."""
     image = Image()
-    linked = Linked(image, [*program.kernels(), Driver()])
+    linked = Linked(image, [*program.kernels(), Driver()], target)
     stored = Stored(image, payload, program.weights.values())
     program = replace(program, threads=[])  # as small as they are, phases are shared
     bound = BoundProgram(program, linked, stored)  # type: ignore[arg-type]  # they have addresses
@@ -258,7 +265,32 @@ def emulate(
     else:
         running = together(image, linked, table)
     start = image.add(code_of([*running, *ending(results, size)]))
-    written = run(image, start, folder)
+    return beginning_at(image, start)
+
+
+def beginning_at(image: Image, start: int) -> bytes:
+    """A static ELF executable that begins here."""
+    total = len(image.bytes)
+    header = b"\x7fELF\2\1\1" + bytes(9)
+    header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, total, total, 4096)
+    image.bytes[: len(header)] = header
+    return bytes(image.bytes)
+
+
+def emulate(
+    program: Program,
+    payload: Mapping[str, Any],
+    inputs: Sequence[np.ndarray],
+    folder: Path,
+    threads: int = 1,
+    target: Target = TARGET,
+    seconds: float = 300,
+) -> list[np.ndarray]:
+    """The program's outputs, computed by qemu as a processor of the target's level."""
+    file = executable(program, payload, inputs, threads, target)
+    written = run(file, folder, target, seconds)
+    starts, _ = places(program)
     views = zip(starts, program.outputs.values(), strict=True)
     return [
         np.frombuffer(written, dtype(v.dtype).storage, prod(v.shape), at).reshape(v.shape)
@@ -266,17 +298,13 @@ def emulate(
     ]
 
 
-def run(image: Image, start: int, folder: Path) -> bytes:
-    """What a static ELF executable writes that begins here."""
+def run(program: bytes, folder: Path, target: Target = TARGET, seconds: float = 300) -> bytes:
+    """What an executable writes."""
     assert EMULATOR is not None
-    total = len(image.bytes)
-    header = b"\x7fELF\2\1\1" + bytes(9)
-    header += struct.pack("<HHIQQQIHHHHHH", 2, 183, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
-    header += struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, total, total, 4096)
-    image.bytes[: len(header)] = header
     file = folder / "program"
-    file.write_bytes(image.bytes)
+    file.write_bytes(program)
     file.chmod(0o700)
-    done = subprocess.run([EMULATOR, "-cpu", "max", file], capture_output=True, timeout=300)
+    command = [EMULATOR, "-cpu", PROCESSORS[target.name], file]
+    done = subprocess.run(command, capture_output=True, timeout=seconds)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data import golden
-from emulated import EMULATOR, TARGET, emulate, turns
+from emulated import EMULATOR, PROCESSORS, TARGET, emulate, turns
 from graph_builder import attention_block
 from harness import assert_near
+from integer_layers import inputs_of, layer_graph
 from strategies import ACTIVATIONS, Builder, random_inputs
 
 from lucid import trace
 from lucid.codegen.kernels import admission_tables as native
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.schedule import schedule
-from lucid.ir import BATCH, Graph, f32, interpret
+from lucid.codegen.target import Target
+from lucid.ir import BATCH, Graph, TensorType, f32, interpret, ops
 from lucid.ir.ops import (
     Abs,
     AdaptiveAvgPool2d,
@@ -189,6 +192,63 @@ def test_activations(tmp_path: Path) -> None:
     x = build.graph.add_input(f32(BATCH, 37))
     build.graph.set_outputs([build.apply(op, x) for op in ACTIVATIONS])
     check_emulated(build.graph, tmp_path, 3)
+
+
+Layers = list[tuple[ops.IntegerProduct, str, tuple[int, ...], tuple[int, ...]]]
+LAYERS: dict[str, Layers] = {
+    "aarch64": [
+        (ops.IntegerConv2d(zero_point=7), "i8", (56, 3, 3), (14, 56, 1, 1)),
+        (ops.IntegerConv2d((2, 2), (1, 1, 1, 1), zero_point=9), "i8", (5, 6, 5), (14, 5, 3, 3)),
+        (ops.IntegerConv2d((1, 1), (1, 1, 1, 1), (1, 1), 8, 3), "i8", (8, 6, 5), (8, 1, 3, 3)),
+        (ops.IntegerLinear(), "i16", (16,), (13, 16)),
+    ],
+    "aarch64-dotprod": [
+        (ops.IntegerConv2d(), "i8", (40, 5, 3), (46, 40, 1, 1)),
+        (ops.IntegerConv2d(zero_point=7), "i8", (56, 3, 3), (15, 56, 1, 1)),
+        (ops.IntegerConv2d((2, 2), zero_point=255), "i8", (24, 4, 5), (31, 24, 1, 1)),
+        (ops.IntegerConv2d(groups=3), "i8", (48, 3, 2), (42, 16, 1, 1)),
+        (ops.IntegerLinear(zero_point=200), "i8", (104,), (30, 104)),
+        (ops.IntegerConv2d(zero_point=3), "i8", (21, 3, 3), (14, 21, 1, 1)),
+    ],
+}
+"""Layers of u8 by level: the dtype of weights, and the shapes of an image and of the weights. With
+dotprod all but the last are products of bytes, and the others are as they are without."""
+
+
+@pytest.mark.parametrize("level", PROCESSORS)
+def test_sums_of_integers(level: str, tmp_path: Path) -> None:
+    """Exactly what the interpreter computes, of the largest sums too."""
+    random, target = np.random.default_rng(0), Target.named(level)
+    graph, inputs, outputs = Graph("layers", {}), [], []
+    for number, (op, kind, image, weight) in enumerate(LAYERS[level]):
+        names = [f"{name}{number}" for name in ("x", "weight", "bias")]
+        x = graph.add_input(TensorType("u8", (BATCH, *image)), names[0])
+        inputs.append(random.integers(0, 256, (4, *image)).astype(np.uint8))
+        inputs[-1][1:3] = [np.zeros(image), np.full(image, 255)]
+        drawn = random.integers(-128, 128, weight)
+        drawn[:2] = np.array([-128, 127]).reshape(2, *(1 for _ in weight[1:]))
+        graph.payload[names[1]] = drawn.astype(f"int{kind[1:]}")
+        graph.payload[names[2]] = random.integers(-(2**31), 2**31, weight[:1]).astype(np.int32)
+        own = graph.add_source(names[1], TensorType(kind, weight))
+        bias = graph.add_source(names[2], TensorType("i32", weight[:1]))
+        outputs.append(graph.append(op, [x, own, bias][: 2 + number % 2]).output)
+    graph.set_outputs(outputs)
+    program = lower(graph, schedule(graph, target, 4), target, 4)
+    numbers = Counter(getattr(call.kernel, "numbers", "none") for call in program.calls())
+    assert numbers["i8"] == (len(LAYERS[level]) - 1 if target.dot else 0)
+    found = emulate(program, graph.payload, inputs, tmp_path, target=target)
+    for value, exact in zip(found, interpret(graph, inputs), strict=True):
+        np.testing.assert_array_equal(value, exact)
+
+
+@pytest.mark.parametrize("level", ["aarch64-dotprod"])
+def test_bytes_from_sums(level: str, tmp_path: Path) -> None:
+    target, kind = Target.named(level), TensorType("u8", (BATCH, 24, 3, 3))
+    graph = layer_graph(ops.IntegerConv2d(zero_point=7), kind, (14, 24, 1, 1), "residual")
+    inputs = inputs_of(graph, 2, "random")
+    program = lower(graph, schedule(graph, target, 2), target, 2)
+    found = emulate(program, graph.payload, inputs, tmp_path, target=target)
+    np.testing.assert_array_equal(found[0], interpret(graph, inputs)[0])
 
 
 def test_a_golden_case(tmp_path: Path) -> None:

@@ -241,6 +241,7 @@ V3, V4 = target_module.NEEDS["x86-64-v3"], target_module.NEEDS["x86-64-v4"]
         *(("x86_64", [f for f in V4 if f != lost], "x86-64") for lost in ("bmi2", "lzcnt", "fma")),
         ("x86_64", [f for f in V4 if f != "avx512cd"], "x86-64-v3"),
         ("aarch64", ["neon", "lse"], "aarch64"),
+        ("aarch64", ["neon", "lse", "dotprod"], "aarch64-dotprod"),
         ("arm64", [], "aarch64"),
     ],
 )

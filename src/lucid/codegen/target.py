@@ -38,11 +38,16 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `dot`: whether pairs of 16-bit integers, or four bytes, are multiplied and
-    added to 32-bit sums by one instruction (VNNI). `byte_products`: whether products of bytes are
-    added up in pairs, in 16 bits, by one instruction (x86's pmaddubsw). `lookups`: whether one
-    instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data
-    cache bytes a core may count on. `line`: bytes of a cache line.
+    by instructions. `dot`: whether four products of bytes are added to a 32-bit sum by one
+    instruction (VNNI, Arm's dotprod), and with VNNI two of 16-bit integers. `byte_products`:
+    whether there is any instruction for products of bytes, that or one that adds them up in pairs,
+    in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
+    128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
+    byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
+    on. `line`: bytes of a cache line.
+
+    There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
+    tensors of bfloat16 are converted by shifts.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Target:
     halves: bool = True
     dot: bool = False
     byte_products: bool = False
+    byte_offset: int = 0
     l1: int = 32 << 10
     l2: int = 512 << 10
     line: int = 64
@@ -154,6 +160,7 @@ LINUX_NAMES = {
     "avx512vnni": "avx512_vnni",
     "neon": "asimd",
     "lse": "atomics",
+    "dotprod": "asimddp",
 }
 """What Linux calls features of processors, where LLVM has another name."""
 
@@ -206,6 +213,16 @@ _AVX512 = Target(
     byte_products=True,
     lookups=True,
 )
+_NOT_NEEDED = "-rcpc,-fullfp16"
+"""What a Neoverse N1 has beyond `NEEDS`, and LLVM would use."""
+_NEON = Target(
+    "aarch64",
+    "aarch64-unknown-linux-gnu",
+    "neoverse-n1",
+    f"{_NOT_NEEDED},-dotprod",
+    vector=4,
+    registers=32,
+)
 LEVELS: dict[str, Target] = {
     t.name: t
     for t in (
@@ -218,28 +235,31 @@ LEVELS: dict[str, Target] = {
         dataclasses.replace(
             _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
         ),
-        Target(
-            "aarch64",
-            "aarch64-unknown-linux-gnu",
-            "neoverse-n1",
-            "",
-            vector=4,
-            registers=32,
+        _NEON,
+        dataclasses.replace(
+            _NEON,
+            name="aarch64-dotprod",
+            features=_NOT_NEEDED,
+            dot=True,
+            byte_products=True,
+            byte_offset=128,
         ),
     )
 }
-"""Every target by name, the levels of one architecture in ascending order. Those with VNNI differ
-in products of integers alone."""
+"""Every target by name, the levels of one architecture in ascending order. Those with VNNI or
+dotprod differ in products of integers alone."""
 
 _V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
 _V4 = (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")))
+_V81 = ("neon", "lse")
 NEEDS = {
     "x86-64": (),
     "x86-64-v3": _V3,
     "x86-64-v3-vnni": (*_V3, "avxvnni"),
     "x86-64-v4": _V4,
     "x86-64-v4-vnni": (*_V4, "avx512vnni"),
-    "aarch64": ("neon", "lse"),
+    "aarch64": _V81,
+    "aarch64-dotprod": (*_V81, "dotprod"),
 }
 """What a processor must have to run a target's code, in LLVM's words: all that LLVM may use for its
 `cpu` unasked. Virtual machines may hide any of them."""

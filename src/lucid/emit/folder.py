@@ -22,7 +22,7 @@ from lucid.codegen.target import Target
 from lucid.emit.archive import Member, archive
 from lucid.emit.elf import Data, data_object, renamed
 from lucid.emit.example import example_values
-from lucid.emit.interface import Level, Sizes, filled, values_of
+from lucid.emit.interface import Level, Sizes, filled, source, values_of
 from lucid.emit.level_tables import exported, level_tables
 from lucid.emit.linking import link
 from lucid.emit.names import identifier
@@ -49,7 +49,6 @@ LARGEST_EMBEDDED = 1 << 30
 """Bytes of weights in a library: code reaches its data by 32-bit offsets."""
 TEMPLATES = {
     "{name}.h": "interface.h",
-    "{name}.c": "interface.c",
     "{name}.hpp": "wrapper.hpp",
     "main.c": "main.c",
     "CMakeLists.txt": "CMakeLists.txt",
@@ -115,6 +114,7 @@ def emit_c(
     values |= example_values(snapshot, prefix, embed)
     for title, template in TEMPLATES.items():
         _write(place / title.format(name=prefix), filled(template, values).encode())
+    _write(place / f"{prefix}.c", source(values).encode())
     if shared:
         link(place, prefix, chosen[0])
     return place

@@ -17,11 +17,26 @@ from lucid.emit.linking import architecture
 from lucid.emit.names import comment, identifier, literal
 from lucid.ir.graph import Value
 from lucid.ir.types import Dim
+from lucid.runtime import pace
 from lucid.runtime.plans import Plan
 from lucid.runtime.signature import Signature
 from lucid.runtime.team import CALL_SPINS, GAP, IDLE_SPINS
 
 TEMPLATES = Path(__file__).parent / "templates"
+SOURCE = (
+    "tables",
+    "weights",
+    "pace",
+    "memory",
+    "threads",
+    "levels",
+    "processors",
+    "create",
+    "sizes",
+    "run",
+    "told",
+)
+"""The parts of the source in C, in order."""
 MOST = 1024
 """Threads and calls that a model may be asked for."""
 LONGEST = 400
@@ -41,6 +56,11 @@ class Level:
 def filled(template: str, values: Mapping[str, object]) -> str:
     """A template with its placeholders replaced."""
     return Template((TEMPLATES / template).read_text()).substitute(values)
+
+
+def source(values: Mapping[str, object]) -> str:
+    """The source in C, of its parts."""
+    return "\n".join(filled(f"source/{part}.c", values) for part in SOURCE)
 
 
 def values_of(
@@ -137,6 +157,7 @@ def _words(target: Target) -> list[tuple[str, int]]:
         "TEAM_SYSCALL",
         "TEAM_CALL_SPINS",
         "TEAM_IDLE_SPINS",
+        "TEAM_IN_VAIN",
         "TEAM_TICKETS",
         "FUTEX_WAKE_PRIVATE",
     ]
@@ -147,6 +168,10 @@ def _words(target: Target) -> list[tuple[str, int]]:
         ("CALL_SPINS", CALL_SPINS),
         ("IDLE_SPINS", IDLE_SPINS),
         ("GAP", round(GAP * 1e9)),
+        ("SOON", round(pace.SOON * 1e9)),
+        ("SHORTEST", round(pace.SHORTEST * 1e9)),
+        ("LONGEST", round(pace.LONGEST * 1e9)),
+        ("WELL", pace.WELL),
         ("FUTEX", target.system_calls.futex),
     ]
 

@@ -28,6 +28,7 @@ HWCAP = 16
 HARDWARE = {
     "neon": (HWCAP, 0, 0, 1),
     "lse": (HWCAP, 0, 0, 8),
+    "dotprod": (HWCAP, 0, 0, 20),
 }
 """Entry of the auxiliary vector and bit, for aarch64 (Linux: asm/hwcap.h)."""
 KEPT = {4: 0, 8: 0x6, 16: 0xE6}

@@ -11,7 +11,7 @@ from integer_layers import BODIES, layer_graph
 
 from lucid.codegen.kernels.byte_products import GROUP, GROUP_BYTES, LARGEST, limits
 from lucid.codegen.kernels.integer_rows import Copied
-from lucid.codegen.kernels.packing import ByteLimits, QuadPanels
+from lucid.codegen.kernels.packing import ByteLimits, Channels, QuadPanels
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
@@ -19,6 +19,7 @@ from lucid.codegen.scheduling.schedule import convolutions, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir import BATCH, Graph, TensorType, interpret, ops
 from lucid.ir.ops.base import Array
+from lucid.ir.recipe import evaluate
 
 Fill = Callable[[np.random.Generator, tuple[int, ...]], Array]
 """Numbers of this shape, of which the last axis is k."""
@@ -167,6 +168,21 @@ def test_others_are_multiplied_as_16_bit_integers(
     target = LEVELS["x86-64-v3"]
     program = lower(graph, schedule(graph, target, 1), target, 1)
     assert [c.kernel.numbers for c in program.calls()] == ["i16"]
+
+
+@pytest.mark.parametrize("name", ["x86-64-v4-vnni", "aarch64-dotprod"])
+def test_zero_point_and_offset_are_in_the_bias(name: str) -> None:
+    target, kind = LEVELS[name], TensorType("u8", (BATCH, 16))
+    graph = layer_graph(ops.IntegerLinear(3), kind, (5, 16), "sums")
+    program = lower(graph, schedule(graph, target, 1), target, 1)
+    assert [c.kernel.numbers for c in program.calls()] == ["i8"]
+    (packed,) = (p for p in program.weights.values() if isinstance(p.packing, Channels))
+    bias = np.zeros(packed.elements, np.int32)
+    assert packed.recipe is not None
+    packed.pack(evaluate(packed.recipe, graph.payload.__getitem__), bias)
+    sums = graph.payload["weight"].astype(np.int32).sum(1)
+    wanted = graph.payload["bias"] + (target.byte_offset - 3) * sums
+    np.testing.assert_array_equal(bias[:5], wanted)
 
 
 # -- the bound ------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ class Operands:
         """Several steps at once. The panel's vectors stay in registers, the rows' elements are
         broadcast: the other order spills."""
         k, vectors = self.k, self.vectors
-        panel = [self._weights(at, f) for f in further]
+        panel = [self.weights(at, f) for f in further]
         result = []
         for r, row in enumerate(self.rows):
             value = [self.arithmetic.broadcast(k, self._moved(row, at, f)) for f in further]
@@ -84,7 +84,8 @@ class Operands:
             ]
         return result
 
-    def _weights(self, at: Int, further: int) -> list[Vector]:
+    def weights(self, at: Int, further: int) -> list[Vector]:
+        """Of the panel's columns in one step."""
         k, width = self.k, self.vectors * self.k.vector
         place = self._moved(self.panel, at, further, width)
         return [
@@ -137,6 +138,10 @@ class Arithmetic:
     def checked(self, target: Target) -> bool:
         """Whether products are quick and exact where `Checks` say so, and slower elsewhere."""
         return False
+
+    def tile_rows(self, target: Target, vectors: int) -> int:
+        """Rows of the tallest tile over panels of so many vectors."""
+        return target.tile_rows(vectors)
 
     def zero(self, k: Kernel) -> Vector:
         raise NotImplementedError
@@ -270,7 +275,7 @@ class Pairs(Arithmetic):
 
 
 class Bytes(Pairs):
-    """Four unsigned bytes of a row times four signed ones of a panel.
+    """Four unsigned bytes of a row, less the target's offset, times four signed ones of a panel.
 
     Without an instruction that adds their products up in 32 bits, groups of two steps are added up
     in 16 where that is certain to be exact (`byte_products.py`), and else as pairs.
@@ -282,8 +287,17 @@ class Bytes(Pairs):
     def checked(self, target: Target) -> bool:
         return target.byte_products and not target.dot
 
+    def tile_rows(self, target: Target, vectors: int) -> int:
+        """Those of floats; where `_by_lane` holds a vector of each row as well, less: there are
+        registers for these, the panel's vectors and the offset."""
+        rows = target.tile_rows(vectors)
+        if target.is_x86:
+            return rows
+        return min(rows, (target.registers - vectors - 1) // (vectors + 1))
+
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
-        return self._integers(k, k.every_lane(k.load(address, lanes=1, align=1).raw, k.vector))
+        every = k.every_lane(k.load(address, lanes=1, align=1).raw, k.vector)
+        return quads.less_offset(k, self._integers(k, every))
 
     def multiply_add(self, k: Kernel, x: Vector, weights: Vector, total: Vector) -> Vector:
         assert isinstance(total, Integers)
@@ -292,12 +306,35 @@ class Bytes(Pairs):
     def over_row(
         self, depth: Int, tile: list[Vector], sums: Pointer, operands: Operands, each: EachRound
     ) -> list[Vector]:
-        if operands.checks is None:
+        k = operands.k
+        if operands.checks is not None:
+            with k.loop(0, depth, GROUP, carry=tile) as loop:
+                each(loop.index)
+                loop.carry(self._checked(loop.carried, loop.index, operands, operands.checks))
+            return loop.results
+        if k.target.is_x86:
             return super().over_row(depth, tile, sums, operands, each)
-        with operands.k.loop(0, depth, GROUP, carry=tile) as loop:
-            each(loop.index)
-            loop.carry(self._checked(loop.carried, loop.index, operands, operands.checks))
-        return loop.results
+        whole = depth // k.vector * k.vector
+        with k.loop(0, whole, k.vector, carry=tile) as loop:
+            for further in range(0, k.vector, self.unroll):
+                each(loop.index + further)
+            loop.carry(self._by_lane(loop.carried, loop.index, operands))
+        with k.loop(whole, depth, carry=loop.results) as rest:
+            rest.carry(operands(rest.carried, rest.index, 0))
+        return rest.results
+
+    def _by_lane(self, tile: list[Vector], at: Int, operands: Operands) -> list[Vector]:
+        """The tile after as many steps as a vector has lanes: each row's are loaded at once, and
+        Arm's instructions multiply by one lane of a vector."""
+        k, tile = operands.k, list(tile)
+        rows = [self._integers(k, k.load(row + at, align=1).raw) for row in operands.rows]
+        rows = [quads.less_offset(k, row) for row in rows]
+        for lane in range(k.vector):
+            x = [k.shuffle(row, [lane] * k.vector) for row in rows]
+            for v, weights in enumerate(operands.weights(at, lane)):
+                for i in range(v, len(tile), operands.vectors):
+                    tile[i] = self.multiply_add(k, x[i // operands.vectors], weights, tile[i])
+        return tile
 
     @staticmethod
     def _checked(tile: list[Vector], at: Int, operands: Operands, checks: Checks) -> list[Vector]:

@@ -159,9 +159,9 @@ class _Summed(Operands):
     out: Pointer
     sign: str
 
-    def _weights(self, at: Int, further: int) -> list[Vector]:
+    def weights(self, at: Int, further: int) -> list[Vector]:
         k, width = self.k, self.vectors * self.k.vector
-        found = super()._weights(at, further)
+        found = super().weights(at, further)
         other, out = (self._moved(p, at, further, width) for p in (self.other, self.out))
         for v, value in enumerate(found):
             more = k.load(other + v * k.vector, align=k.aligned)

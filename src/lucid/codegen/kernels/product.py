@@ -105,7 +105,7 @@ class Product(KernelSpec):
 
     @property
     def has_limits(self) -> bool:
-        """Whether its weights come with limits, which targets with VNNI do not read."""
+        """Whether its weights come with limits, which targets with `dot` do not read."""
         return self.numbers == "i8"
 
     def emit(self, target: Target) -> ir.Module:

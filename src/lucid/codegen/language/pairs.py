@@ -22,7 +22,7 @@ def multiply_add(k: Kernel, a: Vector, b: Vector, total: Integers) -> Integers:
     lanes = total.lanes
     pairs, sums = ir.VectorType(I16, 2 * lanes), ir.VectorType(I32, lanes)
     left, right = (k.builder.bitcast(x.raw, pairs) for x in (a, b))
-    if k.target.dot:
+    if k.target.is_x86 and k.target.dot:
         name = f"llvm.x86.avx512.vpdpwssd.{32 * lanes}"
         function = k.intrinsic(name, sums, [sums, pairs, pairs])
         return total.of(k.builder.call(function, [total.raw, left, right]))

@@ -17,17 +17,28 @@ MULTIPLY_BYTES = {
     16: "llvm.x86.avx512.pmaddubs.w.512",
 }
 """`pmaddubsw` by the vector's lanes: a[2i] b[2i] + a[2i+1] b[2i+1] in 16 bits, which saturate."""
+SIGNED_DOT = "llvm.aarch64.neon.sdot.v4i32.v16i8"
+"""`sdot`, whose bytes are both signed."""
+
+
+def less_offset(k: Kernel, quads: Integers) -> Integers:
+    """Unsigned bytes less the target's offset: of 128, signed ones."""
+    offset = k.target.byte_offset * 0x01010101
+    return quads.of(k.builder.xor(quads.raw, constant(quads.raw.type, offset))) if offset else quads
 
 
 def multiply_add(k: Kernel, a: Vector, b: Vector, total: Integers) -> Integers:
-    """total + a . b in each 32-bit lane, modulo 2^32, whatever the bytes are."""
+    """total + a . b in each 32-bit lane, modulo 2^32, whatever the bytes are; a: `less_offset`."""
     lanes = total.lanes
     if k.target.dot:
         kind, sums = ir.VectorType(I8, 4 * lanes), ir.VectorType(I32, lanes)
         left, right = (k.builder.bitcast(x.raw, kind) for x in (a, b))
-        name = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
+        if k.target.is_x86:
+            name, operands = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", (left, right)
+        else:
+            name, operands = SIGNED_DOT, (right, left)  # the second may be a lane of a vector
         function = k.intrinsic(name, sums, [sums, kind, kind])
-        return total.of(k.builder.call(function, [total.raw, left, right]))
+        return total.of(k.builder.call(function, [total.raw, *operands]))
     for left, right in zip(_halves(k, a, False), _halves(k, b, True), strict=True):
         total = pairs.multiply_add(k, left, right, total)
     return total

@@ -12,6 +12,8 @@ from lucid.codegen.lowering.epilogue import Epilogue
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.graph import Parameter, Value
+from lucid.ir.ops import Add, Cast, Constant, Mul, Sum
+from lucid.ir.recipe import Apply, Recipe
 
 
 def only_declared(
@@ -67,12 +69,23 @@ def tile_codes(tile: Tile | WindowTile) -> dict[str, ArgumentValue]:
 
 
 def bias_of(ctx: Lowering, layer: Layer, groups: int, width: int) -> ArgumentValue:
-    """The packed bias; zeros where the layer has none."""
+    """The packed bias, with what products of bytes leave out; zeros where the layer has none."""
     channels = (ctx.shape(layer.weight)[0],)
     recipe = layer.bias.recipe if layer.bias is not None else None
     name = layer.bias.name if layer.bias is not None else f"zeros{channels[0]}"
+    if layer.as_bytes and (excess := ctx.target.byte_offset - layer.zero_point):
+        recipe, name = _with_sums(recipe, layer.weight.recipe, excess), f"{layer.weight.name}.sums"
     packing = Channels(groups, width)
     return ctx.weights(recipe, packing, channels, name, layer.arithmetic.sums)
+
+
+def _with_sums(bias: Recipe | None, weight: Recipe, excess: int) -> Recipe:
+    """bias + excess * the sum of each column's weights, modulo 2^32: products are of x - offset,
+    wanted are those of x - zero point."""
+    axes = tuple(range(1, weight.type.rank))
+    sums = Apply(Sum(axes), (Apply(Cast("i32"), (weight,)),))
+    missing = Apply(Mul(), (sums, Apply(Constant(excess, "i32"))))
+    return missing if bias is None else Apply(Add(), (bias, missing))
 
 
 def geometry(x: View, out: tuple[int, int]) -> dict[str, ArgumentValue]:

@@ -116,7 +116,8 @@ def product(
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras, layer.numbers, result.dtype)
-    tile = Tile(vectors, body, numbers=layer.numbers, rows=ctx.target.tile_rows(vectors))
+    tile_rows = layer.arithmetic.tile_rows(ctx.target, vectors)
+    tile = Tile(vectors, body, numbers=layer.numbers, rows=tile_rows)
     extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
@@ -234,12 +235,12 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
 
 
 def _of_bytes(ctx: Lowering, layer: Layer, depth: int) -> Layer:
-    """The layer, of bytes as they are where the target multiplies those and they are no zero point
-    off."""
+    """The layer, of bytes as they are where the target multiplies those and, if it does so in 16
+    bits, they are no zero point off."""
     if not (layer.is_integer and ctx.target.byte_products) or depth % GROUP_BYTES:
         return layer
-    fits = layer.x.type.dtype == "u8" and layer.weight.type.dtype == "i8" and not layer.zero_point
-    return replace(layer, as_bytes=fits)
+    fits = layer.x.type.dtype == "u8" and layer.weight.type.dtype == "i8"
+    return replace(layer, as_bytes=fits and (ctx.target.dot or not layer.zero_point))
 
 
 def _integer_rows(

@@ -86,11 +86,12 @@ typedef struct ${name}_output {
 /* Zeros and nulls stand for what is said in brackets.
  *
  * weights: path of $name.bin$weights_null.
- * threads: that a call is done by, the caller's among them (as many as the process's affinity allows,
- *   whatever quota a container has; with 1, none is started). Best are as many as it was compiled for:
- *   more or fewer give the same bits. While one call has them, others run on their callers' threads.
- * max_calls: how many calls have memory, which is taken by create (as many as processors, by
- *   affinity); one more waits until another has ended.
+ * threads: that a call is done by, the caller's among them (as many as affinity and the quotas of
+ *   control groups allow, a part of one counted as one; with 1, none is started). Best are as many as
+ *   it was compiled for: more or fewer give the same bits. While one call has them, others run on
+ *   their callers' threads.
+ * max_calls: how many calls have memory, which is taken by create (as many as threads by default);
+ *   one more waits until another has ended.
  * level: which instructions to use, of those that the library has code for: $levels
  *   (the best that runs here). */
 typedef struct ${name}_options {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from lucid.runtime.pace import DOUBLINGS, FIRST, RARELY, SHORTEST, SOON, WELL, Pace
+from lucid.runtime.pace import DOUBLINGS, FIRST, OFTEN, RARELY, SHORTEST, SOON, WELL, Pace
 
 LONGEST = SHORTEST * 2**DOUBLINGS
 
@@ -131,15 +131,25 @@ def test_where_more_threads_are_allowed_or_fewer_it_begins_anew() -> None:
 # -- what calls took --------------------------------------------------------------------------
 
 
-def test_half_of_the_threads_are_tried_after_a_few_calls_and_then_rarely() -> None:
-    """Of short calls for a hundredth of a second, of long ones for one."""
-    for one, tried in ((0.001, 10), (0.1, 1)):
-        pace = Clocked(99)
-        assert set(pace.calls(2, one, FIRST)) == {2}
-        assert pace.calls(2, one, tried + 2) == [1] * tried + [2, 2]
-        rarely = int(RARELY * max(SHORTEST, one) / one)
-        assert set(pace.calls(2, one, rarely - 5)) == {2}
-        assert 1 in pace.calls(2, one, 10)
+@pytest.mark.parametrize(
+    ("one", "two", "calls_of_one", "busy"),
+    [
+        (0.001, 0.0005, 10, RARELY * SHORTEST / 2),
+        (0.001, 0.00095, 10, OFTEN * SHORTEST),
+        (0.1, 0.06, 1, RARELY * 0.04),
+        (0.1, 0.1, 1, OFTEN * 0.1),
+    ],
+)
+def test_half_of_the_threads_are_tried_after_a_few_calls_and_then_rarely(
+    one: float, two: float, calls_of_one: int, busy: float
+) -> None:
+    """Short calls for a hundredth of a second, of long ones one; sooner where it costs less."""
+    pace = Clocked(99)
+    assert set(pace.calls(2, two, FIRST)) == {2}
+    assert pace.calls(2, one, calls_of_one) == [1] * calls_of_one
+    count = round(busy / two)
+    assert set(pace.calls(2, two, count - 2)) == {2}
+    assert 1 in pace.calls(2, two, 5)
 
 
 def tried(one: float, two: float) -> Clocked:
@@ -289,6 +299,6 @@ def test_threads_come_and_go_with_the_load(name: str, speed: Callable[[float], f
     def share_of_two(begin: float, end: float) -> float:
         return float((threads[(begin < when) & (when < end)] == 2).mean())
 
-    assert share_of_two(1, 10) > 0.98
+    assert share_of_two(1, 10) > 0.95
     assert share_of_two(12, 30) < 0.05
-    assert share_of_two(30 + longest, 60) > 0.98
+    assert share_of_two(30 + longest, 60) > 0.95

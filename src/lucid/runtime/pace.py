@@ -8,7 +8,7 @@ the calls for a *while*, after which all try again. A while begins
 - when **two calls within `SOON` had their team in vain**, as the driver tells;
 - when **calls take longer than they took with half of the threads** in the last while, `CLEARLY`;
 - when **that was long ago**: the first while comes after a few calls, and later ones, as short as
-  whiles are, when all threads have worked for so long that these are half a percent of it.
+  whiles are, when all threads have worked for so long that half a percent of it is lost by them.
 
 In the first two cases a while is twice as long as the one before, unless all threads did well for
 ten times as long in between. What is compared was measured one after the other, so that a change of
@@ -31,9 +31,10 @@ DOUBLINGS = 7
 percentile."""
 WELL = 10
 """Times the last while, after which the next one is short again."""
-FIRST, RARELY = 16, 200
-"""Calls before the first while; and how many times as long as it takes all threads work before the
-next one. (Half of the threads take twice as long at most: it costs half of that.)"""
+FIRST, OFTEN, RARELY = 16, 20, 200
+"""Calls before the first while; how many times as long as the last while all threads work before
+the next one, and as long as what was lost in it. So where both widths take about the same, and
+chance has much to say, it is soon looked at again."""
 ENOUGH = 0.005
 """Seconds of calls that a comparison needs: the first few find caches cold, and threads asleep."""
 LATELY = 16
@@ -71,7 +72,9 @@ class Width:
         """For long, or at all."""
         if fewer.calls == 0:
             return self.calls >= FIRST
-        return self.busy > RARELY * max(SHORTEST, fewer.mean)
+        seconds = max(SHORTEST, fewer.mean)
+        lost = seconds * (1 - self.mean / fewer.mean)
+        return self.busy > max(OFTEN * seconds, RARELY * lost)
 
     def fail(self, now: float) -> None:
         """Give way, for longer than the last time if that was just now."""

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from c_library import COMPILER
 
-from lucid.emit.interface import filled
-from lucid.runtime.pace import LONGEST, SHORTEST, SOON, WELL, Pace
+from lucid.emit.interface import filled, pace_words
+from lucid.runtime.pace import Pace
 
 PROGRAM = """
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 static int64_t clock_now;
 static int stopped(struct timespec *time)
@@ -22,17 +23,23 @@ static int stopped(struct timespec *time)
     return 0;
 }
 #define clock_gettime(clock, time) stopped(time)
-enum { SOON = %d, SHORTEST = %d, LONGEST = %d, WELL = %d };
+enum { %s };
 %s
 int main(void)
 {
-    struct pace pace = {0, 0, 0, 0, 0};
-    int64_t threads;
-    int vain;
-    while (scanf("%%d %%ld %%ld", &vain, &clock_now, &threads) == 3) {
-        if (vain)
-            in_vain(&pace);
-        printf("%%d ", (int)paced(&pace, threads));
+    struct pace pace;
+    int64_t most, vain, only, begun, threads;
+    memset(&pace, 0, sizeof pace);
+    while (scanf("%%ld %%ld %%ld %%ld %%ld", &begun, &clock_now, &most, &vain, &only) == 5) {
+        int64_t end = clock_now;
+        clock_now = begun;
+        threads = paced(&pace, most);
+        printf("%%d ", (int)threads);
+        clock_now = end;
+        if (vain && threads > 1)
+            in_vain(&pace, threads);
+        if (only)
+            took(&pace, threads, end - begun);
     }
     return 0;
 }
@@ -44,8 +51,8 @@ def program(tmp_path_factory):
     if COMPILER is None:
         pytest.skip("there is no C compiler")
     place = tmp_path_factory.mktemp("pace")
-    times = [round(seconds * 1e9) for seconds in (SOON, SHORTEST, LONGEST)]
-    (place / "pace.c").write_text(PROGRAM % (*times, WELL, filled("source/pace.c", {})))
+    constants = ", ".join(f"{name} = {number}" for name, number in pace_words())
+    (place / "pace.c").write_text(PROGRAM % (constants, filled("source/pace.c", {})))
     strict = ("-Wall", "-Wextra", "-Werror", "-fsanitize=undefined")
     subprocess.run([COMPILER, *strict, "pace.c", "-o", "pace"], cwd=place, check=True)
     return place / "pace"
@@ -53,16 +60,26 @@ def program(tmp_path_factory):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_same_threads_as_in_python(seed: int, program: Path) -> None:
-    """Times are powers of two, which neither rounds."""
+    """Calls of two networks beside others that come and go; times are sums of powers of two, which
+    neither rounds."""
     draw, now, steps, wanted = random.Random(seed), 100.0, [], []
     pace = Pace(8, lambda: now)
-    for _ in range(400):
-        now += draw.choice([2**-9, 2**-7, 2**-5, 2**-3, 1.0]) if draw.random() < 0.9 else 16.0
-        vain, most = draw.random() < 0.6, draw.choice([2, 3, 8])
+    loaded = most = 8
+    for number in range(3000):
+        if number % 300 == 0:
+            loaded, most = draw.choice([1, 3, 9]), draw.choice([2, 3, 8])
+        begun = now = now + draw.choice([0, 2**-12, 2**-7])
+        threads = pace.threads(most)
+        wanted.append(threads)
+        late = threads > 1 and draw.random() < loaded / 20
+        now += 2**-7 / threads + draw.randrange(64) / 2**16 + late * 2**-6
+        vain, only = int(late and draw.random() < 0.5), int(draw.random() < 0.9)
         if vain:
-            pace.in_vain()
-        wanted.append(pace.threads(most))
-        steps.append(f"{int(vain)} {round(now * 1e9)} {most}\n")
+            pace.in_vain(threads)
+        if only:
+            pace.took(threads, now - begun)
+        steps.append(f"{begun * 1e9:.0f} {now * 1e9:.0f} {most} {vain} {only}\n")
     done = subprocess.run([program], input="".join(steps), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list(map(int, done.stdout.split())) == wanted
+    assert len(set(wanted)) > 2

@@ -168,11 +168,22 @@ def _words(target: Target) -> list[tuple[str, int]]:
         ("CALL_SPINS", CALL_SPINS),
         ("IDLE_SPINS", IDLE_SPINS),
         ("GAP", round(GAP * 1e9)),
-        ("SOON", round(pace.SOON * 1e9)),
-        ("SHORTEST", round(pace.SHORTEST * 1e9)),
-        ("LONGEST", round(pace.LONGEST * 1e9)),
-        ("WELL", pace.WELL),
+        *pace_words(),
         ("FUTEX", target.system_calls.futex),
+    ]
+
+
+def pace_words() -> list[tuple[str, int]]:
+    """The numbers of the pace: times in nanoseconds, and CLEARLY in percent."""
+    return [
+        *((name, round(getattr(pace, name) * 1e9)) for name in ("SOON", "SHORTEST", "ENOUGH")),
+        ("CLEARLY", round(pace.CLEARLY * 100)),
+        ("DOUBLINGS", pace.DOUBLINGS),
+        ("WELL", pace.WELL),
+        ("FIRST", pace.FIRST),
+        ("OFTEN", pace.OFTEN),
+        ("RARELY", pace.RARELY),
+        ("LATELY", pace.LATELY),
     ]
 
 

@@ -30,10 +30,11 @@ struct ${name}_model {
     struct worker *workers;
     int64_t started;
     pthread_mutex_t team_lock;
-    pthread_mutex_t lock; /* of `idle` */
+    pthread_mutex_t lock; /* of `idle` and `running` */
     pthread_cond_t ended;
     struct workspace *idle;
     struct workspace *workspaces;
+    int64_t running; /* calls */
 };
 
 /* Zeroed memory, in huge pages where there are such. */

@@ -73,24 +73,45 @@ static void employ(const ${name}_model *model, int64_t threads)
         wake(&team[TEAM_THREADS]);
 }
 
-/* Runs a call on as many of the team's threads as it is worth, and as have paid lately; on this one
- * alone where that is one, or the team is busy. */
+/* Whether no other call of the model runs. */
+static int is_only_one(${name}_model *model)
+{
+    int only;
+    pthread_mutex_lock(&model->lock);
+    only = model->running == 1;
+    pthread_mutex_unlock(&model->lock);
+    return only;
+}
+
+/* Runs a call on as many of the team's threads as it is worth, and as take least just now; on this
+ * one alone where that is one, or the team is busy. */
 static int64_t enter(${name}_model *model, const struct plan *plan, int64_t *call)
 {
-    int64_t threads = plan->threads < model->threads ? plan->threads : model->threads, status;
+    int64_t threads = plan->threads < model->threads ? plan->threads : model->threads;
+    int64_t start, length, status;
+    int only;
     struct pace *pace = &model->paces[plan - model->level->plans];
     if (threads <= 1 || pthread_mutex_trylock(&model->team_lock) != 0)
         return model->level->run(call);
     threads = paced(pace, threads);
+    only = is_only_one(model);
+    start = now();
     if (threads == 1) {
         pthread_mutex_unlock(&model->team_lock);
-        return model->level->run(call);
+        status = model->level->run(call);
+        length = now() - start;
+        if (pthread_mutex_trylock(&model->team_lock) != 0)
+            return status;
+    } else {
+        employ(model, threads);
+        status = model->level->submit(model->team, call);
+        model->left = now();
+        length = model->left - start;
+        if (model->team[TEAM_IN_VAIN])
+            in_vain(pace, threads);
     }
-    employ(model, threads);
-    status = model->level->submit(model->team, call);
-    model->left = now();
-    if (model->team[TEAM_IN_VAIN])
-        in_vain(pace);
+    if (only && is_only_one(model))
+        took(pace, threads, length);
     pthread_mutex_unlock(&model->team_lock);
     return status;
 }
@@ -103,6 +124,7 @@ static struct workspace *take_workspace(${name}_model *model)
         pthread_cond_wait(&model->ended, &model->lock);
     own = model->idle;
     model->idle = own->next;
+    model->running++;
     pthread_mutex_unlock(&model->lock);
     return own;
 }
@@ -112,6 +134,7 @@ static void give_workspace(${name}_model *model, struct workspace *own)
     pthread_mutex_lock(&model->lock);
     own->next = model->idle;
     model->idle = own;
+    model->running--;
     pthread_cond_signal(&model->ended);
     pthread_mutex_unlock(&model->lock);
 }

@@ -100,6 +100,7 @@ def measured(network: Network, job: Job, runs: int) -> dict[str, Any]:
         for name, facts in found["engines"].items()
     }
     machine = {key: found["machine"].get(key) for key in ("load", "peak_gflops")}
+    machine |= {"date": datetime.date.today().isoformat(), "commit": commit()}
     return {"runs": found["runs"], "engines": engines, "failures": found["failures"], **machine}
 
 
@@ -171,14 +172,12 @@ def machine_facts(threads: int, result: Mapping[str, Any]) -> dict[str, Any]:
     flags: set[str] = set()
     with contextlib.suppress(OSError):
         for text in Path("/proc/cpuinfo").read_text().splitlines():
-            if text.startswith("flags"):
+            if text.startswith(("flags", "Features")):
                 flags = set(text.split())
                 break
     loads = [r["time"]["load"] for r in result["networks"].values() if "time" in r]
     return {
         "cpu": cpu_name(),
-        "date": datetime.date.today().isoformat(),
-        "commit": commit(),
         "features": [feature for feature in FEATURES if feature in flags],
         "cores": os.cpu_count(),
         "threads": threads,
@@ -215,7 +214,14 @@ def draw(page: Path, result: dict[str, Any]) -> None:
     """Keep the result beside the page, and draw those of all kinds of machines into it."""
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
-    (folder / f"{kind_of(result)}.json").write_text(json.dumps(result, indent=1) + "\n")
+    file = folder / f"{kind_of(result)}.json"
+    known = json.loads(file.read_text())["networks"] if file.exists() else {}
+    networks = {
+        name: known.get(name, {}) | result["networks"].get(name, {})
+        for name in NETWORKS
+        if name in known or name in result["networks"]
+    }
+    file.write_text(json.dumps(result | {"networks": networks}, indent=1) + "\n")
     kept = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
     text = replaced(page.read_text(encoding="utf-8"), markdown(kept))
     page.write_text(text, encoding="utf-8")

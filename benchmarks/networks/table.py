@@ -135,7 +135,9 @@ def _about(kind: str, result: Record) -> list[str]:
     found, machine = figures(result["networks"]), result.get("machine", {})
     lines = [f"**{kind}.** {_sentence(found)}"]
     if machine:
-        when = "".join(f", {machine[key]}" for key in ("date", "commit") if key in machine)
+        times = [record["time"] for record in result["networks"].values() if "time" in record]
+        commits = sorted({(time["date"], time["commit"]) for time in times if "date" in time})
+        when = "".join(f"; {date}, {commit}" for date, commit in commits)
         lines.append(
             f"{machine['cpu']}, {', '.join(machine['features'])}; {machine['cores']} cores, "
             f"{machine['threads']} threads; load before a network at most {machine['load']:.1f}"

@@ -119,7 +119,7 @@ def mapped(work: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator
 
 
 def _join(threads: Sequence[Thread]) -> None:
-    """Wait for all of them, however often a signal's handler raises meanwhile; then raise what it
+    """Wait for all of them, also where a signal's handler raises meanwhile; then raise what it
     raised last."""
     raised: BaseException | None = None
     for thread in threads:

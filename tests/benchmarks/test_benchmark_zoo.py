@@ -108,15 +108,20 @@ def test_the_table(records):
 
 
 def test_results_of_other_kinds_of_machines_stay_in_the_page(tmp_path, records):
+    def when(name):
+        return {"date": "2026-11-30", "commit": name}
+
     page = tmp_path / "page.md"
     page.write_text(f"{zoo_table.BEGIN}\n{zoo_table.END}\n")
     for feature in ("avx2", "avx512f"):
         machine = {"cpu": "c", "features": [feature], "cores": 2, "threads": 2, "load": 0.2}
-        machine |= {"date": "2026-11-30", "commit": "abc"}
-        zoo.draw(page, {"networks": {"fast": records["fast"]}, "machine": machine})
+        for name in ("alexnet", "resnet18"):
+            record = records["fast"] | {"time": records["fast"]["time"] | when(name)}
+            zoo.draw(page, {"networks": {name: record}, "machine": machine})
     assert [f.stem for f in sorted((tmp_path / "page").iterdir())] == ["AVX-512", "AVX2"]
     assert "AVX-512: ratio | AVX2: Lucid" in page.read_text()
-    assert "2026-11-30, abc." in page.read_text()
+    assert "; 2026-11-30, alexnet; 2026-11-30, resnet18." in page.read_text()
+    assert page.read_text().count("| alexnet |") == page.read_text().count("| resnet18 |") == 1
 
 
 def test_text_between_markers_is_replaced():

@@ -98,14 +98,14 @@ def test_rows_that_depend_on_one_another_are_called_one_by_one(tmp_path):
 
 
 def test_batches_that_cannot_be_planned_are_not_made(digits_file, monkeypatch, caplog):
-    prepare = CompiledModel.prepare
+    prepare = CompiledModel.prepare_calls
 
     def limited(self, shapes):
         if shapes[0][0] == 3:
             raise MissingPackageError("no compiler")
         return prepare(self, shapes)
 
-    monkeypatch.setattr(CompiledModel, "prepare", limited)
+    monkeypatch.setattr(CompiledModel, "prepare_calls", limited)
     model = LucidModel(digits_file, Batching(), 8)
     assert "no batches of more than 2: no compiler" in caplog.text
 

@@ -276,15 +276,18 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _link(unfinished: str, path: Path) -> None:
-    """Give a file its name, unless there is one of this name. Raises OSError."""
+    """Give a file its name, unless there is one of this name that `_opened` takes. Raises
+    OSError."""
     try:
         os.link(unfinished, path)
-    except FileExistsError:
-        pass
-    except OSError:  # a file system without links
+    except OSError:  # there is one, or these are files without links
+        with suppress(OSError):
+            _opened(path).close()
+            os.unlink(unfinished)
+            return
         os.replace(unfinished, path)
-        return
-    os.unlink(unfinished)
+    else:
+        os.unlink(unfinished)
 
 
 def _delete(entry: Entry) -> bool:

@@ -195,11 +195,9 @@ class CompiledModel:
 
     def prepare_calls(self, shapes: Shapes) -> None:
         """`prepare` for calls alone, which a file may have all for."""
-        ready = self._planner.ready.get(shapes)
-        if ready is None:
-            self.prepare(shapes)
-        else:
-            self._learn_signature(ready)
+        plan = self._plans_for(shapes).whole
+        if self._signature is None:
+            self._learn_signature(plan)
 
     def _plans_for(self, shapes: Shapes) -> Slices:
         """What a call needs."""

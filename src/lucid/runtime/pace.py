@@ -1,4 +1,5 @@
-"""How many threads the calls of a program get: no more than it is worth, and than pay just now.
+"""How many threads the calls of a program get: no more than it is worth, and half where half are
+quicker just now.
 
 Beside other processes a thread may be interrupted inside a portion of a phase, and its caller waits
 for a time slice of the system's, several milliseconds; or it comes when the caller has done all.
@@ -70,10 +71,11 @@ class Width:
 
     def has_not_seen(self, fewer: Width) -> bool:
         """For long, or at all."""
-        if fewer.calls == 0:
+        mean = fewer.mean  # which another thread may set to zero meanwhile
+        if mean == 0:
             return self.calls >= FIRST
-        seconds = max(SHORTEST, fewer.mean)
-        lost = seconds * (1 - self.mean / fewer.mean)
+        seconds = max(SHORTEST, mean)
+        lost = seconds * (1 - self.mean / mean)
         return self.busy > max(OFTEN * seconds, RARELY * lost)
 
     def fail(self, now: float) -> None:

@@ -7,6 +7,7 @@ and written one by one, so that a model is saved in little more memory than it h
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
 from lucid.ir.types import Shapes
+from lucid.os_threads import mapped
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Snapshot, continued
@@ -440,7 +442,7 @@ def object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes
     with PLANNING:
         code = cache.get(kernel, target) if cache else None
         if code is None:
-            code = compile_object(kernel, target)
+            (code,) = mapped(functools.partial(compile_object, target=target), [kernel], 1)
             if cache:
                 cache.put(kernel, target, code)
     return code

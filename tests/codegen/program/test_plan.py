@@ -90,5 +90,5 @@ def test_a_result_takes_the_place_of_a_residual_that_nobody_else_reads(read_agai
     assert program.offsets[name] == program.offsets[old]
     program.arena += ALIGNMENT
     program.offsets[name] += ALIGNMENT
-    with pytest.raises(VerifyError, match="lies across the place of"):
+    with pytest.raises(VerifyError, match="overlap while both live"):
         verify_program(program)

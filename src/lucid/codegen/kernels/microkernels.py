@@ -366,7 +366,7 @@ class _WindowTileEmitter(_TileEmitter):
     def _products(self, tile: list[Vector]) -> list[Vector]:
         k, first = self.k, self.x.to(self.arithmetic.number)
         rows = [first + self._place(r) for r in range(self.height)]
-        ahead = range(self.height, 2 * self.height) if self.ahead else ()
+        ahead = range(self.height, 2 * self.height) if self.ahead and not self.clamped else ()
         following = [first + self._place(r) for r in ahead]
 
         def segment(h: Int, w: Int) -> Operands:

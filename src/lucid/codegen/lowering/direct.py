@@ -189,7 +189,7 @@ def _walks(
         return False
     widest = ctx.target.panel_vectors * ctx.target.vector
     few = ctx.target.registers < 32 and columns <= MOST_WALKED * widest
-    return few and all(axis.meet() for axis in axes)
+    return few and sparse_share(*axes) <= 1 and all(axis.meet() for axis in axes)
 
 
 def _reads_in_place(

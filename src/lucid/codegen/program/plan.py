@@ -38,9 +38,10 @@ class Lifetime:
 def lifetimes(program: Program) -> dict[str, Lifetime]:
     """The lifetime of every arena buffer. One that is replaced ends before the phase in which its
     reader writes the result in its place."""
-    spans = _touched(program)
-    for old in _replaced(program, spans).values():
-        spans[old] = Lifetime(spans[old].first, spans[old].last - 1)
+    spans, places = _touched(program), program.offsets
+    for name, old in _replaced(program, spans).items():
+        if places.get(name) == places.get(old):
+            spans[old] = Lifetime(spans[old].first, spans[old].last - 1)
     return spans
 
 
@@ -59,10 +60,12 @@ def _replaced(program: Program, spans: Mapping[str, Lifetime]) -> dict[str, str]
         operands = [(c, n, v) for c in phase for n, v in c.arguments.items() if isinstance(v, View)]
         touched = Counter(view.buffer for _, _, view in operands)
         for call, name, old in operands:
-            y = call.arguments["y"] if name in call.kernel.replaceable() else old
+            if name not in call.kernel.replaceable():
+                continue
+            y = call.arguments["y"]
+            assert isinstance(y, View), call
             if (
-                isinstance(y, View)
-                and y != old
+                y.buffer != old.buffer
                 and y == replace(old, buffer=y.buffer)
                 and _fills(program, y)
                 and _fills(program, old)

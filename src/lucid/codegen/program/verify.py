@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from lucid.codegen.kernels.packing import Flat, Indices
 from lucid.codegen.language.kernel import Arg, Given, KernelSpec
 from lucid.codegen.program.places import Places
-from lucid.codegen.program.plan import ALIGNMENT, lifetimes, replaced
+from lucid.codegen.program.plan import ALIGNMENT, lifetimes
 from lucid.codegen.program.program import Code, KernelCall, Program, View, WeightRef
 from lucid.errors import VerifyError
 from lucid.ir.ops import Constant
@@ -260,10 +260,6 @@ class _Verifier:
                 self.fail(f"{name} has no place")
             if offset < 0 or offset % ALIGNMENT or offset + size > program.arena:
                 self.fail(f"{name}, {size} bytes at {offset}, is not aligned or not in the arena")
-        for name, old in replaced(program).items():
-            place, beyond = (program.offsets[n] for n in (name, old))
-            if place != beyond and abs(place - beyond) < program.buffers[name].bytes:
-                self.fail(f"{name} lies across the place of {old}, which it is computed from")
         for number in range(len(program.phases)):
             alive = [n for n, s in spans.items() if s.first <= number <= s.last]
             alive.sort(key=program.offsets.__getitem__)

@@ -8,8 +8,9 @@ it lies.
 
     y[pixel, :] = body(bias + sum over taps and channels of map[pixel, tap, channel] * weight)
 
-Where much of the windows is padding, or the map is walked in spite of it (`sparse`), the rows of the table are sorted by which taps meet
-the map (`live_taps.py`), and each part of it is multiplied by the weights of its own taps alone.
+Where much of the windows is padding, or the map is walked in spite of it (`sparse`), the rows of
+the table are sorted by which taps meet the map (`live_taps.py`), and each part of it is
+multiplied by the weights of its own taps alone.
 """
 
 from __future__ import annotations

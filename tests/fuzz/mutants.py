@@ -449,9 +449,9 @@ KERNELS = [
     ),
     Mutant(
         "paired groups read each other's channels",
-        f"{K}.packing:WinogradPanels.pack",
-        "panel, :, number, :, begin:end]",
-        "panel, :, -1 - number, :, begin:end]",
+        f"{K}.packing:PanelsOfGroups.pack",
+        "joined[:, number, :, number]",
+        "joined[:, number, :, -1 - number]",
         ("winograd",),
     ),
     Mutant(

@@ -101,8 +101,8 @@ BYTE_PRODUCTS = [
     Mutant(
         "bytes are multiplied as they are whatever their zero point",
         f"{L}.product:_of_bytes",
-        "and not layer.zero_point",
-        "",
+        "(ctx.target.dot or not layer.zero_point)",
+        "True",
     ),
 ]
 

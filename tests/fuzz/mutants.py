@@ -449,7 +449,7 @@ KERNELS = [
     ),
     Mutant(
         "paired groups read each other's channels",
-        f"{K}.packing:PanelsOfGroups.pack",
+        f"{K}.packing:PanelsOfGroups._joined",
         "joined[:, number, :, number]",
         "joined[:, number, :, -1 - number]",
         ("winograd",),

@@ -83,12 +83,16 @@ class PanelsOfGroups(Panels):
     together: int
 
     def pack(self, array: Array, out: Array) -> None:
+        super().pack(self._joined(array), out)
+
+    def _joined(self, array: Array) -> Array:
+        """The weights of the groups that are left."""
         outputs, *rest = array.shape
         own = array.reshape(self.groups, self.together, -1, *rest)
         joined = np.zeros((*own.shape[:3], self.together, *rest), array.dtype)
         for number in range(self.together):
             joined[:, number, :, number] = own[:, number]
-        super().pack(joined.reshape(outputs, self.together * rest[0], *rest[1:]), out)
+        return joined.reshape(outputs, self.together * rest[0], *rest[1:])
 
     def elements(self, shape: tuple[int, ...]) -> int:
         return super().elements(shape) * self.together

@@ -7,7 +7,7 @@ from lucid.codegen.language.llvm import assembly
 from lucid.codegen.target import LEVELS, Target
 from lucid.runtime.peak import calls_per_second, measured_peak
 
-INSTRUCTION = {"x86-64": "mulps", "aarch64": "fmla"}
+INSTRUCTION = {"x86-64": "mulps", "aarch64": "fmla", "aarch64-dotprod": "fmla"}
 """The multiply-add, where it is none of x86 with AVX2."""
 
 

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from lucid.cli import command_line
 from lucid.serve import server as server_module
-from lucid.serve.server import Serving, configured, listener
+from lucid.serve.server import STARTING, Serving, configured, listener
 from lucid.serve.sources import Source
 from lucid.vision import preprocess
 
@@ -118,7 +118,8 @@ def test_two_workers_reload_together_and_one_may_die(digits_file, tmp_path):
             codes.append((reply.status, reply.read()))
 
     def wait_for(address, pattern):
-        deadline = time.monotonic() + 60
+        # uvicorn misses a death while it asks the worker for a sign of life, until that takes too long
+        deadline = time.monotonic() + 2 * STARTING
         while not re.search(pattern, get(address, "/metrics").decode()):
             assert time.monotonic() < deadline, pattern
             time.sleep(0.05)

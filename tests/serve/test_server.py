@@ -118,7 +118,7 @@ def test_two_workers_reload_together_and_one_may_die(digits_file, tmp_path):
             codes.append((reply.status, reply.read()))
 
     def wait_for(address, pattern):
-        # uvicorn misses a death while it asks the worker for a sign of life, until that takes too long
+        # uvicorn misses a death while it asks for a sign of life, until that takes too long
         deadline = time.monotonic() + 2 * STARTING
         while not re.search(pattern, get(address, "/metrics").decode()):
             assert time.monotonic() < deadline, pattern

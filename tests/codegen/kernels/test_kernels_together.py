@@ -61,8 +61,7 @@ def test_batches_are_their_images() -> None:
 
 
 @pytest.mark.parametrize("kernel", ["pointwise", "direct", "winograd2x2", "winograd4x4"])
-@pytest.mark.parametrize("size", [(1, 1), (3, 7), (5, 10)])
-@pytest.mark.parametrize("channels", [7, 40])
+@pytest.mark.parametrize(("size", "channels"), [((1, 1), 7), ((3, 7), 40), ((5, 10), 7)])
 def test_results_lie_in_the_place_of_residuals(
     kernel: str, size: tuple[int, int], channels: int
 ) -> None:

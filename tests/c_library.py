@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import shutil
+import subprocess
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 STATUSES = (
@@ -27,6 +30,17 @@ STATUSES = (
     "FORKED",
     "BROKEN",
 )
+
+
+def program(source: str, place: Path) -> Path:
+    """A program of this text in C99, without a warning, that stops where it does what is undefined;
+    tests skip where there is no compiler."""
+    if COMPILER is None:
+        pytest.skip("there is no C compiler")
+    (place / "program.c").write_text(source)
+    strict = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined")
+    subprocess.run([COMPILER, *strict, "program.c", "-o", "program"], cwd=place, check=True)
+    return place / "program"
 
 
 class Options(ctypes.Structure):

@@ -4,13 +4,14 @@ import random
 import subprocess
 from pathlib import Path
 
+import c_library
 import pytest
-from c_library import COMPILER
 
 from lucid.emit.interface import filled, pace_words
 from lucid.runtime.pace import Pace
 
 PROGRAM = """
+#define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,14 +49,9 @@ int main(void)
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    if COMPILER is None:
-        pytest.skip("there is no C compiler")
-    place = tmp_path_factory.mktemp("pace")
     constants = ", ".join(f"{name} = {number}" for name, number in pace_words())
-    (place / "pace.c").write_text(PROGRAM % (constants, filled("source/pace.c", {})))
-    strict = ("-Wall", "-Wextra", "-Werror", "-fsanitize=undefined")
-    subprocess.run([COMPILER, *strict, "pace.c", "-o", "pace"], cwd=place, check=True)
-    return place / "pace"
+    text = PROGRAM % (constants, filled("source/pace.c", {}))
+    return c_library.program(text, tmp_path_factory.mktemp("pace"))
 
 
 @pytest.mark.parametrize("seed", range(4))

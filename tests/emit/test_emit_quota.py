@@ -4,8 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import c_library
 import pytest
-from c_library import COMPILER
 
 from lucid.emit.interface import filled
 from lucid.runtime.processors import cpu_quota
@@ -32,14 +32,8 @@ int main(void)
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    if COMPILER is None:
-        pytest.skip("there is no C compiler")
-    place = tmp_path_factory.mktemp("quota")
-    (place / "quota.c").write_text(PROGRAM % filled("source/processors.c", {"NAME": "NET"}))
-    strict = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined")
-    command = [COMPILER, *strict, "quota.c", "-o", "quota"]
-    subprocess.run(command, cwd=place, check=True)
-    return place / "quota"
+    text = PROGRAM % filled("source/processors.c", {"NAME": "NET"})
+    return c_library.program(text, tmp_path_factory.mktemp("quota"))
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ SCHEDULE_AND_PLAN = [
     ),
     Mutant(
         "a result takes the place of a residual that is read later",
-        f"{C}.program.plan:_replaced",
+        f"{C}.program.plan:replaced",
         "== number == spans[old.buffer].last",
         "== number",
         tests="tests/codegen/program/test_plan.py",

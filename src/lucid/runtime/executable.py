@@ -545,12 +545,11 @@ class CompiledModel:
         `shape`: an input shape, by default the one compiled for, and with it the further stages
         compiled so far. Raises UnknownNameError.
         """
-        self._plan_ready()
+        stages = self.stages()
         from lucid.runtime.inspection import CODE_STAGES, code_of
 
-        if stage not in self.stages():
-            names = ", ".join(self.stages())
-            raise UnknownNameError(f"no stage is named {stage!r}; there are {names}")
+        if stage not in stages:
+            raise UnknownNameError(f"no stage is named {stage!r}; there are {', '.join(stages)}")
         shapes = self._shapes_or_first(shape)
         if stage in CODE_STAGES:
             text = code_of(self.programs(shapes), stage, self.target)

@@ -438,6 +438,8 @@ def _write_objects(
 
 
 def object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes:
+    """A kernel's object code for any target, from the cache or compiled: on a thread that no
+    interrupt reaches, as the library of kernels does it for this machine."""
     cache = snapshot.cache
     with PLANNING:
         code = cache.get(kernel, target) if cache else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lucid.artifact.contents import ir_hash
 from lucid.artifact.tensors import Tensors
@@ -62,8 +62,21 @@ def packed_key(packed: Packed) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def padded(packed: Packed) -> int:
-    """Elements that a packed weight takes in the file, so that each begins at a cache line."""
+class Measured(Protocol):
+    """What has so many elements of a dtype, in all so many bytes."""
+
+    @property
+    def elements(self) -> int: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+
+def padded(packed: Measured) -> int:
+    """Elements that a packed weight takes in a file, so that each begins at a cache line."""
     return -(-packed.bytes // ALIGNMENT) * ALIGNMENT // dtype(packed.dtype).bytes
 
 

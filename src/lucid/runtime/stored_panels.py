@@ -11,18 +11,20 @@ import hashlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from math import prod
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lucid.artifact.container import Container, Writer
 from lucid.artifact.tensors import Declaration, Tensors, write_tensors
 from lucid.codegen.kernels.winograd_panels import TAPS, points, transform
+from lucid.codegen.language.dtypes import dtype
 from lucid.errors import ModelFileError
 from lucid.os_threads import mapped
 from lucid.runtime.cache import generator_hash
-from lucid.runtime.memory import ALIGNMENT, Memory
+from lucid.runtime.memory import Memory
 from lucid.runtime.processors import default_threads
+from lucid.runtime.stored import padded
 from lucid.runtime.weights import PACKERS
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class Panels(NamedTuple):
     m: int
     number: int
     columns: int
-    dtype: np.dtype[Any]
+    dtype: str
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,6 +83,10 @@ class Panels(NamedTuple):
     @property
     def elements(self) -> int:
         return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.elements * dtype(self.dtype).bytes
 
 
 class Taps:
@@ -106,10 +112,10 @@ class Taps:
         is_known = m in ("2", "4") and taps.dtype in KINDS
         if not is_known or taps.ndim != 3 or taps.shape[1] != TAPS:
             self._container.fail(f"{key!r} of its section {self._section!r} are no filters")
-        return Panels(int(m), len(taps), taps.shape[2], taps.dtype)
+        return Panels(int(m), len(taps), taps.shape[2], KINDS[taps.dtype])
 
     def made(self, places: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Make panels where these arrays of zeros are, which are longer by up to ALIGNMENT."""
+        """Make panels where these arrays of zeros are, which may be longer."""
 
         def make(key: str) -> None:
             panels = self.panels[key]
@@ -122,7 +128,7 @@ class Taps:
     @property
     def bytes(self) -> int:
         """Of all panels."""
-        return sum(p.elements * p.dtype.itemsize for p in self.panels.values())
+        return sum(panels.bytes for panels in self.panels.values())
 
 
 # -- for all processes ----------------------------------------------------------------------------
@@ -155,7 +161,8 @@ def _write(taps: Taps, file: IO[bytes]) -> None:
     """Write panels as a container, a few of them at a time."""
     writer = Writer(file)
     declared = {
-        key: Declaration((padded(panels),), panels.dtype) for key, panels in taps.panels.items()
+        key: Declaration((padded(panels),), dtype(panels.dtype).storage)
+        for key, panels in taps.panels.items()
     }
     with writer.section(taps.name) as sink:
         write_tensors(sink, declared, _one_by_one(taps))
@@ -183,10 +190,4 @@ def _own(taps: Taps) -> Mapping[str, Array]:
 def _zeros(panels: Panels) -> Array:
     """A place for panels that goes back to the system when nobody holds it."""
     count = padded(panels)
-    return Memory(count * panels.dtype.itemsize).array(0, count, KINDS[panels.dtype])
-
-
-def padded(panels: Panels) -> int:
-    """Elements that panels take, so that what follows is aligned."""
-    size = panels.dtype.itemsize
-    return -(-panels.elements * size // ALIGNMENT) * ALIGNMENT // size
+    return Memory(count * dtype(panels.dtype).bytes).array(0, count, panels.dtype)

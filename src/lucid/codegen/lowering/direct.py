@@ -84,7 +84,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     size = dtype(layer.numbers).bytes
     axes = windows(op, taps, x.shape, result.shape)
     share = sparse_share(*axes)
-    walks = _walks(ctx, layer, columns, axes)
+    walks = share <= 1 and _walks(ctx, layer, columns, axes)
     sparse = share < SPARSE or walks
     depth = inner * prod(taps) * (share if sparse else 1.0)
     column_bytes = size * ctx.target.vector * depth
@@ -189,7 +189,7 @@ def _walks(
         return False
     widest = ctx.target.panel_vectors * ctx.target.vector
     few = ctx.target.registers < 32 and columns <= MOST_WALKED * widest
-    return few and sparse_share(*axes) <= 1 and all(axis.meet() for axis in axes)
+    return few and all(axis.meet() for axis in axes)
 
 
 def _reads_in_place(

@@ -39,7 +39,7 @@ def lifetimes(program: Program) -> dict[str, Lifetime]:
     """The lifetime of every arena buffer. One that is replaced ends before the phase in which its
     reader writes the result in its place."""
     spans, places = _touched(program), program.offsets
-    for name, old in _replaced(program, spans).items():
+    for name, old in replaced(program).items():
         if places.get(name) == places.get(old):
             spans[old] = Lifetime(spans[old].first, spans[old].last - 1)
     return spans
@@ -51,11 +51,8 @@ def replaced(program: Program) -> dict[str, str]:
     ResNet-50's layers with a residual take 0.6 to 0.9 of the time so, on one thread of a Zen 3:
     otherwise each line of the result is first brought into the cache to be written.
     """
-    return _replaced(program, _touched(program))
-
-
-def _replaced(program: Program, spans: Mapping[str, Lifetime]) -> dict[str, str]:
     found: dict[str, str] = {}
+    spans = _touched(program)
     for number, phase in enumerate(program.phases):
         operands = [(c, n, v) for c in phase for n, v in c.arguments.items() if isinstance(v, View)]
         touched = Counter(view.buffer for _, _, view in operands)

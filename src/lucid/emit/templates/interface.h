@@ -90,9 +90,8 @@ typedef struct ${name}_output {
  *   control groups allow, a part of one counted as one; with 1, none is started). Best are as many as
  *   it was compiled for: more or fewer give the same bits. While one call has them, others run on
  *   their callers' threads.
- * max_calls: how many calls have memory, which is taken by create (by default as many as processors
- *   may be used);
- *   one more waits until another has ended.
+ * max_calls: how many calls have memory, which is taken by create (as many as processors may be
+ *   used); one more waits until another has ended.
  * level: which instructions to use, of those that the library has code for: $levels
  *   (the best that runs here). */
 typedef struct ${name}_options {

@@ -4,9 +4,9 @@
     python benchmarks/scale.py process_pool ray_data
 
 Starting an engine takes seconds, which says nothing about its speed. So workers note when each
-batch began and ended, and what counts is the time in which all of them work: from when the last of
-them has begun until the first has ended. Decoding JPEG files and handing batches over are part of
-it. Numbers of workers take turns; the fastest run of each is taken.
+batch began and ended, and what counts is the time in which all of them work: from when each has
+done one batch until the first has done its last. Decoding JPEG files and handing batches over are
+part of it. Numbers of workers take turns; the fastest run of each is taken.
 """
 
 from __future__ import annotations
@@ -99,9 +99,11 @@ def run(program: str, workers: int, model: Path, images: Path) -> float:
 
 def rate(spans: list[np.ndarray]) -> float:
     """Images a second while all workers are at work, of the begin, end and images of the batches of
-    each; a batch partly in that time counts by that part."""
-    begin = max(batches[:, 0].min() for batches in spans)
+    each; a batch partly in that time counts by that part. Raises ValueError for too few."""
+    begin = max(batches[:, 1].min() for batches in spans)
     finish = min(batches[:, 1].max() for batches in spans)
+    if finish <= begin:
+        raise ValueError("a worker had one batch: give more images")
     start, end, images = np.concatenate(spans).T
     shares = (np.minimum(end, finish) - np.maximum(start, begin)).clip(0) / (end - start)
     return float((shares * images).sum() / (finish - begin))

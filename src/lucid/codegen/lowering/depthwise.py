@@ -240,8 +240,9 @@ def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
     columns, depth, *_ = ctx.shape(layer.weight)
     taps = (ctx.shape(user.inputs[1])[2] - 1) * op.dilation[0] + 1
     panel = panel_vectors(columns, ctx.target) * ctx.target.vector
-    line_bytes = itemsize(layer.result) * ctx.shape(layer.x)[3] * panel
-    lines = _band(taps, op.stride[0], ctx.shape(user.output)[2], line_bytes, ctx.target)
+    pixels = itemsize(layer.result) * ctx.shape(layer.x)[3]
+    height = ctx.shape(user.output)[2]
+    lines = _band(taps, op.stride[0], height, pixels * panel, pixels * depth, ctx.target)
     shared = max(0, taps - op.stride[0]) / (lines * op.stride[0])
     return shared * depth / (2 * ctx.target.vector)
 
@@ -255,7 +256,9 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     panel = vectors * ctx.target.vector
     tile = Tile(vectors, before.epilogue.body, rows=ctx.target.tile_rows(vectors))
     _, _, height, width = x.shape
-    line_bytes = itemsize(before.result) * width * panel
+    pixels, height_out = itemsize(before.result) * width, y.shape[2]
+    reach, stride = _reach(kernel), kernel.stride[0]
+    lines = _band(reach, stride, height_out, pixels * panel, pixels * depth, ctx.target)
     given: dict[str, ArgumentValue] = {
         "source": x,
         "source_row": row_stride(x) or 0,
@@ -269,17 +272,20 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
         "panels": -(-columns // panel),
         "height": height,
         "width": width,
-        "lines": _band(_reach(kernel), kernel.stride[0], y.shape[2], line_bytes, ctx.target),
+        "lines": lines,
         "chunk": columns,
         "chunks": 1,
     }
     _call(ctx, layer, before, kernel, x, y, given)
 
 
-def _band(reach: int, stride: int, height: int, line_bytes: int, target: Target) -> int:
-    """Lines of a band: as many as leave their expanded lines in a quarter of L2; `reach`: lines
-    that the window of one output meets."""
-    fitting = target.l2 // 4 // line_bytes - reach
+def _band(
+    reach: int, stride: int, height: int, line_bytes: int, source_bytes: int, target: Target
+) -> int:
+    """Lines of a band: as many as leave their expanded lines in a quarter of L2, and the lines of
+    the source, which each panel passes, in half of it; `reach`: lines that the window of one output
+    meets."""
+    fitting = min(target.l2 // 4 // line_bytes, target.l2 // 2 // source_bytes) - reach
     return max(1, min(-(-height // BANDS), fitting // stride + 1))
 
 

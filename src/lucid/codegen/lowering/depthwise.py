@@ -3,6 +3,7 @@ convolution whose result nobody else reads."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
@@ -47,13 +48,20 @@ def depthwise(ctx: Lowering, layer: Layer) -> None:
         _expanded(ctx, before, layer)
         return
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
-    kernel = _kernel(ctx, layer)
+    kernel = replace(_kernel(ctx, layer), ahead=_asks_ahead(ctx, layer))
     slices = 1 if layer.slices is None else layer.slices.taps
     products = slices * prod(kernel.taps) * kernel.group
     lines, chunk = _cut(y, products, ctx.target, ctx.target.vector if layer.is_integer else 1)
     chunks = -(-y.shape[1] // chunk)
     cut: dict[str, ArgumentValue] = {"lines": lines, "chunk": chunk, "chunks": chunks}
     _call(ctx, layer, None, kernel, x, y, cut | geometry(x, (y.shape[2], y.shape[3])))
+
+
+def _asks_ahead(ctx: Lowering, layer: Layer) -> bool:
+    """Whether to ask for what comes next: single channels of maps that leave L2."""
+    single = ctx.shape(layer.weight)[0] == layer.conv.groups == ctx.shape(layer.x)[1]
+    floats = single and not layer.is_integer and layer.slices is None
+    return ctx.target.asks_to_write and floats
 
 
 def _kernel(ctx: Lowering, layer: Layer) -> Depthwise:

@@ -44,8 +44,8 @@ class Target:
     in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
     byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results while
-    these are computed (x86's prefetchw): what is written in the end waits for the line otherwise.
+    on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
+    while these are computed (x86's prefetchw): stores in the end wait for them otherwise.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.
@@ -242,7 +242,9 @@ LEVELS: dict[str, Target] = {
             "x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False, halves=False
         ),
         _AVX2,
-        dataclasses.replace(_AVX2, name="x86-64-v3-vnni", features=f"{_ASKS},+avxvnni,{_WHOLE}", dot=True),
+        dataclasses.replace(
+            _AVX2, name="x86-64-v3-vnni", features=f"{_ASKS},+avxvnni,{_WHOLE}", dot=True
+        ),
         _AVX512,
         dataclasses.replace(
             _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True

@@ -232,8 +232,8 @@ class Depthwise(KernelSpec):
 
         def vector(along: Int, mask: Any) -> None:
             c = begin + along
-            for at, written in following:
-                k.prefetch(at + c, near=True, write=written)
+            for pixel, written in following:
+                k.prefetch(pixel + c, near=True, write=written)
             bias = self._number(f, "bias", f.bias + c, mask)
             own = c // self.multiplier
             if self.group > k.vector:

@@ -44,7 +44,8 @@ class Target:
     in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
     byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line.
+    on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
+    while these are computed (x86's prefetchw): stores in the end wait for them otherwise.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.
@@ -66,6 +67,7 @@ class Target:
     l2: int = 512 << 10
     line: int = 64
     lookups: bool = False
+    asks_to_write: bool = False
 
     def tile_rows(self, vectors: int) -> int:
         """Rows of the register tile over panels of so many vectors: as many as leave registers for
@@ -198,8 +200,18 @@ X86_TRIPLE = "x86_64-unknown-linux-gnu"
 
 _WHOLE = "+fast-dpwssd"
 """LLVM is not to take half of VNNI's multiply-adds apart again, for the sake of latency."""
+_ASKS = "+prfchw"
+"""Not among `NEEDS`: processors that do not know prefetchw take it for a no-operation."""
 _AVX2 = Target(
-    "x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, byte_products=True, lookups=True
+    "x86-64-v3",
+    X86_TRIPLE,
+    "haswell",
+    _ASKS,
+    vector=8,
+    registers=16,
+    byte_products=True,
+    lookups=True,
+    asks_to_write=True,
 )
 _AVX512 = Target(
     "x86-64-v4",
@@ -230,7 +242,9 @@ LEVELS: dict[str, Target] = {
             "x86-64", X86_TRIPLE, "x86-64", "", vector=4, registers=16, fused=False, halves=False
         ),
         _AVX2,
-        dataclasses.replace(_AVX2, name="x86-64-v3-vnni", features=f"+avxvnni,{_WHOLE}", dot=True),
+        dataclasses.replace(
+            _AVX2, name="x86-64-v3-vnni", features=f"{_ASKS},+avxvnni,{_WHOLE}", dot=True
+        ),
         _AVX512,
         dataclasses.replace(
             _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True

@@ -212,6 +212,13 @@ def test_the_inner_loop_of_a_tile(target: Target, tile: Tile) -> None:
         assert len(stack) <= 2, (export, stack)
 
 
+def test_tiles_ask_for_the_lines_of_results_before_the_products() -> None:
+    """One line of each row of the tallest tile, as one that will be written, where that pays."""
+    for target, lines in (("x86-64-v3", 6), ("x86-64", 0)):
+        entry = blocks_of(assembly(Tile(2, BODIES["relu"]), LEVELS[target]), "tallest")["entry"]
+        assert sum(line.startswith("prefetchw") for line in entry.lines) == lines, target
+
+
 QUANTISED = Body(
     (CHANNEL, Extra("tensor", "u8")),
     ((Cast("f32"), (0,)), (Mul(), (3, 1)), (Relu(), (4,)), (Saturate("u8", 3), (5,))),

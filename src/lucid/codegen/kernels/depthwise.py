@@ -79,7 +79,9 @@ class Depthwise(KernelSpec):
     [tap][input][channel], bias, body.
 
     `patterns` and `pixels` are those of the line's `Blocks`. With `sums` the results of each band
-    are summed by channel besides, [image][band][channel], for a split attention.
+    are summed by channel besides, [image][band][channel], for a split attention. `ahead`: of single
+    channels, whether to ask for what the next block reads first and writes: pixels lie too far
+    apart for the processor to see that they are read in turn.
     """
 
     family: ClassVar[str] = "depthwise"
@@ -92,6 +94,7 @@ class Depthwise(KernelSpec):
     pixels: int = PIXELS[0]
     patterns: tuple[Pattern, ...] = ()
     sums: bool = False
+    ahead: bool = False
 
     def arguments(self) -> tuple[Arg, ...]:
         extras = tuple(f"extra{i}" for i in range(len(self.body.extras)))
@@ -225,9 +228,12 @@ class Depthwise(KernelSpec):
     ) -> None:
         """A block's outputs, vector by vector of its channels."""
         k, (begin, end) = f.kernel, channels
+        following = self._following(f, pattern, rows, places) if self.ahead else ()
 
         def vector(along: Int, mask: Any) -> None:
             c = begin + along
+            for pixel, written in following:
+                k.prefetch(pixel + c, near=True, write=written)
             bias = self._number(f, "bias", f.bias + c, mask)
             own = c // self.multiplier
             if self.group > k.vector:
@@ -239,6 +245,18 @@ class Depthwise(KernelSpec):
                 k.store(k.load(sums + c, mask=mask) + total, sums + c, mask)
 
         self.each_vector(f, end - begin, vector)
+
+    def _following(
+        self, f: Frame, pattern: Pattern, rows: Rows, places: Places
+    ) -> list[tuple[Pointer, bool]]:
+        """The pixels of the next block: those of the last line of its windows, which no line of
+        outputs before met, and those of its results, which are written."""
+        lowest = rows.x + (rows.count - 1).maximum(0) * (self.dilation[0] * f.line)
+        first = (self.pixels - 1) * self.stride[1] + (self.taps[1] - 1) * self.dilation[1] + 1
+        columns = Columns(lowest + first * f.pixel, f.pixel)
+        read = [(columns[i], False) for i in range(pattern.outputs * self.stride[1])]
+        results = places.moved(self.pixels)
+        return read + [(results.moved(i)["y"], True) for i in range(pattern.outputs)]
 
     def each_vector(self, f: Frame, channels: Int, body: Callable[[Int, Any], None]) -> None:
         """`body(offset, mask)` for all channels of a chunk."""

@@ -269,10 +269,27 @@ class _TileEmitter:
                 result += [k.fma(value, weight, total) for weight, total in pairs]
             return result
 
+        if k.target.asks_to_write:
+            self._prefetch()
         start = [k.zero()] * (self.height * self.vectors)
         self._epilogue(accumulate(k, self.depth, start, self.sums, step))
         k.finish()
         return k.function
+
+    def _prefetch(self) -> None:
+        """Ask for what the row group after the next one reads beside the product, and writes: one
+        of few steps of k is done before it comes."""
+        k, width = self.k, self.vectors * self.k.vector
+        line = k.line(F32)
+        places = [(self.y, self.y_row, True)]
+        for i, extra in enumerate(self.body.extras):
+            if extra.kind == "vector":
+                place = k.load_pointer(self.extras.words(2 * i), F32)
+                places.append((place, k.load_int(self.extras.words(2 * i + 1)), False))
+        for place, step, written in places:
+            for r in range(2 * self.height, 3 * self.height):
+                for end in range(min(line, width), width + 1, line):
+                    k.prefetch(place + (step * r + (end - 1)), near=True, write=written)
 
     def _row(self, r: int) -> Int:
         if self.height == HEIGHTS[0] or r == 0:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llvmlite import ir
 
@@ -42,6 +42,10 @@ power of two elements fall into different cache sets."""
 NEAR = 8192
 """Floats ahead to prefetch where each panel is passed once: a whole panel ahead would leave L2
 before it is used. One row times 9216 x 4096 weights moves 48 GB/s so, and 24 GB/s a panel ahead."""
+
+ROW_LINES = 2
+"""Cache lines of the next rows that a tile asks for in each round of steps, where the first panel
+passes them: six rows of four floats a round are one and a half."""
 
 
 def scratch_bytes(depth: int, rows: int) -> int:
@@ -159,6 +163,7 @@ class _ProductEmitter:
         self.arithmetic = ARITHMETIC[spec.numbers]
         self.weights = self.frame.weights.to(self.arithmetic.element)
         self.checked = self.arithmetic.checked(target)
+        self.asks = target.asks_to_write and spec.loader is None and spec.numbers == COMPUTED
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -168,8 +173,10 @@ class _ProductEmitter:
             x, x_row = self._rows(start, stop - start, group)
             if self.checked:
                 self._peaks(x, x_row, stop - start)
-            with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                self._panel(x, x_row, start, stop - start, group, panel.index)
+            begin, end = share(chunk, f.panels, f.chunks)
+            with k.loop(begin, end) as panel:
+                fresh = panel.index.equals(begin)
+                self._panel(x, x_row, start, stop - start, group, panel.index, fresh)
         return f.finish()
 
     def _rows(self, start: Int, count: Int, group: Int) -> tuple[Pointer, Int]:
@@ -200,9 +207,17 @@ class _ProductEmitter:
             store_peaks(k, group, depth, places + loop.index * (f.depth // GROUP))
 
     def _panel(
-        self, x: Pointer, x_row: Int, start: Int, count: Int, group: Int, panel: Int
+        self,
+        x: Pointer,
+        x_row: Int,
+        start: Int,
+        count: Int,
+        group: Int,
+        panel: Int,
+        fresh: Any,
     ) -> None:
-        """All row groups of the block times one weight panel."""
+        """All row groups of the block times one weight panel; `fresh`: whether it is the first that
+        passes them."""
         f, k = self.frame, self.kernel
         column = group * f.columns + panel * f.panel
         packed = (group * f.panels + panel) * f.panel
@@ -217,6 +232,11 @@ class _ProductEmitter:
             if self.checked:
                 self._set_checks(loop.index, count, group * f.panels + panel)
             ahead, lines = prefetch.share(k, loop.index)
+            following = weights + (distance + ahead)
+            if self.asks:
+                rows_next = k.both(fresh, f.prefetch.equals(0))
+                following = k.choose(rows_next, x + (offset + rows) * x_row, following)
+                lines = k.select(rows_next, ROW_LINES, lines)
             k.call(
                 pick_tile(f, rows),
                 TILE_TYPE,
@@ -230,7 +250,7 @@ class _ProductEmitter:
                     rows,
                     f.columns - panel * f.panel,
                     f.bias + packed,
-                    weights + (distance + ahead),
+                    following,
                     lines,
                     self.extras,
                 ],

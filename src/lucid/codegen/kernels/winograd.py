@@ -399,6 +399,8 @@ class WinogradEmitter:
             + (place.line * m.line_step + place.column * m.pixel_step)
             for name, m in self.results.items()
         }
+        if k.target.asks_to_write:
+            self._prefetch(corners["y"] + (panel * f.panel + (k.line(F32) - 1)))
         first = None
         if self.spec.sums:
             first = (tile % f.tiles).equals(piece * f.tiles // f.image_blocks)
@@ -416,6 +418,15 @@ class WinogradEmitter:
                 store(some)
             else:
                 k.either(left >= self.vector, lambda: store(None), lambda: store(some))
+
+    def _prefetch(self, corner: Pointer) -> None:
+        """Ask for the lines of a tile's pixels, from its first one's on, as ones that will be
+        written."""
+        k, y = self.kernel, self.results["y"]
+        with k.loop(0, self.m, never_empty=True) as i:
+            for j in range(self.m):
+                at = corner + (y.line_step * i.index + y.pixel_step * j)
+                k.prefetch(at, near=True, write=True)
 
     def _columns(self, products: Pointer) -> None:
         """A^T M for one vector of channels, column by column."""

@@ -464,10 +464,11 @@ class Kernel:
         same = ir.FunctionType(kind, [kind])
         return value.of(self.builder.asm(same, "", f"={register},0", [value.raw], False))
 
-    def prefetch(self, address: Pointer, near: bool = False) -> None:
-        """Ask for a cache line that will be read: into L2, or `near`, into L1."""
+    def prefetch(self, address: Pointer, near: bool = False, write: bool = False) -> None:
+        """Ask for a cache line that will be read: into L2, or `near`, into L1; or that will be
+        written, which no other core is to have then."""
         function = self.intrinsic("llvm.prefetch.p0", VOID, [PTR, I32, I32, I32])
-        arguments = [ir.Constant(I32, v) for v in (0, 3 if near else 2, 1)]
+        arguments = [ir.Constant(I32, v) for v in (int(write), 3 if near else 2, 1)]
         self.builder.call(function, [address.raw, *arguments])
 
     def intrinsic(self, name: str, result: ir.Type, operands: Sequence[ir.Type]) -> Any:

@@ -1,6 +1,7 @@
 """What all tests share: `tests/` on the path, so that they can import `strategies`, and which
 machine they take this one for (`LUCID_TARGET` chooses the level, `--l2` the cache)."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
         from lucid.codegen import target
 
         target._l2_bytes = lambda: kib << 10
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: it is not looked through again at each collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 settings.register_profile(

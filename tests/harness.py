@@ -10,9 +10,11 @@ each of the packed weights, lie between unreadable pages (`fences.py`).
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import fences
@@ -32,6 +34,7 @@ from lucid.codegen.target import LEVELS, Target
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
 from lucid.runtime.binding import BoundProgram
+from lucid.runtime.cache import ObjectCache, default_folder
 from lucid.runtime.library import library
 from lucid.runtime.team import RUN_TYPE, Team, team
 from lucid.runtime.weights import WeightStore
@@ -52,6 +55,17 @@ LIMIT = 1.5e-6
 def examples(share: float) -> settings:
     """Settings with this share of the profile's examples: kernels are compiled on the way."""
     return settings(max_examples=max(3, round(settings.default.max_examples * share)))
+
+
+def object_cache() -> ObjectCache:
+    """The user's cache of kernels: several tests, processes and levels want the same ones, and an
+    entry is of the very sources that run."""
+    return _cache_in(default_folder())
+
+
+@functools.cache
+def _cache_in(folder: Path) -> ObjectCache:
+    return ObjectCache(folder)
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -120,7 +134,7 @@ class Run:
     def outputs(self, payload: Mapping[str, Any], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The program's outputs; all guards are checked."""
         store = fences.FencedWeights(payload) if fences.MODE else WeightStore(payload)
-        code = library(self.target).load([*self.program.kernels(), Driver()])
+        code = library(self.target).load([*self.program.kernels(), Driver()], object_cache())
         store.ensure(self.program.weights.values())
         bound = BoundProgram(self.program, code, store)
         self.arena, self.scratch = self._arena(), self._scratch(bound)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
-from fuzz import errors, oracles
+from fuzz import errors
 from fuzz.op_cases import op_case
 from fuzz.oracles import Tally, check_op
 from graph_builder import Builder
@@ -26,7 +26,6 @@ from lucid.ir.ops import Array, Conv2d, Fusion, op
 from lucid.ir.ops.activations import Activation
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph, parse_op, print_op
-from lucid.runtime.cache import ObjectCache
 from lucid.view import picture, to_svg
 
 TEXT = """
@@ -43,7 +42,6 @@ graph net(%x: f32[N,4,6,7]) -> f32[N,8,6,7] {
 def cosh(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Activation]]:
     """The op, registered for one test. Its kernels go to a cache of its own."""
     monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(oracles, "object_cache", lambda: ObjectCache(tmp_path))
     known, arithmetic = dict(OPS), dict(vector_math.LOWERINGS)
     del vector_math.LOWERINGS[OPS.pop("cosh")]  # there is such an op: as if there were none
 

@@ -39,9 +39,7 @@ def error(case: golden.Case, target: Target, precision: str = "fast") -> float:
     largest."""
     shape = (case.batch, 3, case.height, case.width)
     options = CompileOptions(target=target.name)
-    compiled = lucid.compile(
-        load(case), shape, threads=2, precision=precision, cache=False, options=options
-    )
+    compiled = lucid.compile(load(case), shape, threads=2, precision=precision, options=options)
     logits = compiled(case.image())
     return float(np.abs(logits - case.logits).max() / np.abs(case.logits).max())
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
-from harness import TARGETS, Run, set_apart
+from harness import TARGETS, Run, object_cache, set_apart
 
 import lucid
 from lucid.codegen.kernels.driver import Driver
@@ -33,7 +32,6 @@ from lucid.errors import UnsupportedError
 from lucid.ir import Graph, interpret
 from lucid.ir.passes import run_passes
 from lucid.ir.text import parse_graph, print_graph
-from lucid.runtime.cache import ObjectCache
 from lucid.runtime.library import library
 
 from . import errors
@@ -83,11 +81,6 @@ class WrongError(AssertionError):
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise WrongError(message)
-
-
-@cache
-def object_cache() -> ObjectCache:
-    return ObjectCache()
 
 
 _held: dict[tuple[str, KernelSpec], Any] = {}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import lucid.codegen
 from lucid.sources_hash import sources_hash
@@ -30,6 +30,8 @@ MAX_BYTES = 512 << 20
 """Size above which the entries unused for longest are deleted: some ten thousand kernels."""
 MAGIC = b"lucid object 1\n"
 ENTRY, MAPPED, UNFINISHED = ".kernel", ".mapped", ".tmp"
+
+Found = TypeVar("Found")
 
 log = logging.getLogger("lucid.cache")
 _reported: set[Path] = set()
@@ -97,16 +99,10 @@ class ObjectCache:
 
     def get(self, kernel: KernelSpec, target: Target) -> bytes | None:
         """The kernel's object code, or None where there is none that can be trusted."""
-        try:
-            if not self._is_usable():
-                return None
-            key = key_text(kernel, target)
-            path = self._path(kernel, key)
-            stored = _read(path)
-        except FileNotFoundError:
-            return None
-        except OSError as problem:
-            self._report(f"cannot be read: {problem}")
+        key = key_text(kernel, target)
+        path = self._path(kernel, key)
+        stored = self._found(path, _read)
+        if stored is None:
             return None
         start = len(MAGIC) + hashlib.sha256().digest_size
         code = stored[start:]
@@ -148,6 +144,16 @@ class ObjectCache:
     def _path(self, kernel: KernelSpec, key: str) -> Path:
         return self.folder / f"{kernel.family}-{hashlib.sha256(key.encode()).hexdigest()}{ENTRY}"
 
+    def _found(self, path: Path, read: Callable[[Path], Found]) -> Found | None:
+        """What `read` makes of a file of the folder; None where there is none that it takes."""
+        try:
+            return read(path) if self._is_usable() else None
+        except FileNotFoundError:
+            return None
+        except OSError as problem:
+            self._report(f"cannot be read: {problem}")
+            return None
+
     def _is_usable(self) -> bool:
         """Whether the folder is there (made if need be) and nobody else can write to it."""
         if self._usable is None:
@@ -172,17 +178,10 @@ class ObjectCache:
     def open(self, name: str) -> IO[bytes] | None:
         """A file to map, which nobody else can write to; None where there is none."""
         path = self.folder / f"{name}{MAPPED}"
-        try:
-            if not self._is_usable():
-                return None
-            file = _opened(path)
-        except FileNotFoundError:
-            return None
-        except OSError as problem:
-            self._report(f"cannot be read: {problem}")
-            return None
-        with suppress(OSError):
-            os.utime(path)
+        file = self._found(path, _opened)
+        if file is not None:
+            with suppress(OSError):
+                os.utime(path)
         return file
 
     def write(self, name: str, size: int, fill: Callable[[IO[bytes]], None]) -> None:

@@ -152,9 +152,12 @@ class KernelLibrary:
             if code is not None:
                 log.debug("%s: from the cache, %d bytes", kernel, len(code))
                 codes[kernel] = code
-        threads = available_processors()
         progress("kernels", len(codes), len(kernels))
-        for some in _in_parts([k for k in kernels if k not in codes], threads * EACH):
+        missing = [k for k in kernels if k not in codes]
+        if not missing:
+            return codes
+        threads = available_processors()
+        for some in _in_parts(missing, threads * EACH):
             for kernel, code in zip(some, self._compiled(some, threads), strict=True):
                 codes[kernel] = code
                 if cache:

@@ -18,7 +18,7 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,14 +74,17 @@ class Container:
             return Container.of(file, str(path))
 
     @staticmethod
-    def of(file: IO[bytes], origin: str) -> Container:
-        """Map a file that is open, which may be closed then. Raises ModelFileError, OSError."""
+    def of(file: IO[bytes], origin: str, checked: Iterable[str] = ()) -> Container:
+        """Map a file that is open, which may be closed then. `checked`: sections that the caller
+        has just written. Raises ModelFileError, OSError."""
         length = os.fstat(file.fileno()).st_size
         if length < HEADER_BYTES:
             what = "truncated" if file.read(len(MAGIC)) == MAGIC else NO_MODEL
             raise ModelFileError(f"{origin}: {what} ({length} bytes)")
         mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        return Container(mapped, origin)
+        container = Container(mapped, origin)
+        container._checked.update(checked)
+        return container
 
     def read(self, name: str) -> memoryview:
         """The bytes of a section, checked. Raises ModelFileError where it is missing or damaged."""
@@ -215,6 +218,20 @@ class Writer:
         """Write a section."""
         with self.section(name) as sink:
             sink.write(data)
+
+    @contextmanager
+    def room(self, name: str, size: int) -> Iterator[int]:
+        """Room for a section of so many bytes, zeros, which the caller writes to the file itself,
+        from this offset on; it is then read for its checksum."""
+        self._pad()
+        self._file.flush()
+        yield self._end
+        end = self._end + size
+        os.ftruncate(self._file.fileno(), end)
+        whole = mmap.mmap(self._file.fileno(), end, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._sections[name] = Section(self._end, size, checksum(memoryview(whole)[self._end :]))
+        self._file.seek(end)
+        self._end = end
 
     def finish(self) -> None:
         """Write the table of contents, and the header last."""

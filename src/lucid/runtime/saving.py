@@ -321,8 +321,8 @@ def _write_target(
     transforms = transforms_of(used) if made.taps and made.objects else []
     if made.packed:
         store = store_of(snapshot) if target == snapshot.target else None
-        code = {spec.called().text: object_key(spec, target) for spec in transforms}
-        _write_packed(writer, made, used, payload_of(snapshot), store, code)
+        keys = {spec.called().text: object_key(spec, target) for spec in transforms}
+        _write_packed(writer, made, used, payload_of(snapshot), store, keys)
     if made.objects:
         kernels = [
             Driver(),

@@ -18,14 +18,14 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from lucid.errors import ModelFileError
-from lucid.os_threads import mapped
+from lucid.os_threads import Lock, mapped
 
 MAGIC = b"\x93LUCID\r\n"
 VERSION = 4
@@ -219,19 +219,36 @@ class Writer:
         with self.section(name) as sink:
             sink.write(data)
 
-    @contextmanager
-    def room(self, name: str, size: int) -> Iterator[int]:
-        """Room for a section of so many bytes, zeros, which the caller writes to the file itself,
-        from this offset on; it is then read for its checksum."""
+    def made(
+        self, name: str, size: int, fill: Callable[[memoryview, int], None], threads: int
+    ) -> None:
+        """Write a section of so many bytes that are made by several threads, a chunk at a time:
+        `fill` writes all of the bytes that it is given, those from an offset on. Raises OSError."""
         self._pad()
         self._file.flush()
-        yield self._end
-        end = self._end + size
-        os.ftruncate(self._file.fileno(), end)
-        whole = mmap.mmap(self._file.fileno(), end, mmap.MAP_SHARED, mmap.PROT_READ)
-        self._sections[name] = Section(self._end, size, checksum(memoryview(whole)[self._end :]))
-        self._file.seek(end)
-        self._end = end
+        rooms = [bytearray(min(CHUNK, size)) for _ in range(threads)]
+        turn = Lock()  # the system's own wait for each other is a busy one
+
+        def work(offset: int) -> bytes:
+            room = rooms.pop()
+            chunk = memoryview(room)[: size - offset]
+            fill(chunk, offset)
+            digest = hashlib.sha256(chunk).digest()
+            with turn:
+                self._put(chunk, self._end + offset)
+            rooms.append(room)
+            return digest
+
+        sums = b"".join(mapped(work, range(0, size, CHUNK), threads))
+        self._sections[name] = Section(self._end, size, hashlib.sha256(sums).hexdigest())
+        self._end += size
+        self._file.seek(self._end)
+
+    def _put(self, data: memoryview, offset: int) -> None:
+        """Write bytes to this place of the file."""
+        while data:
+            count = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[count:], offset + count
 
     def finish(self) -> None:
         """Write the table of contents, and the header last."""

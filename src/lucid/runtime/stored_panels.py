@@ -7,17 +7,17 @@ under the hash of what they are made of and by. Where that cannot be, each proce
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Mapping
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from lucid.artifact.container import Container, Writer
-from lucid.artifact.tensors import Declaration, Tensors, layout
+from lucid.artifact.tensors import Declaration, Layout, Tensors, layout
 from lucid.codegen.language.dtypes import dtype
 from lucid.errors import ModelFileError
 from lucid.runtime.memory import ALIGNMENT, Memory
+from lucid.runtime.processors import default_threads
 from lucid.runtime.stored import packed_key, padded
 from lucid.runtime.taps import Block, Panels, Taps, each_block
 from lucid.runtime.weights import PACKERS
@@ -120,42 +120,48 @@ def _found(taps: Taps, cache: ObjectCache) -> Mapping[str, Array] | None:
 
 
 def _written(taps: Taps, file: IO[bytes]) -> Mapping[str, Array]:
-    """Panels as a container in this file, where they then are. They are written by the threads that
-    make them, from a block of memory of each: memory of the file itself would end the process where
-    the disk is full."""
+    """Panels as a container in this file, where they then are. They are made in memory of each
+    thread's own, and written from there: memory of the file itself would end the process where the
+    disk is full."""
     writer = Writer(file)
-    laid = layout(
-        {
-            key: Declaration((padded(panels),), dtype(panels.dtype).storage)
-            for key, panels in taps.panels.items()
-        }
-    )
-    blocks = taps.blocks()
-    largest = max((block.elements.stop - block.elements.start for block in blocks), default=0)
-    with writer.room(taps.name, laid.size) as start:
-        _write(file, laid.header, start)
-        room = [np.empty(largest, np.float32) for _ in range(PACKERS)]
+    declared = {
+        key: Declaration((padded(panels),), dtype(panels.dtype).storage)
+        for key, panels in taps.panels.items()
+    }
+    laid = layout(declared)
+    blocks = [(_start(block, laid), block) for block in taps.blocks()]
 
-        def work(block: Block) -> None:
-            offset, kind = laid.places[block.key]
-            mine = room.pop()
-            panels = mine.view(kind)[: block.elements.stop - block.elements.start]
-            block.make(panels)
-            _write(file, panels.data, start + offset + block.elements.start * kind.itemsize)
-            room.append(mine)
+    def fill(chunk: memoryview, offset: int) -> None:
+        out = np.frombuffer(chunk, np.uint8)
+        out[:] = 0
+        head = laid.header[offset : offset + out.size]
+        out[: len(head)] = np.frombuffer(head, np.uint8)
+        for start, block in blocks:
+            if start < offset + out.size and offset < start + block.bytes:
+                _fill(out, start - offset, block)
 
-        each_block(work, blocks)
+    writer.made(taps.name, laid.size, fill, min(PACKERS, default_threads()))
     writer.finish()
     file.flush()
     return Tensors(Container.of(file, taps.name, checked=[taps.name]), taps.name)
 
 
-def _write(file: IO[bytes], data: bytes | memoryview, offset: int) -> None:
-    """Write bytes to this place of a file. Raises OSError."""
-    left = memoryview(data).cast("B")
-    while left:
-        count = os.pwrite(file.fileno(), left, offset)
-        left, offset = left[count:], offset + count
+def _start(block: Block, laid: Layout) -> int:
+    """Where a block begins in a section."""
+    start, kind = laid.places[block.key]
+    return start + block.elements.start * kind.itemsize
+
+
+def _fill(out: Array, start: int, block: Block) -> None:
+    """Make a block of panels from this byte of a chunk on, which may have only a part of them."""
+    end = start + block.bytes
+    if start >= 0 and end <= out.size:
+        block.make(out[start:end].view(block.taps.dtype))
+        return
+    whole = np.empty(block.bytes, np.uint8)
+    block.make(whole.view(block.taps.dtype))
+    first, last = max(start, 0), min(end, out.size)
+    out[first:last] = whole[first - start : last - start]
 
 
 # -- for this one ---------------------------------------------------------------------------------

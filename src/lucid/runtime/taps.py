@@ -72,6 +72,10 @@ class Block(NamedTuple):
     m: int
     transform: Transform
 
+    @property
+    def bytes(self) -> int:
+        return (self.elements.stop - self.elements.start) * self.taps.itemsize
+
     def make(self, out: Array) -> None:
         """Write the panels to an array of that many elements."""
         panels, _, columns = self.taps.shape

@@ -15,6 +15,7 @@ import pytest
 
 import lucid
 from lucid import nn
+from lucid.artifact import container
 from lucid.artifact.container import Container, Writer
 from lucid.artifact.contents import Artifact, ForTarget
 from lucid.artifact.tensors import write_tensors
@@ -133,16 +134,25 @@ def test_panels_by_the_code_of_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     assert_right(weights(all_of_them, tmp_path))
 
 
+def test_panels_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of which lie in two."""
+    monkeypatch.setattr(container, "CHUNK", 1 << 16)
+    for _ in range(2):
+        assert_right(weights(file(), tmp_path))
+    (entry,) = tmp_path.iterdir()
+    assert entry.stat().st_size > 4 << 16
+
+
 def test_what_was_just_written_is_not_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[str] = []
     whole = Container.read
 
-    def noted(container: Container, name: str) -> memoryview:
-        if name not in container._checked:
+    def noted(opened: Container, name: str) -> memoryview:
+        if name not in opened._checked:
             read.append(name)
-        return whole(container, name)
+        return whole(opened, name)
 
     monkeypatch.setattr(Container, "read", noted)
     for made in ("taps", "panels"):
@@ -344,9 +354,9 @@ def test_a_compact_file(
 
 
 def sections(path: Path) -> dict[str, bytes]:
-    container = Artifact.open(path).container
+    opened = Artifact.open(path).container
     kinds = ("packed", "taps", "manifest")
-    return {n: bytes(container.read(n)) for n in container.sections if n.startswith(kinds)}
+    return {n: bytes(opened.read(n)) for n in opened.sections if n.startswith(kinds)}
 
 
 def test_saving_what_was_loaded(compiled: CompiledModel, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def _written(taps: Taps, file: IO[bytes]) -> Mapping[str, Array]:
 def _start(block: Block, laid: Layout) -> int:
     """Where a block begins in a section."""
     start, kind = laid.places[block.key]
-    return start + block.elements.start * kind.itemsize
+    return start + int(block.elements.start) * kind.itemsize
 
 
 def _fill(out: Array, start: int, block: Block) -> None:

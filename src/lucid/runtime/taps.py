@@ -74,7 +74,7 @@ class Block(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return (self.elements.stop - self.elements.start) * self.taps.itemsize
+        return int(self.elements.stop - self.elements.start) * self.taps.itemsize
 
     def make(self, out: Array) -> None:
         """Write the panels to an array of that many elements."""

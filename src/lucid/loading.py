@@ -24,8 +24,8 @@ from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.plans import Saved
 from lucid.runtime.processors import default_threads
-from lucid.runtime.stored import StoredObjects, StoredWeights, loaded_target
-from lucid.runtime.stored_panels import PackedWeights
+from lucid.runtime.stored import StoredObjects, loaded_target
+from lucid.runtime.stored_panels import PackedWeights, StoredWeights
 from lucid.runtime.stored_programs import ready_plans
 from lucid.settings import asked_threads, check_threads, runnable_target
 
@@ -177,12 +177,11 @@ def _loaded(
         source.captured, target.name, manifest.precision, count, source.disable, manifest.kernels
     )
     taken = made if code else None
-    packed = PackedWeights(artifact, made, kept) if made else {}
-    saved = Saved(
-        _Schedules(artifact, made) if made else {},
-        StoredWeights(packed),
-        ready_plans(artifact, taken, packed, target, count) if taken else {},
-    )
+    saved = Saved()
+    if made:
+        packed = PackedWeights(artifact, made, kept, target if code else None)
+        ready = ready_plans(artifact, made, packed, target, count) if code else {}
+        saved = Saved(_Schedules(artifact, made), StoredWeights(packed), ready)
     compiled = CompiledModel(
         source,
         schedule_for,

@@ -14,6 +14,7 @@ from python_process import run_python
 
 import lucid
 from lucid import nn
+from lucid.artifact import container
 from lucid.artifact.container import (
     ALIGNMENT,
     CHUNK,
@@ -219,6 +220,27 @@ def test_another_version_of_the_format(saved):
         ModelFileError, match="has version 7 of the format, this Lucid reads up to 4"
     ):
         Container(bytes(data), "it")
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000, 3005])
+def test_a_section_that_threads_make(size, tmp_path, monkeypatch):
+    monkeypatch.setattr(container, "CHUNK", 1000)
+    content = np.random.default_rng(size).bytes(size)
+
+    def fill(chunk, offset):
+        chunk[:] = content[offset : offset + len(chunk)]
+
+    for name in ("made", "added"):
+        with (tmp_path / name).open("wb+") as file:
+            writer = Writer(file)
+            writer.add("before", b"some")
+            if name == "made":
+                writer.made("it", size, fill, 2)
+            else:
+                writer.add("it", content)
+            writer.add("behind", b"more")
+            writer.finish()
+    assert (tmp_path / "made").read_bytes() == (tmp_path / "added").read_bytes()
 
 
 def test_the_checksum_of_long_sections_is_that_of_its_chunks():

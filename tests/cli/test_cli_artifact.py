@@ -84,7 +84,7 @@ def test_several_targets(lucid_command, model_file, tmp_path):
     [
         (["resnest_digits", "-o", "m.onnx"], "end in .lucid"),
         (["resnest_digits", "-o", "m.lucid", "--targets", "arm"], "no target is named 'arm'"),
-        (["resnest_digits", "-o", "m.lucid", "--stored-weights", "all"], "packed, compact, plain"),
+        (["resnest_digits", "-o", "m.lucid", "--stored-weights", "all"], "compact, packed, plain"),
         (["resnest_digits", "-o", "none/m.lucid"], "none/m.lucid: there is no folder"),
         (["missing.lucid", "-o", "m.lucid"], "missing.lucid: No such file"),
     ],
@@ -103,7 +103,7 @@ def test_inspect(lucid_command, artifact):
     assert told["other_sizes"] is True
     assert told["targets"] == [Target.host().name]
     assert sum(told["sections"].values()) < told["file_bytes"] == artifact.stat().st_size
-    assert told["weights"] == "packed"
+    assert told["weights"] == "compact"
     packed = f"packed.{Target.host().name}"
     assert (
         told["weight_bytes"][packed] == told["sections"][packed] > 10 * told["sections"]["tensors"]

@@ -264,8 +264,9 @@ def test_each_way_to_hold_weights(tmp_path, no_compiler):
         for shape in [(1, 3, 16, 16), (37, 3, 16, 16), (2, 3, 21, 9)]:
             assert_same(compiled, loaded, images(*shape))
     sizes = {w: (tmp_path / f"{w}.lucid").stat().st_size for w in WEIGHTS}
+    assert Artifact.open(tmp_path / "default.lucid").manifest.weights == "compact"
     assert max(sizes["packed"], sizes["plain"]) < sizes["both"]
-    with pytest.raises(UnknownNameError, match="weights is one of packed, compact, plain, both"):
+    with pytest.raises(UnknownNameError, match="weights is one of compact, packed, plain, both"):
         compiled.save(tmp_path / "m.lucid", weights="none")
 
 

@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +15,20 @@ import pytest
 
 import lucid
 from lucid import nn
+from lucid.artifact import container
 from lucid.artifact.container import Container, Writer
 from lucid.artifact.contents import Artifact, ForTarget
 from lucid.artifact.tensors import write_tensors
+from lucid.codegen.kernels.filter_transform import FilterTransform
 from lucid.codegen.kernels.packing import Winograd, WinogradPairPanels, WinogradPanels
 from lucid.codegen.kernels.winograd_panels import filter_matrix
 from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.llvm import compile_object
+from lucid.codegen.target import Target
 from lucid.errors import ModelFileError, WeightsError
-from lucid.runtime import saving
+from lucid.runtime import taps
 from lucid.runtime.cache import ObjectCache
+from lucid.runtime.executable import CompiledModel
 from lucid.runtime.memory import ALIGNMENT
 from lucid.runtime.stored_panels import PackedWeights
 
@@ -53,10 +58,13 @@ def packed(key: str, taps: bool = False) -> np.ndarray:
 
 def file(
     change: Callable[[dict[str, np.ndarray], dict[str, str]], object] | None = None,
+    kernels: Sequence[FilterTransform] = (),
 ) -> Artifact:
-    """Stands for a file of these layers, some of it changed."""
+    """Stands for a file of these layers, some of it changed, with the code of these kernels."""
     taps = {key: packed(key, taps=True) for key in LAYERS}
     sizes = {key: str(packing.m) for key, (packing, _) in LAYERS.items()}
+    sizes |= {spec.called().text: spec.key() for spec in kernels}
+    codes = {k.key(): np.frombuffer(compile_object(k, HOST), np.uint8) for k in kernels}
     if change:
         change(taps, sizes)
     data = io.BytesIO()
@@ -66,18 +74,23 @@ def file(
     with writer.section("packed") as sink:
         bias = {"bias": np.arange(16, dtype=np.float32)}
         write_tensors(sink, bias, bias.values())
+    with writer.section("objects") as sink:
+        write_tensors(sink, codes, codes.values())
     writer.finish()
     artifact = Artifact.__new__(Artifact)
     artifact.container = Container(data.getvalue(), "a file")
     return artifact
 
 
+HOST = Target.host()
 FILE = file()
-MADE = ForTarget("x86-64-v3", {}, [], "packed", None, None, "taps")
+MADE = ForTarget(HOST.name, {}, [], "packed", "objects", None, "taps")
 
 
-def weights(artifact: Artifact = FILE, folder: Path | None = None) -> PackedWeights:
-    return PackedWeights(artifact, MADE, folder and ObjectCache(folder))
+def weights(
+    artifact: Artifact = FILE, folder: Path | None = None, target: Target | None = None
+) -> PackedWeights:
+    return PackedWeights(artifact, MADE, folder and ObjectCache(folder), target)
 
 
 def assert_right(found: Mapping[str, np.ndarray]) -> None:
@@ -105,6 +118,47 @@ def test_points_are_those_of_the_matrix(m: int) -> None:
 
 def test_panels_of_the_process() -> None:
     assert_right(weights())
+
+
+def test_panels_by_the_code_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is some for all of them, and it may be run, NumPy takes no part."""
+    kernels = [FilterTransform(m, dtype) for m in (4, 2) for dtype in ("f32", "i16")]
+    some, all_of_them = file(kernels=kernels[:1]), file(kernels=kernels)
+    assert_right(weights(some, target=HOST))
+    with monkeypatch.context() as patch:
+        patch.delattr(taps, "transform")
+        for folder in (None, tmp_path, tmp_path):
+            assert_right(weights(all_of_them, folder, HOST))
+        with pytest.raises(NameError, match="transform"):
+            weights(all_of_them)["wide"]
+    assert_right(weights(all_of_them, tmp_path))
+
+
+def test_panels_of_several_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of which lie in two."""
+    monkeypatch.setattr(container, "CHUNK", 1 << 16)
+    for _ in range(2):
+        assert_right(weights(file(), tmp_path))
+    (entry,) = tmp_path.iterdir()
+    assert entry.stat().st_size > 4 << 16
+
+
+def test_what_was_just_written_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    whole = Container.read
+
+    def noted(opened: Container, name: str) -> memoryview:
+        if name not in opened._checked:
+            read.append(name)
+        return whole(opened, name)
+
+    monkeypatch.setattr(Container, "read", noted)
+    for made in ("taps", "panels"):
+        read.clear()
+        assert_right(weights(file(), tmp_path))
+        assert sorted(name.partition("-")[0] for name in read) == sorted(["packed", made])
 
 
 def test_panels_are_made_once_for_all_processes(tmp_path: Path) -> None:
@@ -197,7 +251,13 @@ def test_a_damaged_file_in_the_cache(
             assert_right(weights(folder=tmp_path))
 
 
-@pytest.mark.parametrize("trouble", ["not a folder", "of others", "too small", "full disk"])
+def full(*names: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "trouble", ["not a folder", "of others", "too small", "full disk", "no links"]
+)
 def test_a_cache_that_cannot_hold_them(
     trouble: str,
     tmp_path: Path,
@@ -214,10 +274,8 @@ def test_a_cache_that_cannot_hold_them(
         case "too small":
             most = 1000
         case "full disk":
-
-            def full(*names: object) -> None:
-                raise OSError(28, "No space left on device")
-
+            monkeypatch.setattr(os, "pwrite", full)
+        case "no links":
             monkeypatch.setattr(os, "link", full)
             monkeypatch.setattr(os, "replace", full)
     assert_right(PackedWeights(FILE, MADE, ObjectCache(folder, most)))
@@ -249,7 +307,7 @@ def test_a_file_that_makes_no_panels(broken: str, tmp_path: Path) -> None:
 
 def test_a_file_without_its_section(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="no section 'none'"):
-        PackedWeights(FILE, ForTarget("x86-64-v3", {}, [], "packed", None, None, "none"), None)
+        PackedWeights(FILE, ForTarget(HOST.name, {}, [], "packed", None, None, "none"), None)
 
 
 # -- whole models ---------------------------------------------------------------------------------
@@ -258,23 +316,62 @@ SHAPE = (1, 3, 16, 16)
 NET = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
 
 
-def test_a_compact_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path / "cache"))
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of this module."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = tmp_path_factory.mktemp("cache")
+        patch.setenv("LUCID_CACHE_DIR", str(made))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def compiled(folder: Path) -> CompiledModel:
+    assert folder.is_dir()
     options = lucid.CompileOptions(kernels={"0": "winograd4x4", "2": "winograd2x2"})
-    model = lucid.compile(NET, SHAPE, threads=1, options=options)
-    x = RANDOM.standard_normal((3, *SHAPE[1:])).astype(np.float32)
-    wanted = model(x)
-    for name in ("packed", "compact"):
-        model.save(tmp_path / f"{name}.lucid", weights=name)
+    return lucid.compile(NET, SHAPE, threads=1, options=options)
+
+
+X = RANDOM.standard_normal((3, *SHAPE[1:])).astype(np.float32)
+
+
+def test_a_compact_file(
+    compiled: CompiledModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = compiled(X)
+    compiled.save(tmp_path / "compact.lucid")
     for cache in (True, False, True):
-        loaded = lucid.load(tmp_path / "compact.lucid", threads=1, cache=cache)
+        with monkeypatch.context() as patch:
+            patch.delattr(taps, "transform")  # it has the code
+            loaded = lucid.load(tmp_path / "compact.lucid", threads=1, cache=cache)
         assert loaded._planner.ready
-        assert len(list((tmp_path / "cache").glob("panels-*"))) == 1
-        np.testing.assert_array_equal(loaded(x), wanted)
-    loaded.save(tmp_path / "again.lucid")
-    sections = [Artifact.open(tmp_path / f"{n}.lucid").container for n in ("packed", "again")]
-    (name,) = (n for n in sections[0].sections if n.startswith("packed."))
-    assert bytes(sections[0].read(name)) == bytes(sections[1].read(name))
-    with pytest.raises(WeightsError, match="holds its weights only as packed"):
-        loaded.save(tmp_path / "no.lucid", weights="compact")
-    assert saving.has_plain(model.snapshot())
+        (panels,) = folder.glob("panels-*")
+        np.testing.assert_array_equal(loaded(X), wanted)
+    panels.unlink()
+    untrusted = lucid.load(tmp_path / "compact.lucid", threads=1, code=False)
+    np.testing.assert_array_equal(untrusted(X), wanted)
+    assert panels.exists()
+
+
+def sections(path: Path) -> dict[str, bytes]:
+    opened = Artifact.open(path).container
+    kinds = ("packed", "taps", "manifest")
+    return {n: bytes(opened.read(n)) for n in opened.sections if n.startswith(kinds)}
+
+
+def test_saving_what_was_loaded(compiled: CompiledModel, tmp_path: Path) -> None:
+    """As it was, or as panels; nothing else can be made of it."""
+    paths = {name: tmp_path / f"{name}.lucid" for name in ("packed", "compact")}
+    for name, path in paths.items():
+        compiled.save(path, weights=name)
+    loaded = {name: lucid.load(path, threads=1) for name, path in paths.items()}
+    for name, model in loaded.items():
+        model.save(tmp_path / "again.lucid")
+        assert sections(tmp_path / "again.lucid") == sections(paths[name])
+        model.save(tmp_path / "again.lucid", weights="packed")
+        assert sections(tmp_path / "again.lucid") == sections(paths["packed"])
+        with pytest.raises(WeightsError, match="holds its weights only as packed"):
+            model.save(tmp_path / "no.lucid", weights="both")
+    loaded["compact"].load_weights(NET.state_dict())
+    loaded["compact"].save(tmp_path / "again.lucid")
+    assert sections(tmp_path / "again.lucid") == sections(paths["compact"])

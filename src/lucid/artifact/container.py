@@ -18,14 +18,14 @@ import mmap
 import os
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
 
 from lucid.errors import ModelFileError
-from lucid.os_threads import mapped
+from lucid.os_threads import Lock, mapped
 
 MAGIC = b"\x93LUCID\r\n"
 VERSION = 4
@@ -74,14 +74,17 @@ class Container:
             return Container.of(file, str(path))
 
     @staticmethod
-    def of(file: IO[bytes], origin: str) -> Container:
-        """Map a file that is open, which may be closed then. Raises ModelFileError, OSError."""
+    def of(file: IO[bytes], origin: str, checked: Iterable[str] = ()) -> Container:
+        """Map a file that is open, which may be closed then. `checked`: sections that the caller
+        has just written. Raises ModelFileError, OSError."""
         length = os.fstat(file.fileno()).st_size
         if length < HEADER_BYTES:
             what = "truncated" if file.read(len(MAGIC)) == MAGIC else NO_MODEL
             raise ModelFileError(f"{origin}: {what} ({length} bytes)")
         mapped = mmap.mmap(file.fileno(), 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        return Container(mapped, origin)
+        container = Container(mapped, origin)
+        container._checked.update(checked)
+        return container
 
     def read(self, name: str) -> memoryview:
         """The bytes of a section, checked. Raises ModelFileError where it is missing or damaged."""
@@ -215,6 +218,37 @@ class Writer:
         """Write a section."""
         with self.section(name) as sink:
             sink.write(data)
+
+    def made(
+        self, name: str, size: int, fill: Callable[[memoryview, int], None], threads: int
+    ) -> None:
+        """Write a section of so many bytes that are made by several threads, a chunk at a time:
+        `fill` writes all of the bytes that it is given, those from an offset on. Raises OSError."""
+        self._pad()
+        self._file.flush()
+        rooms = [bytearray(min(CHUNK, size)) for _ in range(threads)]
+        turn = Lock()  # the system's own wait for each other is a busy one
+
+        def work(offset: int) -> bytes:
+            room = rooms.pop()
+            chunk = memoryview(room)[: size - offset]
+            fill(chunk, offset)
+            digest = hashlib.sha256(chunk).digest()
+            with turn:
+                self._put(chunk, self._end + offset)
+            rooms.append(room)
+            return digest
+
+        sums = b"".join(mapped(work, range(0, size, CHUNK), threads))
+        self._sections[name] = Section(self._end, size, hashlib.sha256(sums).hexdigest())
+        self._end += size
+        self._file.seek(self._end)
+
+    def _put(self, data: memoryview, offset: int) -> None:
+        """Write bytes to this place of the file."""
+        while data:
+            count = os.pwrite(self._file.fileno(), data, offset)
+            data, offset = data[count:], offset + count
 
     def finish(self) -> None:
         """Write the table of contents, and the header last."""

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
 SUFFIX = ".lucid"
-WEIGHTS = ("packed", "compact", "plain", "both")
+WEIGHTS = ("compact", "packed", "plain", "both")
 """How weights are held: as the kernels of a target read them, the same with less of what follows
 from fewer numbers, as the model has them, or packed and as the model has them."""
+PLAIN = ("plain", "both")
+"""Those of them with the weights as the model has them."""
 
 KINDS = {
     **dict.fromkeys(("made_by", "kernels", "state", "metadata", "structure"), dict),
@@ -123,7 +125,7 @@ class Manifest:
     @property
     def has_plain(self) -> bool:
         """Whether the file has the weights as the model has them."""
-        return self.weights in ("plain", "both")
+        return self.weights in PLAIN
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

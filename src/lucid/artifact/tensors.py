@@ -110,6 +110,40 @@ class Declaration(NamedTuple):
     dtype: Any
 
 
+class Layout(NamedTuple):
+    """A section of tensors yet to be written: what it begins with, where in it each tensor begins
+    and what its numbers are, and its bytes in all."""
+
+    header: bytes
+    places: Mapping[str, tuple[int, np.dtype[Any]]]
+    size: int
+
+
+def layout(declared: Mapping[str, Declared], metadata: Mapping[str, str] | None = None) -> Layout:
+    """How tensors lie in a section, in the order of `declared`. Raises WeightsError for numbers
+    that the format has no name for."""
+    rows: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    places: dict[str, tuple[int, np.dtype[Any]]] = {}
+    at = 0
+    for name, tensor in declared.items():
+        kind = np.dtype(str(tensor.dtype))
+        if kind not in NAMES:
+            raise WeightsError(f"{name} has numbers of the kind {kind}, which are not saved")
+        end = at + int(np.prod(tensor.shape, dtype=np.int64)) * kind.itemsize
+        rows[name] = {
+            "dtype": NAMES[kind],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, end],
+        }
+        places[name] = at, kind
+        at = end
+    text = json.dumps(rows).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    behind = {name: (len(header) + start, kind) for name, (start, kind) in places.items()}
+    return Layout(header, behind, len(header) + at)
+
+
 def write_tensors(
     sink: Bytes,
     declared: Mapping[str, Declared],
@@ -120,21 +154,9 @@ def write_tensors(
 
     Raises WeightsError for numbers that the format has no name for.
     """
-    rows: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    at = 0
-    kinds = {name: np.dtype(str(tensor.dtype)) for name, tensor in declared.items()}
-    for name, tensor in declared.items():
-        kind = kinds[name]
-        if kind not in NAMES:
-            raise WeightsError(f"{name} has numbers of the kind {kind}, which are not saved")
-        size = int(np.prod(tensor.shape, dtype=np.int64)) * kind.itemsize
-        place = [at, at + size]
-        rows[name] = {"dtype": NAMES[kind], "shape": list(tensor.shape), "data_offsets": place}
-        at += size
-    header = json.dumps(rows).encode()
-    header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    sink.write(len(header).to_bytes(8, "little") + header)
-    for (name, kind), value in zip(kinds.items(), values, strict=True):
+    laid = layout(declared, metadata)
+    sink.write(laid.header)
+    for (name, (_, kind)), value in zip(laid.places.items(), values, strict=True):
         array = np.ascontiguousarray(np.asarray(value), kind)
         if array.size != np.prod(declared[name].shape, dtype=np.int64):
             raise WeightsError(

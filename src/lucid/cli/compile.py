@@ -44,12 +44,12 @@ def compile(
     stored_weights: Annotated[
         str,
         typer.Option(
-            metavar="packed|compact|plain|both",
-            help="How the file holds weights: packed for its targets, the same in less room (the "
-            "rest is made once on a host), as the model has them (any machine packs them as it "
-            "loads them), or packed and as the model has them.",
+            metavar="compact|packed|plain|both",
+            help="How the file holds weights: packed for its targets in little room (the rest is "
+            "made once on a host), all of them packed, as the model has them (any machine packs "
+            "them as it loads them), or packed and as the model has them.",
         ),
-    ] = "packed",
+    ] = "compact",
     emit: Annotated[
         str | None,
         typer.Option(

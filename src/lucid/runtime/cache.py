@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from lucid.codegen.language.kernel import KernelSpec
     from lucid.codegen.target import Target
 
-MAX_BYTES = 512 << 20
-"""Size above which the entries unused for longest are deleted: some ten thousand kernels."""
+T = TypeVar("T")
+
+MAX_BYTES = 2 << 30
+"""Size above which the entries unused for longest are deleted: the panels of some twenty networks
+like ResNet-50; ten thousand kernels would take a quarter of it."""
 MAGIC = b"lucid object 1\n"
 ENTRY, MAPPED, UNFINISHED = ".kernel", ".mapped", ".tmp"
 
@@ -120,25 +123,24 @@ class ObjectCache:
                 return
             key = key_text(kernel, target)
             data = _header(key, code) + code
-            with self._unfinished() as file:
+            with self._unfinished() as (path, file):
                 file.write(data)
                 file.close()
-                os.replace(file.name, self._path(kernel, key))
+                os.replace(path, self._path(kernel, key))
             self._grow(len(data))
         except OSError as problem:
             self._report(f"cannot be written to: {problem}")
 
     @contextmanager
-    def _unfinished(self) -> Iterator[IO[bytes]]:
-        """A file in the folder, which is deleted where anything fails."""
-        import tempfile
-
-        with tempfile.NamedTemporaryFile(dir=self.folder, suffix=UNFINISHED, delete=False) as file:
+    def _unfinished(self) -> Iterator[tuple[Path, IO[bytes]]]:
+        """A file in the folder, to write and to read, which is deleted where anything fails."""
+        path = self.folder / f"{os.getpid()}-{os.urandom(8).hex()}{UNFINISHED}"
+        with open(path, "x+b", opener=_own) as file:
             try:
-                yield file
+                yield path, file
             except BaseException:
                 with suppress(OSError):
-                    os.unlink(file.name)
+                    path.unlink()
                 raise
 
     def _path(self, kernel: KernelSpec, key: str) -> Path:
@@ -184,23 +186,26 @@ class ObjectCache:
                 os.utime(path)
         return file
 
-    def write(self, name: str, size: int, fill: Callable[[IO[bytes]], None]) -> None:
-        """Keep a file to map, of about `size` bytes. Of processes that write it at once, the first
-        one's stays, which all of them then find."""
+    def write(self, name: str, size: int, fill: Callable[[IO[bytes]], T]) -> T | None:
+        """Keep a file to map, of about `size` bytes, and give what `fill` gives, which writes it.
+        Of processes that write it at once, the first one's stays, which the others then find: None
+        for them, and where nothing is kept."""
         path = self.folder / f"{name}{MAPPED}"
         try:
             if not self._is_usable():
-                return
+                return None
             if size > self.max_bytes // 2:
                 self._report(f"is too small for {size:,} bytes")
-                return
-            with self._unfinished() as file:
-                fill(file)
+                return None
+            with self._unfinished() as (unfinished, file):
+                filled = fill(file)
                 file.close()
-                _link(file.name, path)
-            self._grow(size)
+                is_kept = _link(unfinished, path)
+            self._grow(size if is_kept else 0)
         except OSError as problem:
             self._report(f"cannot be written to: {problem}")
+            return None
+        return filled if is_kept else None
 
     def discard(self, name: str) -> None:
         """Delete a file to map that is not what it should be."""
@@ -274,19 +279,25 @@ def _opened(path: Path) -> IO[bytes]:
         raise
 
 
-def _link(unfinished: str, path: Path) -> None:
-    """Give a file its name, unless there is one of this name that `_opened` takes. Raises
-    OSError."""
+def _own(path: str, flags: int) -> int:
+    """Open a file that is this user's alone."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+def _link(unfinished: Path, path: Path) -> bool:
+    """Give a file its name, unless there is one of this name that `_opened` takes; whether it has
+    it. Raises OSError."""
     try:
         os.link(unfinished, path)
     except OSError:  # there is one, or these are files without links
         with suppress(OSError):
             _opened(path).close()
             os.unlink(unfinished)
-            return
+            return False
         os.replace(unfinished, path)
     else:
         os.unlink(unfinished)
+    return True
 
 
 def _delete(entry: Entry) -> bool:

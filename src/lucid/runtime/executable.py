@@ -418,20 +418,20 @@ class CompiledModel:
         path: str | os.PathLike[str],
         targets: Sequence[str] | None = None,
         *,
-        weights: str = "packed",
+        weights: str = "compact",
     ) -> CompiledModel:
         """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
         planned so far, weights, and object code for each of the `targets` (by name; by default the
         one compiled for), which are not run. A file that is there is replaced in the end, or stays
         as it is.
 
-        `weights`: "packed" holds them as the kernels of the targets read them, which is quickest to
-        load and serves those targets and this version of Lucid; "compact" the same in less room,
-        and the first process on a host that loads it makes the rest, in the cache folder; "plain"
-        as the model has them, and loading packs them, on any machine; "both" is packed and plain.
-        Raises InputError before the first shape is planned, UnknownNameError, WeightsError for
-        other than packed weights of a model that was loaded with packed ones alone,
-        UnsupportedError for one with further stages, OSError.
+        `weights`: "packed" holds them as the kernels of the targets read them, which serves those
+        targets and this version of Lucid; "compact" the same in less room, and the first process
+        on a host that loads it makes the rest, in the cache folder (a model that was loaded from a
+        packed file stays packed); "plain" as the model has them, and loading packs them, on any
+        machine; "both" is packed and plain. Raises InputError before the first shape is planned,
+        UnknownNameError, WeightsError for plain weights, or another target, of a model that was
+        loaded with packed ones alone, UnsupportedError for one with further stages, OSError.
         """
         from lucid.runtime.saving import save
 

@@ -6,6 +6,7 @@ compiled. Who loads kernels gets a `Code`, and holds it for as long as any of th
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import weakref
 from collections import OrderedDict
@@ -27,6 +28,11 @@ if TYPE_CHECKING:  # code that is there is loaded without what generates it
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
+
+KERNEL_TYPE = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+)
+"""Of a kernel that is called by itself: arguments, buffers, first and last task, scratch."""
 
 KEPT = 512
 """Kernels that stay in memory though nobody holds them: the same model compiled again finds them.

@@ -6,7 +6,6 @@ number of busy cores, and with what a hypervisor gives away.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import numpy as np
 from lucid.codegen.kernels.peak import Peak, operations
 from lucid.codegen.target import Target
 from lucid.os_threads import together
-from lucid.runtime.library import library
+from lucid.runtime.library import KERNEL_TYPE, library
 
 TRIPS = 200_000
 """Trips of one call: 2 to 6 ms."""
@@ -25,10 +24,6 @@ CALLS = 16
 that made it for some milliseconds, so the first calls say little."""
 
 Span = tuple[float, float]
-
-KERNEL_TYPE = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)
 
 
 def measured_peak(target: Target, threads: int = 1, rounds: int = 3) -> float:

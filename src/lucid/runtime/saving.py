@@ -17,10 +17,20 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from lucid.artifact.container import Writer, replacing
-from lucid.artifact.contents import MANIFEST, TENSORS, WEIGHTS, ForTarget, Manifest, Size, ir_hash
+from lucid.artifact.contents import (
+    MANIFEST,
+    PLAIN,
+    TENSORS,
+    WEIGHTS,
+    ForTarget,
+    Manifest,
+    Size,
+    ir_hash,
+)
 from lucid.artifact.tensors import Declaration, write_tensors
 from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
+from lucid.codegen.kernels.filter_transform import FilterTransform
 from lucid.codegen.kernels.packing import Packed, Winograd
 from lucid.codegen.kernels.winograd_panels import TAPS
 from lucid.codegen.language.dtypes import dtype
@@ -55,12 +65,14 @@ def save(
     snapshot: Snapshot,
     path: str | os.PathLike[str],
     targets: Sequence[str] | None,
-    weights: str = "packed",
+    weights: str = "compact",
 ) -> None:
     """Write a model to a file, which appears when it is whole. Raises InputError, UnknownNameError,
     WeightsError, OSError."""
     if weights not in WEIGHTS:
         raise UnknownNameError(f"weights is one of {', '.join(WEIGHTS)}, not {weights!r}")
+    if weights == "compact" and not (has_plain(snapshot) or keeps_taps(snapshot)):
+        weights = "packed"
     chosen = targets_of(snapshot, targets)
     with replacing(Path(path)) as file:
         write(snapshot, file, chosen, weights)
@@ -93,7 +105,7 @@ def write(
     code, which can be made anew. Raises WeightsError for weights that the model does not have."""
     writer = Writer(file)
     captured = _captured(snapshot)
-    if weights != "packed" or any(target != snapshot.target for target in targets):
+    if weights in PLAIN or any(target != snapshot.target for target in targets):
         require_plain(snapshot)
     sizes = []
     for number, (graph, fused) in enumerate(captured):
@@ -216,12 +228,20 @@ def has_plain(snapshot: Snapshot) -> bool:
     return all(name in payload for name in names)
 
 
+def keeps_taps(snapshot: Snapshot) -> bool:
+    """Whether the model comes from a file that has what its panels are made of."""
+    programs = (program for plan in snapshot.plans.values() for program in plan.programs)
+    panels = (w for p in programs for w in p.weights.values() if has_taps(w))
+    store = store_of(snapshot)
+    return all(store.taps(w) is not None for w in panels)
+
+
 def require_plain(snapshot: Snapshot) -> None:
     """Raises WeightsError where the model has its weights for its own target alone."""
     if not has_plain(snapshot):
         raise WeightsError(
             f"{snapshot.source.name} comes from a file that holds its weights only as packed for "
-            f"{snapshot.target.name}, so it can be saved for that alone, with weights='packed'; "
+            f"{snapshot.target.name}, so it can be saved for that alone, without plain weights; "
             "save the compiled model itself with weights='both', and load that"
         )
 
@@ -298,13 +318,16 @@ def _write_target(
         f"programs.{target.name}" if packed and code else None,
         f"taps.{target.name}" if weights == "compact" and any(map(has_taps, used)) else None,
     )
+    transforms = transforms_of(used) if made.taps and made.objects else []
     if made.packed:
         store = store_of(snapshot) if target == snapshot.target else None
-        _write_packed(writer, made, used, payload_of(snapshot), store)
+        keys = {spec.called().text: object_key(spec, target) for spec in transforms}
+        _write_packed(writer, made, used, payload_of(snapshot), store, keys)
     if made.objects:
         kernels = [
             Driver(),
             Admission(),
+            *transforms,
             *(k for p in programs for k in (*p.kernels(), *p.may_need)),
         ]
         _write_objects(writer, made.objects, snapshot, target, list(dict.fromkeys(kernels)))
@@ -373,13 +396,14 @@ def _write_packed(
     used: Iterable[Packed],
     payload: Mapping[str, Any],
     store: WeightStore | None,
+    transforms: Mapping[str, str],
 ) -> None:
     """Write the weights that programs use, which are packed in `store` or, without one, now; or
-    what loading makes them of."""
+    what loading makes them of, and by which code: its keys, by its names."""
     weights = {packed_key(w): w for w in used}
     if made.taps:
         panels = {key: w for key, w in weights.items() if has_taps(w)}
-        _write_taps(writer, made.taps, panels, payload)
+        _write_taps(writer, made.taps, panels, payload, store, transforms)
         weights = {key: w for key, w in weights.items() if key not in panels}
     declared = {
         key: Declaration((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
@@ -396,25 +420,42 @@ def has_taps(packed: Packed) -> bool:
     return is_winograd and packed.recipe is not None
 
 
+def transforms_of(weights: Iterable[Packed]) -> list[FilterTransform]:
+    """The kernels that make those of the weights that are panels."""
+    pairs = dict.fromkeys((w.packing, w.dtype) for w in weights if has_taps(w))
+    made = (FilterTransform(p.m, kind) for p, kind in pairs if isinstance(p, Winograd))
+    return list(dict.fromkeys(made))
+
+
 def _write_taps(
-    writer: Writer, section: str, panels: Mapping[str, Packed], payload: Mapping[str, Any]
+    writer: Writer,
+    section: str,
+    panels: Mapping[str, Packed],
+    payload: Mapping[str, Any],
+    store: WeightStore | None,
+    transforms: Mapping[str, str],
 ) -> None:
-    """Write what panels are made of, [panel][tap][column], and the m of each."""
+    """Write what panels are made of, [panel][tap][column], the m of each, and the keys of the code
+    that makes them."""
     declared: dict[str, Declaration] = {}
-    sizes: dict[str, str] = {}
-    taps: list[Packed] = []
+    metadata = dict(transforms)
+    made_of: list[Packed] = []
     for key, packed in panels.items():
         packing = packed.packing
         assert isinstance(packing, Winograd)
-        own = dataclasses.replace(packed, packing=packing.taps)
+        taps = dataclasses.replace(packed, packing=packing.taps)
         columns = packing.columns(packed.shape)
-        shape = own.elements // (TAPS * columns), TAPS, columns
+        shape = taps.elements // (TAPS * columns), TAPS, columns
         declared[key] = Declaration(shape, str(dtype(packed.dtype).storage))
-        sizes[key] = str(packing.m)
-        taps.append(own)
-    values = (packed_array(w, payload, None)[: w.elements] for w in taps)
+        metadata[key] = str(packing.m)
+        made_of.append(taps)
+    kept = [store.taps(w) if store is not None else None for w in panels.values()]
+    values = (
+        array if array is not None else packed_array(taps, payload, None)[: taps.elements]
+        for array, taps in zip(kept, made_of, strict=True)
+    )
     with writer.section(section) as sink:
-        write_tensors(sink, declared, values, sizes)
+        write_tensors(sink, declared, values, metadata)
 
 
 def packed_array(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:

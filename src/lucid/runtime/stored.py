@@ -1,4 +1,4 @@
-"""The object code and packed weights of an artifact for one target, as the runtime looks them up.
+"""The object code and packed weights of an artifact for one target: what they are stored under.
 
 Both are found by a hash of all that they depend on. What is not found, because another version of
 Lucid made the file, is made anew.
@@ -99,21 +99,3 @@ class StoredObjects:
         """As `ObjectCache.put`."""
         if self._cache:
             self._cache.put(kernel, target, code)
-
-
-class StoredWeights:
-    """Packed weights where they lie in mapped files, which other processes map as well."""
-
-    def __init__(self, stored: Mapping[str, Array]) -> None:
-        self._stored = stored
-
-    def address(self, packed: Packed) -> int | None:
-        """Where a packed weight lies; None where the file does not have it. Raises ModelFileError
-        where the file is damaged."""
-        name = packed_key(packed)
-        if name not in self._stored:
-            return None
-        array = self._stored[name]
-        place = int(array.ctypes.data)
-        fits = array.dtype == dtype(packed.dtype).storage and array.size == padded(packed)
-        return place if fits and place % ALIGNMENT == 0 else None

@@ -7,44 +7,44 @@ under the hash of what they are made of and by. Where that cannot be, each proce
 from __future__ import annotations
 
 import functools
-import hashlib
-from collections import deque
 from collections.abc import Iterator, Mapping
-from math import prod
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from lucid.artifact.container import Container, Writer
-from lucid.artifact.tensors import Declaration, Tensors, write_tensors
-from lucid.codegen.kernels.winograd_panels import TAPS, points, transform
+from lucid.artifact.tensors import Declaration, Layout, Tensors, layout
 from lucid.codegen.language.dtypes import dtype
 from lucid.errors import ModelFileError
-from lucid.os_threads import mapped
-from lucid.runtime.cache import generator_hash
-from lucid.runtime.memory import Memory
+from lucid.runtime.memory import ALIGNMENT, Memory
 from lucid.runtime.processors import default_threads
-from lucid.runtime.stored import padded
+from lucid.runtime.stored import packed_key, padded
+from lucid.runtime.taps import Block, Panels, Taps, each_block
 from lucid.runtime.weights import PACKERS
 
 if TYPE_CHECKING:
     from lucid.artifact.contents import Artifact, ForTarget
+    from lucid.codegen.kernels.packing import Packed
+    from lucid.codegen.target import Target
     from lucid.ir.ops.base import Array
     from lucid.runtime.cache import ObjectCache
-
-FORMAT = "lucid panels 1"
-KINDS = {np.dtype(np.float32): "f32", np.dtype(np.int16): "i16"}
-"""What taps and panels may be of."""
 
 
 class PackedWeights(Mapping[str, "Array"]):
     """What a file has for a target, by the keys of packed weights: arrays in mapped memory, checked
-    when the first of them is read. Raises ModelFileError, MemoryError."""
+    when the first of them is read. `target`: this machine's, where the file's code may be run.
+    Raises ModelFileError, MemoryError, CompileError."""
 
-    def __init__(self, artifact: Artifact, made: ForTarget, cache: ObjectCache | None) -> None:
+    def __init__(
+        self,
+        artifact: Artifact,
+        made: ForTarget,
+        cache: ObjectCache | None,
+        target: Target | None = None,
+    ) -> None:
         container = artifact.container
         self._held: Mapping[str, Array] = Tensors(container, made.packed) if made.packed else {}
-        self._taps = Taps(container, made.taps) if made.taps else None
+        self._taps = Taps(container, made, target) if made.taps else None
         self._cache = cache
 
     @functools.cached_property
@@ -53,6 +53,10 @@ class PackedWeights(Mapping[str, "Array"]):
             return {}
         shared = None if self._cache is None else _shared(self._taps, self._cache)
         return _own(self._taps) if shared is None else shared
+
+    def taps(self, key: str) -> Array | None:
+        """What the file has in place of panels, [panel][tap][column]; None where it has none."""
+        return self._taps.get(key) if self._taps else None
 
     def __getitem__(self, key: str) -> Array:
         return self._panels[key] if key in self._panels else self._held[key]
@@ -67,68 +71,27 @@ class PackedWeights(Mapping[str, "Array"]):
         return key in self._held or key in self._panels
 
 
-class Panels(NamedTuple):
-    """What is to be made of some taps, [panel][tap][column]."""
+class StoredWeights:
+    """Packed weights where they lie in mapped files, which other processes map as well."""
 
-    m: int
-    number: int
-    columns: int
-    dtype: str
+    def __init__(self, stored: PackedWeights) -> None:
+        self._stored = stored
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """[panel][point][column]."""
-        return self.number, points(self.m), self.columns
+    def address(self, packed: Packed) -> int | None:
+        """Where a packed weight lies; None where the file does not have it. Raises ModelFileError
+        where the file is damaged."""
+        name = packed_key(packed)
+        if name not in self._stored:
+            return None
+        array = self._stored[name]
+        place = int(array.ctypes.data)
+        fits = array.dtype == dtype(packed.dtype).storage and array.size == padded(packed)
+        return place if fits and place % ALIGNMENT == 0 else None
 
-    @property
-    def elements(self) -> int:
-        return prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        return self.elements * dtype(self.dtype).bytes
-
-
-class Taps:
-    """A file's section of taps. `name`: what the panels made of them are called. Raises
-    ModelFileError."""
-
-    def __init__(self, container: Container, section: str) -> None:
-        told = container.sections.get(section)
-        if told is None:
-            container.fail(f"it has no section {section!r}")
-        made_of = f"{FORMAT}\n{told.checksum}\n{told.size}\n{generator_hash()}"
-        self.name = f"panels-{hashlib.sha256(made_of.encode()).hexdigest()}"
-        self._container, self._section = container, section
-        self._tensors = Tensors(container, section)
-
-    @functools.cached_property
-    def panels(self) -> Mapping[str, Panels]:
-        """By the keys of packed weights."""
-        return {key: self._panels(key) for key in self._tensors}
-
-    def _panels(self, key: str) -> Panels:
-        taps, m = self._tensors[key], self._tensors.metadata.get(key, "")
-        is_known = m in ("2", "4") and taps.dtype in KINDS
-        if not is_known or taps.ndim != 3 or taps.shape[1] != TAPS:
-            self._container.fail(f"{key!r} of its section {self._section!r} are no filters")
-        return Panels(int(m), len(taps), taps.shape[2], KINDS[taps.dtype])
-
-    def made(self, places: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Make panels where these arrays of zeros are, which may be longer."""
-
-        def make(key: str) -> None:
-            panels = self.panels[key]
-            flat = places[key][: panels.elements]
-            transform(self._tensors[key], panels.m, flat.reshape(panels.shape))
-
-        deque(mapped(make, list(places), min(PACKERS, default_threads())), maxlen=0)
-        return places
-
-    @property
-    def bytes(self) -> int:
-        """Of all panels."""
-        return sum(panels.bytes for panels in self.panels.values())
+    def taps(self, packed: Packed) -> Array | None:
+        """What a packed weight is made of in the file; None where it is there itself, or not at
+        all. Raises ModelFileError where the file is damaged."""
+        return self._stored.taps(packed_key(packed))
 
 
 # -- for all processes ----------------------------------------------------------------------------
@@ -138,9 +101,8 @@ def _shared(taps: Taps, cache: ObjectCache) -> Mapping[str, Array] | None:
     """Panels in the cache, which are made where there are none; None where it cannot hold them."""
     found = _found(taps, cache)
     if found is None:
-        cache.write(taps.name, taps.bytes, functools.partial(_write, taps))
-        found = _found(taps, cache)
-    return found
+        found = cache.write(taps.name, taps.bytes, functools.partial(_written, taps))
+    return _found(taps, cache) if found is None else found
 
 
 def _found(taps: Taps, cache: ObjectCache) -> Mapping[str, Array] | None:
@@ -157,23 +119,49 @@ def _found(taps: Taps, cache: ObjectCache) -> Mapping[str, Array] | None:
     return panels
 
 
-def _write(taps: Taps, file: IO[bytes]) -> None:
-    """Write panels as a container, a few of them at a time."""
+def _written(taps: Taps, file: IO[bytes]) -> Mapping[str, Array]:
+    """Panels as a container in this file, where they then are. They are made in memory of each
+    thread's own, and written from there: memory of the file itself would end the process where the
+    disk is full."""
     writer = Writer(file)
     declared = {
         key: Declaration((padded(panels),), dtype(panels.dtype).storage)
         for key, panels in taps.panels.items()
     }
-    with writer.section(taps.name) as sink:
-        write_tensors(sink, declared, _one_by_one(taps))
+    laid = layout(declared)
+    blocks = [(_start(block, laid), block) for block in taps.blocks()]
+
+    def fill(chunk: memoryview, offset: int) -> None:
+        out = np.frombuffer(chunk, np.uint8)
+        out[:] = 0
+        head = laid.header[offset : offset + out.size]
+        out[: len(head)] = np.frombuffer(head, np.uint8)
+        for start, block in blocks:
+            if start < offset + out.size and offset < start + block.bytes:
+                _fill(out, start - offset, block)
+
+    writer.made(taps.name, laid.size, fill, min(PACKERS, default_threads()))
     writer.finish()
+    file.flush()
+    return Tensors(Container.of(file, taps.name, checked=[taps.name]), taps.name)
 
 
-def _one_by_one(taps: Taps) -> Iterator[Array]:
-    keys = list(taps.panels)
-    for first in range(0, len(keys), PACKERS):
-        few = {k: taps.panels[k] for k in keys[first : first + PACKERS]}
-        yield from taps.made({key: _zeros(panels) for key, panels in few.items()}).values()
+def _start(block: Block, laid: Layout) -> int:
+    """Where a block begins in a section."""
+    start, kind = laid.places[block.key]
+    return start + int(block.elements.start) * kind.itemsize
+
+
+def _fill(out: Array, start: int, block: Block) -> None:
+    """Make a block of panels from this byte of a chunk on, which may have only a part of them."""
+    end = start + block.bytes
+    if start >= 0 and end <= out.size:
+        block.make(out[start:end].view(block.taps.dtype))
+        return
+    whole = np.empty(block.bytes, np.uint8)
+    block.make(whole.view(block.taps.dtype))
+    first, last = max(start, 0), min(end, out.size)
+    out[first:last] = whole[first - start : last - start]
 
 
 # -- for this one ---------------------------------------------------------------------------------
@@ -181,10 +169,9 @@ def _one_by_one(taps: Taps) -> Iterator[Array]:
 
 def _own(taps: Taps) -> Mapping[str, Array]:
     """Panels in memory of the process."""
-    return taps.made({key: _zeros(panels) for key, panels in taps.panels.items()})
-
-
-# -- places ---------------------------------------------------------------------------------------
+    places = {key: _zeros(panels) for key, panels in taps.panels.items()}
+    each_block(lambda block: block.make(places[block.key][block.elements]), taps.blocks())
+    return places
 
 
 def _zeros(panels: Panels) -> Array:

@@ -33,6 +33,9 @@ class Prepared(Protocol):
     def address(self, packed: Packed) -> int | None:
         """Where a packed array lies; None where it is not among them."""
 
+    def taps(self, packed: Packed) -> Array | None:
+        """What a packed array of panels is made of, where that is kept: [panel][tap][column]."""
+
 
 class WeightStore:
     """Packed arrays by what they are packed from; `payload` gives the source tensors, `prepared`
@@ -98,6 +101,10 @@ class WeightStore:
         """A packed array, where it lies."""
         place = (ctypes.c_byte * packed.bytes).from_address(self.address(packed))
         return np.ctypeslib.as_array(place).view(dtype(packed.dtype).storage)
+
+    def taps(self, packed: Packed) -> Array | None:
+        """What panels are made of, where it is kept beside them: [panel][tap][column]."""
+        return self._prepared.taps(packed) if self._prepared is not None else None
 
     @property
     def bytes(self) -> int:

@@ -21,6 +21,7 @@ from lucid.codegen.kernels.depthwise import Blocks, Depthwise
 from lucid.codegen.kernels.direct import Direct
 from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.kernels.expand import ExpandDepthwise
+from lucid.codegen.kernels.filter_transform import FilterTransform
 from lucid.codegen.kernels.fold import Fold, MaxUnpool
 from lucid.codegen.kernels.indexing import Put, Take
 from lucid.codegen.kernels.integer_depthwise import IntegerDepthwise
@@ -424,6 +425,8 @@ KERNELS: list[KernelSpec] = [
         for op in (Div(), Mod(), Pow(), Mul())
         for dtype in ("i8", "u32", "i64")
     ),
+    FilterTransform(4, "f32"),
+    FilterTransform(2, "i16"),
     Driver(),
     Driver(profiled=True),
     Admission(),

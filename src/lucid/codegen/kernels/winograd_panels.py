@@ -3,14 +3,17 @@ that loading does it too, of files that hold the taps, which are fewer.
 
 y = A^T [ (G g G^T) * (B^T d B) ] A (`winograd_transforms.py`). Points are made by single operations
 of float64 in one order, without a library of products, and rounded once: they are the same bits on
-every machine.
+every machine, and those of the native code that does it faster (`filter_transform.py`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from lucid.codegen.language.names import KernelName
 
 if TYPE_CHECKING:
     from lucid.ir.ops.base import Array
@@ -45,29 +48,41 @@ def points(m: int) -> int:
     return (m + 2) ** 2
 
 
+def matrix(m: int, dtype: str) -> list[list[float]]:
+    """G for filters of this dtype, f32 or i16."""
+    rows: list[list[float]] = (WHOLE_FILTERS[m] if dtype == "i16" else filter_matrix(m)).tolist()
+    return rows
+
+
+def transform_name(m: int, dtype: str) -> KernelName:
+    """What the native `transform` is called (`filter_transform.py`)."""
+    return KernelName(f"filter_transform(m={m}, dtype={dtype})")
+
+
 def transform(taps: Array, m: int, out: Array) -> None:
     """G g G^T of each filter: taps (panels, 9, columns) -> out (panels, (m + 2)^2, columns). Both
     are float32, or int16 within -255..255, whose points are exact."""
     whole = taps.dtype == np.int16
-    g = WHOLE_FILTERS[m] if whole else filter_matrix(m)
+    g = matrix(m, "i16" if whole else "f32")
     side = m + 2
     for panel, made in zip(taps, out, strict=True):
         for first in range(0, taps.shape[2], CHUNK):
             part = slice(first, first + CHUNK)
-            filters = panel[:, part].astype(np.int16 if whole else np.float64)
-            lines = np.empty((side, 3, filters.shape[1]), filters.dtype)
-            _times(g, filters.reshape(3, 3, -1).swapaxes(0, 1), lines)
-            _times(g, lines.swapaxes(0, 1), made[:, part].reshape(side, side, -1))
+            filters = panel[:, part].astype(np.int16 if whole else np.float64).reshape(3, 3, -1)
+            points = made[:, part].reshape(side, side, -1)
+            lines = np.stack(list(multiplied(g, filters.swapaxes(0, 1))), axis=1)
+            for line, row in zip(points, multiplied(g, lines), strict=True):
+                line[...] = row  # rounded
 
 
-def _times(matrix: Array, x: Array, out: Array) -> None:
-    """The matrix (n, 3) times x (3, ...), written to `out`. The first row takes the first of the
-    three alone, the last one the last, and of those in between each two differ in the sign of the
-    second."""
-    first, *between, last = matrix.tolist()  # whose numbers leave dtypes as they are
-    np.multiply(x[0], first[0], out=out[0], casting="same_kind")
-    for row, (a, b, c) in enumerate(between[::2]):
+def multiplied(g: Sequence[Sequence[float]], x: Any) -> Iterator[Any]:
+    """The matrix g (n, 3) times three x, arrays or vectors of generated code, by rows. The first
+    row takes the first of the three alone, the last one the last, and of those in between each two
+    differ in the sign of the second."""
+    first, *between, last = g  # of Python's numbers, which leave dtypes as they are
+    yield x[0] * first[0]
+    for a, b, c in between[::2]:
         even, odd = x[0] * a + x[2] * c, x[1] * b
-        np.add(even, odd, out=out[1 + 2 * row], casting="same_kind")
-        np.subtract(even, odd, out=out[2 + 2 * row], casting="same_kind")
-    np.multiply(x[2], last[2], out=out[-1], casting="same_kind")
+        yield even + odd
+        yield even - odd
+    yield x[2] * last[2]

@@ -9,9 +9,10 @@ import dataclasses
 import functools
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lucid.codegen.costs import AVX2, AVX512, Costs
 from lucid.errors import UnknownNameError
 
 
@@ -44,7 +45,8 @@ class Target:
     in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
     byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line.
+    on. `line`: bytes of a cache line. `costs`: what kernels were measured to reach, which choices
+    depend on and no kernel's code does.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.
@@ -66,6 +68,7 @@ class Target:
     l2: int = 512 << 10
     line: int = 64
     lookups: bool = False
+    costs: Costs = field(default=AVX512, repr=False)
 
     def tile_rows(self, vectors: int) -> int:
         """Rows of the register tile over panels of so many vectors: as many as leave registers for
@@ -199,7 +202,15 @@ X86_TRIPLE = "x86_64-unknown-linux-gnu"
 _WHOLE = "+fast-dpwssd"
 """LLVM is not to take half of VNNI's multiply-adds apart again, for the sake of latency."""
 _AVX2 = Target(
-    "x86-64-v3", X86_TRIPLE, "haswell", "", vector=8, registers=16, byte_products=True, lookups=True
+    "x86-64-v3",
+    X86_TRIPLE,
+    "haswell",
+    "",
+    vector=8,
+    registers=16,
+    byte_products=True,
+    lookups=True,
+    costs=AVX2,
 )
 _AVX512 = Target(
     "x86-64-v4",

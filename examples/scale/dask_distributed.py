@@ -12,7 +12,7 @@ import dask
 import dask.dataframe as dd
 import pandas as pd
 import pyarrow as pa
-from distributed import Client, LocalCluster, Worker, WorkerPlugin, get_worker
+from distributed import Client, Worker, WorkerPlugin, get_worker
 
 import lucid
 
@@ -44,7 +44,7 @@ def read_files(paths: list[str]) -> pd.DataFrame:
 
 
 def main(model: str, source: str, out: str, workers: str = "2") -> None:
-    with LocalCluster(int(workers), threads_per_worker=1) as cluster, Client(cluster) as client:
+    with Client(n_workers=int(workers), threads_per_worker=1) as client:
         client.register_plugin(Model(str(Path(model).resolve())))
         if Path(source).is_dir() and not [*Path(source).glob("*.parquet")]:
             paths = sorted(str(path) for path in Path(source).rglob("*.*") if path.is_file())

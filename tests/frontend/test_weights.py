@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lucid import nn
-from lucid.errors import WeightsError
+from lucid.errors import MissingPackageError, WeightsError
 from lucid.frontend.weights import FileTensor, load_weights
 
 
@@ -77,6 +77,14 @@ def test_truncated_files(tmp_path: Path, keep: int) -> None:
     save_file(arrays(), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(WeightsError, match=r"w\.safetensors: .*truncated or damaged"):
+        model().load_weights(path)
+
+
+def test_a_missing_package_is_no_damage(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "w.safetensors"
+    save_file(arrays(), path)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(MissingPackageError, match=r"w\.safetensors: .*pip install safetensors"):
         model().load_weights(path)
 
 

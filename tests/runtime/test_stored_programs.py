@@ -130,6 +130,19 @@ def test_the_calls_of_a_batch(
         assert [plan.batch for plan, _ in plans.parts] == sizes
 
 
+def test_slices_that_are_stored_need_no_plan(tmp_path: Path) -> None:
+    """A batch is in the slices that planning makes of it, where the file has all of these."""
+    path, size = tmp_path / "net.lucid", planner.MAX_BATCH
+    model = lucid.compile(NET, (size, *SHAPE[1:]), threads=1)
+    model.prepare((3, *SHAPE[1:]))
+    model.save(path)
+    x = np.random.default_rng(6).standard_normal((2 * size + 4, *SHAPE[1:])).astype(np.float32)
+    stored = lucid.load(path, threads=1)
+    for rows, planned in {2 * size: 0, 2 * size + 3: 0, 2 * size + 4: 2}.items():
+        np.testing.assert_array_equal(stored(x[:rows]), model(x[:rows]))
+        assert len(stored._planner.plans) == planned
+
+
 def test_rows_that_depend_on_one_another_are_not_put_together(
     batches: tuple[Path, np.ndarray, np.ndarray], no_compiler: None
 ) -> None:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lucid.errors import ModelFileError, UnsupportedError, WeightsError, kind_of
+from lucid.errors import (
+    MissingPackageError,
+    ModelFileError,
+    UnsupportedError,
+    WeightsError,
+    kind_of,
+)
 
 if TYPE_CHECKING:
     from lucid.ir.ops.base import Array
@@ -98,7 +104,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The tensors of a weight file by their normalised keys; safetensors are read when used.
 
     `.pth`, `.pt`, `.bin` and `.tar` need torch. Of a whole network, `.onnx` or `.lucid`, those that
-    have names. Raises WeightsError for a file that is missing, damaged, or of no kind known.
+    have names. Raises WeightsError for a file that is missing, damaged, or of no kind known,
+    MissingPackageError without the package safetensors.
     """
     file = Path(path)
     kinds = (_read_safetensors, *(_read_torch,) * 4, _read_onnx, _read_artifact)
@@ -117,6 +124,10 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return TensorFile(path).tensors()
+    except ImportError as error:
+        raise MissingPackageError(
+            f"{path}: reading it needs the package safetensors: `pip install safetensors`"
+        ) from error
     except Exception as error:  # safetensors' own class, or OSError
         raise WeightsError(
             f"{path}: not a whole safetensors file ({error}); it may be truncated or damaged: "

@@ -89,8 +89,10 @@ class Planner:
         ready = self.ready.get(shapes)
         if ready is not None:
             return Slices.one(ready)
-        made_up = self._made_up(shapes) if self.ready and not has_compiler() else None
-        return made_up or self.plans_for(shapes)
+        made_up = self._made_up(shapes) if self.ready else None
+        if made_up is not None and (_as_planned(made_up) or not has_compiler()):
+            return made_up
+        return self.plans_for(shapes)
 
     def stored(self, shapes: Shapes) -> Interface | None:
         """What is ready for some batch of inputs of these shapes, and keeps its rows apart."""
@@ -253,6 +255,13 @@ class Planner:
             sized = Sized(graph, obstacle(graph))
             self._graphs = [*self._graphs, sized][-PLANS_KEPT:]
             return sized
+
+
+def _as_planned(slices: Slices) -> bool:
+    """Whether a batch that was made up is in the slices that planning would cut it into."""
+    *before, last = [size for _, size in slices.parts]
+    exact = sum(before) + last == slices.batch > MAX_BATCH
+    return exact and all(size == MAX_BATCH for size in before)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lucid.ir.graph import Graph
     from lucid.runtime.tune import Totals, Tuner, Tuning
 
-AIM = 0.10
+AIM = 0.05
 """How much slower than tuned the cost model's choices may be, by the project's own aim."""
 
 

@@ -9,9 +9,10 @@ import dataclasses
 import functools
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lucid.codegen.costs import AVX2, AVX512, Costs
 from lucid.errors import UnknownNameError
 
 
@@ -45,7 +46,8 @@ class Target:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
     byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
     on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
-    while these are computed (x86's prefetchw): stores in the end wait for them otherwise.
+    while these are computed (x86's prefetchw): stores in the end wait for them otherwise. `costs`:
+    what kernels were measured to reach, which choices depend on and no kernel's code does.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.
@@ -68,6 +70,7 @@ class Target:
     line: int = 64
     lookups: bool = False
     asks_to_write: bool = False
+    costs: Costs = field(default=AVX512, repr=False)
 
     def tile_rows(self, vectors: int) -> int:
         """Rows of the register tile over panels of so many vectors: as many as leave registers for
@@ -212,6 +215,7 @@ _AVX2 = Target(
     byte_products=True,
     lookups=True,
     asks_to_write=True,
+    costs=AVX2,
 )
 _AVX512 = Target(
     "x86-64-v4",

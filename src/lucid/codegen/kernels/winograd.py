@@ -3,7 +3,7 @@
 A task is one block of output tiles of one group by one chunk of weight panels. Everything between
 the transforms stays in the thread's scratch: V, the transformed input, [point][tile][channel], and
 M, one panel's products, [point][tile][column]. Blocks are sized so that both stay in L2
-(`schedule.TILE_BLOCK`), and the weights are read in the order they lie in: panel by panel, point by
+(`schedule.tile_block`), and the weights are read in the order they lie in: panel by panel, point by
 point.
 """
 

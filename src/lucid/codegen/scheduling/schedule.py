@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lucid.codegen.costs import Transforms
 from lucid.codegen.kernels.accumulation import SHORT
 from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
 from lucid.codegen.language.dtypes import COMPUTED, dtype
@@ -42,12 +43,6 @@ ROUNDING = ("winograd4x4", "strassen")
 """Those whose sums round more than direct ones."""
 
 SPLITS = ("auto", "rows", "panels")
-
-TILE_BLOCK = 49
-"""Output tiles in a Winograd block, where L2 holds what they need. With 2 MB of L2 ResNeSt-50's
-Winograd layers take 17.2 ms with blocks of 16, 15.6 with 25, 13.6 with 49, 13.9 with 98 and 15.3
-with 196: larger blocks reuse the weights more often and leave L2 in the end."""
-
 
 LEAST_TILES = 12
 """Tiles below which a block's products are too few for the weights it reads."""
@@ -381,21 +376,10 @@ def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
     return min(names, key=lambda name: cycles(shape, name, target))
 
 
-BYTES_PER_CYCLE = 3.0
-"""Weights streamed from memory by one core while it computes: F(4x4) at 14x14, 512 columns, takes
-0.89 ms for 9.4 MB, and F(2x2) at 7x7 takes 1.6 ms for 16.8 MB, both at about 3.6 GHz."""
-DIRECT_SHARE = 0.6
-"""Share of the peak that a 3x3 convolution over taps reaches: 1.64 ms at 7x7, 512 to 1024 in two
-groups, where rows and panels together exceed L2. 1x1 products reach 0.85."""
-SHORT_SHARE = 0.75
-"""The same where segments are unrolled: 0.94 ms for 3 to 64 channels at 224x224, where F(4x4) takes
-1.48, most of it for transforms of vectors with three channels in them."""
-
-
 GROUP_SHARE = {"depthwise": 0.38, "direct": 0.34}
-"""The same of groups that fill a vector of AVX2: 256 channels in groups of 8 at 28x28 take 0.77 ms
-as vectors, each of which is broadcast lane by lane, and 0.87 over windows, by tiles of one vector;
-with stride 2 0.63 and 0.80."""
+"""Shares of the peak that groups reach which fill a vector of AVX2: 256 channels in groups of 8 at
+28x28 take 0.77 ms as vectors, each of which is broadcast lane by lane, and 0.87 over windows, by
+tiles of one vector; with stride 2 0.63 and 0.80."""
 
 
 PAIRS_RATE = 1.5
@@ -403,22 +387,20 @@ PAIRS_RATE = 1.5
 operands in cache do 74 thousand million a second, and 48 of floats (AVX2, Zen 3)."""
 
 
-TRANSFORMS = {4: (144 + 72, 100 + 88), 2: (32 + 32, 24 + 24)}
-"""Cycles that Winograd's transforms of a tile take for a vector of input channels, and of output
-channels: operations, loads and stores."""
-INTEGER_TRANSFORMS = {4: (72, 165), 2: (35, 35)}
-"""The same of integers, twice as many of which are a vector of input channels: 64 to 64 channels at
+INTEGER_TRANSFORMS = {4: Transforms(72, 165), 2: Transforms(35, 35)}
+"""Those of integers, twice as many of which are a vector of input channels: 64 to 64 channels at
 56x56 take 0.65 ms by F(4x4), 0.11 of it for transforms."""
 
 
 def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
+    costs = target.costs
     rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:
         return shape.products / (GROUP_SHARE[kernel] * rate)
     if kernel == "depthwise":
-        return shape.products / (0.85 * rate)
+        return shape.products / (costs.products * rate)
     shape = shape.together(target) if kernel.startswith("winograd") else shape
     inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
     lanes = outputs * target.vector / shape.group_columns  # that tiles compute for each column
@@ -426,18 +408,18 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
         return _strassen_cycles(shape, target)
     if not kernel.startswith("winograd"):
         size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
-        share = 0.85
+        share = costs.products
         if kernel == "direct":
             short = shape.depth * shape.kernel[1] <= SHORT
-            share = (SHORT_SHARE if short else DIRECT_SHARE) / shape.live_taps
-        return max(shape.products * lanes / (share * rate), shape.itemsize * size / BYTES_PER_CYCLE)
+            share = (costs.short if short else costs.direct) / shape.live_taps
+        return max(shape.products * lanes / (share * rate), shape.itemsize * size / costs.streamed)
     m = int(kernel[-1])
     points = (m + 2) ** 2
     tiles = shape.batch * shape.tiles(m)
-    products = tiles * points * shape.columns * shape.depth * lanes / (0.8 * rate)
-    operations = (INTEGER_TRANSFORMS if shape.integer else TRANSFORMS)[m]
-    transforms = tiles * shape.op.groups * (inputs * operations[0] + outputs * operations[1])
-    weights = shape.itemsize * points * shape.columns * shape.depth / BYTES_PER_CYCLE
+    products = tiles * points * shape.columns * shape.depth * lanes / (costs.winograd * rate)
+    each = INTEGER_TRANSFORMS[m] if shape.integer else costs.transforms(m)
+    transforms = tiles * shape.op.groups * (inputs * each.input + outputs * each.output)
+    weights = shape.itemsize * points * shape.columns * shape.depth / costs.streamed
     return max(products, weights) + transforms
 
 
@@ -455,9 +437,9 @@ part: 49 rows, 2048 to 512 channels, take 1.24 ms as a plain product and 1.45 so
 def _strassen_cycles(shape: ConvShape, target: Target) -> float:
     """Of `cycles`: seven products in place of eight, and the sums."""
     inputs, outputs = (-(-n // 2 // target.vector) for n in (shape.channels, shape.columns))
-    rate = 0.85 * 2.0 * target.vector
+    rate = target.costs.products * 2.0 * target.vector
     products = 7 * shape.pairs * shape.channels / 2 * outputs * target.vector / rate
-    weights = shape.itemsize * shape.columns * shape.channels / BYTES_PER_CYCLE
+    weights = shape.itemsize * shape.columns * shape.channels / target.costs.streamed
     sums = shape.pairs * (STRASSEN_ROWS * inputs + STRASSEN_RESULTS * outputs)
     return STRASSEN_MARGIN * (max(products, weights) + sums)
 
@@ -470,10 +452,10 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     tiles = shape.tiles(m)
     panel = target.panel_vectors * target.vector
     bytes_per_tile = shape.itemsize * (m + 2) ** 2 * (shape.depth + panel)
-    most = max(LEAST_TILES, min(TILE_BLOCK, target.l2 // bytes_per_tile))
+    most = max(LEAST_TILES, min(target.costs.tiles, target.l2 // bytes_per_tile))
     weights = shape.itemsize * (m + 2) ** 2 * shape.columns * shape.depth
     if weights > STREAMED * target.l2:
-        most = TILE_BLOCK
+        most = target.costs.tiles
     several = -(-FEW_TASKS // shape.op.groups) if weights <= target.l2 // 2 else 1
     several = min(several, tiles // LEAST_TILES)
     if tiles < most and several < 2:

@@ -1,0 +1,87 @@
+"""What kernels reach at a level of an instruction set: the measured facts of the cost model.
+
+They are shares and cycles rather than times, so that they carry over to other processors of the
+level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Transforms(NamedTuple):
+    """Cycles that Winograd's transforms of a tile take for a vector of input channels, and for one
+    of output channels."""
+
+    input: float
+    output: float
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Shares are of the peak of multiply-adds, two vectors a cycle.
+
+    `streamed`: bytes of weights that one core takes from memory in a cycle while it computes.
+    `products`, `direct`, `short`, `winograd`: the shares that 1x1 products reach, convolutions over
+    taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
+    of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
+    they need: larger blocks reuse the weights more often, and leave L2 in the end.
+    """
+
+    streamed: float
+    products: float
+    direct: float
+    short: float
+    winograd: float
+    transforms4: Transforms
+    transforms2: Transforms
+    tiles: int
+
+    def transforms(self, m: int) -> Transforms:
+        """Those of F(m x m)."""
+        return {4: self.transforms4, 2: self.transforms2}[m]
+
+
+AVX512 = Costs(
+    # F(4x4) at 14x14, 512 columns: 0.89 ms for 9.4 MB; F(2x2) at 7x7: 1.6 ms for 16.8 MB; 3.6 GHz.
+    streamed=3.0,
+    products=0.85,
+    # 1.64 ms at 7x7, 512 to 1024 in two groups, where rows and panels together exceed L2.
+    direct=0.6,
+    # 0.94 ms for 3 to 64 channels at 224x224, where F(4x4) takes 1.48, most of it for transforms of
+    # vectors with three channels in them.
+    short=0.75,
+    winograd=0.8,
+    # Operations, loads and stores.
+    transforms4=Transforms(144 + 72, 100 + 88),
+    transforms2=Transforms(32 + 32, 24 + 24),
+    # ResNeSt-50's layers, L2 of 2 MB: 17.2 ms with 16, 15.6 with 25, 13.6 with 49, 13.9 with 98,
+    # 15.3 with 196.
+    tiles=49,
+)
+"""Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
+
+AVX2 = Costs(
+    # F(4x4) at 7x7: 1.83 ms for 21.2 MB of weights, 384 columns, and 3.36 for 37.7, 512.
+    streamed=4.0,
+    # 512 to 128 channels at 28x28, 1024 to 256 at 14x14: 1.18 and 1.21 ms.
+    products=0.85,
+    # Up to 0.87 where columns fill panels (256 to 256 channels, 2.68 ms at 14x14, 0.70 at 7x7), and
+    # 0.5 to 0.6 in groups of 24 at 7x7. With shares from 0.6 to 0.75 the fastest is chosen of all
+    # layers measured; with 0.85 it takes layers of 5x5 and 7x7 that F(2x2) does in 0.8 of the time.
+    direct=0.7,
+    # 2.40 ms for 3 to 64 channels at 224x224, where F(4x4) takes 7.5; VGG-16 takes 191 for 205.
+    short=0.75,
+    # These fit 66 layers of 3 to 512 channels at 2x2 to 112x112, in 1 to 38 groups, to 20% on
+    # average: what is written lies in more places than what is read.
+    winograd=0.78,
+    transforms4=Transforms(110, 320),
+    transforms2=Transforms(30, 150),
+    # L2 of 512 KB: 64 to 64 channels at 56x56, 0.98 ms with 49, 0.93 with 33, 0.97 with 22 and 1.09
+    # with 8; 128 to 128 at 28x28, 0.86 with 49, 1.06 with 25; 256 to 256 at 14x14, 1.44 with all 16
+    # and 1.98 with 8.
+    tiles=49,
+)
+"""Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with
+weights of their own, one thread, least times of calls in turns."""

@@ -94,14 +94,14 @@ def test_cache(lucid_command, monkeypatch, tmp_path, digits):
     folder = tmp_path / "kernels"
     monkeypatch.setenv("LUCID_CACHE_DIR", str(folder))
     assert lucid_command("cache", "path").stdout.strip() == str(folder)
-    assert "0 kernels" in lucid_command("cache", "ls").stdout
+    assert "0 entries" in lucid_command("cache", "ls").stdout
     from lucid.codegen.kernels.peak import Peak
     from lucid.codegen.target import Target
     from lucid.runtime.cache import ObjectCache
 
     ObjectCache().put(Peak(), Target.host(), b"code")
     listed = json.loads(lucid_command("cache", "ls", "--json").stdout)
-    assert [(f["family"], f["kernels"]) for f in listed["families"]] == [("peak", 1)]
+    assert [(f["family"], f["entries"]) for f in listed["families"]] == [("peak", 1)]
     assert "peak" in lucid_command("cache", "ls").stdout
-    assert "deleted 1 kernels" in lucid_command("cache", "clear").stdout
-    assert "0 kernels" in lucid_command("cache", "ls").stdout
+    assert "deleted 1 entries" in lucid_command("cache", "clear").stdout
+    assert "0 entries" in lucid_command("cache", "ls").stdout

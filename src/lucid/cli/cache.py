@@ -1,4 +1,4 @@
-"""`lucid cache`: the kernels cached on disk."""
+"""`lucid cache`: what is cached on disk, kernels and the panels of compact files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 cache = typer.Typer(
     no_args_is_help=True,
-    help="The kernels kept on disk: list them, clear them, say where they are.",
+    help="What is kept on disk, kernels and panels of compact files: list it, clear it, say where.",
 )
 app.add_typer(cache, name="cache", rich_help_panel=ABOUT)
 
 
 @cache.command()
 def ls(json: Json = False) -> None:
-    """List the kernels in the cache by family, and how much room they take."""
+    """List the entries of the cache by family, and how much room they take."""
     from lucid.runtime.cache import ObjectCache
 
     kept = ObjectCache()
@@ -32,7 +32,7 @@ def ls(json: Json = False) -> None:
     summary: list[dict[str, Any]] = [
         {
             "family": name,
-            "kernels": len(entries),
+            "entries": len(entries),
             "bytes": sum(e.size for e in entries),
             "last_used": max(e.used for e in entries),
         }
@@ -43,13 +43,13 @@ def ls(json: Json = False) -> None:
         print_json({"folder": str(kept.folder), "bytes": total, "families": summary})
         return
     rows = [
-        (r["family"], str(r["kernels"]), f"{r['bytes'] / 1024:.0f}", _moment(r["last_used"]))
+        (r["family"], str(r["entries"]), f"{r['bytes'] / 1024:.0f}", _moment(r["last_used"]))
         for r in summary
     ]
     if rows:
-        print_table(("family", "kernels", "KiB", "last used"), rows, right=("kernels", "KiB"))
-    count = sum(row["kernels"] for row in summary)
-    typer.echo(f"{count} kernels, {total / 1024:.0f} KiB in {kept.folder}")
+        print_table(("family", "entries", "KiB", "last used"), rows, right=("entries", "KiB"))
+    count = sum(row["entries"] for row in summary)
+    typer.echo(f"{count} entries, {total / 1024:.0f} KiB in {kept.folder}")
 
 
 def _moment(seconds: float) -> str:
@@ -58,11 +58,12 @@ def _moment(seconds: float) -> str:
 
 @cache.command()
 def clear() -> None:
-    """Delete every kernel in the cache; the next compilation makes what it needs anew."""
+    """Delete every entry of the cache; the next compilation makes the kernels that it needs anew,
+    and the next load of a compact file its panels."""
     from lucid.runtime.cache import ObjectCache
 
     kept = ObjectCache()
-    typer.echo(f"deleted {kept.clear()} kernels from {kept.folder}")
+    typer.echo(f"deleted {kept.clear()} entries from {kept.folder}")
 
 
 @cache.command()

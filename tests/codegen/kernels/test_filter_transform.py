@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from harness import TARGETS, Guarded
@@ -44,8 +46,9 @@ def test_bits_are_those_of_numpy(m: int, dtype: str, target: Target) -> None:
         for first, last in ((2, 4), (0, 1), (1, 1), (1, 2)):
             kernel(words.ctypes.data, buffers.ctypes.data, first, last, None)
         found = made.array(wanted.shape, taps.dtype)
-        np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
-        bits = [np.nan_to_num(array).tobytes() for array in (found, wanted)]
+        nans = np.isnan(wanted)  # whose bits may differ
+        np.testing.assert_array_equal(np.isnan(found), nans)
+        bits = [np.where(nans, 0, array).tobytes() for array in (found, wanted)]
         assert bits[0] == bits[1], f"{columns} columns"
         given.assert_intact("taps")
         made.assert_intact("points")
@@ -62,4 +65,4 @@ def test_its_name_is_known_without_the_compiler() -> None:
 def test_products_and_sums_are_rounded_each(level: str) -> None:
     """NumPy has no instruction for both, nor may this have."""
     text = assembly(FilterTransform(4, "f32"), Target.named(level))
-    assert not any(name in text for name in ("fmadd", "fmsub", "fmla", "fmls"))
+    assert not re.search(r"f(n?m(add|sub)|ml[as])", text)

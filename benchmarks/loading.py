@@ -43,7 +43,9 @@ def loaded(path: Path, threads: int, folder: Path, cache: str) -> float:
         shutil.rmtree(folder, ignore_errors=True)
     command = [sys.executable, "-c", LOAD, str(path), str(threads), cache]
     environment = {**os.environ, "LUCID_CACHE_DIR": str(folder)}
-    return float(subprocess.run(command, env=environment, check=True, stdout=-1).stdout)
+    return float(
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE).stdout
+    )
 
 
 def main() -> None:

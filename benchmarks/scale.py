@@ -2,11 +2,13 @@
 
     pip install -e '.[scale]'
     python benchmarks/scale.py process_pool ray_data
+    python benchmarks/scale.py process_pool --model resnest_14 --images 1024
 
 Starting an engine takes seconds, which says nothing about its speed. So workers note when each
 batch began and ended, and what counts is the time in which all of them work: from when each has
 done one batch until the first has done its last. Decoding JPEG files and handing batches over are
-part of it. Numbers of workers take turns; the fastest run of each is taken.
+part of it. Numbers of workers take turns; the fastest run of each is taken. Small networks want
+more images, as few batches are shared unevenly. A program that fails has a row that says why.
 """
 
 from __future__ import annotations
@@ -109,6 +111,14 @@ def rate(spans: list[np.ndarray]) -> float:
     return float((shares * images).sum() / (finish - begin))
 
 
+def reason(problem: ValueError | subprocess.CalledProcessError) -> str:
+    """What went wrong, in one line: of a program, the last one that it wrote to stderr."""
+    if isinstance(problem, ValueError):
+        return str(problem)
+    lines = problem.stderr.decode(errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), f"exit {problem.returncode}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("programs", nargs="*", default=PROGRAMS, choices=[*PROGRAMS, []])
@@ -123,10 +133,14 @@ def main() -> None:
         print("| Program | 1 worker, images/s | 2 workers | times |")
         print("|---|---:|---:|---:|")
         for program in options.programs:
-            turns = [
-                [run(program, workers, model, images) for workers in (1, 2)]
-                for _ in range(options.rounds)
-            ]
+            try:
+                turns = [
+                    [run(program, workers, model, images) for workers in (1, 2)]
+                    for _ in range(options.rounds)
+                ]
+            except (ValueError, subprocess.CalledProcessError) as problem:
+                print(f"| {program} | failed: {reason(problem)} | | |", flush=True)
+                continue
             one, two = map(max, zip(*turns, strict=True))
             print(f"| {program} | {one:.1f} | {two:.1f} | {two / one:.2f} |", flush=True)
 

@@ -46,8 +46,10 @@ class Target:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
     byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
     on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
-    while these are computed (x86's prefetchw): stores in the end wait for them otherwise. `costs`:
-    what kernels were measured to reach, which choices depend on and no kernel's code does.
+    while these are computed (x86's prefetchw): stores in the end wait for them otherwise. Where it
+    is set, kernels also ask for what they read next: rows of x in products, a depthwise block's
+    next pixels, what matrix products read beside their operands. `costs`: what kernels were
+    measured to reach, which choices depend on and no kernel's code does.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Builder
 
+from lucid.codegen.kernels.depthwise import Depthwise
 from lucid.codegen.lowering import depthwise, lower
 from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import Target
@@ -79,3 +81,16 @@ def test_what_is_read_twice_is_stored() -> None:
     build.graph.set_outputs([build.apply(Add(), build.apply(Sigmoid(), y), x)])
     assert "expand_depthwise" not in families(build.graph)
     check(build.graph, 2)
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(("lines", "stays"), [(16, True), (80, False)])
+def test_maps_that_leave_l2_are_asked_for_ahead(level: str, lines: int, stays: bool) -> None:
+    target = replace(Target.named(level), l2=1 << 18)
+    build = Builder()
+    x = build.conv(build.input(32, lines, 64), 32, (3, 3), groups=32, padding=(1,) * 4)
+    build.graph.set_outputs([x])
+    fused = run_passes(build.graph)
+    program = lower(fused, schedule(fused, target, 1), target, 1, 1)
+    (kernel,) = [c.kernel for c in program.calls() if isinstance(c.kernel, Depthwise)]
+    assert kernel.ahead == (target.asks_to_write and not stays)

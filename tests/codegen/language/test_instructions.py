@@ -213,11 +213,29 @@ def test_the_inner_loop_of_a_tile(target: Target, tile: Tile) -> None:
         assert len(stack) <= 2, (export, stack)
 
 
-def test_tiles_ask_for_the_lines_of_results_before_the_products() -> None:
-    """One line of each row of the tallest tile, as one that will be written, where that pays."""
-    for target, lines in (("x86-64-v3", 6), ("x86-64", 0)):
-        entry = blocks_of(assembly(Tile(2, BODIES["relu"]), LEVELS[target]), "tallest")["entry"]
-        assert sum(line.startswith("prefetchw") for line in entry.lines) == lines, target
+@pytest.mark.parametrize(("vectors", "lines"), [(1, 6), (2, 6), (3, 12)])
+def test_tiles_ask_for_the_lines_of_results_before_the_products(vectors: int, lines: int) -> None:
+    """All lines of each row of the tallest tile, as ones that will be written, where that pays."""
+    for target, wanted in (("x86-64-v3", lines), ("x86-64", 0)):
+        tile = Tile(vectors, BODIES["relu"])
+        entry = blocks_of(assembly(tile, LEVELS[target]), "tallest")["entry"]
+        assert sum(line.startswith("prefetchw") for line in entry.lines) == wanted, target
+
+
+ASKING = [
+    Winograd(4, BODIES["channel"]),
+    MatMul("columns"),
+    Depthwise(patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns, ahead=True),
+]
+
+
+@pytest.mark.parametrize("kernel", ASKING, ids=lambda k: k.family)
+def test_kernels_ask_for_what_they_will_write(kernel: KernelSpec) -> None:
+    for level in ("x86-64-v3", "x86-64-v4"):
+        target = LEVELS[level]
+        assert ("prefetchw" in assembly(kernel, target)) == (
+            target.asks_to_write or kernel.family == "depthwise"
+        )
 
 
 QUANTISED = Body(

@@ -250,7 +250,8 @@ class Depthwise(KernelSpec):
         self, f: Frame, pattern: Pattern, rows: Rows, places: Places
     ) -> list[tuple[Pointer, bool]]:
         """The pixels of the next block: those of the last line of its windows, which no line of
-        outputs before met, and those of its results, which are written."""
+        outputs above met (of a stride of two, the last of two such), and those of its results,
+        which are written."""
         lowest = rows.x + (rows.count - 1).maximum(0) * (self.dilation[0] * f.line)
         first = (self.pixels - 1) * self.stride[1] + (self.taps[1] - 1) * self.dilation[1] + 1
         columns = Columns(lowest + first * f.pixel, f.pixel)

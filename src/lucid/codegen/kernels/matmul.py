@@ -145,6 +145,9 @@ class _MatMulEmitter:
         with k.loop(0, groups.count) as loop:
             offset, height = groups.place(k, loop.index)
             row = start + offset
+            if k.target.asks_to_write:
+                ahead = row + 2 * HEIGHTS[0]
+                self._prefetch(at, (ahead, stop.minimum(ahead + HEIGHTS[0])), column, columns)
             for i, extra in enumerate(self.spec.body.extras):
                 stride = getattr(f, f"extra{i}_row")
                 place = at[f"extra{i}"] + row * stride
@@ -164,6 +167,19 @@ class _MatMulEmitter:
                 self.extras,
             ]
             self._call(vectors, height, arguments)
+
+    def _prefetch(
+        self, at: dict[str, Pointer], rows: tuple[Int, Int], column: Int, columns: Int
+    ) -> None:
+        """Ask for what these rows, those of the row group after the next one, read beside the
+        product, and write: one of few steps of k is done before it comes."""
+        f, k = self.frame, self.kernel
+        extras = enumerate(self.spec.body.extras)
+        names = ["y", *(f"extra{i}" for i, extra in extras if extra.kind == "vector")]
+        with k.loop(*rows) as row:
+            for name in names:
+                place = at[name] + (row.index * getattr(f, f"{name}_row") + column)
+                k.prefetch_lines([place], columns, write=name == "y")
 
     def _call(self, vectors: Int, height: Int, arguments: list[Any], width: int = 1) -> None:
         """Call the tile of this width and height."""
@@ -269,27 +285,10 @@ class _TileEmitter:
                 result += [k.fma(value, weight, total) for weight, total in pairs]
             return result
 
-        if k.target.asks_to_write:
-            self._prefetch()
         start = [k.zero()] * (self.height * self.vectors)
         self._epilogue(accumulate(k, self.depth, start, self.sums, step))
         k.finish()
         return k.function
-
-    def _prefetch(self) -> None:
-        """Ask for what the row group after the next one reads beside the product, and writes: one
-        of few steps of k is done before it comes."""
-        k, width = self.k, self.vectors * self.k.vector
-        line = k.line(F32)
-        places = [(self.y, self.y_row, True)]
-        for i, extra in enumerate(self.body.extras):
-            if extra.kind == "vector":
-                place = k.load_pointer(self.extras.words(2 * i), F32)
-                places.append((place, k.load_int(self.extras.words(2 * i + 1)), False))
-        for place, step, written in places:
-            for r in range(2 * self.height, 3 * self.height):
-                for end in range(min(line, width), width + 1, line):
-                    k.prefetch(place + (step * r + (end - 1)), near=True, write=written)
 
     def _row(self, r: int) -> Int:
         if self.height == HEIGHTS[0] or r == 0:

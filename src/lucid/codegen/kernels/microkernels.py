@@ -261,13 +261,9 @@ class _TileEmitter:
                     k.prefetch(place + at, near=True)
 
     def _prefetch_result(self) -> None:
-        """Ask for the lines of the result as ones that will be written. By their last elements:
-        where lines begin within a panel, the first of them is the last one of the panel before."""
-        k, line = self.k, self.k.line(F32)
-        for r in range(self.height):
-            row = self.y + self._row(r) * self.y_row
-            for end in range(min(line, self.width), self.width + 1, line):
-                k.prefetch(row + (end - 1), near=True, write=True)
+        """Ask for the lines of the result as ones that will be written."""
+        rows = [self.y + self._row(r) * self.y_row for r in range(self.height)]
+        self.k.prefetch_lines(rows, self.width, write=True)
 
     def _extra(self, i: int, row: Int) -> Pointer:
         """Where a row of an extra operand begins."""

@@ -234,7 +234,7 @@ class _ProductEmitter:
             ahead, lines = prefetch.share(k, loop.index)
             following = weights + (distance + ahead)
             if self.asks:
-                rows_next = k.both(fresh, f.prefetch.equals(0))
+                rows_next = k.both(fresh, f.prefetch.equals(0), x_row.equals(f.depth))
                 following = k.choose(rows_next, x + (offset + rows) * x_row, following)
                 lines = k.select(rows_next, ROW_LINES, lines)
             k.call(

@@ -400,7 +400,7 @@ class WinogradEmitter:
             for name, m in self.results.items()
         }
         if k.target.asks_to_write:
-            self._prefetch(corners["y"] + (panel * f.panel + (k.line(F32) - 1)))
+            self._prefetch(corners["y"] + panel * f.panel, lines)
         first = None
         if self.spec.sums:
             first = (tile % f.tiles).equals(piece * f.tiles // f.image_blocks)
@@ -419,14 +419,13 @@ class WinogradEmitter:
             else:
                 k.either(left >= self.vector, lambda: store(None), lambda: store(some))
 
-    def _prefetch(self, corner: Pointer) -> None:
-        """Ask for the lines of a tile's pixels, from its first one's on, as ones that will be
-        written."""
+    def _prefetch(self, corner: Pointer, lines: Int) -> None:
+        """Ask for what a panel writes of these lines of a tile, as what will be written."""
         k, y = self.kernel, self.results["y"]
-        with k.loop(0, self.m, never_empty=True) as i:
-            for j in range(self.m):
-                at = corner + (y.line_step * i.index + y.pixel_step * j)
-                k.prefetch(at, near=True, write=True)
+        with k.loop(0, lines, never_empty=True) as i:
+            line = corner + y.line_step * i.index
+            pixels = [line + y.pixel_step * j for j in range(self.m)]
+            k.prefetch_lines(pixels, self.frame.panel, write=True)
 
     def _columns(self, products: Pointer) -> None:
         """A^T M for one vector of channels, column by column."""

@@ -471,6 +471,24 @@ class Kernel:
         arguments = [ir.Constant(I32, v) for v in (int(write), 3 if near else 2, 1)]
         self.builder.call(function, [address.raw, *arguments])
 
+    def prefetch_lines(
+        self, places: Sequence[Pointer], count: IntLike, write: bool = False
+    ) -> None:
+        """Ask, into L1, for the lines of `count` elements of each place. By their last ones: where
+        a place begins within a line, its first ones lie in the line of what is before."""
+        line = self.line(places[0].element)
+
+        def ask(end: IntLike) -> None:
+            for place in places:
+                self.prefetch(place + end, near=True, write=write)
+
+        if isinstance(count, Int):
+            with self.loop(count.minimum(line) - 1, count, self.vector) as end:
+                ask(end.index)
+        else:
+            for number in range(min(line, count) - 1, count, self.vector):
+                ask(number)
+
     def intrinsic(self, name: str, result: ir.Type, operands: Sequence[ir.Type]) -> Any:
         known = self.module.globals.get(name)
         return known or ir.Function(self.module, ir.FunctionType(result, operands), name)

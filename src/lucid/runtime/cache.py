@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar
 
 import lucid.codegen
+from lucid.artifact.contents import ir_hash
 from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ MAX_BYTES = 2 << 30
 like ResNet-50; ten thousand kernels would take a quarter of it."""
 MAGIC = b"lucid object 1\n"
 ENTRY, MAPPED, UNFINISHED = ".kernel", ".mapped", ".tmp"
-
-Found = TypeVar("Found")
 
 log = logging.getLogger("lucid.cache")
 _reported: set[Path] = set()
@@ -68,10 +67,10 @@ generator_hash()  # now, while the sources are those that were imported: they ma
 
 
 def key_text(kernel: KernelSpec, target: Target) -> str:
-    """All that a kernel's object code depends on."""
+    """All that a kernel's object code depends on. Of the IR, generators read constants of ops."""
     from lucid.codegen.language.llvm import versions
 
-    parts = [str(kernel), *kernel.exports, repr(target), versions(), generator_hash()]
+    parts = [str(kernel), *kernel.exports, repr(target), versions(), generator_hash(), ir_hash()]
     return "\n".join(parts)
 
 
@@ -146,7 +145,7 @@ class ObjectCache:
     def _path(self, kernel: KernelSpec, key: str) -> Path:
         return self.folder / f"{kernel.family}-{hashlib.sha256(key.encode()).hexdigest()}{ENTRY}"
 
-    def _found(self, path: Path, read: Callable[[Path], Found]) -> Found | None:
+    def _found(self, path: Path, read: Callable[[Path], T]) -> T | None:
         """What `read` makes of a file of the folder; None where there is none that it takes."""
         try:
             return read(path) if self._is_usable() else None
@@ -196,6 +195,9 @@ class ObjectCache:
                 return None
             if size > self.max_bytes // 2:
                 self._report(f"is too small for {size:,} bytes")
+                return None
+            if size > _free(self.folder):  # others want what is left of the disk
+                self._report(f"has no room for {size:,} bytes")
                 return None
             with self._unfinished() as (unfinished, file):
                 filled = fill(file)
@@ -251,6 +253,12 @@ class ObjectCache:
                 break
             _delete(entry)
             self._bytes -= entry.size
+
+
+def _free(folder: Path) -> int:
+    """Bytes that are free where a folder is. Raises OSError."""
+    system = os.statvfs(folder)
+    return system.f_bavail * system.f_frsize
 
 
 def _header(key: str, code: bytes) -> bytes:

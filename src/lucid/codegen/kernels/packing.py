@@ -134,6 +134,22 @@ class PairPanels(Packing):
 
 
 @dataclass(frozen=True)
+class FilterPairs(PairPanels):
+    """The same of filters that are to be transformed, whose points 16 bits hold."""
+
+    def pack(self, array: Array, out: Array) -> None:
+        """Raises InputError for weights of more than eight bits and a sign."""
+        least, largest = array.min(initial=0), array.max(initial=0)
+        if least < -255 or largest > 255:
+            raise InputError(
+                f"weights from {least:.0f} to {largest:.0f}: Winograd's convolution of integers"
+                " takes those that are 8-bit ones less a zero point, within -255..255; choose the"
+                " kernel direct for this layer"
+            )
+        super().pack(array, out)
+
+
+@dataclass(frozen=True)
 class QuadPanels(PairPanels):
     """The same with four steps of k side by side."""
 
@@ -213,21 +229,10 @@ class WinogradPairPanels(Winograd):
 
     @property
     def taps(self) -> Packing:
-        return PairPanels(self.groups, self.width, TAPS)
+        return FilterPairs(self.groups, self.width, TAPS)
 
     def columns(self, shape: tuple[int, ...]) -> int:
         return -(-shape[1] // 2) * self.width * 2
-
-    def pack(self, array: Array, out: Array) -> None:
-        """Raises InputError for weights of more than eight bits and a sign."""
-        least, largest = array.min(initial=0), array.max(initial=0)
-        if least < -255 or largest > 255:
-            raise InputError(
-                f"weights from {least:.0f} to {largest:.0f}: Winograd's convolution of integers"
-                " takes those that are 8-bit ones less a zero point, within -255..255; choose the"
-                " kernel direct for this layer"
-            )
-        super().pack(array, out)
 
 
 LARGEST_SUM = 9 * 255 * 255

@@ -273,11 +273,11 @@ class _Schedules(Mapping["Shapes", "Schedule"]):
 
 def pickled(compiled: CompiledModel) -> tuple[Any, tuple[bytes, int | None, str]]:
     """How to pickle or copy a compiled model: as a file in memory, less what can be made anew."""
-    from lucid.runtime.saving import has_plain, write
+    from lucid.runtime.saving import has_plain, least_weights, write
 
     snapshot = compiled.snapshot()
     file = io.BytesIO()
-    weights = "plain" if has_plain(snapshot) else "packed"
+    weights = "plain" if has_plain(snapshot) else least_weights(snapshot)
     write(snapshot, file, [snapshot.target], weights, code=False)
     return unpickled, (file.getvalue(), compiled.threads_asked, compiled.queue_policy)
 

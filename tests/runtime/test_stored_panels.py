@@ -3,10 +3,13 @@ trust in what the cache holds."""
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
+import pickle
 import stat
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -372,6 +375,15 @@ def test_saving_what_was_loaded(compiled: CompiledModel, tmp_path: Path) -> None
         assert sections(tmp_path / "again.lucid") == sections(paths["packed"])
         with pytest.raises(WeightsError, match="holds its weights only as packed"):
             model.save(tmp_path / "no.lucid", weights="both")
+    with pytest.raises(WeightsError, match="holds its weights only as packed"):
+        loaded["packed"].save(tmp_path / "no.lucid", weights="compact")
+    copied = pickle.loads(pickle.dumps(loaded["compact"]))
+    copied.save(tmp_path / "again.lucid")
+    own = f"taps.{copied.target.name}"
+    assert sections(tmp_path / "again.lucid")[own] == sections(paths["compact"])[own]
+    stored = weakref.ref(loaded["compact"]._planner._saved.weights)
     loaded["compact"].load_weights(NET.state_dict())
+    gc.collect()
+    assert stored() is None  # its panels may be memory of the process
     loaded["compact"].save(tmp_path / "again.lucid")
     assert sections(tmp_path / "again.lucid") == sections(paths["compact"])

@@ -224,6 +224,7 @@ class Writer:
     ) -> None:
         """Write a section of so many bytes that are made by several threads, a chunk at a time:
         `fill` writes all of the bytes that it is given, those from an offset on. Raises OSError."""
+        assert name not in self._sections, f"section {name} is written twice"
         self._pad()
         self._file.flush()
         rooms = [bytearray(min(CHUNK, size)) for _ in range(threads)]

@@ -42,14 +42,14 @@ def compile(
         ),
     ],
     stored_weights: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="compact|packed|plain|both",
             help="How the file holds weights: packed for its targets in little room (the rest is "
             "made once on a host), all of them packed, as the model has them (any machine packs "
             "them as it loads them), or packed and as the model has them.",
         ),
-    ] = "compact",
+    ] = None,
     emit: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +120,7 @@ def compile(
         raise typer.BadParameter("--embed, --name and --batches go with --emit")
     if emit is None and output.suffix.lower() != SUFFIX:
         raise typer.BadParameter(f"{output}: compiled models end in {SUFFIX}")
-    if stored_weights not in WEIGHTS:
+    if stored_weights not in (None, *WEIGHTS):
         raise typer.BadParameter(f"--stored-weights is one of {', '.join(WEIGHTS)}")
     others = _numbers(batches)
     if emit is None:

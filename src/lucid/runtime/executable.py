@@ -418,7 +418,7 @@ class CompiledModel:
         path: str | os.PathLike[str],
         targets: Sequence[str] | None = None,
         *,
-        weights: str = "compact",
+        weights: str | None = None,
     ) -> CompiledModel:
         """Write the model to a file that `lucid.load` opens: graphs and choices for the shapes
         planned so far, weights, and object code for each of the `targets` (by name; by default the
@@ -427,11 +427,12 @@ class CompiledModel:
 
         `weights`: "packed" holds them as the kernels of the targets read them, which serves those
         targets and this version of Lucid; "compact" the same in less room, and the first process
-        on a host that loads it makes the rest, in the cache folder (a model that was loaded from a
-        packed file stays packed); "plain" as the model has them, and loading packs them, on any
-        machine; "both" is packed and plain. Raises InputError before the first shape is planned,
-        UnknownNameError, WeightsError for plain weights, or another target, of a model that was
-        loaded with packed ones alone, UnsupportedError for one with further stages, OSError.
+        on a host that loads it makes the rest, in the cache folder; "plain" as the model has them,
+        and loading packs them, on any machine; "both" is packed and plain. By default compact, but
+        packed for a model that was loaded from a packed file, which has no less. Raises InputError
+        before the first shape is planned, UnknownNameError, WeightsError for other weights, or
+        another target, than such a model has, UnsupportedError for one with further stages,
+        OSError.
         """
         from lucid.runtime.saving import save
 

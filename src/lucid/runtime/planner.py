@@ -17,7 +17,7 @@ from lucid.ir.types import batch_of, sizes_text
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.library import library
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.plans import Plan, Sized, Slices, continued
+from lucid.runtime.plans import Plan, Saved, Sized, Slices, continued
 from lucid.runtime.steps import HostOp, HostStep, NativeStep, listed
 from lucid.runtime.weights import WeightStore
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lucid.ir.types import Shapes
     from lucid.runtime.crash import CrashReporter
     from lucid.runtime.library import Objects, Progress
-    from lucid.runtime.plans import Ready, Saved, Source
+    from lucid.runtime.plans import Ready, Source
     from lucid.runtime.running import Runner
     from lucid.runtime.signature import Interface
 
@@ -89,7 +89,8 @@ class Planner:
         ready = self.ready.get(shapes)
         if ready is not None:
             return Slices.one(ready)
-        made_up = self._made_up(shapes) if self.ready else None
+        may_be_made_up = self.ready and shapes not in self.plans
+        made_up = self._made_up(shapes) if may_be_made_up else None
         if made_up is not None and (_as_planned(made_up) or not has_compiler()):
             return made_up
         return self.plans_for(shapes)
@@ -218,6 +219,8 @@ class Planner:
             store.ensure([w for p in programs for w in p.weights.values()], self._progress)
             plans = {shapes: plan.rebound(store) for shapes, plan in self.plans.items()}
             self.weights, self.plans = store, plans
+            self.fresh = list(plans.values()) if self.fresh else []
+            self._saved = Saved(self._saved.schedules)  # whose weights nobody reads any more
 
     # -- schedules --------------------------------------------------------------------------
 

@@ -65,14 +65,15 @@ def save(
     snapshot: Snapshot,
     path: str | os.PathLike[str],
     targets: Sequence[str] | None,
-    weights: str = "compact",
+    weights: str | None = None,
 ) -> None:
     """Write a model to a file, which appears when it is whole. Raises InputError, UnknownNameError,
     WeightsError, OSError."""
+    weights = weights or least_weights(snapshot)
     if weights not in WEIGHTS:
         raise UnknownNameError(f"weights is one of {', '.join(WEIGHTS)}, not {weights!r}")
-    if weights == "compact" and not (has_plain(snapshot) or keeps_taps(snapshot)):
-        weights = "packed"
+    if weights == "compact" and not keeps_taps(snapshot):
+        require_plain(snapshot)
     chosen = targets_of(snapshot, targets)
     with replacing(Path(path)) as file:
         write(snapshot, file, chosen, weights)
@@ -234,6 +235,11 @@ def keeps_taps(snapshot: Snapshot) -> bool:
     panels = (w for p in programs for w in p.weights.values() if has_taps(w))
     store = store_of(snapshot)
     return all(store.taps(w) is not None for w in panels)
+
+
+def least_weights(snapshot: Snapshot) -> str:
+    """How a file holds weights for its targets in the least room that the model allows."""
+    return "compact" if has_plain(snapshot) or keeps_taps(snapshot) else "packed"
 
 
 def require_plain(snapshot: Snapshot) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
 import numpy as np
@@ -101,7 +102,8 @@ def _shared(taps: Taps, cache: ObjectCache) -> Mapping[str, Array] | None:
     """Panels in the cache, which are made where there are none; None where it cannot hold them."""
     found = _found(taps, cache)
     if found is None:
-        found = cache.write(taps.name, taps.bytes, functools.partial(_written, taps))
+        with suppress(ModelFileError):  # somebody else changed the file meanwhile
+            found = cache.write(taps.name, taps.bytes, functools.partial(_written, taps))
     return _found(taps, cache) if found is None else found
 
 

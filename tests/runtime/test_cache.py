@@ -58,12 +58,13 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
 def test_the_key_holds_all_that_code_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
     targets = [Target.named(name) for name in ("x86-64", "x86-64-v3", "aarch64")]
     keys = [key_text(kernel, t) for kernel in (KERNEL, Driver(profiled=True)) for t in targets]
-    for module, changed in ((llvm, "versions"), (cache_module, "generator_hash")):
+    parts = (llvm, "versions"), (cache_module, "generator_hash"), (cache_module, "ir_hash")
+    for module, changed in parts:
         with monkeypatch.context() as patch:
             patch.setattr(module, changed, lambda: "another one")
             keys.append(key_text(KERNEL, targets[0]))
 
-    assert len(set(keys)) == 8
+    assert len(set(keys)) == 9
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "emptied", "foreign"])

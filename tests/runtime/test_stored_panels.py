@@ -259,7 +259,7 @@ def full(*names: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "trouble", ["not a folder", "of others", "too small", "full disk", "no links"]
+    "trouble", ["not a folder", "of others", "too small", "full disk", "nearly full", "no links"]
 )
 def test_a_cache_that_cannot_hold_them(
     trouble: str,
@@ -278,6 +278,9 @@ def test_a_cache_that_cannot_hold_them(
             most = 1000
         case "full disk":
             monkeypatch.setattr(os, "pwrite", full)
+        case "nearly full":
+            left = os.statvfs_result((4096, 4096, 9, 1, 1, 9, 9, 9, 0, 255))
+            monkeypatch.setattr(os, "statvfs", lambda folder: left)
         case "no links":
             monkeypatch.setattr(os, "link", full)
             monkeypatch.setattr(os, "replace", full)

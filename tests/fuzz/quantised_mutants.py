@@ -137,9 +137,9 @@ QUANTISED_LAYERS = [
     ),
     Mutant(
         "the points of Winograd on integers are in the wrong order",
-        f"{K}.winograd_panels:transform",
-        "WHOLE_FILTERS[m] if whole",
-        "WHOLE_FILTERS[m][::-1] if whole",
+        f"{K}.winograd_panels:matrix",
+        "WHOLE_FILTERS[m] if dtype",
+        "WHOLE_FILTERS[m][::-1] if dtype",
     ),
     Mutant(
         "depthwise integers forget the zero point",

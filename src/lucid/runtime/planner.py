@@ -138,17 +138,11 @@ class Planner:
         assert batch is not None, sized.graph
         if sized.obstacle or 1 <= batch <= MAX_BATCH or self._source.rest(shapes):
             return Slices.one(self.plan(shapes))
-        part = sized.graph.input_shapes
-        size = MAX_BATCH if batch else 1
-        whole = self.plan(part(size))
-        rest = batch % MAX_BATCH
-        parts = [(whole, size)] * max(1, batch // size)
-        if rest:
-            last = self.plan(part(rest))
-            if last.weights is not whole.weights:  # another thread swapped them in between
-                return self.plans_for(shapes)
-            parts.append((last, rest))
-        return Slices(parts, batch, sized.graph)
+        sizes = _cuts(batch)
+        plans = {n: self.plan(sized.graph.input_shapes(n)) for n in dict.fromkeys(sizes)}
+        if plans[sizes[-1]].weights is not plans[sizes[0]].weights:  # another thread swapped them
+            return self.plans_for(shapes)
+        return Slices([(plans[n], n) for n in sizes], batch, sized.graph)
 
     def plan(self, shapes: Shapes) -> Plan:
         """The plan for inputs of exactly these shapes."""
@@ -260,11 +254,15 @@ class Planner:
             return sized
 
 
+def _cuts(batch: int) -> list[int]:
+    """The rows of the slices that planning cuts a batch into; an empty one has one slice."""
+    whole, rest = divmod(batch, MAX_BATCH)
+    return [MAX_BATCH] * whole + [rest] * (rest > 0) or [1]
+
+
 def _as_planned(slices: Slices) -> bool:
-    """Whether a batch that was made up is in the slices that planning would cut it into."""
-    *before, last = [size for _, size in slices.parts]
-    exact = sum(before) + last == slices.batch > MAX_BATCH
-    return exact and all(size == MAX_BATCH for size in before)
+    """Whether a batch that was made up is in several slices, as planning would cut it."""
+    return slices.batch > MAX_BATCH and [n for _, n in slices.parts] == _cuts(slices.batch)
 
 
 @functools.cache

@@ -428,7 +428,7 @@ def has_taps(packed: Packed) -> bool:
 
 def transforms_of(weights: Iterable[Packed]) -> list[FilterTransform]:
     """The kernels that make those of the weights that are panels."""
-    pairs = dict.fromkeys((w.packing, w.dtype) for w in weights if has_taps(w))
+    pairs = ((w.packing, w.dtype) for w in weights if has_taps(w))
     made = (FilterTransform(p.m, kind) for p, kind in pairs if isinstance(p, Winograd))
     return list(dict.fromkeys(made))
 

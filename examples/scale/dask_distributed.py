@@ -19,7 +19,15 @@ import lucid
 KINDS = {"path": pa.string(), "label": pa.int64(), "score": pa.float32()}
 SCHEMA = pa.schema({**KINDS, "embedding": pa.list_(pa.float32()), "error": pa.string()})
 BATCH = 64
-dask.config.set({"dataframe.convert-string": False})  # else it decodes the bytes of images as text
+dask.config.set(
+    {
+        "dataframe.convert-string": False,  # else it decodes the bytes of images as text
+        # Else each process of Dask takes a twelfth of a processor to watch itself.
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
+    }
+)
 
 
 class Model(WorkerPlugin):

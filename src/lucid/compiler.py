@@ -25,7 +25,7 @@ from lucid.runtime.arrays import register_converter
 from lucid.runtime.cache import ObjectCache
 from lucid.runtime.crash import CrashReporter, callers
 from lucid.runtime.executable import CompiledModel
-from lucid.runtime.library import Progress
+from lucid.runtime.kernel_compiler import Progress
 from lucid.runtime.tune import Tuner
 from lucid.runtime.tuning_log import TuningLog
 from lucid.settings import (

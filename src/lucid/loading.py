@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lucid.ir.stage import Rest
     from lucid.ir.types import Shapes
     from lucid.model_source import ModelSource
-    from lucid.runtime.library import Progress
+    from lucid.runtime.kernel_compiler import Progress
     from lucid.settings import Threads
 
 __all__ = ["load"]

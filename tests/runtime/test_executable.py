@@ -1,7 +1,7 @@
 """Compiled models: the same bits however they are run, plans by size, weights swapped in flight."""
 
+import sys
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -240,19 +240,28 @@ def test_first_calls_from_many_threads_plan_once(monkeypatch: pytest.MonkeyPatch
     assert len(loads) == 1
 
 
-def test_a_small_call_costs_little() -> None:
+def test_a_small_call_takes_few_steps() -> None:
+    """Functions called around the native code, counted since times are not for tests: those of
+    one call decide what a small network can reach."""
+
     class Nothing(nn.Module):
         def forward(self, x):
             return nn.functional.relu(x)
 
     fast = lucid.compile(Nothing(), (1, 3, 2, 2), threads=1)
-    x, best = golden.image(1, 2, 2), 1.0
-    for _ in range(20):
-        start = time.perf_counter()
-        for _ in range(100):
-            fast(x)
-        best = min(best, (time.perf_counter() - start) / 100)
-    assert best < 50e-6
+    x, calls = golden.image(1, 2, 2), []
+    fast(x)
+
+    def note(frame, event, argument) -> None:
+        if event in ("call", "c_call"):
+            calls.append(event)
+
+    sys.setprofile(note)
+    try:
+        fast(x)
+    finally:
+        sys.setprofile(None)
+    assert len(calls) < 100  # 77 with Python 3.11
 
 
 # -- weights ------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from lucid.runtime.cache import generator_hash
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.plans import Snapshot
 from lucid.runtime.saving import (
-    object_code,
+    object_codes,
     packed_array,
     payload_of,
     programs_of,
@@ -198,15 +198,15 @@ class _Library:
         programs = self._programs(target)
         tables = level_tables(prefix, programs, self._places(programs, target))
         kernels = [Driver(), *(kernel for program in programs for kernel in program.kernels())]
-        for kernel in dict.fromkeys(kernels):
-            self._add_kernel(kernel, target, prefix)
+        codes = object_codes(self._snapshot, list(dict.fromkeys(kernels)), target)
+        for kernel, code in codes.items():
+            self._add_kernel(kernel, code, target, prefix)
         self.add(tables)
         entries = {e: exported(prefix, Function(DRIVER, e)) for e in DRIVER.exports}
         self.levels.append(Level(target, prefix, tables.symbol, entries))
         return tables
 
-    def _add_kernel(self, kernel: KernelSpec, target: Target, prefix: str) -> None:
-        code = object_code(self._snapshot, kernel, target)
+    def _add_kernel(self, kernel: KernelSpec, code: bytes, target: Target, prefix: str) -> None:
         made, symbols = renamed(code, lambda name: f"{prefix}_{name}")
         title = f"{identifier(target.name)}_{kernel.key().replace('-', '_')}.o"
         self.members.append(Member(title, made, symbols))

@@ -25,7 +25,7 @@ from lucid.runtime.cache import default_folder
 if TYPE_CHECKING:
     from lucid.ir.graph import Graph
     from lucid.ir.types import Shapes
-    from lucid.runtime.library import Progress
+    from lucid.runtime.kernel_compiler import Progress
 
 FAILING, TRACEBACK, README = "before.lir", "traceback.txt", "README.txt"
 """What a bundle holds besides the files of a repro."""

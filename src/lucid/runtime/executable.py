@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lucid.ir.ops.base import Array
     from lucid.ir.types import ShapeArgument, Shapes
     from lucid.runtime.binding import BoundTables
-    from lucid.runtime.library import Objects, Progress
+    from lucid.runtime.kernel_compiler import Objects, Progress
     from lucid.runtime.plans import Ready, Slices, Source
     from lucid.runtime.profile_report import Profile
     from lucid.runtime.signature import Interface

@@ -7,27 +7,22 @@ compiled. Who loads kernels gets a `Code`, and holds it for as long as any of th
 from __future__ import annotations
 
 import ctypes
-import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from lucid.codegen.language.names import KernelName
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
-from lucid.os_threads import mapped
 from lucid.runtime.code_memory import CodeMemory
+from lucid.runtime.kernel_compiler import KernelCompiler
 from lucid.runtime.object_code import Bytes, ObjectCode
 from lucid.runtime.planning import PLANNING
-from lucid.runtime.processors import available_processors
 
 if TYPE_CHECKING:  # code that is there is loaded without what generates it
     from lucid.codegen.language.kernel import KernelSpec
-    from lucid.codegen.language.llvm import Compilation
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
+    from lucid.runtime.kernel_compiler import Objects, Progress
 
 KERNEL_TYPE = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
@@ -37,21 +32,6 @@ KERNEL_TYPE = ctypes.CFUNCTYPE(
 KEPT = 512
 """Kernels that stay in memory though nobody holds them: the same model compiled again finds them.
 What was loaded longest ago goes first; a kernel takes some 10 kB."""
-
-EACH = 4
-"""Kernels for each processor that are compiled between two reports of progress."""
-
-log = logging.getLogger("lucid.kernels")
-
-
-class Objects(Protocol):
-    """Where object code is kept: the cache on disk, or what else can tell."""
-
-    def get(self, kernel: KernelSpec, target: Target) -> bytes | None:
-        """The kernel's object code, which has been checked; None where there is none."""
-
-    def put(self, kernel: KernelSpec, target: Target, code: bytes) -> None:
-        """Keep what had to be compiled."""
 
 
 class _Batch:
@@ -85,7 +65,7 @@ class Code:
 
 
 class KernelLibrary:
-    """Kernels of one target in executable memory. `emitted` counts those compiled, not loaded.
+    """Kernels of one target in executable memory.
 
     Raises CompileError for a target that this machine does not run: nothing may enter its code.
     """
@@ -96,9 +76,14 @@ class KernelLibrary:
                 f"code for {target.name} cannot be loaded: this machine runs {Target.host().name}"
             )
         self.target = target
-        self.emitted = 0
+        self._compiler = KernelCompiler(target)
         self._known: weakref.WeakValueDictionary[KernelName, _Batch] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[_Batch, None] = OrderedDict()
+
+    @property
+    def emitted(self) -> int:
+        """Kernels that were compiled, not loaded."""
+        return self._compiler.emitted
 
     def load(
         self,
@@ -111,7 +96,7 @@ class KernelLibrary:
             wanted = {kernel.called(): kernel for kernel in kernels}
             held = self._held(wanted)  # until the others are there
             missing = [kernel for name, kernel in wanted.items() if name not in held]
-            objects = self._object_codes(missing, cache, progress or (lambda *state: None))
+            objects = self._compiler.object_codes(missing, cache, progress)
             return self.take(wanted, {k.called(): code for k, code in objects.items()})
 
     def take(self, kernels: Iterable[KernelName], objects: Mapping[KernelName, Bytes]) -> Code:
@@ -147,64 +132,6 @@ class KernelLibrary:
             oldest, _ = self._recent.popitem(last=False)
             count -= len(oldest.addresses)
             del oldest
-
-    def _object_codes(
-        self, kernels: Sequence[KernelSpec], cache: Objects | None, progress: Progress
-    ) -> dict[KernelSpec, bytes]:
-        """Of all these kernels: from the cache, and what is not there compiled."""
-        codes: dict[KernelSpec, bytes] = {}
-        for kernel in kernels:
-            code = cache.get(kernel, self.target) if cache else None
-            if code is not None:
-                log.debug("%s: from the cache, %d bytes", kernel, len(code))
-                codes[kernel] = code
-        progress("kernels", len(codes), len(kernels))
-        missing = [k for k in kernels if k not in codes]
-        if not missing:
-            return codes
-        threads = available_processors()
-        for some in _in_parts(missing, threads * EACH):
-            for kernel, code in zip(some, self._compiled(some, threads), strict=True):
-                codes[kernel] = code
-                if cache:
-                    cache.put(kernel, self.target, code)
-            progress("kernels", len(codes), len(kernels))
-        return codes
-
-    def _compiled(self, kernels: Sequence[KernelSpec], threads: int) -> list[bytes]:
-        """Object code of kernels, compiled side by side, from beginning to end on other threads: an
-        interrupt, which Python raises on the main one alone, may come between what LLVM has freed
-        and llvmlite's note of it, which then frees it once more. Nothing else is done on this one
-        meanwhile: a progress callback could fork."""
-        made = list(mapped(self._compile, kernels, threads))
-        for kernel, (code, seconds) in zip(kernels, made, strict=True):
-            log.debug("%s: compiled in %.0f ms, %d bytes", kernel, 1000 * seconds, len(code))
-        self.emitted += len(made)
-        return [code for code, _ in made]
-
-    def _compile(self, kernel: KernelSpec) -> tuple[bytes, float]:
-        """A kernel's object code, and the seconds that it took."""
-        with self._begun(kernel) as work:
-            work.run()
-            return work.code(), work.seconds
-
-    def _begun(self, kernel: KernelSpec) -> Compilation:
-        from lucid.codegen.language.llvm import Compilation
-
-        try:
-            return Compilation(kernel, self.target)
-        except CompileError:
-            raise
-        except Exception as error:
-            raise CompileError(
-                f"kernel {kernel} cannot be emitted for {self.target.name}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-
-def _in_parts(kernels: Sequence[KernelSpec], size: int) -> Iterator[Sequence[KernelSpec]]:
-    for first in range(0, len(kernels), size):
-        yield kernels[first : first + size]
 
 
 _libraries: dict[str, KernelLibrary] = {}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lucid.ir.stage import Rest
     from lucid.ir.types import Shapes
     from lucid.runtime.crash import CrashReporter
-    from lucid.runtime.library import Objects, Progress
+    from lucid.runtime.kernel_compiler import Objects, Progress
     from lucid.runtime.plans import Ready, Source
     from lucid.runtime.running import Runner
     from lucid.runtime.signature import Interface

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lucid.ir.structure import Structure
     from lucid.ir.types import Shapes
     from lucid.runtime.binding import BoundTables
-    from lucid.runtime.library import Objects
+    from lucid.runtime.kernel_compiler import Objects
     from lucid.runtime.signature import Interface
     from lucid.runtime.steps import Step
     from lucid.runtime.weights import Prepared, WeightStore

@@ -18,7 +18,7 @@ from lucid.codegen.target import Target
 from lucid.ir.ops.base import Array
 from lucid.runtime.bandwidth import measured_bandwidth
 from lucid.runtime.binding import BoundProgram
-from lucid.runtime.library import Objects, Progress
+from lucid.runtime.kernel_compiler import Objects, Progress
 from lucid.runtime.peak import measured_peak
 from lucid.runtime.profile_report import CallProfile, Event, Profile, ThreadProfile
 from lucid.runtime.timing import Clocked, Stopwatch, aligned, wall_times

@@ -7,7 +7,6 @@ and written one by one, so that a model is saved in little more memory than it h
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +34,7 @@ from lucid.codegen.kernels.packing import Packed, Winograd
 from lucid.codegen.kernels.winograd_panels import TAPS
 from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
-from lucid.codegen.language.llvm import compile_object, versions
+from lucid.codegen.language.llvm import versions
 from lucid.codegen.lowering import Lowered, lower_parts
 from lucid.codegen.program.program import Program
 from lucid.codegen.program.tables import tables_of
@@ -48,8 +47,8 @@ from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
 from lucid.ir.types import Shapes
-from lucid.os_threads import mapped
 from lucid.runtime.cache import generator_hash
+from lucid.runtime.kernel_compiler import KernelCompiler
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Snapshot, continued
 from lucid.runtime.stored import CACHES, object_key, packed_key, padded
@@ -478,20 +477,15 @@ def packed_array(packed: Packed, payload: Mapping[str, Any], store: WeightStore 
 def _write_objects(
     writer: Writer, section: str, snapshot: Snapshot, target: Target, kernels: list[KernelSpec]
 ) -> None:
-    codes = {object_key(k, target): object_code(snapshot, k, target) for k in kernels}
-    arrays = {key: np.frombuffer(code, np.uint8) for key, code in codes.items()}
+    codes = object_codes(snapshot, kernels, target)
+    arrays = {object_key(k, target): np.frombuffer(code, np.uint8) for k, code in codes.items()}
     with writer.section(section) as sink:
         write_tensors(sink, arrays, arrays.values())
 
 
-def object_code(snapshot: Snapshot, kernel: KernelSpec, target: Target) -> bytes:
-    """A kernel's object code for any target, from the cache or compiled: on a thread that no
-    interrupt reaches, as the library of kernels does it for this machine."""
-    cache = snapshot.cache
+def object_codes(
+    snapshot: Snapshot, kernels: Sequence[KernelSpec], target: Target
+) -> dict[KernelSpec, bytes]:
+    """The object code of kernels for any target, from the cache or compiled."""
     with PLANNING:
-        code = cache.get(kernel, target) if cache else None
-        if code is None:
-            (code,) = mapped(functools.partial(compile_object, target=target), [kernel], 1)
-            if cache:
-                cache.put(kernel, target, code)
-    return code
+        return KernelCompiler(target).object_codes(kernels, snapshot.cache)

@@ -19,7 +19,8 @@ from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
 from lucid.ir.samples import sample
 from lucid.runtime.binding import BoundProgram, Workspace
-from lucid.runtime.library import Objects, Progress, library
+from lucid.runtime.kernel_compiler import Objects, Progress
+from lucid.runtime.library import library
 from lucid.runtime.team import team
 from lucid.runtime.weights import WeightStore
 

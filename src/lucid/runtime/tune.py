@@ -32,7 +32,7 @@ from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.cache import ObjectCache
-from lucid.runtime.library import Progress
+from lucid.runtime.kernel_compiler import Progress
 from lucid.runtime.timing import Stopwatch
 from lucid.runtime.tuning_log import Finding, Setting, TuningLog
 from lucid.runtime.weights import WeightStore

@@ -20,7 +20,8 @@ from lucid.errors import CompileError
 from lucid.ir.ops.base import Array
 from lucid.runtime.binding import BoundProgram, Workspace
 from lucid.runtime.cache import ObjectCache
-from lucid.runtime.library import Progress, library
+from lucid.runtime.kernel_compiler import Progress
+from lucid.runtime.library import library
 from lucid.runtime.team import RUN_TYPE
 from lucid.runtime.timing import Stopwatch
 from lucid.runtime.weights import WeightStore

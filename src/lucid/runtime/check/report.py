@@ -26,7 +26,7 @@ from lucid.runtime.check.compare import (
     worst,
 )
 from lucid.runtime.check.native import Stepper, run_whole
-from lucid.runtime.library import Progress
+from lucid.runtime.kernel_compiler import Progress
 from lucid.runtime.steps import parameter_array
 from lucid.runtime.weights import WeightStore
 

@@ -37,6 +37,7 @@ class Costs:
     transforms4: Transforms
     transforms2: Transforms
     tiles: int
+    shared_tiles: int
 
     def transforms(self, m: int) -> Transforms:
         """Those of F(m x m)."""
@@ -57,8 +58,9 @@ AVX512 = Costs(
     transforms4=Transforms(144 + 72, 100 + 88),
     transforms2=Transforms(32 + 32, 24 + 24),
     # ResNeSt-50's layers, L2 of 2 MB: 17.2 ms with 16, 15.6 with 25, 13.6 with 49, 13.9 with 98,
-    # 15.3 with 196.
+    # 15.3 with 196. Smaller ones for each thread were not tried.
     tiles=49,
+    shared_tiles=49,
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
@@ -82,6 +84,9 @@ AVX2 = Costs(
     # with 8; 128 to 128 at 28x28, 0.86 with 49, 1.06 with 25; 256 to 256 at 14x14, 1.44 with all 16
     # and 1.98 with 8.
     tiles=49,
+    # 128 to 128 channels at 28x28, two threads: 0.50 to 0.62 ms with 25 each, 0.55 to 0.61 where
+    # each computes half of the columns of all 49, and so transforms them all.
+    shared_tiles=25,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with
 weights of their own, one thread, least times of calls in turns."""

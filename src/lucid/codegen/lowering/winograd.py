@@ -79,7 +79,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     vectors = panel_vectors(columns, ctx.target, layer.numbers)
     panel = vectors * ctx.target.vector
     panels = -(-columns // panel)
-    tiling = Tiling.of(y, op.dilation, m, layer.choice.tiles)
+    tiling = _tiling(ctx, layer, y, m, groups)
     chunks = enough_chunks(ctx, layer, groups * tiling.blocks, panels)
     extras, tensors = bind_extras(ctx, layer.epilogue, groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
@@ -127,6 +127,19 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         scratch=form.scratch_bytes(m, tiling.block_tiles, depth, panel, ctx.target.vector),
         work=work,
     )
+
+
+def _tiling(ctx: Lowering, layer: Layer, y: View, m: int, groups: int) -> Tiling:
+    """Blocks as they were chosen, or smaller ones where threads would have none: those that share
+    one transform its input each for themselves. Channel sums are of blocks, whose order no number
+    of threads may change."""
+    dilation, wanted = layer.conv.dilation, layer.choice.tiles
+    tiling = Tiling.of(y, dilation, m, wanted)
+    settled = layer.choice.chunks or feeds_attention(layer) or tiling.block_images > 1
+    if settled or groups * tiling.blocks >= ctx.threads:
+        return tiling
+    share = -(-groups * y.shape[0] * tiling.tiles // ctx.threads)
+    return Tiling.of(y, dilation, m, min(wanted, max(share, ctx.target.costs.shared_tiles)))
 
 
 @dataclass(frozen=True)

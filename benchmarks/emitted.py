@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ import lucid
 from lucid.cli.subject import load_subject
 from lucid.codegen.target import Target
 from lucid.runtime.executable import CompiledModel
-from lucid.runtime.saving import object_code, payload_of, programs_of, schedules_of
+from lucid.runtime.saving import object_codes, payload_of, programs_of, schedules_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import c_dump
@@ -104,7 +103,7 @@ def compare_emulated(model: str, threads: int, targets: list[Target]) -> list[st
     """A line about one model for each target, all of which are in one library."""
     compiled, arrays, here = called(model, threads)
     snapshot, lines = compiled.snapshot(), []
-    emulated.compiled = partial(object_code, snapshot)  # what the library is made of
+    emulated.compiled = lambda kernel, level: object_codes(snapshot, [kernel], level)[kernel]
     ((shapes, plan),) = snapshot.plans.items()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 from typing import Any, ClassVar
 
 import numpy as np
@@ -214,7 +214,7 @@ def test_a_caller_whose_workers_never_come_does_everything(phases: Phases) -> No
         (2, [(0, 1), (1, 2)]),
         (3, [(0, 1), (1, 2), (2, 3)]),
         (9, [(0, 3), (3, 4), (4, 5), (5, 7), (7, 8), (8, 9)]),
-        (32, [(0, 8), (8, 12), (12, 14), (14, 16), (16, 24), (24, 28), (28, 30), (30, 32)]),
+        (128, [(e + a, e + b) for e in (0, 64) for a, b in pairwise((0, 32, 48, 56, 60, 62, 64))]),
     ],
 )
 def test_portions_become_smaller_and_come_from_ones_own_share_first(

@@ -85,12 +85,23 @@ def test_what_is_read_twice_is_stored() -> None:
 
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
 @pytest.mark.parametrize(("lines", "stays"), [(16, True), (80, False)])
-def test_maps_that_leave_l2_are_asked_for_ahead(level: str, lines: int, stays: bool) -> None:
+@pytest.mark.parametrize("groups", [32, 8])
+def test_maps_that_leave_l2_are_asked_for_ahead(
+    level: str, lines: int, stays: bool, groups: int
+) -> None:
     target = replace(Target.named(level), l2=1 << 18)
     build = Builder()
-    x = build.conv(build.input(32, lines, 64), 32, (3, 3), groups=32, padding=(1,) * 4)
+    x = build.conv(build.input(32, lines, 64), 32, (3, 3), groups=groups, padding=(1,) * 4)
     build.graph.set_outputs([x])
     fused = run_passes(build.graph)
     program = lower(fused, schedule(fused, target, 1), target, 1, 1)
     (kernel,) = [c.kernel for c in program.calls() if isinstance(c.kernel, Depthwise)]
     assert kernel.ahead == (target.asks_to_write and not stays)
+
+
+def test_groups_that_ask_ahead_for_two_lines() -> None:
+    build = Builder()
+    x = build.input(32, 80, 70)
+    options = {"padding": (1,) * 4, "stride": (2, 2), "groups": 8}
+    build.graph.set_outputs([build.conv(x, 32, (3, 3), origin="conv", **options)])
+    check(build.graph, 1, {"conv": "depthwise"})

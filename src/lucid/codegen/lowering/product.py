@@ -40,6 +40,11 @@ MAPS_OUTWEIGH = 1.5
 """Rows are split as well where the maps are so many times as large as the weights: neighbours'
 rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
 so, mobile networks on two threads take 1 to 3% less; ResNet-50, whose ratio is 1, takes 5% more."""
+TASKS = 8
+"""Blocks of rows for each thread, if of LEAST_BLOCK rows, and half of its chunks of panels: threads
+seldom run equally fast on a busy processor, and wait for each other's last task."""
+LEAST_BLOCK = 24
+"""Rows of the least block: each block passes all panels."""
 LEAST_ROWS = 96
 """Rows below which blocks of them are too few for each other's tails."""
 PREFETCHED = 0.5
@@ -61,27 +66,31 @@ def split_product(
     ctx: Lowering, layer: Layer, rows: int, depth: int, panels: int, met: bool
 ) -> Split:
     """Rows are split where the maps are the larger side, and a block of them (a quarter of L2)
-    meets all panels; else panels are split, so that each weight is read from memory once. Where
-    each chunk of panels would copy the rows again, or look at what they are (`met`), there are no
-    more chunks than threads need."""
+    meets all panels; each thread has as many. Else panels are split, so that each weight is read
+    from memory once. Where each chunk of panels would copy the rows again, or look at what they are
+    (`met`), there are no more chunks than threads need."""
     columns = ctx.shape(layer.weight)[0]
     maps_outweigh = rows * (depth + columns) >= MAPS_OUTWEIGH * depth * columns
     by_rows = layer.choice.split == "rows"
     if layer.choice.split == "auto":
         by_rows = rows >= columns or (maps_outweigh and rows >= LEAST_ROWS)
     if by_rows:
-        fitting = max(24, min(192, ctx.target.l2 // 4 // (dtype(layer.numbers).bytes * depth)))
-        block = layer.choice.rows or fitting
-        blocks = max(-(-rows // block), min(-(-rows // 24), 4 * ctx.threads))
-        return Split(blocks if not layer.choice.rows else -(-rows // block), 1, False)
+        if layer.choice.rows:
+            return Split(-(-rows // layer.choice.rows), 1, False)
+        row_bytes = dtype(layer.numbers).bytes * depth
+        fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
+        blocks = max(-(-rows // fitting), min(-(-rows // LEAST_BLOCK), TASKS * ctx.threads))
+        spare = -blocks % ctx.threads if blocks > ctx.threads else 0
+        return Split(blocks + spare, 1, False)
     groups = getattr(layer.op, "groups", 1)
     if met or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
     if _uneven(panels, rows, ctx.threads):
         return Split(ctx.threads, panels, True)
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads. Of
-    # eight it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less.
-    each = 8 if panels >= 16 * ctx.threads else 1
+    # several chunks it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less
+    # with eight of them.
+    each = 2 * TASKS if panels >= 2 * TASKS * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
 
 

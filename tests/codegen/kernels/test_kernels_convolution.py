@@ -160,7 +160,7 @@ def test_activations(kind: str, activation: Op) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("body", ["add, relu", "relu, add", "scale, add", "add, add, silu"])
+@pytest.mark.parametrize("body", ["add, relu", "relu, add", "scale, gelu, add", "add, add, silu"])
 def test_extra_operands(kind: str, body: str) -> None:
     """Residuals before and after an activation, and weights by channel, over panels with tails."""
     build = Builder()
@@ -172,7 +172,7 @@ def test_extra_operands(kind: str, body: str) -> None:
         elif step == "scale":
             y = build.apply(Mul(), y, build.weight("scale", *shape, positive=True))
         else:
-            y = build.apply(Relu() if step == "relu" else Silu(), y)
+            y = build.apply({"relu": Relu(), "gelu": Gelu(), "silu": Silu()}[step], y)
     run_fused(build, kind, y)
 
 

@@ -15,7 +15,7 @@ from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.language.elements import splat_number
 from lucid.codegen.language.values import Vector
 from lucid.codegen.language.vector_math import lower
-from lucid.ir.ops import Mul
+from lucid.ir.ops import Gelu, Mul
 from lucid.ir.ops.base import Op
 
 
@@ -73,6 +73,12 @@ class Body:
         if self.result is not None:
             return self.result
         return len(self.extras) + len(self.steps) if self.steps else 0
+
+    @property
+    def looped(self) -> bool:
+        """Whether a tile applies it row by row in a loop, in which its constants stay in registers:
+        GELU's twelve. Of a sigmoid they do not, which needs more registers for its steps."""
+        return any(op == Gelu() for op, _ in self.steps)
 
     def tensors(self) -> tuple[str, ...]:
         """The names of the operands that are shaped like the result."""

@@ -283,13 +283,14 @@ class _TileEmitter:
             k.either(whole, lambda: self._store_rows(tile), lambda: self._store_parts(tile))
             return
         masks = [k.first_lanes(self.columns - v * k.vector) for v in range(self.spec.vectors)]
+        store = self._store_in_loop if self.spec.body.looped else self._store_vectors
         if k.target.masked:
-            self._store_vectors(tile, masks.__getitem__)
+            store(tile, masks.__getitem__)
             return
         k.either(
             self.columns >= self.width,
-            lambda: self._store_vectors(tile, lambda v: None),
-            lambda: self._store_vectors(tile, masks.__getitem__),
+            lambda: store(tile, lambda v: None),
+            lambda: store(tile, masks.__getitem__),
         )
 
     def _store_vectors(self, tile: list[Vector], mask: Any, align: int | None = None) -> None:
@@ -303,6 +304,22 @@ class _TileEmitter:
                 read = [k.load(e + at, mask=mask(v)) for e in extras]
                 result = body.emit(k, tile[r * vectors + v], read)
                 k.store(result, y + row * self.y_row + at, mask=mask(v), align=align)
+
+    def _store_in_loop(self, tile: list[Vector], mask: Any) -> None:
+        """The same row by row, the tile put by: beside a tile in registers each vector would load
+        the body's constants again. 1x1, 96 to 384 channels at 56x56 with GELU: 6% less."""
+        k, body, y = self.k, self.spec.body, self.y.to(self.arithmetic.element)
+        places = [(v * k.vector, mask(v)) for v in range(self.spec.vectors)]
+        for i, value in enumerate(tile):
+            k.store(value, self.sums + i * k.vector, align=self.align)
+        with k.loop(0, self.rows.minimum(self.height) if self.clamped else self.height) as loop:
+            row = self._row(loop.index)
+            sums = tile[0].of(k.load(self.sums + loop.index * self.width, self.width).raw)
+            extras = [self._extra(i, row) for i in range(len(body.extras))]
+            read = [k.joined([k.load(e + at, mask=m) for at, m in places]) for e in extras]
+            results = k.parted(body.emit(k, sums, read), len(places))
+            for (at, m), result in zip(places, results, strict=True):
+                k.store(result, y + row * self.y_row + at, mask=m)
 
     def _stored_rows(self) -> Iterator[tuple[int, Int]]:
         """The tile's rows and their numbers; what is done for one is left out where it repeats the

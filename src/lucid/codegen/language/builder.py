@@ -342,6 +342,11 @@ class Kernel:
             whole = whole.of(both)
         return whole
 
+    def parted(self, whole: V, count: Number) -> list[V]:
+        """The `count` equal vectors that lie side by side in one."""
+        lanes = whole.lanes // count
+        return [self.shuffle(whole, range(i * lanes, (i + 1) * lanes)) for i in range(count)]
+
     def shuffle_mask(self, mask: Any, lanes: Sequence[Number]) -> Any:
         """Some lanes of a mask."""
         order = ir.Constant(ir.VectorType(I32, len(lanes)), list(lanes))

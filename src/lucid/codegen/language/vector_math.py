@@ -337,4 +337,4 @@ def _gelu(k: Kernel, op: ops.Gelu, x: Sequence[Vector]) -> Vector:
     if op.approximate == "tanh":  # (1 + tanh u) / 2 is the sigmoid of 2u
         inner = k.fma(x[0] * x[0] * x[0], x[0].like(0.044715), x[0])
         return x[0] * t.sigmoid(k, inner * (2 * math.sqrt(2 / math.pi)))
-    return x[0] * t.normal(k, x[0])
+    return t.gelu(k, x[0])

@@ -26,7 +26,9 @@ class Costs:
     `products`, `direct`, `short`, `winograd`: the shares that 1x1 products reach, convolutions over
     taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
     of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
-    they need: larger blocks reuse the weights more often, and leave L2 in the end.
+    they need: larger blocks reuse the weights more often, and leave L2 in the end. `expanded`: the
+    share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the expanded
+    map, for that to be made panel by panel, all lines in one task; 0 where it is made by bands.
     """
 
     streamed: float
@@ -37,6 +39,7 @@ class Costs:
     transforms4: Transforms
     transforms2: Transforms
     tiles: int
+    expanded: float
 
     def transforms(self, m: int) -> Transforms:
         """Those of F(m x m)."""
@@ -59,6 +62,7 @@ AVX512 = Costs(
     # ResNeSt-50's layers, L2 of 2 MB: 17.2 ms with 16, 15.6 with 25, 13.6 with 49, 13.9 with 98,
     # 15.3 with 196.
     tiles=49,
+    expanded=0.0,  # not measured
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
@@ -82,6 +86,9 @@ AVX2 = Costs(
     # with 8; 128 to 128 at 28x28, 0.86 with 49, 1.06 with 25; 256 to 256 at 14x14, 1.44 with all 16
     # and 1.98 with 8.
     tiles=49,
+    # Two threads, minima of 60 turns beside bands and two steps: MobileNetV2 5.61 ms for 5.80. Its
+    # bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.
+    expanded=0.5,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with
 weights of their own, one thread, least times of calls in turns."""

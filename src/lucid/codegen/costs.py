@@ -26,7 +26,12 @@ class Costs:
     `products`, `direct`, `short`, `winograd`: the shares that 1x1 products reach, convolutions over
     taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
     of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
-    they need: larger blocks reuse the weights more often, and leave L2 in the end.
+    they need: larger blocks reuse the weights more often, and leave L2 in the end. `shared_tiles`:
+    those that blocks are cut down to for each thread to have one, rather than some columns of all.
+    `tasks`: blocks of rows of a product for each thread, and half of its chunks of panels: threads
+    seldom run equally fast on a busy processor, and wait for each other's last task. `expanded`: the
+    share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the expanded
+    map, for that to be made panel by panel, all lines in one task; 0 where it is made by bands.
     """
 
     streamed: float
@@ -38,6 +43,8 @@ class Costs:
     transforms2: Transforms
     tiles: int
     shared_tiles: int
+    expanded: float
+    tasks: int
 
     def transforms(self, m: int) -> Transforms:
         """Those of F(m x m)."""
@@ -61,6 +68,8 @@ AVX512 = Costs(
     # 15.3 with 196. Smaller ones for each thread were not tried.
     tiles=49,
     shared_tiles=49,
+    expanded=0.0,  # not measured
+    tasks=4,
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
@@ -87,6 +96,11 @@ AVX2 = Costs(
     # 128 to 128 channels at 28x28, two threads: 0.50 to 0.62 ms with 25 each, 0.55 to 0.61 where
     # each computes half of the columns of all 49, and so transforms them all.
     shared_tiles=25,
+    # Two threads, minima of 40 turns beside bands and two steps: MobileNetV2 takes 0.94 of the time,
+    # MobileNetV4-conv-S 0.93. Bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.
+    expanded=0.5,
+    # ResNeXt-50 on two threads beside others waits for 3% of its time, and for 4.7% with 4.
+    tasks=8,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with
 weights of their own, one thread, least times of calls in turns."""

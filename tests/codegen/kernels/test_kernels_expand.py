@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from strategies import Builder
 
 from lucid.codegen.kernels.depthwise import Depthwise
+from lucid.codegen.kernels.expand import ExpandDepthwise
 from lucid.codegen.lowering import depthwise, lower
 from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import Target
@@ -22,9 +23,15 @@ from lucid.ir.passes import run_passes
 
 @pytest.fixture(autouse=True)
 def every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small maps too are expanded band by band."""
+    """Small maps too are expanded band by band, at all levels."""
     monkeypatch.setattr(depthwise, "EXPANDED_SHARE", 0.0)
     monkeypatch.setattr(depthwise, "REPEATED_CYCLES", 100.0)
+    cut(monkeypatch, whole=False)
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, whole: bool) -> None:
+    """By some panels of all lines, or by bands."""
+    monkeypatch.setattr(depthwise, "_fits_whole", lambda ctx, before: whole)
 
 
 def families(graph: Graph) -> list[str]:
@@ -39,6 +46,13 @@ def families(graph: Graph) -> list[str]:
 def test_any_window(data: st.DataObject) -> None:
     """Sizes, strides, borders and tails of every kind, with a body after each layer."""
     draw: Any = data.draw
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, whole=draw(st.booleans()))
+        patch.setattr(depthwise, "SLID_SHARE", draw(st.sampled_from([0.0, 0.1, 0.8])))
+        _any_window(draw)
+
+
+def _any_window(draw: Any) -> None:
     build = Builder(seed=draw(st.integers(0, 99)))
     taps = (draw(st.sampled_from([1, 3, 5])), draw(st.sampled_from([1, 3, 5])))
     padding = tuple(draw(st.integers(0, 2)) for _ in range(4))
@@ -54,8 +68,10 @@ def test_any_window(data: st.DataObject) -> None:
     check(build.graph, draw(st.sampled_from([1, 2, 3])))
 
 
-def test_with_squeeze_and_excitation() -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_with_squeeze_and_excitation(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel sums what the gate is made of."""
+    cut(monkeypatch, whole)
     build = Builder()
     x = build.conv(build.input(6, 18, 17), 8, (1, 1))
     x = build.apply(Relu(), build.conv(x, 40, (1, 1)))
@@ -81,6 +97,27 @@ def test_what_is_read_twice_is_stored() -> None:
     build.graph.set_outputs([build.apply(Add(), build.apply(Sigmoid(), y), x)])
     assert "expand_depthwise" not in families(build.graph)
     check(build.graph, 2)
+
+
+@pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(
+    ("size", "depth", "fits"), [(14, 64, True), (14, 640, False), (60, 8, False)]
+)
+def test_a_task_has_panels_of_small_maps(
+    level: str, size: int, depth: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With AVX2, where source and panel stay in L2; two threads have as many panels each."""
+    monkeypatch.undo()
+    target = replace(Target.named(level), l2=1 << 19)
+    build = Builder()
+    x = build.conv(build.conv(build.input(3, size, size), depth, (1, 1)), 384, (1, 1))
+    y = build.conv(x, 384, (3, 3), groups=384, padding=(1,) * 4)
+    build.graph.set_outputs([y])
+    fused = run_passes(build.graph)
+    program = lower(fused, schedule(fused, target, 1), target, 1, 2)
+    expanded = [c for c in program.calls() if isinstance(c.kernel, ExpandDepthwise)]
+    chunks = [c.arguments["chunks"] for c in expanded]
+    assert (chunks == [12]) == (fits and level == "x86-64-v3")
 
 
 @pytest.mark.parametrize("level", ["x86-64-v3", "x86-64-v4"])

@@ -348,7 +348,7 @@ FREE = {
     *("window", "before", "top", "left", "zero_point"),
     *("count_n", "count_c", "count_d", "count_h", "count_w"),  # what indices are made of
     *("line_step", "pixel_step", "plane_step", "samples"),  # what is written, and how many samples
-    *("step_h", "step_w", "padded_width", "map_numbers", "met"),
+    *("step_h", "step_w", "padded_width", "map_numbers", "met", "wide"),
     *("part_lines", "part_step", "zero_point"),
 }
 """Arguments that move nothing in an operand, or only what is in scratch."""

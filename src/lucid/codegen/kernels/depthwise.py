@@ -170,13 +170,8 @@ class Depthwise(KernelSpec):
         f = self.frame(target)
         k = f.kernel
         with k.loop(f.first, f.last) as task:
-            begin = task.index % f.chunks * f.chunk
-            channels = (begin, (begin + f.chunk).minimum(f.channels))
-            band, image = task.index // f.chunks % f.bands, task.index // f.chunks // f.bands
-            sums = None
-            if self.sums:
-                sums = f.sums + (image * f.bands + band) * f.channels
-                self.clear(f, sums, channels)
+            image, band, channels = self.place(f, task.index)
+            sums = self.sums_of(f, image, band, channels)
             first = band * f.lines
             with k.loop(first, (first + f.lines).minimum(f.out_height)) as lines:
                 self.line(f, image, lines.index, channels, sums)
@@ -187,10 +182,21 @@ class Depthwise(KernelSpec):
         return Frame(self, target)
 
     @staticmethod
-    def clear(f: Frame, sums: Pointer, channels: tuple[Int, Int]) -> None:
-        """Set a band's sums to zero."""
+    def place(f: Frame, task: Int) -> tuple[Int, Int, tuple[Int, Int]]:
+        """Image, band and channels of a task."""
+        begin = task % f.chunks * f.chunk
+        number = task // f.chunks
+        channels = (begin, (begin + f.chunk).minimum(f.channels))
+        return number // f.bands, number % f.bands, channels
+
+    def sums_of(self, f: Frame, image: Int, band: Int, channels: tuple[Int, Int]) -> Pointer | None:
+        """Where the sums of a band's channels go, if there are any: zero so far."""
+        if not self.sums:
+            return None
         k, (begin, end) = f.kernel, channels
+        sums: Pointer = f.sums + (image * f.bands + band) * f.channels
         k.each_vector(end - begin, lambda c, mask: k.store(k.zero(), sums + (begin + c), mask))
+        return sums
 
     def line(
         self, f: Frame, image: Int, line: Int, channels: tuple[Int, Int], sums: Pointer | None

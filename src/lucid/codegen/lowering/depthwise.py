@@ -215,9 +215,13 @@ def _largest_share(tasks: list[int], threads: int) -> int:
 
 
 EXPANDED_SHARE = 0.5
-"""Of L2: an expanded map from this size on is made band by band, and never stored. MobileNetV2's
+"""Of L2: an expanded map from this size on is made band by band, and never stored, unless it is
+made panel by panel (`Costs.expanded`). MobileNetV2's
 first three bottlenecks take 0.40 ms this way and 0.56 ms in two steps, on two threads with 2 MB of
 L2 each; with all of them the network takes 2.7 ms, with these three 2.4 ms, with none 2.6 ms."""
+SLID_SHARE = 0.8
+"""Of L1, that the panels of all lines may fill over which a task's windows slide: each line of each
+window has its own cost, which several panels share."""
 BANDS = 8
 """Bands of an image, at least: their borders are computed twice."""
 REPEATED_CYCLES = 1.0
@@ -226,8 +230,8 @@ it costs about two. Xception's 728 channels over bands of three lines would cost
 
 
 def expands(ctx: Lowering, layer: Layer) -> bool:
-    """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and its
-    result is large."""
+    """Leave a 1x1 convolution to the depthwise one that reads it, if nobody else does and the map
+    between them is large, or a task can make a panel of all of it."""
     result = layer.result
     if layer.is_integer or layer.epilogue.extras:
         return False
@@ -235,7 +239,9 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
         return False
     if len(result.users) != 1 or layer.x in ctx.deferred or row_stride(ctx.view(layer.x)) is None:
         return False
-    if itemsize(result) * prod(ctx.shape(result)[1:]) < EXPANDED_SHARE * ctx.target.l2:
+    whole = _fits_whole(ctx, layer)
+    large = itemsize(result) * prod(ctx.shape(result)[1:]) >= EXPANDED_SHARE * ctx.target.l2
+    if not (whole or large):
         return False
     user = result.users[0]
     op = user.op.anchor if isinstance(user.op, Fusion) else user.op
@@ -245,10 +251,29 @@ def expands(ctx: Lowering, layer: Layer) -> bool:
     if not single or choice is None or choice.kernel != "depthwise":
         return False
     places = [v is result for v in user.inputs]
-    if not places[0] or any(places[1:]) or _repeated(ctx, layer, user) > REPEATED_CYCLES:
+    if not places[0] or any(places[1:]):
+        return False
+    if not whole and _repeated(ctx, layer, user) > REPEATED_CYCLES:
         return False
     ctx.expansions[result] = layer
     return True
+
+
+def _fits_whole(ctx: Lowering, before: Layer) -> bool:
+    """Whether a task can make a panel of all lines of the expanded map: it and the source, which
+    each panel passes, are to stay in L2."""
+    share = ctx.target.costs.expanded * ctx.target.l2
+    _, depth, height, width = ctx.shape(before.x)
+    pixels = itemsize(before.result) * height * width
+    panel = panel_vectors(ctx.shape(before.result)[1], ctx.target) * ctx.target.vector
+    return pixels * depth <= share and pixels * panel <= share / 2
+
+
+def _together(panels: int, panel_bytes: int, target: Target) -> int:
+    """How many panels are made before the windows slide over them: as many as stay in L1, in an
+    even number of parts where there are several."""
+    most = int(SLID_SHARE * target.l1) // panel_bytes
+    return next((n for n in range(most, 1, -1) if panels % (2 * n) == 0), 1)
 
 
 def _repeated(ctx: Lowering, layer: Layer, user: Node) -> float:
@@ -274,9 +299,15 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     panel = vectors * ctx.target.vector
     tile = Tile(vectors, before.epilogue.body, rows=ctx.target.tile_rows(vectors))
     _, _, height, width = x.shape
-    pixels, height_out = itemsize(before.result) * width, y.shape[2]
-    reach, stride = _reach(kernel), kernel.stride[0]
-    lines = _band(reach, stride, height_out, pixels * panel, pixels * depth, ctx.target)
+    panels, pixels = -(-columns // panel), itemsize(before.result) * width
+    whole = _fits_whole(ctx, before)
+    if whole:
+        lines, wide = y.shape[2], panel * _together(panels, pixels * height * panel, ctx.target)
+    else:
+        reach, stride = _reach(kernel), kernel.stride[0]
+        lines = _band(reach, stride, y.shape[2], pixels * panel, pixels * depth, ctx.target)
+        wide = panel
+    chunk = wide if whole else panels * panel
     given: dict[str, ArgumentValue] = {
         "source": x,
         "source_row": row_stride(x) or 0,
@@ -287,12 +318,14 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
         **tile_codes(tile),
         "depth": depth,
         "panel": panel,
-        "panels": -(-columns // panel),
+        "panels": panels,
+        "wide": wide,
+        "prefetch": int(whole),
         "height": height,
         "width": width,
         "lines": lines,
-        "chunk": columns,
-        "chunks": 1,
+        "chunk": chunk,
+        "chunks": -(-columns // chunk),
     }
     _call(ctx, layer, before, kernel, x, y, given)
 
@@ -314,8 +347,8 @@ def _reach(kernel: Depthwise) -> int:
 
 def _scratch(kernel: Depthwise, given: dict[str, ArgumentValue]) -> int:
     """Bytes of the expanded lines of a band."""
-    lines, width, panel = given["lines"], given["width"], given["panel"]
+    lines, width, wide = given["lines"], given["width"], given["wide"]
     assert isinstance(lines, int)
     assert isinstance(width, int)
-    assert isinstance(panel, int)
-    return scratch_bytes((lines - 1) * kernel.stride[0] + _reach(kernel), width, panel)
+    assert isinstance(wide, int)
+    return scratch_bytes((lines - 1) * kernel.stride[0] + _reach(kernel), width, wide)

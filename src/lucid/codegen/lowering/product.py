@@ -40,9 +40,6 @@ MAPS_OUTWEIGH = 1.5
 """Rows are split as well where the maps are so many times as large as the weights: neighbours'
 rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
 so, mobile networks on two threads take 1 to 3% less; ResNet-50, whose ratio is 1, takes 5% more."""
-TASKS = 8
-"""Blocks of rows for each thread, if of LEAST_BLOCK rows, and half of its chunks of panels: threads
-seldom run equally fast on a busy processor, and wait for each other's last task."""
 LEAST_BLOCK = 24
 """Rows of the least block: each block passes all panels."""
 LEAST_ROWS = 96
@@ -79,7 +76,8 @@ def split_product(
             return Split(-(-rows // layer.choice.rows), 1, False)
         row_bytes = dtype(layer.numbers).bytes * depth
         fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
-        blocks = max(-(-rows // fitting), min(-(-rows // LEAST_BLOCK), TASKS * ctx.threads))
+        wanted = min(-(-rows // LEAST_BLOCK), ctx.target.costs.tasks * ctx.threads)
+        blocks = max(-(-rows // fitting), wanted)
         spare = -blocks % ctx.threads if blocks > ctx.threads else 0
         return Split(blocks + spare, 1, False)
     groups = getattr(layer.op, "groups", 1)
@@ -90,7 +88,8 @@ def split_product(
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads. Of
     # several chunks it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less
     # with eight of them.
-    each = 2 * TASKS if panels >= 2 * TASKS * ctx.threads else 1
+    several = 2 * ctx.target.costs.tasks
+    each = several if panels >= several * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
 
 

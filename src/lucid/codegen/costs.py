@@ -29,9 +29,9 @@ class Costs:
     they need: larger blocks reuse the weights more often, and leave L2 in the end. `shared_tiles`:
     those that blocks are cut down to for each thread to have one, rather than some columns of all.
     `tasks`: blocks of rows of a product for each thread, and half of its chunks of panels: threads
-    seldom run equally fast on a busy processor, and wait for each other's last task. `expanded`: the
-    share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the expanded
-    map, for that to be made panel by panel, all lines in one task; 0 where it is made by bands.
+    seldom run equally fast on a busy processor, and wait for each other's last task. `expanded`:
+    the share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the
+    expanded map, for that to be made panel by panel, all lines in one task; 0: it is made by bands.
     """
 
     streamed: float
@@ -96,8 +96,8 @@ AVX2 = Costs(
     # 128 to 128 channels at 28x28, two threads: 0.50 to 0.62 ms with 25 each, 0.55 to 0.61 where
     # each computes half of the columns of all 49, and so transforms them all.
     shared_tiles=25,
-    # Two threads, minima of 40 turns beside bands and two steps: MobileNetV2 takes 0.94 of the time,
-    # MobileNetV4-conv-S 0.93. Bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.
+    # Two threads, minima of 40 turns beside bands and two steps: MobileNetV2 takes 0.94 of the
+    # time, MobileNetV4-conv-S 0.93. Bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.
     expanded=0.5,
     # ResNeXt-50 on two threads beside others waits for 3% of its time, and for 4.7% with 4.
     tasks=8,

@@ -74,7 +74,7 @@ class Place:
             raise ValueError(f"{self.shape} integers are not among {numbers.size} {numbers.dtype}")
         table = np.empty(self.shape, DTYPES[self.dtype])
         row, further = self._rows()
-        least, most = (int(end(row)) + int(end(further)) for end in (np.min, np.max))
+        least, most = int(row.min()) + int(further.min()), int(row.max()) + int(further.max())
         if least < 0 or most >= numbers.size:
             raise ValueError(f"there are only {numbers.size} numbers")
         for line, offset in zip(table, further, strict=True):
@@ -106,7 +106,7 @@ def _whole(number: Any) -> int:
     """Raises ValueError for what JSON has beside integers, and for those that NumPy has not."""
     if type(number) is not int or abs(number) >= 1 << 62:
         raise ValueError(f"{number!r} is no whole number")
-    return number
+    return int(number)
 
 
 def _edges(positions: Array) -> Iterator[Array]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lucid.ir
+from lucid.artifact import places
 from lucid.artifact.container import Container
 from lucid.artifact.tensors import Tensors
 from lucid.errors import LucidError, ModelFileError
@@ -23,12 +24,15 @@ from lucid.ir.types import BATCH, DTYPES, TensorType, batch_of
 from lucid.sources_hash import sources_hash
 
 if TYPE_CHECKING:
+    from lucid.artifact.places import Place
     from lucid.ir.graph import Graph
     from lucid.ir.ops.base import Array
     from lucid.ir.types import Shapes
 
 MANIFEST, TENSORS = "manifest", "tensors"
 """Sections that every artifact has."""
+PLACES = "places"
+"""The section that says where tables lie which are not among the tensors."""
 SUFFIX = ".lucid"
 WEIGHTS = ("compact", "packed", "plain", "both")
 """How weights are held: as the kernels of a target read them, the same with less of what follows
@@ -210,23 +214,62 @@ def _for_target(row: Mapping[str, Any]) -> ForTarget:
     return ForTarget(str(row["name"]), caches, schedules, *sections)
 
 
-class PlainTensors(Tensors):
-    """The tensors of the model, as it has them. Raises ModelFileError for one that the file holds
-    packed only."""
+class PlainTensors(Mapping[str, "Array"]):
+    """The tensors of the model, as it has them; of tables that lie in packed weights a copy, which
+    is made each time. Raises ModelFileError for one that the file holds packed only."""
 
     def __init__(self, container: Container, manifest: Manifest) -> None:
-        super().__init__(container, TENSORS)
-        self._manifest = manifest
+        self._container, self._manifest = container, manifest
+        self._held = Tensors(container, TENSORS)
+        self._packed: dict[str, Tensors] = {}
+
+    @cached_property
+    def _places(self) -> Mapping[str, Place]:
+        if PLACES not in self._container.sections:
+            return {}
+        return understood(self._container, PLACES, places.from_json)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((*self._held, *self._places))
+
+    def __len__(self) -> int:
+        return len(self._held) + len(self._places)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._held or name in self._places
 
     def __getitem__(self, name: str) -> Array:
-        if not self._manifest.has_plain and name not in self:
+        place = self._places.get(name)
+        if place is not None:
+            return self._table(name, place)
+        if not self._manifest.has_plain and name not in self._held:
             raise ModelFileError(
                 f"{self._container.origin}: {without_plain(self._manifest)}; what is asked for "
                 f"needs {name} as the model has it: save the model with weights='both' (`lucid "
                 "compile --stored-weights both`), or, for a call with inputs of another size, "
                 "`prepare` it for that size before it is saved"
             )
-        return super().__getitem__(name)
+        return self._held[name]
+
+    def _table(self, name: str, place: Place) -> Array:
+        empty = Tensors(self._container, place.section)  # not yet read
+        packed = self._packed.setdefault(place.section, empty)
+        try:
+            return place.taken(packed[place.weight])
+        except ValueError as problem:
+            self._container.fail(f"{name} does not lie in its {place.section!r} ({problem})")
+
+
+def understood(container: Container, section: str, read: Callable[[str], T]) -> T:
+    """What `read` makes of a section's text. Its checksum is right, so that what cannot be read
+    was written by another version. Raises ModelFileError."""
+    data = bytes(container.read(section))
+    try:
+        return read(data.decode())
+    except (LucidError, ValueError, TypeError, LookupError, AttributeError) as problem:
+        container.fail(f"this version of Lucid cannot read its {section} ({problem})")
+    except RecursionError:
+        container.fail(f"its {section} is nested too deeply")
 
 
 def without_plain(manifest: Manifest) -> str:
@@ -241,7 +284,7 @@ class Artifact:
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        self.manifest: Manifest = self._understood(MANIFEST, Manifest.from_json)
+        self.manifest: Manifest = understood(container, MANIFEST, Manifest.from_json)
         self.payload = PlainTensors(container, self.manifest)
         if not self.manifest.sizes:
             container.fail("it holds no graph")
@@ -251,17 +294,6 @@ class Artifact:
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Artifact:
         return Artifact(Container.open(path))
-
-    def _understood(self, section: str, read: Callable[[str], T]) -> T:
-        """What `read` makes of a section's text. Its checksum is right, so that what cannot be read
-        was written by another version."""
-        data = bytes(self.container.read(section))
-        try:
-            return read(data.decode())
-        except (LucidError, ValueError, TypeError, LookupError, AttributeError) as problem:
-            self.container.fail(f"this version of Lucid cannot read its {section} ({problem})")
-        except RecursionError:
-            self.container.fail(f"its {section} is nested too deeply")
 
     def size(self, shapes: Shapes) -> Size | None:
         """The entry whose graph serves inputs of these shapes, where the file has one."""
@@ -292,6 +324,6 @@ class Artifact:
                 raise ValueError(f"its inputs are {graph.inputs}")
             return graph
 
-        graph = self._understood(section, read)
+        graph = understood(self.container, section, read)
         graph.payload = self.payload
         return graph

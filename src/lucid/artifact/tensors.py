@@ -93,6 +93,27 @@ class Tensors(Mapping[str, "Array"]):
         return name in self.check()
 
 
+class Chosen(Mapping[str, "Array"]):
+    """Some of the tensors of a mapping, each of which is read when it is asked for."""
+
+    def __init__(self, tensors: Mapping[str, Array], names: Iterable[str]) -> None:
+        self._tensors, self._names = tensors, dict.fromkeys(names)
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
 class Declared(Protocol):
     """What is known of a tensor before it is there."""
 

@@ -32,9 +32,9 @@ from lucid.ir.batch import obstacle
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.executable import CompiledModel
 from lucid.runtime.plans import Snapshot
+from lucid.runtime.saved_weights import packed_array
 from lucid.runtime.saving import (
     object_codes,
-    packed_array,
     payload_of,
     programs_of,
     require_plain,

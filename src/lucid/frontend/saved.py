@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from typing import Any
 
 from lucid.artifact.contents import SUFFIX, Artifact
+from lucid.artifact.tensors import Chosen
 from lucid.errors import InputError, ShapeError
 from lucid.frontend.sources import Plain, Weights, kind
 from lucid.frontend.weights import match_weights, without_tables
@@ -79,17 +81,18 @@ class SavedModel(Plain):
 
     @property
     def constants(self) -> Weights:
-        return {name: self.artifact.payload[name] for name in self.artifact.manifest.constants}
+        return Chosen(self.artifact.payload, self.artifact.manifest.constants)
 
     def state(self) -> State:
-        payload, manifest = self.artifact.payload, self.artifact.manifest
-        return State(manifest.state, {name: payload[name] for name in manifest.tables})
+        manifest = self.artifact.manifest
+        return State(manifest.state, Chosen(self.artifact.payload, manifest.tables))
 
     def match(self, weights: Weights, origin: str) -> Weights:
         manifest = self.artifact.manifest
         found = without_tables(weights, self.state().tables, origin, self.name)
         matched, _ = match_weights(manifest.state, found, origin, self.name)
-        return {**self.constants, **matched}
+        constants: Any = self.constants
+        return ChainMap(matched, constants)
 
 
 def _image(kind: TensorType, shape: tuple[int, ...]) -> tuple[int, ...]:

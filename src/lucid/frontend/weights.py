@@ -206,8 +206,8 @@ def without_tables(
     """What is found, without tables of integers, which may not change. Raises WeightsError where
     one differs from the model's own."""
     found = normalise_keys(found, source)
-    for name, own in tables.items():
-        if name in found and not np.array_equal(np.asarray(found.pop(name)), np.asarray(own)):
+    for name in filter(found.__contains__, tables):
+        if not np.array_equal(np.asarray(found.pop(name)), np.asarray(tables[name])):
             raise WeightsError(
                 f"{source}: {name}, a table of integers, differs from the one that {model} has;"
                 " compile the model with these weights"

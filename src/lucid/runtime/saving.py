@@ -6,7 +6,6 @@ and written one by one, so that a model is saved in little more memory than it h
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 from lucid.artifact.container import Writer, replacing
 from lucid.artifact.contents import (
     MANIFEST,
+    PLACES,
     PLAIN,
     TENSORS,
     WEIGHTS,
@@ -26,13 +26,12 @@ from lucid.artifact.contents import (
     Size,
     ir_hash,
 )
-from lucid.artifact.tensors import Declaration, write_tensors
+from lucid.artifact.places import Place
+from lucid.artifact.places import to_json as places_to_json
+from lucid.artifact.tensors import write_tensors
 from lucid.codegen.kernels.admission import Admission
 from lucid.codegen.kernels.driver import Driver
-from lucid.codegen.kernels.filter_transform import FilterTransform
-from lucid.codegen.kernels.packing import Packed, Winograd
-from lucid.codegen.kernels.winograd_panels import TAPS
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.kernels.packing import Packed
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import versions
 from lucid.codegen.lowering import Lowered, lower_parts
@@ -43,7 +42,6 @@ from lucid.codegen.target import Target
 from lucid.errors import InputError, LucidError, UnknownNameError, WeightsError
 from lucid.ir import recipe
 from lucid.ir.graph import Graph, Parameter
-from lucid.ir.ops.base import Array
 from lucid.ir.resize import resized
 from lucid.ir.text import print_graph
 from lucid.ir.types import Shapes
@@ -51,7 +49,8 @@ from lucid.runtime.cache import generator_hash
 from lucid.runtime.kernel_compiler import KernelCompiler
 from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Snapshot, continued
-from lucid.runtime.stored import CACHES, object_key, packed_key, padded
+from lucid.runtime.saved_weights import has_taps, places_of, transforms_of, write_packed
+from lucid.runtime.stored import CACHES, object_key, packed_key
 from lucid.runtime.stored_programs import Written, to_json
 from lucid.runtime.weights import WeightStore
 
@@ -114,9 +113,9 @@ def write(
         writer.add(size.captured, print_graph(graph).encode())
         writer.add(size.fused, print_graph(fused).encode())
         sizes.append(size)
-    made = [_write_target(writer, snapshot, target, weights, code) for target in targets]
-    manifest = _manifest(snapshot, captured, sizes, made, weights)
-    _write_sources(writer, snapshot, captured, manifest)
+    written = [_write_target(writer, snapshot, target, weights, code) for target in targets]
+    manifest = _manifest(snapshot, captured, sizes, [made for made, _ in written], weights)
+    _write_sources(writer, snapshot, captured, manifest, written)
     writer.add(MANIFEST, manifest.to_json().encode())
     writer.finish()
 
@@ -197,15 +196,21 @@ def _write_sources(
     snapshot: Snapshot,
     captured: Sequence[tuple[Graph, Graph]],
     manifest: Manifest,
+    written: Sequence[tuple[ForTarget, Iterable[Packed]]],
 ) -> None:
     """The tensors that the graphs read, and the tables that a checkpoint must have. With packed
-    weights alone, those of them that no checkpoint brings."""
-    payload = payload_of(snapshot)
-    names = dict.fromkeys(name for g, _ in captured for name in g.sources())
+    weights alone, those of them that no checkpoint brings; of those that lie in what is `written`
+    for a target, where they do."""
+    payload, tables = payload_of(snapshot), snapshot.source.state().tables
+    names = [name for g, _ in captured for name in g.sources()]
+    places: Mapping[str, Place] = {}
     if not manifest.has_plain:
-        names = dict.fromkeys([*manifest.constants, *_read_on_host(snapshot)])
-    values = {name: payload[name] for name in names}
-    values |= snapshot.source.state().tables
+        names = [*manifest.constants, *_read_on_host(snapshot)]
+        places = places_of({*names, *tables}, written)
+    if places:
+        writer.add(PLACES, places_to_json(places).encode())
+    unplaced = [name for name in dict.fromkeys([*names, *tables]) if name not in places]
+    values = {name: tables[name] if name in tables else payload[name] for name in unplaced}
     declared = {n: v if hasattr(v, "dtype") else np.asarray(v) for n, v in values.items()}
     with writer.section(TENSORS) as sink:
         write_tensors(sink, declared, (np.asarray(v) for v in values.values()))
@@ -300,14 +305,15 @@ def _manifest(
 
 def _write_target(
     writer: Writer, snapshot: Snapshot, target: Target, weights: str, code: bool
-) -> ForTarget:
-    """Choices for one target and, where they are wanted, packed weights and object code."""
+) -> tuple[ForTarget, list[Packed]]:
+    """Choices for one target and, where they are wanted, packed weights and object code; and the
+    weights that its programs use."""
     packed = weights != "plain"
     schedules = schedules_of(snapshot, target)
     caches = {name: getattr(target, name) for name in CACHES}
     rows = [(shapes, chosen.to_json()) for shapes, chosen in schedules.items()]
     if not packed and not code:
-        return ForTarget(target.name, caches, rows)
+        return ForTarget(target.name, caches, rows), []
     programs = [
         program
         for shapes, plan in snapshot.plans.items()
@@ -327,7 +333,7 @@ def _write_target(
     if made.packed:
         store = store_of(snapshot) if target == snapshot.target else None
         keys = {spec.called().text: object_key(spec, target) for spec in transforms}
-        _write_packed(writer, made, used, payload_of(snapshot), store, keys)
+        write_packed(writer, made, used, payload_of(snapshot), store, keys)
     if made.objects:
         kernels = [
             Driver(),
@@ -341,7 +347,7 @@ def _write_target(
         written = _tables(snapshot, schedules, target, known)
         text = to_json(written, {k.called(): object_key(k, target) for k in kernels})
         writer.add(made.programs, text.encode())
-    return made
+    return made, used
 
 
 class Known(NamedTuple):
@@ -393,85 +399,6 @@ def schedules_of(snapshot: Snapshot, target: Target) -> dict[Shapes, Schedule]:
         first = next(iter(chosen.values()), None)
         chosen[shapes] = continued(first, plan.graph, plan.batch, choose)
     return chosen
-
-
-def _write_packed(
-    writer: Writer,
-    made: ForTarget,
-    used: Iterable[Packed],
-    payload: Mapping[str, Any],
-    store: WeightStore | None,
-    transforms: Mapping[str, str],
-) -> None:
-    """Write the weights that programs use, which are packed in `store` or, without one, now; or
-    what loading makes them of, and by which code: its keys, by its names."""
-    weights = {packed_key(w): w for w in used}
-    if made.taps:
-        panels = {key: w for key, w in weights.items() if has_taps(w)}
-        _write_taps(writer, made.taps, panels, payload, store, transforms)
-        weights = {key: w for key, w in weights.items() if key not in panels}
-    declared = {
-        key: Declaration((padded(w),), str(dtype(w.dtype).storage)) for key, w in weights.items()
-    }
-    assert made.packed is not None
-    with writer.section(made.packed) as sink:
-        write_tensors(sink, declared, (packed_array(w, payload, store) for w in weights.values()))
-
-
-def has_taps(packed: Packed) -> bool:
-    """Whether a weight is panels that loading makes of fewer numbers."""
-    packing = packed.packing
-    is_winograd = isinstance(packing, Winograd) and packing.dtype == packed.dtype
-    return is_winograd and packed.recipe is not None
-
-
-def transforms_of(weights: Iterable[Packed]) -> list[FilterTransform]:
-    """The kernels that make those of the weights that are panels."""
-    pairs = ((w.packing, w.dtype) for w in weights if has_taps(w))
-    made = (FilterTransform(p.m, kind) for p, kind in pairs if isinstance(p, Winograd))
-    return list(dict.fromkeys(made))
-
-
-def _write_taps(
-    writer: Writer,
-    section: str,
-    panels: Mapping[str, Packed],
-    payload: Mapping[str, Any],
-    store: WeightStore | None,
-    transforms: Mapping[str, str],
-) -> None:
-    """Write what panels are made of, [panel][tap][column], the m of each, and the keys of the code
-    that makes them."""
-    declared: dict[str, Declaration] = {}
-    metadata = dict(transforms)
-    made_of: list[Packed] = []
-    for key, packed in panels.items():
-        packing = packed.packing
-        assert isinstance(packing, Winograd)
-        taps = dataclasses.replace(packed, packing=packing.taps)
-        columns = packing.columns(packed.shape)
-        shape = taps.elements // (TAPS * columns), TAPS, columns
-        declared[key] = Declaration(shape, str(dtype(packed.dtype).storage))
-        metadata[key] = str(packing.m)
-        made_of.append(taps)
-    kept = [store.taps(w) if store is not None else None for w in panels.values()]
-    values = (
-        array if array is not None else packed_array(taps, payload, None)[: taps.elements]
-        for array, taps in zip(kept, made_of, strict=True)
-    )
-    with writer.section(section) as sink:
-        write_tensors(sink, declared, values, metadata)
-
-
-def packed_array(packed: Packed, payload: Mapping[str, Any], store: WeightStore | None) -> Array:
-    """A packed weight, with zeros up to its padded length."""
-    out = np.zeros(padded(packed), dtype(packed.dtype).storage)
-    if store is not None:
-        out[: packed.elements] = store.array(packed)
-    elif packed.recipe is not None:
-        value = recipe.evaluate(packed.recipe, lambda name: np.asarray(payload[name]))
-        packed.pack(value, out[: packed.elements])
-    return out
 
 
 def _write_objects(

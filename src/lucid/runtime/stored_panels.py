@@ -158,10 +158,10 @@ def _fill(out: Array, start: int, block: Block) -> None:
     """Make a block of panels from this byte of a chunk on, which may have only a part of them."""
     end = start + block.bytes
     if start >= 0 and end <= out.size:
-        block.make(out[start:end].view(block.taps.dtype))
+        block.make(out[start:end].view(block.storage))
         return
     whole = np.empty(block.bytes, np.uint8)
-    block.make(whole.view(block.taps.dtype))
+    block.make(whole.view(block.storage))
     first, last = max(start, 0), min(end, out.size)
     out[first:last] = whole[first - start : last - start]
 

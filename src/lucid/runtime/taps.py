@@ -9,7 +9,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from lucid.runtime.library import Code
 
 FORMAT = "lucid panels 1"
-KINDS = {np.dtype(np.float32): "f32", np.dtype(np.int16): "i16"}
-"""What taps and panels may be of."""
+KINDS = {np.dtype(np.float32): "f32", np.dtype(np.int16): "i16", np.dtype(np.int8): "i16"}
+"""What taps may be of, and the panels that are made of these."""
 BLOCK_BYTES = 1 << 18
 """Bytes that are made at a time, at least; where a panel has more, one. They fit a core's cache."""
 
@@ -73,13 +73,19 @@ class Block(NamedTuple):
     transform: Transform
 
     @property
+    def storage(self) -> np.dtype[Any]:
+        """What the panels are of."""
+        return dtype(KINDS[self.taps.dtype]).storage
+
+    @property
     def bytes(self) -> int:
-        return int(self.elements.stop - self.elements.start) * self.taps.itemsize
+        return int(self.elements.stop - self.elements.start) * self.storage.itemsize
 
     def make(self, out: Array) -> None:
         """Write the panels to an array of that many elements."""
         panels, _, columns = self.taps.shape
-        self.transform(self.taps, self.m, out.reshape(panels, points(self.m), columns))
+        taps = self.taps.astype(self.storage, copy=False)
+        self.transform(taps, self.m, out.reshape(panels, points(self.m), columns))
 
 
 class Taps:
@@ -130,7 +136,7 @@ class Taps:
     def _blocks(self, key: str, panels: Panels) -> Iterator[Block]:
         taps, transform = self._tensors[key], self._transform(panels.m, panels.dtype)
         each = points(panels.m) * panels.columns
-        step = -(-BLOCK_BYTES // max(1, each * taps.itemsize))
+        step = -(-BLOCK_BYTES // max(1, each * dtype(panels.dtype).bytes))
         for first in range(0, panels.number, step):
             some = taps[first : first + step]
             elements = slice(first * each, (first + len(some)) * each)

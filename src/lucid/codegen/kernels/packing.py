@@ -39,10 +39,23 @@ class Packing:
 
 
 @dataclass(frozen=True)
-class Flat(Packing):
-    """As it is, row-major."""
+class Arrangement(Packing):
+    """Base of packings that compute nothing: numbers as they are, in another order, with zeros in
+    between."""
 
     def pack(self, array: Array, out: Array) -> None:
+        self.arrange(array, out)
+
+    def arrange(self, array: Array, out: Array) -> None:
+        """`pack`, of any numbers."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Flat(Arrangement):
+    """As it is, row-major."""
+
+    def arrange(self, array: Array, out: Array) -> None:
         out[:] = array.reshape(-1)
 
     def elements(self, shape: tuple[int, ...]) -> int:
@@ -50,7 +63,7 @@ class Flat(Packing):
 
 
 @dataclass(frozen=True)
-class Panels(Packing):
+class Panels(Arrangement):
     """A convolution's or linear layer's weights as a product's right operand.
 
     (O, I, KH, KW) or (O, I) -> [group][panel][tap, input channel][column], columns padded with
@@ -60,7 +73,7 @@ class Panels(Packing):
     groups: int
     width: int
 
-    def pack(self, array: Array, out: Array) -> None:
+    def arrange(self, array: Array, out: Array) -> None:
         columns = array.shape[0] // self.groups
         steps = array.reshape(self.groups, columns, array.shape[1], -1)  # taps last
         taps, inner = steps.shape[3], steps.shape[2]
@@ -82,8 +95,8 @@ class PanelsOfGroups(Panels):
 
     together: int
 
-    def pack(self, array: Array, out: Array) -> None:
-        super().pack(self._joined(array), out)
+    def arrange(self, array: Array, out: Array) -> None:
+        super().arrange(self._joined(array), out)
 
     def _joined(self, array: Array) -> Array:
         """The weights of the groups that are left."""
@@ -99,7 +112,7 @@ class PanelsOfGroups(Panels):
 
 
 @dataclass(frozen=True)
-class PairPanels(Packing):
+class PairPanels(Arrangement):
     """`Panels` of integers, two steps of k side by side in each column: [group][panel][segment]
     [pair][column][2].
 
@@ -113,7 +126,7 @@ class PairPanels(Packing):
     together: ClassVar[int] = 2
     """Steps of k side by side."""
 
-    def pack(self, array: Array, out: Array) -> None:
+    def arrange(self, array: Array, out: Array) -> None:
         columns = array.shape[0] // self.groups
         by_tap = array.reshape(self.groups, columns, array.shape[1], -1).swapaxes(2, 3)
         steps = by_tap.reshape(self.groups, columns, self.segments, -1)
@@ -189,7 +202,7 @@ class Winograd(Packing):
     dtype: ClassVar[str]
 
     @property
-    def taps(self) -> Packing:
+    def taps(self) -> Arrangement:
         raise NotImplementedError
 
     def columns(self, shape: tuple[int, ...]) -> int:
@@ -214,7 +227,7 @@ class WinogradPanels(Winograd):
     dtype: ClassVar[str] = "f32"
 
     @property
-    def taps(self) -> Packing:
+    def taps(self) -> Arrangement:
         return PanelsOfGroups(self.groups, self.width, self.together)
 
     def columns(self, shape: tuple[int, ...]) -> int:
@@ -228,7 +241,7 @@ class WinogradPairPanels(Winograd):
     dtype: ClassVar[str] = "i16"
 
     @property
-    def taps(self) -> Packing:
+    def taps(self) -> Arrangement:
         return FilterPairs(self.groups, self.width, TAPS)
 
     def columns(self, shape: tuple[int, ...]) -> int:
@@ -272,13 +285,13 @@ class WinogradParts(Packing):
 
 
 @dataclass(frozen=True)
-class Channels(Packing):
+class Channels(Arrangement):
     """One number a channel, padded like the columns of panels: [group][panel * width]."""
 
     groups: int
     width: int
 
-    def pack(self, array: Array, out: Array) -> None:
+    def arrange(self, array: Array, out: Array) -> None:
         rows = array.reshape(self.groups, -1)
         out.reshape(self.groups, -1)[:, : rows.shape[1]] = rows
 
@@ -288,10 +301,10 @@ class Channels(Packing):
 
 
 @dataclass(frozen=True)
-class Taps(Packing):
+class Taps(Arrangement):
     """Filters of small groups, (C, group, KH, KW) -> [tap][input of the group][channel]."""
 
-    def pack(self, array: Array, out: Array) -> None:
+    def arrange(self, array: Array, out: Array) -> None:
         channels, group = array.shape[:2]
         steps = array.reshape(channels, group, -1)
         out.reshape(-1, group, channels)[:] = steps.transpose(2, 1, 0)
@@ -301,13 +314,13 @@ class Taps(Packing):
 
 
 @dataclass(frozen=True)
-class TapPairs(Packing):
+class TapPairs(Arrangement):
     """The same as pairs of numbers that are multiplied together: (C, group, KH, KW) ->
     [tap][pair of inputs][channel][2]. For groups of one, [line of taps][pair][channel][2]: each
     weight and the one below it, then the line's first two, its third and fourth, and so on; 0 for
     those that are not there."""
 
-    def pack(self, array: Array, out: Array) -> None:
+    def arrange(self, array: Array, out: Array) -> None:
         channels, group, height, width = array.shape
         if group > 1:
             steps = array.reshape(channels, group // 2, 2, -1)

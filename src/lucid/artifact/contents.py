@@ -222,12 +222,23 @@ class PlainTensors(Mapping[str, "Array"]):
         self._container, self._manifest = container, manifest
         self._held = Tensors(container, TENSORS)
         self._packed: dict[str, Tensors] = {}
+        self._read_places: Mapping[str, Place] | None = None
 
-    @cached_property
+    @property
     def _places(self) -> Mapping[str, Place]:
-        if PLACES not in self._container.sections:
+        if self._read_places is None:
+            self._read_places = self._checked_places()
+        return self._read_places
+
+    def _checked_places(self) -> Mapping[str, Place]:
+        container = self._container
+        if PLACES not in container.sections:
             return {}
-        return understood(self._container, PLACES, places.from_json)
+        found = _understood(container, PLACES, places.from_json)
+        twice = next((name for name in found if name in self._held), None)
+        if twice is not None or self._manifest.has_plain:
+            container.fail(f"it has {twice or 'plain tensors'} and, in {PLACES!r}, where they lie")
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter((*self._held, *self._places))
@@ -260,7 +271,7 @@ class PlainTensors(Mapping[str, "Array"]):
             self._container.fail(f"{name} does not lie in its {place.section!r} ({problem})")
 
 
-def understood(container: Container, section: str, read: Callable[[str], T]) -> T:
+def _understood(container: Container, section: str, read: Callable[[str], T]) -> T:
     """What `read` makes of a section's text. Its checksum is right, so that what cannot be read
     was written by another version. Raises ModelFileError."""
     data = bytes(container.read(section))
@@ -284,7 +295,7 @@ class Artifact:
 
     def __init__(self, container: Container) -> None:
         self.container = container
-        self.manifest: Manifest = understood(container, MANIFEST, Manifest.from_json)
+        self.manifest: Manifest = _understood(container, MANIFEST, Manifest.from_json)
         self.payload = PlainTensors(container, self.manifest)
         if not self.manifest.sizes:
             container.fail("it holds no graph")
@@ -324,6 +335,6 @@ class Artifact:
                 raise ValueError(f"its inputs are {graph.inputs}")
             return graph
 
-        graph = understood(self.container, section, read)
+        graph = _understood(self.container, section, read)
         graph.payload = self.payload
         return graph

@@ -24,6 +24,8 @@ TABLES = ("i8", "u8")
 stored in more bits, or with another sign, is what it was in the last eight."""
 MOST_STRIDES = 6
 """Of an axis: for groups, panels, columns, and integers that are multiplied together."""
+BLOCK = 1 << 16
+"""Integers that are looked up at a time."""
 
 Strides = tuple[tuple[int, int], ...]
 """How an axis lies: pairs of a period and a stride, the shortest period first. Every `period`
@@ -43,29 +45,40 @@ class Place:
     axes: tuple[Strides, ...]
 
     @staticmethod
-    def of(section: str, weight: str, dtype: str, positions: Array) -> Place | None:
-        """That of a table whose elements are at these positions, an array of its shape; None where
-        they do not lie axis by axis."""
-        if not positions.size or positions.ndim < 2:
+    def of(section: str, weight: str, dtype: str, numbers: Array, packed: Array) -> Place | None:
+        """That of a table which has these numbers, each unlike all others, and is packed with them;
+        None where they do not all lie there, axis by axis."""
+        if not numbers.size or numbers.ndim < 2:
             return None
-        first = int(positions.flat[0])
-        axes = [_strides(line - first) for line in _edges(positions)]
+        lines = [line for edge in _edges(numbers) if (line := _found(edge, packed)) is not None]
+        axes = [_strides(line - line[0]) for line in lines]
         known = tuple(strides for strides in axes if strides is not None)
-        place = Place(section, weight, dtype, positions.shape, first, known)
-        if len(known) < len(axes):
+        if len(known) < numbers.ndim:
             return None
-        row, further = place._rows()
-        fits = all(np.array_equal(row + o, p) for o, p in zip(further, positions, strict=True))
-        return place if fits else None
+        first = int(lines[0][0])
+        place = Place(section, weight, dtype, numbers.shape, first, known)
+        return place if place._has(numbers, packed) else None
 
-    def _rows(self) -> tuple[Array, Array]:
-        """The positions of what is first along the first axis, and how far from it the others are
-        that follow along this axis."""
+    def _has(self, numbers: Array, packed: Array) -> bool:
+        try:
+            blocks = self._blocks(packed.size)
+            return all(np.array_equal(packed[at], numbers[some]) for some, at in blocks)
+        except ValueError:
+            return False
+
+    def _blocks(self, count: int) -> Iterator[tuple[slice, Array]]:
+        """Some indices along the first axis at a time, and the positions of what is there. Raises
+        ValueError before the first where not all are among `count` numbers."""
         further, *others = map(_offsets, self.axes, self.shape)
         row: Any = np.int64(self.first)
         for offsets in others:
             row = np.add.outer(row, offsets)
-        return row, further
+        least, most = int(row.min()) + int(further.min()), int(row.max()) + int(further.max())
+        if least < 0 or most >= count:
+            raise ValueError(f"there are only {count} numbers")
+        step = max(1, BLOCK // row.size)
+        for start in range(0, len(further), step):
+            yield slice(start, start + step), np.add.outer(further[start : start + step], row)
 
     def taken(self, packed: Array) -> Array:
         """The table. Raises ValueError where it does not lie in the packed weight."""
@@ -73,12 +86,8 @@ class Place:
         if numbers.dtype.kind not in "iu" or not 0 < prod(self.shape) <= numbers.size:
             raise ValueError(f"{self.shape} integers are not among {numbers.size} {numbers.dtype}")
         table = np.empty(self.shape, DTYPES[self.dtype])
-        row, further = self._rows()
-        least, most = int(row.min()) + int(further.min()), int(row.max()) + int(further.max())
-        if least < 0 or most >= numbers.size:
-            raise ValueError(f"there are only {numbers.size} numbers")
-        for line, offset in zip(table, further, strict=True):
-            line[...] = numbers[row + offset]
+        for some, positions in self._blocks(numbers.size):
+            table[some] = numbers[positions]
         return table
 
 
@@ -97,7 +106,8 @@ def _place(row: Mapping[str, Any]) -> Place:
     axes = tuple(tuple((_whole(p), _whole(s)) for p, s in axis) for axis in row["axes"])
     shape, first = tuple(map(_whole, row["shape"])), _whole(row["first"])
     least = min((period for axis in axes for period, _ in axis), default=1)
-    if row["dtype"] not in TABLES or not 2 <= len(axes) == len(shape) or min(least, *shape) < 1:
+    known = row["dtype"] in TABLES and max(map(len, axes), default=0) <= MOST_STRIDES
+    if not known or not 2 <= len(axes) == len(shape) or min(least, *shape) < 1:
         raise ValueError(f"{row!r} is no place of a table")
     return Place(str(row["section"]), str(row["weight"]), str(row["dtype"]), shape, first, axes)
 
@@ -109,10 +119,21 @@ def _whole(number: Any) -> int:
     return int(number)
 
 
-def _edges(positions: Array) -> Iterator[Array]:
+def _edges(numbers: Array) -> Iterator[Array]:
     """Those along each axis through the first element."""
-    for axis in range(positions.ndim):
-        yield positions[(0,) * axis + (slice(None),) + (0,) * (positions.ndim - axis - 1)]
+    for axis in range(numbers.ndim):
+        yield numbers[(0,) * axis + (slice(None),) + (0,) * (numbers.ndim - axis - 1)]
+
+
+def _found(line: Array, packed: Array) -> Array | None:
+    """Where each of a few numbers is, the first time; None where one is missing."""
+    there = np.flatnonzero(np.isin(packed, line))
+    there = there[np.argsort(packed[there], kind="stable")]
+    at = np.searchsorted(packed[there], line)
+    if not len(there) or at.max() >= len(there):
+        return None
+    found: Array = there[at]
+    return found if np.array_equal(packed[found], line) else None
 
 
 def _offsets(strides: Sequence[tuple[int, int]], count: int) -> Array:

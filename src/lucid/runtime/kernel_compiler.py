@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from lucid.codegen.target import Target
 from lucid.errors import CompileError
 from lucid.os_threads import mapped
+from lucid.runtime.planning import PLANNING
 from lucid.runtime.processors import available_processors
 
 if TYPE_CHECKING:  # code that is there is loaded without what generates it
     from lucid.codegen.language.kernel import KernelSpec
-    from lucid.codegen.language.llvm import Compilation
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
@@ -48,23 +49,34 @@ class KernelCompiler:
         progress: Progress | None = None,
     ) -> dict[KernelSpec, bytes]:
         """Of all these kernels, in their order: from the cache, and what is not there compiled.
-        Raises CompileError for a kernel that cannot be."""
+        Others may plan between parts. Raises CompileError for a kernel that cannot be."""
         tell = progress or (lambda *state: None)
+        with PLANNING:
+            codes = self._cached(kernels, cache)
+        tell("kernels", len(codes), len(kernels))
+        missing = [kernel for kernel in kernels if kernel not in codes]
+        if not missing:
+            return codes
+        threads = available_processors()
+        for some in _in_parts(missing, threads * EACH):
+            with PLANNING:
+                for kernel, code in zip(some, self._compiled(some, threads), strict=True):
+                    codes[kernel] = code
+                    if cache:
+                        cache.put(kernel, self.target, code)
+            tell("kernels", len(codes), len(kernels))
+        return {kernel: codes[kernel] for kernel in kernels}
+
+    def _cached(
+        self, kernels: Sequence[KernelSpec], cache: Objects | None
+    ) -> dict[KernelSpec, bytes]:
         codes: dict[KernelSpec, bytes] = {}
         for kernel in kernels:
             code = cache.get(kernel, self.target) if cache else None
             if code is not None:
                 log.debug("%s: from the cache, %d bytes", kernel, len(code))
                 codes[kernel] = code
-        tell("kernels", len(codes), len(kernels))
-        threads = available_processors()
-        for some in _in_parts([k for k in kernels if k not in codes], threads * EACH):
-            for kernel, code in zip(some, self._compiled(some, threads), strict=True):
-                codes[kernel] = code
-                if cache:
-                    cache.put(kernel, self.target, code)
-            tell("kernels", len(codes), len(kernels))
-        return {kernel: codes[kernel] for kernel in kernels}
+        return codes
 
     def _compiled(self, kernels: Sequence[KernelSpec], threads: int) -> list[bytes]:
         """Object code of kernels, compiled side by side, from beginning to end on other threads: an
@@ -79,15 +91,11 @@ class KernelCompiler:
 
     def _compile(self, kernel: KernelSpec) -> tuple[bytes, float]:
         """A kernel's object code, and the seconds that it took."""
-        with self._begun(kernel) as work:
-            work.run()
-            return work.code(), work.seconds
+        from lucid.codegen.language.llvm import compile_object
 
-    def _begun(self, kernel: KernelSpec) -> Compilation:
-        from lucid.codegen.language.llvm import Compilation
-
+        start = time.perf_counter()
         try:
-            return Compilation(kernel, self.target)
+            return compile_object(kernel, self.target), time.perf_counter() - start
         except CompileError:
             raise
         except Exception as error:

@@ -1,8 +1,8 @@
 """The lock under which models are planned, compiled and packed; calls that run take no lock.
 
-Kernels of one model are compiled side by side (`library.py`), and Python is behind the GIL, so one
-lock for the process costs little. A fork waits for it, so that the child never finds the library or
-a plan half made.
+Kernels of one model are compiled side by side (`kernel_compiler.py`), and Python is behind the GIL,
+so one lock for the process costs little. A fork waits for it, so that the child never finds the
+library or a plan half made.
 
 Pools of threads and logging have locks that a fork waits for too, and who plans takes them. A fork
 takes locks in the opposite order of their registration: those are registered first, by importing

@@ -139,8 +139,8 @@ def places_of(
             if packed.dtype not in INTEGERS or not _is_rearranged(made_of):
                 continue
             tables = [t for t in recipe.sources(made_of) if t.name in names and t.name not in found]
-            for table, positions in _positions(packed, packing, tables):
-                place = Place.of(section, packed_key(packed), table.type.dtype, positions)
+            for table, *numbered in _numbered(packed, packing, tables):
+                place = Place.of(section, packed_key(packed), table.type.dtype, *numbered)
                 if place is not None:
                     found[table.name] = place
     return found
@@ -156,11 +156,11 @@ def _is_rearranged(made_of: Recipe) -> bool:
     return False
 
 
-def _positions(
+def _numbered(
     packed: Packed, packing: Arrangement, tables: Sequence[Source]
-) -> Iterator[tuple[Source, Array]]:
-    """Where the elements of each of the tables lie in a packed weight, if all of them do: as seen
-    where numbers 1, 2, ... are packed in their place."""
+) -> Iterator[tuple[Source, Array, Array]]:
+    """Each of the tables with numbers from 1 on in the place of its integers, and the packed weight
+    as those of all tables of its recipe come to lie in it: 8 bytes for each integer."""
     assert packed.recipe is not None
     if not tables:
         return
@@ -173,10 +173,5 @@ def _positions(
     value = recipe.evaluate(packed.recipe, numbers.__getitem__).reshape(packed.shape)
     out = np.zeros(packing.elements(packed.shape), np.int32)
     packing.arrange(value, out)
-    (there,) = np.nonzero(out)
-    positions = np.full(end, -1, np.int32)
-    positions[out[there[::-1]]] = there[::-1]  # the first of several places
     for table in tables:
-        found = positions[numbers[table.name]]
-        if found.size and found.min() >= 0:
-            yield table, found
+        yield table, numbers[table.name], out

@@ -47,7 +47,6 @@ from lucid.ir.text import print_graph
 from lucid.ir.types import Shapes
 from lucid.runtime.cache import generator_hash
 from lucid.runtime.kernel_compiler import KernelCompiler
-from lucid.runtime.planning import PLANNING
 from lucid.runtime.plans import Plan, Snapshot, continued
 from lucid.runtime.saved_weights import has_taps, places_of, transforms_of, write_packed
 from lucid.runtime.stored import CACHES, object_key, packed_key
@@ -414,5 +413,4 @@ def object_codes(
     snapshot: Snapshot, kernels: Sequence[KernelSpec], target: Target
 ) -> dict[KernelSpec, bytes]:
     """The object code of kernels for any target, from the cache or compiled."""
-    with PLANNING:
-        return KernelCompiler(target).object_codes(kernels, snapshot.cache)
+    return KernelCompiler(target).object_codes(kernels, snapshot.cache)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import time
 from typing import Any
 
 import llvmlite
@@ -54,7 +53,6 @@ class Compilation:
     """
 
     def __init__(self, kernel: KernelSpec, target: Target) -> None:
-        start = time.perf_counter()
         self.kernel = kernel
         self.machine = target_machine(target)
         self.module = _parsed(kernel, target, self.machine)
@@ -67,7 +65,6 @@ class Compilation:
         self._manager = self._passes.getModulePassManager()
         self._problem = ffi.OutputString()
         self._buffer: Any = None
-        self.seconds = time.perf_counter() - start
 
     def optimise(self) -> None:
         """Run the passes. Takes no lock, so that kernels are compiled side by side: each has a
@@ -76,11 +73,9 @@ class Compilation:
 
     def run(self) -> None:
         """All the work that there is, in native code: passes, then instructions. No lock either."""
-        start = time.perf_counter()
         self.optimise()
         emit = _unlocked(ffi.lib.LLVMPY_TargetMachineEmitToMemory)
         self._buffer = emit(self.machine, self.module, 1, self._problem)
-        self.seconds += time.perf_counter() - start
 
     def code(self) -> bytes:
         """The object code that `run` has made. Raises CompileError where LLVM has refused."""

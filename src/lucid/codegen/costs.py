@@ -27,7 +27,8 @@ class Costs:
     taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
     of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
     they need: larger blocks reuse the weights more often, and leave L2 in the end. `shared_tiles`:
-    those that blocks are cut down to for each thread to have one, rather than some columns of all.
+    those that blocks have at least which are cut for each thread to have one, rather than some
+    columns of all.
     `tasks`: blocks of rows of a product for each thread, and half of its chunks of panels: threads
     seldom run equally fast on a busy processor, and wait for each other's last task. `expanded`:
     the share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the
@@ -65,9 +66,9 @@ AVX512 = Costs(
     transforms4=Transforms(144 + 72, 100 + 88),
     transforms2=Transforms(32 + 32, 24 + 24),
     # ResNeSt-50's layers, L2 of 2 MB: 17.2 ms with 16, 15.6 with 25, 13.6 with 49, 13.9 with 98,
-    # 15.3 with 196. Smaller ones for each thread were not tried.
+    # 15.3 with 196.
     tiles=49,
-    shared_tiles=49,
+    shared_tiles=98,  # smaller ones for each thread were not tried
     expanded=0.0,  # not measured
     tasks=4,
 )
@@ -93,13 +94,14 @@ AVX2 = Costs(
     # with 8; 128 to 128 at 28x28, 0.86 with 49, 1.06 with 25; 256 to 256 at 14x14, 1.44 with all 16
     # and 1.98 with 8.
     tiles=49,
-    # 128 to 128 channels at 28x28, two threads: 0.50 to 0.62 ms with 25 each, 0.55 to 0.61 where
-    # each computes half of the columns of all 49, and so transforms them all.
+    # 128 to 128 channels at 28x28, two threads: 0.43 to 0.50 ms with 25 each, 0.47 to 0.63 where
+    # each computes half of the columns of all 49, and so transforms them all; but at 14x14 eight
+    # each take 1.03 to 1.14 times as long.
     shared_tiles=25,
     # Two threads, minima of 40 turns beside bands and two steps: MobileNetV2 takes 0.94 of the
     # time, MobileNetV4-conv-S 0.93. Bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.
     expanded=0.5,
-    # ResNeXt-50 on two threads beside others waits for 3% of its time, and for 4.7% with 4.
+    # Two threads beside others wait for each other for 3% of ResNeXt-50's time, and for 4% with 4.
     tasks=8,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with

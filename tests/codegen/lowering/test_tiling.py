@@ -52,7 +52,8 @@ def test_threads_have_blocks_of_their_own(threads: int, expected: tuple[int, int
     [
         (layer(28, groups=2), {}, (WHOLE, 1, 1)),  # a group each
         (layer(28), {"batch": 2}, (WHOLE, 2, 1)),  # an image each
-        (layer(14), {}, (16, 1, 2)),  # too few tiles
+        (layer(14), {}, (16, 1, 2)),  # images together
+        (layer(22), {}, (36, 1, 2)),  # too few tiles
         (layer(28), {"chunks": 2}, (WHOLE, 1, 2)),  # as was chosen
     ],
     ids=["groups", "images", "small", "chosen"],

@@ -92,8 +92,8 @@ def test_tuned_and_given_schedules():
 def test_how_the_work_is_cut():
     nodes = by_origin(explanation(TEXT, threads=2))
     (call,) = nodes["second"].calls
-    assert call.split == "12 tasks: 12 blocks of 22 rows"
-    assert call.tasks == 12
+    assert call.split == "8 tasks: 8 blocks of 32 rows"
+    assert call.tasks == 8
     copy, call = nodes["first"].calls  # the image is copied to channels last for it
     assert copy.origin == ""
     assert "tiles" in call.split

@@ -5,8 +5,8 @@ One task is a band of output lines of one image, and a chunk of its channels. So
 expanded channels at a time, it multiplies the lines that the band's windows meet into scratch,
 which stays in L2, and slides the windows over them. Small maps are one band, and a task has some of
 their panels; of large ones a task has all panels of a band, and lines that two bands share are
-multiplied twice. (Sandler et al., "MobileNetV2",
-2018, section 5 describes the same by hand, for memory's sake.)
+multiplied twice. (Sandler et al., "MobileNetV2", 2018, section 5 describes the same by hand, for
+memory's sake.)
 """
 
 from __future__ import annotations

@@ -216,9 +216,9 @@ def _largest_share(tasks: list[int], threads: int) -> int:
 
 EXPANDED_SHARE = 0.5
 """Of L2: an expanded map from this size on is made band by band, and never stored, unless it is
-made panel by panel (`Costs.expanded`). MobileNetV2's
-first three bottlenecks take 0.40 ms this way and 0.56 ms in two steps, on two threads with 2 MB of
-L2 each; with all of them the network takes 2.7 ms, with these three 2.4 ms, with none 2.6 ms."""
+made panel by panel (`Costs.expanded`). MobileNetV2's first three bottlenecks take 0.40 ms this way
+and 0.56 ms in two steps, on two threads with 2 MB of L2 each; with all of them the network takes
+2.7 ms, with these three 2.4 ms, with none 2.6 ms."""
 SLID_SHARE = 0.8
 """Of L1, that the panels of all lines may fill over which a task's windows slide: each line of each
 window has its own cost, which several panels share."""
@@ -269,10 +269,10 @@ def _fits_whole(ctx: Lowering, before: Layer) -> bool:
     return pixels * depth <= share and pixels * panel <= share / 2
 
 
-def _together(panels: int, panel_bytes: int, target: Target) -> int:
+def _at_once(ctx: Lowering, panels: int, panel_bytes: int) -> int:
     """How many panels are made before the windows slide over them: as many as stay in L1, in an
-    even number of parts where there are several."""
-    most = int(SLID_SHARE * target.l1) // panel_bytes
+    even number of parts where there are several, and one for each thread."""
+    most = min(int(SLID_SHARE * ctx.target.l1) // panel_bytes, panels // ctx.threads)
     return next((n for n in range(most, 1, -1) if panels % (2 * n) == 0), 1)
 
 
@@ -302,7 +302,7 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     panels, pixels = -(-columns // panel), itemsize(before.result) * width
     whole = _fits_whole(ctx, before)
     if whole:
-        lines, wide = y.shape[2], panel * _together(panels, pixels * height * panel, ctx.target)
+        lines, wide = y.shape[2], panel * _at_once(ctx, panels, pixels * height * panel)
     else:
         reach, stride = _reach(kernel), kernel.stride[0]
         lines = _band(reach, stride, y.shape[2], pixels * panel, pixels * depth, ctx.target)

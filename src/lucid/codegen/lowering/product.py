@@ -41,7 +41,9 @@ MAPS_OUTWEIGH = 1.5
 rows then stay in a thread's cache, which is worth reading the weights twice. With 14x14 maps split
 so, mobile networks on two threads take 1 to 3% less; ResNet-50, whose ratio is 1, takes 5% more."""
 LEAST_BLOCK = 24
-"""Rows of the least block: each block passes all panels."""
+"""About the rows of the least block: each block passes all panels."""
+MANY_PANELS = 16
+"""Panels for each thread from which on it has several chunks of them."""
 LEAST_ROWS = 96
 """Rows below which blocks of them are too few for each other's tails."""
 PREFETCHED = 0.5
@@ -76,8 +78,9 @@ def split_product(
             return Split(-(-rows // layer.choice.rows), 1, False)
         row_bytes = dtype(layer.numbers).bytes * depth
         fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
-        wanted = min(-(-rows // LEAST_BLOCK), ctx.target.costs.tasks * ctx.threads)
-        blocks = max(-(-rows // fitting), wanted)
+        most = -(-rows // LEAST_BLOCK)
+        even = most - most % ctx.threads if most > ctx.threads else most
+        blocks = max(-(-rows // fitting), min(even, ctx.target.costs.tasks * ctx.threads))
         spare = -blocks % ctx.threads if blocks > ctx.threads else 0
         return Split(blocks + spare, 1, False)
     groups = getattr(layer.op, "groups", 1)
@@ -88,8 +91,7 @@ def split_product(
     # A thread's panels lie side by side: what it prefetches is its own. 5% on two threads. Of
     # several chunks it can leave some to others when it is slowed down: ViT-B/16 takes 3 to 6% less
     # with eight of them.
-    several = 2 * ctx.target.costs.tasks
-    each = several if panels >= several * ctx.threads else 1
+    each = 2 * ctx.target.costs.tasks if panels >= MANY_PANELS * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
 
 

@@ -138,8 +138,11 @@ def _tiling(ctx: Lowering, layer: Layer, y: View, m: int, groups: int) -> Tiling
     settled = layer.choice.chunks or feeds_attention(layer) or tiling.block_images > 1
     if settled or groups * tiling.blocks >= ctx.threads:
         return tiling
-    share = -(-groups * y.shape[0] * tiling.tiles // ctx.threads)
-    return Tiling.of(y, dilation, m, min(wanted, max(share, ctx.target.costs.shared_tiles)))
+    for parts in range(-(-ctx.threads // (groups * y.shape[0])), tiling.image_blocks, -1):
+        share = -(-tiling.tiles // parts)
+        if share >= ctx.target.costs.shared_tiles:
+            return Tiling.of(y, dilation, m, share)
+    return tiling
 
 
 @dataclass(frozen=True)

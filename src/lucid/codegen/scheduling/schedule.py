@@ -137,8 +137,8 @@ class ConvShape:
 
     @property
     def map_bytes(self) -> int:
-        """About what the input takes."""
-        pixels = self.batch * self.out_height * self.out_width * math.prod(self.op.stride)
+        """About what the input takes, of one image."""
+        pixels = self.out_height * self.out_width * math.prod(self.op.stride)
         return self.itemsize * self.channels * pixels
 
     @property
@@ -387,8 +387,8 @@ GROUP_SHARE = {"depthwise": 0.38, "direct": 0.34}
 28x28 take 0.77 ms as vectors, each of which is broadcast lane by lane, and 0.87 over windows, by
 tiles of one vector; with stride 2 0.63 and 0.80."""
 LARGE_MAP, LARGE_SHARE = 8 << 20, 0.3
-"""Bytes of a map from which on vectors of such groups wait for memory, and the share that is left,
-in proportion to windows': with stride 2, 256 channels at 112x112 take 7.1 ms as vectors and 5.6
+"""Bytes of a map from which on vectors of such groups with a stride wait for memory, and a share
+that is less than windows': with stride 2, 256 channels at 112x112 take 7.1 ms as vectors and 5.6
 over windows, 384 9.7 and 6.6; but 128 take 1.8 and 1.7, 512 at 56x56 2.8 and 3.2, 256 1.0 and
 1.1."""
 
@@ -409,7 +409,8 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:
-        waits = kernel == "depthwise" and shape.map_bytes > LARGE_MAP
+        large = shape.op.stride != (1, 1) and shape.map_bytes > LARGE_MAP
+        waits = kernel == "depthwise" and large
         return shape.products / ((LARGE_SHARE if waits else GROUP_SHARE[kernel]) * rate)
     if kernel == "depthwise":
         return shape.products / (costs.products * rate)

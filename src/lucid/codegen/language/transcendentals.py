@@ -209,8 +209,8 @@ times a it rises to 1 and on."""
 def gelu(k: Kernel, x: Vector) -> Vector:
     """x (1 + erf(x / sqrt 2)) / 2, to 1.5e-7 of x. With a = |x| / 2: x / 2 + a erf(a sqrt 2),
     and the fourth root of 1 - erf is nearly straight: a short polynomial and two squares, and no
-    division. v (2 - v) = 1 - (1 - v)^2 is such a square, and keeps the digits of what is small. Results of
-    -0 are 0."""
+    division. v (2 - v) = 1 - (1 - v)^2 is such a square, and keeps the digits of what is small.
+    Results of -0 are 0."""
     half = x * 0.5
     a = k.math("fabs", half)
     bend = at_most(k, a * polynomial(k, a, GELU_ROOT), 1.0)

@@ -74,15 +74,7 @@ def split_product(
     if layer.choice.split == "auto":
         by_rows = rows >= columns or (maps_outweigh and rows >= LEAST_ROWS)
     if by_rows:
-        if layer.choice.rows:
-            return Split(-(-rows // layer.choice.rows), 1, False)
-        row_bytes = dtype(layer.numbers).bytes * depth
-        fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
-        most = -(-rows // LEAST_BLOCK)
-        even = most - most % ctx.threads if most > ctx.threads else most
-        blocks = max(-(-rows // fitting), min(even, ctx.target.costs.tasks * ctx.threads))
-        spare = -blocks % ctx.threads if blocks > ctx.threads else 0
-        return Split(blocks + spare, 1, False)
+        return Split(_row_blocks(ctx, layer, rows, depth), 1, False)
     groups = getattr(layer.op, "groups", 1)
     if met or layer.choice.chunks:
         return Split(1, enough_chunks(ctx, layer, groups, panels), True)
@@ -93,6 +85,19 @@ def split_product(
     # with eight of them.
     each = 2 * ctx.target.costs.tasks if panels >= MANY_PANELS * ctx.threads else 1
     return Split(1, min(panels, each * ctx.threads), True)
+
+
+def _row_blocks(ctx: Lowering, layer: Layer, rows: int, depth: int) -> int:
+    """How many blocks of rows: as many for each thread, none beyond a quarter of L2, and
+    `Costs.tasks` of them or those that rows suffice for."""
+    if layer.choice.rows:
+        return -(-rows // layer.choice.rows)
+    row_bytes = dtype(layer.numbers).bytes * depth
+    fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
+    most = -(-rows // LEAST_BLOCK)
+    even = most - most % ctx.threads if most > ctx.threads else most
+    blocks = max(-(-rows // fitting), min(even, ctx.target.costs.tasks * ctx.threads))
+    return blocks + (-blocks % ctx.threads if blocks > ctx.threads else 0)
 
 
 def _uneven(panels: int, rows: int, threads: int) -> bool:

@@ -138,7 +138,7 @@ def _tiling(ctx: Lowering, layer: Layer, y: View, m: int, groups: int) -> Tiling
     settled = layer.choice.chunks or feeds_attention(layer) or tiling.block_images > 1
     if settled or groups * tiling.blocks >= ctx.threads:
         return tiling
-    for parts in range(-(-ctx.threads // (groups * y.shape[0])), tiling.image_blocks, -1):
+    for parts in range(-(-ctx.threads // (groups * max(1, y.shape[0]))), tiling.image_blocks, -1):
         share = -(-tiling.tiles // parts)
         if share >= ctx.target.costs.shared_tiles:
             return Tiling.of(y, dilation, m, share)

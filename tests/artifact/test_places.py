@@ -37,12 +37,12 @@ ARRANGEMENTS: dict[str, tuple[Arrangement, tuple[int, ...]]] = {
 }
 
 
-def positions(packing: Arrangement, shape: tuple[int, ...]) -> np.ndarray:
-    """Where each element lies first, found one by one."""
-    count = int(np.prod(shape))
+def place(packing: Arrangement, shape: tuple[int, ...], dtype: str = "i8") -> Place | None:
+    """As numbers from 1 on tell it."""
+    numbers = np.arange(1, int(np.prod(shape)) + 1).reshape(shape)
     out = np.zeros(packing.elements(shape), np.int64)
-    packing.arrange(np.arange(1, count + 1).reshape(shape), out)
-    return np.array([int(np.argmax(out == n)) for n in range(1, count + 1)]).reshape(shape)
+    packing.arrange(numbers, out)
+    return Place.of("packed", "key", dtype, numbers, out)
 
 
 @pytest.mark.parametrize("name", ARRANGEMENTS)
@@ -50,7 +50,7 @@ def positions(packing: Arrangement, shape: tuple[int, ...]) -> np.ndarray:
 def test_packing_is_undone(name: str, dtype: str) -> None:
     """From numbers of as many bits, and of more."""
     packing, shape = ARRANGEMENTS[name]
-    found = Place.of("packed", "key", dtype, positions(packing, shape))
+    found = place(packing, shape, dtype)
     assert found is not None
     assert from_json(to_json({"table": found})) == {"table": found}
     least = -128 if dtype == "i8" else 0
@@ -64,10 +64,14 @@ def test_packing_is_undone(name: str, dtype: str) -> None:
 
 
 def test_what_does_not_lie_axis_by_axis_has_no_place() -> None:
-    assert Place.of("packed", "key", "i8", positions(PairPanels(1, 8), (8, 3, 3, 3))) is None
-    assert Place.of("packed", "key", "i8", RANDOM.permutation(400).reshape(20, 20)) is None
-    assert Place.of("packed", "key", "i8", np.arange(5)) is None
-    assert Place.of("packed", "key", "i8", np.zeros((0, 4), int)) is None
+    numbers = np.arange(1, 401).reshape(20, 20)
+    swapped = np.where(numbers == 399, 400, np.where(numbers == 400, 399, numbers))
+    assert place(PairPanels(1, 8), (8, 3, 3, 3)) is None
+    for packed in (RANDOM.permutation(400) + 1, swapped.reshape(-1), np.arange(1, 400)):
+        assert Place.of("packed", "key", "i8", numbers, packed) is None
+    assert Place.of("packed", "key", "i8", np.arange(1, 6), np.arange(1, 6)) is None
+    assert Place.of("packed", "key", "i8", np.zeros((0, 4), int), np.arange(5)) is None
+    assert Place.of("packed", "key", "i8", numbers, np.zeros(0, int)) is None
 
 
 PLACE = {
@@ -96,6 +100,7 @@ PLACE = {
         {"axes": [[[1, 4]]]},
         {"axes": [[[0, 4]], [[1, 1]]]},
         {"axes": [[[1, 4, 2]], [[1, 1]]]},
+        {"axes": [[[1, 4]], [[1, 1]] * 7]},
         {"axes": [[[1, True]], [[1, 1]]]},
     ],
 )

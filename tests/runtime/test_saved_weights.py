@@ -167,24 +167,46 @@ BROKEN: dict[str, Callable[[dict[str, dict[str, object]]], object]] = {
 }
 
 
+def with_places(source: Path, path: Path, data: bytes) -> Path:
+    """A file like another one, with this section."""
+    whole = Artifact.open(source).container
+    with path.open("wb+") as file:
+        writer = Writer(file)
+        for name in dict.fromkeys([*whole.sections, "places"]):
+            writer.add(name, data if name == "places" else bytes(whole.read(name)))
+        writer.finish()
+    return path
+
+
+def places_in(path: Path) -> dict[str, dict[str, object]]:
+    return json.loads(bytes(Artifact.open(path).container.read("places")))
+
+
 @pytest.mark.parametrize("broken", BROKEN)
 def test_places_that_make_no_sense(broken: str, files: dict[str, Path], tmp_path: Path) -> None:
     """Calls do not need them; what does is refused."""
-    path = tmp_path / "broken.lucid"
-    whole = Artifact.open(files["compact"]).container
-    places = BROKEN[broken](json.loads(bytes(whole.read("places"))))
-    with path.open("wb+") as file:
-        writer = Writer(file)
-        for name in whole.sections:
-            data = b"\xff" if places is None else json.dumps(places).encode()
-            writer.add(name, data if name == "places" else bytes(whole.read(name)))
-        writer.finish()
+    places = BROKEN[broken](places_in(files["compact"]))
+    data = b"\xff" if places is None else json.dumps(places).encode()
+    path = with_places(files["compact"], tmp_path / "broken.lucid", data)
     loaded = lucid.load(path, 1)
     wanted = lucid.load(files["compact"], 1)(IMAGES)
     np.testing.assert_array_equal(loaded(IMAGES), wanted)
     with pytest.raises(ModelFileError, match=str(path)):
         loaded.load_weights(load_weights(files["plain"]))
     np.testing.assert_array_equal(loaded(IMAGES), wanted)
+
+
+@pytest.mark.parametrize("way", ["compact", "plain"])
+def test_tensors_that_are_there_have_no_place(
+    way: str, files: dict[str, Path], tmp_path: Path
+) -> None:
+    """Else the one would hide the other."""
+    held = next(iter(Tensors(Artifact.open(files[way]).container, "tensors")))
+    places = places_in(files["compact"])
+    data = json.dumps(places | {held: next(iter(places.values()))}).encode()
+    payload = Artifact.open(with_places(files[way], tmp_path / "twice.lucid", data)).payload
+    with pytest.raises(ModelFileError, match=f"{held} and, in 'places'"):
+        payload[held]
 
 
 @pytest.mark.parametrize("section", ["places", "packed", "taps"])

@@ -56,7 +56,7 @@ def test_threads_have_blocks_of_their_own(threads: int, expected: tuple[int, int
         (layer(22), {}, (36, 1, 2)),  # too few tiles
         (layer(28), {"chunks": 2}, (WHOLE, 1, 2)),  # as was chosen
     ],
-    ids=["groups", "images", "small", "chosen"],
+    ids=["groups", "images", "together", "small", "chosen"],
 )
 def test_other_blocks_stay(graph: Graph, given: dict, expected: tuple[int, int, int]) -> None:
     assert cut(graph, 2, **given) == expected

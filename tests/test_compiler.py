@@ -162,11 +162,11 @@ def test_strict_precision_leaves_out_large_tiles(net: Net) -> None:
 
 
 def test_progress_is_told(net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lucid.runtime import library
+    from lucid.runtime import kernel_compiler, library
 
     monkeypatch.setattr(library, "_libraries", {})
-    monkeypatch.setattr(library, "EACH", 1)
-    monkeypatch.setattr(library, "available_processors", lambda: 1)
+    monkeypatch.setattr(kernel_compiler, "EACH", 1)
+    monkeypatch.setattr(kernel_compiler, "available_processors", lambda: 1)
     monkeypatch.setenv("LUCID_CACHE_DIR", str(tmp_path))
     told: list[tuple[str, int, int]] = []
     lucid.compile(net, SHAPE, progress=lambda *now: told.append(now))

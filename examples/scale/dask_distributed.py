@@ -2,8 +2,7 @@
 
     python dask_distributed.py m.lucid images/ out/ [workers]
 
-Each worker loads the model once, for all of its threads. On a cluster: Client("scheduler:8786").
-"""
+Each worker loads the model once. On a cluster: Client("scheduler:8786")."""
 
 import sys
 from pathlib import Path
@@ -19,15 +18,8 @@ import lucid
 KINDS = {"path": pa.string(), "label": pa.int64(), "score": pa.float32()}
 SCHEMA = pa.schema({**KINDS, "embedding": pa.list_(pa.float32()), "error": pa.string()})
 BATCH = 64
-dask.config.set(
-    {
-        "dataframe.convert-string": False,  # else it decodes the bytes of images as text
-        # Else each process of Dask takes a twelfth of a processor to watch itself.
-        "distributed.worker.profile.enabled": False,
-        "distributed.admin.tick.interval": "1s",
-        "distributed.admin.system-monitor.interval": "10s",
-    }
-)
+QUIET = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
+dask.config.set(QUIET | {"dataframe.convert-string": False})  # else images are read as text
 
 
 class Model(WorkerPlugin):

@@ -368,7 +368,7 @@ VIEWS = [
 PACKING = [
     Mutant(
         "weights of the group before",
-        f"{C}.kernels.packing:Panels.pack",
+        f"{C}.kernels.packing:Panels.arrange",
         "steps[group, first:last]",
         "steps[group - 1, first:last]",
     ),
@@ -380,13 +380,13 @@ PACKING = [
     ),
     Mutant(
         "biases of groups in the wrong order",
-        f"{C}.kernels.packing:Channels.pack",
+        f"{C}.kernels.packing:Channels.arrange",
         "rows = array.reshape(self.groups, -1)",
         "rows = array.reshape(self.groups, -1)[::-1]",
     ),
     Mutant(
         "depthwise kernels are flipped",
-        f"{C}.kernels.packing:Taps.pack",
+        f"{C}.kernels.packing:Taps.arrange",
         "steps = array.reshape(channels, group, -1)",
         "steps = array.reshape(channels, group, -1)[..., ::-1]",
     ),

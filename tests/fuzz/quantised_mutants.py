@@ -16,7 +16,7 @@ QUANTISED_PRODUCTS = [
     ),
     Mutant(
         "the second half of a pair of weights is its first",
-        f"{K}.packing:PairPanels.pack",
+        f"{K}.packing:PairPanels.arrange",
         "block[:, number :: self.together]",
         "block[:, 0 :: self.together]",
     ),
@@ -149,7 +149,7 @@ QUANTISED_LAYERS = [
     ),
     Mutant(
         "depthwise integers pair their last line with the first column",
-        f"{K}.packing:TapPairs.pack",
+        f"{K}.packing:TapPairs.arrange",
         "lines[:, ::2], lines[:, 1::2]",
         "lines[:, ::2], lines[:, : width // 2]",
     ),

@@ -205,7 +205,7 @@ def test_tensors_that_are_there_have_no_place(
     places = places_in(files["compact"])
     data = json.dumps(places | {held: next(iter(places.values()))}).encode()
     payload = Artifact.open(with_places(files[way], tmp_path / "twice.lucid", data)).payload
-    with pytest.raises(ModelFileError, match=f"{held} and, in 'places'"):
+    with pytest.raises(ModelFileError, match=" and, in 'places', where they lie"):
         payload[held]
 
 

@@ -95,8 +95,8 @@ AVX2 = Costs(
     # and 1.98 with 8.
     tiles=49,
     # 128 to 128 channels at 28x28, two threads: 0.43 to 0.50 ms with 25 each, 0.47 to 0.63 where
-    # each computes half of the columns of all 49, and so transforms them all; but at 14x14 eight
-    # each take 1.03 to 1.14 times as long.
+    # each computes half of the columns of all 49, and so transforms them all; 512 to 512 6.8 and
+    # 7.3. But at 14x14 eight each take 1.03 to 1.14 times as long.
     shared_tiles=25,
     # Two threads, minima of 40 turns beside bands and two steps: MobileNetV2 takes 0.94 of the
     # time, MobileNetV4-conv-S 0.93. Bottlenecks at 28x28, 32 to 192 channels, take 100 us for 128.

@@ -31,7 +31,7 @@ import lucid
 from lucid.cli.subject import load_subject
 from lucid.codegen.target import Target
 from lucid.runtime.executable import CompiledModel
-from lucid.runtime.saving import object_codes, payload_of, programs_of, schedules_of
+from lucid.runtime.saving import payload_of, programs_of, schedules_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import c_dump
@@ -103,7 +103,7 @@ def compare_emulated(model: str, threads: int, targets: list[Target]) -> list[st
     """A line about one model for each target, all of which are in one library."""
     compiled, arrays, here = called(model, threads)
     snapshot, lines = compiled.snapshot(), []
-    emulated.compiled = lambda kernel, level: object_codes(snapshot, [kernel], level)[kernel]
+    emulated.compiled = emulated.compiled_for(snapshot)
     ((shapes, plan),) = snapshot.plans.items()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -13,7 +13,7 @@ import functools
 import shutil
 import struct
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from mmap import PAGESIZE
@@ -37,6 +37,8 @@ from lucid.codegen.target import Target
 from lucid.runtime.binding import BoundProgram
 from lucid.runtime.code_memory import Layout
 from lucid.runtime.object_code import ObjectCode
+from lucid.runtime.plans import Snapshot
+from lucid.runtime.saving import object_codes
 from lucid.runtime.team import team_table
 from lucid.runtime.weights import WeightStore
 
@@ -71,8 +73,13 @@ class Image:
 # -- binding --------------------------------------------------------------------------------------
 
 
-compiled = functools.cache(compile_object)
+compiled: Callable[[KernelSpec, Target], bytes] = functools.cache(compile_object)
 """Most programs have kernels in common, the driver at least."""
+
+
+def compiled_for(snapshot: Snapshot) -> Callable[[KernelSpec, Target], bytes]:
+    """In the place of `compiled`: what a library of the model is made of."""
+    return lambda kernel, target: object_codes(snapshot, [kernel], target)[kernel]
 
 
 class Linked:

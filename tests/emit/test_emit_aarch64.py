@@ -16,7 +16,7 @@ from lucid.codegen.target import Target
 from lucid.emit.linking import compiler_for
 from lucid.errors import MissingPackageError
 from lucid.models import resnest_digits
-from lucid.runtime.saving import object_codes, payload_of, programs_of, schedules_of
+from lucid.runtime.saving import payload_of, programs_of, schedules_of
 
 pytestmark = [
     pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed"),
@@ -41,10 +41,7 @@ def test_the_same_bits_as_its_program(tmp_path: Path, monkeypatch: pytest.Monkey
     x = np.random.default_rng(0).standard_normal((1, 1, 32, 32)).astype(np.float32)
     snapshot = compiled.snapshot()
 
-    def compiled_alone(kernel, target):
-        return object_codes(snapshot, [kernel], target)[kernel]
-
-    monkeypatch.setattr(emulated, "compiled", compiled_alone)
+    monkeypatch.setattr(emulated, "compiled", emulated.compiled_for(snapshot))
     ((shapes, plan),) = snapshot.plans.items()
     schedule = schedules_of(snapshot, TARGET)[shapes]
     (program,) = programs_of(snapshot, plan, schedule, TARGET)

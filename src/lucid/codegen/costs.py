@@ -28,11 +28,11 @@ class Costs:
     of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
     they need: larger blocks reuse the weights more often, and leave L2 in the end. `shared_tiles`:
     those that blocks have at least which are cut for each thread to have one, rather than some
-    columns of all.
-    `tasks`: blocks of rows of a product for each thread, and half of its chunks of panels: threads
-    seldom run equally fast on a busy processor, and wait for each other's last task. `expanded`:
-    the share of L2 that an inverted bottleneck's input may fill, and half of it a panel of the
-    expanded map, for that to be made panel by panel, all lines in one task; 0: it is made by bands.
+    columns of all. `expanded`: the share of L2 that an inverted bottleneck's input may fill, and
+    half of it a panel of the expanded map, for that to be made panel by panel, all lines in one
+    task; 0: it is made by bands. `tasks`: blocks of rows of a product for each thread, and half of
+    its chunks of panels: threads seldom run equally fast on a busy processor, and wait for each
+    other's last task.
     """
 
     streamed: float

@@ -58,15 +58,20 @@ def write_packed(
 
 def has_taps(packed: Packed) -> bool:
     """Whether a weight is panels that loading makes of fewer numbers."""
+    return _winograd(packed) is not None
+
+
+def _winograd(packed: Packed) -> Winograd | None:
+    """How panels that loading makes are packed; None of other weights."""
     packing = packed.packing
-    is_winograd = isinstance(packing, Winograd) and packing.dtype == packed.dtype
-    return is_winograd and packed.recipe is not None
+    if not isinstance(packing, Winograd) or packed.recipe is None:
+        return None
+    return packing if packing.dtype == packed.dtype else None
 
 
 def transforms_of(weights: Iterable[Packed]) -> list[FilterTransform]:
     """The kernels that make those of the weights that are panels."""
-    pairs = ((w.packing, w.dtype) for w in weights if has_taps(w))
-    made = (FilterTransform(p.m, kind) for p, kind in pairs if isinstance(p, Winograd))
+    made = (FilterTransform(p.m, w.dtype) for w in weights if (p := _winograd(w)) is not None)
     return list(dict.fromkeys(made))
 
 
@@ -84,8 +89,8 @@ def _write_taps(
     metadata = dict(transforms)
     made_of: list[Packed] = []
     for key, packed in panels.items():
-        packing = packed.packing
-        assert isinstance(packing, Winograd)
+        packing = _winograd(packed)
+        assert packing is not None
         taps = _taps_of(packed, packing)
         columns = packing.columns(packed.shape)
         shape = taps.elements // (TAPS * columns), TAPS, columns
@@ -131,8 +136,9 @@ def places_of(
     for made, used in written:
         for packed in dict.fromkeys(used):
             section, packing = made.packed, packed.packing
-            if made.taps and has_taps(packed) and isinstance(packing, Winograd):
-                section, packing = made.taps, packing.taps
+            winograd = _winograd(packed) if made.taps else None
+            if winograd is not None:
+                section, packing = made.taps, winograd.taps
             made_of = packed.recipe
             if section is None or made_of is None or not isinstance(packing, Arrangement):
                 continue

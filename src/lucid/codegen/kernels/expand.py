@@ -92,12 +92,12 @@ class ExpandDepthwise(KernelSpec):
             bottom = (
                 ((last - 1) * spec.stride[0] - f.pad_top + reach).minimum(f.height).maximum(top)
             )
+            row, count = (image * f.height + top) * f.width, (bottom - top) * f.width
             sums = spec.sums_of(f, image, band, (begin, end))
             with k.loop(begin, end, f.wide) as part:
                 channels = (part.index, (part.index + f.wide).minimum(end))
                 with k.loop(*channels, f.panel) as panel:
                     out = f.scratch.to(F32) + (panel.index - part.index)
-                    row, count = (image * f.height + top) * f.width, (bottom - top) * f.width
                     self._expand(f, row, count, panel.index, out)
                 f.set(x=f.scratch.to(F32) + (0 - top * f.line - part.index))
                 with k.loop(first, last) as line:

@@ -302,12 +302,12 @@ def _expanded(ctx: Lowering, before: Layer, layer: Layer) -> None:
     panels, pixels = -(-columns // panel), itemsize(before.result) * width
     whole = _fits_whole(ctx, before)
     if whole:
-        lines, wide = y.shape[2], panel * _at_once(ctx, panels, pixels * height * panel)
+        lines = y.shape[2]
+        wide = chunk = panel * _at_once(ctx, panels, pixels * height * panel)
     else:
         reach, stride = _reach(kernel), kernel.stride[0]
         lines = _band(reach, stride, y.shape[2], pixels * panel, pixels * depth, ctx.target)
-        wide = panel
-    chunk = wide if whole else panels * panel
+        wide, chunk = panel, panels * panel
     given: dict[str, ArgumentValue] = {
         "source": x,
         "source_row": row_stride(x) or 0,

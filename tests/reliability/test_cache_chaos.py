@@ -232,6 +232,7 @@ def test_an_entry_for_another_processor_or_version_is_not_loaded(
 
 
 V3, V4 = target_module.NEEDS["x86-64-v3"], target_module.NEEDS["x86-64-v4"]
+AMX = target_module.NEEDS["x86-64-v4-amx"]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +243,7 @@ V3, V4 = target_module.NEEDS["x86-64-v3"], target_module.NEEDS["x86-64-v4"]
         ("AMD64", V4, "x86-64-v4"),
         ("x86_64", [*V3, "avxvnni"], "x86-64-v3-vnni"),
         ("x86_64", [*V4, "avx512vnni", "avxvnni"], "x86-64-v4-vnni"),
+        ("x86_64", [f for f in AMX if f != "amx-bf16"], "x86-64-v4-vnni"),
         *(("x86_64", [f for f in V4 if f != lost], "x86-64") for lost in ("bmi2", "lzcnt", "fma")),
         ("x86_64", [f for f in V4 if f != "avx512cd"], "x86-64-v3"),
         ("aarch64", ["neon", "lse"], "aarch64"),

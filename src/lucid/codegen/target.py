@@ -12,6 +12,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from lucid.codegen import amx
 from lucid.codegen.costs import AVX2, AVX512, Costs
 from lucid.errors import UnknownNameError
 
@@ -44,12 +45,14 @@ class Target:
     whether there is any instruction for products of bytes, that or one that adds them up in pairs,
     in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
     128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
-    byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
-    while these are computed (x86's prefetchw): stores in the end wait for them otherwise. Where it
-    is set, kernels also ask for what they read next: rows of x in products, a depthwise block's
-    next pixels, what matrix products read beside their operands. `costs`: what kernels were
-    measured to reach, which choices depend on and no kernel's code does.
+    byte of a vector in a table of 16 (x86's pshufb). `tiles`: whether there are registers of 16
+    rows of 64 bytes, and products of two of them, of bfloat16 or bytes (Intel's AMX); threads
+    configure them as they enter a run, and release them when they leave. `l1`, `l2`: data cache
+    bytes a core may count on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for
+    the lines of results while these are computed (x86's prefetchw): stores in the end wait for them
+    otherwise. Where it is set, kernels also ask for what they read next: rows of x in products, a
+    depthwise block's next pixels, what matrix products read beside their operands. `costs`: what
+    kernels were measured to reach, which choices depend on and no kernel's code does.
 
     There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
     tensors of bfloat16 are converted by shifts.
@@ -71,6 +74,7 @@ class Target:
     l2: int = 512 << 10
     line: int = 64
     lookups: bool = False
+    tiles: bool = False
     asks_to_write: bool = False
     costs: Costs = field(default=AVX512, repr=False)
 
@@ -125,10 +129,10 @@ class Target:
     def host() -> Target:
         """The highest level this machine runs, or a lower one that LUCID_TARGET names, with its L2
         cache. Raises UnknownNameError for one that it does not run."""
-        level = Target._host_level()
         forced = os.environ.get("LUCID_TARGET")
-        if forced and forced != "host":
-            lower = Target.named(forced)
+        lower = Target.named(forced) if forced and forced != "host" else None
+        level = Target._host_level(tiles=lower is None or lower.tiles)
+        if lower is not None:
             if not lower._runs_on(level):
                 raise UnknownNameError(
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
@@ -137,8 +141,9 @@ class Target:
         return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
 
     @staticmethod
-    def _host_level() -> Target:
-        """The highest level all of whose instructions this processor and its system know."""
+    def _host_level(tiles: bool = True) -> Target:
+        """The highest level all of whose instructions this processor and its system know. `tiles`:
+        whether one with tiles would be used: the system is asked for these."""
         machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(
             platform.machine().lower(), platform.machine().lower()
         )
@@ -157,6 +162,8 @@ class Target:
                 f"Lucid's code for {machine} needs {', '.join(lacks[levels[0].name])}, which this "
                 "processor has not"
             )
+        if runs[-1].tiles and not (tiles and amx.tiles_granted()):
+            runs = [t for t in runs if not t.tiles]
         return runs[-1]
 
 
@@ -165,6 +172,10 @@ LINUX_NAMES = {
     "lzcnt": "abm",
     "avxvnni": "avx_vnni",
     "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
+    "amx-tile": "amx_tile",
+    "amx-bf16": "amx_bf16",
+    "amx-int8": "amx_int8",
     "neon": "asimd",
     "lse": "atomics",
     "dotprod": "asimddp",
@@ -231,6 +242,10 @@ _AVX512 = Target(
     byte_products=True,
     lookups=True,
 )
+_VNNI = dataclasses.replace(
+    _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
+)
+_MATRICES = "+avx512bf16,+amx-tile,+amx-bf16,+amx-int8"
 _NOT_NEEDED = "-rcpc,-fullfp16"
 """What a Neoverse N1 has beyond `NEEDS`, and LLVM would use."""
 _NEON = Target(
@@ -252,8 +267,9 @@ LEVELS: dict[str, Target] = {
             _AVX2, name="x86-64-v3-vnni", features=f"{_ASKS},+avxvnni,{_WHOLE}", dot=True
         ),
         _AVX512,
+        _VNNI,
         dataclasses.replace(
-            _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
+            _VNNI, name="x86-64-v4-amx", features=f"{_WHOLE},{_MATRICES}", tiles=True
         ),
         _NEON,
         dataclasses.replace(
@@ -278,6 +294,7 @@ NEEDS = {
     "x86-64-v3-vnni": (*_V3, "avxvnni"),
     "x86-64-v4": _V4,
     "x86-64-v4-vnni": (*_V4, "avx512vnni"),
+    "x86-64-v4-amx": (*_V4, "avx512vnni", "avx512bf16", "amx-tile", "amx-bf16", "amx-int8"),
     "aarch64": _V81,
     "aarch64-dotprod": (*_V81, "dotprod"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lucid.codegen.target import NEEDS, Target
 
-EAX, EBX, ECX, _EDX = range(4)
+EAX, EBX, ECX, EDX = range(4)
 CPUID = {
     "f16c": (1, 0, ECX, 29),
     "fma": (1, 0, ECX, 12),
@@ -19,7 +19,11 @@ CPUID = {
     "avx512bw": (7, 0, EBX, 30),
     "avx512vl": (7, 0, EBX, 31),
     "avx512vnni": (7, 0, ECX, 11),
+    "amx-bf16": (7, 0, EDX, 22),
+    "amx-tile": (7, 0, EDX, 24),
+    "amx-int8": (7, 0, EDX, 25),
     "avxvnni": (7, 1, EAX, 4),
+    "avx512bf16": (7, 1, EAX, 5),
     "lzcnt": (0x80000001, 0, ECX, 5),
 }
 """Leaf, subleaf, register and bit of the instruction `cpuid`, by LLVM's names of features (Intel's
@@ -34,6 +38,8 @@ HARDWARE = {
 KEPT = {4: 0, 8: 0x6, 16: 0xE6}
 """The registers that an x86 system must keep for vectors of so many floats, as bits of XCR0: those
 of AVX, and the masks and upper halves of AVX-512."""
+KEPT_TILES = 0x60000
+"""The same of tiles and their configuration, which a process has to ask for."""
 
 
 def needs(target: Target) -> list[tuple[int, int, int, int]]:
@@ -44,4 +50,6 @@ def needs(target: Target) -> list[tuple[int, int, int, int]]:
 
 def state(target: Target) -> int:
     """What the system must keep for the target's code."""
-    return KEPT[target.vector] if target.is_x86 else 0
+    if not target.is_x86:
+        return 0
+    return KEPT[target.vector] | (KEPT_TILES if target.tiles else 0)

@@ -1,7 +1,10 @@
 /* -- levels ----------------------------------------------------------------------------------- */
 
 #if defined(__x86_64__)
-/* Whether the system keeps these registers when it changes threads. */
+/* arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA): leave to use tiles. */
+enum { ARCH_PRCTL = 158, ASK_FOR_STATE = 0x1023, TILE_DATA = 18 };
+
+/* Whether the system keeps these registers when it changes threads: tiles, if it is asked. */
 static int keeps(unsigned long state)
 {
     unsigned a, b, c, d, low, high;
@@ -10,7 +13,9 @@ static int keeps(unsigned long state)
     if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1))
         return 0;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low & state) == state;
+    if ((low & state) != state)
+        return 0;
+    return !(state >> TILE_DATA & 1) || syscall(ARCH_PRCTL, ASK_FOR_STATE, TILE_DATA) == 0;
 }
 
 static int knows(const struct feature *feature)

@@ -23,6 +23,7 @@ from c_library import COMPILER
 from lucid.codegen import amx
 from lucid.codegen import target as target_module
 from lucid.codegen.target import LEVELS, NEEDS, Target, processor_features
+from lucid.runtime.team import _teams as teams
 
 SOURCE = Path(__file__).with_name("amx_emulator.c")
 LEVEL = LEVELS["x86-64-v4-amx"]
@@ -89,3 +90,10 @@ def as_a_machine_with_tiles() -> Iterator[Tiles]:
         finally:
             patch.undo()
             Target.host.cache_clear()
+            stop_teams()
+
+
+def stop_teams() -> None:
+    """End the threads that need the emulator: as Python ends, its handler goes before they do."""
+    for key in [key for key in teams if key[0].tiles]:
+        teams.pop(key).stop()

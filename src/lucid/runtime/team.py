@@ -41,6 +41,8 @@ thread waited for may need this very core."""
 GAP = 0.0002
 """Seconds between two calls beyond which idle threads sleep at once after the second: what they
 spin for is shorter."""
+FAULTS = {s for s in signal.Signals if s.name in ("SIGILL", "SIGFPE", "SIGSEGV", "SIGBUS")}
+"""Signals that a thread's own instructions raise."""
 
 # Calls by these types release the GIL.
 RUN_TYPE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p)
@@ -162,11 +164,12 @@ class Team:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Threads started here inherit that they get no signals: those are for the user's threads."""
+    """Threads started here inherit that they get no signals: those are for the user's threads. But
+    faults: blocked, these end the process without a word of `faulthandler`."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - FAULTS)
     try:
         yield
     finally:

@@ -68,6 +68,9 @@ sequentially consistent, so that one of the two sees the other's; and the futex 
 `ASLEEP` only grows: who wakes destroys nobody else's, and pays nothing more for a thread that was
 woken and does not run yet.
 
+**What a thread has of its own** while it is in this code: denormals are zeros on it, and on targets
+with tiles these are configured, but not while it sleeps. Neither is anything that threads share.
+
 Everything the code needs comes through the tables laid out below, so the object has no undefined
 symbols.
 """
@@ -127,6 +130,7 @@ from lucid.codegen.kernels.driver_tables import (
     TEAM_WIDTH,
     VERSION,
 )
+from lucid.codegen.language import tiles
 from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.values import I1, I32, I64, PTR, VOID, Int, Pointer, PointerTo
@@ -214,6 +218,14 @@ class _DriverEmitter:
         syscall, number = k.load_pointer(team.words(TEAM_SYSCALL)), self.target.system_calls.futex
         k.system_call(syscall, number, team.words(place), action, value, 0, 0, 0)
 
+    def _sleep(self, k: Kernel, team: Pointer, value: Int, place: int = TEAM_SERIAL) -> None:
+        """Until somebody wakes those that sleep on a word, where that still has this value."""
+        if self.target.tiles:
+            tiles.release(k)
+        self._futex(k, team, FUTEX_WAIT_PRIVATE, value, place)
+        if self.target.tiles:
+            tiles.configure(k)
+
     def _announce(self, k: Kernel, team: Pointer) -> None:
         """Let others see that something was given out, or that all is done."""
         before = self._add(k, team.words(TEAM_SERIAL), 1)
@@ -239,13 +251,25 @@ class _DriverEmitter:
         def sleep(state: list[Any]) -> list[Any]:
             self._raise(k, team.words(TEAM_ASLEEP), seen)
             with k.when(self._read(k, word).equals(seen)):
-                self._futex(k, team, FUTEX_WAIT_PRIVATE, seen)
+                self._sleep(k, team, seen)
             return []
 
         k.repeat([k.int(0).raw], unchanged, spin)
         k.repeat([], lambda _: self._read(k, word).equals(seen), sleep)
 
-    # -- rounding mode ----------------------------------------------------------------------
+    # -- the state of a thread --------------------------------------------------------------
+
+    def _enter(self, k: Kernel) -> Any:
+        """Set this thread up for kernels; gives the state to restore."""
+        if self.target.tiles:
+            tiles.configure(k)
+        return self._flush_to_zero(k)
+
+    def _leave(self, k: Kernel, state: Any) -> None:
+        """Leave the thread as it came."""
+        if self.target.tiles:
+            tiles.release(k)
+        self._restore_rounding(k, state)
 
     def _flush_to_zero(self, k: Kernel) -> Any:
         """Let denormals be zero on this thread; gives the state to restore."""
@@ -329,14 +353,14 @@ class _DriverEmitter:
         self.run_function = k.function
         call = k.args["call"]
         self._check_version(k, call)
-        rounding = self._flush_to_zero(k)
+        state = self._enter(k)
         self._note_caller(k, call, PROFILE_START)
         steps = k.load_pointer(call.words(CALL_STEPS))
         with k.loop(0, k.load_int(call.words(CALL_STEP_COUNT))) as loop:
             tasks = k.load_int(steps.words(loop.index * STEP_WORDS + STEP_TASKS))
             self._work(k, call, loop.index, k.int(0), tasks, k.int(0))
         self._note_caller(k, call, PROFILE_END)
-        self._restore_rounding(k, rounding)
+        self._leave(k, state)
         k.finish(ir.Constant(I64, 0))
 
     def _check_version(self, k: Kernel, call: Pointer) -> None:
@@ -504,11 +528,11 @@ class _DriverEmitter:
         arguments = [("team", TABLE), ("thread", I64)]
         k = self._function("lucid_worker", arguments)
         b, team, thread = k.builder, k.args["team"], k.args["thread"]
-        rounding = self._flush_to_zero(k)
+        state = self._enter(k)
         going, size = team.words(TEAM_SERIAL), team.words(TEAM_THREADS)
 
         def rest(threads: Int) -> None:
-            self._futex(k, team, FUTEX_WAIT_PRIVATE, threads, TEAM_THREADS)
+            self._sleep(k, team, threads, TEAM_THREADS)
 
         def work() -> None:
             seen = self._read(k, going)
@@ -520,7 +544,7 @@ class _DriverEmitter:
             return [self._read(k, size).raw]
 
         k.repeat([self._read(k, size).raw], lambda s: Int(b, s[0]) > 0, live)
-        self._restore_rounding(k, rounding)
+        self._leave(k, state)
         k.finish()
 
     def submit(self) -> None:
@@ -538,7 +562,7 @@ class _DriverEmitter:
         with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
-        rounding = self._flush_to_zero(k)
+        state = self._enter(k)
         start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)
         noted = [team.words(w) for w in (TEAM_WAITED, TEAM_ALONE, TEAM_OWN, TEAM_SHARED)]
@@ -562,5 +586,5 @@ class _DriverEmitter:
         by_itself = k.both(own * LONE > shared * (LONE - 1), shared > 0)
         k.store_int(k.select(k.either_of(held_up, by_itself), 1, 0), in_vain)
         self._note_caller(k, call, PROFILE_END)
-        self._restore_rounding(k, rounding)
+        self._leave(k, state)
         k.finish(ir.Constant(I64, 0))

@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lucid.codegen.costs import AVX2, AVX512, Costs
+from lucid.codegen.costs import AVX2, AVX512, AVX512_BF16, Costs
 from lucid.errors import UnknownNameError
 
 
@@ -39,7 +39,8 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `dot`: whether four products of bytes are added to a 32-bit sum by one
+    by instructions. `brains`: whether two products of bfloat16 are added to a float32 sum by one
+    instruction (vdpbf16ps), and floats rounded to them. `dot`: whether four products of bytes are added to a 32-bit sum by one
     instruction (VNNI, Arm's dotprod), and with VNNI two of 16-bit integers. `byte_products`:
     whether there is any instruction for products of bytes, that or one that adds them up in pairs,
     in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
@@ -50,9 +51,6 @@ class Target:
     is set, kernels also ask for what they read next: rows of x in products, a depthwise block's
     next pixels, what matrix products read beside their operands. `costs`: what kernels were
     measured to reach, which choices depend on and no kernel's code does.
-
-    There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
-    tensors of bfloat16 are converted by shifts.
     """
 
     name: str
@@ -64,6 +62,7 @@ class Target:
     fused: bool = True
     masked: bool = False
     halves: bool = True
+    brains: bool = False
     dot: bool = False
     byte_products: bool = False
     byte_offset: int = 0
@@ -165,6 +164,7 @@ LINUX_NAMES = {
     "lzcnt": "abm",
     "avxvnni": "avx_vnni",
     "avx512vnni": "avx512_vnni",
+    "avx512bf16": "avx512_bf16",
     "neon": "asimd",
     "lse": "atomics",
     "dotprod": "asimddp",
@@ -255,6 +255,15 @@ LEVELS: dict[str, Target] = {
         dataclasses.replace(
             _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
         ),
+        dataclasses.replace(
+            _AVX512,
+            name="x86-64-v4-bf16",
+            cpu="cooperlake",
+            features=_WHOLE,
+            dot=True,
+            brains=True,
+            costs=AVX512_BF16,
+        ),
         _NEON,
         dataclasses.replace(
             _NEON,
@@ -267,7 +276,7 @@ LEVELS: dict[str, Target] = {
     )
 }
 """Every target by name, the levels of one architecture in ascending order. Those with VNNI or
-dotprod differ in products of integers alone."""
+dotprod differ in products of integers alone, that with bf16 besides in those of bfloat16."""
 
 _V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
 _V4 = (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")))
@@ -278,6 +287,7 @@ NEEDS = {
     "x86-64-v3-vnni": (*_V3, "avxvnni"),
     "x86-64-v4": _V4,
     "x86-64-v4-vnni": (*_V4, "avx512vnni"),
+    "x86-64-v4-bf16": (*_V4, "avx512vnni", "avx512bf16"),
     "aarch64": _V81,
     "aarch64-dotprod": (*_V81, "dotprod"),
 }

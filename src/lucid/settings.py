@@ -9,7 +9,7 @@ from lucid.codegen.target import Target
 from lucid.errors import InputError, UnknownNameError
 from lucid.runtime.processors import default_threads
 
-PRECISIONS = ("fast", "strict")
+PRECISIONS = ("fast", "strict", "bf16")
 
 
 Threads = int | Literal["auto"] | None

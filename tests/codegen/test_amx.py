@@ -21,7 +21,7 @@ from lucid.codegen.target import LEVELS, Target
 from lucid.ir import Graph
 from lucid.ir.passes import run_passes
 
-BELOW = LEVELS["x86-64-v4-vnni"]
+BELOW = LEVELS["x86-64-v4-bf16"]
 PATIENCE = 10.0
 
 

@@ -54,6 +54,14 @@ def test_the_compiled_model_predicts_what_torch_does(
     assert error < 1.5e-6
 
 
+def test_products_of_bfloat16_predict_the_same(heldout: dict[str, np.ndarray]) -> None:
+    fast = lucid.compile(resnest_digits(), INFO.input_shape, threads=2, precision="bf16")
+    logits = fast(normalised(heldout["images"]))
+    assert (logits.argmax(1) == heldout["predicted"]).mean() > 0.995
+    error = np.abs(logits - heldout["logits"]).max() / np.abs(heldout["logits"]).max()
+    assert error < 0.03
+
+
 def test_the_interpreter_agrees_with_torch_in_float64(heldout: dict[str, np.ndarray]) -> None:
     graph = trace(resnest_digits(), INFO.input_shape)
     inputs = normalised(heldout["images"])[:50].astype(np.float64)

@@ -243,7 +243,7 @@ AMX = target_module.NEEDS["x86-64-v4-amx"]
         ("AMD64", V4, "x86-64-v4"),
         ("x86_64", [*V3, "avxvnni"], "x86-64-v3-vnni"),
         ("x86_64", [*V4, "avx512vnni", "avxvnni"], "x86-64-v4-vnni"),
-        ("x86_64", [f for f in AMX if f != "amx-bf16"], "x86-64-v4-vnni"),
+        ("x86_64", [f for f in AMX if f != "amx-bf16"], "x86-64-v4-bf16"),
         *(("x86_64", [f for f in V4 if f != lost], "x86-64") for lost in ("bmi2", "lzcnt", "fma")),
         ("x86_64", [f for f in V4 if f != "avx512cd"], "x86-64-v3"),
         ("aarch64", ["neon", "lse"], "aarch64"),

@@ -164,7 +164,8 @@ Target = Annotated[
 Precision = Annotated[
     str,
     typer.Option(
-        help="fast, or strict (no Winograd F(4x4) or Strassen: smallest rounding errors)."
+        help="fast, strict (no Winograd F(4x4) or Strassen: smallest rounding errors), or bf16 "
+        "(products of bfloat16, where they are faster)."
     ),
 ]
 Disable = Annotated[

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lucid.codegen import amx
-from lucid.codegen.costs import AVX2, AVX512, Costs
+from lucid.codegen.costs import AVX2, AVX512, AVX512_BF16, Costs
 from lucid.errors import UnknownNameError
 
 
@@ -40,22 +40,21 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `dot`: whether four products of bytes are added to a 32-bit sum by one
-    instruction (VNNI, Arm's dotprod), and with VNNI two of 16-bit integers. `byte_products`:
-    whether there is any instruction for products of bytes, that or one that adds them up in pairs,
-    in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are less by in its products:
-    128 where it takes signed ones alone (sdot). `lookups`: whether one instruction looks up each
-    byte of a vector in a table of 16 (x86's pshufb). `tiles`: whether there are registers of 16
-    rows of 64 bytes, and products of two of them, of bfloat16 or bytes (Intel's AMX); threads
-    configure them as they enter a run, and release them when they leave. `l1`, `l2`: data cache
-    bytes a core may count on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for
-    the lines of results while these are computed (x86's prefetchw): stores in the end wait for them
-    otherwise. Where it is set, kernels also ask for what they read next: rows of x in products, a
-    depthwise block's next pixels, what matrix products read beside their operands. `costs`: what
-    kernels were measured to reach, which choices depend on and no kernel's code does.
-
-    There is no level with bf16, as nothing would use it: floats are multiplied in float32, and
-    tensors of bfloat16 are converted by shifts.
+    by instructions. `brains`: whether two products of bfloat16 are added to a float32 sum by one
+    instruction (vdpbf16ps), and floats rounded to them. `dot`: whether four products of bytes are
+    added to a 32-bit sum by one instruction (VNNI, Arm's dotprod), and with VNNI two of 16-bit
+    integers. `byte_products`: whether there is any instruction for products of bytes, that or one
+    that adds them up in pairs, in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are
+    less by in its products: 128 where it takes signed ones alone (sdot). `lookups`: whether one
+    instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `tiles`: whether
+    there are registers of 16 rows of 64 bytes, and products of two of them, of bfloat16 or bytes
+    (Intel's AMX); threads configure them as they enter a run, and release them when they leave.
+    `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of a cache line.
+    `asks_to_write`: whether to ask for the lines of results while these are computed (x86's
+    prefetchw): stores in the end wait for them otherwise. Where it is set, kernels also ask for
+    what they read next: rows of x in products, a depthwise block's next pixels, what matrix
+    products read beside their operands. `costs`: what kernels were measured to reach, which choices
+    depend on and no kernel's code does.
     """
 
     name: str
@@ -67,6 +66,7 @@ class Target:
     fused: bool = True
     masked: bool = False
     halves: bool = True
+    brains: bool = False
     dot: bool = False
     byte_products: bool = False
     byte_offset: int = 0
@@ -245,7 +245,10 @@ _AVX512 = Target(
 _VNNI = dataclasses.replace(
     _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
 )
-_MATRICES = "+avx512bf16,+amx-tile,+amx-bf16,+amx-int8"
+_BRAINS = dataclasses.replace(
+    _VNNI, name="x86-64-v4-bf16", cpu="cooperlake", brains=True, costs=AVX512_BF16
+)
+_TILES = "+amx-tile,+amx-bf16,+amx-int8"
 _NOT_NEEDED = "-rcpc,-fullfp16"
 """What a Neoverse N1 has beyond `NEEDS`, and LLVM would use."""
 _NEON = Target(
@@ -268,8 +271,9 @@ LEVELS: dict[str, Target] = {
         ),
         _AVX512,
         _VNNI,
+        _BRAINS,
         dataclasses.replace(
-            _VNNI, name="x86-64-v4-amx", features=f"{_WHOLE},{_MATRICES}", tiles=True
+            _BRAINS, name="x86-64-v4-amx", features=f"{_WHOLE},{_TILES}", tiles=True
         ),
         _NEON,
         dataclasses.replace(
@@ -283,10 +287,11 @@ LEVELS: dict[str, Target] = {
     )
 }
 """Every target by name, the levels of one architecture in ascending order. Those with VNNI or
-dotprod differ in products of integers alone."""
+dotprod differ in products of integers alone, that with bf16 besides in those of bfloat16."""
 
 _V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
 _V4 = (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")))
+_BF16 = (*_V4, "avx512vnni", "avx512bf16")
 _V81 = ("neon", "lse")
 NEEDS = {
     "x86-64": (),
@@ -294,7 +299,8 @@ NEEDS = {
     "x86-64-v3-vnni": (*_V3, "avxvnni"),
     "x86-64-v4": _V4,
     "x86-64-v4-vnni": (*_V4, "avx512vnni"),
-    "x86-64-v4-amx": (*_V4, "avx512vnni", "avx512bf16", "amx-tile", "amx-bf16", "amx-int8"),
+    "x86-64-v4-bf16": _BF16,
+    "x86-64-v4-amx": (*_BF16, "amx-tile", "amx-bf16", "amx-int8"),
     "aarch64": _V81,
     "aarch64-dotprod": (*_V81, "dotprod"),
 }

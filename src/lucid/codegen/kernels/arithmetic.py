@@ -1,5 +1,5 @@
-"""What register tiles compute with: floats, pairs of 16-bit integers, or four bytes, both of which
-are summed up in 32 bits.
+"""What register tiles compute with: floats, pairs of bfloat16 numbers, which are summed up in
+float32, pairs of 16-bit integers, or four bytes, both of which are summed up in 32 bits.
 
 A pair is one element of four bytes, as a float is, so rows, panels and tiles lie alike: element k
 of a row holds its numbers 2k and 2k + 1, and so does that of each of the panel's columns. Of bytes
@@ -24,7 +24,7 @@ from lucid.codegen.kernels.accumulation import (
     steps,
 )
 from lucid.codegen.kernels.byte_products import GROUP
-from lucid.codegen.language import pairs, quads
+from lucid.codegen.language import brains, pairs, quads
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.values import (
     F32,
@@ -147,7 +147,11 @@ class Arithmetic:
         raise NotImplementedError
 
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
-        """A vector of a panel, or of the numbers that sums begin with."""
+        """A vector of a panel."""
+        raise NotImplementedError
+
+    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
+        """A vector of the numbers that sums begin with."""
         raise NotImplementedError
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
@@ -191,6 +195,9 @@ class Floats(Arithmetic):
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
         return k.load(address, align=align)
 
+    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
+        return k.load(address, align=align)
+
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
         return k.splat(k.load(address, lanes=1))
 
@@ -217,6 +224,21 @@ class Floats(Arithmetic):
         return accumulate_segments(k, segments, depth, chain, tile, sums, segment, each)
 
 
+class Brains(Floats):
+    """Pairs of bfloat16 numbers, whose products are added up in chains of float32."""
+
+    rows = "bf16"
+    number: ClassVar[ir.Type] = I16
+    element = I32
+
+    def broadcast(self, k: Kernel, address: Pointer) -> Vector:
+        pair = k.load(address, lanes=1, align=size_of(self.number)).raw
+        return Vector(k.builder, k.every_lane(pair, k.vector))
+
+    def multiply_add(self, k: Kernel, x: Vector, weights: Vector, total: Vector) -> Vector:
+        return brains.multiply_add(k, x, weights, total)
+
+
 class Pairs(Arithmetic):
     """Pairs of 16-bit integers."""
 
@@ -233,6 +255,9 @@ class Pairs(Arithmetic):
 
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
         return self._integers(k, k.load(address, align=align).raw)
+
+    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
+        return self.load(k, address, align)
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
         return self._integers(k, k.every_lane(k.load(address, lanes=1).raw, k.vector))
@@ -376,5 +401,10 @@ def _held(k: Kernel, segment: Segment) -> Callable[[Int, Int], Step]:
 
 
 FLOATS = Floats()
-ARITHMETIC: dict[str, Arithmetic] = {"f32": FLOATS, "i16": Pairs(), "i8": Bytes()}
+ARITHMETIC: dict[str, Arithmetic] = {
+    "f32": FLOATS,
+    "bf16": Brains(),
+    "i16": Pairs(),
+    "i8": Bytes(),
+}
 """By the dtype of panels."""

@@ -24,6 +24,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
 from lucid.codegen.kernels.body import Extra, tensors
+from lucid.codegen.kernels.brain_rows import round_numbers, zero_numbers
 from lucid.codegen.kernels.integer_rows import shift, shift_planes
 from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, list_words
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
@@ -50,8 +51,7 @@ from lucid.codegen.language.kernel import (
     reach,
     share,
 )
-from lucid.codegen.language.partial import each_part
-from lucid.codegen.language.values import I64, Int, Pointer, Vector, constant, size_of
+from lucid.codegen.language.values import I64, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
 TABLE_SLACK = 8
@@ -113,7 +113,8 @@ class _Block:
 @dataclass(frozen=True)
 class Direct(KernelSpec):
     """`extras`, `numbers`: as in the tile. `planes`: channels of a planar map (NCHW), else 0. `x`,
-    `result`: the dtypes of x and y. Integers lie in the padded map less their zero point.
+    `result`: the dtypes of x and y. Integers lie in the padded map less their zero point, and for
+    products of bfloat16, whose segments are of even length, floats do rounded.
     `in_place`: whether x, of floats, is not copied: it has no padding, or none that is met.
     `sparse`: whether taps that meet padding are left out; a segment is then a tap."""
 
@@ -189,8 +190,7 @@ class Direct(KernelSpec):
         return reach(((images, given.image), *pixels, (given.groups, given.channels), *window))
 
     def emit(self, target: Target) -> ir.Module:
-        floats = self.numbers == COMPUTED
-        return (DirectEmitter if floats else _IntegerEmitter)(self, target).emit()
+        return EMITTERS[self.numbers](self, target).emit()
 
 
 class DirectEmitter:
@@ -482,17 +482,21 @@ class DirectEmitter:
         return Prefetch(lines, f.segment // unroll * lines * line, f.segment * f.panel * taps)
 
 
+class _BrainEmitter(DirectEmitter):
+    """The padded map holds bfloat16."""
+
+    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
+        zero_numbers(self.kernel, out + begin, end - begin)
+
+    def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
+        round_numbers(self.kernel, source, out, count)
+
+
 class _IntegerEmitter(DirectEmitter):
     """The padded map holds 8-bit integers less their zero point, in 16 bits."""
 
     def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
-        k = self.kernel
-
-        def part(at: Int, lanes: int) -> None:
-            zero = constant(k.vector_type(lanes, out.element), 0)
-            k.store(Vector(k.builder, zero), out + (begin + at))
-
-        each_part(k, end - begin, 2 * k.vector, part)
+        zero_numbers(self.kernel, out + begin, end - begin)
 
     def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
         shift(self.kernel, source, out, count, self.spec.x, self.frame.zero_point)
@@ -501,3 +505,11 @@ class _IntegerEmitter(DirectEmitter):
         self, sources: Sequence[Pointer], out: Pointer, columns: Int, exist: Sequence[Any] = ()
     ) -> None:
         shift_planes(self.kernel, sources, out, columns, self.spec.x, self.frame.zero_point)
+
+
+EMITTERS: dict[str, type[DirectEmitter]] = {
+    COMPUTED: DirectEmitter,
+    "bf16": _BrainEmitter,
+    "i16": _IntegerEmitter,
+}
+"""By what is multiplied."""

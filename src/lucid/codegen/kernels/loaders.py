@@ -41,6 +41,11 @@ class Loader:
 
     name: ClassVar[str] = ""
 
+    @property
+    def spare_rows(self) -> int:
+        """Rows behind its last whose room it uses meanwhile."""
+        return 0
+
     def arguments(self) -> tuple[Arg, ...]:
         raise NotImplementedError
 

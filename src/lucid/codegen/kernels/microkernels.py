@@ -4,7 +4,8 @@
 
 Every convolution, Winograd's products and linear layers run through these tiles, so each output is
 the same ascending chains of multiply-adds, whatever tile it falls into. Strides are arguments.
-What the numbers are, floats, pairs of 16-bit integers or four bytes, `arithmetic.py` says.
+What the numbers are, floats, pairs of bfloat16 or of 16-bit integers, or four bytes,
+`arithmetic.py` says.
 """
 
 from __future__ import annotations
@@ -185,11 +186,13 @@ class _TileEmitter:
         self.align = self.k.aligned
         self.width = spec.vectors * target.vector
         self.arithmetic = ARITHMETIC[spec.numbers]
-        self.sums = self.k.stack(rows * self.width, self.arithmetic.element)
+        self.sum = dtype(self.arithmetic.sums).element
+        self.sums = self.k.stack(rows * self.width, self.sum)
         for name, _ in self.signature:
             setattr(self, name, self.k.args[name])
-        for name in ("x", "panel", "bias", "next"):
+        for name in ("x", "panel", "next"):
             setattr(self, name, self.k.args[name].to(self.arithmetic.element))
+        self.bias = self.k.args["bias"].to(self.sum)
 
     x: Pointer
     panel: Pointer
@@ -209,12 +212,12 @@ class _TileEmitter:
         start = [
             arithmetic.zero(k)
             if self.spec.raw
-            else arithmetic.load(k, self.bias + v * k.vector, self.align)
+            else arithmetic.load_sums(k, self.bias + v * k.vector, self.align)
             for v in range(self.spec.vectors)
         ]
         tile = [vector for _ in range(self.height) for vector in start]
         self._prefetch_extras()
-        if self.k.target.asks_to_write and self.spec.numbers == COMPUTED and not self.spec.raw:
+        if self.k.target.asks_to_write and self._of_floats and not self.spec.raw:
             self._prefetch_result()
         self._epilogue(self._products(tile))
         k.finish()
@@ -274,12 +277,17 @@ class _TileEmitter:
 
     # -- the epilogue -------------------------------------------------------------------------
 
+    @property
+    def _of_floats(self) -> bool:
+        """Whether sums, and what is made of them, are floats."""
+        return self.arithmetic.sums == COMPUTED
+
     def _epilogue(self, tile: list[Vector]) -> None:
         k = self.k
         if self.spec.raw:
             self._store_vectors(tile, lambda v: None, self.align)
             return
-        if self.spec.numbers != COMPUTED:
+        if not self._of_floats:
             whole = self.columns >= self.width
             k.either(whole, lambda: self._store_rows(tile), lambda: self._store_parts(tile))
             return
@@ -297,7 +305,7 @@ class _TileEmitter:
     def _store_vectors(self, tile: list[Vector], mask: Any, align: int | None = None) -> None:
         """Results vector by vector, as wide as the sums."""
         k, vectors, body = self.k, self.spec.vectors, self.spec.body
-        y = self.y.to(self.arithmetic.element)
+        y = self.y.to(self.sum)
         for r, row in self._stored_rows():
             extras = [self._extra(i, row) for i in range(len(body.extras))]
             for v in range(vectors):
@@ -309,7 +317,7 @@ class _TileEmitter:
     def _store_in_loop(self, tile: list[Vector], mask: Any) -> None:
         """The same row by row, the tile put by: beside a tile in registers each vector would load
         the body's constants again. 1x1, 96 to 384 channels at 56x56 with GELU: 6% less."""
-        k, body, y = self.k, self.spec.body, self.y.to(self.arithmetic.element)
+        k, body, y = self.k, self.spec.body, self.y.to(self.sum)
         places = [(v * k.vector, mask(v)) for v in range(self.spec.vectors)]
         with self._rows_put_by(tile) as (row, sums):
             extras = [self._extra(i, row) for i in range(len(body.extras))]

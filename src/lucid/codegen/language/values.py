@@ -16,6 +16,22 @@ from llvmlite import ir
 F16 = ir.HalfType()
 F32 = ir.FloatType()
 F64 = ir.DoubleType()
+
+
+class BrainFloatType(ir.Type):
+    """bfloat16, which llvmlite 0.50 has no class for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BrainFloatType)
+
+    def __hash__(self) -> int:
+        return hash(BrainFloatType)
+
+
+BF16 = BrainFloatType()
 I1 = ir.IntType(1)
 I8 = ir.IntType(8)
 I16 = ir.IntType(16)

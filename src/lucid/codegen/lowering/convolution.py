@@ -66,15 +66,16 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
     layer.choice = choice or ctx.schedule.choices[layer.result.name]
     if not isinstance(layer.op, Conv2d | IntegerConv2d):
         layer = in_plane(ctx, layer)
-    if layer.choice.kernel == "strassen":
+    kernel = layer.choice.algorithm
+    if kernel == "strassen":
         strassen(ctx, layer)
         return
     windows = ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None
-    if layer.choice.kernel == "depthwise":
+    if kernel == "depthwise":
         depthwise(ctx, layer)
-    elif layer.choice.kernel.startswith("winograd"):
+    elif kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif windows or (layer.is_integer and layer.choice.kernel == "direct"):
+    elif windows or (layer.is_integer and kernel == "direct"):
         direct(ctx, layer)
     elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         pointwise(ctx, layer)

@@ -11,7 +11,7 @@ from lucid.codegen.kernels.direct import Direct, scratch_bytes
 from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
 from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors
 from lucid.codegen.kernels.slices import DirectSlices
-from lucid.codegen.language.dtypes import dtype
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
@@ -75,6 +75,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         and x.strides[3] == 1
         and inner <= MOST_PLANES
         and op.groups == 1
+        and not layer.choice.rounds_to_brains
     )
     if not planar:
         x = ctx.rows_view(layer.x)
@@ -163,7 +164,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         [result],
         region,
         layer.origin,
-        algorithm="direct",
+        algorithm=layer.choice.kernel,
         scratch=scratch_bytes(size * map_numbers, rows, (taps[0], taps[1]) if sparse else None),
         work=2 * n * height * width * channels * inner * taps[0] * taps[1],
     )
@@ -185,7 +186,7 @@ def _walks(
 ) -> bool:
     """Whether the windows of a few columns walk the map of floats where it lies, the rows at its
     border by their live taps alone: a copy of it would serve too few products."""
-    if layer.is_integer or layer.slices is not None or layer.conv.groups == 1:
+    if layer.numbers != COMPUTED or layer.slices is not None or layer.conv.groups == 1:
         return False
     widest = ctx.target.panel_vectors * ctx.target.vector
     few = ctx.target.registers < 32 and columns <= MOST_WALKED * widest
@@ -197,7 +198,7 @@ def _reads_in_place(
 ) -> bool:
     """Whether windows lie in the map as they would in a copy of it: it has no padding, and the taps
     of a line lie side by side, or are dilated. Of sparse windows none may lie in padding alone."""
-    if layer.is_integer or layer.slices is not None:
+    if layer.numbers != COMPUTED or layer.slices is not None:
         return False
     if sparse is not None:
         return all(axis.meet() for axis in sparse)

@@ -56,6 +56,8 @@ class Layer:
     @property
     def numbers(self) -> str:
         """The dtype of the panels that register tiles multiply."""
+        if self.choice.rounds_to_brains:
+            return "bf16"
         if self.as_bytes:
             return "i8"
         return "i16" if self.is_integer else COMPUTED

@@ -102,7 +102,7 @@ def _read_by_a_product(ctx: Lowering, value: Value) -> bool:
         return False
     (user,) = value.users
     choice = ctx.schedule.choices.get(user.output.name)
-    pointwise = choice is not None and choice.kernel == "pointwise" and user.inputs[0] is value
+    pointwise = choice is not None and choice.algorithm == "pointwise" and user.inputs[0] is value
     return pointwise or left_to_readers(user)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.brain_rows import Rounded
 from lucid.codegen.kernels.byte_products import GROUP_BYTES
 from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
@@ -123,11 +124,13 @@ def product(
     vectors = panel_vectors(columns, ctx.target, layer.numbers)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    copied = isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted)
+    rounds = layer.choice.rounds_to_brains
+    copied = rounds or (isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted))
     checked = layer.arithmetic.checked(ctx.target)
     split = split_product(ctx, layer, count, depth, panels, met=copied or checked)
     body = layer.epilogue.body
     rows = _stage_where_split(ctx, rows, split, body.extras)
+    rows = _rounded_rows(layer, rows, depth) if rounds else rows
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras, layer.numbers, result.dtype)
@@ -166,7 +169,7 @@ def product(
         "prefetch": int(split.panels_outside or weight_bytes > PREFETCHED * ctx.target.l2),
     }
     block_rows = -(-count // split.blocks)
-    scratch = 0 if loader is None else scratch_bytes(steps, block_rows)
+    scratch = 0 if loader is None else scratch_bytes(steps, block_rows + loader.spare_rows)
     scratch += peaks_bytes(steps, block_rows, ctx.target) if checked else 0
     ctx.call(
         kernel,
@@ -233,7 +236,7 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
     rows: Deferred | View
     if layer.is_integer:
         rows = _integer_rows(layer, ctx.rows_view(layer.x), depth, (height, width))
-    elif layer.choice.kernel == "pointwise":
+    elif layer.choice.algorithm == "pointwise":
         rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
         rows = _strided_rows(ctx, layer, op, (height, width))
@@ -272,6 +275,16 @@ def _integer_rows(
         arguments |= {**geometry(x, out), **window((1, 1), layer.conv.stride, (0, 0, 0, 0))}
     loader = (Copied if layer.as_bytes else Shifted)(x.dtype, strided)
     return Deferred(loader, arguments, (x,), lambda region, inputs: inputs[0], layer.origin)
+
+
+def _rounded_rows(layer: Layer, rows: Deferred | View, depth: int) -> Deferred:
+    """The same rows as bfloat16, put into scratch."""
+    numbers: dict[str, ArgumentValue] = {"row_numbers": depth}
+    if isinstance(rows, Deferred):
+        arguments = {**rows.arguments, **numbers}
+        return replace(rows, loader=Rounded(rows.loader), arguments=arguments)
+    arguments = {**_plain_rows(rows), **numbers}
+    return Deferred(Rounded(), arguments, (rows,), lambda region, inputs: inputs[0], layer.origin)
 
 
 def _strided_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:

@@ -97,7 +97,7 @@ def _product_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Cho
 
 
 def _chunks(shape: ConvShape, target: Target) -> list[int]:
-    columns, numbers = shape.group_columns, "i16" if shape.integer else COMPUTED
+    columns, numbers = shape.group_columns, "i16" if shape.integer else COMPUTED  # as of bfloat16
     panels = -(-columns // (panel_vectors(columns, target, numbers) * target.vector))
     return [c for c in CHUNKS if c <= panels]
 

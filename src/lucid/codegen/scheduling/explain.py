@@ -301,7 +301,7 @@ def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis)
     allowed = allowed_kernels(shape, basis.precision)
     times = {name: cycles(shape, name, target) for name in legal}
     reason = _reason(node, choice, shape, allowed, target, basis)
-    if choice.kernel == "direct" and shape.live_taps < 1:
+    if choice.algorithm == "direct" and shape.live_taps < 1:
         reason += f", with {shape.live_taps:.0%} of the products: the others meet padding"
     return Choosing(
         choice,
@@ -337,9 +337,11 @@ def _reason(
 
 def _cannot(shape: ConvShape, legal: list[str]) -> dict[str, str]:
     """Kernels that one might expect for a window of this size, and why they cannot compute it."""
-    if shape.kernel == (3, 3) and legal == ["direct"]:
+    if legal[0] != "direct":
+        return {}
+    if shape.kernel == (3, 3) and not any(k.startswith("winograd") for k in legal):
         return {"winograd": "it takes stride 1 only, and padding by multiples of the dilation"}
-    if shape.kernel == (1, 1) and legal == ["direct"] and not shape.slices:
+    if shape.kernel == (1, 1) and not shape.slices:
         return {"pointwise": "it takes stride 1 and no padding only"}
     return {}
 

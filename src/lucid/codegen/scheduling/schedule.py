@@ -26,10 +26,15 @@ from lucid.ir.graph import Graph, Node
 from lucid.ir.ops import Conv2d, Convolution, Fusion, IntegerConv2d, Linear, Op
 from lucid.ir.types import TensorType
 
-KERNELS = ("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "strassen")
+BRAINS = "_bf16"
+"""How kernels that multiply floats rounded to bfloat16 are named, after those of float32."""
+KERNELS = (
+    *("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "strassen"),
+    *(kernel + BRAINS for kernel in ("pointwise", "direct")),
+)
 """The names by which kernels of convolutions are chosen and forced."""
-MATRIX_KERNELS = ("pointwise", "strassen")
-"""Those that linear layers over the rows of images may have."""
+MATRIX_KERNELS = ("pointwise", "strassen", "pointwise" + BRAINS)
+"""Those that linear layers may have."""
 
 GROUPS = (1, 2, 4, 8)
 """Channels of a group that the depthwise kernel makes, of as many or of one."""
@@ -69,6 +74,16 @@ class Choice:
     rows: int = 0
     chunks: int = 0
 
+    @property
+    def algorithm(self) -> str:
+        """The kernel, whatever numbers it multiplies."""
+        return self.kernel.removesuffix(BRAINS)
+
+    @property
+    def rounds_to_brains(self) -> bool:
+        """Whether it multiplies floats rounded to bfloat16."""
+        return self.kernel.endswith(BRAINS)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -104,8 +119,8 @@ class ConvShape:
     """A convolution in numbers; sizes are those of the batch and image compiled for, and of images
     where it is over one or three axes (`Plane`). `slices`: its input channels are those of so many
     slices of a volume; 0 where they are an image's own. `integer`: whether integers are summed up,
-    which kernels multiply as pairs of 16-bit ones. `linear`: whether it is a linear layer over the
-    rows of images, which are then one pixel wide."""
+    which kernels multiply as pairs of 16-bit ones. `linear`: whether it is a linear layer: over the
+    rows of images, which are then one pixel wide, or of other rank, one pixel high."""
 
     batch: int
     channels: int
@@ -159,7 +174,8 @@ class ConvShape:
     def is_halved(self) -> bool:
         """Whether the weights of a 1x1 layer of floats are a matrix of 2 by 2 quarters."""
         even = self.channels % 2 == 0 and self.columns % 2 == 0
-        return even and self.op.groups == 1 and not self.integer
+        rows = not self.linear or (self.out_width == 1 < self.out_height)
+        return even and rows and self.op.groups == 1 and not self.integer
 
     @property
     def pairs(self) -> int:
@@ -200,7 +216,8 @@ class ConvShape:
     @staticmethod
     def _of_linear(node: Node, batch: int) -> ConvShape:
         x, weight = (v.type.concrete(batch) for v in node.inputs[:2])
-        numbers = (x[0], x[2], weight[0], x[1], 1)
+        size = (x[1], 1) if len(x) == 3 else (1, math.prod(x[1:-1]))
+        numbers = (x[0], x[-1], weight[0], *size)
         itemsize = dtype(node.inputs[0].type.dtype).bytes
         return ConvShape(*numbers, (1, 1), Conv2d(), itemsize, linear=True)
 
@@ -227,9 +244,10 @@ def convolutions(graph: Graph) -> list[Node]:
 
 
 def matrices(graph: Graph) -> list[Node]:
-    """The linear layers over rows of images (N, rows, channels), fused or not."""
+    """The linear layers of floats over features or rows of images (N, ..., channels), fused or
+    not."""
     found = [n for n in graph.nodes if type(_anchor(n)) is Linear]
-    return [n for n in found if _has_rows(n.inputs[0].type)]
+    return [n for n in found if _is_matrix(n.inputs[0].type)]
 
 
 def _anchor(node: Node) -> Op:
@@ -241,13 +259,23 @@ def scheduled_layers(graph: Graph) -> list[Node]:
     return [*convolutions(graph), *matrices(graph)]
 
 
-def _has_rows(x: TensorType) -> bool:
-    """Whether axis 1 counts what belongs to one image, whatever the batch."""
-    return x.rank == 3 and isinstance(x.shape[1], int) and x.dtype == COMPUTED
+def _is_matrix(x: TensorType) -> bool:
+    """Whether the axes between count what belongs to one image, whatever the batch."""
+    inner = all(isinstance(size, int) for size in x.shape[1:-1])
+    return x.rank >= 2 and inner and x.dtype == COMPUTED
 
 
 def legal_kernels(shape: ConvShape) -> list[str]:
-    """The kernels that can compute this convolution, the plain ones first."""
+    """The kernels that can compute this convolution, the plain ones first, those that round to
+    bfloat16 last."""
+    kernels = _exact_kernels(shape)
+    if shape.integer or shape.slices or shape.depth % 2 or "depthwise" in kernels:
+        return kernels
+    return kernels + [k + BRAINS for k in kernels if k + BRAINS in KERNELS]
+
+
+def _exact_kernels(shape: ConvShape) -> list[str]:
+    """Those of `legal_kernels` that multiply what they are given."""
     op = shape.op
     inner = shape.depth // max(1, shape.slices)
     alike = inner in (1, shape.group_columns) and shape.group_columns in GROUPS
@@ -293,7 +321,7 @@ def schedule(
         shape = ConvShape.of(node, batch)
         meant = {p: kernel for p, kernel in forced.items() if kernel in MATRIX_KERNELS}
         kernel = _forced_kernel(node, shape, meant) or cheapest(shape, target, precision)
-        if kernel == "strassen":
+        if kernel != "pointwise":  # which those without a choice have
             choices[node.output.name] = Choice(kernel)
     return Schedule(choices)
 
@@ -369,9 +397,10 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
 
 def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
     """The kernels that model and tuner may pick from: `strict` precision leaves out F(4x4) of
-    floats, and Strassen's products."""
+    floats, and Strassen's products; bfloat16 is for the precision of that name."""
+    kernels = legal_kernels(shape) if precision == "bf16" else _exact_kernels(shape)
     rounds = precision == "strict" and not shape.integer
-    return [n for n in legal_kernels(shape) if not (rounds and n in ROUNDING)]
+    return [n for n in kernels if not (rounds and n in ROUNDING)]
 
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
@@ -406,6 +435,9 @@ INTEGER_TRANSFORMS = {4: Transforms(72, 165), 2: Transforms(35, 35)}
 def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     """Modelled time on one core, in cycles: products at peak, transforms, weights from memory."""
     costs = target.costs
+    if kernel.endswith(BRAINS):
+        halved = dataclasses.replace(shape, itemsize=BRAIN_BYTES)
+        return _products_cycles(halved, kernel, target, costs.brains) + _rounding(shape, target)
     rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:
@@ -415,25 +447,52 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     if kernel == "depthwise":
         return shape.products / (costs.products * rate)
     shape = shape.together(target) if kernel.startswith("winograd") else shape
-    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
-    lanes = outputs * target.vector / shape.group_columns  # that tiles compute for each column
     if kernel == "strassen":
         return _strassen_cycles(shape, target)
     if not kernel.startswith("winograd"):
-        size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
-        share = costs.products
-        if kernel == "direct":
-            short = shape.depth * shape.kernel[1] <= SHORT
-            share = (costs.short if short else costs.direct) / shape.live_taps
-        return max(shape.products * lanes / (share * rate), shape.itemsize * size / costs.streamed)
+        return _products_cycles(shape, kernel, target, PAIRS_RATE if shape.integer else 1.0)
+    inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
     m = int(kernel[-1])
     points = (m + 2) ** 2
-    tiles = shape.batch * shape.tiles(m)
+    tiles, lanes = shape.batch * shape.tiles(m), _lanes(shape, target)
     products = tiles * points * shape.columns * shape.depth * lanes / (costs.winograd * rate)
     each = INTEGER_TRANSFORMS[m] if shape.integer else costs.transforms(m)
     transforms = tiles * shape.op.groups * (inputs * each.input + outputs * each.output)
     weights = shape.itemsize * points * shape.columns * shape.depth / costs.streamed
     return max(products, weights) + transforms
+
+
+def _lanes(shape: ConvShape, target: Target) -> float:
+    """What register tiles compute for each column of a group."""
+    vectors = -(-shape.group_columns // target.vector)
+    return vectors * target.vector / shape.group_columns
+
+
+def _products_cycles(shape: ConvShape, kernel: str, target: Target, faster: float) -> float:
+    """Of `cycles`: products of rows or windows, so many in the time of one of floats, by weights
+    that come from memory once."""
+    costs = target.costs
+    size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
+    share = costs.products
+    if kernel.startswith("direct"):
+        short = shape.depth * shape.kernel[1] <= SHORT
+        share = (costs.short if short else costs.direct) / shape.live_taps
+    rate = share * 2.0 * target.vector * faster
+    products = shape.products * _lanes(shape, target) / rate
+    return max(products, shape.itemsize * size / costs.streamed)
+
+
+BRAIN_BYTES = dtype("bf16").bytes
+ROUNDED = 3.0
+"""Cycles to round a vector of floats to bfloat16 and write it down."""
+
+
+def _rounding(shape: ConvShape, target: Target) -> float:
+    """Cycles to round what a convolution reads of its map."""
+    pixels = shape.batch * shape.out_height * shape.out_width
+    if shape.kernel != (1, 1):
+        pixels *= math.prod(shape.op.stride)
+    return ROUNDED * pixels * shape.channels / target.vector
 
 
 STRASSEN_ROWS, STRASSEN_RESULTS = 60, 90

@@ -28,8 +28,13 @@ class Limits:
     whole: float
 
 
-LIMITS = {"fast": Limits(2e-5, 1e-4), "strict": Limits(5e-6, 5e-5)}
-"""By precision. Winograd F(4x4), of the fast one, rounds some six times more than a sum."""
+LIMITS = {
+    "fast": Limits(2e-5, 1e-4),
+    "strict": Limits(5e-6, 5e-5),
+    "bf16": Limits(2e-2, 1e-1),
+}
+"""By precision. Winograd F(4x4), of the fast one, rounds some six times more than a sum; bfloat16
+has eight bits: each factor is off by up to 2e-3 of itself."""
 
 
 def rounds(graph: Graph) -> bool:

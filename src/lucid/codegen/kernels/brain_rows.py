@@ -1,0 +1,83 @@
+"""Rows of floats as register tiles take them for products of bfloat16: rounded, in pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lucid.codegen.kernels.loaders import Loader
+from lucid.codegen.language.brains import rounded
+from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, buffers, ints
+from lucid.codegen.language.partial import each_part, store_first
+from lucid.codegen.language.values import F32, I16, Int, Pointer, Vector, constant
+
+
+@dataclass(frozen=True)
+class Rounded(Loader):
+    """The rows of another loader, or those that lie in memory, as bfloat16; zeros fill the last
+    pair."""
+
+    name: ClassVar[str] = "rounded"
+    inner: Loader | None = None
+
+    @property
+    def spare_rows(self) -> int:
+        """A row of floats takes as much as two of pairs: it lies behind the one being made."""
+        return 2 if self.inner else 0
+
+    def arguments(self) -> tuple[Arg, ...]:
+        own = self.inner.arguments() if self.inner else buffers("x") + ints("x_row")
+        return own + ints("row_numbers")
+
+    def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
+        if given.depth * 2 < given.row_numbers:
+            raise ValueError(f"{given.row_numbers} numbers in {given.depth} pairs")
+        numbers = given.groups * given.row_numbers
+        if self.inner is not None:
+            return self.inner.extents(given, rows, numbers)
+        return {"x": ((rows, given.x_row), (numbers, 1))}
+
+    def rows(
+        self,
+        frame: Frame,
+        first: Int,
+        count: Int,
+        channel: Int,
+        depth: Int,
+        out: Pointer,
+        step: Int,
+    ) -> None:
+        """`channel`, `depth` and `step` count pairs."""
+        f, k = frame, frame.kernel
+        begin = channel // depth * f.row_numbers
+        with k.loop(0, count) as loop:
+            row, to = first + loop.index, out + loop.index * step
+            if self.inner is None:
+                source = f.x + (row * f.x_row + begin)
+            else:
+                source = (to + step).to(F32)
+                self.inner.row(f, row, begin, f.row_numbers, source)
+            pairs = to.to(I16)
+            round_numbers(k, source, pairs, f.row_numbers)
+            zero_numbers(k, pairs + f.row_numbers, depth * 2 - f.row_numbers)
+
+
+def round_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
+    """Write `count` floats as bfloat16."""
+
+    def part(at: Int, mask: Any) -> None:
+        numbers = rounded(k, k.load(source + at, mask=mask))
+        store_first(k, numbers.raw, out + at, None if mask is None else count - at)
+
+    k.each_vector(count, part)
+
+
+def zero_numbers(k: Kernel, out: Pointer, count: Int) -> None:
+    """Write `count` zeros of 16 bits."""
+
+    def part(at: Int, lanes: int) -> None:
+        zero = constant(k.vector_type(lanes, out.element), 0)
+        k.store(Vector(k.builder, zero), out + at)
+
+    each_part(k, count, 2 * k.vector, part)

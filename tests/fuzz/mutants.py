@@ -150,7 +150,7 @@ SCHEDULE_AND_PLAN = [
     ),
     Mutant(
         "rows that repeat the last are computed from its result",
-        f"{C}.kernels.microkernels:_TileEmitter._stored_rows",
+        f"{C}.kernels.microkernels:TileEmitter._stored_rows",
         "if self.clamped and r:",
         "if False:",
         ("tile", "window_tile"),
@@ -414,7 +414,7 @@ KERNELS = [
     ),
     Mutant(
         "a short tile goes one row too far",
-        f"{C}.kernels.microkernels:_TileEmitter._row",
+        f"{C}.kernels.microkernels:TileEmitter._row",
         "(self.rows - 1).minimum(r)",
         "self.rows.minimum(r)",
         ("tile", "window_tile"),

@@ -9,6 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
 
 import pytest
 
@@ -30,6 +31,7 @@ from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.loaders import Combine, Mapped, Patch, Stage, Sums
 from lucid.codegen.kernels.lookup import Lookup
 from lucid.codegen.kernels.matmul import MatMul
+from lucid.codegen.kernels.matrix_tile import PARTS, MatrixTile
 from lucid.codegen.kernels.microkernels import LEAST_ROWS, MOST_VECTORS, Tile, WindowTile
 from lucid.codegen.kernels.normalisation import (
     GroupNormalise,
@@ -296,6 +298,38 @@ def test_the_inner_loop_of_a_tile_of_bytes(target: Target) -> None:
         assert len(stack) <= (0 if target.dot else 14), (export, stack)
 
 
+AMX = LEVELS["x86-64-v4-amx"]
+
+
+def tile_products(tile: MatrixTile) -> list[str]:
+    """The inner loop of a tile of matrices, in which no vector goes to or comes from the stack."""
+    text = assembly(tile, AMX)
+    loop = inner_loop(text, "matrix", lambda line: line.startswith("tdpbf16ps"))
+    assert not [line for line in stack_accesses(text, "matrix", loop) if VECTOR.search(line)]
+    return loop
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+@pytest.mark.parametrize("vectors", range(1, MOST_VECTORS + 1))
+def test_the_inner_loop_of_a_tile_of_matrices(vectors: int, body: Body) -> None:
+    """One load of the rows and one of each vector of the panel, which it is multiplied by."""
+    loop = tile_products(MatrixTile(vectors, body))
+    kinds = Counter(line.split()[0] for line in loop)
+    assert kinds["tdpbf16ps"] == vectors
+    assert kinds["tileloadd"] == 1 + vectors
+
+
+@pytest.mark.parametrize("vectors", [1, 2])
+def test_the_inner_loop_of_a_tile_of_parts(vectors: int) -> None:
+    """Six products for each vector. Of two vectors none is added to what the one before it is."""
+    loop = tile_products(MatrixTile(vectors, PLAIN, PARTS))
+    sums = [line.split()[-1] for line in loop if line.startswith("tdpbf16ps")]
+    assert len(sums) == 6 * vectors
+    assert len(set(sums)) == 3 * vectors
+    assert sum(line.startswith("tileloadd") for line in loop) == PARTS + 6 * vectors
+    assert vectors == 1 or all(one != other for one, other in pairwise(sums))
+
+
 def test_short_segments_of_integers_are_added_up_in_order() -> None:
     target = LEVELS["x86-64-v3"]
     tile = WindowTile(2, QUANTISED, 11, "i16")
@@ -450,11 +484,17 @@ KERNELS: list[KernelSpec] = [
     Admission(),
 ]
 
+TILED: list[KernelSpec] = [MatrixTile(4, BODIES["channel"]), MatrixTile(3, PLAIN, PARTS)]
+"""Those for levels with tiles alone."""
+
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=str)
-@pytest.mark.parametrize("level", ["x86-64", "aarch64"])
+@pytest.mark.parametrize(
+    ("kernel", "level"),
+    [*product(KERNELS, ["x86-64", "aarch64"]), *((k, AMX.name) for k in TILED)],
+    ids=str,
+)
 def test_every_kernel_is_assembled(kernel: KernelSpec, level: str) -> None:
     """An ELF object for the machine, without undefined symbols, with the exported functions."""
     target = Target.named(level)
@@ -496,4 +536,4 @@ def test_every_family_is_listed() -> None:
     """No kernel family escapes the tests above."""
     own = [cls for cls in KernelSpec.__subclasses__() if cls.__module__.startswith("lucid.")]
     families = {cls.family for cls in own}
-    assert families - {kernel.family for kernel in KERNELS} <= {"peak"}
+    assert families - {kernel.family for kernel in [*KERNELS, *TILED]} <= {"peak"}

@@ -20,6 +20,7 @@ CPUID = {
     "avx512vl": (7, 0, EBX, 31),
     "avx512vnni": (7, 0, ECX, 11),
     "avxvnni": (7, 1, EAX, 4),
+    "avx512bf16": (7, 1, EAX, 5),
     "lzcnt": (0x80000001, 0, ECX, 5),
 }
 """Leaf, subleaf, register and bit of the instruction `cpuid`, by LLVM's names of features (Intel's

@@ -39,7 +39,7 @@ from worker import EngineError, Worker
 BASE = "lucid"  # the engine the ratios are taken against
 BURST = 5  # timed runs of a caller in one turn
 FEWEST = 30  # timed runs below which a minimum means little
-TOLERANCE = 1e-5  # the error above which an engine does not count, of float32
+TOLERANCE = {"fast": 1e-5, "strict": 1e-5, "bf16": 1e-1}  # an error above it does not count
 FLOATS = "lucid float32"  # beside int8
 ASIDE = ("peak", FLOATS, "lucid 1 thread")  # engines that are not among the peers by default
 QUANTISED = [BASE, FLOATS, "onnxruntime", "openvino"]  # what runs int8 files as fast as float32
@@ -65,7 +65,7 @@ def ready(
                 found |= worker.load()
                 if name != "peak":
                     found["error"] = worker.check()
-            if not job.quantised and not found.get("error", 0) <= TOLERANCE:  # NaN too
+            if not job.quantised and not found.get("error", 0) <= TOLERANCE[job.precision]:  # NaN
                 raise EngineError(f"{name}: error {found['error']:.1e}: it does not count")
             facts[name] = found
             workers.append(worker)
@@ -177,7 +177,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--callers", type=int, default=1, help="that call at the same time")
     parser.add_argument("--size", type=int, help="of images; by default the model's own")
     parser.add_argument("--isa", default="native", choices=["native", "avx2"])
-    parser.add_argument("--precision", default="fast", choices=["fast", "strict"], help="Lucid's")
+    parser.add_argument(
+        "--precision", default="fast", choices=list(TOLERANCE), help="Lucid's; bf16: OpenVINO's too"
+    )
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
     parser.add_argument("--engines", nargs="+", default=engines, choices=[*engines, FLOATS])
     parser.add_argument("--int8", action="store_true", help=f"quantised; by default {QUANTISED}")

@@ -22,7 +22,9 @@ FIGURES = {
 
 
 def numbers(job: dict[str, Any]) -> str:
-    return "int8" if job.get("quantised") else "float32"
+    if job.get("quantised"):
+        return "int8"
+    return "bfloat16" if job.get("precision") == "bf16" else "float32"
 
 
 def title(result: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from job import Job
 
 
 class OpenVino(Engine, name="openvino", package="openvino"):
-    """In float32 (it would take bfloat16 where the processor has it), a stream for each caller."""
+    """In float32, or for a job of bfloat16 as it comes, which is that where the processor has it; a
+    stream for each caller."""
 
     @classmethod
     def environment(cls, job: Job) -> dict[str, str]:
@@ -23,10 +24,11 @@ class OpenVino(Engine, name="openvino", package="openvino"):
         model.reshape(list(job.shape))
         settings = {
             "PERFORMANCE_HINT": "LATENCY" if job.callers == 1 else "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": job.threads * job.callers,
             "NUM_STREAMS": job.callers,
         }
+        if job.precision != "bf16":
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
         self.compiled = core.compile_model(model, "CPU", settings)
         self.request = self.compiled.create_infer_request()
 

@@ -394,10 +394,29 @@ def _strassen(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
     return value, error + (both if linear else both.swapaxes(1, 2)).reshape(value.shape)
 
 
+BRAIN = 2.0**-9
+"""What a number is off by, of its size, once it is rounded to bfloat16."""
+LARGEST_BRAIN = 2.0**128 * (1 - BRAIN)
+"""What rounds to infinity, or is larger."""
+
+
+def _of_brains(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
+    """Products of operands rounded to bfloat16, whose denormals are zeros."""
+    rounded = []
+    for operand in x[:2]:
+        size = size_of(operand.value) + operand.error
+        off = np.where(size < LARGEST_BRAIN, BRAIN * size + TINY, np.inf)
+        rounded.append(Known(operand.value, operand.error + off))
+    found: tuple[Array, Array] = rule_of(type(op))(op, [*rounded, *x[2:]])
+    return found
+
+
 OWN: dict[str, Callable[[Any, Sequence[Known]], tuple[Array, Array]]] = {
     "winograd2x2": lambda op, x: _winograd(op, x, 2),
     "winograd4x4": lambda op, x: _winograd(op, x, 4),
     "strassen": _strassen,
+    "pointwise_bf16": _of_brains,
+    "direct_bf16": _of_brains,
 }
 """What kernels may be off by that sum up other products than an op's own."""
 

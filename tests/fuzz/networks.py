@@ -545,7 +545,7 @@ def network(seed: int, least: int = 10, most: int = 40) -> NetworkCase:
         [fill(draw, v.type.concrete(batch)) for v in net.build.graph.inputs],
         batch,
         disable=_disabled(draw),
-        precision=draw.pick(["fast", "strict"]),
+        precision=draw.pick(["fast", "strict", "bf16"]),
         threads=draw.pick([2, 2, 2, 3]),
         forced=draw.chance(0.5),
         blocks=blocks,

@@ -206,9 +206,12 @@ def _complaint(value: Array, known: errors.Known, shares: Array) -> str:
 
 # -- networks -------------------------------------------------------------------------------------
 
-BASE = {"strict": 1e-6, "fast": 1e-6}
-"""What a network's outputs may be off by, of the largest, where NumPy's float32 is not off at all;
-F(4x4) rounds some six times more than a sum."""
+BASE = 1e-6
+"""What a network's outputs may be off by, of the largest, where NumPy's float32 is not off at
+all."""
+ROUNDS = {"strict": 1.0, "fast": 6.0, "bf16": 2.0**16}
+"""How much more than a sum of float32 the algorithms of a precision round: F(4x4), and operands of
+eight bits for 24."""
 AMPLIFIED = 4.0
 """How many times as far off as the interpreter in float32 they may be: how a network amplifies
 rounding errors differs from one to the next, and shows there."""
@@ -264,13 +267,13 @@ def _rounding(case: NetworkCase, inputs: Sequence[Array]) -> tuple[list[Array], 
     """The outputs in float64, and how far they may be off by what float32 does to them."""
     exact = interpret(case.graph, inputs, dtype=np.float64)
     single = interpret(case.graph, inputs, dtype=np.float32)
-    winograd = 6.0 if case.precision == "fast" else 1.0
+    rounds = ROUNDS[case.precision]
     limits = []
     for wanted, rounded in zip(exact, single, strict=True):
         wanted = wanted.astype(np.float64)
         size = max(float(np.abs(wanted).max(initial=0.0)), 1e-3)
         off = float(np.abs(rounded.astype(np.float64) - wanted).max(initial=0.0))
-        limits.append(winograd * (BASE[case.precision] * size + AMPLIFIED * off))
+        limits.append(rounds * (BASE * size + AMPLIFIED * off))
     return [wanted.astype(np.float64) for wanted in exact], limits
 
 

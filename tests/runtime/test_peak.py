@@ -19,11 +19,11 @@ def test_the_loop_is_all_multiply_adds(target):
         assert "rsp" not in text
 
 
-def test_wider_vectors_do_more():
+def test_every_level_has_a_peak():
+    """How they compare is up to the processor: those of AMD's Zen 4 do a vector of AVX-512 in two
+    halves, and reach no more than with AVX2."""
     levels = [t for t in LEVELS.values() if t.runs_here() and not t.dot]
-    peaks = [measured_peak(t) for t in levels]
-    assert peaks == sorted(peaks)
-    assert peaks[0] > 1
+    assert min(map(measured_peak, levels)) > 1
 
 
 def test_each_thread_adds_work():

@@ -216,7 +216,7 @@ def within_parts(call: Call) -> Array:
 @pytest.mark.parametrize("parts", [1, PARTS])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_sums(shape: tuple[int, int, int], parts: int, configured: None) -> None:
-    rows, columns, numbers = shape
+    rows, columns, _ = shape
     call = Call(MatrixTile(-(-columns // LEVEL.vector), PLAIN, parts), *shape)
     found = call.run(HEIGHTS[max(0, min(2, 16 - rows))])
     bound = within_one(call) if parts == 1 else within_parts(call)

@@ -117,6 +117,10 @@ def is_product_of_bytes(code: str) -> bool:
     return bool(re.match(r"(\{vex\}\s+)?(vpmaddubsw|vpdpbusd|sdot)\s", code))
 
 
+def is_product_of_brains(code: str) -> bool:
+    return code.startswith("vdpbf16ps")
+
+
 def inner_loop(
     text: str, function: str, is_product: Callable[[str], bool] = is_product
 ) -> list[str]:
@@ -328,6 +332,26 @@ def test_the_inner_loop_of_a_tile_of_parts(vectors: int) -> None:
     assert len(set(sums)) == 3 * vectors
     assert sum(line.startswith("tileloadd") for line in loop) == PARTS + 6 * vectors
     assert vectors == 1 or all(one != other for one, other in pairwise(sums))
+
+
+@pytest.mark.parametrize("target", LEVELS.values(), ids=lambda t: t.name)
+@pytest.mark.parametrize("body", [PLAIN, BODIES["residual"]], ids=["plain", "residual"])
+def test_the_inner_loop_of_a_tile_of_bfloat16(target: Target, body: Body) -> None:
+    """One instruction for the two products of an element, or two multiply-adds; no vector to or
+    from the stack where registers are many."""
+    vectors = target.panel_vectors
+    tile = Tile(vectors, body, numbers="bf16", rows=target.tile_rows(vectors))
+    text = assembly(tile, target)
+    for export in tile.exports:
+        loop = inner_loop(text, export, is_product_of_brains if target.brains else is_product)
+        kinds = Counter(line.split()[0] for line in loop)
+        wanted = height(tile, export) * tile.vectors * UNROLL
+        assert kinds["vdpbf16ps"] == (wanted if target.brains else 0), export
+        if not target.brains:
+            assert sum(map(is_product, loop)) == 2 * wanted, export
+        if target.registers >= 32:
+            stack = [s for s in stack_accesses(text, export, loop) if VECTOR.search(s)]
+            assert not stack, (export, stack)
 
 
 def test_short_segments_of_integers_are_added_up_in_order() -> None:

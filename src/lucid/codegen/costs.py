@@ -33,7 +33,8 @@ class Costs:
     task; 0: it is made by bands. `tasks`: blocks of rows of a product for each thread, and half of
     its chunks of panels: threads seldom run equally fast on a busy processor, and wait for each
     other's last task. `brains`: multiply-adds of bfloat16 in the time of one of float32; without
-    an instruction for them they are two of these, after shifts.
+    an instruction for them they are two of these, after shifts. `parts`: those of float32 by tiles
+    of matrices, of the sums of bfloat16 parts, in the time of one by vectors; 0: none are.
     """
 
     streamed: float
@@ -48,6 +49,7 @@ class Costs:
     expanded: float
     tasks: int
     brains: float
+    parts: float
 
     def transforms(self, m: int) -> Transforms:
         """Those of F(m x m)."""
@@ -74,6 +76,7 @@ AVX512 = Costs(
     expanded=0.0,  # not measured
     tasks=4,
     brains=0.7,
+    parts=0.0,  # not measured
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
@@ -110,6 +113,7 @@ AVX2 = Costs(
     # Two threads beside others wait for each other for 3% of ResNeXt-50's time, and for 4% with 4.
     tasks=8,
     brains=0.6,
+    parts=0.0,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with
 weights of their own, one thread, least times of calls in turns."""

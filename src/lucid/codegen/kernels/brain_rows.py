@@ -1,4 +1,5 @@
-"""Rows of floats as register tiles take them for products of bfloat16: rounded, in pairs."""
+"""Rows of floats as tiles take them for products of bfloat16: rounded, in pairs, or as the sums of
+parts."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from lucid.codegen.kernels.loaders import Loader
+from lucid.codegen.kernels.matrix_tile import BLOCK, PARTS
 from lucid.codegen.language.brains import rounded
 from lucid.codegen.language.builder import Kernel
+from lucid.codegen.language.halves import widened
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, buffers, ints
 from lucid.codegen.language.partial import each_part, store_first
 from lucid.codegen.language.values import F32, I16, Int, Pointer, Vector, constant
@@ -31,7 +34,7 @@ class Rounded(Loader):
         return own + ints("row_numbers")
 
     def extents(self, given: Given, rows: int, channels: int) -> dict[str, Extent]:
-        if given.depth * 2 < given.row_numbers:
+        if self.held(given.depth) < given.row_numbers:
             raise ValueError(f"{given.row_numbers} numbers in {given.depth} pairs")
         numbers = given.groups * given.row_numbers
         if self.inner is not None:
@@ -58,9 +61,43 @@ class Rounded(Loader):
             else:
                 source = (to + step).to(F32)
                 self.inner.row(f, row, begin, f.row_numbers, source)
-            pairs = to.to(I16)
-            round_numbers(k, source, pairs, f.row_numbers)
-            zero_numbers(k, pairs + f.row_numbers, depth * 2 - f.row_numbers)
+            self.write(k, source, f.row_numbers, to.to(I16), depth)
+
+    def held(self, depth: int) -> int:
+        """How many numbers a row of so many pairs holds."""
+        return depth * 2
+
+    def write(self, k: Kernel, source: Pointer, count: Int, out: Pointer, depth: Int) -> None:
+        """Write `count` floats as a row of `depth` pairs."""
+        round_numbers(k, source, out, count)
+        zero_numbers(k, out + count, depth * 2 - count)
+
+
+@dataclass(frozen=True)
+class Parted(Rounded):
+    """The same as three parts of bfloat16, whose sum each float is: [block][part][pair]."""
+
+    name: ClassVar[str] = "parted"
+
+    @property
+    def spare_rows(self) -> int:
+        """A row of floats takes no more than one of parts."""
+        return 1 if self.inner else 0
+
+    def held(self, depth: int) -> int:
+        return depth // PARTS * 2
+
+    def write(self, k: Kernel, source: Pointer, count: Int, out: Pointer, depth: Int) -> None:
+        block = 2 * BLOCK
+        with k.loop(0, depth * 2, PARTS * block) as loop:
+            first = loop.index // PARTS
+            for at in range(0, block, k.vector):
+                number = first + at
+                rest = k.load(source + number, mask=k.first_lanes(count - number))
+                for part in range(PARTS):
+                    bits = rounded(k, rest)
+                    k.store(bits, out + (loop.index + (part * block + at)))
+                    rest = rest - widened(k, bits.raw, "bf16")
 
 
 def round_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:

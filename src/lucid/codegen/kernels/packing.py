@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from lucid.codegen.kernels.byte_products import GROUP_BYTES, limits
+from lucid.codegen.kernels.matrix_tile import BLOCK, PARTS, blocks_of
 from lucid.codegen.kernels.winograd_panels import TAPS, points, transform
 from lucid.codegen.kernels.winograd_transforms import exact_below
 from lucid.codegen.language.dtypes import dtype
@@ -130,7 +131,7 @@ class PairPanels(Arrangement):
         columns = array.shape[0] // self.groups
         by_tap = array.reshape(self.groups, columns, array.shape[1], -1).swapaxes(2, 3)
         steps = by_tap.reshape(self.groups, columns, self.segments, -1)
-        elements = -(-steps.shape[3] // self.together)
+        elements = self.elements_of(steps.shape[3])
         shape = (self.groups, -1, self.segments, elements, self.width, self.together)
         panels = out.reshape(shape)
         for group, panel, first, last in each_panel(self.groups, columns, self.width):
@@ -143,7 +144,46 @@ class PairPanels(Arrangement):
         columns = shape[0] // self.groups
         depth = int(np.prod(shape[1:], dtype=np.int64)) // self.segments
         packed = self.groups * -(-columns // self.width) * self.width
-        return packed * self.segments * -(-depth // self.together) * self.together
+        return packed * self.segments * self.elements_of(depth) * self.together
+
+    def elements_of(self, depth: int) -> int:
+        """How many elements a segment of so many steps has in each column."""
+        return -(-depth // self.together)
+
+
+@dataclass(frozen=True)
+class BlockPanels(PairPanels):
+    """The same for tiles of matrices, which take whole blocks of pairs."""
+
+    def elements_of(self, depth: int) -> int:
+        return blocks_of(super().elements_of(depth))
+
+
+@dataclass(frozen=True)
+class PartPanels(Packing):
+    """Floats as the sums of bfloat16 parts: [group][panel][block][part][pair of a block][column][2]
+    in the order of `BlockPanels`."""
+
+    groups: int
+    width: int
+
+    def pack(self, array: Array, out: Array) -> None:
+        brains, rest = dtype("bf16"), array.astype(np.float32)
+        blocks = out.reshape(-1, PARTS, BLOCK * self.width * 2)
+        for number in range(PARTS):
+            part = brains.decode(brains.encode(rest))
+            with np.errstate(invalid="ignore"):  # an infinity less itself
+                rest = rest - part
+            panels = np.zeros(blocks[:, number].size, np.float32)
+            self._panels.arrange(part, panels)
+            blocks[:, number] = panels.reshape(len(blocks), -1)
+
+    def elements(self, shape: tuple[int, ...]) -> int:
+        return PARTS * self._panels.elements(shape)
+
+    @property
+    def _panels(self) -> BlockPanels:
+        return BlockPanels(self.groups, self.width)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lucid.codegen.kernels.body import Extra
+from lucid.codegen.kernels.matrix_tile import MatrixTile
 from lucid.codegen.kernels.microkernels import Tile, WindowTile
 from lucid.codegen.kernels.packing import Channels
 from lucid.codegen.language.dtypes import COMPUTED
@@ -63,7 +64,7 @@ def extra_of(ctx: Lowering, extra: Value, result: Value, axis: int) -> Extra | N
     return Extra("channel", kind) if varies and shape == ones[-len(shape) :] else None
 
 
-def tile_codes(tile: Tile | WindowTile) -> dict[str, ArgumentValue]:
+def tile_codes(tile: Tile | WindowTile | MatrixTile) -> dict[str, ArgumentValue]:
     """The functions of a tile, and the rows of the tallest."""
     return {**{name: Code(tile, name) for name in tile.exports}, "tile_rows": tile.rows}
 

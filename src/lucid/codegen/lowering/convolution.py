@@ -12,6 +12,7 @@ from lucid.codegen.lowering.direct import direct
 from lucid.codegen.lowering.epilogue import Epilogue, to_body
 from lucid.codegen.lowering.fusion import lowers_fused, parts
 from lucid.codegen.lowering.layer import POINTWISE, Layer
+from lucid.codegen.lowering.matrices import by_matrices
 from lucid.codegen.lowering.planes import in_plane
 from lucid.codegen.lowering.product import linear, pointwise
 from lucid.codegen.lowering.strassen import strassen
@@ -61,9 +62,10 @@ def _layer(ctx: Lowering, op: Op, operands: Sequence[Value], result: Value, orig
 def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
     if isinstance(layer.op, Linear | IntegerLinear):
         layer.choice = choice or ctx.schedule.choices.get(layer.result.name, POINTWISE)
+        layer.choice = layer.choice.on(ctx.target)
         (strassen if layer.choice.kernel == "strassen" else linear)(ctx, layer)
         return
-    layer.choice = choice or ctx.schedule.choices[layer.result.name]
+    layer.choice = (choice or ctx.schedule.choices[layer.result.name]).on(ctx.target)
     if not isinstance(layer.op, Conv2d | IntegerConv2d):
         layer = in_plane(ctx, layer)
     kernel = layer.choice.algorithm
@@ -75,7 +77,7 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
         depthwise(ctx, layer)
     elif kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif windows or (layer.is_integer and kernel == "direct"):
+    elif (windows and not by_matrices(ctx, layer)) or (layer.is_integer and kernel == "direct"):
         direct(ctx, layer)
     elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         pointwise(ctx, layer)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC, Arithmetic
+from lucid.codegen.kernels.matrix_tile import PARTS
 from lucid.codegen.kernels.packing import Packing, PairPanels, Panels, QuadPanels
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.epilogue import Epilogue
@@ -56,11 +57,16 @@ class Layer:
     @property
     def numbers(self) -> str:
         """The dtype of the panels that register tiles multiply."""
-        if self.choice.rounds_to_brains:
+        if self.choice.rounds_to_brains or self.choice.takes_parts:
             return "bf16"
         if self.as_bytes:
             return "i8"
         return "i16" if self.is_integer else COMPUTED
+
+    @property
+    def parts(self) -> int:
+        """As how many numbers of those a number of the weights is packed."""
+        return PARTS if self.choice.takes_parts else 1
 
     @property
     def arithmetic(self) -> Arithmetic:

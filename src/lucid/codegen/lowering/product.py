@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from lucid.codegen.kernels.body import Extra
-from lucid.codegen.kernels.brain_rows import Rounded
+from lucid.codegen.kernels.brain_rows import Parted, Rounded
 from lucid.codegen.kernels.byte_products import GROUP_BYTES
 from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
-from lucid.codegen.kernels.microkernels import Tile, panel_vectors
+from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.kernels.packing import ByteLimits
 from lucid.codegen.kernels.product import Product, peaks_bytes, scratch_bytes
 from lucid.codegen.language.dtypes import dtype
@@ -25,6 +25,7 @@ from lucid.codegen.lowering.arguments import (
 )
 from lucid.codegen.lowering.context import Deferred, Lowering, row_major, row_stride
 from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.lowering.matrices import form_of
 from lucid.codegen.lowering.shapes import matrix
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.ir.ops import Conv2d
@@ -93,7 +94,7 @@ def _row_blocks(ctx: Lowering, layer: Layer, rows: int, depth: int) -> int:
     `Costs.tasks` of them or those that rows suffice for."""
     if layer.choice.rows:
         return -(-rows // layer.choice.rows)
-    row_bytes = dtype(layer.numbers).bytes * depth
+    row_bytes = dtype(layer.numbers).bytes * layer.parts * depth
     fitting = max(LEAST_BLOCK, min(192, ctx.target.l2 // 4 // row_bytes))
     most = -(-rows // LEAST_BLOCK)
     even = most - most % ctx.threads if most > ctx.threads else most
@@ -124,7 +125,7 @@ def product(
     vectors = panel_vectors(columns, ctx.target, layer.numbers)
     width = vectors * ctx.target.vector
     panels = -(-columns // width)
-    rounds = layer.choice.rounds_to_brains
+    rounds = layer.numbers == "bf16"
     copied = rounds or (isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted))
     checked = layer.arithmetic.checked(ctx.target)
     split = split_product(ctx, layer, count, depth, panels, met=copied or checked)
@@ -134,8 +135,7 @@ def product(
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras, layer.numbers, result.dtype)
-    tile_rows = layer.arithmetic.tile_rows(ctx.target, vectors)
-    tile = Tile(vectors, body, numbers=layer.numbers, rows=tile_rows)
+    form = form_of(ctx, layer, groups, vectors, depth)
     extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]
@@ -143,21 +143,18 @@ def product(
     region.set_outputs([layer.append(region, x, rest)])
     shape = ctx.shape(layer.weight)
     name = layer.weight.name
-    weight_bytes = dtype(layer.numbers).bytes * depth * columns
-    steps = -(-depth // layer.arithmetic.numbers_of_element)
+    weight_bytes = dtype(layer.numbers).bytes * layer.parts * depth * columns
     arguments: dict[str, ArgumentValue] = {
         **(rows.arguments if isinstance(rows, Deferred) else _plain_rows(rows)),
-        "weights": ctx.weights(
-            layer.weight.recipe, layer.panels(groups, width), shape, name, layer.numbers
-        ),
+        "weights": ctx.weights(layer.weight.recipe, form.packing, shape, name, layer.numbers),
         "bias": bias_of(ctx, layer, groups, width),
         **(_limits(ctx, layer, groups, width) if kernel.has_limits else {}),
         "y": result,
         **extra_arguments,
-        **tile_codes(tile),
+        **tile_codes(form.tile),
         "y_row": row_stride(result) or 0,
         "rows": count,
-        "depth": steps,
+        "depth": form.steps,
         "columns": columns,
         "groups": groups,
         "panel": width,
@@ -169,8 +166,9 @@ def product(
         "prefetch": int(split.panels_outside or weight_bytes > PREFETCHED * ctx.target.l2),
     }
     block_rows = -(-count // split.blocks)
-    scratch = 0 if loader is None else scratch_bytes(steps, block_rows + loader.spare_rows)
-    scratch += peaks_bytes(steps, block_rows, ctx.target) if checked else 0
+    spare = 0 if loader is None else max(loader.spare_rows, form.rows_beyond)
+    scratch = 0 if loader is None else scratch_bytes(form.steps, block_rows + spare)
+    scratch += peaks_bytes(form.steps, block_rows, ctx.target) if checked else 0
     ctx.call(
         kernel,
         split.blocks * split.chunks * groups,
@@ -226,10 +224,10 @@ def linear(ctx: Lowering, layer: Layer) -> None:
 
 
 def pointwise(ctx: Lowering, layer: Layer) -> None:
-    """A 1x1 convolution: its rows are the pixels as they lie, or, with a stride, every few of
-    them."""
+    """A convolution by rows of its windows. Those of a 1x1 are the pixels as they lie, or, with a
+    stride, every few of them."""
     op = layer.conv
-    _, depth, *_ = ctx.shape(layer.weight)
+    depth = prod(ctx.shape(layer.weight)[1:])
     layer = _of_bytes(ctx, layer, depth)
     result = ctx.result(layer.result)
     n, _, height, width = result.shape
@@ -239,7 +237,7 @@ def pointwise(ctx: Lowering, layer: Layer) -> None:
     elif layer.choice.algorithm == "pointwise":
         rows = ctx.rows(layer.x, whole=op.groups == 1)
     else:
-        rows = _strided_rows(ctx, layer, op, (height, width))
+        rows = _windows(ctx, layer, op, (height, width))
     product(
         ctx,
         layer,
@@ -278,23 +276,25 @@ def _integer_rows(
 
 
 def _rounded_rows(layer: Layer, rows: Deferred | View, depth: int) -> Deferred:
-    """The same rows as bfloat16, put into scratch."""
+    """The same rows as bfloat16, or as parts of it, put into scratch."""
     numbers: dict[str, ArgumentValue] = {"row_numbers": depth}
+    rounded = Parted if layer.parts > 1 else Rounded
     if isinstance(rows, Deferred):
         arguments = {**rows.arguments, **numbers}
-        return replace(rows, loader=Rounded(rows.loader), arguments=arguments)
+        return replace(rows, loader=rounded(rows.loader), arguments=arguments)
     arguments = {**_plain_rows(rows), **numbers}
-    return Deferred(Rounded(), arguments, (rows,), lambda region, inputs: inputs[0], layer.origin)
+    return Deferred(rounded(), arguments, (rows,), lambda region, inputs: inputs[0], layer.origin)
 
 
-def _strided_rows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
-    """The loader for every few pixels of a map, and zeros around it."""
+def _windows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:
+    """The loader for the windows of a map, with zeros around it."""
     x = ctx.rows_view(layer.x)
+    _, inner, height, width = ctx.shape(layer.weight)
     arguments: dict[str, ArgumentValue] = {
         **geometry(x, out),
-        **window((1, 1), op.stride, op.padding),
-        "dilation_h": 1,
-        "dilation_w": 1,
-        "taps_depth": ctx.shape(layer.weight)[1],
+        **window((height, width), op.stride, op.padding),
+        "dilation_h": op.dilation[0],
+        "dilation_w": op.dilation[1],
+        "taps_depth": inner,
     }
     return Deferred(Patch(), arguments, (x,), lambda region, inputs: inputs[0], layer.origin)

@@ -299,7 +299,7 @@ def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis)
     shape = ConvShape.of(node, batch)
     legal = legal_kernels(shape)
     allowed = allowed_kernels(shape, basis.precision)
-    times = {name: cycles(shape, name, target) for name in legal}
+    times = {name: cycles(shape, name, target) for name in (*legal, choice.kernel)}
     reason = _reason(node, choice, shape, allowed, target, basis)
     if choice.algorithm == "direct" and shape.live_taps < 1:
         reason += f", with {shape.live_taps:.0%} of the products: the others meet padding"

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from lucid.codegen.costs import Transforms
 from lucid.codegen.kernels.accumulation import SHORT
 from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
+from lucid.codegen.kernels.matrix_tile import PARTS
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target
@@ -28,12 +29,16 @@ from lucid.ir.types import TensorType
 
 BRAINS = "_bf16"
 """How kernels that multiply floats rounded to bfloat16 are named, after those of float32."""
+BY_PARTS = "_parts"
+"""How kernels are named that multiply floats as the sums of bfloat16 parts, by tiles of matrices.
+Where the target has none they are those of float32."""
+BY_ROWS = ("pointwise", "direct")
 KERNELS = (
-    *("pointwise", "direct", "winograd2x2", "winograd4x4", "depthwise", "strassen"),
-    *(kernel + BRAINS for kernel in ("pointwise", "direct")),
+    *(*BY_ROWS, "winograd2x2", "winograd4x4", "depthwise", "strassen"),
+    *(kernel + numbers for numbers in (BRAINS, BY_PARTS) for kernel in BY_ROWS),
 )
 """The names by which kernels of convolutions are chosen and forced."""
-MATRIX_KERNELS = ("pointwise", "strassen", "pointwise" + BRAINS)
+MATRIX_KERNELS = ("pointwise", "strassen", "pointwise" + BRAINS, "pointwise" + BY_PARTS)
 """Those that linear layers may have."""
 
 GROUPS = (1, 2, 4, 8)
@@ -77,12 +82,23 @@ class Choice:
     @property
     def algorithm(self) -> str:
         """The kernel, whatever numbers it multiplies."""
-        return self.kernel.removesuffix(BRAINS)
+        return self.kernel.removesuffix(BRAINS).removesuffix(BY_PARTS)
 
     @property
     def rounds_to_brains(self) -> bool:
         """Whether it multiplies floats rounded to bfloat16."""
         return self.kernel.endswith(BRAINS)
+
+    @property
+    def takes_parts(self) -> bool:
+        """Whether it multiplies floats as the sums of parts."""
+        return self.kernel.endswith(BY_PARTS)
+
+    def on(self, target: Target) -> Choice:
+        """The choice as this target carries it out."""
+        if target.tiles or not self.takes_parts:
+            return self
+        return dataclasses.replace(self, kernel=self.algorithm)
 
 
 @dataclass(frozen=True)
@@ -274,6 +290,14 @@ def legal_kernels(shape: ConvShape) -> list[str]:
     return kernels + [k + BRAINS for k in kernels if k + BRAINS in KERNELS]
 
 
+def possible_kernels(shape: ConvShape) -> list[str]:
+    """Those of `legal_kernels`, and the ones by parts."""
+    kernels = legal_kernels(shape)
+    if shape.integer or shape.slices or "depthwise" in kernels:
+        return kernels
+    return kernels + [k + BY_PARTS for k in kernels if k in BY_ROWS]
+
+
 def _exact_kernels(shape: ConvShape) -> list[str]:
     """Those of `legal_kernels` that multiply what they are given."""
     op = shape.op
@@ -333,14 +357,14 @@ def without_choice(chosen: Schedule, graph: Graph, batch: int) -> list[str]:
         n.output.name
         for n in convolutions(graph)
         if (choice := chosen.choices.get(n.output.name)) is None
-        or choice.kernel not in legal_kernels(ConvShape.of(n, batch))
+        or choice.kernel not in possible_kernels(ConvShape.of(n, batch))
     ]
     return missing + [n.output.name for n in _misfits(chosen, graph, batch)]
 
 
 def _misfits(chosen: Schedule, graph: Graph, batch: int) -> list[Node]:
     """The linear layers that the choice for them cannot compute."""
-    fitting = {n: legal_kernels(ConvShape.of(n, batch)) for n in matrices(graph)}
+    fitting = {n: possible_kernels(ConvShape.of(n, batch)) for n in matrices(graph)}
     layers = [n for n in graph.nodes if isinstance(_anchor(n), Linear)]
     choices = ((n, chosen.choices.get(n.output.name)) for n in layers)
     return [n for n, choice in choices if choice and choice.kernel not in fitting.get(n, ())]
@@ -353,7 +377,7 @@ def check_schedule(chosen: Schedule, graph: Graph, batch: int) -> None:
         choice = chosen.choices.get(node.output.name)
         if choice is None:
             raise UnknownNameError(f"the schedule has nothing for {layer}: it is another model's")
-        legal = legal_kernels(ConvShape.of(node, batch))
+        legal = possible_kernels(ConvShape.of(node, batch))
         if choice.kernel not in legal:
             raise UnknownNameError(
                 f"kernel {choice.kernel!r} cannot compute {layer}: it may have {', '.join(legal)}"
@@ -386,7 +410,7 @@ def _forced_kernel(node: Node, shape: ConvShape, forced: Mapping[str, str]) -> s
     for pattern, kernel in forced.items():
         if not fnmatch.fnmatchcase(node.origin, pattern):
             continue
-        legal = legal_kernels(shape)
+        legal = possible_kernels(shape)
         if kernel not in legal:
             raise UnknownNameError(
                 f"kernel {kernel!r} cannot compute {node.origin}: it may have {', '.join(legal)}"
@@ -405,9 +429,11 @@ def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
 
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
     """The kernel with the lowest modelled time among those allowed. By Strassen's products only
-    linear layers of many rows are certain to gain."""
+    linear layers of many rows are certain to gain; by parts none is before that was measured."""
     gains = shape.linear and shape.pairs >= STRASSEN_PAIRS
     names = [n for n in allowed_kernels(shape, precision) if gains or n != "strassen"]
+    if target.tiles and target.costs.parts:
+        names += [n for n in possible_kernels(shape) if n.endswith(BY_PARTS)]
     return min(names, key=lambda name: cycles(shape, name, target))
 
 
@@ -438,6 +464,10 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     if kernel.endswith(BRAINS):
         halved = dataclasses.replace(shape, itemsize=BRAIN_BYTES)
         return _products_cycles(halved, kernel, target, costs.brains) + _rounding(shape, target)
+    if kernel.endswith(BY_PARTS):
+        parted = dataclasses.replace(shape, itemsize=PARTS * BRAIN_BYTES)
+        faster = costs.parts or 1.0
+        return _products_cycles(parted, kernel, target, faster) + PARTS * _rounding(shape, target)
     rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:

@@ -341,7 +341,12 @@ FLUSHED = {2: 9.0, 4: 361.0}
 largest sum of a row of the output transform (1 + 1 + 1, and 1 + 1 + 8 + 8 + 1)."""
 
 
-def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
+SUMMED = 4
+"""Numbers of the input that F(2x2) adds up to one that is multiplied."""
+
+
+def _winograd(op: Any, x: Sequence[Known], m: int, rounded: float = 0.0) -> tuple[Array, Array]:
+    """`rounded`: what transformed numbers are off by, of their size, besides."""
     value, error = _conv(op, x)
     reach, dilation = 2 * m + 3, op.dilation[-2:]
     beside = ((m + 1) * dilation[0], (m + 1) * dilation[1])
@@ -359,6 +364,7 @@ def _winograd(op: Any, x: Sequence[Known], m: int) -> tuple[Array, Array]:
     largest = around(np.pad(size_of(x[0].value), border))
     sizes = inside.evaluate(largest, np.abs(x[1].value)) + size_of(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
+    error = error + FLUSHED[m] * SUMMED * 2 * rounded * sizes
     weights = np.abs(x[1].value).sum(tuple(range(1, x[1].value.ndim)))
     weights = weights.reshape(-1, *(1,) * op.axes)
     # A transformed number that is flushed is missing from its products, and so is one of these.
@@ -417,6 +423,7 @@ OWN: dict[str, Callable[[Any, Sequence[Known]], tuple[Array, Array]]] = {
     "strassen": _strassen,
     "pointwise_bf16": _of_brains,
     "direct_bf16": _of_brains,
+    "winograd2x2_bf16": lambda op, x: _winograd(op, x, 2, BRAIN),
 }
 """What kernels may be off by that sum up other products than an op's own."""
 

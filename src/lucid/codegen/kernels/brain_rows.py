@@ -3,6 +3,7 @@ parts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -106,6 +107,19 @@ def round_numbers(k: Kernel, source: Pointer, out: Pointer, count: Int) -> None:
     def part(at: Int, mask: Any) -> None:
         numbers = rounded(k, k.load(source + at, mask=mask))
         store_first(k, numbers.raw, out + at, None if mask is None else count - at)
+
+    k.each_vector(count, part)
+
+
+def round_planes(k: Kernel, planes: Sequence[Pointer], out: Pointer, count: Int) -> None:
+    """The same of a line of a planar map, channels last: `count` pixels of every plane."""
+    depth = len(planes)
+    order = [plane * k.vector + pixel for pixel in range(k.vector) for plane in range(depth)]
+
+    def part(at: Int, mask: Any) -> None:
+        whole = k.joined([rounded(k, k.load(plane + at, mask=mask)) for plane in planes])
+        left = None if mask is None else (count - at) * depth
+        store_first(k, k.shuffle(whole, order).raw, out + at * depth, left)
 
     k.each_vector(count, part)
 

@@ -24,7 +24,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
 from lucid.codegen.kernels.body import Extra, tensors
-from lucid.codegen.kernels.brain_rows import round_numbers, zero_numbers
+from lucid.codegen.kernels.brain_rows import round_numbers, round_planes, zero_numbers
 from lucid.codegen.kernels.integer_rows import shift, shift_planes
 from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, list_words
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
@@ -114,7 +114,7 @@ class _Block:
 class Direct(KernelSpec):
     """`extras`, `numbers`: as in the tile. `planes`: channels of a planar map (NCHW), else 0. `x`,
     `result`: the dtypes of x and y. Integers lie in the padded map less their zero point, and for
-    products of bfloat16, whose segments are of even length, floats do rounded.
+    products of bfloat16 floats do rounded.
     `in_place`: whether x, of floats, is not copied: it has no padding, or none that is met.
     `sparse`: whether taps that meet padding are left out; a segment is then a tap."""
 
@@ -483,13 +483,25 @@ class DirectEmitter:
 
 
 class _BrainEmitter(DirectEmitter):
-    """The padded map holds bfloat16."""
+    """The padded map holds bfloat16. Where segments are of odd length, a weight of 0 meets what
+    follows them: the next pixel, or behind the last a zero."""
+
+    def _map(self, image: Int, images: Int, group: Int, top: Int, left: Int) -> Pointer:
+        f, k = self.frame, self.kernel
+        windows = super()._map(image, images, group, top, left)
+        zero_numbers(k, self.map + images * f.met * self.line_numbers, k.int(1))
+        return windows
 
     def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
         zero_numbers(self.kernel, out + begin, end - begin)
 
     def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
         round_numbers(self.kernel, source, out, count)
+
+    def _interleave(
+        self, sources: Sequence[Pointer], out: Pointer, columns: Int, exist: Sequence[Any] = ()
+    ) -> None:
+        round_planes(self.kernel, sources, out, columns)
 
 
 class _IntegerEmitter(DirectEmitter):

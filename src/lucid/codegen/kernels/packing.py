@@ -275,6 +275,21 @@ class WinogradPanels(Winograd):
 
 
 @dataclass(frozen=True)
+class WinogradBrainPanels(Winograd):
+    """[group][panel][point][pair of input channels][column][2], transformed as floats, for products
+    of bfloat16."""
+
+    dtype: ClassVar[str] = "f32"
+
+    @property
+    def taps(self) -> Arrangement:
+        return PairPanels(self.groups, self.width, TAPS)
+
+    def columns(self, shape: tuple[int, ...]) -> int:
+        return -(-shape[1] // 2) * self.width * 2
+
+
+@dataclass(frozen=True)
 class WinogradPairPanels(Winograd):
     """Of integers: [group][panel][point][pair of input channels][column][2]."""
 

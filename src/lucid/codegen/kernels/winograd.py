@@ -29,7 +29,7 @@ from lucid.codegen.kernels.product import (
     tile_arguments,
 )
 from lucid.codegen.kernels.winograd_transforms import INPUT, OUTPUT
-from lucid.codegen.language.dtypes import COMPUTED
+from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.language.kernel import (
     MAP,
     Arg,
@@ -178,18 +178,19 @@ class WinogradEmitter:
         self.vector = target.vector
         self.bytes = self.kernel.aligned
         f, element = self.frame, self.arithmetic.element
+        total = dtype(self.arithmetic.sums).element
         self.depth = f.depth.ceil_div(self.arithmetic.numbers_of_element)
         self.weights = f.weights.to(element)
         self.padded = self.depth.ceil_div(self.vector) * self.vector
         self.v_point = skewed(f.block_tiles * self.padded)
         self.m_point = skewed(f.block_tiles * f.panel)
         self.v = f.scratch.to(element)
-        self.products = self.v + self.v_point * self.points
+        self.products = (self.v + self.v_point * self.points).to(total)
         self.rest = self.products + self.m_point * self.points
         self.zeros = self.rest.to(f.x.element)
         self.pixels = self.kernel.stack(self.points, I64)
-        self.between = self.kernel.stack(self.points * self.vector, element)
-        self.after = self.kernel.stack(self.m * self.a * self.vector, element)
+        self.between = self.kernel.stack(self.points * self.vector, total)
+        self.after = self.kernel.stack(self.m * self.a * self.vector, total)
         self.x = self._map("x", "")
         self.results = {name: self._map(name, f"{name}_") for name in ("y", *spec.body.tensors())}
 
@@ -207,8 +208,8 @@ class WinogradEmitter:
 
     def _clear(self) -> None:
         """Set the pixel of zeros."""
-        k = self.kernel
-        with k.loop(0, self.padded, self.vector, never_empty=True) as c:
+        k, channels = self.kernel, self.padded * self.arithmetic.numbers_of_element
+        with k.loop(0, channels, self.vector, never_empty=True) as c:
             k.store(k.zero(), self.zeros + c.index)
 
     def _panel(self, tiles: tuple[Int, Int], piece: Int, group: Int, panel: Int) -> None:
@@ -318,15 +319,23 @@ class WinogradEmitter:
                     self._keep(self.between, column.index + i * self.a, value)
             with k.loop(0, self.a, never_empty=True) as line:
                 d = [self._kept(self.between, line.index * self.a + j) for j in range(self.a)]
-                row = out + (self.v_point * self.a * line.index + c)
+                row = out + self.v_point * self.a * line.index
                 for j, value in enumerate(INPUT[self.m](k, d)):
-                    at = row + self.v_point * j
-                    if anywhere:
-                        k.store(value, at, mask)
-                    else:
-                        k.store(value, at, align=self.bytes)
+                    place = self._point(row + self.v_point * j, c)
+                    self._store_point(value, place, mask, anywhere)
 
         k.each_vector(channels, transform)
+
+    def _point(self, row: Pointer, channel: Int) -> Pointer:
+        """Where a channel lies in a row of V."""
+        return row + channel
+
+    def _store_point(self, value: Vector, place: Pointer, mask: Any, anywhere: bool) -> None:
+        """Write a vector of V; `anywhere`: as in `_transform`."""
+        if anywhere:
+            self.kernel.store(value, place, mask)
+        else:
+            self.kernel.store(value, place, align=self.bytes)
 
     def _find_pixels(
         self, corner: Pointer, lines: tuple[Int, Int], columns: tuple[Int, Int]

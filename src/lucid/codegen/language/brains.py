@@ -10,7 +10,7 @@ from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.halves import narrowed
-from lucid.codegen.language.values import BF16, F32, I16, I32, Vector, constant
+from lucid.codegen.language.values import BF16, F32, I16, Vector, constant
 
 MULTIPLY_ADD = "llvm.x86.avx512bf16.dpbf16ps.{bits}"
 """`vdpbf16ps`. It rounds to nearest, flushes denormals, and asks no control register about it; in

@@ -75,7 +75,6 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         and x.strides[3] == 1
         and inner <= MOST_PLANES
         and op.groups == 1
-        and not layer.choice.rounds_to_brains
     )
     if not planar:
         x = ctx.rows_view(layer.x)

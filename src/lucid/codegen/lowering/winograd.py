@@ -7,13 +7,20 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lucid.codegen.kernels import brain_winograd, integer_winograd
+from lucid.codegen.kernels import winograd as winograd_kernel
 from lucid.codegen.kernels.body import PLAIN
+from lucid.codegen.kernels.brain_winograd import BrainWinograd
 from lucid.codegen.kernels.integer_winograd import IntegerWinograd
-from lucid.codegen.kernels.integer_winograd import scratch_bytes as integer_scratch_bytes
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.packing import WinogradPairPanels, WinogradPanels, WinogradParts
+from lucid.codegen.kernels.packing import (
+    WinogradBrainPanels,
+    WinogradPairPanels,
+    WinogradPanels,
+    WinogradParts,
+)
 from lucid.codegen.kernels.slices import WinogradSlices
-from lucid.codegen.kernels.winograd import Winograd, scratch_bytes
+from lucid.codegen.kernels.winograd import Winograd
 from lucid.codegen.lowering.arguments import (
     bias_of,
     bind_extras,
@@ -67,7 +74,7 @@ class Tiling:
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
-    op, m = layer.conv, int(layer.choice.kernel[-1])
+    op, m = layer.conv, int(layer.choice.algorithm[-1])
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
@@ -169,11 +176,16 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
     op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
     rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups // together
     tile = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers, rows=rows)
+    if layer.choice.rounds_to_brains:
+        brains = WinogradBrainPanels(m, groups, panel)
+        packed = ctx.weights(weight.recipe, brains, shape, weight.name, layer.numbers)
+        scratch = brain_winograd.scratch_bytes
+        return _Form(BrainWinograd(*options), tile, {"weights": packed}, scratch)
     if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
         packing = WinogradPanels(m, groups, panel, together)
         packed = ctx.weights(weight.recipe, packing, shape, weight.name)
-        return _Form(spec(*options), tile, {"weights": packed}, scratch_bytes)
+        return _Form(spec(*options), tile, {"weights": packed}, winograd_kernel.scratch_bytes)
     dtypes = layer.x.type.dtype, layer.result.type.dtype
     pairs, parts = WinogradPairPanels(m, groups, panel), WinogradParts(m, op.largest(dtypes[0]))
     arguments: dict[str, ArgumentValue] = {
@@ -181,5 +193,6 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
         "parts": ctx.weights(weight.recipe, parts, shape, f"{weight.name}.parts", "i64"),
         "zero_point": layer.zero_point,
     }
-    kernel = IntegerWinograd(*options, *dtypes, vectors)
-    return _Form(kernel, tile, arguments, integer_scratch_bytes)
+    return _Form(
+        IntegerWinograd(*options, *dtypes, vectors), tile, arguments, integer_winograd.scratch_bytes
+    )

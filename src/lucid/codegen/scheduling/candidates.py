@@ -15,7 +15,7 @@ from lucid.codegen.kernels.microkernels import panel_vectors
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import KernelCall, Program
-from lucid.codegen.scheduling.schedule import Choice, ConvShape, cycles, tile_block
+from lucid.codegen.scheduling.schedule import BRAINS, Choice, ConvShape, cycles, tile_block
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import (
@@ -73,7 +73,7 @@ def cuts(shape: ConvShape, kernel: str, target: Target) -> list[Choice]:
 
 
 def _tile_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Choice]:
-    m = int(kernel[-1])
+    m = int(kernel.removesuffix(BRAINS)[-1])
     tiles = shape.batch * shape.tiles(m)
     own = tile_block(shape, kernel, target)
     blocks = [own, *(t for t in TILES if t < tiles and t != own), tiles]

@@ -35,7 +35,8 @@ Where the target has none they are those of float32."""
 BY_ROWS = ("pointwise", "direct")
 KERNELS = (
     *(*BY_ROWS, "winograd2x2", "winograd4x4", "depthwise", "strassen"),
-    *(kernel + numbers for numbers in (BRAINS, BY_PARTS) for kernel in BY_ROWS),
+    *(kernel + BRAINS for kernel in (*BY_ROWS, "winograd2x2")),
+    *(kernel + BY_PARTS for kernel in BY_ROWS),
 )
 """The names by which kernels of convolutions are chosen and forced."""
 MATRIX_KERNELS = ("pointwise", "strassen", "pointwise" + BRAINS, "pointwise" + BY_PARTS)
@@ -285,7 +286,7 @@ def legal_kernels(shape: ConvShape) -> list[str]:
     """The kernels that can compute this convolution, the plain ones first, those that round to
     bfloat16 last."""
     kernels = _exact_kernels(shape)
-    if shape.integer or shape.slices or shape.depth % 2 or "depthwise" in kernels:
+    if shape.integer or shape.slices or "depthwise" in kernels:
         return kernels
     return kernels + [k + BRAINS for k in kernels if k + BRAINS in KERNELS]
 
@@ -463,12 +464,19 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     costs = target.costs
     if kernel.endswith(BRAINS):
         halved = dataclasses.replace(shape, itemsize=BRAIN_BYTES)
-        return _products_cycles(halved, kernel, target, costs.brains) + _rounding(shape, target)
+        algorithm = kernel.removesuffix(BRAINS)
+        return _cycles(halved, algorithm, target, costs.brains) + _rounding(shape, target)
     if kernel.endswith(BY_PARTS):
         parted = dataclasses.replace(shape, itemsize=PARTS * BRAIN_BYTES)
-        faster = costs.parts or 1.0
-        return _products_cycles(parted, kernel, target, faster) + PARTS * _rounding(shape, target)
-    rate = 2.0 * target.vector * (PAIRS_RATE if shape.integer else 1.0)  # multiply-adds a cycle
+        algorithm, faster = kernel.removesuffix(BY_PARTS), costs.parts or 1.0
+        return _cycles(parted, algorithm, target, faster) + PARTS * _rounding(shape, target)
+    return _cycles(shape, kernel, target, PAIRS_RATE if shape.integer else 1.0)
+
+
+def _cycles(shape: ConvShape, kernel: str, target: Target, faster: float) -> float:
+    """Those of a kernel that does so many multiply-adds in the time of one of floats."""
+    costs = target.costs
+    rate = 2.0 * target.vector * faster  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:
         large = shape.op.stride != (1, 1) and shape.map_bytes > LARGE_MAP
@@ -480,7 +488,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
     if kernel == "strassen":
         return _strassen_cycles(shape, target)
     if not kernel.startswith("winograd"):
-        return _products_cycles(shape, kernel, target, PAIRS_RATE if shape.integer else 1.0)
+        return _products_cycles(shape, kernel, target, rate)
     inputs, outputs = (-(-n // target.vector) for n in (shape.depth, shape.group_columns))
     m = int(kernel[-1])
     points = (m + 2) ** 2
@@ -498,17 +506,16 @@ def _lanes(shape: ConvShape, target: Target) -> float:
     return vectors * target.vector / shape.group_columns
 
 
-def _products_cycles(shape: ConvShape, kernel: str, target: Target, faster: float) -> float:
-    """Of `cycles`: products of rows or windows, so many in the time of one of floats, by weights
-    that come from memory once."""
+def _products_cycles(shape: ConvShape, kernel: str, target: Target, rate: float) -> float:
+    """Of `cycles`: products of rows or windows, at most so many a cycle, by weights that come from
+    memory once."""
     costs = target.costs
     size = shape.columns * shape.depth * shape.kernel[0] * shape.kernel[1]
     share = costs.products
-    if kernel.startswith("direct"):
+    if kernel == "direct":
         short = shape.depth * shape.kernel[1] <= SHORT
         share = (costs.short if short else costs.direct) / shape.live_taps
-    rate = share * 2.0 * target.vector * faster
-    products = shape.products * _lanes(shape, target) / rate
+    products = shape.products * _lanes(shape, target) / (share * rate)
     return max(products, shape.itemsize * size / costs.streamed)
 
 
@@ -550,7 +557,7 @@ def tile_block(shape: ConvShape, kernel: str, target: Target) -> int:
     """Tiles in a Winograd block: even blocks of an image, or several whole images."""
     if not kernel.startswith("winograd"):
         return 0
-    m, shape = int(kernel[-1]), shape.together(target)
+    m, shape = int(kernel.removesuffix(BRAINS)[-1]), shape.together(target)
     tiles = shape.tiles(m)
     panel = target.panel_vectors * target.vector
     bytes_per_tile = shape.itemsize * (m + 2) ** 2 * (shape.depth + panel)

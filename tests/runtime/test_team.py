@@ -172,6 +172,8 @@ def test_workers_block_signals_and_callers_do_not() -> None:
         )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGALRM):
             assert blocked >> (number - 1) & 1
+        for number in (signal.SIGSEGV, signal.SIGILL):  # of which faulthandler tells
+            assert not blocked >> (number - 1) & 1
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")

@@ -166,8 +166,10 @@ def product(
         "prefetch": int(split.panels_outside or weight_bytes > PREFETCHED * ctx.target.l2),
     }
     block_rows = -(-count // split.blocks)
-    spare = 0 if loader is None else max(loader.spare_rows, form.rows_beyond)
-    scratch = 0 if loader is None else scratch_bytes(form.steps, block_rows + spare)
+    scratch = 0
+    if loader is not None:
+        written = block_rows + max(loader.spare_rows, form.rows_beyond)
+        scratch = scratch_bytes(form.steps, written, layer.numbers)
     scratch += peaks_bytes(form.steps, block_rows, ctx.target) if checked else 0
     ctx.call(
         kernel,

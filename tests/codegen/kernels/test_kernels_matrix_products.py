@@ -120,6 +120,26 @@ def test_layers_with_a_residual(size: int, groups: int, numbers: str) -> None:
     check(build.graph, inputs, numbers, wanted, LIMITS[numbers])
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_winograd(groups: int) -> None:
+    """Where channels are whole blocks of pairs."""
+    build = Builder()
+    y = build.conv(build.input(64, 9, 7), 74, (3, 3), padding=(1,) * 4, groups=groups, origin="c")
+    build.graph.set_outputs([y])
+    inputs = random_inputs(build.graph, 2)
+    (wanted,) = interpret(build.graph, inputs, dtype=np.float64)
+    graph = run_passes(build.graph)
+    choices = schedule(graph, LEVEL, 2, "fast", {"c": "winograd2x2_bf16"})
+    programs = [lower(graph, choices, LEVEL, 2, threads=n) for n in (1, 2)]
+    assert any(isinstance(kernel, MatrixTile) for kernel in programs[0].kernels())
+    one, two = (
+        Run(program, LEVEL, threads=n).outputs(graph.payload, inputs)[0]
+        for n, program in enumerate(programs, 1)
+    )
+    np.testing.assert_array_equal(one, two)
+    assert_near(one, wanted, 1e-2)
+
+
 @BOTH
 @pytest.mark.parametrize("make", [pooled_block, normalised_rows, strided_rows])
 def test_rows_that_loaders_make(make: Callable[[Builder], Value], numbers: str) -> None:

@@ -20,11 +20,15 @@ from lucid.codegen.language.values import F32, I16, Int, Pointer, Vector, size_o
 from lucid.codegen.target import Target
 
 
-def scratch_bytes(m: int, tiles: int, channels: int, panel: int, vector: int) -> int:
-    """Scratch a task needs: V in pairs, M and a pixel of zeros."""
+def scratch_bytes(
+    m: int, tiles: int, channels: int, panel: int, vector: int, rows_beyond: int = 0
+) -> int:
+    """Scratch a task needs: V in pairs, M and a pixel of zeros, or the rows after V that are read
+    with its last."""
     points = (m + 2) ** 2
     padded = -(-channels // (2 * vector)) * vector
-    return size_of(F32) * (points * (skewed(tiles * padded) + skewed(tiles * panel)) + 2 * padded)
+    products = points * (skewed(tiles * padded) + skewed(tiles * panel))
+    return size_of(F32) * (products + max(2, rows_beyond) * padded)
 
 
 @dataclass(frozen=True)

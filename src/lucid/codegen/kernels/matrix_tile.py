@@ -53,8 +53,8 @@ class MatrixTile(KernelSpec):
 
     Sixteen rows are read, however many there are. Of `parts` 1, `depth` counts pairs, whole blocks
     of them, and panels are [pair][column][2]. Of 3 parts both are three times as long, each block
-    followed by that of the next part: [block][part][pair of a block]. The thread has tiles
-    configured.
+    followed by that of the next part: [block][part][pair of a block]. `raw`: it adds no bias. The
+    thread has tiles configured.
     """
 
     family: ClassVar[str] = "matrix_tile"
@@ -64,11 +64,12 @@ class MatrixTile(KernelSpec):
     vectors: int
     body: Body = PLAIN
     parts: int = 1
+    raw: bool = False
 
     def emit(self, target: Target) -> ir.Module:
         module = ir.Module(self.family)
         module.triple = target.triple
-        tile = Tile(self.vectors, self.body, numbers="bf16", rows=self.rows)
+        tile = Tile(self.vectors, self.body, self.raw, "bf16", self.rows)
         kind = _MatrixEmitter if self.parts == 1 else _PartsEmitter
         emitter = kind(module, target, tile, self.family, self.rows)
         emitter.emit()
@@ -109,7 +110,7 @@ class _MatrixEmitter(TileEmitter):
         """Let the sums wait in memory."""
         k = self.k
         for v, at in enumerate(self._places):
-            tiles.load(k, v, self.bias + at, 0)
+            self._start(v, at)
         with k.loop(0, self.depth, BLOCK) as loop:
             self._prefetch(loop.index, BLOCK // self.arithmetic.unroll)
             tiles.load(k, self.ROWS, self.x + loop.index, self.x_row)
@@ -119,6 +120,13 @@ class _MatrixEmitter(TileEmitter):
                 tiles.multiply_brains(k, v, self.ROWS, panel)
         for v, at in enumerate(self._places):
             tiles.store(k, v, self.sums + at, self.width)
+
+    def _start(self, sums: int, at: int) -> None:
+        """Let a tile begin with what is in each row of the sums."""
+        if self.spec.raw:
+            tiles.zero(self.k, sums)
+        else:
+            tiles.load(self.k, sums, self.bias + at, 0)
 
     def _prefetch_extras(self) -> None:
         k = self.k
@@ -147,7 +155,7 @@ class _PartsEmitter(_MatrixEmitter):
         k = self.k
         sums = [[PARTS * v + order for order in range(PARTS)] for v in range(len(places))]
         for (lead, *others), at in zip(sums, places, strict=True):
-            tiles.load(k, lead, self.bias + at, 0)
+            self._start(lead, at)
             for other in others:
                 tiles.zero(k, other)
         with k.loop(0, self.depth, PARTS * BLOCK) as loop:

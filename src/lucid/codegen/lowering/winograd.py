@@ -6,12 +6,14 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from lucid.codegen.kernels import brain_winograd, integer_winograd
 from lucid.codegen.kernels import winograd as winograd_kernel
 from lucid.codegen.kernels.body import PLAIN
 from lucid.codegen.kernels.brain_winograd import BrainWinograd
 from lucid.codegen.kernels.integer_winograd import IntegerWinograd
+from lucid.codegen.kernels.matrix_tile import BLOCK, MatrixTile
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import (
     WinogradBrainPanels,
@@ -158,7 +160,7 @@ class _Form:
     weights, and how much scratch a task takes."""
 
     kernel: Winograd
-    tile: Tile
+    tile: Tile | MatrixTile
     arguments: dict[str, ArgumentValue]
     scratch_bytes: Callable[[int, int, int, int, int], int]
 
@@ -177,10 +179,7 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
     rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups // together
     tile = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers, rows=rows)
     if layer.choice.rounds_to_brains:
-        brains = WinogradBrainPanels(m, groups, panel)
-        packed = ctx.weights(weight.recipe, brains, shape, weight.name, layer.numbers)
-        scratch = brain_winograd.scratch_bytes
-        return _Form(BrainWinograd(*options), tile, {"weights": packed}, scratch)
+        return _form_of_brains(ctx, layer, BrainWinograd(*options), groups, tile)
     if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
         packing = WinogradPanels(m, groups, panel, together)
@@ -196,3 +195,19 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
     return _Form(
         IntegerWinograd(*options, *dtypes, vectors), tile, arguments, integer_winograd.scratch_bytes
     )
+
+
+def _form_of_brains(
+    ctx: Lowering, layer: Layer, kernel: BrainWinograd, groups: int, tile: Tile
+) -> _Form:
+    """By tiles of matrices in place of `tile`, where there are any and channels are whole blocks of
+    pairs."""
+    weight, shape = layer.weight, ctx.shape(layer.weight)
+    packing = WinogradBrainPanels(kernel.m, groups, tile.vectors * ctx.target.vector)
+    packed = ctx.weights(weight.recipe, packing, shape, weight.name, layer.numbers)
+    scratch = brain_winograd.scratch_bytes
+    if not ctx.target.tiles or shape[1] % (2 * BLOCK):
+        return _Form(kernel, tile, {"weights": packed}, scratch)
+    matrix = MatrixTile(tile.vectors, raw=True)
+    reaching = partial(scratch, rows_beyond=matrix.rows - 1)
+    return _Form(kernel, matrix, {"weights": packed}, reaching)

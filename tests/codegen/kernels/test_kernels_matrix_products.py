@@ -83,7 +83,7 @@ def check(
 
 @BOTH
 @pytest.mark.parametrize("like", ["", "pointwise", "direct"])
-@examples(0.3)
+@examples(0.15)
 @given(st.data())
 def test_sums_of_integers_are_exact(like: str, numbers: str, data: st.DataObject) -> None:
     graph = data.draw(layers(like))

@@ -45,12 +45,13 @@ class Target:
     16-bit integers. `byte_products`: whether there is any instruction for products of bytes, that
     or one that adds them up in pairs, in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned
     bytes are less by in its products: 128 where it takes signed ones alone (sdot). `lookups`:
-    whether one instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `l1`, `l2`: data cache bytes a core may count
-    on. `line`: bytes of a cache line. `asks_to_write`: whether to ask for the lines of results
-    while these are computed (x86's prefetchw): stores in the end wait for them otherwise. Where it
-    is set, kernels also ask for what they read next: rows of x in products, a depthwise block's
-    next pixels, what matrix products read beside their operands. `costs`: what kernels were
-    measured to reach, which choices depend on and no kernel's code does.
+    whether one instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `l1`,
+    `l2`: data cache bytes a core may count on. `line`: bytes of a cache line. `asks_to_write`:
+    whether to ask for the lines of results while these are computed (x86's prefetchw): stores in
+    the end wait for them otherwise. Where it is set, kernels also ask for what they read next: rows
+    of x in products, a depthwise block's next pixels, what matrix products read beside their
+    operands. `costs`: what kernels were measured to reach, which choices depend on and no kernel's
+    code does.
     """
 
     name: str

@@ -82,6 +82,14 @@ def bytes_in() -> Any:
     return lucid.compile(network, (1, 8, 8, 3), input="uint8_nhwc", preprocess=spec, threads=2)
 
 
+def rounded() -> Any:
+    """With products of bfloat16."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 70, 3), nn.ReLU(), nn.Conv2d(70, 66, 1), nn.Conv2d(66, 9, 3)
+    )
+    return lucid.compile(network, (2, 3, 12, 12), precision="bf16", threads=2)
+
+
 def quantised() -> Any:
     network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3))
     images = np.random.default_rng(3).standard_normal((2, 3, 8, 8)).astype(np.float32)
@@ -91,6 +99,7 @@ def quantised() -> Any:
 NETWORKS = {
     "scaled": scaled,
     "digits": lambda: lucid.compile(resnest_digits(), (1, 1, 32, 32), threads=2),
+    "rounded": rounded,
     "bytes": bytes_in,
     "quantised": quantised,
     "mixed": lambda: compiled_text(MIXED, (3, 4), (2, 4)),
@@ -158,6 +167,7 @@ def assert_same(model: Emitted, handle: int, batch: int) -> None:
     [
         ("scaled", (1, 3, 4, 11)),
         ("digits", (1, 2)),
+        ("rounded", (2, 6)),
         ("bytes", (1, 5)),
         ("quantised", (2, 6)),
         ("mixed", (2, 3)),

@@ -1,9 +1,10 @@
-"""Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers and of
-quantised models have files of their own."""
+"""Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers, of
+quantised models and of products of bfloat16 have files of their own."""
 
 from __future__ import annotations
 
 from .admission_mutants import ADMISSION
+from .brain_mutants import BRAINS
 from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
@@ -494,8 +495,8 @@ KERNELS = [
     ),
     Mutant(
         "rows of a batch are pairs of an image",
-        f"{C}.scheduling.schedule:_has_rows",
-        "isinstance(x.shape[1], int)",
+        f"{C}.scheduling.schedule:_is_matrix",
+        "isinstance(size, int)",
         "True",
         tests=STRASSEN_TESTS,
     ),
@@ -750,6 +751,7 @@ MUTANTS = [
     *KERNELS,
     *INTEGERS,
     *QUANTISED,
+    *BRAINS,
     *RUNTIME,
     *DRIVER,
     *ADMISSION,

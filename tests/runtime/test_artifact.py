@@ -229,6 +229,21 @@ def test_a_loaded_model_is_saved_again(tmp_path):
     assert_same(compiled, lucid.load(tmp_path / "m.lucid"), images(1, 3, 16, 16))
 
 
+@pytest.mark.parametrize("weights", [*WEIGHTS, None])
+def test_a_model_of_bfloat16(tmp_path, weights):
+    """Of a layer for each kernel that rounds, whether or not the machine has instructions for it:
+    the files hold what the kernels read."""
+    kernels = {"0": "direct_bf16", "1": "winograd2x2_bf16", "2": "pointwise_bf16"}
+    network = nn.Sequential(nn.Conv2d(3, 20, 3), nn.Conv2d(20, 18, 3), nn.Conv2d(18, 5, 1))
+    options = lucid.CompileOptions(kernels=kernels)
+    compiled = lucid.compile(network, (2, 3, 9, 9), precision="bf16", threads=1, options=options)
+    compiled.save(tmp_path / "m.lucid", weights=weights)
+    loaded = lucid.load(tmp_path / "m.lucid")
+    for batch in (2, 3):
+        assert_same(compiled, loaded, images(batch, 3, 9, 9))
+    assert "bf16" in str(loaded.explain())
+
+
 def test_an_artifact_is_a_model_to_compile(tmp_path):
     compiled = lucid.compile(small(), (1, 3, 16, 16), threads=1)
     compiled.save(tmp_path / "m.lucid", weights="plain")

@@ -41,15 +41,15 @@ class Target:
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
     by instructions. `brains`: whether two products of bfloat16 are added to a float32 sum by one
-    instruction (vdpbf16ps), and floats rounded to them. `dot`: whether four products of bytes are
-    added to a 32-bit sum by one instruction (VNNI, Arm's dotprod), and with VNNI two of 16-bit
-    integers. `byte_products`: whether there is any instruction for products of bytes, that or one
-    that adds them up in pairs, in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned bytes are
-    less by in its products: 128 where it takes signed ones alone (sdot). `lookups`: whether one
-    instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `tiles`: whether
-    there are registers of 16 rows of 64 bytes, and products of two of them, of bfloat16 or bytes
-    (Intel's AMX); threads configure them as they enter a run, and release them when they leave.
-    `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of a cache line.
+    instruction (vdpbf16ps), and floats rounded to them by one. `dot`: whether four products of
+    bytes are added to a 32-bit sum by one instruction (VNNI, Arm's dotprod), and with VNNI two of
+    16-bit integers. `byte_products`: whether there is any instruction for products of bytes, that
+    or one that adds them up in pairs, in 16 bits (x86's pmaddubsw). `byte_offset`: what unsigned
+    bytes are less by in its products: 128 where it takes signed ones alone (sdot). `lookups`:
+    whether one instruction looks up each byte of a vector in a table of 16 (x86's pshufb). `tiles`:
+    whether there are registers of 16 rows of 64 bytes, and products of two of them, of bfloat16 or
+    bytes (Intel's AMX); threads configure them as they enter a run, and release them when they
+    leave. `l1`, `l2`: data cache bytes a core may count on. `line`: bytes of a cache line.
     `asks_to_write`: whether to ask for the lines of results while these are computed (x86's
     prefetchw): stores in the end wait for them otherwise. Where it is set, kernels also ask for
     what they read next: rows of x in products, a depthwise block's next pixels, what matrix

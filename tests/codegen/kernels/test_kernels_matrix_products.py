@@ -4,6 +4,7 @@ AMX or an emulated one: against the interpreter, bitwise the same with one threa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -217,6 +218,8 @@ def test_parts_are_chosen_by_nobody_before_they_are_measured() -> None:
     for target in LEVELS.values():
         for precision in ("fast", "strict", "bf16"):
             assert not cheapest(shape, target, precision).endswith(BY_PARTS)
+    measured = replace(LEVEL, costs=replace(LEVEL.costs, parts=2.5))
+    assert cheapest(shape, measured, "strict") == "pointwise_parts"
 
 
 def test_parts_are_floats_where_there_are_no_tiles() -> None:

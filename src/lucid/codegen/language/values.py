@@ -18,7 +18,7 @@ F32 = ir.FloatType()
 F64 = ir.DoubleType()
 
 
-class BrainFloatType(ir.Type):
+class BrainFloatType(ir.Type):  # type: ignore[misc]  # llvmlite has no types
     """bfloat16, which llvmlite 0.50 has no class for."""
 
     def _to_string(self) -> str:

@@ -13,12 +13,13 @@ from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.basis import Basis
 from lucid.codegen.scheduling.candidates import describe
 from lucid.codegen.scheduling.schedule import (
+    BRAINS,
     Choice,
     ConvShape,
     Schedule,
-    allowed_kernels,
     cycles,
     legal_kernels,
+    modelled_kernels,
     scheduled_layers,
     tile_block,
 )
@@ -297,9 +298,10 @@ def _by_node(graph: Graph, misses: Iterable[Miss]) -> dict[Node, list[Miss]]:
 def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis) -> Choosing:
     """How a layer came to this choice."""
     shape = ConvShape.of(node, batch)
-    legal = legal_kernels(shape)
-    allowed = allowed_kernels(shape, basis.precision)
-    times = {name: cycles(shape, name, target) for name in (*legal, choice.kernel)}
+    allowed = modelled_kernels(shape, target, basis.precision)
+    legal = [k for k in legal_kernels(shape) if k in allowed or not k.endswith(BRAINS)]
+    shown = dict.fromkeys((*legal, *allowed, choice.kernel))
+    times = {name: cycles(shape, name, target) for name in shown}
     reason = _reason(node, choice, shape, allowed, target, basis)
     if choice.algorithm == "direct" and shape.live_taps < 1:
         reason += f", with {shape.live_taps:.0%} of the products: the others meet padding"

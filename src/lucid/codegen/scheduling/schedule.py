@@ -428,13 +428,20 @@ def allowed_kernels(shape: ConvShape, precision: str) -> list[str]:
     return [n for n in kernels if not (rounds and n in ROUNDING)]
 
 
+def modelled_kernels(shape: ConvShape, target: Target, precision: str) -> list[str]:
+    """Those that the model may pick from: by parts where they were measured."""
+    kernels = allowed_kernels(shape, precision)
+    if not (target.tiles and target.costs.parts):
+        return kernels
+    return kernels + [k for k in possible_kernels(shape) if k.endswith(BY_PARTS)]
+
+
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
-    """The kernel with the lowest modelled time among those allowed. By Strassen's products only
-    linear layers of many rows are certain to gain; by parts none is before that was measured."""
+    """The kernel with the lowest modelled time among those of the model. By Strassen's products
+    only linear layers of many rows are certain to gain."""
     gains = shape.linear and shape.pairs >= STRASSEN_PAIRS
-    names = [n for n in allowed_kernels(shape, precision) if gains or n != "strassen"]
-    if target.tiles and target.costs.parts:
-        names += [n for n in possible_kernels(shape) if n.endswith(BY_PARTS)]
+    names = modelled_kernels(shape, target, precision)
+    names = [n for n in names if gains or n != "strassen"]
     return min(names, key=lambda name: cycles(shape, name, target))
 
 

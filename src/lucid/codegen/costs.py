@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 
 class Transforms(NamedTuple):
-    """Cycles that Winograd's transforms of a tile take for a vector of input channels, and for one
-    of output channels."""
+    """Cycles that transforms take for a vector of input channels, and for one of output channels:
+    Winograd's of a tile, Strassen's of a pair of rows."""
 
     input: float
     output: float
@@ -20,9 +20,9 @@ class Transforms(NamedTuple):
 
 @dataclass(frozen=True)
 class Costs:
-    """Shares are of the peak of multiply-adds, two vectors a cycle.
+    """Shares are of the peak of multiply-adds.
 
-    `streamed`: bytes of weights that one core takes from memory in a cycle while it computes.
+    `multiply_adds`: vectors of them in a cycle. `streamed`: bytes of weights that one core takes from memory in a cycle while it computes.
     `products`, `direct`, `short`, `winograd`: the shares that 1x1 products reach, convolutions over
     taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
     of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
@@ -32,11 +32,15 @@ class Costs:
     half of it a panel of the expanded map, for that to be made panel by panel, all lines in one
     task; 0: it is made by bands. `tasks`: blocks of rows of a product for each thread, and half of
     its chunks of panels: threads seldom run equally fast on a busy processor, and wait for each
-    other's last task. `brains`: multiply-adds of bfloat16 in the time of one of float32; without
+    other's last task. `strassen`: cycles for a pair of rows of Strassen's products: to sum up a
+    vector of each half of its channels, and to sum up and store two vectors of its results;
+    `strassen_convolutions`: whether 1x1 convolutions gain by them as well as linear layers.
+    `brains`: multiply-adds of bfloat16 in the time of one of float32; without
     an instruction for them they are two of these, after shifts. `parts`: those of float32 by tiles
     of matrices, of the sums of bfloat16 parts, in the time of one by vectors; 0: none are.
     """
 
+    multiply_adds: float
     streamed: float
     products: float
     direct: float
@@ -48,6 +52,8 @@ class Costs:
     shared_tiles: int
     expanded: float
     tasks: int
+    strassen: Transforms
+    strassen_convolutions: bool
     brains: float
     parts: float
 
@@ -57,6 +63,7 @@ class Costs:
 
 
 AVX512 = Costs(
+    multiply_adds=2.0,
     # F(4x4) at 14x14, 512 columns: 0.89 ms for 9.4 MB; F(2x2) at 7x7: 1.6 ms for 16.8 MB; 3.6 GHz.
     streamed=3.0,
     products=0.85,
@@ -75,15 +82,54 @@ AVX512 = Costs(
     shared_tiles=98,  # smaller ones for each thread were not tried
     expanded=0.0,  # not measured
     tasks=4,
+    strassen=Transforms(60, 90),  # as with AVX2
+    strassen_convolutions=False,  # not measured
     brains=0.7,
     parts=0.0,  # not measured
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
-AVX512_BF16 = replace(AVX512, brains=2.0)
-"""With vdpbf16ps: 236 GFLOP/s a core on an AMD EPYC (Zen 4), 118 of float32."""
+AVX512_BF16 = replace(AVX512, brains=1.0)
+"""With vdpbf16ps on processors that nobody has measured: as many products as of float32."""
+
+AVX512_TILES = replace(AVX512, brains=8.0)
+"""With Intel's AMX, which nobody has measured: its products of bfloat16 at half of their nominal
+rate."""
+
+AVX512_HALVES = Costs(
+    multiply_adds=1.0,
+    # 512 to 512 channels at 7x7, F(4x4): 1.88 ms for 37.7 MB; a head of 2048 by 1000, 0.41 for 8.2.
+    streamed=5.4,
+    # ResNet-50's layers reach 0.91 to 0.98, 0.92 to 0.94 and 0.92.
+    products=0.95,
+    direct=0.9,
+    short=0.9,
+    # 64 to 64 channels at 56x56, 128 at 28x28, 256 at 14x14 by F(4x4): 0.62, 0.58 and 0.74 ms, by
+    # F(2x2) 1.02, 0.96 and 0.95.
+    winograd=0.9,
+    transforms4=Transforms(144 + 72, 100 + 88),
+    transforms2=Transforms(32 + 32, 24 + 24),
+    tiles=49,
+    # 128 to 128 channels at 28x28, two threads: 0.29 ms, and 0.32 where they share 49.
+    shared_tiles=25,
+    expanded=0.0,
+    tasks=4,
+    # 1x1 with 256 to 1024 channels at 14x14: 0.85 ms on one thread and 0.45 on two, 0.91 and 0.47
+    # as a plain product; 384 to 512 at 28x28 2.53 and 1.29, 2.77 and 1.39. But 1024 to 256 take
+    # 0.87 and 0.50, 0.91 and 0.46: two threads read rows that the other one summed up.
+    strassen=Transforms(120, 35),
+    strassen_convolutions=True,
+    brains=0.7,
+    parts=0.0,
+)
+"""Two cores of an AMD EPYC (Zen 4), which does vectors of AVX-512 in two halves: 118 GFLOP/s each,
+as many as with AVX2. ResNet-50 on one thread, least times of calls."""
+
+AVX512_HALVES_BF16 = replace(AVX512_HALVES, brains=2.0)
+"""The same with vdpbf16ps: 236 GFLOP/s."""
 
 AVX2 = Costs(
+    multiply_adds=2.0,
     # F(4x4) at 7x7: 1.83 ms for 21.2 MB of weights, 384 columns, and 3.36 for 37.7, 512.
     streamed=4.0,
     # 512 to 128 channels at 28x28, 1024 to 256 at 14x14: 1.18 and 1.21 ms.
@@ -112,6 +158,10 @@ AVX2 = Costs(
     expanded=0.5,
     # Two threads beside others wait for each other for 3% of ResNeXt-50's time, and for 4% with 4.
     tasks=8,
+    # 197 rows, 768 to 3072 channels and back, take 10.6 and 10.5 ms, 11.3 and 11.2 as plain
+    # products; 1024 to 256 takes 1.2 either way.
+    strassen=Transforms(60, 90),
+    strassen_convolutions=False,
     brains=0.6,
     parts=0.0,
 )

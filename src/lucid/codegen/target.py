@@ -13,7 +13,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lucid.codegen import amx
-from lucid.codegen.costs import AVX2, AVX512, AVX512_BF16, Costs
+from lucid.codegen.costs import (
+    AVX2,
+    AVX512,
+    AVX512_BF16,
+    AVX512_HALVES,
+    AVX512_HALVES_BF16,
+    AVX512_TILES,
+    Costs,
+)
 from lucid.errors import UnknownNameError
 
 
@@ -138,7 +146,7 @@ class Target:
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
             level = lower
-        return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
+        return dataclasses.replace(level, l2=_l2_bytes() or level.l2, costs=_costs_here(level))
 
     @staticmethod
     def _host_level(tiles: bool = True) -> Target:
@@ -194,6 +202,24 @@ def processor_features() -> frozenset[str]:
     flags = next((set(value.split()) for name, value in rows if name.strip() in FLAGS), set())
     known = {feature for needs in NEEDS.values() for feature in needs}
     return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
+
+
+def _costs_here(level: Target) -> Costs:
+    """What kernels reach at a level on this processor, where that is not what others do."""
+    if level.vector < 16 or not _halves_vectors():
+        return level.costs
+    return AVX512_HALVES_BF16 if level.brains else AVX512_HALVES
+
+
+def _halves_vectors() -> bool:
+    """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
+    25; Zen 5, family 26, has units as wide)."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            told = {line.replace("\t", "").strip() for line in file}
+    except OSError:
+        return False
+    return {"vendor_id: AuthenticAMD", "cpu family: 25"} <= told
 
 
 FLAGS = ("flags", "Features")
@@ -273,7 +299,11 @@ LEVELS: dict[str, Target] = {
         _VNNI,
         _BRAINS,
         dataclasses.replace(
-            _BRAINS, name="x86-64-v4-amx", features=f"{_WHOLE},{_TILES}", tiles=True
+            _BRAINS,
+            name="x86-64-v4-amx",
+            features=f"{_WHOLE},{_TILES}",
+            tiles=True,
+            costs=AVX512_TILES,
         ),
         _NEON,
         dataclasses.replace(

@@ -439,7 +439,8 @@ def modelled_kernels(shape: ConvShape, target: Target, precision: str) -> list[s
 def cheapest(shape: ConvShape, target: Target, precision: str) -> str:
     """The kernel with the lowest modelled time among those of the model. By Strassen's products
     only linear layers of many rows are certain to gain."""
-    gains = shape.linear and shape.pairs >= STRASSEN_PAIRS
+    gains = shape.linear or target.costs.strassen_convolutions
+    gains = gains and shape.pairs >= STRASSEN_PAIRS
     names = modelled_kernels(shape, target, precision)
     names = [n for n in names if gains or n != "strassen"]
     return min(names, key=lambda name: cycles(shape, name, target))
@@ -483,7 +484,7 @@ def cycles(shape: ConvShape, kernel: str, target: Target) -> float:
 def _cycles(shape: ConvShape, kernel: str, target: Target, faster: float) -> float:
     """Those of a kernel that does so many multiply-adds in the time of one of floats."""
     costs = target.costs
-    rate = 2.0 * target.vector * faster  # multiply-adds a cycle
+    rate = costs.multiply_adds * target.vector * faster  # multiply-adds a cycle
     filled = shape.group_columns == shape.depth == target.vector == PAIRED and shape.op.groups > 1
     if filled and kernel in GROUP_SHARE and not shape.integer:
         large = shape.op.stride != (1, 1) and shape.map_bytes > LARGE_MAP
@@ -539,10 +540,6 @@ def _rounding(shape: ConvShape, target: Target) -> float:
     return ROUNDED * pixels * shape.channels / target.vector
 
 
-STRASSEN_ROWS, STRASSEN_RESULTS = 60, 90
-"""Cycles for a pair of rows: to sum up a vector of each half of its channels, most of which goes
-into memory, and to sum up and store two vectors of its results. 197 rows, 768 to 3072 channels and
-back, take 10.6 and 10.5 ms, 11.3 and 11.2 as plain products; 1024 to 256 takes 1.2 either way."""
 STRASSEN_MARGIN = 1.02
 """What it should gain, as it takes memory for the sums of rows, and rounds more."""
 STRASSEN_PAIRS = 48
@@ -553,10 +550,11 @@ part: 49 rows, 2048 to 512 channels, take 1.24 ms as a plain product and 1.45 so
 def _strassen_cycles(shape: ConvShape, target: Target) -> float:
     """Of `cycles`: seven products in place of eight, and the sums."""
     inputs, outputs = (-(-n // 2 // target.vector) for n in (shape.channels, shape.columns))
-    rate = target.costs.products * 2.0 * target.vector
+    costs = target.costs
+    rate = costs.products * costs.multiply_adds * target.vector
     products = 7 * shape.pairs * shape.channels / 2 * outputs * target.vector / rate
-    weights = shape.itemsize * shape.columns * shape.channels / target.costs.streamed
-    sums = shape.pairs * (STRASSEN_ROWS * inputs + STRASSEN_RESULTS * outputs)
+    weights = shape.itemsize * shape.columns * shape.channels / costs.streamed
+    sums = shape.pairs * (costs.strassen.input * inputs + costs.strassen.output * outputs)
     return STRASSEN_MARGIN * (max(products, weights) + sums)
 
 

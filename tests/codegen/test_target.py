@@ -1,4 +1,5 @@
-"""Which level a machine is taken for where it has tiles: Linux is asked for these."""
+"""What a machine is taken for: where it has tiles, Linux is asked for these, and AMD's processors
+of one family do wide vectors in halves."""
 
 from __future__ import annotations
 
@@ -6,12 +7,22 @@ import ctypes
 import errno
 import logging
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lucid.codegen import amx
 from lucid.codegen import target as target_module
+from lucid.codegen.costs import (
+    AVX2,
+    AVX512,
+    AVX512_BF16,
+    AVX512_HALVES,
+    AVX512_HALVES_BF16,
+    AVX512_TILES,
+    Costs,
+)
 from lucid.codegen.target import LEVELS, NEEDS, Target
 from lucid.errors import UnknownNameError
 
@@ -103,3 +114,33 @@ def test_a_level_with_tiles_by_name(
             Target.host()
     else:
         assert Target.host().name == AMX
+
+
+ZEN4 = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n"
+ZEN5 = "vendor_id\t: AuthenticAMD\ncpu family\t: 26\n"
+XEON = "vendor_id\t: GenuineIntel\ncpu family\t: 6\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "level", "costs"),
+    [
+        (ZEN4, "x86-64-v4-bf16", AVX512_HALVES_BF16),
+        (ZEN4, "x86-64-v4", AVX512_HALVES),
+        (ZEN4, "x86-64-v3", AVX2),
+        (ZEN5, "x86-64-v4-bf16", AVX512_BF16),
+        (XEON, "x86-64-v4-vnni", AVX512),
+        (XEON, "x86-64-v4-amx", AVX512_TILES),
+    ],
+)
+def test_costs_follow_from_the_processor(
+    told: str,
+    level: str,
+    costs: Costs,
+    machine: Callable[..., Asked],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine(level)
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(target_module, "CPU_INFORMATION", str(tmp_path / "cpuinfo"))
+    assert Target.host().costs is costs

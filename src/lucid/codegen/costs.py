@@ -22,22 +22,22 @@ class Transforms(NamedTuple):
 class Costs:
     """Shares are of the peak of multiply-adds.
 
-    `multiply_adds`: vectors of them in a cycle. `streamed`: bytes of weights that one core takes from memory in a cycle while it computes.
-    `products`, `direct`, `short`, `winograd`: the shares that 1x1 products reach, convolutions over
-    taps, those whose segments are unrolled, and Winograd's products. `transforms4`, `transforms2`:
-    of floats, by F(4x4) and F(2x2). `tiles`: output tiles in a Winograd block, where L2 holds what
-    they need: larger blocks reuse the weights more often, and leave L2 in the end. `shared_tiles`:
-    those that blocks have at least which are cut for each thread to have one, rather than some
-    columns of all. `expanded`: the share of L2 that an inverted bottleneck's input may fill, and
+    `multiply_adds`: vectors of them in a cycle. `streamed`: bytes of weights that one core takes
+    from memory in a cycle while it computes. `products`, `direct`, `short`, `winograd`: the shares
+    that 1x1 products reach, convolutions over taps, those whose segments are unrolled, and
+    Winograd's products. `transforms4`, `transforms2`: of floats, by F(4x4) and F(2x2). `tiles`:
+    output tiles in a Winograd block, where L2 holds what they need: larger blocks reuse the weights
+    more often, and leave L2 in the end. `shared_tiles`: those that blocks have at least which are
+    cut for each thread to have one, rather than some columns of all. `expanded`: the share of L2 that an inverted bottleneck's input may fill, and
     half of it a panel of the expanded map, for that to be made panel by panel, all lines in one
     task; 0: it is made by bands. `tasks`: blocks of rows of a product for each thread, and half of
     its chunks of panels: threads seldom run equally fast on a busy processor, and wait for each
     other's last task. `strassen`: cycles for a pair of rows of Strassen's products: to sum up a
     vector of each half of its channels, and to sum up and store two vectors of its results;
     `strassen_convolutions`: whether 1x1 convolutions gain by them as well as linear layers.
-    `brains`: multiply-adds of bfloat16 in the time of one of float32; without
-    an instruction for them they are two of these, after shifts. `parts`: those of float32 by tiles
-    of matrices, of the sums of bfloat16 parts, in the time of one by vectors; 0: none are.
+    `brains`: multiply-adds of bfloat16 in the time of one of float32; without an instruction for
+    them they are two of these, after shifts. `parts`: those of float32 by tiles of matrices, of the
+    sums of bfloat16 parts, in the time of one by vectors; 0: none are.
     """
 
     multiply_adds: float
@@ -105,10 +105,11 @@ AVX512_HALVES = Costs(
     direct=0.9,
     short=0.9,
     # 64 to 64 channels at 56x56, 128 at 28x28, 256 at 14x14 by F(4x4): 0.62, 0.58 and 0.74 ms, by
-    # F(2x2) 1.02, 0.96 and 0.95.
-    winograd=0.9,
-    transforms4=Transforms(144 + 72, 100 + 88),
-    transforms2=Transforms(32 + 32, 24 + 24),
+    # F(2x2) 1.02, 0.96 and 0.95. 3 to 64 at 224x224 take 2.3 by F(4x4) and 1.9 over windows.
+    winograd=0.93,
+    transforms4=Transforms(110, 340),
+    transforms2=Transforms(30, 150),
+    # VGG-16: 110.1 ms with 49, 109.3 with 98, 108.7 with 25.
     tiles=49,
     # 128 to 128 channels at 28x28, two threads: 0.29 ms, and 0.32 where they share 49.
     shared_tiles=25,

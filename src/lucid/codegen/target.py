@@ -195,7 +195,7 @@ def processor_features() -> frozenset[str]:
     """Of those that targets need, what this processor and its system have, in LLVM's words; nothing
     where the system does not say. Linux tells only of what it saves registers for."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open(CPU_INFORMATION) as file:
             rows = [line.partition(":")[::2] for line in file]
     except OSError:
         return frozenset()
@@ -215,13 +215,14 @@ def _halves_vectors() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
     25; Zen 5, family 26, has units as wide)."""
     try:
-        with open("/proc/cpuinfo") as file:
+        with open(CPU_INFORMATION) as file:
             told = {line.replace("\t", "").strip() for line in file}
     except OSError:
         return False
     return {"vendor_id: AuthenticAMD", "cpu family: 25"} <= told
 
 
+CPU_INFORMATION = "/proc/cpuinfo"
 FLAGS = ("flags", "Features")
 """The lines of x86 and of aarch64."""
 LARGEST_L2 = 2 << 20

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lucid.codegen.costs import AVX2, AVX512, Transforms
+from lucid.codegen.costs import AVX2, AVX512, AVX512_HALVES_BF16, Transforms
 from lucid.codegen.scheduling.schedule import ConvShape, cheapest, cycles, tile_block
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir.ops import Conv2d
 
 ZEN3 = replace(LEVELS["x86-64-v3"], l2=512 << 10)
 XEON = replace(LEVELS["x86-64-v4"], l2=2 << 20)
+ZEN4 = replace(LEVELS["x86-64-v4-bf16"], l2=1 << 20, costs=AVX512_HALVES_BF16)
 
 
 def window(channels: int, columns: int, side: int, groups: int = 1, stride: int = 1) -> ConvShape:
@@ -67,6 +68,37 @@ def test_the_fastest_kernels_on_avx2(shape: tuple[int, ...], fastest: str) -> No
 )
 def test_choices_on_avx512(shape: tuple[int, ...], chosen: tuple[str, int]) -> None:
     assert choice(window(*shape), XEON) == chosen
+
+
+@pytest.mark.parametrize(
+    ("shape", "chosen"),
+    [
+        ((3, 64, 224), ("direct", 0)),
+        ((64, 64, 56), ("winograd4x4", 49)),  # 0.62 ms; F(2x2) 1.02
+        ((128, 128, 28), ("winograd4x4", 49)),  # 0.58; 0.96
+        ((256, 256, 14), ("winograd4x4", 48)),  # 0.74; 0.95
+        ((512, 512, 7), ("winograd2x2", 48)),  # 1.27; F(4x4) 1.88
+    ],
+)
+def test_choices_on_zen4(shape: tuple[int, ...], chosen: tuple[str, int]) -> None:
+    assert choice(window(*shape), ZEN4) == chosen
+
+
+@pytest.mark.parametrize(
+    ("channels", "columns", "side", "chosen"),
+    [
+        (256, 1024, 14, "strassen"),  # two threads: 0.45 ms; plain 0.47
+        (1024, 256, 14, "pointwise"),  # 0.50; 0.46
+        (64, 256, 56, "pointwise"),  # one thread: 1.02; 0.95
+        (512, 2048, 7, "pointwise"),
+    ],
+)
+def test_strassen_for_convolutions_on_zen4(
+    channels: int, columns: int, side: int, chosen: str
+) -> None:
+    shape = ConvShape(1, channels, columns, side, side, (1, 1), Conv2d(), 4)
+    assert cheapest(shape, ZEN4, "fast") == chosen
+    assert cheapest(shape, ZEN4, "strict") == cheapest(shape, XEON, "fast") == "pointwise"
 
 
 def test_levels_have_the_costs_of_what_was_measured() -> None:

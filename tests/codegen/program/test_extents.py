@@ -232,6 +232,22 @@ def _winograd(b: Builder) -> None:
     b.graph.set_outputs([b.apply(ops.Relu(), y)])
 
 
+def of_brains(kernel: str, taps: int) -> Build:
+    """A convolution by a kernel that rounds to bfloat16."""
+
+    def build(b: Builder) -> None:
+        x = b.conv(b.input(8, 6, 7), 8)
+        b.graph.set_outputs([b.conv(x, 20, (taps, taps), origin=kernel, padding=(taps // 2,) * 4)])
+
+    return build
+
+
+BUILDS |= {
+    "winograd_bf16": of_brains("winograd2x2_bf16", 3),
+    "direct of bf16": of_brains("direct_bf16", 3),
+}
+
+
 def of_volumes(name: str, taps: int, groups: int = 1, out: int = 20) -> Build:
     """A convolution of volumes by a kernel of slices, flat or of two rows and columns more."""
 
@@ -313,6 +329,7 @@ def program(family: str) -> tuple[Program, int, int]:
     build = Builder(name=family)
     BUILDS[family](build)
     forced = {name: name for name in ("direct", "depthwise", "strassen")}
+    forced |= {name: name for name in ("direct_bf16", "winograd2x2_bf16")}
     forced["winograd"] = "winograd2x2"
     graph = run_passes(build.graph)
     wanted = {o: k for o, k in forced.items() if any(n.origin == o for n in graph.nodes)}

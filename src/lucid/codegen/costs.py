@@ -28,10 +28,11 @@ class Costs:
     Winograd's products. `transforms4`, `transforms2`: of floats, by F(4x4) and F(2x2). `tiles`:
     output tiles in a Winograd block, where L2 holds what they need: larger blocks reuse the weights
     more often, and leave L2 in the end. `shared_tiles`: those that blocks have at least which are
-    cut for each thread to have one, rather than some columns of all. `expanded`: the share of L2 that an inverted bottleneck's input may fill, and
-    half of it a panel of the expanded map, for that to be made panel by panel, all lines in one
-    task; 0: it is made by bands. `tasks`: blocks of rows of a product for each thread, and half of
-    its chunks of panels: threads seldom run equally fast on a busy processor, and wait for each
+    cut for each thread to have one, rather than some columns of all. `expanded`: the share of L2
+    that an inverted bottleneck's input may fill, and half of it a panel of the expanded map, for
+    that to be made panel by panel, all lines in one task; 0: it is made by bands. `tasks`: blocks
+    of rows of a product for each thread, and half of its chunks of panels: threads seldom run
+    equally fast on a busy processor, and wait for each
     other's last task. `strassen`: cycles for a pair of rows of Strassen's products: to sum up a
     vector of each half of its channels, and to sum up and store two vectors of its results;
     `strassen_convolutions`: whether 1x1 convolutions gain by them as well as linear layers.
@@ -108,7 +109,7 @@ AVX512_HALVES = Costs(
     # F(2x2) 1.02, 0.96 and 0.95. 3 to 64 at 224x224 take 2.3 by F(4x4) and 1.9 over windows.
     winograd=0.93,
     transforms4=Transforms(110, 340),
-    transforms2=Transforms(30, 150),
+    transforms2=Transforms(30, 110),
     # VGG-16: 110.1 ms with 49, 109.3 with 98, 108.7 with 25.
     tiles=49,
     # 128 to 128 channels at 28x28, two threads: 0.29 ms, and 0.32 where they share 49.

@@ -111,9 +111,11 @@ def compile(
     the model's own preprocessing, else ImageNet's. `threads`: the most that a call is done by;
     "auto" is as many as the process may use (docs/environment.md). Fewer are where more would not
     help. `precision`: "strict" disables algorithms with larger rounding errors (Winograd F(4x4),
-    Strassen's products). `tune`: measure the fastest kernel for each layer, for about a minute, or
-    take it from the log of earlier measurements (in the cache folder; neither read nor written
-    without `cache`); results are then bitwise reproducible for this compiled model only.
+    Strassen's products); "bf16" lets 1x1, windowed and linear layers multiply numbers rounded to
+    bfloat16, where that is faster (sums, maps and all else stay float32). `tune`: measure the
+    fastest kernel for each layer, for about a minute, or take it from the log of earlier
+    measurements (in the cache folder; neither read nor written without `cache`); results are then
+    bitwise reproducible for this compiled model only.
     `progress`: called with the current activity, the steps done, and their total. `queue_policy`:
     what becomes of a call while others run, "adaptive", "block" or "single-thread"
     (`CompiledModel.queue_policy`).

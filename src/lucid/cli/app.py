@@ -157,8 +157,8 @@ Target = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Instruction set: host, x86-64, x86-64-v3, x86-64-v4 (with VNNI: -vnni), aarch64 "
-        "(with dotprod: -dotprod).",
+        help="Instruction set: host, x86-64, x86-64-v3, x86-64-v4 (with VNNI: -vnni; with bfloat16 "
+        "besides: -bf16; with AMX: -amx), aarch64 (with dotprod: -dotprod).",
     ),
 ]
 Precision = Annotated[

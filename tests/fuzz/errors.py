@@ -400,7 +400,7 @@ def _strassen(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
     return value, error + (both if linear else both.swapaxes(1, 2)).reshape(value.shape)
 
 
-BRAIN = 2.0**-9
+BRAIN = 2.0**-8
 """What a number is off by, of its size, once it is rounded to bfloat16."""
 LARGEST_BRAIN = 2.0**128 * (1 - BRAIN)
 """What rounds to infinity, or is larger."""

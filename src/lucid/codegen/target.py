@@ -61,8 +61,9 @@ class Target:
     `asks_to_write`: whether to ask for the lines of results while these are computed (x86's
     prefetchw): stores in the end wait for them otherwise. Where it is set, kernels also ask for
     what they read next: rows of x in products, a depthwise block's next pixels, what matrix
-    products read beside their operands. `costs`: what kernels were measured to reach, which choices
-    depend on and no kernel's code does.
+    products read beside their operands. `half_units`: whether the processor does its vectors in two
+    halves; `costs`: what kernels were measured to reach. Choices depend on these, and no kernel's
+    code does.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Target:
     lookups: bool = False
     tiles: bool = False
     asks_to_write: bool = False
+    half_units: bool = field(default=False, repr=False)
     costs: Costs = field(default=AVX512, repr=False)
 
     def tile_rows(self, vectors: int) -> int:
@@ -100,6 +102,15 @@ class Target:
     def panel_vectors(self) -> int:
         """Vectors in the widest weight panel, so that the tile fits the registers."""
         return 4 if self.registers >= 32 else 2
+
+    def halved(self) -> Target:
+        """The same with vectors half as wide, and as many of them."""
+        return dataclasses.replace(self, vector=self.vector // 2)
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is such a one."""
+        return self.vector < LEVELS[self.name].vector
 
     @property
     def is_x86(self) -> bool:
@@ -146,7 +157,14 @@ class Target:
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
             level = lower
-        return dataclasses.replace(level, l2=_l2_bytes() or level.l2, costs=_costs_here(level))
+        if level.vector == 16 and _has_half_units():
+            level = level.on_half_units()
+        return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
+
+    def on_half_units(self) -> Target:
+        """The level on a processor that does its vectors in two halves."""
+        costs = AVX512_HALVES_BF16 if self.brains else AVX512_HALVES
+        return dataclasses.replace(self, half_units=True, costs=costs)
 
     @staticmethod
     def _host_level(tiles: bool = True) -> Target:
@@ -204,14 +222,7 @@ def processor_features() -> frozenset[str]:
     return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
 
 
-def _costs_here(level: Target) -> Costs:
-    """What kernels reach at a level on this processor, where that is not what others do."""
-    if level.vector < 16 or not _halves_vectors():
-        return level.costs
-    return AVX512_HALVES_BF16 if level.brains else AVX512_HALVES
-
-
-def _halves_vectors() -> bool:
+def _has_half_units() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
     25; Zen 5, family 26, has units as wide)."""
     try:

@@ -309,7 +309,7 @@ def _write_target(
     weights that its programs use."""
     packed = weights != "plain"
     schedules = schedules_of(snapshot, target)
-    caches = {name: getattr(target, name) for name in CACHES}
+    caches = {name: int(getattr(target, name)) for name in CACHES}
     rows = [(shapes, chosen.to_json()) for shapes, chosen in schedules.items()]
     if not packed and not code:
         return ForTarget(target.name, caches, rows), []

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from lucid.runtime.cache import ObjectCache
 
 
-CACHES = ("l1", "l2", "line")
-"""The fields of a target that say what the schedule counts on."""
+CACHES = ("l1", "l2", "line", "half_units")
+"""The fields of a target that say what the schedule counts on: sizes, and 1 where it does so."""
 
 
 def loaded_target(made: ForTarget) -> Target | None:
@@ -38,6 +38,8 @@ def loaded_target(made: ForTarget) -> Target | None:
     except LucidError:
         return None
     known: Any = {name: size for name, size in made.caches.items() if name in CACHES}
+    if known.pop("half_units", 0):
+        target = target.on_half_units()
     return dataclasses.replace(target, **known)
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from strategies import Builder, random_inputs
 from test_kernels_convolution import layers
 
-from lucid.codegen.costs import AVX512_HALVES_BF16
 from lucid.codegen.kernels.brain_rows import Rounded
 from lucid.codegen.kernels.direct import Direct
 from lucid.codegen.kernels.loaders import Combine, Loader, Mapped, Patch
@@ -44,7 +43,7 @@ from lucid.ir.ops.base import Array
 from lucid.ir.passes import run_passes
 
 BF16 = dtype("bf16")
-ZEN4 = replace(LEVELS["x86-64-v4-bf16"], l2=1 << 20, costs=AVX512_HALVES_BF16)
+ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
 
 
 def round_to_brains(array: Array) -> Array:

@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from lucid.codegen.costs import AVX2, AVX512, AVX512_HALVES_BF16, Transforms
+from lucid.codegen.costs import AVX2, AVX512, Transforms
 from lucid.codegen.scheduling.schedule import ConvShape, cheapest, cycles, tile_block
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir.ops import Conv2d
 
 ZEN3 = replace(LEVELS["x86-64-v3"], l2=512 << 10)
 XEON = replace(LEVELS["x86-64-v4"], l2=2 << 20)
-ZEN4 = replace(LEVELS["x86-64-v4-bf16"], l2=1 << 20, costs=AVX512_HALVES_BF16)
+ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
 
 
 def window(channels: int, columns: int, side: int, groups: int = 1, stride: int = 1) -> ConvShape:

@@ -1,7 +1,7 @@
 """Winograd convolution whose products are of bfloat16: transforms in float32, rounded in the end.
 
 As that of floats, but V holds pairs of channels. Of F(2x2) alone: its transforms add up four
-numbers, each of which is off by 2^-9 of itself as those of a direct sum are; F(4x4) subtracts much
+numbers, each of which is off by 2^-8 of itself as those of a direct sum are; F(4x4) subtracts much
 larger ones from each other.
 """
 

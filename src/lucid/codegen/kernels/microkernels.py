@@ -43,21 +43,36 @@ LEAST_ROWS, MOST_VECTORS = 4, 4
 """Rows of a tile below which its panel is too wide, and vectors of the widest of all."""
 
 
-def panel_vectors(columns: int, target: Target, numbers: str = COMPUTED) -> int:
+def panel_vectors(columns: int, target: Target, numbers: str = COMPUTED, even: bool = False) -> int:
     """Vectors of a panel: the widest of six rows, unless narrower ones waste less on the tail or,
     of floats, wider ones do, whose tiles have less rows: groups of 24 channels (RegNet), 3x3 at
     14x14, take 0.7 of the time with three vectors of AVX2. Where two are as good, panels are even
-    in number, as many for one of two threads as for the other."""
+    in number, as many for one of two threads as for the other; so they are where that is wanted
+    (`even`), if they are several."""
     widest, six = target.panel_vectors, target.tile_rows(target.panel_vectors)
 
     def cost(vectors: int) -> tuple[float, int]:
         panels = -(-columns // (vectors * target.vector))
+        panels += panels % 2 if even and panels > 1 else 0
         step = STEP * six / target.tile_rows(vectors)
         return round(panels * (vectors + step), 6), panels % 2
 
     most = MOST_VECTORS if numbers == COMPUTED else widest
     wider = (v for v in range(widest + 1, most + 1) if target.tile_rows(v) >= LEAST_ROWS)
     return min(chain(range(widest, 0, -1), wider), key=cost)
+
+
+HALVING = 0.95
+"""Share of the lanes of whole vectors from which on halves are not worth twice the instructions."""
+
+
+def tile_target(columns: int, target: Target) -> Target:
+    """The target with the vectors that tiles over so many columns have: of halves, where these
+    leave less of the last one empty, and the processor does whole ones in halves anyway. 3x3 in
+    groups of 24 take 0.8 of the time so (RegNetX, Zen 4)."""
+    half = target.halved()
+    whole, halves = (-(-columns // t.vector) * t.vector for t in (target, half))
+    return half if target.half_units and halves < HALVING * whole else target
 
 
 # Elements are what `Arithmetic.element` says: floats, or integers which take as many bytes.
@@ -98,7 +113,8 @@ class Tile(KernelSpec):
     `body`.
 
     With six rows no problem of four rows or more has a tail of one to three rows. `raw` tiles
-    add no bias, have no body, and store whole aligned panels: Winograd's products. `numbers`: the
+    add no bias, have no body, and store whole aligned panels: Winograd's products. `half`: whether
+    vectors are half as wide as the target's. `numbers`: the
     dtype of panels, and of rows what `ARITHMETIC` has with it. `summed`: the panel is the one given
     "plus" or "minus" the one at the first word of extras, and is written to where the second says.
     """
@@ -112,8 +128,10 @@ class Tile(KernelSpec):
     numbers: str = COMPUTED
     rows: int = 6
     summed: str = ""
+    half: bool = False
 
     def emit(self, target: Target) -> ir.Module:
+        target = target.halved() if self.half else target
         module = ir.Module("tile")
         module.triple = target.triple
         for less, name in enumerate(HEIGHTS):
@@ -128,7 +146,7 @@ class WindowTile(KernelSpec):
 
     `short`: the steps of a segment where they are few, so that they are unrolled, and all of them
     are one chain; else 0. `sorted`: rows come in any order; beside each one's place is its number.
-    `ahead`: whether to ask for the windows of the next rows meanwhile.
+    `ahead`: whether to ask for the windows of the next rows meanwhile. `half`: as of `Tile`.
     """
 
     family: ClassVar[str] = "window_tile"
@@ -141,8 +159,10 @@ class WindowTile(KernelSpec):
     sorted: bool = False
     rows: int = 6
     ahead: bool = False
+    half: bool = False
 
     def emit(self, target: Target) -> ir.Module:
+        target = target.halved() if self.half else target
         module = ir.Module("window_tile")
         module.triple = target.triple
         kind = _SortedTileEmitter if self.sorted else _WindowTileEmitter

@@ -73,11 +73,12 @@ def _lower(ctx: Lowering, layer: Layer, choice: Choice | None = None) -> None:
         strassen(ctx, layer)
         return
     windows = ctx.shape(layer.weight)[2:] != (1, 1) or layer.slices is not None
+    windows = windows and not by_matrices(ctx.target, layer)  # which take rows alone
     if kernel == "depthwise":
         depthwise(ctx, layer)
     elif kernel.startswith("winograd"):
         winograd(ctx, layer)
-    elif (windows and not by_matrices(ctx, layer)) or (layer.is_integer and kernel == "direct"):
+    elif windows or (layer.is_integer and kernel == "direct"):
         direct(ctx, layer)
     elif layer.choice.kernel != "pointwise" or not expands(ctx, layer):
         pointwise(ctx, layer)

@@ -9,7 +9,7 @@ from math import prod
 from lucid.codegen.kernels.accumulation import CHAIN, SHORT
 from lucid.codegen.kernels.direct import Direct, scratch_bytes
 from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
-from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors
+from lucid.codegen.kernels.microkernels import WindowTile, panel_vectors, tile_target
 from lucid.codegen.kernels.slices import DirectSlices
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.lowering.arguments import (
@@ -80,17 +80,18 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape
     columns = channels // op.groups
-    vectors = panel_vectors(columns, ctx.target, layer.numbers)
+    target = ctx.target if layer.is_integer else tile_target(columns, ctx.target)
+    vectors = panel_vectors(columns, target, layer.numbers)
     size = dtype(layer.numbers).bytes
     axes = windows(op, taps, x.shape, result.shape)
     share = sparse_share(*axes)
     walks = share <= 1 and _walks(ctx, layer, columns, axes)
     sparse = share < SPARSE or walks
     depth = inner * prod(taps) * (share if sparse else 1.0)
-    column_bytes = size * ctx.target.vector * depth
+    column_bytes = size * target.vector * depth
     while vectors > 1 and vectors * column_bytes > PANEL_SHARE * ctx.target.l2:
         vectors -= 1
-    panel = vectors * ctx.target.vector
+    panel = vectors * target.vector
     reach = [(t - 1) * d + 1 for t, d in zip(taps, op.dilation, strict=True)]
     padded = (width - 1) * op.stride[1] + reach[1]
     in_place = not planar and _reads_in_place(layer, x, inner, axes if sparse else None)
@@ -114,8 +115,8 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         flat = inner == layer.slices.taps <= MOST_PLANES and op.groups == 1 and x.strides[3] == 1
         kernel = DirectSlices(body.extras, inner if flat else 0, sparse=sparse)
     short = steps <= SHORT and (layer.is_integer or taps[0] * lines_w * segment <= CHAIN)
-    tile_rows = ctx.target.tile_rows(vectors)
-    tile = WindowTile(vectors, body, steps if short else 0, layer.numbers, sparse, tile_rows, walks)
+    form = (steps if short else 0, layer.numbers, sparse, target.tile_rows(vectors))
+    tile = WindowTile(vectors, body, *form, ahead=walks, half=target.is_half)
     extras, tensors = bind_extras(ctx, layer.epilogue, op.groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     region.set_outputs([layer.append(region, inputs[0], inputs[1:])])

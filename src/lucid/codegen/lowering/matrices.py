@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from lucid.codegen.kernels.matrix_tile import MatrixTile, blocks_of
 from lucid.codegen.kernels.microkernels import Tile
 from lucid.codegen.kernels.packing import BlockPanels, Packing, PartPanels
-from lucid.codegen.lowering.context import Lowering
 from lucid.codegen.lowering.layer import Layer
+from lucid.codegen.target import Target
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class Form:
     rows_beyond: int = 0
 
 
-def by_matrices(ctx: Lowering, layer: Layer) -> bool:
+def by_matrices(target: Target, layer: Layer) -> bool:
     """Whether tiles of matrices multiply the layer's rows."""
-    return ctx.target.tiles and layer.numbers == "bf16"
+    return target.tiles and layer.numbers == "bf16"
 
 
-def form_of(ctx: Lowering, layer: Layer, groups: int, vectors: int, depth: int) -> Form:
-    """Of rows of so many numbers by panels of so many vectors."""
-    body, width = layer.epilogue.body, vectors * ctx.target.vector
+def form_of(layer: Layer, target: Target, groups: int, vectors: int, depth: int) -> Form:
+    """Of rows of so many numbers by panels of so many vectors, as wide as `target` has them."""
+    body, width = layer.epilogue.body, vectors * target.vector
     elements = -(-depth // layer.arithmetic.numbers_of_element)
-    if not by_matrices(ctx, layer):
-        rows = layer.arithmetic.tile_rows(ctx.target, vectors)
-        tile = Tile(vectors, body, numbers=layer.numbers, rows=rows)
+    if not by_matrices(target, layer):
+        rows = layer.arithmetic.tile_rows(target, vectors)
+        tile = Tile(vectors, body, numbers=layer.numbers, rows=rows, half=target.is_half)
         return Form(tile, layer.panels(groups, width), elements)
     packing = (PartPanels if layer.parts > 1 else BlockPanels)(groups, width)
     matrix = MatrixTile(vectors, body, layer.parts)

@@ -10,7 +10,7 @@ from lucid.codegen.kernels.brain_rows import Parted, Rounded
 from lucid.codegen.kernels.byte_products import GROUP_BYTES
 from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
-from lucid.codegen.kernels.microkernels import panel_vectors
+from lucid.codegen.kernels.microkernels import panel_vectors, tile_target
 from lucid.codegen.kernels.packing import ByteLimits
 from lucid.codegen.kernels.product import Product, peaks_bytes, scratch_bytes
 from lucid.codegen.language.dtypes import dtype
@@ -122,8 +122,9 @@ def product(
 ) -> None:
     """One `Product` call: `count` rows of `depth` in each of `groups`, from memory or a loader."""
     columns = ctx.shape(layer.weight)[0] // groups
-    vectors = panel_vectors(columns, ctx.target, layer.numbers)
-    width = vectors * ctx.target.vector
+    target = ctx.target if layer.is_integer else tile_target(columns, ctx.target)
+    vectors = panel_vectors(columns, target, layer.numbers)
+    width = vectors * target.vector
     panels = -(-columns // width)
     rounds = layer.numbers == "bf16"
     copied = rounds or (isinstance(rows, Deferred) and isinstance(rows.loader, Patch | Shifted))
@@ -135,7 +136,7 @@ def product(
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
     kernel = Product(loader, body.extras, layer.numbers, result.dtype)
-    form = form_of(ctx, layer, groups, vectors, depth)
+    form = form_of(layer, target, groups, vectors, depth)
     extra_arguments, tensors = bind_extras(ctx, layer.epilogue, groups, width)
     region, inputs = ctx.region(layer.origin, [*reads, *tensors])
     own, rest = inputs[: len(reads)], inputs[len(reads) :]

@@ -60,7 +60,7 @@ def _factors(ctx: Lowering, layer: Layer, x: View, images: int, rows: int) -> Vi
 
 def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: int) -> None:
     outputs, inputs, *_ = ctx.shape(layer.weight)
-    vectors = panel_vectors(outputs // 2, ctx.target)
+    vectors = panel_vectors(outputs // 2, ctx.target, even=True)
     width = vectors * ctx.target.vector
     panels, count = -(-outputs // 2 // width), v.shape[1]
     blocks = max(1, -(-count // BLOCK))

@@ -19,6 +19,7 @@ from lucid.codegen.costs import Transforms
 from lucid.codegen.kernels.accumulation import SHORT
 from lucid.codegen.kernels.live_taps import SPARSE, AxisWindows, sparse_share
 from lucid.codegen.kernels.matrix_tile import PARTS
+from lucid.codegen.kernels.microkernels import panel_vectors, tile_target
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.scheduling.planes import Plane
 from lucid.codegen.target import Target
@@ -514,6 +515,13 @@ def _lanes(shape: ConvShape, target: Target) -> float:
     return vectors * target.vector / shape.group_columns
 
 
+def _lanes_of_rows(shape: ConvShape, target: Target) -> float:
+    """The same of rows and windows."""
+    if shape.integer:
+        return _lanes(shape, target)
+    return _lanes(shape, tile_target(shape.group_columns, target))
+
+
 def _products_cycles(shape: ConvShape, kernel: str, target: Target, rate: float) -> float:
     """Of `cycles`: products of rows or windows, at most so many a cycle, by weights that come from
     memory once."""
@@ -523,7 +531,7 @@ def _products_cycles(shape: ConvShape, kernel: str, target: Target, rate: float)
     if kernel == "direct":
         short = shape.depth * shape.kernel[1] <= SHORT
         share = (costs.short if short else costs.direct) / shape.live_taps
-    products = shape.products * _lanes(shape, target) / (share * rate)
+    products = shape.products * _lanes_of_rows(shape, target) / (share * rate)
     return max(products, shape.itemsize * size / costs.streamed)
 
 
@@ -549,7 +557,10 @@ part: 49 rows, 2048 to 512 channels, take 1.24 ms as a plain product and 1.45 so
 
 def _strassen_cycles(shape: ConvShape, target: Target) -> float:
     """Of `cycles`: seven products in place of eight, and the sums."""
-    inputs, outputs = (-(-n // 2 // target.vector) for n in (shape.channels, shape.columns))
+    inputs, columns = -(-shape.channels // 2 // target.vector), -(-shape.columns // 2)
+    vectors = panel_vectors(columns, target, even=True)
+    panels = -(-columns // (vectors * target.vector))
+    outputs = vectors * (panels + panels % 2)  # two threads take as long for one more
     costs = target.costs
     rate = costs.products * costs.multiply_adds * target.vector
     products = 7 * shape.pairs * shape.channels / 2 * outputs * target.vector / rate

@@ -34,7 +34,7 @@ LIMITS = {
     "bf16": Limits(2e-2, 1e-1),
 }
 """By precision. Winograd F(4x4), of the fast one, rounds some six times more than a sum; bfloat16
-has eight bits: each factor is off by up to 2e-3 of itself."""
+has eight bits: each factor is off by up to 4e-3 of itself."""
 
 
 def rounds(graph: Graph) -> bool:

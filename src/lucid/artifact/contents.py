@@ -65,9 +65,9 @@ class ForTarget:
     """What was made for one target.
 
     `caches`: the sizes of caches and lines that schedules were chosen for, and `half_units`.
-    `schedules`: choices by the shapes of the inputs, as JSON. `packed`, `objects`, `programs`: sections of packed weights,
-    of object code and of the programs' tables, which only the same Lucid reads; `taps`: of those
-    that packed weights are yet to be made of.
+    `schedules`: choices by the shapes of the inputs, as JSON. `packed`, `objects`, `programs`:
+    sections of packed weights, of object code and of the programs' tables, which only the same
+    Lucid reads; `taps`: of those that packed weights are yet to be made of.
     """
 
     name: str

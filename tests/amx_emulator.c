@@ -33,7 +33,7 @@ enum { FLUSH_TO_ZERO = 0x9fc0 }; /* MXCSR: nothing raised, to nearest, denormals
 typedef struct {
     union {
         uint8_t bytes[ROWS][ROW_BYTES];
-        uint16_t brains[ROWS][ROW_BYTES / 2];
+        uint16_t bf16[ROWS][ROW_BYTES / 2];
         uint32_t integers[ROWS][ROW_BYTES / 4];
         float floats[ROWS][ROW_BYTES / 4];
     };
@@ -113,12 +113,12 @@ static float widened(uint16_t bits) {
     return number;
 }
 
-static void multiply_brains(Tile *sums, const Tile *left, const Tile *right) {
+static void multiply_bf16(Tile *sums, const Tile *left, const Tile *right) {
     int columns = sums->row_bytes / 4, steps = left->row_bytes / 4;
     for (int m = 0; m < sums->rows; m++) {
         float even[ROW_BYTES / 4] = {0}, odd[ROW_BYTES / 4] = {0};
         for (int k = 0; k < steps; k++) {
-            const uint16_t *x = &left->brains[m][2 * k], *w = right->brains[k];
+            const uint16_t *x = &left->bf16[m][2 * k], *w = right->bf16[k];
             for (int n = 0; n < columns; n++) {
                 even[n] = fmaf(widened(x[0]), widened(w[2 * n]), even[n]);
                 odd[n] = fmaf(widened(x[1]), widened(w[2 * n + 1]), odd[n]);
@@ -244,7 +244,7 @@ static Outcome multiply(const Instruction *i) {
     if (left->row_bytes / 4 != right->rows) return UNDEFINED;
     if (i->opcode == 0x5c) {
         if (i->prefix != XF3) return UNDEFINED;
-        return multiply_brains(sums, left, right), DONE;
+        return multiply_bf16(sums, left, right), DONE;
     }
     int left_signed = i->prefix >= XF3, right_signed = i->prefix == XF2 || i->prefix == X66;
     return multiply_bytes(sums, left, right, left_signed, right_signed), DONE;

@@ -234,7 +234,7 @@ def test_products_of_bytes(code: Any, name: str, seed: int) -> None:
     np.testing.assert_array_equal(found, wanted.astype(np.int32))
 
 
-def brains(drawn: Any, shape: tuple[int, ...]) -> np.ndarray:
+def bf16(drawn: Any, shape: tuple[int, ...]) -> np.ndarray:
     return bfloat16(drawn.standard_normal(shape) * 2.0 ** drawn.integers(-9, 9, shape))
 
 
@@ -243,7 +243,7 @@ def test_products_of_bfloat16(tiles: Tiles, code: Any, seed: int) -> None:
     """Within what adding up in any order may lose; bit by bit in the emulator's own."""
     rows, columns, steps = shapes(seed)
     drawn = np.random.default_rng(seed)
-    left, right = brains(drawn, (rows, 2 * steps)), brains(drawn, (steps, 2 * columns))
+    left, right = bf16(drawn, (rows, 2 * steps)), bf16(drawn, (steps, 2 * columns))
     start = drawn.standard_normal((rows, columns)).astype(np.float32)
     own = configuration({4: (rows, 4 * columns), 7: (rows, 4 * steps), 6: (steps, 4 * columns)})
     code.configure(own.ctypes.data)

@@ -10,7 +10,8 @@ from strategies import Builder
 
 import lucid
 from lucid.codegen.lowering import lower
-from lucid.codegen.scheduling.schedule import ConvShape, allowed_kernels, convolutions, schedule
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
+from lucid.codegen.scheduling.schedule import allowed_kernels, schedule
 from lucid.codegen.target import Target
 from lucid.compiler import CompileOptions
 from lucid.ir import Graph, interpret

@@ -127,6 +127,7 @@ XEON = "vendor_id\t: GenuineIntel\ncpu family\t: 6\n"
         (ZEN4, "x86-64-v4-bf16", AVX512_HALVES_BF16),
         (ZEN4, "x86-64-v4", AVX512_HALVES),
         (ZEN4, "x86-64-v3", AVX2),
+        (ZEN4, "x86-64-v4-amx", AVX512_TILES),
         (ZEN5, "x86-64-v4-bf16", AVX512_BF16),
         (XEON, "x86-64-v4-vnni", AVX512),
         (XEON, "x86-64-v4-amx", AVX512_TILES),

@@ -336,7 +336,7 @@ def _conv(op: ops.Convolution, x: Sequence[Known]) -> tuple[Array, Array]:
 WINOGRAD = {2: 6.0, 4: 40.0}
 """By what Winograd's sums round more than direct ones, where each number counts as the largest of
 the input tile that it is in."""
-FLUSHED = {2: 9.0, 4: 361.0}
+OUTPUT_GAIN = {2: 9.0, 4: 361.0}
 """How often the size of a tile's products counts in a number of the result: the square of the
 largest sum of a row of the output transform (1 + 1 + 1, and 1 + 1 + 8 + 8 + 1)."""
 
@@ -364,11 +364,11 @@ def _winograd(op: Any, x: Sequence[Known], m: int, rounded: float = 0.0) -> tupl
     largest = around(np.pad(size_of(x[0].value), border))
     sizes = inside.evaluate(largest, np.abs(x[1].value)) + size_of(value)
     error = error + WINOGRAD[m] * terms(x[1].value[0].size) * U * sizes
-    error = error + FLUSHED[m] * SUMMED * 2 * rounded * sizes
+    error = error + OUTPUT_GAIN[m] * SUMMED * 2 * rounded * sizes
     weights = np.abs(x[1].value).sum(tuple(range(1, x[1].value.ndim)))
     weights = weights.reshape(-1, *(1,) * op.axes)
     # A transformed number that is flushed is missing from its products, and so is one of these.
-    error = error + FLUSHED[m] * TINY * (x[1].value[0].size + weights)
+    error = error + OUTPUT_GAIN[m] * TINY * (x[1].value[0].size + weights)
     error = np.where(sizes > LARGEST / 1e4, np.inf, error)
     strange = around(np.pad((~np.isfinite(x[0].value)).astype(np.float64), border))
     ones = np.ones_like(x[1].value)
@@ -400,18 +400,18 @@ def _strassen(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
     return value, error + (both if linear else both.swapaxes(1, 2)).reshape(value.shape)
 
 
-BRAIN = 2.0**-8
+BF16_UNIT = 2.0**-8
 """What a number is off by, of its size, once it is rounded to bfloat16."""
-LARGEST_BRAIN = 2.0**128 * (1 - BRAIN)
-"""What rounds to infinity, or is larger."""
+LARGEST_BF16 = 2.0**128 * (1 - BF16_UNIT)
+"""From here on numbers may round to an infinity."""
 
 
-def _of_brains(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
+def _of_bf16(op: Any, x: Sequence[Known]) -> tuple[Array, Array]:
     """Products of operands rounded to bfloat16, whose denormals are zeros."""
     rounded = []
     for operand in x[:2]:
         size = size_of(operand.value) + operand.error
-        off = np.where(size < LARGEST_BRAIN, BRAIN * size + TINY, np.inf)
+        off = np.where(size < LARGEST_BF16, BF16_UNIT * size + TINY, np.inf)
         rounded.append(Known(operand.value, operand.error + off))
     found: tuple[Array, Array] = rule_of(type(op))(op, [*rounded, *x[2:]])
     return found
@@ -421,9 +421,9 @@ OWN: dict[str, Callable[[Any, Sequence[Known]], tuple[Array, Array]]] = {
     "winograd2x2": lambda op, x: _winograd(op, x, 2),
     "winograd4x4": lambda op, x: _winograd(op, x, 4),
     "strassen": _strassen,
-    "pointwise_bf16": _of_brains,
-    "direct_bf16": _of_brains,
-    "winograd2x2_bf16": lambda op, x: _winograd(op, x, 2, BRAIN),
+    "pointwise_bf16": _of_bf16,
+    "direct_bf16": _of_bf16,
+    "winograd2x2_bf16": lambda op, x: _winograd(op, x, 2, BF16_UNIT),
 }
 """What kernels may be off by that sum up other products than an op's own."""
 

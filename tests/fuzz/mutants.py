@@ -4,7 +4,7 @@ quantised models and of products of bfloat16 have files of their own."""
 from __future__ import annotations
 
 from .admission_mutants import ADMISSION
-from .brain_mutants import BRAINS
+from .bf16_mutants import BF16
 from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
@@ -495,7 +495,7 @@ KERNELS = [
     ),
     Mutant(
         "rows of a batch are pairs of an image",
-        f"{C}.scheduling.schedule:_is_matrix",
+        f"{C}.scheduling.conv_shape:_is_matrix",
         "isinstance(size, int)",
         "True",
         tests=STRASSEN_TESTS,
@@ -751,7 +751,7 @@ MUTANTS = [
     *KERNELS,
     *INTEGERS,
     *QUANTISED,
-    *BRAINS,
+    *BF16,
     *RUNTIME,
     *DRIVER,
     *ADMISSION,

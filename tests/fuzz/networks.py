@@ -11,13 +11,8 @@ from dataclasses import dataclass, field
 
 from graph_builder import Builder, sizes
 
-from lucid.codegen.scheduling.schedule import (
-    Choice,
-    ConvShape,
-    Schedule,
-    allowed_kernels,
-    scheduled_layers,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, scheduled_layers
+from lucid.codegen.scheduling.schedule import Choice, Schedule, allowed_kernels
 from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import Target
 from lucid.ir import BATCH, Graph, Op, Value, ops

@@ -11,7 +11,8 @@ from math import prod
 
 from graph_builder import sizes
 
-from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels, matrices
+from lucid.codegen.scheduling.conv_shape import ConvShape, matrices
+from lucid.codegen.scheduling.schedule import legal_kernels
 from lucid.errors import LucidError
 from lucid.ir import BATCH, Op, Value, ops
 from lucid.ir.ops import OPS

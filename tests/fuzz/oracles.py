@@ -19,13 +19,8 @@ from lucid.codegen.kernels.driver import Driver
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.schedule import (
-    ConvShape,
-    Schedule,
-    legal_kernels,
-    schedule,
-    scheduled_layers,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, scheduled_layers
+from lucid.codegen.scheduling.schedule import Schedule, legal_kernels, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.compiler import CompiledModel, CompileOptions
 from lucid.errors import UnsupportedError

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from graph_builder import sizes
 
-from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels
+from lucid.codegen.scheduling.conv_shape import ConvShape
+from lucid.codegen.scheduling.schedule import legal_kernels
 from lucid.ir import TensorType, Value, ops
 from lucid.ir.ops.integer_products import WEIGHTS, IntegerProduct
 from lucid.ir.ops.quantisation import EIGHT_BITS, QUANTISED

@@ -12,7 +12,8 @@ import pytest
 
 import lucid
 from lucid import nn
-from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions
+from lucid.codegen.scheduling.conv_shape import convolutions
+from lucid.codegen.scheduling.schedule import Choice, Schedule
 from lucid.codegen.target import Target
 from lucid.compiler import CompileOptions
 from lucid.ir.graph import Graph

@@ -110,7 +110,7 @@ def explain(
 def _parse_forced(text: str) -> tuple[str, str]:
     """`PATTERN=NAME` as a pair."""
     from lucid.cli.stages import check_name
-    from lucid.codegen.scheduling.schedule import KERNELS
+    from lucid.codegen.scheduling.kernel_names import KERNELS
 
     pattern, equals, name = text.rpartition("=")
     if not equals:

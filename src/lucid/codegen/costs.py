@@ -36,7 +36,7 @@ class Costs:
     other's last task. `strassen`: cycles for a pair of rows of Strassen's products: to sum up a
     vector of each half of its channels, and to sum up and store two vectors of its results;
     `strassen_convolutions`: whether 1x1 convolutions gain by them as well as linear layers.
-    `brains`: multiply-adds of bfloat16 in the time of one of float32; without an instruction for
+    `bf16`: multiply-adds of bfloat16 in the time of one of float32; without an instruction for
     them they are two of these, after shifts. `parts`: those of float32 by tiles of matrices, of the
     sums of bfloat16 parts, in the time of one by vectors; 0: none are.
     """
@@ -55,7 +55,7 @@ class Costs:
     tasks: int
     strassen: Transforms
     strassen_convolutions: bool
-    brains: float
+    bf16: float
     parts: float
 
     def transforms(self, m: int) -> Transforms:
@@ -85,15 +85,15 @@ AVX512 = Costs(
     tasks=4,
     strassen=Transforms(60, 90),  # as with AVX2
     strassen_convolutions=False,  # not measured
-    brains=0.7,
+    bf16=0.7,
     parts=0.0,  # not measured
 )
 """Two cores of an Intel Xeon with AVX-512. Levels that nobody has measured have these too."""
 
-AVX512_BF16 = replace(AVX512, brains=1.0)
+AVX512_BF16 = replace(AVX512, bf16=1.0)
 """With vdpbf16ps on processors that nobody has measured: as many products as of float32."""
 
-AVX512_TILES = replace(AVX512, brains=8.0)
+AVX512_TILES = replace(AVX512, bf16=8.0)
 """With Intel's AMX, which nobody has measured: its products of bfloat16 at half of their nominal
 rate."""
 
@@ -121,13 +121,13 @@ AVX512_HALVES = Costs(
     # 0.87 and 0.50, 0.91 and 0.46: two threads read rows that the other one summed up.
     strassen=Transforms(120, 35),
     strassen_convolutions=True,
-    brains=0.7,
+    bf16=0.7,
     parts=0.0,
 )
 """Two cores of an AMD EPYC (Zen 4), which does vectors of AVX-512 in two halves: 118 GFLOP/s each,
 as many as with AVX2. ResNet-50 on one thread, least times of calls."""
 
-AVX512_HALVES_BF16 = replace(AVX512_HALVES, brains=2.0)
+AVX512_HALVES_BF16 = replace(AVX512_HALVES, bf16=2.0)
 """The same with vdpbf16ps: 236 GFLOP/s."""
 
 AVX2 = Costs(
@@ -164,7 +164,7 @@ AVX2 = Costs(
     # products; 1024 to 256 takes 1.2 either way.
     strassen=Transforms(60, 90),
     strassen_convolutions=False,
-    brains=0.6,
+    bf16=0.6,
     parts=0.0,
 )
 """Two cores of an AMD EPYC (Zen 3), whose peak is 98 GFLOP/s each: chains of like layers with

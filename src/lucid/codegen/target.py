@@ -48,7 +48,7 @@ class Target:
     `vector`: floats a register holds. `registers`: vector registers. `fused`: whether multiply-add
     is one instruction (without it, a product is rounded before it is added). `masked`: whether
     masked loads and stores cost what plain ones do. `halves`: whether 16-bit floats are converted
-    by instructions. `brains`: whether two products of bfloat16 are added to a float32 sum by one
+    by instructions. `bf16`: whether two products of bfloat16 are added to a float32 sum by one
     instruction (vdpbf16ps), and floats rounded to them by one. `dot`: whether four products of
     bytes are added to a 32-bit sum by one instruction (VNNI, Arm's dotprod), and with VNNI two of
     16-bit integers. `byte_products`: whether there is any instruction for products of bytes, that
@@ -75,7 +75,7 @@ class Target:
     fused: bool = True
     masked: bool = False
     halves: bool = True
-    brains: bool = False
+    bf16: bool = False
     dot: bool = False
     byte_products: bool = False
     byte_offset: int = 0
@@ -109,7 +109,7 @@ class Target:
 
     @property
     def is_half(self) -> bool:
-        """Whether it is such a one."""
+        """Whether vectors are half as wide as the level's."""
         return self.vector < LEVELS[self.name].vector
 
     @property
@@ -157,13 +157,13 @@ class Target:
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
             level = lower
-        if level.vector == 16 and _has_half_units():
+        if level.vector == 16 and not level.tiles and _has_half_units():
             level = level.on_half_units()
         return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
 
     def on_half_units(self) -> Target:
         """The level on a processor that does its vectors in two halves."""
-        costs = AVX512_HALVES_BF16 if self.brains else AVX512_HALVES
+        costs = AVX512_HALVES_BF16 if self.bf16 else AVX512_HALVES
         return dataclasses.replace(self, half_units=True, costs=costs)
 
     @staticmethod
@@ -224,7 +224,7 @@ def processor_features() -> frozenset[str]:
 
 def _has_half_units() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
-    25; Zen 5, family 26, has units as wide)."""
+    25; most of Zen 5, family 26, have units as wide)."""
     try:
         with open(CPU_INFORMATION) as file:
             told = {line.replace("\t", "").strip() for line in file}
@@ -283,8 +283,8 @@ _AVX512 = Target(
 _VNNI = dataclasses.replace(
     _AVX512, name="x86-64-v4-vnni", cpu="cascadelake", features=_WHOLE, dot=True
 )
-_BRAINS = dataclasses.replace(
-    _VNNI, name="x86-64-v4-bf16", cpu="cooperlake", brains=True, costs=AVX512_BF16
+_BF16_LEVEL = dataclasses.replace(
+    _VNNI, name="x86-64-v4-bf16", cpu="cooperlake", bf16=True, costs=AVX512_BF16
 )
 _TILES = "+amx-tile,+amx-bf16,+amx-int8"
 _NOT_NEEDED = "-rcpc,-fullfp16"
@@ -309,9 +309,9 @@ LEVELS: dict[str, Target] = {
         ),
         _AVX512,
         _VNNI,
-        _BRAINS,
+        _BF16_LEVEL,
         dataclasses.replace(
-            _BRAINS,
+            _BF16_LEVEL,
             name="x86-64-v4-amx",
             features=f"{_WHOLE},{_TILES}",
             tiles=True,
@@ -329,7 +329,8 @@ LEVELS: dict[str, Target] = {
     )
 }
 """Every target by name, the levels of one architecture in ascending order. Those with VNNI or
-dotprod differ in products of integers alone, that with bf16 besides in those of bfloat16."""
+dotprod differ in products of integers alone, those with bf16 and AMX besides in those of
+bfloat16."""
 
 _V3 = ("avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe", "popcnt")
 _V4 = (*_V3, *(f"avx512{part}" for part in ("f", "bw", "cd", "dq", "vl")))

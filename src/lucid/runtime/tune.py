@@ -18,15 +18,8 @@ import numpy as np
 from lucid.codegen.lowering import Region, lower, partition, unsupported
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.candidates import call_key, candidates, layer_calls, signature
-from lucid.codegen.scheduling.schedule import (
-    Choice,
-    ConvShape,
-    Schedule,
-    allowed_kernels,
-    convolutions,
-    schedule,
-    scheduled_layers,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions, scheduled_layers
+from lucid.codegen.scheduling.schedule import Choice, Schedule, allowed_kernels, schedule
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph
 from lucid.ir.ops.base import Array

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from lucid.codegen.language.llvm import versions
-from lucid.codegen.scheduling.schedule import KERNELS, SPLITS, Choice
+from lucid.codegen.scheduling.kernel_names import KERNELS
+from lucid.codegen.scheduling.schedule import SPLITS, Choice
 from lucid.codegen.target import Target
 from lucid.runtime.cache import default_folder
 from lucid.runtime.processors import processor_name

@@ -15,7 +15,8 @@ from lucid.codegen.kernels.packing import ByteLimits, Channels, QuadPanels
 from lucid.codegen.kernels.product import Product
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.schedule import convolutions, schedule
+from lucid.codegen.scheduling.conv_shape import convolutions
+from lucid.codegen.scheduling.schedule import schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir import BATCH, Graph, TensorType, interpret, ops
 from lucid.ir.ops.base import Array

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Builder
 
-from lucid.codegen.scheduling.schedule import GROUPS, ConvShape, convolutions, legal_kernels
+from lucid.codegen.scheduling.conv_shape import GROUPS, ConvShape, convolutions
+from lucid.codegen.scheduling.schedule import legal_kernels
 from lucid.ir import BATCH, Graph, Value, f32
 from lucid.ir.ops import Add, Clip, Gelu, Hardswish, Linear, Mul, Op, Permute, Relu, Sigmoid, Silu
 from lucid.ir.passes import run_passes

@@ -13,24 +13,16 @@ from harness import LIMIT, Run, assert_near, examples, set_apart
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import Builder, random_inputs
-from test_kernels_brains import filled, normalised_rows, pooled_block, strided_rows
+from test_kernels_bf16 import filled, normalised_rows, pooled_block, strided_rows
 from test_kernels_convolution import layers
 
 import lucid
 from lucid.codegen.kernels.matrix_tile import MatrixTile
 from lucid.codegen.kernels.packing import PartPanels
 from lucid.codegen.lowering import lower
-from lucid.codegen.scheduling.schedule import (
-    BRAINS,
-    BY_PARTS,
-    BY_ROWS,
-    ConvShape,
-    Schedule,
-    cheapest,
-    possible_kernels,
-    schedule,
-    scheduled_layers,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, scheduled_layers
+from lucid.codegen.scheduling.kernel_names import BF16_SUFFIX, BY_ROWS, PARTS_SUFFIX
+from lucid.codegen.scheduling.schedule import Schedule, cheapest, possible_kernels, schedule
 from lucid.codegen.target import LEVELS
 from lucid.ir import Graph, Node, Value, interpret
 from lucid.ir.ops import Add, Conv2d, Relu
@@ -38,8 +30,8 @@ from lucid.ir.ops.base import Array
 from lucid.ir.passes import run_passes
 from lucid.models import create_model
 
-BOTH = pytest.mark.parametrize("numbers", [BRAINS, BY_PARTS])
-LIMITS = {BRAINS: 1e-2, BY_PARTS: LIMIT}
+BOTH = pytest.mark.parametrize("numbers", [BF16_SUFFIX, PARTS_SUFFIX])
+LIMITS = {BF16_SUFFIX: 1e-2, PARTS_SUFFIX: LIMIT}
 """The largest error relative to the largest output."""
 
 
@@ -217,7 +209,7 @@ def test_parts_are_chosen_by_nobody_before_they_are_measured() -> None:
     assert "pointwise_parts" in possible_kernels(shape)
     for target in LEVELS.values():
         for precision in ("fast", "strict", "bf16"):
-            assert not cheapest(shape, target, precision).endswith(BY_PARTS)
+            assert not cheapest(shape, target, precision).endswith(PARTS_SUFFIX)
     measured = replace(LEVEL, costs=replace(LEVEL.costs, parts=2.5))
     assert cheapest(shape, measured, "strict") == "pointwise_parts"
 

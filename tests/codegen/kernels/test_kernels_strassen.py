@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from strategies import Builder
 
 from lucid.codegen.lowering import lower
-from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions, matrices, schedule
+from lucid.codegen.scheduling.conv_shape import convolutions, matrices
+from lucid.codegen.scheduling.schedule import Choice, Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import UnknownNameError
 from lucid.ir import BATCH, Graph, Value, f32

@@ -12,13 +12,9 @@ from strategies import graphs
 
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import replaced
-from lucid.codegen.scheduling.schedule import (
-    KERNELS,
-    ConvShape,
-    convolutions,
-    legal_kernels,
-    schedule,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
+from lucid.codegen.scheduling.kernel_names import KERNELS
+from lucid.codegen.scheduling.schedule import legal_kernels, schedule
 from lucid.ir import Graph
 from lucid.ir.ops import Add, Relu
 from lucid.ir.passes import run_passes

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from strategies import Builder
 
 from lucid.codegen.lowering import lower
-from lucid.codegen.scheduling.schedule import ConvShape, legal_kernels, schedule
+from lucid.codegen.scheduling.conv_shape import ConvShape
+from lucid.codegen.scheduling.schedule import legal_kernels, schedule
 from lucid.codegen.target import LEVELS
 from lucid.ir import Value, f32, ops
 from lucid.ir.passes import run_passes

@@ -117,7 +117,7 @@ def is_product_of_bytes(code: str) -> bool:
     return bool(re.match(r"(\{vex\}\s+)?(vpmaddubsw|vpdpbusd|sdot)\s", code))
 
 
-def is_product_of_brains(code: str) -> bool:
+def is_product_of_bf16(code: str) -> bool:
     return code.startswith("vdpbf16ps")
 
 
@@ -343,13 +343,13 @@ def test_the_inner_loop_of_a_tile_of_bfloat16(target: Target, body: Body) -> Non
     tile = Tile(vectors, body, numbers="bf16", rows=target.tile_rows(vectors))
     text = assembly(tile, target)
     for export in tile.exports:
-        loop = inner_loop(text, export, is_product_of_brains if target.brains else is_product)
+        loop = inner_loop(text, export, is_product_of_bf16 if target.bf16 else is_product)
         kinds = Counter(line.split()[0] for line in loop)
         wanted = height(tile, export) * tile.vectors * UNROLL
-        assert kinds["vdpbf16ps"] == (wanted if target.brains else 0), export
-        if not target.brains:
+        assert kinds["vdpbf16ps"] == (wanted if target.bf16 else 0), export
+        if not target.bf16:
             assert sum(map(is_product, loop)) == 2 * wanted, export
-        if target.brains:
+        if target.bf16:
             stack = [s for s in stack_accesses(text, export, loop) if VECTOR.search(s)]
             assert not stack, (export, stack)
 

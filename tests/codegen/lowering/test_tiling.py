@@ -8,7 +8,8 @@ from harness import check
 
 from lucid.codegen.costs import AVX2
 from lucid.codegen.lowering import lower
-from lucid.codegen.scheduling.schedule import Choice, ConvShape, convolutions, schedule
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
+from lucid.codegen.scheduling.schedule import Choice, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir import Graph
 from lucid.ir.passes import run_passes

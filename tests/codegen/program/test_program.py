@@ -19,7 +19,9 @@ from lucid.codegen.lowering import lower
 from lucid.codegen.program.interpret import ProgramInterpreter
 from lucid.codegen.program.json_form import program_json
 from lucid.codegen.program.program import Program
-from lucid.codegen.scheduling.schedule import KERNELS, Choice, Schedule, convolutions, schedule
+from lucid.codegen.scheduling.conv_shape import convolutions
+from lucid.codegen.scheduling.kernel_names import KERNELS
+from lucid.codegen.scheduling.schedule import Choice, Schedule, schedule
 from lucid.codegen.target import LEVELS, Target
 from lucid.errors import ParseError, UnknownNameError
 from lucid.ir import Graph, interpret

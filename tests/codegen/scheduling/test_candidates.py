@@ -13,13 +13,12 @@ from lucid.codegen.scheduling.candidates import (
     layer_calls,
     signature,
 )
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
+from lucid.codegen.scheduling.cost_model import cycles
 from lucid.codegen.scheduling.schedule import (
     Choice,
-    ConvShape,
     Schedule,
     allowed_kernels,
-    convolutions,
-    cycles,
     legal_kernels,
     schedule,
 )

@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from lucid.codegen.costs import AVX2, AVX512, Transforms
-from lucid.codegen.scheduling.schedule import ConvShape, cheapest, cycles, tile_block
+from lucid.codegen.scheduling.conv_shape import ConvShape
+from lucid.codegen.scheduling.cost_model import cycles, tile_block
+from lucid.codegen.scheduling.schedule import cheapest
 from lucid.codegen.target import LEVELS, Target
 from lucid.ir.ops import Conv2d
 

@@ -9,8 +9,9 @@ from lucid import models
 from lucid.codegen.lowering import lower
 from lucid.codegen.program.program import Program
 from lucid.codegen.scheduling.basis import Basis
+from lucid.codegen.scheduling.conv_shape import convolutions
 from lucid.codegen.scheduling.explain import choose, explain
-from lucid.codegen.scheduling.schedule import Choice, Schedule, convolutions, schedule
+from lucid.codegen.scheduling.schedule import Choice, Schedule, schedule
 from lucid.codegen.target import Target
 from lucid.errors import InputError
 from lucid.frontend.trace import trace

@@ -6,13 +6,8 @@ import pytest
 from integer_layers import layer_graph
 
 from lucid.codegen.scheduling.candidates import candidates
-from lucid.codegen.scheduling.schedule import (
-    ConvShape,
-    allowed_kernels,
-    convolutions,
-    legal_kernels,
-    schedule,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
+from lucid.codegen.scheduling.schedule import allowed_kernels, legal_kernels, schedule
 from lucid.codegen.target import Target
 from lucid.ir import BATCH, Graph, TensorType, ops
 

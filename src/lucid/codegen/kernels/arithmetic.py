@@ -24,7 +24,7 @@ from lucid.codegen.kernels.accumulation import (
     steps,
 )
 from lucid.codegen.kernels.byte_products import GROUP
-from lucid.codegen.language import brains, pairs, quads
+from lucid.codegen.language import bf16, pairs, quads
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.values import (
     F32,
@@ -224,7 +224,7 @@ class Floats(Arithmetic):
         return accumulate_segments(k, segments, depth, chain, tile, sums, segment, each)
 
 
-class Brains(Floats):
+class Bf16Pairs(Floats):
     """Pairs of bfloat16 numbers, whose products are added up in chains of float32."""
 
     rows = "bf16"
@@ -236,7 +236,7 @@ class Brains(Floats):
         return Vector(k.builder, k.every_lane(pair, k.vector))
 
     def multiply_add(self, k: Kernel, x: Vector, weights: Vector, total: Vector) -> Vector:
-        return brains.multiply_add(k, x, weights, total)
+        return bf16.multiply_add(k, x, weights, total)
 
 
 class Pairs(Arithmetic):
@@ -403,7 +403,7 @@ def _held(k: Kernel, segment: Segment) -> Callable[[Int, Int], Step]:
 FLOATS = Floats()
 ARITHMETIC: dict[str, Arithmetic] = {
     "f32": FLOATS,
-    "bf16": Brains(),
+    "bf16": Bf16Pairs(),
     "i16": Pairs(),
     "i8": Bytes(),
 }

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC
+from lucid.codegen.kernels.bf16_rows import round_numbers, round_planes
 from lucid.codegen.kernels.body import Extra, tensors
-from lucid.codegen.kernels.brain_rows import round_numbers, round_planes, zero_numbers
 from lucid.codegen.kernels.integer_rows import shift, shift_planes
 from lucid.codegen.kernels.live_taps import Axis, AxisWindows, Piece, Pieces, list_words
 from lucid.codegen.kernels.microkernels import WINDOW_TYPE
@@ -51,6 +51,7 @@ from lucid.codegen.language.kernel import (
     reach,
     share,
 )
+from lucid.codegen.language.partial import store_zeros
 from lucid.codegen.language.values import I64, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
 
@@ -243,7 +244,11 @@ class DirectEmitter:
         with k.loop(0, images) as each:
             out = self.map + each.index * f.met * self.line_numbers
             self._copy(image + each.index, group, top, left, out)
+        self._end(self.map + images * f.met * self.line_numbers)
         return self.map
+
+    def _end(self, place: Pointer) -> None:
+        """What is written behind the last line of the map."""
 
     def _margins(self, left: Int) -> tuple[Int, Int, Int]:
         """Of a padded line that begins at column `left` of x: how many columns of zeros it begins
@@ -482,18 +487,19 @@ class DirectEmitter:
         return Prefetch(lines, f.segment // unroll * lines * line, f.segment * f.panel * taps)
 
 
-class _BrainEmitter(DirectEmitter):
+class _HalfWordEmitter(DirectEmitter):
+    """The padded map holds numbers of 16 bits."""
+
+    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
+        store_zeros(self.kernel, out + begin, end - begin)
+
+
+class _Bf16Emitter(_HalfWordEmitter):
     """The padded map holds bfloat16. Where segments are of odd length, a weight of 0 meets what
     follows them: the next pixel, or behind the last a zero."""
 
-    def _map(self, image: Int, images: Int, group: Int, top: Int, left: Int) -> Pointer:
-        f, k = self.frame, self.kernel
-        windows = super()._map(image, images, group, top, left)
-        zero_numbers(k, self.map + images * f.met * self.line_numbers, k.int(1))
-        return windows
-
-    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
-        zero_numbers(self.kernel, out + begin, end - begin)
+    def _end(self, place: Pointer) -> None:
+        store_zeros(self.kernel, place, self.kernel.int(1))
 
     def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
         round_numbers(self.kernel, source, out, count)
@@ -504,11 +510,8 @@ class _BrainEmitter(DirectEmitter):
         round_planes(self.kernel, sources, out, columns)
 
 
-class _IntegerEmitter(DirectEmitter):
+class _IntegerEmitter(_HalfWordEmitter):
     """The padded map holds 8-bit integers less their zero point, in 16 bits."""
-
-    def _zero(self, out: Pointer, begin: Int, end: Int) -> None:
-        zero_numbers(self.kernel, out + begin, end - begin)
 
     def _copy_numbers(self, count: Int, source: Pointer, out: Pointer) -> None:
         shift(self.kernel, source, out, count, self.spec.x, self.frame.zero_point)
@@ -521,7 +524,7 @@ class _IntegerEmitter(DirectEmitter):
 
 EMITTERS: dict[str, type[DirectEmitter]] = {
     COMPUTED: DirectEmitter,
-    "bf16": _BrainEmitter,
+    "bf16": _Bf16Emitter,
     "i16": _IntegerEmitter,
 }
 """By what is multiplied."""

@@ -117,7 +117,7 @@ class _MatrixEmitter(TileEmitter):
             for v, at in enumerate(self._places):
                 panel = self.PANEL[v % len(self.PANEL)]
                 tiles.load(k, panel, self.panel + (loop.index * self.width + at), self.width)
-                tiles.multiply_brains(k, v, self.ROWS, panel)
+                tiles.multiply_bf16(k, v, self.ROWS, panel)
         for v, at in enumerate(self._places):
             tiles.store(k, v, self.sums + at, self.width)
 
@@ -167,7 +167,7 @@ class _PartsEmitter(_MatrixEmitter):
                     row = (loop.index + j * BLOCK) * self.width
                     for of_vector, at in zip(sums, places, strict=True):
                         tiles.load(k, self.PANEL_PART, self.panel + (row + at), self.width)
-                        tiles.multiply_brains(k, of_vector[i + j], self.ROWS_PART, self.PANEL_PART)
+                        tiles.multiply_bf16(k, of_vector[i + j], self.ROWS_PART, self.PANEL_PART)
         for of_vector, at in zip(sums, places, strict=True):
             for tile, order in zip(of_vector, self.orders, strict=True):
                 tiles.store(k, tile, order + at, self.width)

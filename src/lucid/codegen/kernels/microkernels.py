@@ -62,14 +62,18 @@ def panel_vectors(columns: int, target: Target, numbers: str = COMPUTED, even: b
     return min(chain(range(widest, 0, -1), wider), key=cost)
 
 
+HALVED = (COMPUTED, "bf16")
+"""What tiles of half vectors multiply."""
 HALVING = 0.95
 """Share of the lanes of whole vectors from which on halves are not worth twice the instructions."""
 
 
-def tile_target(columns: int, target: Target) -> Target:
+def tile_target(columns: int, target: Target, numbers: str = COMPUTED) -> Target:
     """The target with the vectors that tiles over so many columns have: of halves, where these
     leave less of the last one empty, and the processor does whole ones in halves anyway. 3x3 in
     groups of 24 take 0.8 of the time so (RegNetX, Zen 4)."""
+    if numbers not in HALVED:
+        return target
     half = target.halved()
     whole, halves = (-(-columns // t.vector) * t.vector for t in (target, half))
     return half if target.half_units and halves < HALVING * whole else target

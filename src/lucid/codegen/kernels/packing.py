@@ -168,10 +168,10 @@ class PartPanels(Packing):
     width: int
 
     def pack(self, array: Array, out: Array) -> None:
-        brains, rest = dtype("bf16"), array.astype(np.float32)
+        bf16, rest = dtype("bf16"), array.astype(np.float32)
         blocks = out.reshape(-1, PARTS, BLOCK * self.width * 2)
         for number in range(PARTS):
-            part = brains.decode(brains.encode(rest))
+            part = bf16.decode(bf16.encode(rest))
             with np.errstate(invalid="ignore"):  # an infinity less itself
                 rest = rest - part
             panels = np.zeros(blocks[:, number].size, np.float32)
@@ -275,7 +275,7 @@ class WinogradPanels(Winograd):
 
 
 @dataclass(frozen=True)
-class WinogradBrainPanels(Winograd):
+class WinogradBf16Panels(Winograd):
     """[group][panel][point][pair of input channels][column][2], transformed as floats, for products
     of bfloat16."""
 

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import Int, Pointer, Vector, size_of
+from lucid.codegen.language.values import Int, Pointer, Vector, constant, size_of
 
 
 def each_part(k: Kernel, count: Int, widest: int, body: Callable[[Int, int], None]) -> None:
@@ -51,6 +51,16 @@ def store_first(k: Kernel, value: Any, address: Pointer, count: Int | None) -> N
         room = k.stack(lanes, address.element)
         k.store(vector, room)
         _copy(k, room, address, count.minimum(lanes), lanes)
+
+
+def store_zeros(k: Kernel, out: Pointer, count: Int) -> None:
+    """Write `count` zeros of 16 bits."""
+
+    def part(at: Int, lanes: int) -> None:
+        zero = constant(k.vector_type(lanes, out.element), 0)
+        k.store(Vector(k.builder, zero), out + at)
+
+    each_part(k, count, 2 * k.vector, part)
 
 
 def _copy(k: Kernel, source: Pointer, out: Pointer, count: Int, lanes: int) -> None:

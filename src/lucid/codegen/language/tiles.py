@@ -51,7 +51,7 @@ def store(k: Kernel, tile: int, address: Pointer, step: int | Int) -> None:
     _move(k, "tilestored64", tile, address, step)
 
 
-def multiply_brains(k: Kernel, sums: int, rows: int, panel: int) -> None:
+def multiply_bf16(k: Kernel, sums: int, rows: int, panel: int) -> None:
     """Add to a tile of float32 the products of two of bfloat16: sums[r, c] += rows[r, 2p] *
     panel[p, 2c] + rows[r, 2p + 1] * panel[p, 2c + 1], over all pairs p. Denormals are zeros; the
     order is the processor's."""

@@ -81,7 +81,7 @@ def direct(ctx: Lowering, layer: Layer) -> None:
         x = ctx.rows_view(layer.x)
     n, channels, height, width = result.shape
     columns = channels // op.groups
-    target = ctx.target if layer.is_integer else tile_target(columns, ctx.target)
+    target = tile_target(columns, ctx.target, layer.numbers)
     vectors = panel_vectors(columns, target, layer.numbers)
     size = dtype(layer.numbers).bytes
     axes = windows(op, taps, x.shape, result.shape)

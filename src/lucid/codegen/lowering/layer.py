@@ -57,7 +57,7 @@ class Layer:
     @property
     def numbers(self) -> str:
         """The dtype of the panels that register tiles multiply."""
-        if self.choice.rounds_to_brains or self.choice.takes_parts:
+        if self.choice.rounds_to_bf16 or self.choice.takes_parts:
             return "bf16"
         if self.as_bytes:
             return "i8"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import prod
 
+from lucid.codegen.kernels.bf16_rows import Parted, Rounded
 from lucid.codegen.kernels.body import Extra
-from lucid.codegen.kernels.brain_rows import Parted, Rounded
 from lucid.codegen.kernels.byte_products import GROUP_BYTES
 from lucid.codegen.kernels.integer_rows import Copied, Shifted
 from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
@@ -122,7 +122,7 @@ def product(
 ) -> None:
     """One `Product` call: `count` rows of `depth` in each of `groups`, from memory or a loader."""
     columns = ctx.shape(layer.weight)[0] // groups
-    target = ctx.target if layer.is_integer else tile_target(columns, ctx.target)
+    target = tile_target(columns, ctx.target, layer.numbers)
     vectors = panel_vectors(columns, target, layer.numbers)
     width = vectors * target.vector
     panels = -(-columns // width)

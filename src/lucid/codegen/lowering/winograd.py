@@ -8,15 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from lucid.codegen.kernels import brain_winograd, integer_winograd
+from lucid.codegen.kernels import bf16_winograd, integer_winograd
 from lucid.codegen.kernels import winograd as winograd_kernel
+from lucid.codegen.kernels.bf16_winograd import Bf16Winograd
 from lucid.codegen.kernels.body import PLAIN
-from lucid.codegen.kernels.brain_winograd import BrainWinograd
 from lucid.codegen.kernels.integer_winograd import IntegerWinograd
 from lucid.codegen.kernels.matrix_tile import BLOCK, MatrixTile
 from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.packing import (
-    WinogradBrainPanels,
+    WinogradBf16Panels,
     WinogradPairPanels,
     WinogradPanels,
     WinogradParts,
@@ -36,9 +36,11 @@ from lucid.codegen.lowering.arguments import (
 )
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
+from lucid.codegen.lowering.matrices import by_matrices
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, View
-from lucid.codegen.scheduling.schedule import groups_together, phase_tiles
+from lucid.codegen.scheduling.conv_shape import groups_together, phase_tiles
+from lucid.codegen.scheduling.kernel_names import winograd_m
 from lucid.ir.ops import IntegerConv2d
 
 
@@ -76,7 +78,7 @@ class Tiling:
 
 def winograd(ctx: Lowering, layer: Layer) -> None:
     """The layer as one `Winograd` call, with channel sums where a split attention reads it."""
-    op, m = layer.conv, int(layer.choice.algorithm[-1])
+    op, m = layer.conv, winograd_m(layer.choice.kernel)
     x, y = ctx.rows_view(layer.x), ctx.result(layer.result)
     assert row_stride(y) is not None, "results of convolutions are channels last"
     n, channels, height, width = y.shape
@@ -178,8 +180,8 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
     op, options = layer.op, (m, layer.epilogue.body, sums, layer.conv.dilation != (1, 1))
     rows, groups = ctx.target.tile_rows(vectors), layer.conv.groups // together
     tile = Tile(vectors, PLAIN, raw=True, numbers=layer.numbers, rows=rows)
-    if layer.choice.rounds_to_brains:
-        return _form_of_brains(ctx, layer, BrainWinograd(*options), groups, tile)
+    if layer.choice.rounds_to_bf16:
+        return _bf16_form(ctx, layer, Bf16Winograd(*options), groups, tile)
     if not isinstance(op, IntegerConv2d):
         spec = Winograd if layer.slices is None else WinogradSlices
         packing = WinogradPanels(m, groups, panel, together)
@@ -197,16 +199,14 @@ def _form(ctx: Lowering, layer: Layer, m: int, sums: bool, vectors: int, togethe
     )
 
 
-def _form_of_brains(
-    ctx: Lowering, layer: Layer, kernel: BrainWinograd, groups: int, tile: Tile
-) -> _Form:
+def _bf16_form(ctx: Lowering, layer: Layer, kernel: Bf16Winograd, groups: int, tile: Tile) -> _Form:
     """By tiles of matrices in place of `tile`, where there are any and channels are whole blocks of
     pairs."""
     weight, shape = layer.weight, ctx.shape(layer.weight)
-    packing = WinogradBrainPanels(kernel.m, groups, tile.vectors * ctx.target.vector)
+    packing = WinogradBf16Panels(kernel.m, groups, tile.vectors * ctx.target.vector)
     packed = ctx.weights(weight.recipe, packing, shape, weight.name, layer.numbers)
-    scratch = brain_winograd.scratch_bytes
-    if not ctx.target.tiles or shape[1] % (2 * BLOCK):
+    scratch = bf16_winograd.scratch_bytes
+    if not by_matrices(ctx.target, layer) or shape[1] % (2 * BLOCK):
         return _Form(kernel, tile, {"weights": packed}, scratch)
     matrix = MatrixTile(tile.vectors, raw=True)
     reaching = partial(scratch, rows_beyond=matrix.rows - 1)

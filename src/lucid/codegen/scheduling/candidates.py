@@ -11,11 +11,14 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from lucid.codegen.kernels.microkernels import panel_vectors
+from lucid.codegen.kernels.microkernels import panel_vectors, tile_target
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import KernelCall, Program
-from lucid.codegen.scheduling.schedule import BRAINS, Choice, ConvShape, cycles, tile_block
+from lucid.codegen.scheduling.conv_shape import ConvShape
+from lucid.codegen.scheduling.cost_model import cycles, tile_block
+from lucid.codegen.scheduling.kernel_names import winograd_m
+from lucid.codegen.scheduling.schedule import Choice
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node, Parameter, Value
 from lucid.ir.ops import (
@@ -73,7 +76,7 @@ def cuts(shape: ConvShape, kernel: str, target: Target) -> list[Choice]:
 
 
 def _tile_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Choice]:
-    m = int(kernel.removesuffix(BRAINS)[-1])
+    m = winograd_m(kernel)
     tiles = shape.batch * shape.tiles(m)
     own = tile_block(shape, kernel, target)
     blocks = [own, *(t for t in TILES if t < tiles and t != own), tiles]
@@ -97,7 +100,9 @@ def _product_cuts(shape: ConvShape, kernel: str, target: Target) -> Iterable[Cho
 
 
 def _chunks(shape: ConvShape, target: Target) -> list[int]:
-    columns, numbers = shape.group_columns, "i16" if shape.integer else COMPUTED  # as of bfloat16
+    """Into how many chunks the panels may be split; those of bfloat16 are as wide as of floats."""
+    columns, numbers = shape.group_columns, "i16" if shape.integer else COMPUTED
+    target = tile_target(columns, target, numbers)
     panels = -(-columns // (panel_vectors(columns, target, numbers) * target.vector))
     return [c for c in CHUNKS if c <= panels]
 

@@ -12,17 +12,9 @@ from lucid.codegen.program.attribution import calls_by_node, doers
 from lucid.codegen.program.program import KernelCall, Program
 from lucid.codegen.scheduling.basis import Basis
 from lucid.codegen.scheduling.candidates import describe
-from lucid.codegen.scheduling.schedule import (
-    BRAINS,
-    Choice,
-    ConvShape,
-    Schedule,
-    cycles,
-    legal_kernels,
-    modelled_kernels,
-    scheduled_layers,
-    tile_block,
-)
+from lucid.codegen.scheduling.conv_shape import ConvShape, scheduled_layers
+from lucid.codegen.scheduling.cost_model import cycles, tile_block
+from lucid.codegen.scheduling.schedule import Choice, Schedule, exact_kernels, modelled_kernels
 from lucid.codegen.target import Target
 from lucid.ir.graph import Graph, Node
 from lucid.ir.lineage import matches, stems_from
@@ -298,9 +290,8 @@ def _by_node(graph: Graph, misses: Iterable[Miss]) -> dict[Node, list[Miss]]:
 def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis) -> Choosing:
     """How a layer came to this choice."""
     shape = ConvShape.of(node, batch)
-    allowed = modelled_kernels(shape, target, basis.precision)
-    legal = [k for k in legal_kernels(shape) if k in allowed or not k.endswith(BRAINS)]
-    shown = dict.fromkeys((*legal, *allowed, choice.kernel))
+    allowed, exact = modelled_kernels(shape, target, basis.precision), exact_kernels(shape)
+    shown = dict.fromkeys((*exact, *allowed, choice.kernel))
     times = {name: cycles(shape, name, target) for name in shown}
     reason = _reason(node, choice, shape, allowed, target, basis)
     if choice.algorithm == "direct" and shape.live_taps < 1:
@@ -309,8 +300,8 @@ def choose(node: Node, choice: Choice, batch: int, target: Target, basis: Basis)
         choice,
         reason,
         dict(sorted(times.items(), key=lambda item: item[1])),
-        tuple(name for name in legal if name not in allowed),
-        _cannot(shape, legal),
+        tuple(name for name in exact if name not in allowed),
+        _cannot(shape, exact),
     )
 
 
@@ -337,13 +328,11 @@ def _reason(
     return "no other can" if len(allowed) == 1 else "the fastest by the cost model"
 
 
-def _cannot(shape: ConvShape, legal: list[str]) -> dict[str, str]:
+def _cannot(shape: ConvShape, exact: list[str]) -> dict[str, str]:
     """Kernels that one might expect for a window of this size, and why they cannot compute it."""
-    if legal[0] != "direct":
-        return {}
-    if shape.kernel == (3, 3) and not any(k.startswith("winograd") for k in legal):
+    if shape.kernel == (3, 3) and exact == ["direct"]:
         return {"winograd": "it takes stride 1 only, and padding by multiples of the dilation"}
-    if shape.kernel == (1, 1) and not shape.slices:
+    if shape.kernel == (1, 1) and exact == ["direct"] and not shape.slices:
         return {"pointwise": "it takes stride 1 and no padding only"}
     return {}
 

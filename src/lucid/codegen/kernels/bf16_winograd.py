@@ -14,7 +14,7 @@ from llvmlite import ir
 
 from lucid.codegen.kernels.arithmetic import ARITHMETIC, Arithmetic
 from lucid.codegen.kernels.winograd import Winograd, WinogradEmitter, skewed
-from lucid.codegen.language.brains import rounded
+from lucid.codegen.language.bf16 import rounded
 from lucid.codegen.language.kernel import Extent, Given
 from lucid.codegen.language.values import F32, I16, Int, Pointer, Vector, size_of
 from lucid.codegen.target import Target
@@ -32,7 +32,7 @@ def scratch_bytes(
 
 
 @dataclass(frozen=True)
-class BrainWinograd(Winograd):
+class Bf16Winograd(Winograd):
     """`Winograd` with weights and transformed inputs of bfloat16."""
 
     family: ClassVar[str] = "winograd_bf16"

@@ -19,7 +19,7 @@ which order it adds two products, vendors' texts do not agree."""
 
 def multiply_add(k: Kernel, a: Vector, b: Vector, total: Vector) -> Vector:
     """total + a . b in each lane of floats; a and b: vectors of pairs, of four bytes."""
-    if k.target.brains:
+    if k.target.bf16:
         sums, pairs = total.raw.type, ir.VectorType(BF16, 2 * total.lanes)
         name = MULTIPLY_ADD.format(bits=32 * total.lanes)
         function = k.intrinsic(name, sums, [sums, pairs, pairs])
@@ -43,7 +43,7 @@ def _numbers(k: Kernel, pairs: Vector) -> tuple[Vector, Vector]:
 def rounded(k: Kernel, value: Vector) -> Vector:
     """Floats as bfloat16 numbers, in integers of 16 bits: rounded to the nearest, ties to even; by
     an instruction, where there is one, denormals to zero."""
-    if not k.target.brains:
+    if not k.target.bf16:
         return Vector(k.builder, narrowed(k, value, "bf16"))
-    brains, bits = (ir.VectorType(element, value.lanes) for element in (BF16, I16))
-    return Vector(k.builder, k.builder.bitcast(k.builder.fptrunc(value.raw, brains), bits))
+    bf16, bits = (ir.VectorType(element, value.lanes) for element in (BF16, I16))
+    return Vector(k.builder, k.builder.bitcast(k.builder.fptrunc(value.raw, bf16), bits))

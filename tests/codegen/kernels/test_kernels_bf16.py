@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import Builder, random_inputs
 from test_kernels_convolution import layers
 
-from lucid.codegen.kernels.brain_rows import Rounded
+from lucid.codegen.kernels.bf16_rows import Rounded
 from lucid.codegen.kernels.direct import Direct
 from lucid.codegen.kernels.loaders import Combine, Loader, Mapped, Patch
 from lucid.codegen.kernels.product import Product
@@ -24,16 +24,15 @@ from lucid.codegen.language.dtypes import dtype
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.llvm import assembly
 from lucid.codegen.lowering import lower
+from lucid.codegen.scheduling.conv_shape import ConvShape, scheduled_layers
+from lucid.codegen.scheduling.kernel_names import BF16_SUFFIX
 from lucid.codegen.scheduling.schedule import (
-    BRAINS,
     Choice,
-    ConvShape,
     Schedule,
     allowed_kernels,
     cheapest,
     check_schedule,
     legal_kernels,
-    scheduled_layers,
 )
 from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import LEVELS, Target
@@ -46,14 +45,14 @@ BF16 = dtype("bf16")
 ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
 
 
-def round_to_brains(array: Array) -> Array:
+def rounded_to_bf16(array: Array) -> Array:
     """The bfloat16 numbers next to these, as float32."""
     return BF16.decode(BF16.encode(array))
 
 
 def rounding_kernels(node: Node, batch: int) -> list[str]:
     """Those that a layer may have."""
-    return [k for k in legal_kernels(ConvShape.of(node, batch)) if k.endswith(BRAINS)]
+    return [k for k in legal_kernels(ConvShape.of(node, batch)) if k.endswith(BF16_SUFFIX)]
 
 
 def all_rounding(graph: Graph, target: Target, batch: int, which: int = 0) -> Schedule:
@@ -155,8 +154,8 @@ def test_operands_are_rounded_to_the_nearest(kernel: int, scale: float) -> None:
     inputs = [image, random.standard_normal((2, 37, 6, 5)).astype(np.float32)]
     weight = build.graph.nodes[0].inputs[1].name
     numbers = (build.graph.payload[weight] / scale).astype(np.float32)
-    build.graph.payload[weight] = round_to_brains(numbers)
-    given = [round_to_brains(image), inputs[1]]
+    build.graph.payload[weight] = rounded_to_bf16(numbers)
+    given = [rounded_to_bf16(image), inputs[1]]
     wanted = interpret(build.graph, given, dtype=np.float64)
     build.graph.payload[weight] = numbers
     check(build.graph, inputs, wanted, LIMIT, which=[0])  # Winograd rounds what it transforms
@@ -227,7 +226,7 @@ def test_it_is_for_the_precision_of_its_name() -> None:
     shape = conv(256, 64, 56)
     assert allowed_kernels(shape, "bf16") == legal_kernels(shape)
     for precision in ("fast", "strict"):
-        assert not [k for k in allowed_kernels(shape, precision) if k.endswith(BRAINS)]
+        assert not [k for k in allowed_kernels(shape, precision) if k.endswith(BF16_SUFFIX)]
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_it_is_for_the_precision_of_its_name() -> None:
     ],
 )
 def test_which_layers_may_round(shape: ConvShape, legal: bool) -> None:
-    assert any(k.endswith(BRAINS) for k in legal_kernels(shape)) == legal
+    assert any(k.endswith(BF16_SUFFIX) for k in legal_kernels(shape)) == legal
 
 
 def test_products_round_where_that_is_faster() -> None:
@@ -272,7 +271,7 @@ def test_a_schedule_says_so() -> None:
     chosen = Schedule({"y": Choice("pointwise_bf16")})
     assert Schedule.from_json(chosen.to_json()) == chosen
     assert chosen.choices["y"].algorithm == "pointwise"
-    assert chosen.choices["y"].rounds_to_brains
+    assert chosen.choices["y"].rounds_to_bf16
 
 
 # -- the code -------------------------------------------------------------------------------------
@@ -282,4 +281,4 @@ def test_a_schedule_says_so() -> None:
 def test_floats_are_rounded_by_instructions_that_are_there(spec: KernelSpec) -> None:
     for target in LEVELS.values():
         text = assembly(spec, target)
-        assert ("vcvtneps2bf16" in text or "vcvtne2ps2bf16" in text) == target.brains, target.name
+        assert ("vcvtneps2bf16" in text or "vcvtne2ps2bf16" in text) == target.bf16, target.name

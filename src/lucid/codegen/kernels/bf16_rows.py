@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 from lucid.codegen.kernels.loaders import Loader
 from lucid.codegen.kernels.matrix_tile import BLOCK, PARTS
-from lucid.codegen.language.brains import rounded
+from lucid.codegen.language.bf16 import rounded
 from lucid.codegen.language.builder import Kernel
 from lucid.codegen.language.halves import widened
 from lucid.codegen.language.kernel import Arg, Extent, Frame, Given, buffers, ints
-from lucid.codegen.language.partial import each_part, store_first
-from lucid.codegen.language.values import F32, I16, Int, Pointer, Vector, constant
+from lucid.codegen.language.partial import store_first, store_zeros
+from lucid.codegen.language.values import F32, I16, Int, Pointer
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Rounded(Loader):
     def write(self, k: Kernel, source: Pointer, count: Int, out: Pointer, depth: Int) -> None:
         """Write `count` floats as a row of `depth` pairs."""
         round_numbers(k, source, out, count)
-        zero_numbers(k, out + count, depth * 2 - count)
+        store_zeros(k, out + count, depth * 2 - count)
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,3 @@ def round_planes(k: Kernel, planes: Sequence[Pointer], out: Pointer, count: Int)
         store_first(k, k.shuffle(whole, order).raw, out + at * depth, left)
 
     k.each_vector(count, part)
-
-
-def zero_numbers(k: Kernel, out: Pointer, count: Int) -> None:
-    """Write `count` zeros of 16 bits."""
-
-    def part(at: Int, lanes: int) -> None:
-        zero = constant(k.vector_type(lanes, out.element), 0)
-        k.store(Vector(k.builder, zero), out + at)
-
-    each_part(k, count, 2 * k.vector, part)

@@ -1,6 +1,7 @@
 """Checking: what is right passes, and code that is broken on purpose is found by name and stage."""
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lucid.runtime.check import Case, Settings, bisect, check, cut, load_case, r
 from lucid.runtime.check.case import read_inputs
 from lucid.runtime.check.compare import difference, rounding_difference, rounds
 from lucid.runtime.check.native import Stepper
+from lucid.runtime.check.report import Tools, call_checks, whole_limit
 
 lowering = importlib.import_module("lucid.codegen.lowering.lower")
 
@@ -339,3 +341,14 @@ def test_differences_of_rounded_integers() -> None:
     assert rounding_difference(far, exact) == pytest.approx(2e-2)
     assert rounding_difference(exact[:3], exact) == np.inf
     assert rounding_difference(exact[:0], exact[:0]) == 0
+
+
+def test_only_kernels_that_round_to_bfloat16_may_be_off_by_as_much() -> None:
+    """Where they are forced, whatever the precision."""
+    plain = small()
+    case = replace(plain, settings=Settings(kernels={"body.narrow": "pointwise_bf16"}))
+    program = case.program(case.fused())
+    allowed = {c.origin: c.allowed for c in call_checks(case, program, Tools())}
+    assert allowed["body.narrow"] == 2e-2
+    assert allowed["body.wide"] == 2e-5
+    assert (whole_limit(plain), whole_limit(case)) == (1e-4, 1e-1)

@@ -36,6 +36,7 @@ from lucid.codegen.scheduling.schedule import (
 )
 from lucid.codegen.scheduling.schedule import schedule as scheduled
 from lucid.codegen.target import LEVELS, Target
+from lucid.errors import UnknownNameError
 from lucid.ir import Graph, Node, Value, interpret
 from lucid.ir.ops import Add, AvgPool2d, Conv2d, MaxPool2d, Mul, Relu, Silu
 from lucid.ir.ops.base import Array
@@ -265,6 +266,18 @@ def test_linear_layers_of_any_rank_may_round() -> None:
     assert [c.kernel for c in choices.values()] == ["pointwise_bf16"] * 2
     check_schedule(Schedule(choices), build.graph, 1)
     assert not scheduled(build.graph, ZEN4, 1).choices
+
+
+def test_a_pattern_is_for_the_layers_that_can() -> None:
+    """A head is no rows of images, which Strassen's products take; it may be without results."""
+    build = Builder()
+    y = build.linear(build.input(4, 64), 64, origin="enc.0")
+    heads = [build.linear(build.input(8), n, origin="enc.head") for n in (3, 0)]
+    build.graph.set_outputs([y, *heads])
+    choices = scheduled(build.graph, ZEN4, 1, "fast", {"enc.*": "strassen"}).choices
+    assert [c.kernel for c in choices.values()] == ["strassen"]
+    with pytest.raises(UnknownNameError, match="pointwise_bf16"):
+        scheduled(build.graph, ZEN4, 1, "fast", {"enc.*": "pointwise_wrong"})
 
 
 def test_a_schedule_says_so() -> None:

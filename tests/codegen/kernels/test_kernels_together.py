@@ -14,7 +14,7 @@ from lucid.codegen.lowering import lower
 from lucid.codegen.program.plan import replaced
 from lucid.codegen.scheduling.conv_shape import ConvShape, convolutions
 from lucid.codegen.scheduling.kernel_names import KERNELS
-from lucid.codegen.scheduling.schedule import legal_kernels, schedule
+from lucid.codegen.scheduling.schedule import exact_kernels, schedule
 from lucid.ir import Graph
 from lucid.ir.ops import Add, Relu
 from lucid.ir.passes import run_passes
@@ -32,7 +32,7 @@ def test_generated_networks_with_forced_kernels(graph: Graph, data: st.DataObjec
     """Each convolution by a kernel drawn for it."""
     forced = {}
     for node in convolutions(run_passes(graph)):
-        legal = legal_kernels(ConvShape.of(node, 1))
+        legal = exact_kernels(ConvShape.of(node, 1))
         assert set(legal) <= set(KERNELS)
         forced[node.origin] = data.draw(st.sampled_from(legal))
     check(graph, data.draw(st.integers(0, 3)), forced, limit=1e-5, targets=TARGETS[-1:])

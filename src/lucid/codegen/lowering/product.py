@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from lucid.codegen.kernels.bf16_rows import Parted, Rounded
-from lucid.codegen.kernels.body import Extra
 from lucid.codegen.kernels.byte_products import GROUP_BYTES
 from lucid.codegen.kernels.integer_rows import Copied, Shifted
-from lucid.codegen.kernels.loaders import Combine, Join, Mapped, Patch, Stage
+from lucid.codegen.kernels.loaders import Combine, Join, Loader, Mapped, Patch, Stage
 from lucid.codegen.kernels.microkernels import panel_vectors, tile_target
 from lucid.codegen.kernels.packing import ByteLimits
 from lucid.codegen.kernels.product import Product, peaks_bytes, scratch_bytes
@@ -131,7 +130,7 @@ def product(
     checked = layer.arithmetic.checked(ctx.target)
     split = split_product(ctx, layer, count, depth, panels, met=copied or checked)
     body = layer.epilogue.body
-    rows = _stage_where_split(ctx, rows, split, body.extras)
+    rows = _stage_where_split(ctx, layer, rows, split, result)
     rows = _rounded_rows(layer, rows, depth) if rounds else rows
     loader = rows.loader if isinstance(rows, Deferred) else None
     reads = rows.reads if isinstance(rows, Deferred) else (rows,)
@@ -187,12 +186,14 @@ def product(
 
 
 def _stage_where_split(
-    ctx: Lowering, rows: Deferred | View, split: Split, extras: tuple[Extra, ...]
+    ctx: Lowering, layer: Layer, rows: Deferred | View, split: Split, result: View
 ) -> Deferred | View:
     """A combination that every chunk of panels would repeat is computed once, into a buffer."""
     if not (isinstance(rows, Deferred) and isinstance(rows.loader, Combine | Join | Mapped)):
         return rows
-    ctx.may_need(Product(rows.loader, extras), Stage(rows.loader), Product(None, extras))
+    form = layer.epilogue.body.extras, layer.numbers, result.dtype
+    kernels = (Product(_loader(layer, loader), *form) for loader in (rows.loader, None))
+    ctx.may_need(*kernels, Stage(rows.loader))
     if split.chunks == 1:
         return rows
     region, inputs = ctx.region(rows.origin, rows.reads)
@@ -223,7 +224,8 @@ def linear(ctx: Lowering, layer: Layer) -> None:
         x, result = ctx.rows_view(layer.x), ctx.result(layer.result)
     layer = _of_bytes(ctx, layer, depth)
     rows = _integer_rows(layer, x, depth) if layer.is_integer else x
-    product(ctx, layer, rows, result, count=count, depth=depth, groups=1, algorithm="linear")
+    algorithm = "linear" + layer.choice.kernel.removeprefix("pointwise")
+    product(ctx, layer, rows, result, count=count, depth=depth, groups=1, algorithm=algorithm)
 
 
 def pointwise(ctx: Lowering, layer: Layer) -> None:
@@ -281,12 +283,21 @@ def _integer_rows(
 def _rounded_rows(layer: Layer, rows: Deferred | View, depth: int) -> Deferred:
     """The same rows as bfloat16, or as parts of it, put into scratch."""
     numbers: dict[str, ArgumentValue] = {"row_numbers": depth}
-    rounded = Parted if layer.parts > 1 else Rounded
     if isinstance(rows, Deferred):
         arguments = {**rows.arguments, **numbers}
-        return replace(rows, loader=rounded(rows.loader), arguments=arguments)
-    arguments = {**_plain_rows(rows), **numbers}
-    return Deferred(rounded(), arguments, (rows,), lambda region, inputs: inputs[0], layer.origin)
+        return replace(rows, loader=_rounding(layer, rows.loader), arguments=arguments)
+    arguments, loader = {**_plain_rows(rows), **numbers}, _rounding(layer, None)
+    return Deferred(loader, arguments, (rows,), lambda region, inputs: inputs[0], layer.origin)
+
+
+def _rounding(layer: Layer, inner: Loader | None) -> Rounded:
+    """The loader that rounds the rows of another, or those that lie in memory."""
+    return (Parted if layer.parts > 1 else Rounded)(inner)
+
+
+def _loader(layer: Layer, inner: Loader | None) -> Loader | None:
+    """What makes the layer's rows, of those of another loader or those that lie in memory."""
+    return _rounding(layer, inner) if layer.numbers == "bf16" else inner
 
 
 def _windows(ctx: Lowering, layer: Layer, op: Conv2d, out: tuple[int, int]) -> Deferred:

@@ -25,7 +25,12 @@ OPERATIONS = 4.0
 BYTES = 8.0
 """A nanosecond: half of what comes from another core's cache, where what a phase reads lies after a
 phase that was shared."""
-MULTIPLIES = {"winograd4x4": 36 / 144, "winograd2x2": 16 / 36, "strassen": 7 / 8}
+MULTIPLIES = {
+    "winograd4x4": 36 / 144,
+    "winograd2x2": 16 / 36,
+    "winograd2x2_bf16": 16 / 36,
+    "strassen": 7 / 8,
+}
 """What is left of a direct convolution's multiplications, by algorithm; all, where not listed."""
 
 

@@ -96,7 +96,7 @@ def _cycles(shape: ConvShape, kernel: str, target: Target, faster: float) -> flo
 def _lanes(shape: ConvShape, target: Target) -> float:
     """What register tiles compute for each column of a group."""
     vectors = -(-shape.group_columns // target.vector)
-    return vectors * target.vector / shape.group_columns
+    return vectors * target.vector / max(1, shape.group_columns)
 
 
 def _products_cycles(shape: ConvShape, kernel: str, target: Target, rate: float) -> float:

@@ -170,11 +170,19 @@ def schedule(
         choices[node.output.name] = Choice(kernel, tile_block(shape, kernel, target))
     for node in matrices(graph):
         shape = ConvShape.of(node, batch)
-        meant = {p: kernel for p, kernel in forced.items() if kernel in MATRIX_KERNELS}
+        meant = {p: kernel for p, kernel in forced.items() if _is_meant(node, shape, kernel)}
         kernel = _forced_kernel(node, shape, meant) or cheapest(shape, target, precision)
-        if kernel != "pointwise":  # which those without a choice have
+        # Those without a choice have the plain kernel; with bfloat16 another size might round.
+        if kernel != "pointwise" or precision == "bf16":
             choices[node.output.name] = Choice(kernel)
     return Schedule(choices)
+
+
+def _is_meant(node: Node, shape: ConvShape, kernel: str) -> bool:
+    """Whether a kernel that is forced by a pattern is also for this linear layer: rows of images
+    are multiplied as 1x1 convolutions are, of others only what can be."""
+    rows = node.inputs[0].type.rank == 3
+    return kernel in MATRIX_KERNELS and (rows or kernel in possible_kernels(shape))
 
 
 def without_choice(chosen: Schedule, graph: Graph, batch: int) -> list[str]:

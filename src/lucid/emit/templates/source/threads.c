@@ -28,7 +28,8 @@ static void stop_threads(${name}_model *model)
         pthread_join(model->workers[i].thread, NULL);
 }
 
-/* Starts the team's threads, which get no signals: those are for the program's own. */
+/* Starts the team's threads, which get no signals, those are for the program's own, but faults:
+ * blocked, these would end the program without its handler. */
 static ${name}_status start_threads(${name}_model *model)
 {
     sigset_t all, before;
@@ -41,6 +42,10 @@ static ${name}_status start_threads(${name}_model *model)
     if (model->workers == NULL)
         return ${NAME}_NO_MEMORY;
     sigfillset(&all);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (problem == 0 && model->started < model->threads - 1) {
         struct worker *worker = &model->workers[model->started];

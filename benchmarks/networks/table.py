@@ -20,12 +20,17 @@ NAMES = {"lucid": "Lucid"} | PEERS
 
 KINDS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 """Kinds of machines, by the first of these features that they have."""
+OF_AMD = "-AMD"
+"""Those of AVX-512 by AMD are a kind of their own: Zen 4 does its vectors in halves."""
 
 
 def kind_of(result: Record) -> str:
     """The kind of machine that a result is of."""
-    features = result.get("machine", {}).get("features", ())
-    return next((kind for feature, kind in KINDS.items() if feature in features), "other")
+    machine = result.get("machine", {})
+    features = machine.get("features", ())
+    kind = next((kind for feature, kind in KINDS.items() if feature in features), "other")
+    halves = kind == "AVX-512" and machine.get("cpu", "").startswith("AMD")
+    return kind + OF_AMD if halves else kind
 
 
 def geometric_mean(values: Iterable[float]) -> float:

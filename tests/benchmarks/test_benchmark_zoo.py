@@ -107,6 +107,12 @@ def test_the_table(records):
     assert "- AVX2: broken, from torch: import: UnsupportedError: no op" in lines
 
 
+def test_avx512_by_amd_is_a_kind_of_its_own():
+    for cpu, kind in (("AMD EPYC", "AVX-512-AMD"), ("Intel(R) Xeon(R) Processor", "AVX-512")):
+        machine = {"cpu": cpu, "features": ["avx2", "avx512f"]}
+        assert zoo_table.kind_of({"machine": machine}) == kind
+
+
 def test_results_of_other_kinds_of_machines_stay_in_the_page(tmp_path, records):
     def when(name):
         return {"date": "2026-11-30", "commit": name}

@@ -24,8 +24,10 @@ def test_table_and_trace(lucid_command, tmp_path, by):
     assert "layer1.0.conv2.fc1" in result.stdout
     assert "barriers ms" in result.stdout
     events = json.loads(trace.read_text())["traceEvents"]
-    # Who comes late on a busy machine finds nothing to do.
-    assert {0} <= {e["tid"] for e in events if e["ph"] == "X"} <= {0, 1}
+    # Who comes late on a busy machine finds nothing to do, be it the caller.
+    threads = {e["tid"] for e in events if e["ph"] == "X"}
+    assert threads
+    assert threads <= {0, 1}
 
 
 def test_ir_text_as_json(lucid_command, tmp_path):

@@ -222,7 +222,10 @@ def draw(page: Path, result: dict[str, Any]) -> None:
         if name in known or name in result["networks"]
     }
     file.write_text(json.dumps(result | {"networks": networks}, indent=1) + "\n")
-    kept = {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    kept = {
+        path.stem: json.loads(path.read_text())
+        for path in sorted(folder.glob("*.json"), key=lambda path: path.stem)
+    }
     text = replaced(page.read_text(encoding="utf-8"), markdown(kept))
     page.write_text(text, encoding="utf-8")
 

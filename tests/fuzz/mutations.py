@@ -171,6 +171,7 @@ def judge(mutant: Mutant, cases: int, warm: Path, kinds: Sequence[str] = KINDS_T
         cache = Path(folder) / "kernels"
         without(mutant.families, warm, cache)
         if mutant.tests:
+            changed_code(mutant)  # whatever cannot be applied fails in any test
             return _judged_by_tests(mutant, cache)
         ran = _python(_one(mutant.name, cases, kinds), cache)
     if ran is None:

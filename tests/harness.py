@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,9 @@ from lucid.runtime.weights import WeightStore
 
 TARGETS = [t for t in LEVELS.values() if t.runs_here()]
 """Every target whose code this machine runs, the plainest first."""
+
+ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
+"""A processor with bfloat16 that does its vectors in halves."""
 
 PATTERN = 0x7FA5A5A5
 """A signalling NaN: whatever is computed from it is another one."""

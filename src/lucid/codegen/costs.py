@@ -32,13 +32,13 @@ class Costs:
     that an inverted bottleneck's input may fill, and half of it a panel of the expanded map, for
     that to be made panel by panel, all lines in one task; 0: it is made by bands. `tasks`: blocks
     of rows of a product for each thread, and half of its chunks of panels: threads seldom run
-    equally fast on a busy processor, and wait for each
-    other's last task. `strassen`: cycles for a pair of rows of Strassen's products: to sum up a
-    vector of each half of its channels, and to sum up and store two vectors of its results;
-    `strassen_convolutions`: whether 1x1 convolutions gain by them as well as linear layers.
-    `bf16`: multiply-adds of bfloat16 in the time of one of float32; without an instruction for
-    them they are two of these, after shifts. `parts`: those of float32 by tiles of matrices, of the
-    sums of bfloat16 parts, in the time of one by vectors; 0: none are.
+    equally fast on a busy processor, and wait for each other's last task. `strassen`: cycles for a
+    pair of rows of Strassen's products: to sum up a vector of each half of its channels, and to sum
+    up and store two vectors of its results; `strassen_convolutions`: whether 1x1 convolutions gain
+    by them as well as linear layers. `bf16`: multiply-adds of bfloat16 in the time of one of
+    float32; without an instruction for them they are two of these, after shifts. `parts`: those of
+    float32 by tiles of matrices, of the sums of bfloat16 parts, in the time of one by vectors; 0:
+    none are.
     """
 
     multiply_adds: float

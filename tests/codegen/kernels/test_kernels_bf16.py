@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from harness import LIMIT, TARGETS, Run, assert_near, examples, set_apart
+from harness import LIMIT, TARGETS, ZEN4, Run, assert_near, examples, set_apart
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import Builder, random_inputs
@@ -43,7 +43,6 @@ from lucid.ir.ops.base import Array
 from lucid.ir.passes import run_passes
 
 BF16 = dtype("bf16")
-ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
 
 
 def rounded_to_bf16(array: Array) -> Array:

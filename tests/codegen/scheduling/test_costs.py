@@ -4,6 +4,7 @@ to, and at levels with AVX-512 what it chose when those were measured."""
 from dataclasses import replace
 
 import pytest
+from harness import ZEN4
 
 from lucid.codegen.costs import AVX2, AVX512, Transforms
 from lucid.codegen.scheduling.conv_shape import ConvShape
@@ -14,7 +15,6 @@ from lucid.ir.ops import Conv2d
 
 ZEN3 = replace(LEVELS["x86-64-v3"], l2=512 << 10)
 XEON = replace(LEVELS["x86-64-v4"], l2=2 << 20)
-ZEN4 = replace(LEVELS["x86-64-v4-bf16"].on_half_units(), l2=1 << 20)
 
 
 def window(channels: int, columns: int, side: int, groups: int = 1, stride: int = 1) -> ConvShape:

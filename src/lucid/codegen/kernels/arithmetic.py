@@ -147,11 +147,7 @@ class Arithmetic:
         raise NotImplementedError
 
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
-        """A vector of a panel."""
-        raise NotImplementedError
-
-    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
-        """A vector of the numbers that sums begin with."""
+        """A vector of a panel, or of the numbers that sums begin with."""
         raise NotImplementedError
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
@@ -193,9 +189,6 @@ class Floats(Arithmetic):
         return k.zero()
 
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
-        return k.load(address, align=align)
-
-    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
         return k.load(address, align=align)
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
@@ -255,9 +248,6 @@ class Pairs(Arithmetic):
 
     def load(self, k: Kernel, address: Pointer, align: int) -> Vector:
         return self._integers(k, k.load(address, align=align).raw)
-
-    def load_sums(self, k: Kernel, address: Pointer, align: int) -> Vector:
-        return self.load(k, address, align)
 
     def broadcast(self, k: Kernel, address: Pointer) -> Vector:
         return self._integers(k, k.every_lane(k.load(address, lanes=1).raw, k.vector))

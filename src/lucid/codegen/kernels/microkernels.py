@@ -236,7 +236,7 @@ class TileEmitter:
         start = [
             arithmetic.zero(k)
             if self.spec.raw
-            else arithmetic.load_sums(k, self.bias + v * k.vector, self.align)
+            else arithmetic.load(k, self.bias + v * k.vector, self.align)
             for v in range(self.spec.vectors)
         ]
         tile = [vector for _ in range(self.height) for vector in start]

@@ -275,21 +275,6 @@ class WinogradPanels(Winograd):
 
 
 @dataclass(frozen=True)
-class WinogradBf16Panels(Winograd):
-    """[group][panel][point][pair of input channels][column][2], transformed as floats, for products
-    of bfloat16."""
-
-    dtype: ClassVar[str] = "f32"
-
-    @property
-    def taps(self) -> Arrangement:
-        return PairPanels(self.groups, self.width, TAPS)
-
-    def columns(self, shape: tuple[int, ...]) -> int:
-        return -(-shape[1] // 2) * self.width * 2
-
-
-@dataclass(frozen=True)
 class WinogradPairPanels(Winograd):
     """Of integers: [group][panel][point][pair of input channels][column][2]."""
 
@@ -301,6 +286,17 @@ class WinogradPairPanels(Winograd):
 
     def columns(self, shape: tuple[int, ...]) -> int:
         return -(-shape[1] // 2) * self.width * 2
+
+
+@dataclass(frozen=True)
+class WinogradBf16Panels(WinogradPairPanels):
+    """The same of floats, transformed as such, for products of bfloat16."""
+
+    dtype: ClassVar[str] = "f32"
+
+    @property
+    def taps(self) -> Arrangement:
+        return PairPanels(self.groups, self.width, TAPS)
 
 
 LARGEST_SUM = 9 * 255 * 255

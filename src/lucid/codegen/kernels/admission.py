@@ -49,7 +49,6 @@ from lucid.codegen.kernels.admission_tables import (
     POOL_COUNT,
     POOL_FIRST,
     POOL_MISSED,
-    SET_WORDS,
     SINGLE_THREAD,
     TAKEN,
     TICKET_ADMITTED,
@@ -67,7 +66,13 @@ from lucid.codegen.kernels.admission_tables import (
     WAITED_FOR,
 )
 from lucid.codegen.kernels.driver import TABLE
-from lucid.codegen.kernels.driver_tables import EVERYONE, FUTEX_WAIT_PRIVATE, FUTEX_WAKE_PRIVATE
+from lucid.codegen.kernels.driver_tables import (
+    EVERYONE,
+    FUTEX_WAIT_PRIVATE,
+    FUTEX_WAKE_PRIVATE,
+    SET_WORDS,
+)
+from lucid.codegen.kernels.placement import Processors, bit_of, both_of
 from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
 from lucid.codegen.language.values import I64, VOID, Int, Pointer
@@ -104,12 +109,15 @@ class _AdmissionEmitter:
 
     # -- the mutex --------------------------------------------------------------------------
 
-    def _system(self, k: Kernel, number: int, *arguments: int | Int | Pointer) -> Int:
-        syscall = k.load_pointer(k.args["gate"].words(GATE_SYSCALL))
-        return k.system_call(syscall, number, *arguments)
+    def _syscall(self, k: Kernel) -> Pointer:
+        return k.load_pointer(k.args["gate"].words(GATE_SYSCALL))
 
     def _futex(self, k: Kernel, word: Pointer, action: int, value: int) -> None:
-        self._system(k, self.target.system_calls.futex, word, action, value, 0, 0, 0)
+        number = self.target.system_calls.futex
+        k.system_call(self._syscall(k), number, word, action, value, 0, 0, 0)
+
+    def _processors(self, k: Kernel) -> Processors:
+        return Processors(k, self._syscall(k))
 
     def _exchange(self, k: Kernel, word: Pointer, value: int, how: str = "xchg") -> Int:
         """Put a value into a word, or with `max` no less than it; gives the value before."""
@@ -223,17 +231,15 @@ class _AdmissionEmitter:
 
         k.repeat([], in_queue, sleep)
         with k.when(k.load_int(ticket.words(TICKET_DRAWN)).equals(1)):
-            affinity = ticket.words(TICKET_AFFINITY)
-            self._system(k, self.target.system_calls.set_affinity, 0, 8 * SET_WORDS, affinity)
+            self._processors(k).bind(0, ticket.words(TICKET_AFFINITY))
         k.finish()
 
     def _note_affinity(self, k: Kernel) -> None:
         """Who waits, and where it may run."""
-        calls, ticket = self.target.system_calls, k.args["ticket"]
-        affinity = ticket.words(TICKET_AFFINITY)
-        k.store_int(self._system(k, calls.thread), ticket.words(TICKET_THREAD))
+        processors, ticket = self._processors(k), k.args["ticket"]
+        k.store_int(processors.thread(), ticket.words(TICKET_THREAD))
         k.store_int(0, ticket.words(TICKET_DRAWN))
-        self._system(k, calls.get_affinity, 0, 8 * SET_WORDS, affinity)
+        processors.allowed(ticket.words(TICKET_AFFINITY))
 
     def _count_crowd(self, k: Kernel) -> None:
         gate = k.args["gate"]
@@ -312,17 +318,14 @@ class _AdmissionEmitter:
 
     def _draw(self, k: Kernel, other: Pointer) -> None:
         """Let the thread of a ticket wake on this thread's processor, if it may run there."""
-        b, calls, own = k.builder, self.target.system_calls, k.args["ticket"]
-        cpu, place = own.words(TICKET_CPU), own.words(TICKET_PLACE)
-        self._system(k, calls.processor, cpu, 0, 0)
-        number = k.load_int(cpu)
-        with k.when(number < 64 * SET_WORDS):
-            word, bit = number // 64, b.shl(k.int(1).raw, (number % 64).raw)
+        processors, own = self._processors(k), k.args["ticket"]
+        place, here = own.words(TICKET_PLACE), processors.here(own.words(TICKET_CPU))
+        with k.when(here < 64 * SET_WORDS):
+            word, bit = bit_of(k, here)
             allowed = k.load_int(other.words(word + TICKET_AFFINITY))
-            with k.when(Int(b, b.and_(allowed.raw, bit)).compare("!=", 0)):
-                k.store_int(Int(b, bit), place.words(word))
-                thread = k.load_int(other.words(TICKET_THREAD))
-                self._system(k, calls.set_affinity, thread, 8 * SET_WORDS, place)
+            with k.when(both_of(k, allowed, bit).compare("!=", 0)):
+                k.store_int(bit, place.words(word))
+                processors.bind(k.load_int(other.words(TICKET_THREAD)), place)
                 k.store_int(0, place.words(word))
                 k.store_int(1, other.words(TICKET_DRAWN))
 

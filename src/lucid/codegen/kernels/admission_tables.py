@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lucid.codegen.kernels.driver_tables import SET_WORDS
 from lucid.codegen.language.names import KernelName
 
 EXPORTS = ("lucid_admit", "lucid_leave", "lucid_beside")
@@ -37,8 +38,6 @@ POOL_WORDS = POOL_FIRST + POOL_TEAMS
 """`COUNT`: the free teams of a size, whose numbers are the first of the rest; `MISSED`: not 0 where
 there were processors for a team, and no team."""
 
-SET_WORDS = 16
-"""Of a set of processors, a bit for each: 1024, as many as the C library's sets hold."""
 (
     TICKET_HOLDS,
     TICKET_TEAM,

@@ -21,6 +21,8 @@ it, at once, and one that is worth fewer threads than there are is given out in 
   sleeps on;
 - `THREADS`: how many threads are at work, which changes between calls alone. Those of other numbers
   rest, asleep on this word; 0 ends them all. `WIDTH`: how many of them the phase has shares for;
+- `NUMBERS`, the system's number of each thread, and the words of `placement.py`, which says where
+  they run; nothing else depends on it;
 - `WAITED`: what the caller has waited in this call, and `ALONE` what others did meanwhile of phases
   for one thread, by the clock; `OWN`: the tasks that the caller has done, of so many that were
   `SHARED`. Of these comes `IN_VAIN`, which says whether the team was of no use.
@@ -130,6 +132,7 @@ from lucid.codegen.kernels.driver_tables import (
     TEAM_WIDTH,
     VERSION,
 )
+from lucid.codegen.kernels.placement import keep_clear, note_thread
 from lucid.codegen.language import tiles
 from lucid.codegen.language.builder import Kernel, Signature
 from lucid.codegen.language.kernel import KernelSpec
@@ -528,6 +531,7 @@ class _DriverEmitter:
         arguments = [("team", TABLE), ("thread", I64)]
         k = self._function("lucid_worker", arguments)
         b, team, thread = k.builder, k.args["team"], k.args["thread"]
+        note_thread(k, team, thread)
         state = self._enter(k)
         going, size = team.words(TEAM_SERIAL), team.words(TEAM_THREADS)
 
@@ -562,6 +566,7 @@ class _DriverEmitter:
         with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
+        keep_clear(k, team)
         state = self._enter(k)
         start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)

@@ -18,6 +18,8 @@ PHASE_WORDS = 4
 PHASE_FIRST, PHASE_STEPS, PHASE_TASKS, PHASE_THREADS = range(PHASE_WORDS)
 """A phase's first step, how many steps it has, their tasks, and how many threads it is worth (one,
 where it has a single task); a row of zeros ends the table."""
+SET_WORDS = 16
+"""Of a set of processors, a bit for each: 1024, as many as the C library's sets hold."""
 CALL_WORDS = 8
 (
     CALL_VERSION,
@@ -40,8 +42,10 @@ LONE = 8
 TEAM_SERIAL, TEAM_PHASE, TEAM_CALL, TEAM_WIDTH, TEAM_ALONE, TEAM_SHARED = range(6)
 TEAM_ASLEEP, TEAM_COUNT = LINES, 2 * LINES
 TEAM_THREADS, TEAM_SYSCALL, TEAM_CALL_SPINS, TEAM_IDLE_SPINS = range(48, 52)
-TEAM_WAITED, TEAM_OWN, TEAM_IN_VAIN = range(4 * LINES, 4 * LINES + 3)
-TEAM_TICKETS = 5 * LINES
+TEAM_WAITED, TEAM_OWN, TEAM_IN_VAIN, TEAM_PROCESSOR, TEAM_PLACED = range(4 * LINES, 4 * LINES + 5)
+TEAM_PLACES = 5 * LINES
+TEAM_TICKETS = TEAM_PLACES + SET_WORDS
+TEAM_NUMBERS = TEAM_TICKETS + 1
 PROFILE_WORDS = 3
 PROFILE_START, PROFILE_BUSY, PROFILE_END = range(PROFILE_WORDS)
 """Of a thread's part in a step: the clock when its first portion began, the ticks in all of them,

@@ -1,11 +1,13 @@
 """Teams of threads: forks, signals, idleness, more threads than cores, and the end of a process."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +178,13 @@ def test_workers_block_signals_and_callers_do_not() -> None:
             assert not blocked >> (number - 1) & 1
 
 
+def nothing_to_do() -> tuple[np.ndarray, np.ndarray]:
+    """The table of a call without phases, and what it points to."""
+    call, phases = np.zeros(driver.CALL_WORDS, np.int64), np.zeros(driver.PHASE_WORDS, np.int64)
+    call[[driver.CALL_VERSION, driver.CALL_PHASES]] = driver.VERSION, phases.ctypes.data
+    return call, phases
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="reads /proc")
 def test_idle_workers_sleep() -> None:
     """They do not run for a moment: the system has counted no switches."""
@@ -190,10 +199,9 @@ def test_idle_workers_sleep() -> None:
             if "ctxt_switches" in line or line.startswith("State")
         ]
 
-    call, phases = np.zeros(driver.CALL_WORDS, np.int64), np.zeros(driver.PHASE_WORDS, np.int64)
-    call[[driver.CALL_VERSION, driver.CALL_PHASES]] = driver.VERSION, phases.ctypes.data
+    call = nothing_to_do()
     for threads in (4, 2):  # two of them rest
-        assert own.run(call.ctypes.data, threads) == 0
+        assert own.run(call[0].ctypes.data, threads) == 0
         deadline = time.monotonic() + 20
         while not all("S (sleeping)" in li for li in looked_at() if li.startswith("State")):
             assert time.monotonic() < deadline
@@ -229,6 +237,101 @@ def test_a_team_shrinks_and_grows_with_what_is_allowed(monkeypatch: pytest.Monke
         assert np.array_equal(fast(IMAGE), expected)
         assert runs == wanted
     processors.allowance._until = 0.0
+
+
+@dataclass
+class System:
+    """What the system says where a thread is and may be, and who was told to be where; all else is
+    asked of the system."""
+
+    here: int = 0
+    allowed: set[int] = field(default_factory=set)
+    told: list[tuple[int, set[int]]] = field(default_factory=list)
+
+    def syscall(self, number: int, *words: int) -> int:
+        calls = Target.host().system_calls
+        size = 8 * driver.SET_WORDS
+        if number == calls.processor:
+            ctypes.c_uint32.from_address(words[0]).value = self.here
+            return 0
+        if number == calls.get_affinity:
+            assert words[1] == size
+            mask = sum(1 << place for place in self.allowed)
+            ctypes.memmove(words[2], mask.to_bytes(size, "little"), size)
+            return size if self.allowed else -1
+        if number == calls.set_affinity:
+            mask = int.from_bytes(ctypes.string_at(words[2], size), "little")
+            self.told.append((words[0], {p for p in range(8 * size) if mask >> p & 1}))
+            return 0
+        return ctypes.CDLL(None).syscall(number, *map(ctypes.c_void_p, words))
+
+
+@pytest.fixture
+def asked() -> Iterator[tuple[System, Callable[[int], None]]]:
+    """A system, and a call by so many threads that asks it."""
+    system, own, call = System(), Team(Target.host(), 4), nothing_to_do()
+    while not all(own._table[driver.TEAM_NUMBERS + driver.LINES * n] for n in (1, 2, 3)):
+        time.sleep(0.001)
+    function = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 8)(system.syscall)
+    real = int(own._table[driver.TEAM_SYSCALL])
+
+    def run(threads: int) -> None:
+        own._table[driver.TEAM_SYSCALL] = ctypes.cast(function, ctypes.c_void_p).value
+        assert own.run(call[0].ctypes.data, threads) == 0
+
+    yield system, run
+    own._table[driver.TEAM_SYSCALL] = real
+    own.stop()
+
+
+def test_threads_wake_where_their_caller_is_not(
+    asked: tuple[System, Callable[[int], None]],
+) -> None:
+    """They are told when it has moved, and when there are more or fewer of them."""
+    system, run = asked
+    system.allowed = {0, 3, 64, 1023}
+    for here, threads, others in [
+        (3, 4, {0, 64, 1023}),
+        (3, 4, None),
+        (64, 4, {0, 3, 1023}),
+        (64, 3, {0, 3, 1023}),
+        (1023, 3, {0, 3, 64}),
+        (5, 3, {0, 3, 64, 1023}),  # it has just been forbidden
+        (0, 2, {3, 64, 1023}),
+        (0, 2, None),
+    ]:
+        system.here = here
+        run(threads)
+        assert len({thread for thread, _ in system.told}) == (threads - 1 if others else 0)
+        assert all(places == others for _, places in system.told)
+        system.told.clear()
+
+
+@pytest.mark.parametrize(
+    ("here", "allowed"), [(7, {7}), (7, set()), (1024, {0, 1}), (5000, {0, 1})]
+)
+def test_they_wake_anywhere_where_there_is_no_other_place_or_none_is_told(
+    here: int, allowed: set[int], asked: tuple[System, Callable[[int], None]]
+) -> None:
+    system, run = asked
+    system.here, system.allowed = here, allowed
+    run(4)
+    assert not system.told
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity cannot be set here")
+def test_the_system_knows_where_threads_wake() -> None:
+    everywhere, own, call = os.sched_getaffinity(0), Team(Target.host(), 3), nothing_to_do()
+    deadline = time.monotonic() + 20
+    while True:
+        assert own.run(call[0].ctypes.data) == 0
+        places = [os.sched_getaffinity(worker.native_id) for worker in own._threads]
+        others = everywhere - {int(own._table[driver.TEAM_PROCESSOR])}
+        if places == [others or everywhere] * 2:
+            break
+        assert time.monotonic() < deadline
+    own.stop()
+    assert os.sched_getaffinity(0) == everywhere
 
 
 WIDE = """

@@ -212,7 +212,7 @@ LINUX_NAMES = {
 def processor_features() -> frozenset[str]:
     """Of those that targets need, what this processor and its system have, in LLVM's words; nothing
     where the system does not say. Linux tells only of what it saves registers for."""
-    told = _processor()
+    told = processor_information()
     flags = next((set(told[name].split()) for name in FLAGS if name in told), set())
     known = {feature for needs in NEEDS.values() for feature in needs}
     return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
@@ -221,11 +221,11 @@ def processor_features() -> frozenset[str]:
 def _has_half_units() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
     25; most of Zen 5, family 26, have units as wide)."""
-    told = _processor()
+    told = processor_information()
     return (told.get("vendor_id"), told.get("cpu family")) == ("AuthenticAMD", "25")
 
 
-def _processor() -> dict[str, str]:
+def processor_information() -> dict[str, str]:
     """What the system tells of the first processor, by its words; nothing where it does not say."""
     told: dict[str, str] = {}
     try:

@@ -157,7 +157,7 @@ class Target:
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
             level = lower
-        if level.vector == 16 and not level.tiles and _has_half_units():
+        if level.vector == 16 and not level.tiles and has_half_units():
             level = level.on_half_units()
         return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
 
@@ -218,7 +218,7 @@ def processor_features() -> frozenset[str]:
     return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
 
 
-def _has_half_units() -> bool:
+def has_half_units() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
     25; most of Zen 5, family 26, have units as wide)."""
     told = processor_information()

@@ -225,15 +225,22 @@ TABLES = {
 }
 
 
-def with_table(saved, tmp_path, name, change):
-    """The artifact with another tensor in place of one; `change` None leaves it out."""
-    tensors = dict(Tensors(Container(saved[0], "it"), "tensors"))
-    table = tensors.pop(name)
-    if change is not None:
-        tensors[name] = change(table)
+def with_tensors(saved, tmp_path, name, change):
+    """The artifact whose tensors in a section are what `change` makes of them."""
+    tensors = change(dict(Tensors(Container(saved[0], "it"), name)))
     section = io.BytesIO()
     write_tensors(section, tensors, tensors.values())
-    return rewritten(saved, tmp_path, {"tensors": section.getvalue()})
+    return rewritten(saved, tmp_path, {name: section.getvalue()})
+
+
+def with_table(saved, tmp_path, name, change):
+    """The artifact with another tensor in place of one; `change` None leaves it out."""
+
+    def changed(tensors):
+        table = tensors.pop(name)
+        return tensors if change is None else tensors | {name: change(table)}
+
+    return with_tensors(saved, tmp_path, "tensors", changed)
 
 
 @pytest.mark.parametrize("way", TABLES)
@@ -258,6 +265,21 @@ def test_tensors_that_are_not_what_the_graphs_read(saved, tmp_path, way):
 def test_floats_of_other_bits_are_weights_too(saved, tmp_path, kind):
     path = with_table(saved, tmp_path, "3.weight", lambda a: a.astype(kind))
     assert np.allclose(lucid.compile(path, threads=1)(X), saved[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a[:-16], lambda a: np.concatenate([a, a]), lambda a: a.astype(np.int16)],
+    ids=["fewer", "more", "integers"],
+)
+def test_packed_weights_that_are_not_what_kernels_read(saved, tmp_path, change):
+    target = json.loads(whole(saved[0])["manifest"])["targets"][0]["packed"]
+    path = with_tensors(
+        saved, tmp_path, target, lambda weights: {n: change(a) for n, a in weights.items()}
+    )
+    told = f"^{path}: what it has packed of .*0.weight.* is .*, and kernels read .*; save the model"
+    with pytest.raises(ModelFileError, match=told):
+        lucid.load(path, 1, code=False)
 
 
 @pytest.mark.parametrize("shape", [None, [4], [3, 288, 1]])

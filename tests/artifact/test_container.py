@@ -1,6 +1,7 @@
 """Damaged artifacts: every truncation and every bit that flips is told, or changes nothing."""
 
 import hashlib
+import io
 import json
 import os
 import struct
@@ -25,18 +26,21 @@ from lucid.artifact.container import (
     replacing,
 )
 from lucid.artifact.contents import Artifact
-from lucid.artifact.tensors import Tensors
-from lucid.errors import LucidError, ModelFileError
+from lucid.artifact.tensors import Tensors, write_tensors
+from lucid.errors import LucidError, ModelFileError, WeightsError
 
 X = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+
+
+def small():
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A small artifact, and its model's answer."""
     path = tmp_path_factory.mktemp("saved") / "m.lucid"
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 3))
-    compiled = lucid.compile(model, (1, 3, 8, 8), threads=1).save(path, weights="both")
+    compiled = lucid.compile(small(), (1, 3, 8, 8), threads=1).save(path, weights="both")
     return path.read_bytes(), compiled(X), path.with_name("damaged.lucid")
 
 
@@ -195,6 +199,9 @@ def test_sections_that_make_no_sense(saved, tmp_path, name, content):
         {"dtypes": ["f33"]},
         {"dtypes": "f32"},
         {"state": {"0.weight": "wide"}},
+        {"tables": [["0.weight"]]},
+        {"constants": [{}]},
+        {"targets": [{"name": "x86-64", "caches": {"l1": 1e999}, "schedules": []}]},
         {"metadata": None},
         {"weights": "some"},
     ],
@@ -203,6 +210,87 @@ def test_manifests_that_make_no_sense(saved, tmp_path, changes):
     path = rewritten(saved, tmp_path, manifest_with(saved, **changes))
     with pytest.raises(ModelFileError, match=str(path)):
         lucid.load(path, 1)
+
+
+TABLES = {
+    "as a line": lambda a: a.reshape(-1),
+    "with its axes in another order": lambda a: a.T,
+    "of fewer rows": lambda a: a[:-1],
+    "of more rows": lambda a: np.concatenate([a, a]),
+    "of no rows": lambda a: a[:0],
+    "of one number": lambda a: a[0, 0],
+    "of integers": lambda a: a.astype(np.int8),
+    "of truth values": lambda a: a > 0,
+    "missing": None,
+}
+
+
+def with_tensors(saved, tmp_path, name, change):
+    """The artifact whose tensors in a section are what `change` makes of them."""
+    tensors = change(dict(Tensors(Container(saved[0], "it"), name)))
+    section = io.BytesIO()
+    write_tensors(section, tensors, tensors.values())
+    return rewritten(saved, tmp_path, {name: section.getvalue()})
+
+
+def with_table(saved, tmp_path, name, change):
+    """The artifact with another tensor in place of one; `change` None leaves it out."""
+
+    def changed(tensors):
+        table = tensors.pop(name)
+        return tensors if change is None else tensors | {name: change(table)}
+
+    return with_tensors(saved, tmp_path, "tensors", changed)
+
+
+@pytest.mark.parametrize("way", TABLES)
+def test_tensors_that_are_not_what_the_graphs_read(saved, tmp_path, way):
+    """They are refused where they are read, by a model of their own and by one that is to take
+    them, which keeps what it has."""
+    path = with_table(saved, tmp_path, "3.weight", TABLES[way])
+    undamaged = tmp_path / "whole.lucid"
+    undamaged.write_bytes(saved[0])
+    loaded = lucid.load(undamaged, 1)
+    told = f"^{path}: .*3.weight.*; save the model again, or fetch the file anew$"
+    with pytest.raises(ModelFileError, match=told):
+        lucid.compile(path, threads=1)
+    with pytest.raises(WeightsError, match=told):
+        loaded.load_weights(path)
+    with pytest.raises(WeightsError, match=r"3\.weight"):
+        small().load_weights(path)
+    assert np.array_equal(loaded(X), saved[1])
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_floats_of_other_bits_are_weights_too(saved, tmp_path, kind):
+    path = with_table(saved, tmp_path, "3.weight", lambda a: a.astype(kind))
+    assert np.allclose(lucid.compile(path, threads=1)(X), saved[1], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a[:-16], lambda a: np.concatenate([a, a]), lambda a: a.astype(np.int16)],
+    ids=["fewer", "more", "integers"],
+)
+def test_packed_weights_that_are_not_what_kernels_read(saved, tmp_path, change):
+    target = json.loads(whole(saved[0])["manifest"])["targets"][0]["packed"]
+    path = with_tensors(
+        saved, tmp_path, target, lambda weights: {n: change(a) for n, a in weights.items()}
+    )
+    told = f"^{path}: what it has packed of .*0.weight.* is .*, and kernels read .*; save the model"
+    with pytest.raises(ModelFileError, match=told):
+        lucid.load(path, 1, code=False)
+
+
+@pytest.mark.parametrize("shape", [None, [4], [3, 288, 1]])
+def test_graphs_read_what_the_manifest_lists(saved, tmp_path, shape):
+    """Else weights that fit the one would not fit the other."""
+    state = json.loads(whole(saved[0])["manifest"])["state"] | {"3.weight": shape}
+    state = {name: shape for name, shape in state.items() if shape is not None}
+    path = rewritten(saved, tmp_path, manifest_with(saved, state=state))
+    weights = {name: np.zeros(shape, np.float32) for name, shape in state.items()}
+    with pytest.raises(ModelFileError, match=f"^{path}: .*reads 3.weight as f32.3,288."):
+        lucid.load(path, 1).load_weights(weights)
 
 
 def test_targets_of_the_future_are_passed_over(saved, tmp_path):

@@ -131,7 +131,7 @@ ADMISSION = [
     _admission(
         "who waits is bound to where it may not run",
         "_draw",
-        'Int(b, b.and_(allowed.raw, bit)).compare("!=", 0)',
-        'Int(b, b.and_(allowed.raw, bit)).compare(">=", 0)',
+        'both_of(k, allowed, bit).compare("!=", 0)',
+        'both_of(k, allowed, bit).compare(">=", 0)',
     ),
 ]

@@ -1,8 +1,8 @@
 """A seeded miscompile: a small wrong change to the compiler, in the text of one function.
 
 `old` is what stands in the function's source, `new` what it is replaced by. `families`: of kernels
-whose code it changes, so that none may come from the cache; `EVERY` for all. `tests`: the file of
-tests that has to find it, where that is not the fuzzer.
+whose code it changes, so that none may come from the cache; `EVERY` for all. `tests`: the tests, a
+file or some of it, that have to find it, where that is not the fuzzer.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Seeded miscompiles: the list of them all. Those of the driver, of the admission of callers, of
-quantised models and of products of bfloat16 have files of their own."""
+quantised models, of products of bfloat16, and of tiles and half vectors have files of their own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from .bf16_mutants import BF16
 from .driver_mutants import DRIVER
 from .mutant import EVERY, PRODUCTS, TILES, C, K, L, Mutant, P, R
 from .quantised_mutants import QUANTISED
+from .vector_mutants import VECTORS
 
 STRASSEN_TESTS = "tests/codegen/kernels/test_kernels_strassen.py"
 """Random cases are too rarely of large layers."""
@@ -752,6 +753,7 @@ MUTANTS = [
     *INTEGERS,
     *QUANTISED,
     *BF16,
+    *VECTORS,
     *RUNTIME,
     *DRIVER,
     *ADMISSION,

@@ -1,13 +1,15 @@
-"""The number of threads by default: the environment, affinity, and both kinds of cgroup quota."""
+"""The number of threads by default: the environment, affinity, and both kinds of cgroup quota; and
+what a processor is called."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from lucid.codegen import target
 from lucid.errors import InputError
 from lucid.runtime import processors
-from lucid.runtime.processors import cpu_quota, default_threads
+from lucid.runtime.processors import cpu_quota, default_threads, processor_name
 
 
 def quota(tmp_path: Path, membership: str, **files: str) -> float | None:
@@ -119,3 +121,25 @@ def test_what_is_allowed_is_looked_at_again_once_a_second(tmp_path: Path) -> Non
         quota(tmp_path, "0::/\n", cpu_dot_max=text)
         assert (allowed.threads(), allowed.threads()) == (threads, threads)
     assert len(reads) == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        (
+            "model\t: 17\nmodel name\t: Some: Processor\n\nmodel name\t: another\n",
+            "Some: Processor",
+        ),
+        ("Features\t: fp asimd\n", "of no name"),
+        (None, "of no name"),
+    ],
+)
+def test_the_name_of_the_processor(
+    told: str | None, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "of no name")
+    monkeypatch.setattr(target, "CPU_INFORMATION", str(tmp_path / "cpuinfo"))
+    if told is not None:
+        (tmp_path / "cpuinfo").write_text(told)
+    assert processor_name() == name

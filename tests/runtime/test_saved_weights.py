@@ -162,6 +162,9 @@ BROKEN: dict[str, Callable[[dict[str, dict[str, object]]], object]] = {
     "no section": lambda places: {n: p | {"section": "none"} for n, p in places.items()},
     "no weights": lambda places: {n: p | {"section": "fused.0"} for n, p in places.items()},
     "no weight": lambda places: {n: p | {"weight": "none"} for n, p in places.items()},
+    "another shape": lambda places: {
+        n: p | {"shape": p["shape"][::-1], "axes": p["axes"][::-1]} for n, p in places.items()
+    },
     "too far": lambda places: {n: p | {"first": 1 << 40} for n, p in places.items()},
     "none": lambda places: {},
 }

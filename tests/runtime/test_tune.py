@@ -12,6 +12,7 @@ import pytest
 
 import lucid
 from lucid import nn
+from lucid.codegen import target as target_module
 from lucid.codegen.scheduling.conv_shape import convolutions
 from lucid.codegen.scheduling.schedule import Choice, Schedule
 from lucid.codegen.target import Target
@@ -22,10 +23,10 @@ from lucid.model_source import ModelSource
 from lucid.runtime import timing
 from lucid.runtime.timing import Clocked, aligned, wall_times
 from lucid.runtime.tune import Tuner
-from lucid.runtime.tuning_log import Finding, Setting, TuningLog
+from lucid.runtime.tuning_log import UNTOLD, Finding, Setting, TuningLog
 
 SHAPE = (1, 3, 48, 48)
-SETTING = Setting("x86-64-v3", "some processor", 1 << 20, "LLVM 1", 2, "fast")
+SETTING = Setting("x86-64-v3", "some processor", False, False, 1 << 20, "LLVM 1", 2, "fast")
 FINDING = Finding(
     "conv2d; 1x3x16x16", Choice("winograd4x4", 16, chunks=2), 0.5, Choice("direct"), 0.75, 17
 )
@@ -80,6 +81,39 @@ def test_what_is_logged_is_read_again_for_the_same_setting_only(tmp_path: Path) 
     rows = [json.loads(line) for line in log.path.read_text().splitlines()]
     assert [row["threads"] for row in rows] == [2, 4, 2]
     assert log.path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("measured", ["25", "26"])
+def test_halves_and_whole_vectors_are_told_apart(
+    measured: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By two processors of AMD's families that a virtual machine calls the same, and by a level
+    that is the machine's own or asked for by its name."""
+    level = Target.named("x86-64-v4")
+    settings = {}
+    for family in ("25", "26"):
+        told = f"vendor_id\t: AuthenticAMD\ncpu family\t: {family}\nmodel name\t: AMD EPYC\n"
+        (tmp_path / family).write_text(told)
+        monkeypatch.setattr(target_module, "CPU_INFORMATION", str(tmp_path / family))
+        settings[family] = Setting.of(level, 2, "fast")
+    monkeypatch.setattr(target_module, "CPU_INFORMATION", str(tmp_path / measured))
+    settings["own"] = Setting.of(level.on_half_units(), 2, "fast")
+    log = TuningLog(tmp_path / "tuning.jsonl")
+    log.add(settings[measured], [FINDING])
+    assert {name: bool(log.read(s)) for name, s in settings.items()} == {
+        family: family == measured for family in ("25", "26", "own")
+    }
+
+
+def test_lines_that_do_not_tell_hold_for_no_setting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = TuningLog(tmp_path / "tuning.jsonl")
+    log.add(SETTING, [FINDING])
+    row = json.loads(log.path.read_text())
+    log.path.write_text(json.dumps({k: v for k, v in row.items() if k not in UNTOLD}))
+    assert log.read(SETTING) == {}
+    assert not caplog.records
 
 
 def list_of(finding: Finding) -> tuple[Choice, float, int]:

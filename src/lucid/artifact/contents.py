@@ -136,13 +136,16 @@ class Manifest:
 
     @staticmethod
     def from_json(text: str) -> Manifest:
-        """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError."""
+        """The inverse of `to_json`. Raises ValueError, TypeError, KeyError, AttributeError,
+        OverflowError."""
         row = _upgraded(json.loads(text))
         plain = {f.name: row[f.name] for f in fields(Manifest)}
         for name, value in plain.items():
             wanted = KINDS.get(name, str)
             if type(value) is not wanted:
                 raise ValueError(f"{name} is no {wanted.__name__}")
+        if not all(isinstance(name, str) for name in (*plain["tables"], *plain["constants"])):
+            raise ValueError("tables and constants are not all names")
         if not all(name in DTYPES for name in plain["dtypes"]):
             raise ValueError(f"the dtypes of inputs are {plain['dtypes']!r}")
         if len(plain["dtypes"]) != len(plain["input_shapes"]):
@@ -216,10 +219,12 @@ def _for_target(row: Mapping[str, Any]) -> ForTarget:
 
 class PlainTensors(Mapping[str, "Array"]):
     """The tensors of the model, as it has them; of tables that lie in packed weights a copy, which
-    is made each time. Raises ModelFileError for one that the file holds packed only."""
+    is made each time. Raises ModelFileError for one that the file holds packed only, or that is no
+    such tensor as its graphs read."""
 
     def __init__(self, container: Container, manifest: Manifest) -> None:
         self._container, self._manifest = container, manifest
+        self._types: Mapping[str, TensorType] = {}
         self._held = Tensors(container, TENSORS)
         self._packed: dict[str, Tensors] = {}
         self._read_places: Mapping[str, Place] | None = None
@@ -249,7 +254,18 @@ class PlainTensors(Mapping[str, "Array"]):
     def __contains__(self, name: object) -> bool:
         return name in self._held or name in self._places
 
+    def expect(self, types: Mapping[str, TensorType]) -> None:
+        """Check tensors from now on: those that a graph reads, by name."""
+        self._types = {**self._types, **types}
+
     def __getitem__(self, name: str) -> Array:
+        array, wanted = self._stored(name), self._types.get(name)
+        if wanted is not None and not _fits(array, wanted):
+            has = f"{array.dtype} of the shape {list(array.shape)}"
+            self._container.fail(f"its graphs read {name} as {wanted}, and it holds {has}")
+        return array
+
+    def _stored(self, name: str) -> Array:
         place = self._places.get(name)
         if place is not None:
             return self._table(name, place)
@@ -271,13 +287,26 @@ class PlainTensors(Mapping[str, "Array"]):
             self._container.fail(f"{name} does not lie in its {place.section!r} ({problem})")
 
 
+def _fits(array: Array, wanted: TensorType) -> bool:
+    """Whether an array is a tensor of this shape and, in any number of bits, of its numbers."""
+    kind = DTYPES[wanted.dtype].kind
+    return array.shape == wanted.shape and array.dtype.kind in ("iu" if kind in "iu" else kind)
+
+
 def _understood(container: Container, section: str, read: Callable[[str], T]) -> T:
     """What `read` makes of a section's text. Its checksum is right, so that what cannot be read
     was written by another version. Raises ModelFileError."""
     data = bytes(container.read(section))
     try:
         return read(data.decode())
-    except (LucidError, ValueError, TypeError, LookupError, AttributeError) as problem:
+    except (
+        LucidError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ) as problem:
         container.fail(f"this version of Lucid cannot read its {section} ({problem})")
     except RecursionError:
         container.fail(f"its {section} is nested too deeply")
@@ -333,8 +362,17 @@ class Artifact:
             verify(graph)
             if graph.input_dtypes() != self.manifest.dtypes:
                 raise ValueError(f"its inputs are {graph.inputs}")
+            self._require_listed(graph)
             return graph
 
         graph = _understood(self.container, section, read)
+        self.payload.expect({name: source.type for name, source in graph.sources().items()})
         graph.payload = self.payload
         return graph
+
+    def _require_listed(self, graph: Graph) -> None:
+        """Raises ValueError where the manifest has not all that a graph reads, or other shapes."""
+        state, others = self.manifest.state, {*self.manifest.constants, *self.manifest.tables}
+        for name, source in graph.sources().items():
+            if state.get(name, source.type.shape if name in others else None) != source.type.shape:
+                raise ValueError(f"it reads {name} as {source.type}, which the manifest lacks")

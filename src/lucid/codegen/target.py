@@ -157,7 +157,7 @@ class Target:
                     f"LUCID_TARGET is {forced}, which this machine ({level.name}) cannot run"
                 )
             level = lower
-        if level.vector == 16 and not level.tiles and _has_half_units():
+        if level.vector == 16 and not level.tiles and has_half_units():
             level = level.on_half_units()
         return dataclasses.replace(level, l2=_l2_bytes() or level.l2)
 
@@ -212,20 +212,20 @@ LINUX_NAMES = {
 def processor_features() -> frozenset[str]:
     """Of those that targets need, what this processor and its system have, in LLVM's words; nothing
     where the system does not say. Linux tells only of what it saves registers for."""
-    told = _processor()
+    told = processor_information()
     flags = next((set(told[name].split()) for name in FLAGS if name in told), set())
     known = {feature for needs in NEEDS.values() for feature in needs}
     return frozenset(f for f in known if LINUX_NAMES.get(f, f) in flags)
 
 
-def _has_half_units() -> bool:
+def has_half_units() -> bool:
     """Whether this processor does vectors of AVX-512 in two halves, as AMD's Zen 4 does (family
     25; most of Zen 5, family 26, have units as wide)."""
-    told = _processor()
+    told = processor_information()
     return (told.get("vendor_id"), told.get("cpu family")) == ("AuthenticAMD", "25")
 
 
-def _processor() -> dict[str, str]:
+def processor_information() -> dict[str, str]:
     """What the system tells of the first processor, by its words; nothing where it does not say."""
     told: dict[str, str] = {}
     try:

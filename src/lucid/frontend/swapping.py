@@ -53,7 +53,10 @@ def matched(model: Model, weights: Any, sizes: Sequence[Shapes] = ()) -> Weights
     name = str(weights) if path else f"the {type(weights).__name__}"
     if other.by_name:
         return model.match(other.tensors(), name)
-    return _of_network(model, other, name, sizes)
+    try:
+        return _of_network(model, other, name, sizes)
+    except ModelFileError as problem:  # its tensors are read now
+        raise WeightsError(str(problem)) from problem
 
 
 def _of_network(model: Model, other: Model, origin: str, sizes: Sequence[Shapes]) -> Weights:

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from lucid.codegen.target import processor_information
 from lucid.errors import InputError
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
-CPU_INFO = Path("/proc/cpuinfo")
 INTERVAL = 1.0
 """Seconds for which what was read holds: reading it takes 50 to 200 us."""
 
@@ -136,11 +136,6 @@ def _quotas(folder: Path) -> Iterator[float]:
 
 
 def processor_name() -> str:
-    """The processor as it calls itself."""
-    try:
-        for line in CPU_INFO.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+    """The processor as it calls itself; its architecture where the system does not say."""
+    told = processor_information().get("model name")
+    return told or platform.processor() or platform.machine()

@@ -43,7 +43,7 @@ class PackedWeights(Mapping[str, "Array"]):
         cache: ObjectCache | None,
         target: Target | None = None,
     ) -> None:
-        container = artifact.container
+        container = self.container = artifact.container
         self._held: Mapping[str, Array] = Tensors(container, made.packed) if made.packed else {}
         self._taps = Taps(container, made, target) if made.taps else None
         self._cache = cache
@@ -80,19 +80,31 @@ class StoredWeights:
 
     def address(self, packed: Packed) -> int | None:
         """Where a packed weight lies; None where the file does not have it. Raises ModelFileError
-        where the file is damaged."""
+        where the file is damaged, or has other numbers under its name."""
         name = packed_key(packed)
         if name not in self._stored:
             return None
-        array = self._stored[name]
+        array, wanted = self._stored[name], (dtype(packed.dtype).storage, padded(packed))
+        if (array.dtype, array.size) != wanted:
+            held, read = f"{array.size} {array.dtype}", f"{wanted[1]} {wanted[0]}"
+            self._stored.container.fail(
+                f"what it has packed of {_sources(packed)} is {held}, and kernels read {read}"
+            )
         place = int(array.ctypes.data)
-        fits = array.dtype == dtype(packed.dtype).storage and array.size == padded(packed)
-        return place if fits and place % ALIGNMENT == 0 else None
+        return place if place % ALIGNMENT == 0 else None
 
     def taps(self, packed: Packed) -> Array | None:
         """What a packed weight is made of in the file; None where it is there itself, or not at
         all. Raises ModelFileError where the file is damaged."""
         return self._stored.taps(packed_key(packed))
+
+
+def _sources(packed: Packed) -> str:
+    """What a message calls a packed weight: the tensors that it is made of."""
+    from lucid.ir.recipe import sources
+
+    names = () if packed.recipe is None else (source.name for source in sources(packed.recipe))
+    return ", ".join(names) or "a row of zeros"
 
 
 # -- for all processes ----------------------------------------------------------------------------

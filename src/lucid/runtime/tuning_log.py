@@ -17,19 +17,27 @@ from typing import Any
 from lucid.codegen.language.llvm import versions
 from lucid.codegen.scheduling.kernel_names import KERNELS
 from lucid.codegen.scheduling.schedule import SPLITS, Choice
-from lucid.codegen.target import Target
+from lucid.codegen.target import Target, has_half_units
 from lucid.runtime.cache import default_folder
 from lucid.runtime.processors import processor_name
 
 log = logging.getLogger("lucid.tuning")
 
+UNTOLD: dict[str, Any] = {"half_units": None, "counted_on": None}
+"""Of lines of earlier versions, which hold for no setting."""
+
 
 @dataclass(frozen=True)
 class Setting:
-    """What a measurement holds for, besides the layer."""
+    """What a measurement holds for, besides the layer. `half_units`: whether the processor does
+    vectors of AVX-512 in two halves, which its name need not tell: virtual machines call several
+    processors the same. `counted_on`: whether the target counts on that, as a level that is asked
+    for by its name does not; kernels are cut otherwise."""
 
     target: str
     cpu: str
+    half_units: bool
+    counted_on: bool
     l2: int
     llvm: str
     threads: int
@@ -38,8 +46,8 @@ class Setting:
     @staticmethod
     def of(target: Target, threads: int, precision: str) -> Setting:
         """The setting on this machine."""
-        cpu = processor_name()
-        return Setting(target.name, cpu, target.l2, versions(), threads, precision)
+        cpu = processor_name(), has_half_units(), target.half_units
+        return Setting(target.name, *cpu, target.l2, versions(), threads, precision)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class TuningLog:
         wanted = dataclasses.asdict(setting)
         for line in filter(None, map(str.strip, text.splitlines())):
             try:
-                row = json.loads(line)
+                row = UNTOLD | json.loads(line)
                 if {name: row[name] for name in wanted} == wanted:
                     finding = _from_row(row)
                     found[finding.layer] = finding

@@ -37,6 +37,7 @@ from lucid.codegen.lowering.arguments import (
 from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer, feeds_attention
 from lucid.codegen.lowering.matrices import by_matrices
+from lucid.codegen.lowering.product import MAPS_OUTWEIGH
 from lucid.codegen.program.lowered_ops import PartialSums
 from lucid.codegen.program.program import ArgumentValue, View
 from lucid.codegen.scheduling.conv_shape import groups_together, phase_tiles
@@ -92,6 +93,7 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
     panels = -(-columns // panel)
     tiling = _tiling(ctx, layer, y, m, groups)
     chunks = enough_chunks(ctx, layer, groups * tiling.blocks, panels)
+    blocks_outside = _blocks_outside(ctx, layer, y, m, tiling.blocks)
     extras, tensors = bind_extras(ctx, layer.epilogue, groups, panel)
     region, inputs = ctx.region(layer.origin, [x, *tensors])
     results = [layer.append(region, inputs[0], inputs[1:])]
@@ -122,8 +124,8 @@ def winograd(ctx: Lowering, layer: Layer) -> None:
         "panels": panels,
         **dataclasses.asdict(tiling),
         "chunks": chunks,
-        "block_stride": 1,
-        "chunk_stride": tiling.blocks,
+        "block_stride": groups * chunks if blocks_outside else 1,
+        "chunk_stride": 1 if blocks_outside else tiling.blocks,
         "prefetch": 1,
     }
     ctx.call(
@@ -165,6 +167,15 @@ class _Form:
     tile: Tile | MatrixTile
     arguments: dict[str, ArgumentValue]
     scratch_bytes: Callable[[int, int, int, int, int], int]
+
+
+def _blocks_outside(ctx: Lowering, layer: Layer, y: View, m: int, blocks: int) -> bool:
+    """Whether threads share blocks of tiles rather than groups and panels."""
+    n, channels, height, width = y.shape
+    columns, depth = ctx.shape(layer.weight)[:2]
+    maps = n * height * width * (channels + depth * layer.conv.groups)
+    weights = (m + 2) ** 2 * columns * depth
+    return blocks >= ctx.threads and maps >= MAPS_OUTWEIGH * weights
 
 
 def _together(ctx: Lowering, layer: Layer, channels: int, depth: int) -> int:

@@ -8,10 +8,10 @@ halves each, so that a pair of rows by the weights is a product of matrices of 2
     [a b]   [e f]   [m1 + m4 - m5 + m7        m3 + m5     ]
     [c d] * [g h] = [     m2 + m4        m1 - m2 + m3 + m6]
 
-`StrassenRows` computes the seven left factors of every pair, V, [factor][pair][channel], which all
-panels read. `Strassen` sums up the right factors of a panel of each half of the columns while it
-multiplies the first rows by them, so that weights take no more memory than those of a plain
-product.
+`StrassenRows` computes the seven left factors of every pair, V, [pair][factor][channel], which all
+panels read; those of neighbouring pairs lie together, in one thread's cache. `Strassen` sums up the
+right factors of a panel of each half of the columns while it multiplies the first rows by them, so
+that weights take no more memory than those of a plain product.
 
 Pairs are of one image, so that a batch changes no bit of an image's result. As with Winograd's,
 what is infinite or NaN in one row may make NaNs of the other.
@@ -128,7 +128,7 @@ class StrassenRows(KernelSpec):
         with k.loop(f.first, f.last) as task, k.loop(*share(task.index, pairs, f.blocks)) as pair:
             image, number = pair.index // f.pairs, pair.index % f.pairs
             x = f.x + (image * f.rows + number * 2) * f.x_row
-            out = f.v + pair.index * f.depth
+            out = f.v + pair.index * (f.depth * FACTORS)
             k.either(
                 number * 2 + 1 < f.rows,
                 lambda: self._pair(f, x, out, whole=True),
@@ -147,7 +147,7 @@ class StrassenRows(KernelSpec):
             ]
             quarters = [*first, *second]
             for number, terms in enumerate(LEFT):
-                at = out + (f.images * f.pairs * f.depth * number + c)
+                at = out + (f.depth * number + c)
                 k.store(combined(terms, quarters.__getitem__), at, mask)
 
         k.each_vector(f.depth, factors)
@@ -224,7 +224,7 @@ class _StrassenEmitter:
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
         with k.loop(f.first, f.last) as task:
-            block, chunk = task.index % f.blocks, task.index // f.blocks
+            block, chunk = task.index // f.chunks, task.index % f.chunks
             pairs = share(block, f.images * f.pairs, f.blocks)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
                 for number in range(FACTORS):
@@ -271,14 +271,14 @@ class _StrassenEmitter:
         """A row group's part of a product. With the first four ones, the quarters of the next
         panels are brought into L2."""
         f, k, (offset, rows) = self.frame, self.kernel, group
-        pair = f.images * f.pairs * number + first + offset
+        factor = (first + offset) * FACTORS + number
         place, lines = ahead
         arguments = [
-            f.v + pair * f.depth,
+            f.v + factor * f.depth,
             weights,
             self.products + (self.product * number + offset * f.panel),
             f.depth,
-            f.depth,
+            f.depth * FACTORS,
             f.panel,
             rows,
             f.panel,

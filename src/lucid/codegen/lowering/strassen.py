@@ -9,7 +9,7 @@ from lucid.codegen.kernels.microkernels import Tile, panel_vectors
 from lucid.codegen.kernels.strassen import FACTORS, KINDS, Strassen, StrassenRows, scratch_bytes
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.arguments import bias_of, bind_extras, only_declared
-from lucid.codegen.lowering.context import Lowering, row_major, row_stride
+from lucid.codegen.lowering.context import Lowering, row_stride
 from lucid.codegen.lowering.layer import Layer
 from lucid.codegen.program.lowered_ops import StrassenFactors, StrassenProduct
 from lucid.codegen.program.program import ArgumentValue, Code, View
@@ -36,7 +36,8 @@ def _factors(ctx: Lowering, layer: Layer, x: View, images: int, rows: int) -> Vi
     """The left factors of all pairs."""
     depth, pairs = ctx.shape(layer.weight)[1] // 2, -(-rows // 2)
     shape = (FACTORS, images * pairs, depth)
-    v = ctx.allocate(f"{layer.result.name}.factors", COMPUTED, shape, row_major(shape))
+    by_pair = (depth, FACTORS * depth, 1)
+    v = ctx.allocate(f"{layer.result.name}.factors", COMPUTED, shape, by_pair)
     region, (given,) = ctx.region(layer.origin, [x])
     if len(x.shape) == 4:
         given = region.append(Permute((0, 2, 3, 1)), [given]).output

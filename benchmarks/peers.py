@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+import core_distance
 from engines import Engine
 from isa import hiding
 from job import Job
@@ -90,15 +91,17 @@ def prepare_engine(name: str, job: Job, settings: Mapping[str, str] | None) -> d
         worker.close()
 
 
-def measure(workers: list[Worker], runs: int) -> dict[str, list[float]]:
-    """Seconds of each engine's runs: bursts of a few, in a new random order each round."""
+def measure(workers: list[Worker], runs: int) -> tuple[dict[str, list[float]], list[int]]:
+    """Seconds of each engine's runs: bursts of a few, in a new random order each round; and what
+    lay between two cores before each round, in nanoseconds."""
     seconds: dict[str, list[float]] = {worker.name: [] for worker in workers}
-    order = random.Random(0)
+    order, distances = random.Random(0), []
     for _ in range(math.ceil(runs / BURST)):
+        distances.append(core_distance.measure())
         for worker in order.sample(workers, len(workers)):
             with worker.turn():
                 seconds[worker.name] += worker.burst(BURST)
-    return seconds
+    return seconds, [round(distance) for distance in distances if not math.isnan(distance)]
 
 
 def compare(names: list[str], job: Job, runs: int) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def compare(names: list[str], job: Job, runs: int) -> dict[str, Any]:
     settings = hiding(Path(job.folder)) if job.isa == "avx2" else {}
     workers, facts, failures = ready(["peak", *names], job, settings)
     try:
-        seconds = measure(workers, runs)
+        seconds, distances = measure(workers, runs)
         for worker in workers:
             with worker.turn():
                 facts[worker.name]["memory"] = worker.memory()
@@ -117,6 +120,8 @@ def compare(names: list[str], job: Job, runs: int) -> dict[str, Any]:
     with np.load(job.reference) as data:
         flops = float(data["flops"])
     machine: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "load": load_before}
+    if distances:
+        machine["core_ns"] = [min(distances), max(distances)]
     peak = facts.pop("peak", None)
     if peak is not None:
         machine["peak_gflops"] = peak["flops"] / min(seconds["peak"]) / 1e9

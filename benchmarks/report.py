@@ -56,6 +56,9 @@ def notes(result: dict[str, Any]) -> list[str]:
             f"FMA peak {machine['peak_gflops']:.0f} GFLOP/s: {result['gflop']:.2f} GFLOP "
             f"of direct convolution in {machine['peak_ms']:.1f} ms"
         )
+    if "core_ns" in machine:
+        least, most = machine["core_ns"]
+        lines.append(f"From one core to the other: {least} to {most} ns")
     best = result.get("fastest")
     if best is not None:
         ratio = f", {best['ratio']:.2f} times Lucid's time" if best["ratio"] else ""

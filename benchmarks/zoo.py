@@ -99,7 +99,7 @@ def measured(network: Network, job: Job, runs: int) -> dict[str, Any]:
         name: {key: facts[key] for key in KEPT if key in facts}
         for name, facts in found["engines"].items()
     }
-    machine = {key: found["machine"].get(key) for key in ("load", "peak_gflops")}
+    machine = {key: found["machine"].get(key) for key in ("load", "peak_gflops", "core_ns")}
     machine |= {"date": datetime.date.today().isoformat(), "commit": commit()}
     return {"runs": found["runs"], "engines": engines, "failures": found["failures"], **machine}
 

@@ -1,5 +1,6 @@
 """The benchmark's own machinery: weights, files, the worker protocol, the figures."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
-import engines  # noqa: E402 (a script's folder, not a package)
+import core_distance  # noqa: E402 (a script's folder, not a package)
+import engines  # noqa: E402
 import isa  # noqa: E402
 import peers  # noqa: E402
 import report  # noqa: E402
@@ -80,6 +82,17 @@ def test_a_worker_runs_only_in_its_turn(job):
             assert worker.memory() > 10
     finally:
         worker.close()
+
+
+def test_a_line_takes_some_time_from_core_to_core(monkeypatch):
+    """Where there are two."""
+    if hasattr(os, "sched_setaffinity"):
+        before = os.sched_getaffinity(0)
+        found = core_distance.measure()
+        assert os.sched_getaffinity(0) == before
+        assert 1 < found < 1e6 if len(before) > 1 else np.isnan(found)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
+    assert np.isnan(core_distance.measure())
 
 
 @pytest.mark.parametrize("name", [name for name in engines.Engine.registry if name != "peak"])
@@ -160,7 +173,14 @@ def result():
     found = peers.summary(facts, times, job)
     return {
         "job": {"model": "m", "size": 8, "batch": 4, "threads": 1, "callers": 2, "isa": "avx2"},
-        "machine": {"cpu": "c", "cores": 1, "load": 0.0, "peak_gflops": 100.0, "peak_ms": 5.0},
+        "machine": {
+            "cpu": "c",
+            "cores": 1,
+            "load": 0.0,
+            "peak_gflops": 100.0,
+            "peak_ms": 5.0,
+            "core_ns": [25, 152],
+        },
         "avx512_hidden": True,
         "gflop": 1.0,
         "runs": 3,
@@ -182,7 +202,14 @@ def test_ratios_are_to_lucid(result):
 def test_the_result_is_a_table(result, capsys):
     report.show(result)
     shown = capsys.readouterr().out
-    for part in ("2 callers", "2.50", "Fastest peer: other, 2.00", "2.00 s", "late: it broke"):
+    for part in (
+        "2 callers",
+        "2.50",
+        "Fastest peer: other, 2.00",
+        "2.00 s",
+        "25 to 152 ns",
+        "late: it broke",
+    ):
         assert part in shown
 
 

@@ -104,7 +104,7 @@ def _sources(packed: Packed) -> str:
     from lucid.ir.recipe import sources
 
     names = () if packed.recipe is None else (source.name for source in sources(packed.recipe))
-    return ", ".join(names) or "a row of zeros"
+    return ", ".join(names) or "constants alone"
 
 
 # -- for all processes ----------------------------------------------------------------------------

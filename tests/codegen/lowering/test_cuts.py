@@ -47,3 +47,19 @@ def test_weights_of_all_groups_are_asked_for_where_l2_does_not_hold_them(
     options = {"padding": (1,) * 4, "stride": (2, 2), "groups": groups}
     build.graph.set_outputs([build.conv(x, channels, (3, 3), **options)])
     assert the_call(build, 2, "direct").arguments["prefetch"] == prefetch
+
+
+@pytest.mark.parametrize(("side", "channels", "by_blocks"), [(56, 64, True), (14, 256, False)])
+def test_threads_share_blocks_of_tiles_where_maps_outweigh_weights(
+    side: int, channels: int, by_blocks: bool
+) -> None:
+    """And groups where they do not: both of two groups as a split attention has them."""
+    build = Builder()
+    x = build.input(channels, side, side)
+    options = {"padding": (1,) * 4, "groups": 2}
+    build.graph.set_outputs([build.conv(x, 2 * channels, (3, 3), **options)])
+    given = the_call(build, 2, "winograd4x4").arguments
+    blocks, parts = given["blocks"], 2 * given["chunks"]
+    strides = (parts, 1) if by_blocks else (1, blocks)
+    assert (given["block_stride"], given["chunk_stride"]) == strides
+    assert blocks > 1 or not by_blocks

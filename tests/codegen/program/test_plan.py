@@ -51,9 +51,9 @@ def programs(draw: st.DrawFn) -> Program:
     return program
 
 
-@given(programs())
-def test_buffers_alive_together_are_apart(program: Program) -> None:
-    plan(program)
+@given(programs(), st.sampled_from([1, 2]))
+def test_buffers_alive_together_are_apart(program: Program, threads: int) -> None:
+    plan(program, threads)
     spans = lifetimes(program)
     places = {
         name: range(program.offsets[name], program.offsets[name] + program.buffers[name].bytes)
@@ -89,19 +89,20 @@ def others_share(program: Program, threads: int) -> float:
 @pytest.mark.parametrize("batch", [1, 3, 8])
 @pytest.mark.parametrize("shape", [(224, 224), (65, 80)])
 @pytest.mark.parametrize("name", ["resnest_50", "resnest_14", "resnest_50_4s2x40d", "resnet_50"])
+@pytest.mark.parametrize("threads", [1, 2])
 def test_models_fit_little_more_than_the_bound_and_threads_keep_their_lines(
-    name: str, shape: tuple[int, int], batch: int
+    name: str, shape: tuple[int, int], batch: int, threads: int
 ) -> None:
-    """What no cache holds fits the bound."""
+    """One thread's plan, and what no cache holds, fits the bound."""
     graph = run_passes(trace(create_model(name), (batch, 3, *shape)))
     choices = schedule(graph, TARGETS[-1], batch)
-    program = lower(graph, choices, TARGETS[-1], batch, threads=2)
+    program = lower(graph, choices, TARGETS[-1], batch, threads)
     bound = lower_bound(program)
-    if bound > CACHED:
+    if threads == 1 or bound > CACHED:
         assert program.arena <= 1.02 * bound
     else:
         assert program.arena <= ROOM * bound
-        assert others_share(program, 2) < 0.05
+        assert others_share(program, threads) < 0.05
 
 
 def test_nothing_to_plan() -> None:

@@ -22,7 +22,7 @@ it, at once, and one that is worth fewer threads than there are is given out in 
 - `THREADS`: how many threads are at work, which changes between calls alone. Those of other numbers
   rest, asleep on this word; 0 ends them all. `WIDTH`: how many of them the phase has shares for;
 - `NUMBERS`, the system's number of each thread, and the words of `placement.py`, which says where
-  they run; nothing else depends on it;
+  they run; nothing else depends on it, and what is read there may be old;
 - `WAITED`: what the caller has waited in this call, and `ALONE` what others did meanwhile of phases
   for one thread, by the clock; `OWN`: the tasks that the caller has done, of so many that were
   `SHARED`. Of these comes `IN_VAIN`, which says whether the team was of no use.
@@ -566,7 +566,7 @@ class _DriverEmitter:
         with k.when(threads <= 1):
             b.ret(b.call(self.run_function, [call.raw]))
         self._check_version(k, call)
-        keep_clear(k, team)
+        keep_clear(k, team, threads)
         state = self._enter(k)
         start = self._ticks(k)
         self._note_caller(k, call, PROFILE_START)

@@ -1,11 +1,11 @@
 """On which processors threads run, where the system has to be told.
 
-It lets a thread that is woken run on its last processor or on that of who wakes it, whichever it
+Linux lets a thread that is woken run on its last processor or on that of who wakes it, whichever it
 takes to be idle. On a virtual machine it often takes none to be: a processor without work is given
 back to the host, and looks as if the host had taken it. The thread is then put behind who woke it,
 for a time slice or two, while the other processor is idle. (Linux 6.18 as a guest of KVM: after a
 pause every second burst of calls on two threads was done by one; MobileNetV2 in bfloat16 took 3.8
-to 4.1 ms in it, and 2.0 to 2.4 since the threads are told.)
+to 4.1 ms in it, and 2.0 to 2.4 since the threads are bound.)
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from lucid.codegen.kernels.driver_tables import (
     TEAM_PLACES,
     TEAM_PROCESSOR,
     TEAM_SYSCALL,
-    TEAM_THREADS,
 )
 from lucid.codegen.language.builder import Kernel
-from lucid.codegen.language.values import Int, Pointer
+from lucid.codegen.language.values import I64, Int, Pointer
 
 SET_BYTES = 8 * SET_WORDS
+MIXED = 0x9E3779B97F4A7C15 - (1 << 64)
+"""An odd number whose bits look random: 2^64 by the golden ratio."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Processors:
         return self._call(self.k.target.system_calls.thread)
 
     def here(self, word: Pointer) -> Int:
-        """The number of the processor that this thread is on, by way of a word below 2^32."""
-        self._call(self.k.target.system_calls.processor, word, 0, 0)
-        return self.k.load_int(word)
+        """The number of the processor that this thread is on, by way of a word whose upper half is
+        zero; that of no processor in a set where the system does not say."""
+        status = self._call(self.k.target.system_calls.processor, word, 0, 0)
+        return self.k.select(status.equals(0), self.k.load_int(word), 64 * SET_WORDS)
 
     def allowed(self, places: Pointer) -> Int:
-        """Note the set that this thread may run on; less than 1 where that has no room."""
+        """Note the set that this thread may run on; less than 1 where that fails."""
         return self._call(self.k.target.system_calls.get_affinity, 0, SET_BYTES, places)
 
     def bind(self, thread: int | Int, places: Pointer) -> None:
@@ -73,26 +75,52 @@ def both_of(k: Kernel, one: Int, other: Int) -> Int:
 
 def note_thread(k: Kernel, team: Pointer, thread: Int) -> None:
     """Let the team's callers know that this is its thread of that number."""
-    own = _processors(k, team).thread()
-    k.store_int(own, _thread(team, thread))
-    k.store_int(0, team.words(TEAM_PLACED))
+    k.store_int(_processors(k, team).thread(), _thread(team, thread))
+    _exchange(k, team.words(TEAM_PLACED), k.int(0))
 
 
-def keep_clear(k: Kernel, team: Pointer) -> None:
-    """Have the team's threads wake where their caller, this thread, may run, but not where it does.
+def keep_clear(k: Kernel, team: Pointer, threads: Int) -> None:
+    """Have the team's threads wake where their caller, this thread, may run, but not where it does,
+    unless they are more than the other processors.
 
-    That takes a system call, and one more for each of them when the caller is on another processor
-    than the last time. Where the system refuses, they wake where it likes.
+    That takes two system calls, and one more for each of them when the caller may run elsewhere,
+    is on another processor than the last time, or there are more or fewer of them. Where the system
+    refuses, they wake where it likes.
     """
-    processors = _processors(k, team)
+    processors, places = _processors(k, team), team.words(TEAM_PLACES)
     here = processors.here(team.words(TEAM_PROCESSOR))
-    threads = k.load_int(team.words(TEAM_THREADS))
-    placed, now = team.words(TEAM_PLACED), threads * (1 << 32) + here
-    with k.when(k.both(k.load_int(placed).compare("!=", now), here < 64 * SET_WORDS)):
-        k.store_int(now, placed)
-        places = team.words(TEAM_PLACES)
-        with k.when(processors.allowed(places) > 0), k.when(_others(k, places, here)):
+    known = k.both(processors.allowed(places) > 0, here < 64 * SET_WORDS)
+    with k.when(known):
+        now, count = _seen(k, places, here, threads)
+        placed = team.words(TEAM_PLACED)
+        before = Int(k.builder, k.builder.load_atomic(placed.raw, "seq_cst", 8, typ=I64))
+        with k.when(before.compare("!=", now)):
+            _exchange(k, placed, now)
+            with k.when(count > threads - 1):
+                _remove(k, places, here)
             _bind_workers(k, processors, team, threads)
+
+
+def _seen(k: Kernel, places: Pointer, here: Int, threads: Int) -> tuple[Int, Int]:
+    """A number for what workers are placed by, and how many processors there are but for `here`.
+    Numbers of different sets may be the same, so seldom that it does not matter."""
+    b = k.builder
+    population = k.intrinsic("llvm.ctpop.i64", I64, [I64])
+
+    def more(state: list[Any]) -> list[Any]:
+        index, number, count = (Int(b, s) for s in state)
+        word = k.load_int(places.words(index))
+        ones = Int(b, b.call(population, [word.raw]))
+        return [(index + 1).raw, (number * MIXED + word).raw, (count + ones).raw]
+
+    state = [k.int(0).raw, (threads * (1 << 32) + here).raw, k.int(0).raw]
+    _, number, count = k.repeat(state, lambda s: Int(b, s[0]) < SET_WORDS, more)
+    return Int(b, number), Int(b, count)
+
+
+def _remove(k: Kernel, places: Pointer, processor: Int) -> None:
+    word, bit = bit_of(k, processor)
+    k.store_int(both_of(k, k.load_int(places.words(word)), -1 - bit), places.words(word))
 
 
 def _bind_workers(k: Kernel, processors: Processors, team: Pointer, threads: Int) -> None:
@@ -102,19 +130,9 @@ def _bind_workers(k: Kernel, processors: Processors, team: Pointer, threads: Int
             processors.bind(worker, team.words(TEAM_PLACES))
 
 
-def _others(k: Kernel, places: Pointer, here: Int) -> Any:
-    """Take a processor from a set; whether others are left."""
-    b = k.builder
-    word, bit = bit_of(k, here)
-    k.store_int(both_of(k, k.load_int(places.words(word)), -1 - bit), places.words(word))
-
-    def more(state: list[Any]) -> list[Any]:
-        index, found = (Int(b, s) for s in state)
-        return [(index + 1).raw, b.or_(found.raw, k.load_int(places.words(index)).raw)]
-
-    state = [k.int(0).raw, k.int(0).raw]
-    _, found = k.repeat(state, lambda s: Int(b, s[0]) < SET_WORDS, more)
-    return Int(b, found).compare("!=", 0)
+def _exchange(k: Kernel, word: Pointer, value: Int) -> None:
+    """Write a word before all that this thread reads and writes later, and after all before."""
+    k.builder.atomic_rmw("xchg", word.raw, value.raw, "seq_cst")
 
 
 def _processors(k: Kernel, team: Pointer) -> Processors:

@@ -75,7 +75,7 @@ def lower(
             copy(context, context.view(value), out, "output")
     program.may_need = frozenset(context.siblings)
     program.threads = threads_worth(program)
-    plan(program)
+    plan(program, threads)
     verify_program(program)
     return program
 

@@ -170,7 +170,8 @@ class _Form:
 
 
 def _blocks_outside(ctx: Lowering, layer: Layer, y: View, m: int, blocks: int) -> bool:
-    """Whether threads share blocks of tiles rather than groups and panels."""
+    """Whether threads share blocks of tiles, which are what they have in their caches, rather than
+    groups and panels."""
     n, channels, height, width = y.shape
     columns, depth = ctx.shape(layer.weight)[:2]
     maps = n * height * width * (channels + depth * layer.conv.groups)

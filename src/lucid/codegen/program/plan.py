@@ -5,13 +5,12 @@ lie in the place of an operand, such as a residual that nobody else reads (`repl
 lines are in the cache then.
 
 **Whose lines they are.** Of most buffers each thread writes one stretch, the first its beginning
-and the last its end (`lucid.codegen.kernels.driver`). What another thread had in its cache before,
-it has to get from there, which takes several times as long where the two share no cache: on two
-cores of a Zen 4, 25 ns from one core to the other where they are of one complex of eight, and 152
-ns where they are not, MobileNetV2 takes 3.37 and 4.76 ms. So buffers that follow each other in one
-place have their *middle* there. Large ones share *columns* of the arena, one at a time in each; of
-all that is written, another thread then had 1% (26% where each buffer lies as low as it may; 55
-networks, two threads), and MobileNetV2 takes 3.35 and 3.86 ms.
+and the last its end (`lucid.codegen.kernels.driver`). A line that another thread had in its cache
+it has to get from there, which takes several times as long where the two share no cache: 152 ns and
+not 25 on two cores of a Zen 4. So buffers that follow each other in one place have their *middle*
+there, and large ones share *columns* of the arena, one at a time in each. Of all that is written,
+1% then lies in lines that another thread had last, and 26% where each buffer lies as low as it may
+(55 networks, two threads). MobileNetV2 takes 3.86 ms on cores that share no cache, and 4.76 before.
 
 Columns come from the strategy "shared objects", lowest places from "offset calculation by size" of
 Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020. The latter
@@ -20,8 +19,9 @@ comes near the lower bound, and a few other orders reach it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -35,16 +35,16 @@ ROUNDS = 30
 """Orders that a plan tries: none of the models here needs more than 12 to reach the bound."""
 
 LARGE = 4
-"""Buffers of at least one part in so many of the largest have columns. They take 1.08 times the
-bound in the mean of 55 networks, all buffers in columns 1.16, with 1% and none of what is written
-in other threads' lines."""
+"""Buffers of at least one part in so many of the largest have columns. Plans of 55 networks take
+1.08 times the bound in the mean so, and 1% of what is written lies in other threads' lines; with
+columns for all buffers 1.16 times, and nothing does."""
 
 ROOM = 1.34
 """Times the bound that columns may take."""
 
 CACHED = 32 << 20
-"""Bytes of a plan up to which columns are worth memory: the cache that cores of a complex share. A
-larger one's lines are in no cache when they are written again."""
+"""Bytes, of the bound, up to which columns are worth memory: the cache that a complex of cores
+shares. Of more the lines are in no cache when they are written again."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def plan(program: Program) -> None:
-    """Set `offsets` and `arena` of a program, in bytes."""
+def plan(program: Program, threads: int = 1) -> None:
+    """Set `offsets` and `arena` of a program, in bytes, which so many threads run."""
     spans, roots = _joined(lifetimes(program), replaced(program))
     sizes = {name: aligned(program.buffers[name].bytes) for name in spans}
     least = lower_bound(program)
-    offsets = _in_columns(sizes, spans) if least <= CACHED else {}
+    offsets = _in_columns(sizes, spans) if threads > 1 and least <= CACHED else {}
     if not offsets or _end(offsets, sizes) > ROOM * least:
         offsets = _compact(sizes, spans, least)
     program.offsets.update(offsets | {name: offsets[root] for name, root in roots.items()})
@@ -186,8 +186,8 @@ def _middle(start: int, width: int, size: int) -> int:
 
 def _compact(sizes: Mapping[str, int], spans: Mapping[str, Lifetime], least: int) -> dict[str, int]:
     """In little more than the bound, `least`. While something lies beyond it, what lies highest is
-    placed before all else the next time: ResNeSt-50 goes from 1.2 times the bound to the bound
-    itself in the second round."""
+    placed before all else the next time: for one thread, ResNeSt-50 goes from 1.2 times the bound
+    to the bound itself in the second round."""
     order = sorted(sizes, key=lambda name: (-sizes[name], spans[name].first))
     best: dict[str, int] | None = None
     for _ in range(ROUNDS):
@@ -212,28 +212,44 @@ def place(
     earlier one, where that takes no more memory, or else at the lowest place that is free during
     its life."""
     offsets = dict(fixed)
+    end = _end(offsets, sizes)
     for name in order:
-        size, end = sizes[name], _end(offsets, sizes)
-        alive = {other for other in offsets if spans[other].overlaps(spans[name])}
-        taken = sorted((offsets[other], offsets[other] + sizes[other]) for other in alive)
+        size, span = sizes[name], spans[name]
+        alive = {other for other in offsets if spans[other].overlaps(span)}
+        taken = _joint((offsets[other], offsets[other] + sizes[other]) for other in alive)
         middles = (_middle(offsets[o], sizes[o], size) for o in offsets if o not in alive)
-        fitting = (
-            middle
-            for middle in middles
-            if 0 <= middle <= end - size
-            and all(middle + size <= start or stop <= middle for start, stop in taken)
-        )
+        fitting = (m for m in middles if 0 <= m <= end - size and _is_free(taken, m, m + size))
         offsets[name] = next(fitting, _lowest(taken, size))
+        end = max(end, offsets[name] + size)
     return offsets
 
 
+def _joint(stretches: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """All that lies in any of these, as stretches in order with gaps between."""
+    found: list[tuple[int, int]] = []
+    for start, stop in sorted(s for s in stretches if s[0] < s[1]):
+        if found and start <= found[-1][1]:
+            found[-1] = found[-1][0], max(stop, found[-1][1])
+        else:
+            found.append((start, stop))
+    return found
+
+
+def _is_free(taken: Sequence[tuple[int, int]], start: int, stop: int) -> bool:
+    """Whether nothing of what is taken, in order, lies there."""
+    after = bisect_right(taken, (start, start))
+    return (after == 0 or taken[after - 1][1] <= start) and (
+        after == len(taken) or stop <= taken[after][0]
+    )
+
+
 def _lowest(taken: Sequence[tuple[int, int]], size: int) -> int:
-    """The lowest place for so many bytes beside these, which are in order."""
+    """The lowest place for so many bytes beside what is taken, in order."""
     offset = 0
     for start, stop in taken:
         if offset + size <= start:
             break
-        offset = max(offset, stop)
+        offset = stop
     return offset
 
 

@@ -123,8 +123,8 @@ def test_a_wrong_pass_in_a_network(wrong_pass: None, resnest: Case) -> None:
 def wrong_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """One buffer lies where another one that lives with it does, and nobody verifies it."""
 
-    def plan_badly(program: Program) -> None:
-        plan(program)
+    def plan_badly(program: Program, threads: int) -> None:
+        plan(program, threads)
         spans = lifetimes(program)
         for one in spans:  # a residual, which a later layer overwrites
             for other in spans:
@@ -237,7 +237,7 @@ def test_what_raises_is_blamed_too(monkeypatch: pytest.MonkeyPatch, fresh_kernel
         assert blame is not None
         assert (blame.stage, blame.detail) == ("emission", "no such luck")
     with monkeypatch.context() as patch:
-        patch.setattr(lowering, "plan", lambda program: 1 // 0)
+        patch.setattr(lowering, "plan", lambda *_: 1 // 0)
         blame = bisect(small())
         assert blame is not None
         assert blame.stage == "schedule"

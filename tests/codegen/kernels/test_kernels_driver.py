@@ -420,6 +420,7 @@ def test_atomic_accesses_have_the_orders_that_the_proof_needs() -> None:
         "atomicrmw add acq_rel": 1,  # what was finished is counted
         "atomicrmw add seq_cst": 2,  # the serial, for the next phase and for the end
         "atomicrmw max seq_cst": 1,  # a thread is about to sleep
+        "atomicrmw xchg seq_cst": 2,  # a thread says who it is, and a caller where all are to wake
         # a ticket is given out, its phase's width before; the call begins, and is finished
         "store atomic release": 4,
     }

@@ -10,7 +10,7 @@ it has to get from there, which takes several times as long where the two share 
 not 25 on two cores of a Zen 4. So buffers that follow each other in one place have their *middle*
 there, and large ones share *columns* of the arena, one at a time in each. Of all that is written,
 1% then lies in lines that another thread had last, and 26% where each buffer lies as low as it may
-(55 networks, two threads). MobileNetV2 takes 3.86 ms on cores that share no cache, and 4.76 before.
+(55 networks, two threads). MobileNetV2 takes 4.2 ms on cores that share no cache, and 4.8 before.
 
 Columns come from the strategy "shared objects", lowest places from "offset calculation by size" of
 Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020. The latter

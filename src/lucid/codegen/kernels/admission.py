@@ -119,17 +119,12 @@ class _AdmissionEmitter:
     def _processors(self, k: Kernel) -> Processors:
         return Processors(k, self._syscall(k))
 
-    def _exchange(self, k: Kernel, word: Pointer, value: int, how: str = "xchg") -> Int:
-        """Put a value into a word, or with `max` no less than it; gives the value before."""
-        raw = k.builder.atomic_rmw(how, word.raw, k.int(value).raw, "seq_cst")
-        return Int(k.builder, raw)
-
     def _lock(self, k: Kernel) -> None:
         mutex = k.args["gate"].words(GATE_MUTEX)
-        with k.when(self._exchange(k, mutex, TAKEN, "max").compare("!=", FREE)):
+        with k.when(k.exchange(mutex, TAKEN, "max").compare("!=", FREE)):
 
             def taken(state: list[Any]) -> Any:
-                return self._exchange(k, mutex, WAITED_FOR).compare("!=", FREE)
+                return k.exchange(mutex, WAITED_FOR).compare("!=", FREE)
 
             def sleep(state: list[Any]) -> list[Any]:
                 self._futex(k, mutex, FUTEX_WAIT_PRIVATE, WAITED_FOR)
@@ -139,7 +134,7 @@ class _AdmissionEmitter:
 
     def _unlock(self, k: Kernel) -> None:
         mutex = k.args["gate"].words(GATE_MUTEX)
-        with k.when(self._exchange(k, mutex, FREE).equals(WAITED_FOR)):
+        with k.when(k.exchange(mutex, FREE).equals(WAITED_FOR)):
             self._futex(k, mutex, FUTEX_WAKE_PRIVATE, 1)
 
     def _change(self, k: Kernel, word: Pointer, by: int | Int) -> None:
@@ -310,7 +305,7 @@ class _AdmissionEmitter:
                 with k.when(k.load_int(held) >= k.load_int(processors)):
                     self._draw(k, first)
                 admitted = first.words(TICKET_ADMITTED)
-                self._exchange(k, admitted, 1)
+                k.exchange(admitted, 1)
                 self._futex(k, admitted, FUTEX_WAKE_PRIVATE, EVERYONE)
             return [k.select(granted.equals(1), behind, 0).raw]
 

@@ -76,7 +76,7 @@ def both_of(k: Kernel, one: Int, other: Int) -> Int:
 def note_thread(k: Kernel, team: Pointer, thread: Int) -> None:
     """Let the team's callers know that this is its thread of that number."""
     k.store_int(_processors(k, team).thread(), _thread(team, thread))
-    _exchange(k, team.words(TEAM_PLACED), k.int(0))
+    k.exchange(team.words(TEAM_PLACED), 0)
 
 
 def keep_clear(k: Kernel, team: Pointer, threads: Int) -> None:
@@ -95,15 +95,15 @@ def keep_clear(k: Kernel, team: Pointer, threads: Int) -> None:
         placed = team.words(TEAM_PLACED)
         before = Int(k.builder, k.builder.load_atomic(placed.raw, "seq_cst", 8, typ=I64))
         with k.when(before.compare("!=", now)):
-            _exchange(k, placed, now)
-            with k.when(count > threads - 1):
+            k.exchange(placed, now)
+            with k.when(count >= threads):
                 _remove(k, places, here)
             _bind_workers(k, processors, team, threads)
 
 
 def _seen(k: Kernel, places: Pointer, here: Int, threads: Int) -> tuple[Int, Int]:
-    """A number for what workers are placed by, and how many processors there are but for `here`.
-    Numbers of different sets may be the same, so seldom that it does not matter."""
+    """A number for what workers are placed by, and how many processors are in the set. Numbers of
+    different sets may be the same, so seldom that it does not matter."""
     b = k.builder
     population = k.intrinsic("llvm.ctpop.i64", I64, [I64])
 
@@ -128,11 +128,6 @@ def _bind_workers(k: Kernel, processors: Processors, team: Pointer, threads: Int
         worker = k.load_int(_thread(team, loop.index))
         with k.when(worker > 0):  # else it has not begun yet
             processors.bind(worker, team.words(TEAM_PLACES))
-
-
-def _exchange(k: Kernel, word: Pointer, value: Int) -> None:
-    """Write a word before all that this thread reads and writes later, and after all before."""
-    k.builder.atomic_rmw("xchg", word.raw, value.raw, "seq_cst")
 
 
 def _processors(k: Kernel, team: Pointer) -> Processors:

@@ -281,6 +281,14 @@ class Kernel:
         ]
         return Int(b, self.call(function, ir.FunctionType(I64, [I64] * len(words)), words))
 
+    def exchange(self, word: Pointer, value: IntLike, how: str = "xchg") -> Int:
+        """Put a value into a word of memory, or with `max` no less than it, in the one order that
+        all such accesses have (sequentially consistent); gives the value before."""
+        return Int(
+            self.builder,
+            self.builder.atomic_rmw(how, word.raw, self.int(value).raw, "seq_cst"),
+        )
+
     def finish(self, result: Any = None) -> None:
         if result is None:
             self.builder.ret_void()

@@ -1,14 +1,16 @@
 /* Hides AVX-512, AVX10 and AMX from the process that preloads this library.
  *
  * CPUID faults once the kernel is asked for it (arch_prctl, inherited by threads, not by exec). The
- * handler executes the instruction itself, clears the bits of what is hidden, and skips it. Nobody
- * else gets to handle SIGSEGV: compilers and others would take the place. Where the processor or the
- * kernel cannot let CPUID fault, nothing is hidden.
+ * handler executes the instruction itself, clears the bits of what is hidden, and skips it. Where the
+ * processor or the kernel cannot let CPUID fault, the handler answers for the instructions that stand
+ * in its place in copies of libraries (isa.py): two that 64-bit processors do not have, PUSH ES and
+ * POP ES. Nobody else gets to handle these signals: compilers and others would take the place.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <signal.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -18,6 +20,8 @@ enum { ARCH_SET_CPUID = 0x1012 };
 typedef void (*handler)(int);
 typedef int (*sigaction_function)(int, const struct sigaction *, struct sigaction *);
 typedef handler (*signal_function)(int, handler);
+
+static const unsigned char cpuid_code[] = {0x0f, 0xa2}, stand_in[] = {0x06, 0x07};
 
 static long set_cpuid(int allowed) { return syscall(SYS_arch_prctl, ARCH_SET_CPUID, allowed); }
 
@@ -40,22 +44,24 @@ static int real_sigaction(int number, const struct sigaction *action, struct sig
     return ((sigaction_function)dlsym(RTLD_NEXT, "sigaction"))(number, action, old);
 }
 
+static int is_taken(int number) { return number == SIGSEGV || number == SIGILL; }
+
 int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-    return real_sigaction(number, number == SIGSEGV ? NULL : action, old);
+    return real_sigaction(number, is_taken(number) ? NULL : action, old);
 }
 
 handler signal(int number, handler action) {
-    return number == SIGSEGV ? SIG_DFL
-                             : ((signal_function)dlsym(RTLD_NEXT, "signal"))(number, action);
+    return is_taken(number) ? SIG_DFL
+                            : ((signal_function)dlsym(RTLD_NEXT, "signal"))(number, action);
 }
 
 static void answer(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
-    const unsigned char *code = (const unsigned char *)registers[REG_RIP];
+    const void *code = (const void *)registers[REG_RIP];
     unsigned a = (unsigned)registers[REG_RAX], b, c = (unsigned)registers[REG_RCX], d;
     const unsigned leaf = a, subleaf = c;
     (void)info;
-    if (code[0] != 0x0f || code[1] != 0xa2) { /* a true fault: happens again, and kills */
+    if (memcmp(code, number == SIGILL ? stand_in : cpuid_code, sizeof cpuid_code)) { /* a true fault: happens again, and kills */
         struct sigaction fallback = {.sa_handler = SIG_DFL};
         real_sigaction(number, &fallback, NULL);
         return;
@@ -74,6 +80,6 @@ static void answer(int number, siginfo_t *info, void *context) {
 __attribute__((constructor)) static void start(void) {
     struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO};
     sigemptyset(&action.sa_mask);
-    if (real_sigaction(SIGSEGV, &action, NULL) == 0)
+    if (real_sigaction(SIGILL, &action, NULL) == 0 && real_sigaction(SIGSEGV, &action, NULL) == 0)
         set_cpuid(0);
 }

@@ -46,6 +46,8 @@ KEPT = ("version", "min", "median", "p90", "error", "load", "memory", "compile_c
 KEPT += ("compile_cached",)
 """The figures of an engine that the result keeps."""
 FEATURES = ("asimd", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
+HIDDEN = ("avx512", "amx")
+"""How the features begin that `--isa avx2` hides."""
 PACKAGES = ("lucid-compiler", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino")
 BUSY = 0.5
 """The load of the machine above which times mean little."""
@@ -112,7 +114,8 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
         want_time = chosen.time and not (chosen.skip_measured and timed(record))
         if not (want_check or want_time):
             continue
-        job = Job(network.name, 1, chosen.threads, network.size, str(folder), imported=True)
+        settings = {"isa": chosen.isa, "imported": True}
+        job = Job(network.name, 1, chosen.threads, network.size, str(folder), **settings)
         about = {"library": network.library, "size": network.size, "family": network.family}
         record.pop("failure", None)
         batches = chosen.batches if want_check else [job.batch]
@@ -132,7 +135,8 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
             for path in folder.glob(f"{network.name}-{network.size}*"):
                 path.unlink()
         result["networks"] = {n: result["networks"][n] for n in NETWORKS if n in result["networks"]}
-        result["versions"], result["machine"] = versions(), machine_facts(chosen.threads, result)
+        result["versions"] = versions()
+        result["machine"] = machine_facts(chosen.threads, chosen.isa, result)
         if chosen.json:
             chosen.json.write_text(json.dumps(result, indent=1) + "\n")
         print(line(network.name, record), flush=True)
@@ -167,18 +171,22 @@ def commit() -> str:
     return ""
 
 
-def machine_facts(threads: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The processor and, of all networks measured, the highest load found before."""
+def machine_facts(threads: int, isa: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The processor as the engines see it and, of all networks measured, the highest load found
+    before."""
     flags: set[str] = set()
     with contextlib.suppress(OSError):
         for text in Path("/proc/cpuinfo").read_text().splitlines():
             if text.startswith(("flags", "Features")):
                 flags = set(text.split())
                 break
+    if isa == "avx2":
+        flags = {flag for flag in flags if not flag.startswith(HIDDEN)}
     loads = [r["time"]["load"] for r in result["networks"].values() if "time" in r]
     return {
         "cpu": cpu_name(),
         "features": [feature for feature in FEATURES if feature in flags],
+        "isa": isa,
         "cores": os.cpu_count(),
         "threads": threads,
         "load": max(loads, default=0.0),
@@ -193,6 +201,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 3, 8], help="to check with")
     parser.add_argument("--skip-measured", action="store_true", help="go on where --json ends")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--isa", default="native", choices=["native", "avx2"])
     parser.add_argument("--runs", type=int, default=40, help=f"timed runs each, {FEWEST} or more")
     parser.add_argument("--workdir", type=Path, help="keep ONNX files, references, logs here")
     parser.add_argument("--json", type=Path, help="read and write the result here")

@@ -16,7 +16,8 @@ from job import Job
 class Lucid(Engine, name="lucid", package="lucid-compiler"):
     @classmethod
     def environment(cls, job: Job) -> dict[str, str]:
-        return {"LUCID_CACHE_DIR": str(_cache(job, cls.__name__))}
+        level = {"LUCID_TARGET": "x86-64-v3"} if job.isa == "avx2" else {}
+        return {"LUCID_CACHE_DIR": str(_cache(job, cls.__name__))} | level
 
     def prepare(self, job: Job) -> dict[str, Any]:
         """Compile with no kernel cached yet; `load` then finds them all."""
@@ -28,14 +29,12 @@ class Lucid(Engine, name="lucid", package="lucid-compiler"):
         import lucid
 
         model = self.model(job)
-        target = "x86-64-v3" if job.isa == "avx2" else "host"
         start = time.perf_counter()
         self.compiled = lucid.compile(
             model,
             job.shape,
             threads=self.threads(job),
             precision=job.precision,
-            options=lucid.CompileOptions(target=target),
         )
         self.facts["compile_cached"] = time.perf_counter() - start
 

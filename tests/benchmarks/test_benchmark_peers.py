@@ -1,7 +1,11 @@
 """The benchmark's own machinery: weights, files, the worker protocol, the figures."""
 
 import os
+import platform
+import shutil
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +157,9 @@ def test_a_dead_worker_is_an_engine_error(job):
     worker.close()
 
 
-def test_avx512_can_be_hidden(job):
+def test_avx512_can_be_hidden(job, monkeypatch):
     """By all means or by none: a machine that cannot says so by an empty answer."""
+    monkeypatch.setattr(isa, "PACKAGES", ())  # to copy them takes a minute
     settings = isa.hiding(Path(job.folder))
     assert set(settings) <= {"LD_PRELOAD"}
     if settings:
@@ -162,6 +167,31 @@ def test_avx512_can_be_hidden(job):
         with worker.turn():
             assert worker.load()["flops"] % (2 * 8 * 12) == 0
         worker.close()
+
+
+ASKS = """
+#include <stdio.h>
+int main(void) {
+    unsigned a = 7, b, c = 0, d;
+    __asm__("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+    return printf("%u %u", b >> 16 & 1, b >> 5 & 1) < 0;
+}
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="CPUID is x86's")
+@pytest.mark.skipif(not (shutil.which("gcc") and shutil.which("objdump")), reason="needs both")
+def test_what_stands_for_cpuid_hides_avx512(tmp_path):
+    """Its other answers are the processor's."""
+    program, library = tmp_path / "asks", tmp_path / "hide.so"
+    (tmp_path / "asks.c").write_text(ASKS)
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    run(["gcc", str(tmp_path / "asks.c"), "-o", str(program)])
+    run(["gcc", "-shared", "-fPIC", str(isa.SOURCE), "-o", str(library), "-ldl"])
+    avx2 = run([str(program)]).stdout.split()[1]
+    isa._replace_cpuid(program)
+    found = run([str(program)], env={**os.environ, "LD_PRELOAD": str(library)}).stdout
+    assert found.split() == ["0", avx2]
 
 
 @pytest.fixture

@@ -145,7 +145,8 @@ def test_the_page_has_markers():
 
 def chosen(**more):
     given = {"only": ["resnet18"], "check": True, "time": False, "skip_measured": False}
-    given |= {"batches": [1, 3], "threads": 1, "runs": 40, "workdir": None, "json": None} | more
+    given |= {"batches": [1, 3], "threads": 1, "isa": "native", "runs": 40}
+    given |= {"workdir": None, "json": None} | more
     return SimpleNamespace(**given)
 
 

@@ -14,6 +14,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ PROBE = "from llvmlite import binding as b; print(b.get_host_cpu_features().get(
 PACKAGES = ("llvmlite", "onnxruntime", "openvino", "ncnn", "_mnncengine")
 """Whose copies are changed; PyTorch has settings of its own (`engines/torch.py`)."""
 CPUID, STAND_IN = b"\x0f\xa2", b"\x06\x07"
+MAGIC = b"\x7fELF"
 LOADED = 1
 """The type of an ELF segment that is mapped (PT_LOAD)."""
 
@@ -41,7 +43,7 @@ def hiding(folder: Path) -> dict[str, str]:
         return settings
     if shutil.which("objdump") is None:
         return {}
-    copies = _copies(folder / "without-avx512")
+    copies = _copies(folder)
     path = os.pathsep.join(filter(None, (str(copies), os.environ.get("PYTHONPATH", ""))))
     settings["PYTHONPATH"] = path
     return settings if _hides(settings) else {}
@@ -59,36 +61,37 @@ def _hides(settings: dict[str, str]) -> bool:
 
 
 def _copies(folder: Path) -> Path:
-    """The folder, in which the packages that are installed have been copied and changed."""
-    for name in PACKAGES:
-        found = importlib.util.find_spec(name)
-        if found is None or found.origin is None:
-            continue
-        origin = Path(found.origin)
-        source = origin.parent if found.submodule_search_locations else origin
-        copy = folder / source.name
-        if copy.exists():
-            continue
-        partial = folder / "partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        if source.is_dir():
-            shutil.copytree(source, partial / source.name)
-        else:
-            shutil.copy(source, partial)
-        for library in partial.rglob("*.so*"):
-            _replace_cpuid(library)
-        for shared in source.parent.glob("*.libs"):  # what wheels bring: found by relative paths
-            if not (folder / shared.name).exists():
-                (folder / shared.name).symlink_to(shared)
-        (partial / source.name).rename(copy)
-    return folder
+    """The folder in there which has the packages as they are installed now, copied and changed."""
+    found = [spec for name in PACKAGES if (spec := importlib.util.find_spec(name)) and spec.origin]
+    origins = [Path(spec.origin or "") for spec in found]
+    state = "".join(f"{origin} {origin.stat().st_mtime_ns}\n" for origin in origins)
+    whole = folder / f"without-avx512-{zlib.crc32(state.encode()):08x}"
+    if whole.exists():
+        return whole
+    partial = folder / "partial-without-avx512"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    sources = [
+        origin.parent if spec.submodule_search_locations else origin
+        for spec, origin in zip(found, origins, strict=True)
+    ]
+    for source in sources:
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, partial / source.name)
+    for library in partial.rglob("*.so*"):
+        _replace_cpuid(library)
+    # What wheels bring beside a package their libraries find by relative paths.
+    for brought in {shared for source in sources for shared in source.parent.glob("*.libs")}:
+        (partial / brought.name).symlink_to(brought)
+    return partial.rename(whole)
 
 
 def _replace_cpuid(library: Path) -> None:
-    """Write `STAND_IN` over every CPUID of an ELF library."""
+    """Write `STAND_IN` over every CPUID of an ELF file."""
     with library.open("r+b") as file:
-        segments = list(_segments(file.read(1 << 16)))
+        head = file.read(1 << 16)
+        if not head.startswith(MAGIC):
+            return
+        segments = list(_segments(head))
         for address in _cpuid_addresses(library):
             start, offset = next((s, o) for s, o, size in segments if s <= address < s + size)
             file.seek(address - start + offset)

@@ -61,7 +61,8 @@ static void answer(int number, siginfo_t *info, void *context) {
     unsigned a = (unsigned)registers[REG_RAX], b, c = (unsigned)registers[REG_RCX], d;
     const unsigned leaf = a, subleaf = c;
     (void)info;
-    if (memcmp(code, number == SIGILL ? stand_in : cpuid_code, sizeof cpuid_code)) { /* a true fault: happens again, and kills */
+    if (memcmp(code, number == SIGILL ? stand_in : cpuid_code, sizeof cpuid_code)) {
+        /* a true fault: happens again, and kills */
         struct sigaction fallback = {.sa_handler = SIG_DFL};
         real_sigaction(number, &fallback, NULL);
         return;

@@ -31,12 +31,8 @@ LOADED = 1
 def hiding(folder: Path) -> dict[str, str]:
     """Environment variables under which a process sees no AVX-512; none where that is impossible:
     then only engines that have a setting of their own are limited. `folder` keeps the copies."""
-    compiler = shutil.which("gcc") or shutil.which("cc")
-    if compiler is None:
-        return {}
-    library = folder / "hide_avx512.so"
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
-    if subprocess.run(command).returncode:
+    library = handler(folder)
+    if library is None:
         return {}
     settings = {"LD_PRELOAD": str(library)}
     if _hides(settings):
@@ -47,6 +43,16 @@ def hiding(folder: Path) -> dict[str, str]:
     path = os.pathsep.join(filter(None, (str(copies), os.environ.get("PYTHONPATH", ""))))
     settings["PYTHONPATH"] = path
     return settings if _hides(settings) else {}
+
+
+def handler(folder: Path) -> Path | None:
+    """The library that answers for CPUID, built there; None where it cannot be."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return None
+    library = folder / "hide_avx512.so"
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(SOURCE), "-ldl"]
+    return None if subprocess.run(command).returncode else library
 
 
 def _hides(settings: dict[str, str]) -> bool:

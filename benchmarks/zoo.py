@@ -47,7 +47,7 @@ KEPT += ("compile_cached",)
 """The figures of an engine that the result keeps."""
 FEATURES = ("asimd", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile")
 HIDDEN = ("avx512", "amx")
-"""How the features begin that `--isa avx2` hides."""
+"""How the features begin that `isa.py` hides."""
 PACKAGES = ("lucid-compiler", "torch", "torchvision", "timm", "onnx", "onnxruntime", "openvino")
 BUSY = 0.5
 """The load of the machine above which times mean little."""
@@ -103,6 +103,7 @@ def measured(network: Network, job: Job, runs: int) -> dict[str, Any]:
     }
     machine = {key: found["machine"].get(key) for key in ("load", "peak_gflops", "core_ns")}
     machine |= {"date": datetime.date.today().isoformat(), "commit": commit()}
+    machine["avx512_hidden"] = found.get("avx512_hidden", False)
     return {"runs": found["runs"], "engines": engines, "failures": found["failures"], **machine}
 
 
@@ -114,8 +115,10 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
         want_time = chosen.time and not (chosen.skip_measured and timed(record))
         if not (want_check or want_time):
             continue
-        settings = {"isa": chosen.isa, "imported": True}
-        job = Job(network.name, 1, chosen.threads, network.size, str(folder), **settings)
+        place = str(folder)
+        job = Job(
+            network.name, 1, chosen.threads, network.size, place, isa=chosen.isa, imported=True
+        )
         about = {"library": network.library, "size": network.size, "family": network.family}
         record.pop("failure", None)
         batches = chosen.batches if want_check else [job.batch]
@@ -135,8 +138,7 @@ def run(chosen: argparse.Namespace, result: dict[str, Any], folder: Path) -> Non
             for path in folder.glob(f"{network.name}-{network.size}*"):
                 path.unlink()
         result["networks"] = {n: result["networks"][n] for n in NETWORKS if n in result["networks"]}
-        result["versions"] = versions()
-        result["machine"] = machine_facts(chosen.threads, chosen.isa, result)
+        result["versions"], result["machine"] = versions(), machine_facts(chosen.threads, result)
         if chosen.json:
             chosen.json.write_text(json.dumps(result, indent=1) + "\n")
         print(line(network.name, record), flush=True)
@@ -171,8 +173,8 @@ def commit() -> str:
     return ""
 
 
-def machine_facts(threads: int, isa: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The processor as the engines see it and, of all networks measured, the highest load found
+def machine_facts(threads: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The processor as the engines saw it and, of all networks measured, the highest load found
     before."""
     flags: set[str] = set()
     with contextlib.suppress(OSError):
@@ -180,16 +182,17 @@ def machine_facts(threads: int, isa: str, result: Mapping[str, Any]) -> dict[str
             if text.startswith(("flags", "Features")):
                 flags = set(text.split())
                 break
-    if isa == "avx2":
+    times = [r["time"] for r in result["networks"].values() if "time" in r]
+    hidden = any(time.get("avx512_hidden") for time in times)
+    if hidden:
         flags = {flag for flag in flags if not flag.startswith(HIDDEN)}
-    loads = [r["time"]["load"] for r in result["networks"].values() if "time" in r]
     return {
         "cpu": cpu_name(),
         "features": [feature for feature in FEATURES if feature in flags],
-        "isa": isa,
+        "avx512_hidden": hidden,
         "cores": os.cpu_count(),
         "threads": threads,
-        "load": max(loads, default=0.0),
+        "load": max((time["load"] for time in times), default=0.0),
     }
 
 

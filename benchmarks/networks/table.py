@@ -22,6 +22,8 @@ KINDS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 """Kinds of machines, by the first of these features that they have."""
 OF_AMD = "-AMD"
 """Those of AVX-512 by AMD are a kind of their own: Zen 4 does its vectors in halves."""
+HIDING = "-hiding"
+"""Those from which AVX-512 was hidden are too: they are not what has none."""
 
 
 def kind_of(result: Record) -> str:
@@ -29,6 +31,8 @@ def kind_of(result: Record) -> str:
     machine = result.get("machine", {})
     features = machine.get("features", ())
     kind = next((kind for feature, kind in KINDS.items() if feature in features), "other")
+    if machine.get("avx512_hidden"):
+        return kind + HIDING
     halves = kind == "AVX-512" and machine.get("cpu", "").startswith("AMD")
     return kind + OF_AMD if halves else kind
 

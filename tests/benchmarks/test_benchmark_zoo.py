@@ -113,6 +113,16 @@ def test_avx512_by_amd_is_a_kind_of_its_own():
         assert zoo_table.kind_of({"machine": machine}) == kind
 
 
+def test_a_machine_whose_avx512_was_hidden_is_a_kind_of_its_own():
+    """By what was measured, not by what was asked for: where nothing can hide it, it is there."""
+    for hidden, kind in ((True, "AVX2-hiding"), (False, "AVX2")):
+        times = {"load": 0.1, "avx512_hidden": hidden}
+        facts = zoo.machine_facts(2, {"networks": {"alexnet": {"time": times}}})
+        assert facts["avx512_hidden"] == hidden
+        assert not hidden or not [f for f in facts["features"] if f.startswith("avx512")]
+        assert zoo_table.kind_of({"machine": facts | {"features": ["avx2"]}}) == kind
+
+
 def test_results_of_other_kinds_of_machines_stay_in_the_page(tmp_path, records):
     def when(name):
         return {"date": "2026-11-30", "commit": name}

@@ -479,6 +479,22 @@ KERNELS = [
         STRASSEN_TESTS,
     ),
     Mutant(
+        "a sum of quarters of the weights is taken for the one before it",
+        f"{K}.strassen:_StrassenEmitter._right",
+        "SUMS.index(terms)",
+        "max(0, SUMS.index(terms) - 1)",
+        ("strassen",),
+        STRASSEN_TESTS,
+    ),
+    Mutant(
+        "the sums of a task's first panels serve all others",
+        f"{K}.strassen:_StrassenEmitter._multiply",
+        "loop.index.equals(0)",
+        "k.both(loop.index.equals(0), panel.equals(0))",
+        ("strassen",),
+        STRASSEN_TESTS,
+    ),
+    Mutant(
         "a last row without a partner is paired with what lies behind it",
         f"{K}.strassen:StrassenRows.emit",
         "number * 2 + 1 < f.rows",

@@ -160,10 +160,11 @@ AVX2 = Costs(
     expanded=0.5,
     # Two threads beside others wait for each other for 3% of ResNeXt-50's time, and for 4% with 4.
     tasks=8,
-    # 197 rows, 768 to 3072 channels and back, take 10.6 and 10.5 ms, 11.3 and 11.2 as plain
-    # products; 1024 to 256 takes 1.2 either way.
-    strassen=Transforms(60, 90),
-    strassen_convolutions=False,
+    # A Zen 4 by code for AVX2, one thread and two: 512 to 1024 channels at 14x14, with a residual,
+    # 1.73 and 0.92 ms, 1.84 and 1.01 as a plain product; 1024 to 512 1.72 and 0.87, 1.82 and 0.93;
+    # 728 to 728 at 19x19 3.24 and 1.74, 3.47 and 1.77. But 256 to 256 at 75x75 6.8 and 6.6.
+    strassen=Transforms(60, 45),
+    strassen_convolutions=True,
     bf16=0.6,
     parts=0.0,
 )

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import Builder
 
+from lucid.codegen.kernels.strassen import NARROW, factor_vectors
 from lucid.codegen.lowering import lower
 from lucid.codegen.scheduling.conv_shape import convolutions, matrices
 from lucid.codegen.scheduling.schedule import Choice, Schedule, schedule
@@ -63,6 +64,20 @@ def test_pairs_in_several_blocks() -> None:
     program = lower(build.graph, schedule(build.graph, HOST, 6, "fast", FORCED), HOST, 6)
     assert [c.arguments.get("blocks") for c in program.calls()][-1] == 3
     check(build.graph, 6, FORCED, targets=TARGETS[-2:])
+
+
+def test_panels_are_narrower_where_sums_would_leave_l2() -> None:
+    """Their results have the same bits."""
+    build = Builder()
+    build.graph.set_outputs([linear(build, 29, 66, 130)])
+    wide = Target.named("x86-64-v4")
+    assert factor_vectors(33, 65, wide) > factor_vectors(33, 65, small(wide)) == NARROW
+    check(build.graph, 2, FORCED, targets=[small(target) for target in TARGETS])
+
+
+def small(target: Target) -> Target:
+    """One whose L2 holds no sums."""
+    return replace(target, l2=1 << 10)
 
 
 def test_an_image_has_the_same_bits_in_any_batch() -> None:
@@ -118,15 +133,17 @@ def test_rows_of_a_batch_are_no_pairs() -> None:
         schedule(build.graph, AVX2, 1, "fast", FORCED)
 
 
-def test_resnets_keep_their_kernels() -> None:
-    """Most of their 1x1 layers are too small: what is gained in products is lost in sums."""
+@pytest.mark.parametrize(
+    ("level", "kernel"), [("x86-64-v3", "strassen"), ("x86-64-v4", "pointwise")]
+)
+def test_convolutions_are_strassens_where_that_was_measured(level: str, kernel: str) -> None:
     build = Builder()
     x = build.input(1024, 14, 14)
     y = build.conv(build.conv(x, 512), 2048)
     build.graph.set_outputs([y])
     graph = run_passes(build.graph)
-    kernels = {schedule(graph, AVX2, 1).choices[n.output.name].kernel for n in convolutions(graph)}
-    assert kernels == {"pointwise"}
+    choices = schedule(graph, Target.named(level), 1).choices
+    assert {choices[n.output.name].kernel for n in convolutions(graph)} == {kernel}
 
 
 @pytest.mark.parametrize("kernel", ["direct", "winograd4x4"])

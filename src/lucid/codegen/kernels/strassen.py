@@ -26,7 +26,7 @@ from typing import Any, ClassVar, TypeVar
 from llvmlite import ir
 
 from lucid.codegen.kernels.body import PLAIN, Body
-from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE
+from lucid.codegen.kernels.microkernels import HEIGHTS, TILE_TYPE, panel_vectors
 from lucid.codegen.kernels.product import (
     Prefetch,
     RowGroups,
@@ -85,11 +85,29 @@ RESULT: tuple[Terms, ...] = (
 FACTORS = len(LEFT)
 KINDS = ("", "plus_", "minus_")
 """The tiles of a product: over a panel as it lies, and of the two that sum it up."""
+SUMS = [terms for terms in RIGHT if len(terms) > 1]
+"""The right factors that are no quarters."""
 
 
-def scratch_bytes(depth: int, pairs: int, panel: int) -> int:
-    """Scratch of a task: a right factor of `depth` channels, and all products of so many pairs."""
-    return size_of(F32) * panel * (depth + FACTORS * pairs)
+SUMS_SHARE = 0.5
+"""Share of L2 that the sums of a panel may take before it is made narrower: 1024 to 1536 channels
+at 10x10 take 1.42 ms on two threads with four vectors and 1.34 with two, 1536 to 2048 2.67 and
+2.59 (a Zen 4 with 1 MB, where sums take 0.6 and 0.9 of that, or half as much)."""
+NARROW = 2
+"""Vectors of a panel made narrower: with one a tile waits for its own sums."""
+
+
+def factor_vectors(depth: int, columns: int, target: Target) -> int:
+    """Vectors of a panel of `columns`, a half of all, over `depth` channels, a half of all."""
+    vectors = panel_vectors(columns, target, even=True)
+    sums = size_of(F32) * len(SUMS) * depth * vectors * target.vector
+    return vectors if sums <= SUMS_SHARE * target.l2 else min(vectors, NARROW)
+
+
+def scratch_bytes(depth: int, tile_rows: int, panel: int) -> int:
+    """Scratch of a task: the right factors of `depth` channels that are sums, and all products of a
+    row group."""
+    return size_of(F32) * panel * (len(SUMS) * depth + FACTORS * tile_rows)
 
 
 N = TypeVar("N", Vector, Array)
@@ -174,7 +192,7 @@ class Strassen(KernelSpec):
             + panel_arguments(self.body.extras, COMPUTED, COMPUTED)
             + codes(*(kind + height for kind in KINDS for height in HEIGHTS))
             + ints("tile_rows")
-            + ints("y_row", "images", "rows", "pairs", "block_pairs", "depth", "columns")
+            + ints("y_row", "images", "rows", "pairs", "depth", "columns")
             + ints("panel", "panels", "blocks", "chunks", "prefetch")
         )
 
@@ -183,8 +201,6 @@ class Strassen(KernelSpec):
         require_pairs(given)
         require_tiles(given)
         count = given.images * given.pairs
-        if given.block_pairs != -(-count // given.blocks):
-            raise ValueError(f"room for {given.block_pairs} of {count} pairs")
         packed = 2 * given.panels * given.panel
         columns = min(given.columns, given.panels * given.panel)
         found: dict[str, Extent] = {
@@ -216,10 +232,10 @@ class _StrassenEmitter:
         f = self.frame
         self.quarter = f.depth * f.panel
         """Numbers of a panel that belong to a half of the channels."""
-        self.factor = f.scratch.to(F32)
-        self.products = self.factor + self.quarter
-        self.product = f.block_pairs * f.panel
-        self.extras = self.kernel.stack(2 * (1 + len(spec.body.extras)), I64)
+        self.sums = f.scratch.to(F32)
+        self.products = self.sums + self.quarter * len(SUMS)
+        self.product = f.tile_rows * f.panel
+        self.extras = self.kernel.stack(2, I64)
 
     def emit(self) -> ir.Module:
         f, k = self.frame, self.kernel
@@ -227,67 +243,67 @@ class _StrassenEmitter:
             block, chunk = task.index // f.chunks, task.index % f.chunks
             pairs = share(block, f.images * f.pairs, f.blocks)
             with k.loop(*share(chunk, f.panels, f.chunks)) as panel:
-                for number in range(FACTORS):
-                    self._multiply(number, pairs, panel.index)
+                self._multiply(pairs, panel.index)
         return f.finish()
 
     # -- products ---------------------------------------------------------------------------
 
-    def _multiply(self, number: int, pairs: tuple[Int, Int], panel: Int) -> None:
-        """One of the products of a block of pairs, and with the last one the results. The first
-        row group sums up the right factor, where that is a sum."""
-        k, terms = self.kernel, RIGHT[number]
-        quarters = [self._quarter(q, panel) for q, _ in terms]
-        groups = RowGroups.of(pairs[1] - pairs[0], self.frame.tile_rows)
-        prefetch = Prefetch.of(self.frame, groups.count, self.frame.depth)
-        weights, begin = quarters[0], 0
+    def _multiply(self, pairs: tuple[Int, Int], panel: Int) -> None:
+        """Row group by row group, all products of one, while they are in L1, and its results."""
+        f, k = self.frame, self.kernel
+        groups = RowGroups.of(pairs[1] - pairs[0], f.tile_rows)
+        prefetch = Prefetch.of(f, groups.count, f.depth)
+        with k.loop(0, groups.count) as loop:
+            offset, count = groups.place(k, loop.index)
+            first, fresh = pairs[0] + offset, loop.index.equals(0)
+            self._prefetch_rows(first, count, panel)
+            for number in range(FACTORS):
+                tile, weights = self._right(number, count, panel, fresh)
+                ahead = prefetch.share(k, loop.index)
+                self._tile(tile, number, (first, count), weights, panel, ahead)
+            with k.loop(0, count) as slot:
+                self._finish(first + slot.index, slot.index, panel)
 
-        def group(index: Int, weights: Pointer, kind: str) -> None:
-            offset, rows = place = groups.place(k, index)
-            ahead = prefetch.share(k, index)
-            self._tile(number, pairs[0], place, panel, weights, kind, ahead)
-            if number == FACTORS - 1:
-                with k.loop(offset, offset + rows) as slot:
-                    self._finish(pairs[0] + slot.index, slot.index, panel)
-
-        if len(terms) > 1:
-            k.store_pointer(quarters[1], self.extras.words(0))
-            k.store_pointer(self.factor, self.extras.words(1))
-            group(k.int(0), quarters[0], "plus_" if terms[1][1] > 0 else "minus_")
-            weights, begin = self.factor, 1
-        with k.loop(begin, groups.count) as loop:
-            group(loop.index, weights, "")
+    def _right(self, number: int, count: Int, panel: Int, fresh: Any) -> tuple[Pointer, Pointer]:
+        """The tile of a product, and its right factor: where that is a sum, the first row group
+        makes it."""
+        f, k, terms = self.frame, self.kernel, RIGHT[number]
+        tile, quarters = pick_tile(f, count), [self._quarter(q, panel) for q, _ in terms]
+        if len(terms) == 1:
+            return tile, quarters[0]
+        place = self.sums + self.quarter * SUMS.index(terms)
+        k.store_pointer(quarters[1], self.extras.words(0))
+        k.store_pointer(place, self.extras.words(1))
+        summing = pick_tile(f, count, "plus_" if terms[1][1] > 0 else "minus_")
+        return k.choose(fresh, summing, tile), k.choose(fresh, quarters[0], place)
 
     def _tile(
         self,
+        tile: Pointer,
         number: int,
-        first: Int,
-        group: tuple[Int, Int],
-        panel: Int,
+        pairs: tuple[Int, Int],
         weights: Pointer,
-        kind: str,
+        panel: Int,
         ahead: tuple[Int, Int],
     ) -> None:
         """A row group's part of a product. With the first four ones, the quarters of the next
         panels are brought into L2."""
-        f, k, (offset, rows) = self.frame, self.kernel, group
-        factor = (first + offset) * FACTORS + number
-        place, lines = ahead
+        f, k, (first, count), (place, lines) = self.frame, self.kernel, pairs, ahead
         arguments = [
-            f.v + factor * f.depth,
+            f.v + (first * FACTORS + number) * f.depth,
             weights,
-            self.products + (self.product * number + offset * f.panel),
+            self.products + self.product * number,
             f.depth,
             f.depth * FACTORS,
             f.panel,
-            rows,
+            count,
             f.panel,
             f.bias,
             self._quarter(number % 4, panel + 1) + place,
             lines if number < 4 else k.int(0),
             self.extras,
         ]
-        k.call(pick_tile(f, rows, kind), TILE_TYPE, arguments)
+        k.call(tile, TILE_TYPE, arguments)
 
     def _quarter(self, number: int, panel: Int) -> Pointer:
         """A half of the channels to a panel of a half of the columns."""
@@ -298,6 +314,25 @@ class _StrassenEmitter:
         return place
 
     # -- results ----------------------------------------------------------------------------
+
+    def _prefetch_rows(self, first: Int, count: Int, panel: Int) -> None:
+        """Ask for what the pairs of a row group will read and write besides, while they are
+        multiplied: their rows are far apart, so that no hardware prefetcher knows them."""
+        f, k = self.frame, self.kernel
+        rows = [("y", f.y_row, True)]
+        tensors = [i for i, extra in enumerate(self.spec.body.extras) if extra.kind == "tensor"]
+        rows += [(f"extra{i}", getattr(f, f"extra{i}_row"), False) for i in tensors]
+        with k.loop(first, first + count) as pair:
+            image, number = pair.index // f.pairs, pair.index % f.pairs
+            upper = image * f.rows + number * 2
+            lower = upper + k.select(number * 2 + 1 < f.rows, 1, 0)
+            for name, step, write in rows:
+                places = [
+                    getattr(f, name) + (row * step + panel * f.panel + f.columns * half)
+                    for row in (upper, lower)
+                    for half in (0, 1)
+                ]
+                k.prefetch_lines(places, f.panel, write=write)
 
     def _finish(self, pair: Int, slot: Int, panel: Int) -> None:
         """Both rows of a pair, a panel of each half of the columns."""

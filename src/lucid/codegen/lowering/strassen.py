@@ -5,8 +5,15 @@ from __future__ import annotations
 from math import prod
 
 from lucid.codegen.kernels.body import PLAIN
-from lucid.codegen.kernels.microkernels import Tile, panel_vectors
-from lucid.codegen.kernels.strassen import FACTORS, KINDS, Strassen, StrassenRows, scratch_bytes
+from lucid.codegen.kernels.microkernels import Tile
+from lucid.codegen.kernels.strassen import (
+    FACTORS,
+    KINDS,
+    Strassen,
+    StrassenRows,
+    factor_vectors,
+    scratch_bytes,
+)
 from lucid.codegen.language.dtypes import COMPUTED
 from lucid.codegen.lowering.arguments import bias_of, bind_extras, only_declared
 from lucid.codegen.lowering.context import Lowering, row_stride
@@ -16,7 +23,8 @@ from lucid.codegen.program.program import ArgumentValue, Code, View
 from lucid.ir.ops import Linear, Permute, Reshape
 
 BLOCK = 256
-"""Pairs of a block, at most: the products of a panel of so many stay in L2."""
+"""Pairs of a block, at most: 728 to 728 channels at 38x38 take 28.2 ms with 256 and 28.1 with all,
+29.5 with 32, and on two threads 14.6 and 14.8, 15.2 (a Zen 4, two such layers)."""
 CHUNKS = 8
 """Chunks of panels for each thread, where one block has all pairs."""
 
@@ -61,12 +69,12 @@ def _factors(ctx: Lowering, layer: Layer, x: View, images: int, rows: int) -> Vi
 
 def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: int) -> None:
     outputs, inputs, *_ = ctx.shape(layer.weight)
-    vectors = panel_vectors(outputs // 2, ctx.target, even=True)
+    vectors = factor_vectors(inputs // 2, outputs // 2, ctx.target)
+    height = ctx.target.tile_rows(vectors)
     width = vectors * ctx.target.vector
     panels, count = -(-outputs // 2 // width), v.shape[1]
     blocks = max(1, -(-count // BLOCK))
     chunks = min(panels, layer.choice.chunks or max(1, CHUNKS * ctx.threads // blocks))
-    block_pairs = -(-count // blocks)
     extras, tensors = bind_extras(ctx, layer.epilogue, 2, width)
     region, (given, *rest) = ctx.region(layer.origin, [v, *tensors])
     parameters = [p for p in (layer.weight, layer.bias) if p is not None]
@@ -82,12 +90,11 @@ def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: 
         "bias": bias_of(ctx, layer, 2, width),
         "y": y,
         **extras,
-        **_tiles(vectors, ctx.target.tile_rows(vectors)),
+        **_tiles(vectors, height),
         "y_row": row_stride(y) or 0,
         "images": images,
         "rows": rows,
         "pairs": -(-rows // 2),
-        "block_pairs": block_pairs,
         "depth": inputs // 2,
         "columns": outputs // 2,
         "panel": width,
@@ -105,7 +112,7 @@ def _products(ctx: Lowering, layer: Layer, v: View, y: View, images: int, rows: 
         region,
         layer.origin,
         algorithm="strassen",
-        scratch=scratch_bytes(inputs // 2, block_pairs, width),
+        scratch=scratch_bytes(inputs // 2, height, width),
         work=2 * images * rows * inputs * outputs,
     )
 

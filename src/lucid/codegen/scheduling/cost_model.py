@@ -9,7 +9,8 @@ import math
 from lucid.codegen.costs import Transforms
 from lucid.codegen.kernels.accumulation import SHORT
 from lucid.codegen.kernels.matrix_tile import PARTS
-from lucid.codegen.kernels.microkernels import panel_vectors, tile_target
+from lucid.codegen.kernels.microkernels import tile_target
+from lucid.codegen.kernels.strassen import factor_vectors
 from lucid.codegen.language.dtypes import COMPUTED, dtype
 from lucid.codegen.scheduling.conv_shape import PAIRED, ConvShape
 from lucid.codegen.scheduling.kernel_names import (
@@ -136,7 +137,7 @@ part: 49 rows, 2048 to 512 channels, take 1.24 ms as a plain product and 1.45 so
 def _strassen_cycles(shape: ConvShape, target: Target) -> float:
     """Of `cycles`: seven products in place of eight, and the sums."""
     inputs, columns = -(-shape.channels // 2 // target.vector), -(-shape.columns // 2)
-    vectors = panel_vectors(columns, target, even=True)
+    vectors = factor_vectors(-(-shape.channels // 2), columns, target)
     panels = -(-columns // (vectors * target.vector))
     outputs = vectors * (panels + panels % 2)  # two threads take as long for one more
     costs = target.costs

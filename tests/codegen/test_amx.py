@@ -33,11 +33,12 @@ def tiles() -> Iterator[Tiles]:
 
 
 def assert_released(tiles: Tiles) -> None:
-    """No thread has tiles configured, once those that still look for work sleep."""
+    """No thread has tiles configured, once those that still look for work sleep: at some time, as
+    one that was woken late looks for work after that."""
     end = time.monotonic() + PATIENCE
-    while tiles.configured and time.monotonic() < end:
+    while configured := tiles.configured:
+        assert time.monotonic() < end, f"{configured} threads have tiles"
         time.sleep(0.001)
-    assert tiles.configured == 0
 
 
 def outputs(graph: Graph, target: Target, threads: int) -> list[np.ndarray]:

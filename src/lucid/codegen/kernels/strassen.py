@@ -281,14 +281,14 @@ class _StrassenEmitter:
         self,
         tile: Pointer,
         number: int,
-        pairs: tuple[Int, Int],
+        group: tuple[Int, Int],
         weights: Pointer,
         panel: Int,
         ahead: tuple[Int, Int],
     ) -> None:
-        """A row group's part of a product. With the first four ones, the quarters of the next
-        panels are brought into L2."""
-        f, k, (first, count), (place, lines) = self.frame, self.kernel, pairs, ahead
+        """A row group's part of a product; `group`: its first pair, and how many it has. With the
+        first four products, the quarters of the next panels are brought into L2."""
+        f, k, (first, count), (place, lines) = self.frame, self.kernel, group, ahead
         arguments = [
             f.v + (first * FACTORS + number) * f.depth,
             weights,

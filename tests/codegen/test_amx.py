@@ -33,8 +33,8 @@ def tiles() -> Iterator[Tiles]:
 
 
 def assert_released(tiles: Tiles) -> None:
-    """No thread has tiles configured, once those that still look for work sleep: at some time, as
-    one that was woken late looks for work after that."""
+    """At some moment no thread has tiles configured. It is read once: a thread woken late may have
+    them again afterwards."""
     end = time.monotonic() + PATIENCE
     while configured := tiles.configured:
         assert time.monotonic() < end, f"{configured} threads have tiles"

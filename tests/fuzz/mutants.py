@@ -479,7 +479,7 @@ KERNELS = [
         STRASSEN_TESTS,
     ),
     Mutant(
-        "a sum of quarters of the weights is taken for the one before it",
+        "a sum of quarters of the weights is written over the one before it",
         f"{K}.strassen:_StrassenEmitter._right",
         "SUMS.index(terms)",
         "max(0, SUMS.index(terms) - 1)",
@@ -487,7 +487,7 @@ KERNELS = [
         STRASSEN_TESTS,
     ),
     Mutant(
-        "the sums of a task's first panels serve all others",
+        "the sums of the first panel serve all others",
         f"{K}.strassen:_StrassenEmitter._multiply",
         "loop.index.equals(0)",
         "k.both(loop.index.equals(0), panel.equals(0))",

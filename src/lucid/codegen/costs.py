@@ -83,7 +83,7 @@ AVX512 = Costs(
     shared_tiles=98,  # smaller ones for each thread were not tried
     expanded=0.0,  # not measured
     tasks=4,
-    strassen=Transforms(60, 90),  # as with AVX2
+    strassen=Transforms(60, 90),  # as AVX2 had it once; not measured
     strassen_convolutions=False,  # not measured
     bf16=0.7,
     parts=0.0,  # not measured
@@ -162,7 +162,8 @@ AVX2 = Costs(
     tasks=8,
     # A Zen 4 by code for AVX2, one thread and two: 512 to 1024 channels at 14x14, with a residual,
     # 1.73 and 0.92 ms, 1.84 and 1.01 as a plain product; 1024 to 512 1.72 and 0.87, 1.82 and 0.93;
-    # 728 to 728 at 19x19 3.24 and 1.74, 3.47 and 1.77. But 256 to 256 at 75x75 6.8 and 6.6.
+    # 728 to 728 at 19x19 3.24 and 1.74, 3.47 and 1.77. But 256 to 256 at 75x75
+    # takes 6.8 ms on one thread, and 6.6 as a plain product.
     strassen=Transforms(60, 45),
     strassen_convolutions=True,
     bf16=0.6,

@@ -67,7 +67,7 @@ def test_pairs_in_several_blocks() -> None:
 
 
 def test_panels_are_narrower_where_sums_would_leave_l2() -> None:
-    """Their results have the same bits."""
+    """Their results agree with the interpreter's."""
     build = Builder()
     build.graph.set_outputs([linear(build, 29, 66, 130)])
     wide = Target.named("x86-64-v4")

@@ -232,6 +232,7 @@ ASKING = [
     Winograd(4, BODIES["channel"]),
     MatMul("columns"),
     Depthwise(patterns=Blocks.of(30, 28, 3, 1, 1, 0).patterns, ahead=True),
+    Strassen(BODIES["channel"]),
 ]
 
 

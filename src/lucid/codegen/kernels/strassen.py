@@ -85,14 +85,14 @@ RESULT: tuple[Terms, ...] = (
 FACTORS = len(LEFT)
 KINDS = ("", "plus_", "minus_")
 """The tiles of a product: over a panel as it lies, and of the two that sum it up."""
-SUMS = [terms for terms in RIGHT if len(terms) > 1]
-"""The right factors that are no quarters."""
-
+SUMS = tuple(terms for terms in RIGHT if len(terms) > 1)
+"""The right factors that are sums of quarters."""
 
 SUMS_SHARE = 0.5
 """Share of L2 that the sums of a panel may take before it is made narrower: 1024 to 1536 channels
 at 10x10 take 1.42 ms on two threads with four vectors and 1.34 with two, 1536 to 2048 2.67 and
-2.59 (a Zen 4 with 1 MB, where sums take 0.6 and 0.9 of that, or half as much)."""
+2.59 (a Zen 4 with 1 MB, where sums take 0.6 and 0.9 of that, or half as much; other processors
+were not measured)."""
 NARROW = 2
 """Vectors of a panel made narrower: with one a tile waits for its own sums."""
 
@@ -249,7 +249,7 @@ class _StrassenEmitter:
     # -- products ---------------------------------------------------------------------------
 
     def _multiply(self, pairs: tuple[Int, Int], panel: Int) -> None:
-        """Row group by row group, all products of one, while they are in L1, and its results."""
+        """For each row group its seven products, then its results."""
         f, k = self.frame, self.kernel
         groups = RowGroups.of(pairs[1] - pairs[0], f.tile_rows)
         prefetch = Prefetch.of(f, groups.count, f.depth)
@@ -257,16 +257,16 @@ class _StrassenEmitter:
             offset, count = groups.place(k, loop.index)
             first, fresh = pairs[0] + offset, loop.index.equals(0)
             self._prefetch_rows(first, count, panel)
+            ahead = prefetch.share(k, loop.index)
             for number in range(FACTORS):
                 tile, weights = self._right(number, count, panel, fresh)
-                ahead = prefetch.share(k, loop.index)
                 self._tile(tile, number, (first, count), weights, panel, ahead)
             with k.loop(0, count) as slot:
                 self._finish(first + slot.index, slot.index, panel)
 
     def _right(self, number: int, count: Int, panel: Int, fresh: Any) -> tuple[Pointer, Pointer]:
-        """The tile of a product, and its right factor: where that is a sum, the first row group
-        makes it."""
+        """The tile of a product and its right factor. A factor that is a sum is made by the first
+        row group."""
         f, k, terms = self.frame, self.kernel, RIGHT[number]
         tile, quarters = pick_tile(f, count), [self._quarter(q, panel) for q, _ in terms]
         if len(terms) == 1:
@@ -319,7 +319,7 @@ class _StrassenEmitter:
         """Ask for what the pairs of a row group will read and write besides, while they are
         multiplied: their rows are far apart, so that no hardware prefetcher knows them."""
         f, k = self.frame, self.kernel
-        rows = [("y", f.y_row, True)]
+        rows = [("y", f.y_row, True)] if k.target.asks_to_write else []
         tensors = [i for i, extra in enumerate(self.spec.body.extras) if extra.kind == "tensor"]
         rows += [(f"extra{i}", getattr(f, f"extra{i}_row"), False) for i in tensors]
         with k.loop(first, first + count) as pair:

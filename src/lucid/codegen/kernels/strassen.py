@@ -319,27 +319,29 @@ class _StrassenEmitter:
         """Ask for what the pairs of a row group will read and write besides, while they are
         multiplied: their rows are far apart, so that no hardware prefetcher knows them."""
         f, k = self.frame, self.kernel
-        rows = [("y", f.y_row, True)] if k.target.asks_to_write else []
-        tensors = [i for i, extra in enumerate(self.spec.body.extras) if extra.kind == "tensor"]
-        rows += [(f"extra{i}", getattr(f, f"extra{i}_row"), False) for i in tensors]
+        results = ("y",) if k.target.asks_to_write else ()
         with k.loop(first, first + count) as pair:
-            image, number = pair.index // f.pairs, pair.index % f.pairs
-            upper = image * f.rows + number * 2
-            lower = upper + k.select(number * 2 + 1 < f.rows, 1, 0)
-            for name, step, write in rows:
+            upper, whole = self._rows(pair.index)
+            lower = upper + k.select(whole, 1, 0)
+            for name in (*results, *self.spec.body.tensors()):
+                start, step = getattr(f, name), getattr(f, f"{name}_row")
                 places = [
-                    getattr(f, name) + (row * step + panel * f.panel + f.columns * half)
+                    start + (row * step + panel * f.panel + f.columns * half)
                     for row in (upper, lower)
                     for half in (0, 1)
                 ]
-                k.prefetch_lines(places, f.panel, write=write)
+                k.prefetch_lines(places, f.panel, write=name == "y")
+
+    def _rows(self, pair: Int) -> tuple[Int, Any]:
+        """The first row of a pair, and whether there is a second one."""
+        f = self.frame
+        image, number = pair // f.pairs, pair % f.pairs
+        return image * f.rows + number * 2, number * 2 + 1 < f.rows
 
     def _finish(self, pair: Int, slot: Int, panel: Int) -> None:
         """Both rows of a pair, a panel of each half of the columns."""
         f, k = self.frame, self.kernel
-        image, number = pair // f.pairs, pair % f.pairs
-        row = image * f.rows + number * 2
-        second = number * 2 + 1 < f.rows
+        row, whole = self._rows(pair)
         with k.loop(0, f.panel, k.vector) as v:
             column = panel * f.panel + v.index
             at = self.products + (slot * f.panel + v.index)
@@ -349,7 +351,7 @@ class _StrassenEmitter:
 
             def store(mask: Any) -> None:
                 self._store(row, column, results[:2], mask)
-                with k.when(second):
+                with k.when(whole):
                     self._store(row + 1, column, results[2:], mask)
 
             k.either(left >= k.vector, lambda: store(None), lambda: store(k.first_lanes(left)))
